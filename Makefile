@@ -1,0 +1,42 @@
+# make demo | test | test-slow | lint | bench: each makes .venv itself when it is missing or stale.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO_RUN ?= runs/demo
+DEMO_FLAGS ?=
+
+.PHONY: demo test test-slow lint format bench
+
+demo: .venv/installed
+	$(BIN)/python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
+	$(BIN)/python -m attn_unet_jax.main --config=experiments/pancreas.py:phantom \
+	  --workdir=$(DEMO_RUN) $(DEMO_FLAGS)
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: .venv/installed-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+
+lint: .venv/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/installed-dev
+	$(BIN)/python -m benchmarks.network_speed --output=benchmarks/results/network_speed.json
+	$(BIN)/python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
+	$(BIN)/python -m benchmarks.phantom_difficulty --data_dir=data
+
+.venv/installed: requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	touch $@
+
+.venv/installed-dev: .venv/installed pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@

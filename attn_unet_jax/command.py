@@ -1,0 +1,79 @@
+"""How every command starts and ends: flags in, exit status out.
+
+0 done; 2 the user's input is wrong (one `error:` line); 1 our fault (traceback); 130 and 143
+stopped by SIGINT or SIGTERM after saving.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags
+from ml_collections import ConfigDict
+
+from attn_unet_jax import config as config_keys
+from attn_unet_jax.errors import UserError
+
+
+class Interrupted(Exception):
+  """A signal asked the program to stop, and what had to be saved is saved."""
+
+  def __init__(self, signal_number: int):
+    super().__init__(f"stopped by signal {signal_number}")
+    self.status = 128 + signal_number
+
+
+def run(main: Callable[[], None]) -> None:
+  """Runs `main` under the exit-status rules above; `--help` shows its module's docstring."""
+  app.run(lambda _: _guarded(main), flags_parser=_parse)
+
+
+def checked_config(*, data: bool = True) -> ConfigDict:
+  """The value of `--config`, with the overrides of the other flags, validated.
+
+  Args:
+    data: whether the command needs a data set to be named.
+
+  Raises:
+    UserError: the experiment file does not load, or a value is not allowed.
+  """
+  try:
+    config = flags.FLAGS.config.copy_and_resolve_references()
+  except OSError as error:
+    raise UserError(f"--config: {str(error).splitlines()[-1].strip()}") from None
+  return config_keys.validate(config, data=data)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+  try:
+    rest = flags.FLAGS(argv)
+  except (AttributeError, KeyError) as error:
+    _fail(f"unknown config key {_one_line(error)} (attn_unet_jax/config.py lists the keys)")
+  except (flags.Error, TypeError, ValueError) as error:
+    _fail(_one_line(error))
+  if len(rest) > 1:
+    _fail(f"{rest[1]!r} is not a flag; write --name=value (--help lists the flags)")
+  if flags.FLAGS.help or flags.FLAGS.helpfull or flags.FLAGS.helpshort:
+    app.usage(shorthelp=not flags.FLAGS.helpfull)
+    sys.exit(0)
+  return rest
+
+
+def _guarded(main: Callable[[], None]) -> None:
+  try:
+    main()
+  except UserError as error:
+    _fail(_one_line(error))
+  except Interrupted as stop:
+    sys.exit(stop.status)
+  except KeyboardInterrupt:
+    sys.exit(130)
+
+
+def _one_line(error: BaseException) -> str:
+  text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+  return " ".join(text.split()) or type(error).__name__
+
+
+def _fail(message: str) -> None:
+  print(f"error: {message}", file=sys.stderr)
+  sys.exit(2)

@@ -1,0 +1,192 @@
+"""Every key of a run: its default, one line of meaning, and what is checked before any work.
+
+An experiment (`experiments/*.py`) starts from `default()` and changes what differs; a flag
+`--config.section.key=value` changes it again. The resolved whole is written to the run's
+`config.json`. Code reads a key as `config.section.key` or through a local named like its section.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from attn_unet_jax.augment import Augmentation
+from attn_unet_jax.errors import UserError
+
+_CHOICES = {
+  "model.name": ("attention_unet", "unet"),
+  "model.gates": ("multi", "single"),
+  "model.conv": ("auto", "native", "planes", "winograd"),
+  "model.dtype": ("float32", "bfloat16"),
+  "data.normalisation": ("window", "zscore"),
+  "data.label_resampling": ("nearest", "onehot_linear"),
+  "optimizer.schedule": ("constant", "step", "cosine"),
+}
+
+
+def default() -> ConfigDict:
+  """All keys with their defaults, locked: an unknown key fails."""
+  config = ConfigDict()
+  config.seed = 0  # of initialisation, patches and augmentation
+
+  config.model = ConfigDict()
+  config.model.name = "attention_unet"  # a network of attn_unet_jax.models
+  config.model.gates = "multi"  # attention gates per skip: multi (two) or single
+  config.model.feature_scale = 4.0  # filters are int((64, 128, 256, 512, 1024) / feature_scale)
+  config.model.gate_bias_init = placeholder(float)  # start of psi's bias; None: as the reference
+  config.model.conv = "auto"  # form of the 3-D convolution; auto: by platform and shape
+  config.model.dtype = "float32"  # of activations; parameters and losses stay float32
+
+  config.data = ConfigDict()
+  config.data.dataset = ""  # records made by tfds_pancreas.build, such as phantom_ct/demo
+  config.data.dir = "data"  # where the records lie
+  config.data.folder = ""  # or: a folder with imagesTr/NAME.nii.gz and labelsTr/NAME.nii.gz
+  config.data.labels = "pancreas"  # CLASS=VALUE+VALUE,...; names where the data carries names
+  config.data.folds = ""  # a list of attn_unet_jax/data/folds or a JSON file; '': see the README
+  config.data.fold = 0  # which fold of that list
+  config.data.spacing_mm = 2.0  # of the working grid, isotropic
+  config.data.blur_mm = 0.0  # sd of a Gaussian blur of the image before it is resampled
+  config.data.label_resampling = "nearest"  # nearest, or onehot_linear
+  config.data.normalisation = "window"  # window: window_hu to [0, 1]; zscore: by the whole scan
+  config.data.window_hu = (-160.0, 240.0)  # lower and upper end of the window, HU
+  config.data.patch = (160, 160, 96)  # voxels of the working grid
+  config.data.foreground_fraction = 0.5  # of the patches, centred on a foreground voxel
+  config.data.cases_per_block = 8  # cases that are open at a time
+  config.data.patches_per_case = 4  # cut from a case before the next block is opened
+
+  config.augment = ConfigDict()  # neutral values switch a part off
+  config.augment.flip = (0.5, 0.5, 0.0)  # probability along X, Y, Z
+  config.augment.rotate_deg = (0.0, 0.0, 15.0)  # largest angle about X, Y, Z, degrees
+  config.augment.scale = (0.7, 1.3)  # range of the zoom
+  config.augment.scale_axes = (True, True, False)  # axes that are zoomed, each by its own draw
+  config.augment.shift = (0.1, 0.1, 0.0)  # largest shift, fraction of the patch
+  config.augment.spatial_probability = 1.0  # that rotation, zoom and shift apply to a patch
+  config.augment.intensity_scale = (1.0, 1.0)  # range of a factor, after normalisation
+  config.augment.intensity_shift = (0.0, 0.0)  # range of a summand, after normalisation
+  config.augment.noise_sd = (0.0, 0.0)  # range of the noise's sd, after normalisation
+
+  config.loss = ConfigDict()  # weights of the terms of attn_unet_jax.losses
+  config.loss.dice = 1.0  # soft Dice of the foreground classes
+  config.loss.bce = 1.0  # binary cross-entropy of foreground against background
+  config.loss.ce = 0.0  # cross-entropy over all classes
+  config.loss.reference_dice = 0.0  # the released Attention U-Net's Dice
+
+  config.optimizer = ConfigDict()  # Adam with coupled L2, as the reference
+  config.optimizer.learning_rate = 1e-4
+  config.optimizer.betas = (0.9, 0.999)
+  config.optimizer.weight_decay = 1e-6  # L2 on every parameter, added to the gradient
+  config.optimizer.schedule = "step"  # constant, step or cosine
+  config.optimizer.decay_epochs = 250  # step: epochs between decays
+  config.optimizer.decay_factor = 0.5  # step: the rate's factor at each
+  config.optimizer.warmup_steps = 0  # linear from zero, with any schedule
+
+  config.train = ConfigDict()
+  config.train.epochs = 1000
+  config.train.steps_per_epoch = 31
+  config.train.batch_size = 2  # patches per step, over all devices
+  config.train.loss_patches = 8  # fixed patches per split on which losses are logged
+  config.train.validate_every = 10  # epochs between validations on whole scans
+  config.train.save_every = 10  # epochs between checkpoints (each validation saves too)
+  config.train.keep = 2  # latest checkpoints kept, beside the best
+
+  config.inference = ConfigDict()
+  config.inference.patch = (0, 0, 0)  # of the sliding window; zeros: data.patch
+  config.inference.overlap = 0.5  # of neighbouring windows, fraction
+  return config.lock()
+
+
+def validate(config: ConfigDict, *, data: bool = True) -> ConfigDict:
+  """Checks values that do not depend on the data; with `data`, also that a data set is named.
+
+  Raises:
+    UserError: naming the key, its value and what is allowed.
+  """
+  for key, standard in flatten(default()).items():
+    if isinstance(standard, tuple):
+      length = len(standard)
+      _require(len(_value(config, key)) == length, config, key, f"{length} values, like {standard}")
+  for key, allowed in _CHOICES.items():
+    _require(_value(config, key) in allowed, config, key, f"one of {allowed}")
+  for key in ('data.spacing_mm', 'model.feature_scale', 'optimizer.learning_rate', 'train.epochs',
+              'train.steps_per_epoch', 'train.batch_size', 'train.loss_patches', 'train.keep',
+              'train.validate_every', 'train.save_every', 'data.cases_per_block',
+              'data.patches_per_case'):  # fmt: skip
+    _require(_value(config, key) > 0, config, key, "above 0")
+  _require(0 <= config.data.foreground_fraction <= 1, config, "data.foreground_fraction", "0 to 1")
+  _require(0 <= config.inference.overlap < 1, config, "inference.overlap", "at least 0, below 1")
+  try:
+    Augmentation(**config.augment)
+  except ValueError as error:
+    raise UserError(f"config.augment: {error}") from None
+  low, high = config.data.window_hu
+  _require(low < high, config, "data.window_hu", "lower end below the upper")
+  _require(any(config.loss.values()), config, "loss", "at least one weight other than 0")
+  if data and bool(config.data.dataset) == bool(config.data.folder):
+    raise UserError(
+      f"config.data.dataset={config.data.dataset!r} and config.data.folder={config.data.folder!r}: "
+      "give one of the two"
+    )
+  return config
+
+
+def _value(config: ConfigDict, key: str) -> Any:
+  section, name = key.split(".")
+  return config[section][name]
+
+
+def _require(holds: bool, config: ConfigDict, key: str, rule: str) -> None:
+  if not holds:
+    value = config[key] if "." not in key else _value(config, key)
+    raise UserError(f"config.{key}={value!r}: must be {rule}")
+
+
+def to_json(config: ConfigDict) -> str:
+  """The resolved config, as it stands in a run's `config.json`."""
+  return json.dumps(config.to_dict(), indent=2) + "\n"
+
+
+def load(path: Path) -> ConfigDict:
+  """Reads a run's `config.json`; lists become tuples again.
+
+  Raises:
+    UserError: the file is missing, unreadable, or has keys that this version does not know.
+  """
+  try:
+    stored = json.loads(path.read_text())
+    config = default()
+    with config.unlocked():
+      config.update(_tuples(stored))
+  except FileNotFoundError:
+    raise UserError(f"{path}: not found; is its folder a run made by attn_unet_jax.main?") from None
+  except (OSError, ValueError, TypeError) as error:
+    raise UserError(f"{path}: not a config of this program ({error}); train again") from None
+  unknown = flatten(config).keys() - flatten(default()).keys()
+  if unknown:
+    raise UserError(f"{path}: unknown keys {sorted(unknown)}; written by another version")
+  return config
+
+
+def _tuples(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {key: _tuples(item) for key, item in value.items()}
+  return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+  """`{'data.patch': (48, 48, 48), ...}`."""
+  flat: dict[str, Any] = {}
+  for key in config:
+    value = config[key]
+    if isinstance(value, ConfigDict):
+      flat |= flatten(value, f"{prefix}{key}.")
+    else:
+      flat[prefix + key] = value
+  return flat
+
+
+def difference(stored: ConfigDict, asked: ConfigDict) -> dict[str, tuple[Any, Any]]:
+  """Keys whose values differ, with both values."""
+  a, b = flatten(stored), flatten(asked)
+  return {key: (a[key], b[key]) for key in a if a[key] != b[key]}

@@ -1,0 +1,158 @@
+"""Cases from where they lie: a plain folder of NIfTI files, or records made by `tfds_pancreas`."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from ml_collections import ConfigDict
+from tfds_pancreas.records import Records, open_records
+
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.volumes.checks import check_image, check_pair
+from attn_unet_jax.volumes.nifti import read_label, read_nifti
+from attn_unet_jax.volumes.orientation import from_canonical, to_canonical
+from attn_unet_jax.volumes.volume import Volume
+
+_SUFFIXES = (".nii.gz", ".nii")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """One patient on the native grid, axes as in the image file; `source` names it in messages."""
+
+  id: str
+  image: Volume
+  label: Volume
+  source: str
+
+
+class Dataset(Protocol):
+  """A collection of cases with random access."""
+
+  @property
+  def ids(self) -> Sequence[str]:
+    """Every case id, sorted."""
+
+  @property
+  def parts(self) -> Mapping[str, Sequence[str]] | None:
+    """The set's own `training`, `validation` and `test` ids, if it has them."""
+
+  @property
+  def label_names(self) -> Mapping[str, int] | None:
+    """Name -> value of the label volumes, if the set carries names."""
+
+  def load(self, case_id: str) -> Case:
+    """Reads one case, checked."""
+
+
+def open_dataset(config: ConfigDict) -> Dataset:
+  """The data set that a run's config names.
+
+  Raises:
+    UserError: it is not there; says what to put where.
+  """
+  data = config.data
+  if data.folder:
+    return Folder(Path(data.folder))
+  return RecordSet(open_records(data.dataset, data.dir))
+
+
+class Folder:
+  """`imagesTr/NAME.nii.gz` with `labelsTr/NAME.nii.gz`: the layout of the Decathlon.
+
+  A `dataset.json` beside them may give `"labels": {"1": "pancreas", ...}`; nothing else of it is
+  read, so files may be added and removed freely.
+  """
+
+  parts = None
+
+  def __init__(self, root: Path):
+    self._root = root
+    self._images = nifti_files(root / "imagesTr")
+    self._labels = nifti_files(root / "labelsTr")
+    self.ids = tuple(sorted(self._images))
+    self.label_names = self._names()
+    self._check()
+
+  def load(self, case_id: str) -> Case:
+    """Reads image and label of one case.
+
+    Raises:
+      UserError: a file is unreadable, or the two do not fit each other.
+    """
+    image_path, label_path = self._images[case_id], self._labels[case_id]
+    image, label = read_nifti(image_path), read_label(label_path)
+    check_image(image, image_path)
+    check_pair(image.grid, label.grid, (image_path, label_path))
+    label = from_canonical(to_canonical(label).array, image.grid)
+    return Case(case_id, image, label, str(label_path))
+
+  def _names(self) -> Mapping[str, int] | None:
+    path = self._root / "dataset.json"
+    if not path.is_file():
+      return None
+    try:
+      labels = json.loads(path.read_text()).get("labels", {})
+      # The Decathlon writes value -> name; its successors write name -> value.
+      pairs = [(v, k) if str(k).isdigit() else (k, v) for k, v in labels.items()]
+      return {str(name): int(value) for name, value in pairs} or None
+    except (ValueError, TypeError, AttributeError) as error:
+      raise UserError(f'{path}: not readable as JSON with "labels" ({error})') from None
+
+  def _check(self) -> None:
+    if not self._images:
+      raise UserError(
+        f"{self._root}: no data; put images into {self._root}/imagesTr/NAME.nii.gz and their "
+        f"labels into {self._root}/labelsTr/NAME.nii.gz, under the same names"
+      )
+    alone = sorted(set(self._images) ^ set(self._labels))
+    if alone:
+      raise UserError(
+        f"{self._root}: {len(alone)} names are in only one of imagesTr and labelsTr: {alone[:5]}; "
+        "add the missing files or remove these"
+      )
+
+
+class RecordSet:
+  """A data set of `tfds_pancreas`, as the build command wrote it."""
+
+  def __init__(self, records: Records):
+    self._where = {
+      case_id: (split, index)
+      for split, ids in records.ids.items()
+      for index, case_id in enumerate(ids)
+    }
+    self._records = records
+    self.ids = tuple(sorted(self._where))
+    self.label_names: Mapping[str, int] = records.labels
+    own = {"training": "train", "validation": "validation", "test": "test"}
+    complete = all(records.ids.get(split) for split in own.values())
+    self.parts: Mapping[str, Sequence[str]] | None = (
+      {part: records.ids[split] for part, split in own.items()} if complete else None
+    )
+
+  def load(self, case_id: str) -> Case:
+    """Reads one record."""
+    split, index = self._where[case_id]
+    record = self._records.splits[split][index]
+    affine = record["affine"]
+    image, label = Volume(record["image"], affine), Volume(record["label"], affine)
+    return Case(case_id, image, label, f"{self._records.name}/{case_id}")
+
+
+def nifti_files(folder: Path) -> dict[str, Path]:
+  """Case id -> file, for every `.nii` and `.nii.gz` of a folder; hidden files are left out."""
+  if not folder.is_dir():
+    return {}
+  files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+  return {nifti_stem(path): path for path in files if path.name.endswith(_SUFFIXES)}
+
+
+def nifti_stem(path: Path) -> str:
+  """`scan.nii.gz` -> `scan`."""
+  for suffix in _SUFFIXES:
+    if path.name.endswith(suffix):
+      return path.name.removesuffix(suffix)
+  return path.name

@@ -1,0 +1,50 @@
+"""A data set, the meaning of its labels and one fold of it: what a run works on."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from attn_unet_jax.data import folds
+from attn_unet_jax.data.dataset import Dataset, open_dataset
+from attn_unet_jax.data.labels import LabelMapping, parse
+from attn_unet_jax.data.prepare import WorkingCase, prepare
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+  """One fold of a data set; `listing` is the list of folds that it comes from."""
+
+  config: ConfigDict
+  dataset: Dataset
+  mapping: LabelMapping
+  split: folds.Split
+  listing: dict[str, Any]
+
+  def load(self, part: str) -> Sequence[WorkingCase]:
+    """The cases of `training`, `validation` or `test` on the working grid."""
+    ids = getattr(self.split, part)
+    return [prepare(self.dataset.load(case), self.mapping, self.config) for case in ids]
+
+  def to_json(self) -> str:
+    """The list of folds, as it can be given to `--config.data.folds`."""
+    return json.dumps(self.listing, indent=1) + "\n"
+
+  def describe(self) -> str:
+    """One line for the screen."""
+    parts = ", ".join(f"{len(getattr(self.split, part))} {part}" for part in folds.PARTS)
+    return f"classes {self.mapping}; {parts} cases (folds {self.listing['name']!r})"
+
+
+def open_fold(config: ConfigDict) -> Fold:
+  """Opens the configured data set and chooses the configured fold.
+
+  Raises:
+    UserError: the data is not there, or the labels or the fold do not fit it.
+  """
+  dataset = open_dataset(config)
+  mapping = parse(config.data.labels, dataset.label_names)
+  split, listing = folds.choose(dataset.ids, dataset.parts, config.data.folds, config.data.fold)
+  return Fold(config, dataset, mapping, split, listing)

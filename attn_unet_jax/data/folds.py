@@ -1,0 +1,100 @@
+"""Folds: who is trained on, who is validated on, who is tested on. Folds are data, never code.
+
+A list of folds is JSON: `{"name": ..., "folds": [{"training": [ids], "validation": [ids],
+"test": [ids]}, ...]}`. A case may stand in several parts of a fold (one scan can be trained,
+validated and tested on); whoever writes such a list means it.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attn_unet_jax.errors import UserError
+
+PARTS = ("training", "validation", "test")
+_HASH_FOLDS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+  """Case ids of one fold."""
+
+  training: tuple[str, ...]
+  validation: tuple[str, ...]
+  test: tuple[str, ...]
+
+
+def by_hash(ids: Sequence[str]) -> list[dict[str, list[str]]]:
+  """Five folds by a hash of the case id, of sizes that differ by one at most.
+
+  Fold k tests on group k, validates on group k + 1 and trains on the rest. The order of the files
+  does not matter, and a case keeps its place in the order when others are renamed.
+  """
+  ordered = sorted(ids, key=lambda case: hashlib.sha256(case.encode()).hexdigest())
+  groups = [sorted(ordered[k::_HASH_FOLDS]) for k in range(_HASH_FOLDS)]
+  folds = []
+  for k in range(_HASH_FOLDS):
+    test, validation = groups[k], groups[(k + 1) % _HASH_FOLDS]
+    training = sorted(set(ids) - set(test) - set(validation))
+    folds.append({"training": training, "validation": validation, "test": test})
+  return folds
+
+
+def choose(
+  ids: Sequence[str], own: Mapping[str, Sequence[str]] | None, folds: str, fold: int
+) -> tuple[Split, dict[str, Any]]:
+  """The split of a run and the list of folds that it comes from (written into the run).
+
+  Args:
+    ids: every case of the data set.
+    own: the data set's own parts, if it has them; used when `folds` is ''.
+    folds: `config.data.folds`: '', or a JSON file.
+    fold: `config.data.fold`.
+
+  Raises:
+    UserError: no such list or fold, a case that is not in the data, or an empty part.
+  """
+  if folds:
+    listing = _read(Path(folds))
+  elif own is not None:
+    listing = {"name": "the data set's own", "folds": [{part: list(own[part]) for part in PARTS}]}
+  else:
+    listing = {"name": "five by hash of the case id", "folds": by_hash(ids)}
+  if not 0 <= fold < len(listing["folds"]):
+    raise UserError(
+      f"config.data.fold={fold}: the list {listing['name']!r} has folds 0 to "
+      f"{len(listing['folds']) - 1}"
+    )
+  chosen = listing["folds"][fold]
+  _check(chosen, ids, listing["name"])
+  return Split(**{part: tuple(chosen[part]) for part in PARTS}), listing
+
+
+def _read(path: Path) -> dict[str, Any]:
+  way_out = '{"name": ..., "folds": [{"training": [...], "validation": [...], "test": [...]}]}'
+  try:
+    listing = json.loads(path.read_text())
+    assert all(isinstance(fold[part], list) for fold in listing["folds"] for part in PARTS)
+    return {"name": path.stem, **listing}
+  except OSError as error:
+    raise UserError(f"config.data.folds={path}: {error.strerror}; give a JSON file") from None
+  except (ValueError, KeyError, TypeError, AssertionError):
+    raise UserError(f"{path}: not a list of folds; it must read {way_out}") from None
+
+
+def _check(fold: Mapping[str, Sequence[str]], ids: Sequence[str], name: str) -> None:
+  for part in PARTS:
+    missing = sorted(set(fold[part]) - set(ids))
+    if missing:
+      raise UserError(
+        f"folds {name!r}: {part} cases {missing[:5]} are not in the data, which has "
+        f"{len(ids)} cases such as {sorted(ids)[0]!r}"
+      )
+    if not fold[part]:
+      raise UserError(
+        f"folds {name!r}: the {part} part is empty ({len(ids)} cases in the data); add cases, or "
+        "give a list by --config.data.folds=FILE.json (a scan may stand in several parts)"
+      )

@@ -1,0 +1,121 @@
+"""Which values of a label volume mean which class.
+
+A mapping is written `CLASS=VALUE+VALUE,CLASS=VALUE`: `pancreas=1`, `pancreas=1+2` (the tumour is
+merged), `spleen=1,pancreas=10,background=*`. Where the data carries names, a value may be a name
+and `pancreas` alone means `pancreas=pancreas`. Background is 0, and what is not mentioned is an
+error, unless the data names it or `background=*` says that all else is background.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from attn_unet_jax.errors import UserError
+
+_BACKGROUND = "background"
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelMapping:
+  """Foreground classes in order (class k is `classes[k - 1]`) and the values of each."""
+
+  classes: tuple[str, ...]
+  values: tuple[frozenset[int], ...]
+  background: frozenset[int]
+  rest_is_background: bool
+
+  @property
+  def class_indices(self) -> dict[str, int]:
+    """Class name -> index in the network's output; background is 0."""
+    return {name: index + 1 for index, name in enumerate(self.classes)}
+
+  def apply(self, labels: np.ndarray, source: str) -> np.ndarray:
+    """Class indices, uint8 `[X, Y, Z]`, of a volume of label values.
+
+    Raises:
+      UserError: a value outside the mapping; names it and the mapping that would fix it.
+    """
+    present = np.unique(labels)
+    known = self.background.union(*self.values)
+    outside = [int(value) for value in present if int(value) not in known]
+    if outside and not self.rest_is_background:
+      raise UserError(
+        f"{source}: label values {outside[:8]} are outside the mapping {self}; "
+        f"say what they mean, or that they are background: --config.data.labels='{self},"
+        f"background=*'"
+      )
+    classes = np.zeros(len(present), np.uint8)
+    for index, values in enumerate(self.values):
+      classes[np.isin(present, list(values))] = index + 1
+    return classes[np.searchsorted(present, labels)]
+
+  def __str__(self) -> str:
+    """The mapping as it is written in the config."""
+    pairs = zip(self.classes, self.values, strict=True)
+    return ",".join(f"{name}={'+'.join(map(str, sorted(values)))}" for name, values in pairs)
+
+
+def parse(text: str, names: Mapping[str, int] | None) -> LabelMapping:
+  """Reads `config.data.labels`; `names` are those that the data set carries, if any.
+
+  Raises:
+    UserError: the text is not a mapping, or a name is not in the data.
+  """
+  named = dict(names or {})
+  classes: dict[str, frozenset[int]] = {}
+  for part in filter(None, text.replace(" ", "").split(",")):
+    name, _, values = part.partition("=")
+    if name in classes:
+      raise UserError(f"config.data.labels={text!r}: {name!r} is given twice")
+    classes[name] = _values(name, values, named, text)
+  background = classes.pop(_BACKGROUND, frozenset({0}))
+  if not classes:
+    raise UserError(f"config.data.labels={text!r}: name at least one class, like 'pancreas=1'")
+  _check_disjoint(classes, text)
+  mentioned = frozenset().union(*classes.values())
+  everything_else = _STAR in background
+  known = frozenset(named.values()) - mentioned
+  return LabelMapping(
+    classes=tuple(classes),
+    values=tuple(classes.values()),
+    background=(background - {_STAR}) | {0} | known,
+    rest_is_background=everything_else,
+  )
+
+
+_STAR = -(2**31)  # stands for '*' among values; no label file holds it
+
+
+def _values(name: str, text: str, named: Mapping[str, int], whole: str) -> frozenset[int]:
+  if not text:
+    text = name if named else "1"
+  values = set()
+  for item in text.split("+"):
+    if item == "*" and name == _BACKGROUND:
+      values.add(_STAR)
+    elif item in named:
+      values.add(int(named[item]))
+    elif item.lstrip("-").isdigit():
+      values.add(int(item))
+    else:
+      known = f"one of {sorted(named)}" if named else "a number: this data carries no names"
+      raise UserError(f"config.data.labels={whole!r}: {item!r} must be {known}")
+  return frozenset(values)
+
+
+def _check_disjoint(classes: Mapping[str, frozenset[int]], text: str) -> None:
+  seen: set[int] = {0}
+  for name, values in classes.items():
+    if seen & values:
+      raise UserError(
+        f"config.data.labels={text!r}: value {min(seen & values)} of {name!r} has a meaning "
+        "already (0 is background)"
+      )
+    seen |= values
+
+
+def class_names(text: str) -> tuple[str, ...]:
+  """The foreground classes that `config.data.labels` names, in order."""
+  names = [part.partition("=")[0] for part in text.replace(" ", "").split(",") if part]
+  return tuple(name for name in names if name != _BACKGROUND)

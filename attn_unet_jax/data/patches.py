@@ -1,0 +1,72 @@
+"""Network input from a resident set: scheduled, cut, normalised, augmented; all inside jit."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from attn_unet_jax.augment import Augmentation, augment, source_shape
+from attn_unet_jax.data.resident import Resident, cut
+from attn_unet_jax.data.schedule import Plan, schedule
+
+Array = jax.Array
+
+_FIXED_SEED_OFFSET = 2**20  # fixed patches must not be the training's first ones
+
+
+class Batch(NamedTuple):
+  """Images `[N, X, Y, Z, 1]` float32, normalised, and class indices `[N, X, Y, Z]` uint8."""
+
+  image: Array
+  label: Array
+
+
+def training_batch(config: ConfigDict, data: Resident, step: Array | int) -> Batch:
+  """The augmented global batch of one step."""
+  return _batch(config, data, config.seed, step, Augmentation(**config.augment))
+
+
+def fixed_batch(config: ConfigDict, data: Resident, index: Array | int) -> Batch:
+  """Batch `index` of the fixed patches on which losses are logged: no augmentation."""
+  return _batch(config, data, config.seed + _FIXED_SEED_OFFSET, index, Augmentation())
+
+
+def _batch(
+  config: ConfigDict, data: Resident, seed: int, step: Array | int, augmentation: Augmentation
+) -> Batch:
+  patch = config.data.patch
+  draw = schedule(plan(config, data.image.shape[0]), seed, step)
+  blocks, keys = cut(data, draw, patch, source_shape(patch, augmentation))
+  image = jax.vmap(lambda hu, mean, sd: normalise(config, hu, mean, sd))(
+    blocks.image, blocks.mean, blocks.sd
+  )
+  image, label = jax.vmap(lambda key, hu, label: augment(key, hu, label, patch, augmentation))(
+    keys, image, blocks.label
+  )
+  return Batch(image[..., None], label)
+
+
+def plan(config: ConfigDict, cases: int) -> Plan:
+  """What the schedule needs of a config."""
+  data = config.data
+  return Plan(
+    cases=cases,
+    batch_size=config.train.batch_size,
+    cases_per_block=data.cases_per_block,
+    patches_per_case=data.patches_per_case,
+    foreground_fraction=data.foreground_fraction,
+  )
+
+
+def normalise(config: ConfigDict, hu: Array, mean: Array, sd: Array) -> Array:
+  """HU of any shape to network input, float32.
+
+  `window`: (clip(HU, low, high) - low) / (high - low). `zscore`: (HU - mean) / sd with the mean and
+  the sd of the whole scan, in HU.
+  """
+  hu = hu.astype(jnp.float32)
+  if config.data.normalisation == "zscore":
+    return (hu - mean) / sd
+  low, high = config.data.window_hu
+  return (jnp.clip(hu, low, high) - low) / (high - low)

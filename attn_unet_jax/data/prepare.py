@@ -1,0 +1,56 @@
+"""A case on its native grid becomes a case on the working grid, the same way for all purposes."""
+
+import dataclasses
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from attn_unet_jax.data.dataset import Case
+from attn_unet_jax.data.labels import LabelMapping
+from attn_unet_jax.volumes.intensity import statistics
+from attn_unet_jax.volumes.orientation import to_canonical
+from attn_unet_jax.volumes.resample import gaussian_blur, resample, resample_labels, working_grid
+from attn_unet_jax.volumes.volume import Volume
+
+_INT16 = np.iinfo(np.int16)
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkingCase:
+  """A case on the working grid: HU int16 and class indices uint8 `[X, Y, Z]`, canonical axes.
+
+  `mean` and `sd` are those of the whole scan on the working grid, HU.
+  """
+
+  id: str
+  image: np.ndarray
+  label: np.ndarray
+  mean: float
+  sd: float
+
+
+def working_image(canonical: Volume, config: ConfigDict) -> Volume:
+  """A canonical scan, blurred and resampled as configured, rounded to int16 HU."""
+  data = config.data
+  blurred = gaussian_blur(canonical, data.blur_mm) if data.blur_mm else canonical
+  working = resample(blurred, working_grid(canonical.grid, data.spacing_mm))
+  rounded = np.clip(np.rint(working.array), _INT16.min, _INT16.max).astype(np.int16)
+  return Volume(rounded, working.affine)
+
+
+def prepare(case: Case, mapping: LabelMapping, config: ConfigDict) -> WorkingCase:
+  """Image and label on one working grid, which is decided from the image.
+
+  Raises:
+    UserError: label values outside the mapping.
+  """
+  image = working_image(to_canonical(case.image), config)
+  label = to_canonical(native_classes(case, mapping))
+  classes = resample_labels(label, image.grid, config.data.label_resampling)
+  mean, sd = statistics(image.array)[:2]
+  return WorkingCase(case.id, image.array, classes.array, mean, sd)
+
+
+def native_classes(case: Case, mapping: LabelMapping) -> Volume:
+  """Class indices uint8 on the case's own grid, by the image's affine."""
+  return Volume(mapping.apply(case.label.array, case.source), case.image.affine)

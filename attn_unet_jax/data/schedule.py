@@ -1,0 +1,88 @@
+"""Which patch is cut when: one pure function of (seed, step), obeyed by every source of patches.
+
+Cases come in *blocks* of `cases_per_block`; each case of a block gives `patches_per_case` patches,
+in turn with the others, before the next block opens. A streaming source so decodes a scan once per
+block, and a resident source cuts the same patches. Within a round every case comes exactly once.
+What a step gets depends on nothing but the seed and the step number, on any number of devices.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+_ORDER_STREAM = 2**31 - 1  # keeps the keys of the case order apart from those of the steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What the schedule must know of the run, all static."""
+
+  cases: int
+  batch_size: int
+  cases_per_block: int
+  patches_per_case: int
+  foreground_fraction: float
+
+
+class Draw(NamedTuple):
+  """One global batch: case index, whether the patch is centred on foreground, and a key, `[N]`."""
+
+  case: Array
+  foreground: Array
+  key: Array
+
+
+def schedule(plan: Plan, seed: int, step: Array | int) -> Draw:
+  """The patches of step `step`, indices 0 to `plan.batch_size` - 1 of the global batch.
+
+  The key of a patch is `fold_in(fold_in(key(seed), step), index)`. Exactly the set fraction of a
+  case's patches is centred on foreground, and neighbours in a batch take turns.
+  """
+  index = jnp.arange(plan.batch_size)
+  step_key = jax.random.fold_in(jax.random.key(seed), step)
+  keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(index)
+  open_cases = min(plan.cases_per_block, plan.cases)
+  block, within = jnp.divmod(step * plan.batch_size + index, open_cases * plan.patches_per_case)
+  turn, slot = jnp.divmod(within, open_cases)
+  case = jax.vmap(lambda place: _case_at(plan.cases, seed, place))(block * open_cases + slot)
+  count = (block + turn + slot).astype(jnp.float32)
+  share = plan.foreground_fraction
+  foreground = jnp.floor((count + 1) * share) > jnp.floor(count * share)
+  return Draw(case, foreground, keys)
+
+
+def _case_at(cases: int, seed: int, place: Array) -> Array:
+  round_, position = jnp.divmod(place, cases)
+  order_key = jax.random.fold_in(jax.random.key(seed), _ORDER_STREAM)
+  order = jax.random.permutation(jax.random.fold_in(order_key, round_), cases)
+  return order[position]
+
+
+def corner(
+  key: Array,
+  foreground: Array,
+  size: Array,
+  positions: Array,
+  count: Array,
+  patch: tuple[int, int, int],
+) -> Array:
+  """The lowest voxel of one patch, `[3]` int32, in the case's working grid.
+
+  Args:
+    key: the patch's own key.
+    foreground: whether to centre on a foreground voxel, `[]` bool.
+    size: the case's extent in voxels, `[3]`, at least the patch.
+    positions: foreground voxels of the case, `[K, 3]`.
+    count: how many rows of `positions` are real, `[]`; with 0 the patch lies anywhere.
+    patch: extent in voxels.
+  """
+  anywhere_key, pick_key = jax.random.split(key)
+  room = size - jnp.asarray(patch)
+  anywhere = jnp.floor(jax.random.uniform(anywhere_key, (3,)) * (room + 1)).astype(jnp.int32)
+  pick = positions[jax.random.randint(pick_key, (), 0, jnp.maximum(count, 1))]
+  centred = pick - jnp.asarray(patch) // 2
+  return jnp.clip(jnp.where(foreground & (count > 0), centred, anywhere), 0, room)

@@ -1,0 +1,114 @@
+"""A network slid over a whole working-grid volume: overlapping windows, Gaussian weights."""
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from attn_unet_jax.data.patches import normalise
+from attn_unet_jax.training.logs import progress
+from attn_unet_jax.volumes.intensity import statistics
+from attn_unet_jax.volumes.volume import Volume
+
+Shape = tuple[int, int, int]
+
+
+class System(Protocol):
+  """Whatever segments: a network slid over the volume, or anything wider."""
+
+  def predict(self, volume: Volume) -> np.ndarray:
+    """Class probabilities float32 `[X, Y, Z, K]` of a working-grid volume in HU."""
+
+
+class SlidingWindow:
+  """One compiled window of fixed shape, moved over the volume.
+
+  Neighbours overlap by `inference.overlap`; where windows overlap their probabilities are averaged
+  with a Gaussian weight (sd an eighth of the window), so that no seam shows.
+  """
+
+  def __init__(self, config: ConfigDict, module: nn.Module, patch: Shape):
+    self._config = config
+    self._patch = patch
+    self._margin: Shape = module.output_margin
+    self._inner = tuple(p - 2 * m for p, m in zip(patch, self._margin, strict=True))
+    self._weights = gaussian_weights(self._inner)
+    self._variables: Any = None
+
+    def window(variables: Any, hu: jax.Array, mean: jax.Array, sd: jax.Array) -> jax.Array:
+      image = normalise(config, hu, mean, sd)[None, ..., None]
+      logits, _ = module.apply(variables, image, train=False)
+      return jax.nn.softmax(logits[0].astype(jnp.float32))
+
+    self._window = jax.jit(window)
+
+  def use(self, variables: Any) -> "SlidingWindow":
+    """Takes new parameters; the compiled window stays."""
+    self._variables = variables
+    return self
+
+  def predict(self, volume: Volume) -> np.ndarray:
+    """Class probabilities float32 `[X, Y, Z, K]`; host memory is bounded by a few such arrays."""
+    hu = volume.array
+    mean, sd = statistics(hu)[:2]
+    padded, low = _padded(hu, self._inner, self._margin)
+    extent = tuple(n - 2 * m for n, m in zip(padded.shape, self._margin, strict=True))
+    starts = window_starts(extent, self._inner, self._config.inference.overlap)
+    total = weight = None
+    for corner, probabilities in self._windows(padded, list(itertools.product(*starts)), mean, sd):
+      if total is None:
+        total = np.zeros((*extent, probabilities.shape[-1]), np.float32)
+        weight = np.zeros((*extent, 1), np.float32)
+      where = tuple(slice(c, c + n) for c, n in zip(corner, self._inner, strict=True))
+      total[where] += probabilities * self._weights
+      weight[where] += self._weights
+    total /= weight
+    return total[tuple(slice(a, a + n) for a, n in zip(low, hu.shape, strict=True))]
+
+  def _windows(
+    self, padded: np.ndarray, corners: list[Shape], mean: float, sd: float
+  ) -> Iterator[tuple[Shape, np.ndarray]]:
+    """Probabilities window by window; the next is computed while one is added up."""
+    pending: tuple[Shape, jax.Array] | None = None
+    for corner in progress(corners, len(corners), "windows"):
+      where = tuple(slice(c, c + n) for c, n in zip(corner, self._patch, strict=True))
+      ahead = (corner, self._window(self._variables, padded[where], mean, sd))
+      if pending:
+        yield pending[0], np.asarray(pending[1])
+      pending = ahead
+    assert pending is not None
+    yield pending[0], np.asarray(pending[1])
+
+
+def _padded(hu: np.ndarray, inner: Shape, margin: Shape) -> tuple[np.ndarray, Shape]:
+  """The volume, grown by its minimum to at least one window and the margin; where it begins."""
+  missing = [max(0, i - n) for n, i in zip(hu.shape, inner, strict=True)]
+  low = tuple((m + 1) // 2 for m in missing)
+  widths = [(a + g, m - a + g) for a, m, g in zip(low, missing, margin, strict=True)]
+  return np.pad(hu, widths, constant_values=hu.min()), low
+
+
+def window_starts(extent: Shape, window: Shape, overlap: float) -> list[list[int]]:
+  """Per axis, where windows start: evenly spread from 0 to extent - window."""
+  starts = []
+  for n, size in zip(extent, window, strict=True):
+    room = n - size
+    count = math.ceil(room / max(1, size * (1 - overlap))) + 1
+    starts.append([round(i * room / max(1, count - 1)) for i in range(count)])
+  return starts
+
+
+def gaussian_weights(window: Shape) -> np.ndarray:
+  """`[X, Y, Z, 1]` float32, 1 in the centre, sd window / 8, never below 1e-3."""
+  axes = []
+  for n in window:
+    distance = (np.arange(n) - (n - 1) / 2) / (n / 8)
+    axes.append(np.exp(-0.5 * distance**2))
+  weights = axes[0][:, None, None] * axes[1][:, None] * axes[2]
+  return np.maximum(weights, 1e-3).astype(np.float32)[..., None]

@@ -1,0 +1,42 @@
+"""Opens a run for use: its config, its classes, its best parameters."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from attn_unet_jax import config as config_keys
+from attn_unet_jax.data.labels import class_names
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.inference.sliding import SlidingWindow, System
+from attn_unet_jax.training.checkpoint import checkpoints
+from attn_unet_jax.training.state import create, network, window
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """A run ready to segment; `step` is that of the checkpoint in use."""
+
+  config: ConfigDict
+  classes: tuple[str, ...]
+  system: System
+  step: int
+
+
+def open_run(workdir: Path) -> Trained:
+  """The best checkpoint of a run (by validation DSC; the newest if none was validated).
+
+  Raises:
+    UserError: no run, or no checkpoint in it.
+  """
+  config = config_keys.load(workdir / "config.json")
+  classes = class_names(config.data.labels)
+  module = network(config, len(classes) + 1)
+  with checkpoints(workdir / "checkpoints", config.train.keep) as store:
+    if store.best is None:
+      raise UserError(f"{workdir}: no checkpoint yet; train it with attn_unet_jax.main first")
+    step = store.best
+    state = store.restore(step, jax.jit(lambda: create(config, module))())
+  system = SlidingWindow(config, module, window(config)).use(state.variables)
+  return Trained(config, classes, system, step)

@@ -1,0 +1,233 @@
+"""3-D convolution: the one place that decides how it is computed.
+
+Three forms of the same sum, `y[p] = sum_t x[p*stride + t - pad] . kernel[t]`:
+
+- `native`: `lax.conv_general_dilated`, right on GPU and TPU and slow on XLA's CPU backend.
+- `planes`: XLA's CPU backend is fast at 2-D convolutions, and a 3-D convolution is a sum of them
+  over the kernel's planes along X.
+- `winograd`: minimal filtering F(4, 3) along X (Winograd 1980; Lavin and Gray 2016,
+  arXiv:1509.09308): four output planes from six 2-D convolutions instead of twelve.
+
+`auto` takes `native` except on the CPU, where it takes `winograd` or, where that does not fit or
+does not pay, `planes`. The platform is the one the program is lowered for, not the one it is
+traced on. `planes` and `winograd` slice along X, so a program that shards X wants `native`.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+Form = Literal["auto", "native", "planes", "winograd"]
+FORMS: tuple[Form, ...] = ("auto", "native", "planes", "winograd")
+Triple = tuple[int, int, int]
+Pads = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+# F(4, 3) with interpolation points 0, 1, -1, 2, -2 and infinity: out = A'[(G k) * (B' d)].
+_B = np.array(
+  [
+    [4, 0, -5, 0, 1, 0],
+    [0, -4, -4, 1, 1, 0],
+    [0, 4, -4, -1, 1, 0],
+    [0, -2, -1, 2, 1, 0],
+    [0, 2, -1, -2, 1, 0],
+    [0, 4, 0, -5, 0, 1],
+  ]
+)
+_G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
+_A = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
+_FEWEST_VOXELS = 512  # below this, transforming the kernel costs more than winograd saves
+
+
+def conv3d(
+  x: jax.Array,
+  kernel: jax.Array,
+  *,
+  strides: Sequence[int] = (1, 1, 1),
+  padding: Literal["SAME", "VALID"] = "SAME",
+  form: Form = "auto",
+) -> jax.Array:
+  """3-D convolution (cross-correlation, as in every network library).
+
+  Args:
+    x: input [N, X, Y, Z, C].
+    kernel: weights [kx, ky, kz, C, D], of x's type.
+    strides: step along X, Y and Z.
+    padding: `SAME` (output grid is the input's over the stride, rounded up) or `VALID`.
+    form: see the module's docstring. `winograd` needs a 3x3x3 kernel and stride 1.
+
+  Returns:
+    [N, X', Y', Z', D], of x's type.
+
+  Raises:
+    ValueError: an unknown form, or `winograd` where it does not fit.
+  """
+  size, steps = kernel.shape[:3], (strides[0], strides[1], strides[2])
+  if form not in FORMS:
+    raise ValueError(f"form is {form!r}: it must be one of {', '.join(FORMS)}")
+  if form == "winograd" and not _winograd_fits(size, steps):
+    raise ValueError(
+      f"form is 'winograd', kernel {size}, strides {steps}: it needs 3x3x3, stride 1"
+    )
+  pads = tuple(lax.padtype_to_pads(x.shape[1:4], size, steps, padding))
+  if form == "native":
+    return _native(x, kernel, steps, pads)
+  if size == (1, 1, 1):
+    return x[:, :: steps[0], :: steps[1], :: steps[2]] @ kernel[0, 0, 0]
+  if size == steps and not any(map(sum, pads)) and not any(map(int.__mod__, x.shape[1:4], size)):
+    return _patches(x, size) @ kernel.reshape(-1, kernel.shape[-1])
+  return _conv(x, kernel, steps, pads, form)
+
+
+def _winograd_fits(size: Sequence[int], strides: Triple) -> bool:
+  return tuple(size) == (3, 3, 3) and strides == (1, 1, 1)
+
+
+def _patches(x: jax.Array, size: Sequence[int]) -> jax.Array:
+  """Space to depth: [N, X, Y, Z, C] -> [N, X/a, Y/b, Z/c, abc C]."""
+  n, X, Y, Z, channels = x.shape
+  a, b, c = size
+  blocks = x.reshape(n, X // a, a, Y // b, b, Z // c, c, channels)
+  return blocks.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(n, X // a, Y // b, Z // c, -1)
+
+
+def _native(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads) -> jax.Array:
+  layout = ("NXYZC", "XYZIO", "NXYZC")
+  return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=layout)
+
+
+def _conv2d(x: jax.Array, kernel: jax.Array, strides: Sequence[int], pads: Sequence) -> jax.Array:
+  """2-D convolution of every X plane: x [N, X, Y, Z, C], kernel [ky, kz, C, D]."""
+  planes = x.reshape(-1, *x.shape[2:])
+  y = lax.conv_general_dilated(
+    planes, kernel, strides, pads, dimension_numbers=("NYZC", "YZIO", "NYZC")
+  )
+  return y.reshape(*x.shape[:2], *y.shape[1:])
+
+
+def _planes(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads) -> jax.Array:
+  x = jnp.pad(x, ((0, 0), pads[0], (0, 0), (0, 0), (0, 0)))
+  reach = x.shape[1] - kernel.shape[0] + 1
+  return sum(
+    _conv2d(x[:, i : i + reach : strides[0]], kernel[i], strides[1:], pads[1:])
+    for i in range(kernel.shape[0])
+  )
+
+
+def _combine(weights: np.ndarray, terms: Sequence[jax.Array]) -> jax.Array:
+  """Sum of weights[i] * terms[i], the zeros left out."""
+  return sum(jnp.asarray(w, t.dtype) * t for w, t in zip(weights, terms, strict=True) if w)
+
+
+def _widened(*arrays: jax.Array) -> list[jax.Array]:
+  """The arrays in at least float32: the transforms cancel, and would cost bfloat16 four bits."""
+  return [a.astype(jnp.promote_types(a.dtype, jnp.float32)) for a in arrays]
+
+
+def _input_transform(x: jax.Array, pad: tuple[int, int], tiles: int) -> list[jax.Array]:
+  """Six arrays [N, tiles, Y, Z, C] from overlapping windows of six X planes, four apart."""
+  room = 4 * (tiles + 1) - x.shape[1] - pad[0]
+  x = jnp.pad(x, ((0, 0), (pad[0], room), (0, 0), (0, 0), (0, 0)))
+  blocks = x.reshape(x.shape[0], tiles + 1, 4, *x.shape[2:])
+  window = [blocks[:, :-1, j] for j in range(4)] + [blocks[:, 1:, j] for j in range(2)]
+  return [_combine(row, window) for row in _B]
+
+
+def _winograd(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads) -> jax.Array:
+  del strides  # 1, see _winograd_fits
+  length = x.shape[1] + sum(pads[0]) - 2
+  tiles = -(-length // 4)
+  dtype, (x, kernel) = x.dtype, _widened(x, kernel)
+  kernels = [_combine(row, kernel) for row in _G]
+  products = [
+    _conv2d(d, u, (1, 1), pads[1:])
+    for d, u in zip(_input_transform(x, pads[0], tiles), kernels, strict=True)
+  ]
+  y = jnp.stack([_combine(row, products) for row in _A], axis=2)
+  return y.reshape(y.shape[0], 4 * tiles, *y.shape[3:])[:, :length].astype(dtype)
+
+
+def _winograd_kernel_gradient(
+  x: jax.Array, g: jax.Array, kernel: jax.Array, pads: Pads
+) -> jax.Array:
+  """The transpose of `_winograd` in the kernel: both sides transformed, six 2-D gradients."""
+  tiles = -(-g.shape[1] // 4)
+  dtype, (x, g, kernel) = kernel.dtype, _widened(x, g, kernel)
+  g = jnp.pad(g, ((0, 0), (0, 4 * tiles - g.shape[1]), (0, 0), (0, 0), (0, 0)))
+  blocks = g.reshape(g.shape[0], tiles, 4, *g.shape[2:])
+  outputs = [_combine(column, [blocks[:, :, i] for i in range(4)]) for column in _A.T]
+  shape = jax.ShapeDtypeStruct(kernel.shape[1:], kernel.dtype)
+  products = []
+  for d, o in zip(_input_transform(x, pads[0], tiles), outputs, strict=True):
+    (product,) = jax.linear_transpose(lambda u, d=d: _conv2d(d, u, (1, 1), pads[1:]), shape)(o)
+    products.append(product)
+  return jnp.stack([_combine(column, products) for column in _G.T]).astype(dtype)
+
+
+_COMPUTE: dict[str, Callable[..., jax.Array]] = {
+  "native": _native,
+  "planes": _planes,
+  "winograd": _winograd,
+}
+
+
+def _for_cpu(x: jax.Array, kernel: jax.Array, strides: Triple) -> Form:
+  """The faster of the two CPU forms for these shapes, as measured (benchmarks/network_speed.py)."""
+  voxels = x.shape[0] * x.shape[1] * x.shape[2] * x.shape[3]
+  pays = voxels >= _FEWEST_VOXELS and x.shape[1] > 2
+  return "winograd" if pays and _winograd_fits(kernel.shape[:3], strides) else "planes"
+
+
+def _forward(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads, form: Form) -> jax.Array:
+  if form != "auto":
+    return _COMPUTE[form](x, kernel, strides, pads)
+  cpu = _COMPUTE[_for_cpu(x, kernel, strides)]
+  branches = [functools.partial(f, strides=strides, pads=pads) for f in (cpu, _native)]
+  return lax.platform_dependent(x, kernel, cpu=branches[0], default=branches[1])
+
+
+def _backward(
+  x: jax.Array, kernel: jax.Array, g: jax.Array, strides: Triple, pads: Pads, form: Form
+) -> tuple[jax.Array, jax.Array]:
+  """Gradients of `_forward` in x and in the kernel, for the output's cotangent g."""
+  if form == "winograd":
+    # At stride 1 the input's gradient is the convolution with the flipped kernel, so it has the
+    # same fast form; autodiff would transform the products instead, and is slower.
+    flipped = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
+    around = tuple((2 - low, 2 - high) for low, high in pads)
+    kernel_gradient = _winograd_kernel_gradient(x, g, kernel, pads)
+    return _forward(g, flipped, strides, around, form), kernel_gradient
+  compute = functools.partial(_COMPUTE[form], strides=strides, pads=pads)
+  dx, dkernel = jax.vjp(compute, x, kernel)[1](g)
+  return dx, dkernel
+
+
+# A rule of our own, so that only x and the kernel are kept for the backward pass: differentiated
+# as it stands, `platform_dependent` keeps the residuals of both branches.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _conv(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads, form: Form) -> jax.Array:
+  return _forward(x, kernel, strides, pads, form)
+
+
+def _conv_fwd(
+  x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads, form: Form
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+  return _forward(x, kernel, strides, pads, form), (x, kernel)
+
+
+def _conv_bwd(
+  strides: Triple, pads: Pads, form: Form, kept: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  x, kernel = kept
+  if form != "auto":
+    return _backward(x, kernel, g, strides, pads, form)
+  forms = (_for_cpu(x, kernel, strides), "native")
+  branches = [functools.partial(_backward, strides=strides, pads=pads, form=f) for f in forms]
+  return lax.platform_dependent(x, kernel, g, cpu=branches[0], default=branches[1])
+
+
+_conv.defvjp(_conv_fwd, _conv_bwd)

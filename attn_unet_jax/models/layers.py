@@ -1,0 +1,168 @@
+"""The layers that the networks share: convolution, normalisation, blocks, resizing.
+
+Initialisation is the reference's (ozan-oktay/Attention-Gated-Networks): kaiming-normal kernels,
+PyTorch's default biases, batch-norm scales around one. Parameters and batch statistics are float32
+whatever the compute type.
+"""
+
+import math
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from attn_unet_jax.models import conv as convolution
+
+Upsampling = Literal["align_corners", "half_pixel"]
+
+# nn.initializers.kaiming_normal truncates; the reference's does not.
+kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+def uniform_bias(fan_in: int) -> nn.initializers.Initializer:
+  """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for a convolution's bias."""
+  bound = 1 / math.sqrt(fan_in)
+
+  def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+  return init
+
+
+def scale_around_one(
+  key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
+) -> jax.Array:
+  """N(1, 0.02), the reference's start of a batch-norm scale."""
+  return 1 + 0.02 * jax.random.normal(key, shape, dtype)
+
+
+class Conv(nn.Module):
+  """3-D convolution, [N, X, Y, Z, C] to [N, X', Y', Z', features].
+
+  Attributes:
+    features: output channels.
+    size: kernel size on every axis.
+    stride: step on every axis.
+    padding: `SAME` or `VALID`.
+    use_bias: add a bias per output channel.
+    bias_init: the bias's initialiser; None is PyTorch's default.
+    form: see `attn_unet_jax.models.conv`.
+    dtype: compute type; parameters are float32.
+  """
+
+  features: int
+  size: int = 3
+  stride: int = 1
+  padding: Literal["SAME", "VALID"] = "SAME"
+  use_bias: bool = True
+  bias_init: nn.initializers.Initializer | None = None
+  form: convolution.Form = "auto"
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Convolve x [N, X, Y, Z, C]."""
+    shape = (self.size,) * 3 + (x.shape[-1], self.features)
+    kernel = self.param("kernel", kaiming_normal, shape).astype(self.dtype)
+    y = convolution.conv3d(
+      x.astype(self.dtype),
+      kernel,
+      strides=(self.stride,) * 3,
+      padding=self.padding,
+      form=self.form,
+    )
+    if not self.use_bias:
+      return y
+    bias_init = self.bias_init or uniform_bias(math.prod(shape[:-1]))
+    return y + self.param("bias", bias_init, (self.features,)).astype(self.dtype)
+
+
+class BatchNorm(nn.Module):
+  """Batch normalisation over N, X, Y and Z, with statistics in float32.
+
+  Momentum 0.9 on the running statistics is PyTorch's 0.1; epsilon 1e-5.
+  """
+
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """Normalise x [N, X, Y, Z, C] by the batch's statistics if `train`, else by the running ones."""
+    return nn.BatchNorm(
+      use_running_average=not train,
+      momentum=0.9,
+      epsilon=1e-5,
+      dtype=self.dtype,
+      scale_init=scale_around_one,
+    )(x)
+
+
+class ConvNormRelu(nn.Module):
+  """Convolution (with bias), batch normalisation, ReLU."""
+
+  features: int
+  size: int = 3
+  form: convolution.Form = "auto"
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """[N, X, Y, Z, C] to [N, X, Y, Z, features]."""
+    x = Conv(self.features, self.size, form=self.form, dtype=self.dtype)(x)
+    return nn.relu(BatchNorm(self.dtype)(x, train))
+
+
+class ConvBlock(nn.Module):
+  """Two 3x3x3 convolutions, each with batch normalisation and ReLU."""
+
+  features: int
+  form: convolution.Form = "auto"
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """[N, X, Y, Z, C] to [N, X, Y, Z, features]."""
+    for _ in range(2):
+      x = ConvNormRelu(self.features, form=self.form, dtype=self.dtype)(x, train)
+    return x
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+  """Largest of every 2x2x2 block: [N, X, Y, Z, C] to [N, X/2, Y/2, Z/2, C].
+
+  By reshape, since the gradient of `reduce_window` is a select-and-scatter, slow on every device.
+  """
+  n, X, Y, Z, channels = x.shape
+  return x.reshape(n, X // 2, 2, Y // 2, 2, Z // 2, 2, channels).max(axis=(2, 4, 6))
+
+
+def interpolation_matrix(size: int, target: int, mode: Upsampling) -> np.ndarray:
+  """Weights [target, size] of linear interpolation along one axis.
+
+  Output i is read at i (size - 1) / (target - 1) with `align_corners` (the first and last samples
+  stay where they are) and at (i + 0.5) size / target - 0.5, held inside, with `half_pixel`.
+  """
+  i = np.arange(target)
+  if mode == "align_corners":
+    place = i * ((size - 1) / max(target - 1, 1))
+  else:
+    place = np.clip((i + 0.5) * (size / target) - 0.5, 0, size - 1)
+  return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(size)))
+
+
+def upsample(
+  x: jax.Array, shape: tuple[int, int, int], mode: Upsampling = "align_corners"
+) -> jax.Array:
+  """Trilinear interpolation of x [N, X, Y, Z, C] to the grid `shape`, of x's type.
+
+  One small matrix per axis: no gather forward, no scatter backward. `align_corners` is the
+  reference's convention (PyTorch before 0.4).
+  """
+  for axis, target in enumerate(shape, 1):
+    if x.shape[axis] == target:
+      continue
+    weights = jnp.asarray(interpolation_matrix(x.shape[axis], target, mode), x.dtype)
+    x = jnp.moveaxis(jnp.tensordot(weights, x, (1, axis)), 0, axis)
+  return x

@@ -1,0 +1,121 @@
+"""The 3-D U-Net with deep supervision (`unet_ct_dsv` of the reference): every network's backbone.
+
+A subclass that weights the skips overrides `skip` and nothing else.
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from attn_unet_jax.models import conv as convolution
+from attn_unet_jax.models.layers import Conv, ConvBlock, kaiming_normal, max_pool, uniform_bias
+from attn_unet_jax.models.layers import upsample
+
+Maps = dict[str, jax.Array]
+
+
+class UNet(nn.Module):
+  """Five levels, trilinear upsampling, one prediction fused from the four decoder levels.
+
+  Attributes:
+    num_classes: output channels K, background included.
+    feature_scale: channels are int(64 / feature_scale) ... int(1024 / feature_scale).
+    conv: form of the convolutions, see `attn_unet_jax.models.conv`.
+    dtype: compute type, float32 or bfloat16; parameters, statistics and logits are float32.
+  """
+
+  num_classes: int = 2
+  feature_scale: float = 4.0
+  conv: convolution.Form = "auto"
+  dtype: Any = jnp.float32
+
+  @property
+  def filters(self) -> tuple[int, ...]:
+    """Channels of the five levels, finest first."""
+    return tuple(int(width / self.feature_scale) for width in (64, 128, 256, 512, 1024))
+
+  @property
+  def patch_multiple(self) -> tuple[int, int, int]:
+    """What a patch's size must be a multiple of, in voxels: four poolings halve it."""
+    return (16, 16, 16)
+
+  @property
+  def output_margin(self) -> tuple[int, int, int]:
+    """Voxels by which the output is smaller than the input, on each side of each axis."""
+    return (0, 0, 0)
+
+  def skip(self, level: int, x: jax.Array, coarse: jax.Array, train: bool) -> tuple[Any, Maps]:
+    """What the decoder sees of a level's encoder features x: here the features themselves.
+
+    Args:
+      level: 1 (finest) to 4.
+      x: encoder features [N, X, Y, Z, C].
+      coarse: decoder features one level below [N, X/2, Y/2, Z/2, K].
+      train: normalise by the batch's statistics.
+
+    Returns:
+      [N, X, Y, Z, C], and coefficients by name, each [N, X, Y, Z, 1].
+    """
+    del level, coarse, train
+    return x, {}
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, dict[str, Maps]]:
+    """Segment a batch of patches.
+
+    Args:
+      x: normalised images [N, X, Y, Z, 1]; X, Y and Z are multiples of `patch_multiple`.
+      train: normalise by the batch's statistics, and update the running ones.
+
+    Returns:
+      Logits [N, X, Y, Z, K] in float32, and `{'gates': {name: coefficients [N, X, Y, Z, 1]}}`.
+
+    Raises:
+      ValueError: a patch size that four poolings do not divide.
+    """
+    if any(size % unit for size, unit in zip(x.shape[1:4], self.patch_multiple, strict=True)):
+      raise ValueError(f"patch {x.shape[1:4]}: each size must be a multiple of 16")
+    block = functools.partial(ConvBlock, form=self.conv, dtype=self.dtype)
+    skips = []
+    for level, features in enumerate(self.filters[:-1], 1):
+      x = block(features, name=f"encoder{level}")(x, train)
+      skips.append(x)
+      x = max_pool(x)
+    x = block(self.filters[-1], name="bottleneck")(x, train)
+    decoded, gates = [], {}
+    for level in (4, 3, 2, 1):
+      skip, coefficients = self.skip(level, skips[level - 1], x, train)
+      gates.update(coefficients)
+      x = jnp.concatenate([skip, upsample(x, skip.shape[1:4])], -1)
+      x = block(self.filters[level - 1], name=f"decoder{level}")(x, train)
+      decoded.insert(0, x)
+    head = DeepSupervision(self.num_classes, self.conv, self.dtype, name="deep_supervision")
+    return head(decoded), {"gates": gates}
+
+
+class DeepSupervision(nn.Module):
+  """Logits fused from every decoder level, under one loss.
+
+      logits = W [u_1, ..., u_4] + b,   u_l = trilinear(W_l x_l + b_l)
+
+  Resizing is linear and keeps constants, so it commutes with W: each level's share of W is applied
+  on its own small grid, and the concatenation is never made.
+  """
+
+  num_classes: int
+  form: convolution.Form = "auto"
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, levels: list[jax.Array]) -> jax.Array:
+    """Fuse features [N, X/2^l, Y/2^l, Z/2^l, C_l], finest first, to logits [N, X, Y, Z, K]."""
+    classes, fan_in = self.num_classes, self.num_classes * len(levels)
+    kernel = self.param("kernel", kaiming_normal, (fan_in, classes))
+    logits = self.param("bias", uniform_bias(fan_in), (classes,))
+    for i, (x, share) in enumerate(zip(levels, jnp.split(kernel, len(levels)), strict=True), 1):
+      scores = Conv(classes, 1, form=self.form, dtype=self.dtype, name=f"level{i}")(x)
+      logits = logits + upsample(scores.astype(jnp.float32) @ share, levels[0].shape[1:4])
+    return logits

@@ -1,0 +1,126 @@
+"""A run is one folder: who may write into it, and what it records about itself."""
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from attn_unet_jax import config as config_keys
+from attn_unet_jax.errors import UserError
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "nibabel")
+
+
+def claim(workdir: Path, config: ConfigDict) -> bool:
+  """Makes the folder a run of this config; whether it was one before, to be gone on with.
+
+  A run that ended before its first checkpoint has nothing to lose and is begun anew.
+
+  Raises:
+    UserError: it holds a run of another config (says what differs), or cannot be written.
+  """
+  path = workdir / "config.json"
+  if _has_checkpoint(workdir):
+    differing = config_keys.difference(config_keys.load(path), config)
+    if differing:
+      named = ", ".join(
+        f"{key}: {old!r} there, {new!r} now" for key, (old, new) in differing.items()
+      )
+      raise UserError(
+        f"{workdir}: holds a run of another config ({named}); choose another --workdir"
+      )
+    return True
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_text(path, config_keys.to_json(config))
+  except OSError as error:
+    raise UserError(f"--workdir={workdir}: cannot be written ({error.strerror})") from None
+  return False
+
+
+def _has_checkpoint(workdir: Path) -> bool:
+  folder = workdir / "checkpoints"
+  return folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
+
+
+def write_text(path: Path, text: str) -> None:
+  """Writes beside, then renames: the file is there whole or not at all."""
+  beside = path.with_name(f".{path.name}.{os.getpid()}")
+  beside.write_text(text)
+  beside.replace(path)
+
+
+@contextmanager
+def recorded(workdir: Path) -> Iterator[dict[str, Any]]:
+  """Keeps `run.json` while the work inside goes on; yields it, to add to.
+
+  It says how the last start ended: `exit` is 'running', 'done', or the exception's name.
+  """
+  began = time.monotonic()
+  record = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **environment(), "exit": "running"}
+  _store(workdir, record)
+  try:
+    yield record
+    record["exit"] = "done"
+  except BaseException as error:
+    record["exit"] = f"{type(error).__name__}: {error}"
+    raise
+  finally:
+    record["wall_seconds"] = round(time.monotonic() - began, 1)
+    record["peak_memory_bytes"] = _peak_memory()
+    _store(workdir, record)
+
+
+def environment() -> dict[str, Any]:
+  """Versions, devices, command line and git revision."""
+  return {
+    "command": sys.argv[1:],
+    "python": platform.python_version(),
+    "versions": {name: version(name) for name in _PACKAGES},
+    "machine": platform.machine(),
+    "cpu_count": os.cpu_count(),
+    "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
+    "git_revision": _git_revision(),
+  }
+
+
+def _store(workdir: Path, record: dict[str, Any]) -> None:
+  write_text(workdir / "run.json", json.dumps(record, indent=2) + "\n")
+
+
+def _peak_memory() -> dict[str, int]:
+  unit = 1 if sys.platform == "darwin" else 1024
+  peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+  for index, device in enumerate(jax.devices()):
+    stats = device.memory_stats()
+    if stats:
+      peak[f"device_{index}"] = stats.get("peak_bytes_in_use", 0)
+  return peak
+
+
+def _git_revision() -> str | None:
+  """Of the program, with '+' if its files were changed; None outside a checkout."""
+  here = Path(__file__).parent
+  try:
+    text = subprocess.run(
+      ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
+      cwd=here,
+      capture_output=True,
+      text=True,
+      check=True,
+      timeout=10,
+    ).stdout.strip()
+  except (OSError, subprocess.SubprocessError):
+    return None
+  return text or None

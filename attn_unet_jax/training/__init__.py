@@ -1,0 +1,6 @@
+"""Training: state, the step as one pure function, its compilation, the loop, checkpoints, logs.
+
+`step.py` holds the mathematics, `parallel.py` compiles it, `loop.py` is the order of events,
+`checkpoint.py` keeps states, `logs.py` writes what a person reads. This package may use everything
+but the commands; it knows nothing of flags.
+"""

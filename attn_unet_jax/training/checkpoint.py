@@ -1,0 +1,70 @@
+"""Checkpoints of a run: the latest few, and the best by validation DSC. Orbax does the work."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from attn_unet_jax.training.state import TrainState
+
+_METRIC = "validation_dsc"
+
+
+class Checkpoints:
+  """The folder `checkpoints/` of a run; saving is asynchronous and atomic."""
+
+  def __init__(self, folder: Path, keep: int):
+    best = BestN(
+      get_metric_fn=lambda metrics: metrics[_METRIC], n=1, keep_checkpoints_without_metrics=False
+    )
+    self._manager = ocp.CheckpointManager(
+      folder.absolute(),
+      options=ocp.CheckpointManagerOptions(
+        preservation_policy=AnyPreservationPolicy([LatestN(keep), best])
+      ),
+    )
+
+  @property
+  def latest(self) -> int | None:
+    """Step of the newest checkpoint."""
+    return self._manager.latest_step()
+
+  @property
+  def best(self) -> int | None:
+    """Step of the checkpoint with the highest validation DSC; the newest if none has one."""
+    scored = {
+      step: metrics[_METRIC]
+      for step in self._manager.all_steps()
+      if (metrics := self._manager.metrics(step))
+    }
+    return max(scored, key=lambda step: (scored[step], step)) if scored else self.latest
+
+  def save(self, state: TrainState, validation_dsc: float | None = None) -> None:
+    """Begins to save; a step that is saved already is left alone."""
+    step = int(state.step)
+    if step == self.latest:
+      return
+    metrics = None if validation_dsc is None else {_METRIC: validation_dsc}
+    self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
+
+  def restore(self, step: int, like: TrainState) -> TrainState:
+    """The state saved at `step`, with the types and shardings of `like` (may be abstract)."""
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+
+  def close(self) -> None:
+    """Waits until everything is on disk."""
+    self._manager.close()
+
+
+@contextlib.contextmanager
+def checkpoints(folder: Path, keep: int) -> Iterator[Checkpoints]:
+  """Opens a run's checkpoints and leaves them complete on disk."""
+  store = Checkpoints(folder, keep)
+  try:
+    yield store
+  finally:
+    store.close()

@@ -1,0 +1,84 @@
+"""What a run writes for people: `metrics.csv`, TensorBoard events, lines or a bar on the screen."""
+
+import csv
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+COLUMNS = (
+  "epoch",
+  "train_seg_loss",
+  "validation_seg_loss",
+  "test_seg_loss",
+  "train_seconds",
+  "validation_seconds",
+  "test_seconds",
+  "learning_rate",
+  "validation_dsc",
+)
+
+
+class EpochLog:
+  """One line per epoch in `metrics.csv`, the same to TensorBoard.
+
+  A run that goes on from epoch k keeps the lines up to k: later ones were not part of what the
+  checkpoint holds, and are written again.
+  """
+
+  def __init__(self, workdir: Path, epochs_done: int):
+    self._path = workdir / "metrics.csv"
+    kept = [row for row in read_metrics(self._path) if int(row["epoch"]) <= epochs_done]
+    with self._path.open("w", newline="") as file:
+      writer = csv.DictWriter(file, COLUMNS)
+      writer.writeheader()
+      writer.writerows(kept)
+    self._events = SummaryWriter(str(workdir), purge_step=epochs_done + 1)
+
+  def write(self, row: dict[str, Any]) -> None:
+    """Adds an epoch; a value that was not measured is None."""
+    with self._path.open("a", newline="") as file:
+      csv.DictWriter(file, COLUMNS).writerow({k: _text(row[k]) for k in COLUMNS})
+    for name in COLUMNS[1:]:
+      if row[name] is not None:
+        self._events.add_scalar(name, row[name], row["epoch"])
+    self._events.flush()
+
+  def close(self) -> None:
+    """Closes the event file."""
+    self._events.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+  """The rows of a `metrics.csv`; none if there is no file."""
+  if not path.is_file():
+    return []
+  with path.open(newline="") as file:
+    return list(csv.DictReader(file))
+
+
+def _text(value: Any) -> str:
+  if value is None:
+    return ""
+  return str(value) if isinstance(value, int) else f"{value:.6g}"
+
+
+def say(line: str) -> None:
+  """A line on the screen that does not tear a progress bar."""
+  tqdm.write(line, file=sys.stdout)
+  sys.stdout.flush()
+
+
+def progress(items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
+  """A bar with the time left on a terminal; nothing elsewhere, where `say` has plain lines."""
+  return iter(tqdm(items, total=total, desc=what, leave=False, disable=not sys.stderr.isatty()))
+
+
+def duration(seconds: float) -> str:
+  """`75.2` -> `1m15s`."""
+  minutes, rest = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

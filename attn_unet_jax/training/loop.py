@@ -1,0 +1,169 @@
+"""The order of events: steps, losses, validation, log, save; then the next epoch."""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from attn_unet_jax.command import Interrupted
+from attn_unet_jax.data.patches import Batch, fixed_batch
+from attn_unet_jax.data.prepare import WorkingCase
+from attn_unet_jax.data.resident import Resident, resident
+from attn_unet_jax.training import logs
+from attn_unet_jax.training.checkpoint import Checkpoints
+from attn_unet_jax.training.optimizer import learning_rate
+from attn_unet_jax.training.parallel import Step, compile_step
+from attn_unet_jax.training.state import TrainState, create
+from attn_unet_jax.training.step import fixed_loss
+
+PARTS = ("training", "validation", "test")
+Loader = Callable[[str], Sequence[WorkingCase]]
+Validate = Callable[[TrainState], float]
+
+
+def train(
+  config: ConfigDict,
+  module: nn.Module,
+  load: Loader,
+  validate: Validate,
+  store: Checkpoints,
+  workdir: Path,
+) -> TrainState:
+  """Trains from the newest checkpoint, or from the start, to the last epoch.
+
+  Args:
+    config: the run's config.
+    module: the network.
+    load: part of the fold ('training', 'validation', 'test') -> its cases on the working grid.
+    validate: mean DSC of the validation cases, whole scans.
+    store: where states are kept.
+    workdir: the run, for its logs.
+
+  Raises:
+    Interrupted: SIGTERM or SIGINT came; the state is saved.
+    FloatingPointError: a logged loss is not finite.
+  """
+  train_cfg = config.train
+  state = jax.jit(lambda: create(config, module))()
+  if store.latest is not None:
+    state = store.restore(store.latest, state)
+  first = int(state.step) // train_cfg.steps_per_epoch
+  if first >= train_cfg.epochs:
+    return state
+  data, losses = _prepare(config, module, load)
+  step = compile_step(config, module)
+  log = logs.EpochLog(workdir, first)
+  began = time.monotonic()
+  with _signals() as stop:
+    for epoch in range(first + 1, train_cfg.epochs + 1):
+      state, seconds = _epoch(config, step, state, data, epoch, stop, store)
+      row = {"epoch": epoch, "train_seconds": seconds, **losses(state)}
+      row["learning_rate"] = float(learning_rate(config)(int(state.step) - 1))
+      last = epoch == train_cfg.epochs
+      due = last or epoch % train_cfg.validate_every == 0
+      row["validation_dsc"] = validate(state) if due else None
+      log.write(row)
+      _say(row, began, first, train_cfg.epochs)
+      if due or epoch % train_cfg.save_every == 0:
+        store.save(state, row["validation_dsc"])
+      _leave_if(stop, state, store)
+  log.close()
+  return state
+
+
+def _epoch(
+  config: ConfigDict,
+  step: Step,
+  state: TrainState,
+  data: Resident,
+  epoch: int,
+  stop: list[int],
+  store: Checkpoints,
+) -> tuple[TrainState, float]:
+  """The rest of an epoch's steps; seconds that they took."""
+  began = time.monotonic()
+  steps = range(int(state.step), epoch * config.train.steps_per_epoch)
+  for _ in logs.progress(steps, len(steps), f"epoch {epoch}/{config.train.epochs}"):
+    state, _ = step(state, data)
+    _leave_if(stop, state, store)
+  jax.block_until_ready(state)
+  return state, time.monotonic() - began
+
+
+def _leave_if(stop: list[int], state: TrainState, store: Checkpoints) -> None:
+  if stop:
+    store.save(state)
+    logs.say(
+      f"stopped by signal {stop[0]}; saved after step {int(state.step)}, start again to go on"
+    )
+    raise Interrupted(stop[0])
+
+
+def _prepare(
+  config: ConfigDict, module: nn.Module, load: Loader
+) -> tuple[Resident, Callable[[TrainState], dict[str, Any]]]:
+  """The training set in device memory, and the function that measures the three losses."""
+  fixed, data = {}, None
+  for part in PARTS:
+    cases = load(part)
+    held = resident(cases, config.data.patch)
+    fixed[part] = _fixed_batches(config, held)
+    data = held if part == "training" else data
+  measure = jax.jit(lambda variables, batch: fixed_loss(config, module, variables, batch))
+
+  def losses(state: TrainState) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for part, column in zip(PARTS, ("train", "validation", "test"), strict=True):
+      began = time.monotonic()
+      values = [float(measure(state.variables, batch)) for batch in fixed[part]]
+      row[f"{column}_seg_loss"] = loss = sum(values) / len(values)
+      if part != "training":  # the training's time is that of its steps
+        row[f"{column}_seconds"] = time.monotonic() - began
+      if not math.isfinite(loss):
+        raise FloatingPointError(f"the {part} loss is {loss} after step {int(state.step)}")
+    return row
+
+  assert data is not None
+  return data, losses
+
+
+def _fixed_batches(config: ConfigDict, data: Resident) -> list[Batch]:
+  count = math.ceil(config.train.loss_patches / config.train.batch_size)
+  cut = jax.jit(lambda data, index: fixed_batch(config, data, index))
+  return [cut(data, index) for index in range(count)]
+
+
+def _say(row: dict[str, Any], began: float, first: int, epochs: int) -> None:
+  done = row["epoch"] - first
+  left = (time.monotonic() - began) / done * (epochs - row["epoch"])
+  dsc = "" if row["validation_dsc"] is None else f", validation DSC {row['validation_dsc']:.3f}"
+  logs.say(
+    f"epoch {row['epoch']}/{epochs}: loss train {row['train_seg_loss']:.4f}, "
+    f"validation {row['validation_seg_loss']:.4f}, test {row['test_seg_loss']:.4f}{dsc}; "
+    f"{row['train_seconds']:.1f} s, {logs.duration(left)} left"
+  )
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+  """While open, SIGTERM and SIGINT are noted in the list instead of ending the program."""
+  seen: list[int] = []
+
+  def note(number: int, _: FrameType | None) -> None:
+    seen.append(number)
+
+  numbers = (signal.SIGTERM, signal.SIGINT)
+  before = {number: signal.signal(number, note) for number in numbers}
+  try:
+    yield seen
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)

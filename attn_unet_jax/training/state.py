@@ -1,0 +1,74 @@
+"""All that training changes, as one tree: it is what a checkpoint holds."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+from ml_collections import ConfigDict
+
+from attn_unet_jax import models
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.training.optimizer import optimizer
+
+
+class TrainState(struct.PyTreeNode):
+  """Steps done (int32), parameters, batch-norm statistics, optimiser state."""
+
+  step: jax.Array
+  params: Any
+  batch_stats: Any
+  opt_state: Any
+
+  @property
+  def variables(self) -> dict[str, Any]:
+    """What `network.apply` takes."""
+    return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def network(config: ConfigDict, num_classes: int) -> nn.Module:
+  """The run's network; `num_classes` counts the background.
+
+  Raises:
+    UserError: it cannot take the configured patch; names the nearest that it can.
+  """
+  model = config.model
+  module = models.build(
+    model.name,
+    num_classes=num_classes,
+    gates=model.gates,
+    feature_scale=model.feature_scale,
+    gate_bias_init=model.gate_bias_init,
+    conv=model.conv,
+    dtype=jnp.dtype(model.dtype),
+  )
+  for key, patch in (("data", config.data.patch), ("inference", window(config))):
+    nearest = models.nearest_patch(module, patch)
+    if nearest != patch:
+      raise UserError(
+        f"config.{key}.patch={patch}: {model.name} cannot take it; the nearest that it can is "
+        f"{nearest}"
+      )
+  return module
+
+
+def window(config: ConfigDict) -> tuple[int, int, int]:
+  """Patch of the sliding window."""
+  inference = config.inference
+  return inference.patch if any(inference.patch) else config.data.patch
+
+
+def create(config: ConfigDict, module: nn.Module) -> TrainState:
+  """The state before the first step; a pure function of the config, to be jitted."""
+  # Parameters do not depend on the patch: the smallest one keeps compilation short.
+  smallest = models.nearest_patch(module, (1, 1, 1))
+  image = jnp.zeros((1, *smallest, 1))
+  variables = module.init(jax.random.key(config.seed), image, train=False)
+  params = variables["params"]
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    batch_stats=variables["batch_stats"],
+    opt_state=optimizer(config).init(params),
+  )

@@ -1,0 +1,48 @@
+"""One training step: sample, augment, forward, loss, backward, update. Pure: `(state, data)` in."""
+
+from typing import Any
+
+import jax
+import optax
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from attn_unet_jax import losses
+from attn_unet_jax.data.patches import Batch, training_batch
+from attn_unet_jax.data.resident import Resident
+from attn_unet_jax.training.optimizer import optimizer
+from attn_unet_jax.training.state import TrainState
+
+Array = jax.Array
+
+
+def train_step(
+  config: ConfigDict, module: nn.Module, state: TrainState, data: Resident
+) -> tuple[TrainState, Array]:
+  """The state after one step, and the loss of its batch."""
+  batch = training_batch(config, data, state.step)
+
+  def loss_of(params: Any) -> tuple[Array, Any]:
+    (logits, _), changed = module.apply(
+      {"params": params, "batch_stats": state.batch_stats},
+      batch.image,
+      train=True,
+      mutable=["batch_stats"],
+    )
+    return _loss(config, logits, batch), changed["batch_stats"]
+
+  (loss, batch_stats), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+  updates, opt_state = optimizer(config).update(gradient, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  return TrainState(state.step + 1, params, batch_stats, opt_state), loss
+
+
+def fixed_loss(config: ConfigDict, module: nn.Module, variables: Any, batch: Batch) -> Array:
+  """Loss of a batch that is not trained on, with running batch-norm statistics."""
+  logits, _ = module.apply(variables, batch.image, train=False)
+  return _loss(config, logits, batch)
+
+
+def _loss(config: ConfigDict, logits: Array, batch: Batch) -> Array:
+  total, _ = losses.total(logits, batch.label, {k: w for k, w in config.loss.items() if w})
+  return total

@@ -1,0 +1,89 @@
+"""What must hold before a scan and its label are trusted."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.volumes.orientation import canonical_grid
+from attn_unet_jax.volumes.volume import Grid, Volume, corner_distance_mm
+
+# Below this share of the smallest voxel edge a displacement cannot move a label to another voxel.
+_HARMLESS = 0.1
+
+
+def check_image(volume: Volume, path: object) -> None:
+  """Refuses an image that holds NaN or infinity, or one value only.
+
+  Args:
+    volume: the image [X, Y, Z].
+    path: its file, for the message.
+
+  Raises:
+    UserError: a value is not finite, or all are equal.
+  """
+  low, high = volume.array.min(), volume.array.max()  # NaN comes through both
+  if not (np.isfinite(low) and np.isfinite(high)):
+    bad = int(volume.array.size - np.isfinite(volume.array).sum())
+    raise UserError(
+      f"{path}: {bad} of {volume.array.size} voxels are NaN or infinite, an image must be finite; "
+      "convert the scan again from its source"
+    )
+  if low == high:
+    raise UserError(
+      f"{path}: all voxels are {low}, a constant image shows nothing; "
+      "check the conversion that wrote it, or leave the scan out"
+    )
+
+
+def _differences(image: Grid, label: Grid) -> list[str]:
+  """Names what differs between two canonical grids of one shape."""
+  lines = []
+  if image.spacing != label.spacing:
+    lines.append(f"spacing {image.spacing} and {label.spacing} mm")
+  cosines = np.clip((image.directions * label.directions).sum(axis=0), -1, 1)
+  angle = float(np.degrees(np.arccos(cosines.min())))
+  if angle > 0.01:
+    lines.append(f"axes turned by {angle:.2f} degrees")
+  origin = float(np.linalg.norm(image.affine[:3, 3] - label.affine[:3, 3]))
+  if origin > 1e-3:
+    lines.append(f"first voxel {origin:.3f} mm apart")
+  return lines
+
+
+def check_pair(image: Grid, label: Grid, names: tuple[object, object]) -> str | None:
+  """Refuses a label that does not lie on its image.
+
+  The two are compared on canonical axes, so files that store the same voxels in another order
+  of axes do agree.
+
+  Args:
+    image: the image's grid.
+    label: the label's grid.
+    names: their files, image first, for the message.
+
+  Returns:
+    None where the grids agree to 0.001 mm; else what differs, by how many mm, and that it is
+    harmless: no voxel moves by more than a tenth of the smallest voxel edge.
+
+  Raises:
+    UserError: other shapes, or voxels further apart than that.
+  """
+  pair = f"{names[1]} and its image {names[0]}"
+  image, label = canonical_grid(image), canonical_grid(label)
+  if image.shape != label.shape:
+    raise UserError(
+      f"{pair}: shapes {label.shape} and {image.shape} (canonical axes) differ, a label must have "
+      "its image's; resample the label onto the image, or pair it with the right one"
+    )
+  distance = corner_distance_mm(image, label)
+  if distance <= 1e-3:
+    return None
+  what = "; ".join(_differences(image, label)) or "affines differ"
+  limit = _HARMLESS * min(image.spacing)
+  if distance <= limit:
+    return f"{pair}: voxels up to {distance:.4f} mm apart (image's then label's {what}): harmless"
+  raise UserError(
+    f"{pair}: voxels up to {distance:.3f} mm apart (image's then label's {what}), at most "
+    f"{limit:.3f} mm is harmless; if the voxels do line up, save the label with the image's header"
+  )

@@ -1,0 +1,256 @@
+"""NIfTI files in and out.
+
+Reading takes NIfTI-1 and NIfTI-2, plain or gz, any integer or float type, slope and intercept
+applied. The affine is the sform where its code is set, else the qform; a file with neither is
+read with nibabel's fallback and a logged warning, since its orientation is a guess. A fourth
+axis of length one is dropped. Writing gives uint8, int16 or float32, in millimetres.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import logging
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.volumes.volume import Volume
+
+_SUFFIXES = (".nii", ".nii.gz")
+_GEOMETRY_FIELDS = [
+  *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+  *("sform_code", "srow_x", "srow_y", "srow_z"),
+]
+# A stored slope of 1/255 gives 1.0000004 for a label 1.
+_INTEGRAL = 1e-3
+
+
+@contextlib.contextmanager
+def _unreadable_is_user_error(path: Path) -> Iterator[None]:
+  try:
+    yield
+  except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
+    raise UserError(
+      f"{path}: not a readable NIfTI file ({_one_line(error)}); convert the scan again"
+    ) from error
+  except (OSError, EOFError, ValueError, zlib.error) as error:
+    raise UserError(
+      f"{path}: cannot be read, it is truncated, damaged or protected ({_one_line(error)}); "
+      "copy or convert the file again"
+    ) from error
+
+
+def _one_line(error: BaseException) -> str:
+  return " ".join(str(error).split()) or type(error).__name__
+
+
+def _load(path: Path) -> Any:
+  """Opens a NIfTI file: header only, no memory map (its file may be replaced later)."""
+  if not path.exists():
+    raise UserError(f"{path}: no such file; check the path")
+  if path.is_dir():
+    raise UserError(f"{path}: a folder, a NIfTI file (.nii or .nii.gz) is needed; name the file")
+  with _unreadable_is_user_error(path):
+    image = nib.load(path, mmap=False)
+  if not isinstance(image, nib.Nifti1Pair):
+    raise UserError(f"{path}: {type(image).__name__}, not NIfTI; convert it to .nii.gz first")
+  return image
+
+
+def _check_header(path: Path, image: Any) -> None:
+  shape, kind = image.shape, image.get_data_dtype().kind
+  if len(shape) < 3 or any(size != 1 for size in shape[3:]) or 0 in shape:
+    raise UserError(
+      f"{path}: shape {shape}, a scan must be 3-D [X, Y, Z]; extract one volume of a 4-D file, "
+      "stack the slices of a 2-D one"
+    )
+  if kind not in "iuf":
+    raise UserError(
+      f"{path}: stores {image.get_data_dtype()}, a scan must hold integers or floats; convert it"
+    )
+  unit = image.header.get_xyzt_units()[0]
+  if unit not in ("mm", "unknown"):
+    raise UserError(f"{path}: its unit is {unit}, geometry must be in mm; save it in mm")
+  if not (image.header["sform_code"] or image.header["qform_code"]):
+    logging.warning(
+      "%s: neither sform nor qform is set; its orientation is taken as %s, which is a guess",
+      path,
+      "".join(nib.aff2axcodes(image.affine)),
+    )
+
+
+def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+  """Values [X, Y, Z] as stored, slope and intercept applied, and the affine."""
+  image = _load(path)
+  _check_header(path, image)
+  with _unreadable_is_user_error(path):
+    array = np.asanyarray(image.dataobj)
+  return array.reshape(array.shape[:3], order="F"), image.affine
+
+
+def _placed(path: Path, array: np.ndarray, affine: np.ndarray) -> Volume:
+  try:
+    return Volume(array, affine)
+  except ValueError as error:
+    raise UserError(f"{path}: {_one_line(error)}; set a valid sform in its header") from error
+
+
+def _fits(array: np.ndarray, dtype: type[np.integer]) -> bool:
+  """Whether an integral array's values lie in an integer type's range."""
+  info = np.iinfo(dtype)
+  return bool(array.min() >= info.min and array.max() <= info.max)
+
+
+def _is_integral(array: np.ndarray, tolerance: float = 0.0) -> bool:
+  """Whether all values are finite whole numbers; looks plane by plane, in NIfTI's memory order."""
+  if array.dtype.kind in "iu":
+    return True
+  with np.errstate(invalid="ignore"):
+    return all(bool((np.abs(p - np.rint(p)) <= tolerance).all()) for p in array.T)
+
+
+def read_nifti(path: str | os.PathLike[str]) -> Volume:
+  """Reads an image.
+
+  Args:
+    path: a NIfTI file.
+
+  Returns:
+    its values [X, Y, Z] in the file's own axes, as int16 where that loses nothing (integral
+    values within its range, whatever the stored type), else as float32.
+
+  Raises:
+    UserError: the file is missing, unreadable, truncated or not 3-D, or has no usable affine.
+  """
+  path = Path(path)
+  array, affine = _read(path)
+  fits = _is_integral(array) and _fits(array, np.int16)
+  with np.errstate(over="ignore"):  # what overflows becomes inf, which check_image names
+    array = array.astype(np.int16 if fits else np.float32, order="K", copy=False)
+  return _placed(path, array, affine)
+
+
+def read_label(path: str | os.PathLike[str]) -> Volume:
+  """Reads a label map.
+
+  Args:
+    path: a NIfTI file of any integer or float type whose values are whole numbers (to 1e-3,
+      which a stored slope can cost).
+
+  Returns:
+    its values [X, Y, Z] in the file's own axes, as the first of uint8, int16, int32 that holds
+    them.
+
+  Raises:
+    UserError: as `read_nifti`; or values that are not whole numbers, or beyond int32.
+  """
+  path = Path(path)
+  array, affine = _read(path)
+  if not _is_integral(array, _INTEGRAL):
+    with np.errstate(invalid="ignore"):
+      wrong = np.unique(array[~(np.abs(array - np.rint(array)) <= _INTEGRAL)])
+    shown = ", ".join(f"{value:g}" for value in wrong[:5]) + (", ..." if len(wrong) > 5 else "")
+    raise UserError(
+      f"{path}: values {shown} are not whole numbers, labels must be; is this an image, or a label "
+      "that was interpolated? resample labels with nearest neighbours"
+    )
+  whole = array if array.dtype.kind in "iu" else np.rint(array)
+  for dtype in (np.uint8, np.int16, np.int32):
+    if _fits(whole, dtype):
+      return _placed(path, whole.astype(dtype, order="K", copy=False), affine)
+  raise UserError(
+    f"{path}: label values from {whole.min():g} to {whole.max():g}, at most 32 bits are read; "
+    "renumber the labels"
+  )
+
+
+def _stored(array: np.ndarray) -> np.ndarray:
+  """The array as uint8, int16 or float32: its own type, else one that holds its values."""
+  if array.dtype in (np.uint8, np.int16, np.float32):
+    return array
+  if array.dtype.kind == "f":
+    return array.astype(np.float32)
+  if array.dtype.kind == "b":
+    return array.astype(np.uint8)
+  for dtype in (np.uint8, np.int16):
+    if array.dtype.kind in "iu" and _fits(array, dtype):
+      return array.astype(dtype)
+  raise ValueError(f"values of type {array.dtype} do not fit uint8, int16 or float32")
+
+
+def _header_like(volume: Volume, path: Path) -> Any:
+  """A new header whose geometry is that of a file, bit for bit; nothing else is taken over."""
+  image = _load(path)
+  close = np.allclose(image.affine, volume.affine, rtol=1e-5, atol=1e-3)
+  if image.shape[:3] != volume.shape or not close:
+    raise ValueError(f"the volume to write is not on the grid of {path}")
+  header = nib.Nifti2Header() if isinstance(image, nib.Nifti2Pair) else nib.Nifti1Header()
+  for field in _GEOMETRY_FIELDS:
+    header[field] = image.header[field]
+  header["pixdim"][:4] = image.header["pixdim"][:4]
+  return header
+
+
+def _new_header(volume: Volume) -> Any:
+  """A header with the affine as sform, and as qform unless it shears (a qform cannot)."""
+  header = nib.Nifti1Header()
+  header.set_sform(volume.affine, code="scanner")
+  header.set_qform(volume.affine, code="scanner", strip_shears=True)
+  if not np.allclose(header.get_qform(), volume.affine, rtol=1e-5, atol=1e-3):
+    header["qform_code"] = 0
+  return header
+
+
+def _save(image: Any, path: Path) -> None:
+  """Writes beside the path, then renames: the path never holds half a file.
+
+  The gzip header carries no name and no time, so equal volumes give equal files.
+  """
+  part = path.with_name(f".{path.name}.{os.getpid()}.part")
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+      stream: Any = stack.enter_context(part.open("wb"))
+      if path.name.endswith(".gz"):
+        stream = stack.enter_context(gzip.GzipFile("", "wb", 1, stream, mtime=0))
+      image.to_stream(stream)
+    part.replace(path)
+  except OSError as error:
+    raise UserError(f"{path}: cannot be written ({error.strerror}); name another path") from error
+  finally:
+    with contextlib.suppress(OSError):
+      part.unlink()
+
+
+def write_nifti(
+  path: str | os.PathLike[str], volume: Volume, *, like: str | os.PathLike[str] | None = None
+) -> None:
+  """Writes a volume as uint8, int16 or float32, in mm; missing folders are made.
+
+  Args:
+    path: where to; a suffix `.nii.gz` compresses, `.nii` does not.
+    volume: uint8, int16 and float32 keep their type, bool becomes uint8, other integers the
+      first of uint8 and int16 that holds their values, other floats float32.
+    like: a NIfTI file on whose grid the volume lies; sform, qform and both codes are copied from
+      it bit for bit. Without it both are the volume's affine, with code 1 (scanner).
+
+  Raises:
+    UserError: another suffix, or a path that cannot be written.
+    ValueError: the volume is not on `like`'s grid, or its integers do not fit int16.
+  """
+  path = Path(path)
+  if not path.name.endswith(_SUFFIXES):
+    raise UserError(f"{path}: a NIfTI file ends in .nii or .nii.gz; name it so")
+  header = _new_header(volume) if like is None else _header_like(volume, Path(like))
+  array = _stored(volume.array)
+  header.set_data_dtype(array.dtype)
+  header.set_xyzt_units("mm")
+  image_class = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+  _save(image_class(array, None, header), path)  # without an affine the header is left as it is

@@ -1,0 +1,229 @@
+"""One resampler for images, labels and predictions.
+
+The working grid keeps the canonical axes and the centre of the field of view, so every
+interpolation is separable and depends on shapes and rounded spacings alone: the same voxels give
+the same bits whatever the affine, and an image and its label always meet on one grid.
+
+Voxels are taken plane by plane along Z in the memory order of NIfTI files (`array.T`, X fastest);
+the order of operations is fixed by the shapes, never by the strides. Beside input and output,
+memory is a few planes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from attn_unet_jax.volumes.volume import Grid, Volume, round_spacing
+
+
+class _Taps(NamedTuple):
+  """Along one axis, for each target voxel: its two source voxels and the weight of the upper."""
+
+  lower: np.ndarray
+  upper: np.ndarray
+  weight: np.ndarray
+  identity: bool
+
+
+def working_grid(grid: Grid, spacing_mm: float | Sequence[float]) -> Grid:
+  """The grid of another spacing over the same field of view, with the same axes and centre.
+
+    n' = max(1, round(n s / s'));  i = (i' - (n' - 1) / 2) s' / s + (n - 1) / 2
+
+  Args:
+    grid: the grid to cover.
+    spacing_mm: the new spacing s' in mm, one for all axes or one per axis; rounded to 1e-4.
+
+  Raises:
+    ValueError: a spacing is not positive.
+  """
+  spacing = np.broadcast_to(round_spacing(np.asarray(spacing_mm)), 3)
+  if not (spacing > 0).all():
+    raise ValueError(f"a working spacing must be positive, not {spacing_mm} mm")
+  extents = np.array(grid.shape) * grid.spacing / spacing
+  shape = tuple(max(1, round(extent)) for extent in extents.tolist())
+  affine = np.eye(4)
+  affine[:3, :3] = grid.directions * spacing
+  affine[:3, 3] = grid.centre_mm - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+  return Grid(shape, affine)
+
+
+def _check_centred(source: Grid, target: Grid) -> None:
+  """Refuses grids that separable taps cannot join."""
+  if not np.allclose(source.directions, target.directions, atol=1e-4):
+    raise ValueError("the grids' axes are not parallel; turn both to canonical axes first")
+  distance = float(np.linalg.norm(source.centre_mm - target.centre_mm))
+  if distance > 0.05 * min(source.spacing + target.spacing):
+    raise ValueError(f"the grids' centres are {distance:.3f} mm apart; use working_grid")
+
+
+def _positions(source: Grid, target: Grid, axis: int) -> np.ndarray:
+  """Places of the target's voxels in source voxels along an axis, clamped to the edges: [n'].
+
+  Rounded to 1e-6 voxel, so that a place meant to be whole or half is exactly that.
+  """
+  n, m = source.shape[axis], target.shape[axis]
+  ratio = target.spacing[axis] / source.spacing[axis]
+  places = (np.arange(m) - (m - 1) / 2) * ratio + (n - 1) / 2
+  return np.clip(np.round(places, 6), 0, n - 1)
+
+
+def _taps(source: Grid, target: Grid, axis: int) -> _Taps:
+  places = _positions(source, target, axis)
+  lower = np.floor(places).astype(np.intp)
+  upper = np.minimum(lower + 1, source.shape[axis] - 1)
+  weight = (places - lower).astype(np.float32)
+  identity = np.array_equal(places, np.arange(source.shape[axis]))
+  return _Taps(lower, upper, weight, identity)
+
+
+def _lerp(lower: np.ndarray, upper: np.ndarray, weight: np.ndarray | float) -> np.ndarray:
+  """Returns lower + weight (upper - lower), in place in `upper`."""
+  upper -= lower
+  upper *= weight
+  upper += lower
+  return upper
+
+
+def _along_y(plane: np.ndarray, taps: _Taps) -> np.ndarray:
+  if taps.identity:
+    return plane
+  lower, upper = plane.take(taps.lower, axis=-2), plane.take(taps.upper, axis=-2)
+  return _lerp(lower, upper, taps.weight[:, None])
+
+
+def _along_x(plane: np.ndarray, taps: _Taps) -> np.ndarray:
+  if taps.identity:
+    return plane
+  lower, upper = plane.take(taps.lower, axis=-1), plane.take(taps.upper, axis=-1)
+  return _lerp(lower, upper, taps.weight)
+
+
+def _planes(stack: np.ndarray, source: Grid, target: Grid) -> Iterator[np.ndarray]:
+  """Interpolates linearly, one target plane after the other.
+
+  Args:
+    stack: source values [..., Z, Y, X] of any numeric type.
+    source: their grid.
+    target: a grid with the same axes and centre.
+
+  Yields:
+    float32 [..., Y', X'] for each z' of the target.
+  """
+  x, y, z = (_taps(source, target, axis) for axis in range(3))
+  shrinks = len(y.weight) <= source.shape[1]
+  for lower, upper, weight in zip(z.lower, z.upper, z.weight, strict=True):
+    plane = stack[..., lower, :, :].astype(np.float32, order="C")
+    if weight:
+      plane = _lerp(plane, stack[..., upper, :, :].astype(np.float32, order="C"), weight)
+    # Rows are cheaper to gather than columns: columns get the smaller plane.
+    yield _along_x(_along_y(plane, y), x) if shrinks else _along_y(_along_x(plane, x), y)
+
+
+def _linear(array: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
+  result = np.empty(target.shape[::-1], np.float32)
+  for plane, values in zip(result, _planes(array.T, source, target), strict=True):
+    plane[:] = values
+  return result.T
+
+
+def _nearest(array: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
+  nearest = [np.floor(_positions(source, target, axis) + 0.5).astype(np.intp) for axis in range(3)]
+  top = [np.minimum(index, size - 1) for index, size in zip(nearest, source.shape, strict=True)]
+  return array.T[np.ix_(*top[::-1])].T
+
+
+def resample(
+  volume: Volume, target: Grid, order: Literal["linear", "nearest"] = "linear"
+) -> Volume:
+  """Takes a volume onto a grid with the same axes and centre; edges are continued.
+
+  Args:
+    volume: values [X, Y, Z] of any numeric type.
+    target: a grid such as `working_grid(volume.grid, ...)`, or the way back from one.
+    order: 'linear' gives float32; 'nearest' keeps the type, a half going to the higher index.
+
+  Raises:
+    ValueError: the grids' axes or centres differ.
+  """
+  source = volume.grid
+  _check_centred(source, target)
+  interpolate = {"linear": _linear, "nearest": _nearest}[order]
+  return Volume(interpolate(volume.array, source, target), target.affine)
+
+
+def resample_labels(
+  labels: Volume, target: Grid, method: Literal["nearest", "onehot_linear"] = "nearest"
+) -> Volume:
+  """Takes a label map onto a grid with the same axes and centre, keeping its type.
+
+  Args:
+    labels: integers [X, Y, Z].
+    target: the grid, decided from the image: `working_grid(image.grid, ...)`.
+    method: 'nearest', or 'onehot_linear': each label's indicator is interpolated linearly and
+      the largest wins, ties going to the lower label.
+
+  Raises:
+    ValueError: the grids' axes or centres differ.
+  """
+  if method == "nearest":
+    return resample(labels, target, order="nearest")
+  _check_centred(labels.grid, target)
+  values = np.unique(labels.array)
+  best = np.full(target.shape[::-1], -1, np.float32)
+  winner = np.zeros(target.shape[::-1], labels.array.dtype)
+  for value in values:
+    indicator = (labels.array == value).T
+    for z, share in enumerate(_planes(indicator, labels.grid, target)):
+      winner[z][share > best[z]] = value
+      np.maximum(best[z], share, out=best[z])
+  return Volume(winner.T, target.affine)
+
+
+def _argmax(channels: np.ndarray) -> np.ndarray:
+  """Index of the largest channel of [K, Y, X], ties to the lower: uint8 [Y, X]."""
+  winner = (channels[1] > channels[0]).astype(np.uint8)
+  best = np.maximum(channels[0], channels[1])
+  for label, channel in enumerate(channels[2:], start=2):
+    winner[channel > best] = label
+    np.maximum(best, channel, out=best)
+  return winner
+
+
+def probabilities_to_labels(probabilities: np.ndarray, source: Grid, target: Grid) -> Volume:
+  """Brings class probabilities to another grid linearly and takes the most probable class.
+
+  The classes' probabilities exist on the target for one plane at a time.
+
+  Args:
+    probabilities: [X, Y, Z, K] on the source (working) grid, 2 <= K <= 256.
+    source: their grid.
+    target: the (native, canonical) grid to end on, same axes and centre.
+
+  Returns:
+    labels uint8 [X, Y, Z] on the target; ties go to the lower class.
+
+  Raises:
+    ValueError: the array is not on the source grid, K is out of range, or the grids' axes or
+      centres differ.
+  """
+  if probabilities.shape[:3] != source.shape or probabilities.ndim != 4:
+    raise ValueError(f"probabilities {probabilities.shape} are not [X, Y, Z, K] on {source.shape}")
+  if not 2 <= probabilities.shape[3] <= 256:
+    raise ValueError(f"{probabilities.shape[3]} classes; labels in uint8 need 2 to 256")
+  _check_centred(source, target)
+  labels = np.empty(target.shape[::-1], np.uint8)
+  for plane, values in zip(labels, _planes(probabilities.T, source, target), strict=True):
+    plane[:] = _argmax(values)
+  return Volume(labels.T, target.affine)
+
+
+def gaussian_blur(volume: Volume, sigma_mm: float) -> Volume:
+  """Blurs an image with an isotropic Gaussian (sd in mm), edges continued; gives float32."""
+  sigma = [sigma_mm / spacing for spacing in volume.spacing]
+  array = volume.array.astype(np.float32)
+  return Volume(ndimage.gaussian_filter(array, sigma, mode="nearest"), volume.affine)

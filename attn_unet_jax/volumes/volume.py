@@ -1,0 +1,143 @@
+"""A voxel array and its place in the patient."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import nibabel as nib
+import numpy as np
+
+
+def round_spacing(spacing_mm: np.ndarray | float) -> np.ndarray:
+  """Rounds a spacing in mm to 1e-4, a half upwards.
+
+  The border lies 1e-6 mm below the half: 0.78125 or 0.90625 mm are common spacings, and the
+  float32 affine of a turned scan puts them now above, now below the half itself.
+  """
+  return np.floor(np.asarray(spacing_mm, np.float64) * 1e4 + 0.51) / 1e4
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+  view = np.asarray(array).view()
+  view.flags.writeable = False
+  return view
+
+
+def _checked_affine(affine: np.ndarray) -> np.ndarray:
+  affine = np.array(affine, np.float64)
+  if affine.shape != (4, 4) or not np.isfinite(affine).all():
+    raise ValueError(f"an affine is 4x4 and finite, this one is {affine.tolist()}")
+  if not np.array_equal(affine[3], [0, 0, 0, 1]):
+    raise ValueError(f"the last row of an affine is 0 0 0 1, this one has {affine[3].tolist()}")
+  lengths = np.linalg.norm(affine[:3, :3], axis=0)
+  if not (round_spacing(lengths) > 0).all():
+    raise ValueError(f"spacings must be at least 1e-4 mm, this affine has {lengths.tolist()}")
+  if abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-3:
+    raise ValueError(f"the affine's axes lie in one plane: {affine[:3, :3].tolist()}")
+  return affine
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Grid:
+  """Where voxels lie: a volume without its values, such as the grid a prediction must end on.
+
+  Attributes:
+    shape: voxels along (X, Y, Z).
+    affine: voxel index -> mm in RAS+, 4x4 float64, read-only.
+
+  Raises:
+    ValueError: the shape is not three positive numbers, or the affine is not finite and
+      invertible.
+  """
+
+  shape: tuple[int, int, int]
+  affine: np.ndarray
+
+  def __post_init__(self) -> None:
+    shape = tuple(int(size) for size in self.shape)
+    if len(shape) != 3 or min(shape) < 1:
+      raise ValueError(f"a grid has three axes of at least one voxel, not the shape {shape}")
+    object.__setattr__(self, "shape", shape)
+    object.__setattr__(self, "affine", _read_only(_checked_affine(self.affine)))
+
+  @property
+  def spacing(self) -> tuple[float, float, float]:
+    """Distance of neighbouring voxels along (X, Y, Z) in mm, rounded to 1e-4."""
+    x, y, z = round_spacing(np.linalg.norm(self.affine[:3, :3], axis=0)).tolist()
+    return x, y, z
+
+  @property
+  def orientation(self) -> str:
+    """Where the axes point to, as closely as a letter can say: 'RAS', 'LPS', ..."""
+    return "".join(nib.aff2axcodes(self.affine))
+
+  @property
+  def voxel_volume_ml(self) -> float:
+    """Volume of one voxel in millilitres."""
+    return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000.0
+
+  @property
+  def directions(self) -> np.ndarray:
+    """Unit vectors of the axes in RAS+, one per column: 3x3."""
+    return self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
+
+  @property
+  def centre_mm(self) -> np.ndarray:
+    """The middle of the field of view in mm, RAS+: [3]."""
+    return self.affine[:3, :3] @ ((np.array(self.shape) - 1) / 2) + self.affine[:3, 3]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Volume:
+  """Voxel values on a grid; immutable.
+
+  Attributes:
+    array: values [X, Y, Z]; a read-only view of what was given, not a copy.
+    affine: voxel index -> mm in RAS+, 4x4 float64, read-only.
+
+  Raises:
+    ValueError: the array is not three-dimensional, or the affine is not finite and invertible.
+  """
+
+  array: np.ndarray
+  affine: np.ndarray
+
+  def __post_init__(self) -> None:
+    object.__setattr__(self, "array", _read_only(self.array))
+    object.__setattr__(self, "affine", self.grid.affine)
+
+  @property
+  def grid(self) -> Grid:
+    """The volume's grid."""
+    return Grid(self.array.shape, self.affine)
+
+  @property
+  def shape(self) -> tuple[int, int, int]:
+    """Voxels along (X, Y, Z)."""
+    return self.grid.shape
+
+  @property
+  def spacing(self) -> tuple[float, float, float]:
+    """Distance of neighbouring voxels along (X, Y, Z) in mm, rounded to 1e-4."""
+    return self.grid.spacing
+
+  @property
+  def orientation(self) -> str:
+    """Where the axes point to, as closely as a letter can say: 'RAS', 'LPS', ..."""
+    return self.grid.orientation
+
+  @property
+  def voxel_volume_ml(self) -> float:
+    """Volume of one voxel in millilitres."""
+    return self.grid.voxel_volume_ml
+
+
+def corner_distance_mm(a: Grid, b: Grid) -> float:
+  """How far apart two grids of one shape put the same voxel, at most, in mm.
+
+  The distance is a norm of an affine function of the index, so a corner attains the maximum.
+  """
+  corners = list(itertools.product(*((0, size - 1) for size in a.shape), (1,)))
+  shift = (a.affine - b.affine)[:3] @ np.array(corners, np.float64).T
+  return float(np.linalg.norm(shift, axis=0).max())

@@ -1,0 +1,115 @@
+"""Attention U-Net with the platform's own convolution form against the native one, in one run.
+
+  python -m benchmarks.network_speed --patch=64 --output=benchmarks/results/network_speed.json
+"""
+
+import json
+import pathlib
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from attn_unet_jax import models
+
+_PATCH = flags.DEFINE_integer("patch", 64, "edge of the cubic patch, in voxels")
+_BATCH = flags.DEFINE_integer("batch", 1, "patches per step")
+_REPEATS = flags.DEFINE_integer("repeats", 5, "timed runs of each form, in turn")
+_FORMS = flags.DEFINE_list("forms", ["native", "auto"], "forms to compare; the first is the base")
+_OUTPUT = flags.DEFINE_string("output", None, "JSON file to write")
+
+
+def soft_dice_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """One minus the soft Dice of the foreground; logits [N, X, Y, Z, 2], labels [N, X, Y, Z]."""
+  foreground = jax.nn.softmax(logits)[..., 1]
+  overlap = jnp.sum(foreground * labels)
+  return 1 - 2 * overlap / (jnp.sum(foreground) + jnp.sum(labels))
+
+
+def workloads(form: str, images: jax.Array, labels: jax.Array) -> dict[str, Callable[[], Any]]:
+  """A train step (gradients and new statistics) and a prediction, compiled and ready to call."""
+  network = models.build("attention_unet", conv=form)
+  variables = jax.jit(network.init, static_argnums=2)(jax.random.key(0), images, False)
+  statistics_ = variables["batch_stats"]
+
+  def loss(params: Any) -> tuple[jax.Array, Any]:
+    state = {"params": params, "batch_stats": statistics_}
+    (logits, _), updates = network.apply(state, images, True, mutable=["batch_stats"])
+    return soft_dice_loss(logits, labels), updates
+
+  step = jax.jit(jax.value_and_grad(loss, has_aux=True))
+  predict = jax.jit(lambda variables, images: network.apply(variables, images, False)[0])
+  return {
+    "train_step": lambda: step(variables["params"]),
+    "inference": lambda: predict(variables, images),
+  }
+
+
+def seconds(work: Callable[[], Any]) -> float:
+  """Wall time of one call, until its results are there."""
+  start = time.perf_counter()
+  jax.block_until_ready(work())
+  return time.perf_counter() - start
+
+
+def compare(works: dict[str, Callable[[], Any]], repeats: int) -> dict[str, Any]:
+  """Time every form in turn, so that a busy machine slows them alike; ratios of medians."""
+  for work in works.values():
+    seconds(work)
+  times: dict[str, list[float]] = {form: [] for form in works}
+  for _ in range(repeats):
+    for form, work in works.items():
+      times[form].append(seconds(work))
+  base = statistics.median(times[next(iter(times))])
+  return {
+    form: {
+      "median_s": round(statistics.median(t), 4),
+      "min_s": round(min(t), 4),
+      "max_s": round(max(t), 4),
+      "speed_up": round(base / statistics.median(t), 2),
+    }
+    for form, t in times.items()
+  }
+
+
+def machine() -> dict[str, Any]:
+  """What the figures were taken on."""
+  cpuinfo = pathlib.Path("/proc/cpuinfo")
+  lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+  names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+  return {
+    "cpu": names[0] if names else platform.processor(),
+    "cores": len(names),
+    "device": jax.devices()[0].device_kind,
+    "jax": jax.__version__,
+    "python": platform.python_version(),
+  }
+
+
+def main(argv: list[str]) -> None:
+  """Compare, print and write."""
+  del argv
+  draw = np.random.default_rng(0)
+  shape = (_BATCH.value,) + (_PATCH.value,) * 3
+  images = jnp.asarray(draw.normal(size=(*shape, 1)), jnp.float32)
+  labels = jnp.asarray(draw.random(shape) < 0.1, jnp.float32)
+  forms = {form: workloads(form, images, labels) for form in _FORMS.value}
+  result: dict[str, Any] = {"machine": machine(), "patch": _PATCH.value, "batch": _BATCH.value}
+  for work in ("train_step", "inference"):
+    result[work] = compare({form: forms[form][work] for form in forms}, _REPEATS.value)
+  text = json.dumps(result, indent=2)
+  print(text)
+  if _OUTPUT.value:
+    path = pathlib.Path(_OUTPUT.value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+  app.run(main)

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from attn_unet_jax.data.labels import class_names, parse
+from attn_unet_jax.errors import UserError
+
+
+def test_merges_values_and_orders_classes():
+  mapping = parse("spleen=1,pancreas=2+3", None)
+  volume = np.array([[[0, 1], [2, 3]]])
+  assert mapping.classes == ("spleen", "pancreas")
+  assert mapping.class_indices == {"spleen": 1, "pancreas": 2}
+  np.testing.assert_array_equal(mapping.apply(volume, "x"), [[[0, 1], [2, 2]]])
+  assert str(mapping) == "spleen=1,pancreas=2+3"
+
+
+def test_a_bare_name_is_one_without_names_and_itself_with_names():
+  assert parse("pancreas", None).values == (frozenset({1}),)
+  assert parse("pancreas", {"liver": 5, "pancreas": 10}).values == (frozenset({10}),)
+
+
+def test_what_the_data_names_is_background():
+  mapping = parse("pancreas", {"liver": 5, "pancreas": 10})
+  np.testing.assert_array_equal(mapping.apply(np.array([[[5, 10, 0]]]), "x"), [[[0, 1, 0]]])
+
+
+def test_background_star_takes_everything_else():
+  mapping = parse("pancreas=10,background=*", None)
+  np.testing.assert_array_equal(mapping.apply(np.array([[[255, 10, -3]]]), "x"), [[[0, 1, 0]]])
+
+
+def test_values_outside_are_named_with_the_way_out():
+  with pytest.raises(UserError, match=r"file: label values \[255\].*background=\*"):
+    parse("pancreas=1", None).apply(np.array([[[0, 1, 255]]]), "file")
+
+
+@pytest.mark.parametrize(
+  ("text", "names", "complaint"),
+  [
+    ("", None, "name at least one class"),
+    ("pancreas=x", None, "'x' must be a number"),
+    ("pancreas=x", {"liver": 1}, "'x' must be one of"),
+    ("a=1,b=1", None, "value 1 of 'b' has a meaning already"),
+    ("a=0", None, "0 is background"),
+    ("a=1,a=2", None, "given twice"),
+  ],
+)
+def test_bad_mappings_are_refused(text, names, complaint):
+  with pytest.raises(UserError, match=complaint):
+    parse(text, names)
+
+
+def test_class_names_leave_the_background_out():
+  assert class_names("spleen=1, pancreas=2,background=*") == ("spleen", "pancreas")

@@ -1,0 +1,147 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.test_util import check_grads
+
+from attn_unet_jax.models import conv
+
+LAYOUT = ("NXYZC", "XYZIO", "NXYZC")
+
+
+@pytest.fixture(autouse=True)
+def _double_precision():
+  with jax.enable_x64(True):
+    yield
+
+
+def draw(*shape, seed=0):
+  return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+
+
+def value_and_gradients(function, x, kernel):
+  y, pullback = jax.vjp(function, x, kernel)
+  g = draw(*y.shape, seed=2)
+  return y, *pullback(g)
+
+
+CASES = [  # kernel, stride, padding, grid: what the networks use, on even, odd and tiny grids
+  (3, 1, "SAME", (4, 4, 4)),
+  (3, 1, "SAME", (9, 5, 3)),
+  (3, 1, "SAME", (2, 3, 1)),
+  (3, 1, "VALID", (7, 5, 6)),
+  (3, 2, "SAME", (5, 4, 7)),
+  (3, 2, "VALID", (5, 4, 7)),
+  (1, 1, "SAME", (3, 4, 5)),
+  (1, 2, "VALID", (3, 4, 5)),
+  (2, 2, "VALID", (4, 6, 2)),
+  (2, 2, "VALID", (5, 6, 3)),
+  (2, 2, "SAME", (5, 4, 3)),
+  (2, 1, "SAME", (3, 4, 2)),
+  (5, 1, "SAME", (6, 5, 7)),
+  (5, 1, "VALID", (6, 5, 7)),
+]
+
+
+@pytest.mark.parametrize(("size", "stride", "padding", "grid"), CASES)
+@pytest.mark.parametrize("form", ["auto", "planes", "winograd"])
+def test_every_form_is_the_convolution_in_value_and_gradients(form, size, stride, padding, grid):
+  if form == "winograd" and (size, stride) != (3, 1):
+    pytest.skip("winograd is for 3x3x3 kernels at stride 1")
+  x, kernel = draw(2, *grid, 2), draw(size, size, size, 2, 3, seed=1)
+  options = {"strides": (stride,) * 3, "padding": padding}
+
+  def ours(x, kernel):
+    return conv.conv3d(x, kernel, form=form, **options)
+
+  def reference(x, kernel):
+    return lax.conv_general_dilated(x, kernel, (stride,) * 3, padding, dimension_numbers=LAYOUT)
+
+  for a, b in zip(
+    value_and_gradients(jax.jit(ours), x, kernel),
+    value_and_gradients(jax.jit(reference), x, kernel),
+    strict=True,
+  ):
+    np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_auto_takes_winograd_on_the_cpu_where_it_pays():
+  x, small, kernel = draw(1, 8, 8, 8, 2), draw(1, 4, 4, 4, 2), draw(3, 3, 3, 2, 3, seed=1)
+
+  def planes_convolved(x):
+    text = jax.jit(conv.conv3d).lower(x, kernel).as_text()
+    return text.count("stablehlo.convolution")
+
+  assert planes_convolved(x) == 6
+  assert planes_convolved(small) == 3
+
+
+def test_auto_is_native_off_the_cpu():
+  x, kernel = draw(1, 8, 8, 8, 2), draw(3, 3, 3, 2, 3, seed=1)
+
+  def convolutions(function):
+    lowered = jax.jit(function).trace(x, kernel).lower(lowering_platforms=("tpu",))
+    return lowered.as_text().count("stablehlo.convolution")
+
+  assert convolutions(conv.conv3d) == 1
+  assert convolutions(jax.grad(lambda x, k: jnp.sum(conv.conv3d(x, k) ** 2), (0, 1))) == 3
+
+
+def test_only_the_input_and_the_kernel_are_kept_for_the_backward_pass():
+  x, kernel = draw(1, 8, 8, 8, 2), draw(3, 3, 3, 2, 3, seed=1)
+  kept = jax.tree.leaves(jax.vjp(conv.conv3d, x, kernel)[1])
+  assert sorted(a.shape for a in kept) == sorted([x.shape, kernel.shape])
+
+
+@pytest.mark.parametrize("form", ["native", "planes", "winograd"])
+def test_gradients_against_differences(form):
+  x, kernel = draw(1, 5, 3, 3, 1), draw(3, 3, 3, 1, 2, seed=1)
+  modes = ["fwd", "rev"] if form == "native" else ["rev"]  # a custom_vjp has no forward rule
+
+  @jax.jit
+  def convolve(x, kernel):
+    return conv.conv3d(x, kernel, form=form)
+
+  check_grads(convolve, (x, kernel), order=1, modes=modes)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_matrix_product_forms_have_both_modes(size):
+  x, kernel = draw(1, 2, 4, 2, 2), draw(size, size, size, 2, 3, seed=1)
+
+  @jax.jit
+  def convolve(x, kernel):
+    return conv.conv3d(x, kernel, strides=(size,) * 3, padding="VALID")
+
+  check_grads(convolve, (x, kernel), order=2, modes=["fwd", "rev"])
+
+
+def test_winograd_error_in_single_precision_is_small():
+  x = draw(1, 12, 8, 8, 16).astype(jnp.float32)
+  kernel = draw(3, 3, 3, 16, 16, seed=1).astype(jnp.float32)
+  exact = conv.conv3d(x.astype(float), kernel.astype(float), form="native")
+  error = jnp.abs(conv.conv3d(x, kernel, form="winograd") - exact).max() / jnp.abs(exact).max()
+  assert error < 1e-5
+
+
+@pytest.mark.parametrize("form", conv.FORMS)
+def test_bfloat16_stays_bfloat16_and_keeps_its_precision(form):
+  x = draw(1, 8, 8, 8, 4).astype(jnp.bfloat16)
+  kernel = draw(3, 3, 3, 4, 4, seed=1).astype(jnp.bfloat16)
+  y = conv.conv3d(x, kernel, form=form)
+  exact = conv.conv3d(x.astype(float), kernel.astype(float), form="native")
+  assert y.dtype == jnp.bfloat16
+  assert jnp.abs(y.astype(float) - exact).max() / jnp.abs(exact).max() < 2**-7
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"form": "fft"}, "form is 'fft'"),
+    ({"form": "winograd", "strides": (2, 2, 2)}, "strides \\(2, 2, 2\\)"),
+  ],
+)
+def test_refuses_what_it_cannot_do(options, message):
+  with pytest.raises(ValueError, match=message):
+    conv.conv3d(draw(1, 4, 4, 4, 1), draw(3, 3, 3, 1, 1), **options)

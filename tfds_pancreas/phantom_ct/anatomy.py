@@ -1,0 +1,47 @@
+"""A whole abdomen as a label map, from a seed."""
+
+import numpy as np
+
+from tfds_pancreas.phantom_ct import bowel, pancreas, trunk, viscera
+from tfds_pancreas.phantom_ct.canvas import Canvas
+from tfds_pancreas.phantom_ct.patient import draw_patient
+
+
+def label_map(
+  seed: int | tuple[int, ...],
+  shape: tuple[int, int, int],
+  spacing: tuple[float, float, float],
+) -> tuple[np.ndarray, np.ndarray]:
+  """Draws one patient's abdomen.
+
+  Args:
+    seed: the same seed, shape and spacing give the same bits.
+    shape: voxels of the field of view, [X, Y, Z]; about 310 x 270 x 250 mm hold an abdomen.
+    spacing: millimetres between voxels.
+
+  Returns:
+    labels uint8 [X, Y, Z] with the values of organs.ORGANS, and the affine float64 [4, 4] from voxel
+    index to millimetres in RAS+, whose origin is the middle of the field of view.
+  """
+  rng = np.random.default_rng(seed)
+  patient = draw_patient(rng)
+  canvas = Canvas(rng, patient, shape, spacing)
+  course = patient.pancreas_course
+  # First come, first served: what has the more regular shape comes first.
+  trunk.draw_trunk(canvas, patient)
+  viscera.draw_vessels(rng, canvas, course)
+  viscera.draw_kidneys(rng, canvas)
+  pancreas.draw_pancreas(rng, canvas, patient)
+  bowel.draw_duodenum(rng, canvas, course)
+  bowel.draw_stomach(rng, canvas, course)
+  viscera.draw_spleen(rng, canvas, patient)
+  viscera.draw_liver(rng, canvas, patient)
+  bowel.draw_colon(rng, canvas)
+  bowel.draw_small_bowel(rng, canvas, course)
+  return canvas.labels, _affine(shape, spacing)
+
+
+def _affine(shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> np.ndarray:
+  affine = np.diag((*spacing, 1.0))
+  affine[:3, 3] = -(np.array(shape) - 1) / 2 * spacing
+  return affine

@@ -1,0 +1,140 @@
+"""A label map being drawn: its voxels in the patient's frame, and the shapes one draws with."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.interpolate import CubicSpline
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
+
+from tfds_pancreas.phantom_ct.noise import smooth_noise
+from tfds_pancreas.phantom_ct.organs import ORGANS
+from tfds_pancreas.phantom_ct.patient import Patient
+
+Box = tuple[slice, slice, slice]
+WHOLE: Box = (slice(None), slice(None), slice(None))
+
+
+class Canvas:
+  """Labels [X, Y, Z] that fill up, organ by organ.
+
+  Attributes:
+    labels: uint8 [X, Y, Z], 'background' at first.
+    points: float32 [3, X, Y, Z], every voxel's place in the patient's frame, in mm.
+    taken: bool [X, Y, Z], voxels that no further organ may take.
+    roughness: float32 [X, Y, Z], a field of unit variance that makes surfaces uneven.
+  """
+
+  def __init__(
+    self,
+    rng: np.random.Generator,
+    patient: Patient,
+    shape: tuple[int, int, int],
+    spacing: tuple[float, float, float],
+  ):
+    """Places the patient in a field of view of `shape` voxels of `spacing` mm."""
+    self.shape, self.spacing = shape, spacing
+    self.labels = np.zeros(shape, np.uint8)
+    self.taken = np.zeros(shape, bool)
+    self.points = _patient_points(rng, patient, shape, spacing)
+    self.roughness = smooth_noise(rng, shape, spacing, 11.0)
+    others = ((1, 2), (0, 2), (0, 1))
+    self._extent = [
+      (points.min(axes), points.max(axes)) for points, axes in zip(self.points, others, strict=True)
+    ]
+
+  def fill(
+    self,
+    organ: str,
+    distance: np.ndarray,
+    box: Box = WHOLE,
+    over: str = "fat",
+    gap: float | np.ndarray = -np.inf,
+  ) -> None:
+    """Writes `organ` where `distance` (mm) is negative and `over` is; first come, first served.
+
+    Args:
+      organ: a name of ORGANS.
+      distance: signed distance in mm to the organ's surface, on the box.
+      box: where `distance` lies on the canvas.
+      over: what the organ may replace.
+      gap: mm around the organ that no later organ may take, so that a plane of `over` is left.
+    """
+    view, taken = self.labels[box], self.taken[box]
+    view[(distance < 0) & (view == ORGANS[over]) & ~taken] = ORGANS[organ]
+    taken |= distance < gap
+
+  def box(self, low: Sequence[float], high: Sequence[float]) -> Box:
+    """The voxels that may lie between two corners (mm) of the patient's frame."""
+    found = [
+      np.flatnonzero((least <= top) & (most >= bottom))
+      for (least, most), bottom, top in zip(self._extent, low, high, strict=True)
+    ]
+    x, y, z = (slice(f[0], f[-1] + 1) if len(f) else slice(0, 0) for f in found)
+    return x, y, z
+
+  def ellipsoid(self, centre: Sequence[float], radii: Sequence[float]) -> tuple[np.ndarray, Box]:
+    """Signed distance (mm, approximate, negative inside) to an ellipsoid, and its box."""
+    middle, size = np.asarray(centre, float), np.asarray(radii, float)
+    box = self.box(middle - size - 6, middle + size + 6)
+    scaled = (self.points[(slice(None), *box)].T - middle) / size
+    return (np.sqrt((scaled**2).sum(-1)).T - 1) * size.min(), box
+
+  def tube(
+    self,
+    course: np.ndarray,
+    radii: Sequence[float] | float,
+    stretch: float = 1.0,
+    ripple: float = 0.0,
+  ) -> tuple[np.ndarray, Box]:
+    """Signed distance (mm, negative inside) to a tube along a smooth course, and its box.
+
+    Args:
+      course: [K, 3] points in mm that the centre line goes through.
+      radii: one radius, or K of them, in mm.
+      stretch: height over depth of the cross-section.
+      ripple: amplitude in mm of rings along the tube (the haustra of a colon).
+    """
+    line, radius = _centre_line(course, radii, ripple)
+    # On a coarse grid a thin vessel would fall between the voxels.
+    radius = np.maximum(radius, 0.55 * max(self.spacing))
+    reach = radius.max() * max(stretch, 1) + 8
+    box = self.box(line.min(0) - reach, line.max(0) + reach)
+    squeeze = np.array((1, 1, 1 / stretch))
+    points = self.points[(slice(None), *box)]
+    distance, nearest = cKDTree(line * squeeze).query(
+      points.reshape(3, -1).T * squeeze, distance_upper_bound=radius.max() + 8
+    )
+    return (distance - np.append(radius, 0)[nearest]).reshape(points.shape[1:]).astype(
+      np.float32
+    ), box
+
+
+def _centre_line(
+  course: np.ndarray, radii: Sequence[float] | float, ripple: float
+) -> tuple[np.ndarray, np.ndarray]:
+  """Points [M, 3] every 2 mm or so along a spline, and the radius [M] at each."""
+  knots = np.arange(len(course))
+  length = np.linalg.norm(np.diff(course, axis=0), axis=1).sum()
+  steps = np.linspace(0, len(course) - 1, max(int(length / 2), 8))
+  line = CubicSpline(knots, course)(steps)
+  radius = np.interp(steps, knots, np.broadcast_to(np.asarray(radii, float), len(course)))
+  travelled = np.linspace(0, length, len(steps))
+  return line, radius + ripple * np.sin(travelled * (2 * np.pi / 32))
+
+
+def _patient_points(
+  rng: np.random.Generator,
+  patient: Patient,
+  shape: tuple[int, int, int],
+  spacing: tuple[float, float, float],
+) -> np.ndarray:
+  """Scanner to patient: undo place, tilt and size, then bend smoothly by some mm."""
+  axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(shape, spacing, strict=True)]
+  world = np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
+  world -= patient.place.astype(np.float32)[:, None, None, None]
+  turn = Rotation.from_euler("xyz", -patient.tilt).as_matrix() / patient.scale[:, None]
+  points = np.tensordot(turn.astype(np.float32), world, axes=1)
+  for axis in range(3):
+    points[axis] += 3.0 * smooth_noise(rng, shape, spacing, 60.0)
+  return points

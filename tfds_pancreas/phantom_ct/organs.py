@@ -1,0 +1,25 @@
+"""The label values of a phantom: each voxel has one of these."""
+
+ORGANS: dict[str, int] = {
+  "background": 0,  # air around the patient
+  "spleen": 1,
+  "kidney_right": 2,
+  "kidney_left": 3,
+  "gallbladder": 4,
+  "liver": 5,
+  "stomach": 6,
+  "aorta": 7,
+  "vena_cava": 8,
+  "portal_splenic_vein": 9,
+  "pancreas": 10,
+  "duodenum": 11,
+  "small_bowel": 12,
+  "colon": 13,
+  "mesenteric_artery": 14,
+  "lung": 15,
+  "bone": 16,
+  "disc": 17,
+  "muscle": 18,
+  "fat": 19,
+  "skin": 20,
+}

@@ -1,0 +1,56 @@
+"""What differs from one patient to the next: size, place in the scanner, build and pancreas.
+
+The patient frame is in millimetres, RAS+ (x to the patient's right, y forward, z up), with its origin
+at the centre of the first lumbar vertebra. All anatomy is written in that frame.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# Courses of the pancreas from head to tail (the five types radiology texts tell apart).
+# Points are the head, the neck, the body twice and the tail.
+COURSES: dict[str, np.ndarray] = {
+  "oblique": np.array([(32, 42, -32), (10, 57, -10), (-22, 53, 4), (-52, 35, 15), (-84, 8, 26)]),
+  "straight": np.array([(32, 42, -20), (10, 57, -6), (-24, 53, -1), (-55, 35, 1), (-88, 6, 3)]),
+  "l_shaped": np.array([(32, 42, -44), (14, 55, -20), (-18, 54, -7), (-52, 36, -5), (-86, 8, -4)]),
+  "inverted_v": np.array([(32, 42, -32), (10, 57, -4), (-16, 55, 18), (-50, 34, 9), (-84, 8, -12)]),
+  "horseshoe": np.array([(32, 42, -34), (10, 57, -8), (-22, 53, 17), (-56, 32, 8), (-78, 6, -22)]),
+}
+
+
+@dataclass(frozen=True)
+class Patient:
+  """One patient's build. Lengths in mm, angles in radians, volumes in ml."""
+
+  scale: np.ndarray  # [3], size relative to the average adult, per axis
+  tilt: np.ndarray  # [3], rotation in the scanner about x, y and z
+  place: np.ndarray  # [3], the frame's origin relative to the field of view's centre
+  half_width: float  # of the trunk, skin to skin
+  half_depth: float
+  skin_fat: float  # thickness of the subcutaneous fat
+  diaphragm: float  # height of the domes
+  pancreas_volume: float
+  pancreas_course: np.ndarray  # [5, 3], head to tail
+
+
+def draw_patient(rng: np.random.Generator) -> Patient:
+  """Draws one patient; sds of size and place are those of adults of both sexes."""
+  fat = float(rng.uniform(5, 24))
+  return Patient(
+    scale=np.clip(rng.normal(1, 0.05) + rng.normal(0, 0.03, 3), 0.85, 1.15),
+    tilt=np.radians(rng.normal(0, (2, 2, 4))),
+    place=np.array([0, -42, 15]) + rng.normal(0, 1, 3).clip(-2, 2) * (9, 9, 14),
+    half_width=float(128 + 0.9 * fat + rng.normal(0, 5)),
+    half_depth=float(86 + 0.9 * fat + rng.normal(0, 4)),
+    skin_fat=fat,
+    diaphragm=float(rng.normal(98, 8)),
+    pancreas_volume=float(np.clip(rng.lognormal(np.log(82), 0.28), 46, 140)),
+    pancreas_course=_draw_course(rng),
+  )
+
+
+def _draw_course(rng: np.random.Generator) -> np.ndarray:
+  course = COURSES[str(rng.choice(list(COURSES), p=(0.4, 0.2, 0.14, 0.14, 0.12)))]
+  shift = rng.normal(0, (6, 4, 9))
+  return course + shift + rng.normal(0, (4, 3, 4), course.shape)
