@@ -7,7 +7,7 @@ stopped by SIGINT or SIGTERM after saving.
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from attn_unet_jax import config as config_keys
@@ -24,6 +24,7 @@ class Interrupted(Exception):
 
 def run(main: Callable[[], None]) -> None:
   """Runs `main` under the exit-status rules above; `--help` shows its module's docstring."""
+  logging.set_verbosity(logging.WARNING)  # Orbax tells every step of a save
   app.run(lambda _: _guarded(main), flags_parser=_parse)
 
 
@@ -48,7 +49,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     rest = flags.FLAGS(argv)
   except (AttributeError, KeyError) as error:
     _fail(f"unknown config key {_one_line(error)} (attn_unet_jax/config.py lists the keys)")
-  except (flags.Error, TypeError, ValueError) as error:
+  except (flags.Error, UserError, TypeError, ValueError) as error:
     _fail(_one_line(error))
   if len(rest) > 1:
     _fail(f"{rest[1]!r} is not a flag; write --name=value (--help lists the flags)")

@@ -17,7 +17,7 @@ from attn_unet_jax.errors import UserError
 
 _CHOICES = {
   "model.name": ("attention_unet", "unet"),
-  "model.gates": ("multi", "single"),
+  "model.gates": (1, 2),
   "model.conv": ("auto", "native", "planes", "winograd"),
   "model.dtype": ("float32", "bfloat16"),
   "data.normalisation": ("window", "zscore"),
@@ -33,7 +33,7 @@ def default() -> ConfigDict:
 
   config.model = ConfigDict()
   config.model.name = "attention_unet"  # a network of attn_unet_jax.models
-  config.model.gates = "multi"  # attention gates per skip: multi (two) or single
+  config.model.gates = 2  # attention gates per skip: 2 (multi) or 1 (single)
   config.model.feature_scale = 4.0  # filters are int((64, 128, 256, 512, 1024) / feature_scale)
   config.model.gate_bias_init = placeholder(float)  # start of psi's bias; None: as the reference
   config.model.conv = "auto"  # form of the 3-D convolution; auto: by platform and shape

@@ -22,14 +22,14 @@ from ml_collections import ConfigDict, config_flags
 
 from attn_unet_jax import command
 from attn_unet_jax.data.labels import class_names
-from attn_unet_jax.training.state import TrainState, create, network
+from attn_unet_jax.training.state import TrainState, abstract, network
 
 config_flags.DEFINE_config_file("config", None, "Experiment file, such as experiments/pancreas.py.")
+flags.mark_flag_as_required("config")
 
 
 def main() -> None:
   """The command."""
-  flags.mark_flag_as_required("config")
   print(json.dumps(describe(command.checked_config(data=False)), indent=2))
 
 
@@ -39,7 +39,7 @@ def describe(config: ConfigDict) -> dict[str, Any]:
   with config.unlocked():
     config.model.conv = "native"  # so that the count is the direct convolution's
   module = network(config, len(classes) + 1)
-  state = jax.eval_shape(lambda: create(config, module))
+  state = abstract(config, module)
   batch, patch = config.train.batch_size, config.data.patch
   operations, activations = forward_cost(module, state, (batch, *patch, 1))
   state_bytes = _bytes(state)

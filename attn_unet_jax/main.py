@@ -13,7 +13,7 @@ from ml_collections import config_flags
 
 from attn_unet_jax import command, run
 from attn_unet_jax.data.fold import open_fold
-from attn_unet_jax.evaluate import evaluate_run, mean_dsc
+from attn_unet_jax.inference.scoring import evaluate_run, mean_dsc
 from attn_unet_jax.inference.sliding import SlidingWindow
 from attn_unet_jax.inference.trained import open_run
 from attn_unet_jax.training.checkpoint import checkpoints

@@ -1,6 +1,6 @@
 """Attention U-Net with the platform's own convolution form against the native one, in one run.
 
-  python -m benchmarks.network_speed --patch=64 --output=benchmarks/results/network_speed.json
+python -m benchmarks.network_speed --patch=64 --output=benchmarks/results/network_speed.json
 """
 
 import json
@@ -17,6 +17,7 @@ import numpy as np
 from absl import app, flags
 
 from attn_unet_jax import models
+from attn_unet_jax.models.conv import Form
 
 _PATCH = flags.DEFINE_integer("patch", 64, "edge of the cubic patch, in voxels")
 _BATCH = flags.DEFINE_integer("batch", 1, "patches per step")
@@ -32,7 +33,7 @@ def soft_dice_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
   return 1 - 2 * overlap / (jnp.sum(foreground) + jnp.sum(labels))
 
 
-def workloads(form: str, images: jax.Array, labels: jax.Array) -> dict[str, Callable[[], Any]]:
+def workloads(form: Form, images: jax.Array, labels: jax.Array) -> dict[str, Callable[[], Any]]:
   """A train step (gradients and new statistics) and a prediction, compiled and ready to call."""
   network = models.build("attention_unet", conv=form)
   variables = jax.jit(network.init, static_argnums=2)(jax.random.key(0), images, False)
@@ -99,7 +100,8 @@ def main(argv: list[str]) -> None:
   shape = (_BATCH.value,) + (_PATCH.value,) * 3
   images = jnp.asarray(draw.normal(size=(*shape, 1)), jnp.float32)
   labels = jnp.asarray(draw.random(shape) < 0.1, jnp.float32)
-  forms = {form: workloads(form, images, labels) for form in _FORMS.value}
+  chosen: list[Form] = _FORMS.value
+  forms = {form: workloads(form, images, labels) for form in chosen}
   result: dict[str, Any] = {"machine": machine(), "patch": _PATCH.value, "batch": _BATCH.value}
   for work in ("train_step", "inference"):
     result[work] = compare({form: forms[form][work] for form in forms}, _REPEATS.value)

@@ -69,6 +69,7 @@ def _one_scan(config: ConfigDict) -> None:
   config.augment.rotate_deg = (0.0, 0.0, 0.0)
   config.augment.scale = (1.0, 1.0)
   config.augment.shift = (0.0, 0.0, 0.0)
-  config.train.epochs = 15
+  config.model.feature_scale = 8.0
+  config.train.epochs = 25
   config.train.steps_per_epoch = 100
   config.train.validate_every = 5

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from absl import logging
 from ml_collections import ConfigDict
-from tfds_pancreas.records import Records, open_records
 
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.volumes.checks import check_image, check_pair
 from attn_unet_jax.volumes.nifti import read_label, read_nifti
 from attn_unet_jax.volumes.orientation import from_canonical, to_canonical
 from attn_unet_jax.volumes.volume import Volume
+from tfds_pancreas.records import Records, open_records
 
 _SUFFIXES = (".nii.gz", ".nii")
 
@@ -85,7 +86,8 @@ class Folder:
     image_path, label_path = self._images[case_id], self._labels[case_id]
     image, label = read_nifti(image_path), read_label(label_path)
     check_image(image, image_path)
-    check_pair(image.grid, label.grid, (image_path, label_path))
+    if note := check_pair(image.grid, label.grid, (image_path, label_path)):
+      logging.warning(note)
     label = from_canonical(to_canonical(label).array, image.grid)
     return Case(case_id, image, label, str(label_path))
 
@@ -121,16 +123,16 @@ class RecordSet:
   def __init__(self, records: Records):
     self._where = {
       case_id: (split, index)
-      for split, ids in records.ids.items()
-      for index, case_id in enumerate(ids)
+      for split, cases in records.splits.items()
+      for index, case_id in enumerate(cases.ids)
     }
     self._records = records
     self.ids = tuple(sorted(self._where))
     self.label_names: Mapping[str, int] = records.labels
     own = {"training": "train", "validation": "validation", "test": "test"}
-    complete = all(records.ids.get(split) for split in own.values())
+    complete = all(records.splits.get(split) for split in own.values())
     self.parts: Mapping[str, Sequence[str]] | None = (
-      {part: records.ids[split] for part, split in own.items()} if complete else None
+      {part: records.splits[split].ids for part, split in own.items()} if complete else None
     )
 
   def load(self, case_id: str) -> Case:
@@ -139,7 +141,7 @@ class RecordSet:
     record = self._records.splits[split][index]
     affine = record["affine"]
     image, label = Volume(record["image"], affine), Volume(record["label"], affine)
-    return Case(case_id, image, label, f"{self._records.name}/{case_id}")
+    return Case(case_id, image, label, f"{self._records.directory}: {case_id}")
 
 
 def nifti_files(folder: Path) -> dict[str, Path]:

@@ -3,7 +3,6 @@
 import dataclasses
 from pathlib import Path
 
-import jax
 from ml_collections import ConfigDict
 
 from attn_unet_jax import config as config_keys
@@ -11,7 +10,7 @@ from attn_unet_jax.data.labels import class_names
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.inference.sliding import SlidingWindow, System
 from attn_unet_jax.training.checkpoint import checkpoints
-from attn_unet_jax.training.state import create, network, window
+from attn_unet_jax.training.state import abstract, network, window
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +36,6 @@ def open_run(workdir: Path) -> Trained:
     if store.best is None:
       raise UserError(f"{workdir}: no checkpoint yet; train it with attn_unet_jax.main first")
     step = store.best
-    state = store.restore(step, jax.jit(lambda: create(config, module))())
+    state = store.restore(step, abstract(config, module))
   system = SlidingWindow(config, module, window(config)).use(state.variables)
   return Trained(config, classes, system, step)

@@ -1,4 +1,4 @@
-"""Attention U-Net (Oktay et al. 2018, arXiv:1804.03999; Schlemper et al. 2019, arXiv:1808.08114)."""
+"""Attention U-Net: Oktay et al. 2018, arXiv:1804.03999; Schlemper et al. 2019, arXiv:1808.08114."""
 
 import jax
 

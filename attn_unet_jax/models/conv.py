@@ -14,6 +14,7 @@ traced on. `planes` and `winograd` slice along X, so a program that shards X wan
 """
 
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -25,7 +26,7 @@ from jax import lax
 Form = Literal["auto", "native", "planes", "winograd"]
 FORMS: tuple[Form, ...] = ("auto", "native", "planes", "winograd")
 Triple = tuple[int, int, int]
-Pads = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+Pads = tuple[tuple[int, int], ...]
 
 # F(4, 3) with interpolation points 0, 1, -1, 2, -2 and infinity: out = A'[(G k) * (B' d)].
 _B = np.array(
@@ -112,15 +113,17 @@ def _conv2d(x: jax.Array, kernel: jax.Array, strides: Sequence[int], pads: Seque
 def _planes(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads) -> jax.Array:
   x = jnp.pad(x, ((0, 0), pads[0], (0, 0), (0, 0), (0, 0)))
   reach = x.shape[1] - kernel.shape[0] + 1
-  return sum(
+  planes = [
     _conv2d(x[:, i : i + reach : strides[0]], kernel[i], strides[1:], pads[1:])
     for i in range(kernel.shape[0])
-  )
+  ]
+  return functools.reduce(operator.add, planes)
 
 
 def _combine(weights: np.ndarray, terms: Sequence[jax.Array]) -> jax.Array:
   """Sum of weights[i] * terms[i], the zeros left out."""
-  return sum(jnp.asarray(w, t.dtype) * t for w, t in zip(weights, terms, strict=True) if w)
+  parts = [jnp.asarray(w, t.dtype) * t for w, t in zip(weights, terms, strict=True) if w]
+  return functools.reduce(operator.add, parts)
 
 
 def _widened(*arrays: jax.Array) -> list[jax.Array]:
@@ -142,7 +145,7 @@ def _winograd(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads) -> j
   length = x.shape[1] + sum(pads[0]) - 2
   tiles = -(-length // 4)
   dtype, (x, kernel) = x.dtype, _widened(x, kernel)
-  kernels = [_combine(row, kernel) for row in _G]
+  kernels = [_combine(row, list(kernel)) for row in _G]
   products = [
     _conv2d(d, u, (1, 1), pads[1:])
     for d, u in zip(_input_transform(x, pads[0], tiles), kernels, strict=True)
@@ -225,7 +228,7 @@ def _conv_bwd(
   x, kernel = kept
   if form != "auto":
     return _backward(x, kernel, g, strides, pads, form)
-  forms = (_for_cpu(x, kernel, strides), "native")
+  forms: tuple[Form, Form] = (_for_cpu(x, kernel, strides), "native")
   branches = [functools.partial(_backward, strides=strides, pads=pads, form=f) for f in forms]
   return lax.platform_dependent(x, kernel, g, cpu=branches[0], default=branches[1])
 

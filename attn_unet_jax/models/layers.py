@@ -6,6 +6,7 @@ whatever the compute type.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -31,9 +32,7 @@ def uniform_bias(fan_in: int) -> nn.initializers.Initializer:
   return init
 
 
-def scale_around_one(
-  key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
-) -> jax.Array:
+def scale_around_one(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
   """N(1, 0.02), the reference's start of a batch-norm scale."""
   return 1 + 0.02 * jax.random.normal(key, shape, dtype)
 
@@ -65,7 +64,7 @@ class Conv(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Convolve x [N, X, Y, Z, C]."""
     shape = (self.size,) * 3 + (x.shape[-1], self.features)
-    kernel = self.param("kernel", kaiming_normal, shape).astype(self.dtype)
+    kernel = self.param("kernel", kaiming_normal, shape, jnp.float32).astype(self.dtype)
     y = convolution.conv3d(
       x.astype(self.dtype),
       kernel,
@@ -76,7 +75,7 @@ class Conv(nn.Module):
     if not self.use_bias:
       return y
     bias_init = self.bias_init or uniform_bias(math.prod(shape[:-1]))
-    return y + self.param("bias", bias_init, (self.features,)).astype(self.dtype)
+    return y + self.param("bias", bias_init, (self.features,), jnp.float32).astype(self.dtype)
 
 
 class BatchNorm(nn.Module):
@@ -89,7 +88,7 @@ class BatchNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    """Normalise x [N, X, Y, Z, C] by the batch's statistics if `train`, else by the running ones."""
+    """Normalise x [N, X, Y, Z, C], by the batch's statistics if `train`, else by the running."""
     return nn.BatchNorm(
       use_running_average=not train,
       momentum=0.9,
@@ -152,9 +151,7 @@ def interpolation_matrix(size: int, target: int, mode: Upsampling) -> np.ndarray
   return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(size)))
 
 
-def upsample(
-  x: jax.Array, shape: tuple[int, int, int], mode: Upsampling = "align_corners"
-) -> jax.Array:
+def upsample(x: jax.Array, shape: Sequence[int], mode: Upsampling = "align_corners") -> jax.Array:
   """Trilinear interpolation of x [N, X, Y, Z, C] to the grid `shape`, of x's type.
 
   One small matrix per axis: no gather forward, no scatter backward. `align_corners` is the

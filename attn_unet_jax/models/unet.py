@@ -11,8 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from attn_unet_jax.models import conv as convolution
-from attn_unet_jax.models.layers import Conv, ConvBlock, kaiming_normal, max_pool, uniform_bias
-from attn_unet_jax.models.layers import upsample
+from attn_unet_jax.models.layers import (
+  Conv,
+  ConvBlock,
+  kaiming_normal,
+  max_pool,
+  uniform_bias,
+  upsample,
+)
 
 Maps = dict[str, jax.Array]
 
@@ -85,7 +91,8 @@ class UNet(nn.Module):
       skips.append(x)
       x = max_pool(x)
     x = block(self.filters[-1], name="bottleneck")(x, train)
-    decoded, gates = [], {}
+    decoded: list[jax.Array] = []
+    gates: Maps = {}
     for level in (4, 3, 2, 1):
       skip, coefficients = self.skip(level, skips[level - 1], x, train)
       gates.update(coefficients)
@@ -113,9 +120,10 @@ class DeepSupervision(nn.Module):
   def __call__(self, levels: list[jax.Array]) -> jax.Array:
     """Fuse features [N, X/2^l, Y/2^l, Z/2^l, C_l], finest first, to logits [N, X, Y, Z, K]."""
     classes, fan_in = self.num_classes, self.num_classes * len(levels)
-    kernel = self.param("kernel", kaiming_normal, (fan_in, classes))
-    logits = self.param("bias", uniform_bias(fan_in), (classes,))
+    kernel = self.param("kernel", kaiming_normal, (fan_in, classes), jnp.float32)
+    logits = self.param("bias", uniform_bias(fan_in), (classes,), jnp.float32)
+    wide = jnp.promote_types(self.dtype, jnp.float32)
     for i, (x, share) in enumerate(zip(levels, jnp.split(kernel, len(levels)), strict=True), 1):
       scores = Conv(classes, 1, form=self.form, dtype=self.dtype, name=f"level{i}")(x)
-      logits = logits + upsample(scores.astype(jnp.float32) @ share, levels[0].shape[1:4])
+      logits = logits + upsample(scores.astype(wide) @ share, levels[0].shape[1:4])
     return logits

@@ -51,9 +51,15 @@ class Checkpoints:
     self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
 
   def restore(self, step: int, like: TrainState) -> TrainState:
-    """The state saved at `step`, with the types and shardings of `like` (may be abstract)."""
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+    """The state saved at `step`, onto this machine's device, whatever machine saved it.
+
+    Args:
+      step: a saved step.
+      like: abstract state, which says what must be there.
+    """
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
+    return self._manager.restore(step, args=ocp.args.StandardRestore(target))
 
   def close(self) -> None:
     """Waits until everything is on disk."""

@@ -21,7 +21,7 @@ from attn_unet_jax.training import logs
 from attn_unet_jax.training.checkpoint import Checkpoints
 from attn_unet_jax.training.optimizer import learning_rate
 from attn_unet_jax.training.parallel import Step, compile_step
-from attn_unet_jax.training.state import TrainState, create
+from attn_unet_jax.training.state import TrainState, abstract, create
 from attn_unet_jax.training.step import fixed_loss
 
 PARTS = ("training", "validation", "test")
@@ -52,9 +52,10 @@ def train(
     FloatingPointError: a logged loss is not finite.
   """
   train_cfg = config.train
-  state = jax.jit(lambda: create(config, module))()
-  if store.latest is not None:
-    state = store.restore(store.latest, state)
+  if store.latest is None:
+    state = create(config, module)
+  else:
+    state = store.restore(store.latest, abstract(config, module))
   first = int(state.step) // train_cfg.steps_per_epoch
   if first >= train_cfg.epochs:
     return state

@@ -18,9 +18,13 @@ class Statistics(NamedTuple):
 def statistics(array: np.ndarray) -> Statistics:
   """Measures a whole image [X, Y, Z] of any numeric type, accumulating in float64.
 
-  Two passes, plane by plane: the squares of 12-bit values do not cancel, and no float64 copy of
-  the image is made.
+  Two passes, plane by plane: squares do not cancel, no float64 copy of the image is made, and the
+  order of additions is fixed by the shape, so the memory layout does not change a bit.
   """
-  mean = sum(float(np.sum(plane, dtype=np.float64)) for plane in array) / array.size
-  squares = sum(float(np.sum(np.square(plane - np.float64(mean)))) for plane in array)
+  mean = sum(float(_plane(plane).sum()) for plane in array.T) / array.size
+  squares = sum(float(np.square(_plane(plane) - mean).sum()) for plane in array.T)
   return Statistics(mean, float(np.sqrt(squares / array.size)), float(array.min()))
+
+
+def _plane(plane: np.ndarray) -> np.ndarray:
+  return plane.astype(np.float64, order="C")

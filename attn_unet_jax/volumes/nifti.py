@@ -86,12 +86,21 @@ def _check_header(path: Path, image: Any) -> None:
     )
 
 
+def _gz_values(path: Path, image_class: Any) -> np.ndarray:
+  """Reads to the very end, where gzip keeps the checksum that tells a damaged file."""
+  with gzip.open(path) as stream:
+    array = np.asanyarray(image_class.from_stream(stream).dataobj)
+    while stream.read(1 << 20):
+      pass
+  return array
+
+
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
   """Values [X, Y, Z] as stored, slope and intercept applied, and the affine."""
   image = _load(path)
   _check_header(path, image)
   with _unreadable_is_user_error(path):
-    array = np.asanyarray(image.dataobj)
+    array = _gz_values(path, type(image)) if path.suffix == ".gz" else np.asanyarray(image.dataobj)
   return array.reshape(array.shape[:3], order="F"), image.affine
 
 
@@ -191,7 +200,7 @@ def _header_like(volume: Volume, path: Path) -> Any:
   close = np.allclose(image.affine, volume.affine, rtol=1e-5, atol=1e-3)
   if image.shape[:3] != volume.shape or not close:
     raise ValueError(f"the volume to write is not on the grid of {path}")
-  header = nib.Nifti2Header() if isinstance(image, nib.Nifti2Pair) else nib.Nifti1Header()
+  header = nib.Nifti2Header() if isinstance(image.header, nib.Nifti2Header) else nib.Nifti1Header()
   for field in _GEOMETRY_FIELDS:
     header[field] = image.header[field]
   header["pixdim"][:4] = image.header["pixdim"][:4]

@@ -29,13 +29,13 @@ def label_map(
   course = patient.pancreas_course
   # First come, first served: what has the more regular shape comes first.
   trunk.draw_trunk(canvas, patient)
-  viscera.draw_vessels(rng, canvas, course)
   viscera.draw_kidneys(rng, canvas)
+  viscera.draw_vessels(rng, canvas, course)
   pancreas.draw_pancreas(rng, canvas, patient)
   bowel.draw_duodenum(rng, canvas, course)
-  bowel.draw_stomach(rng, canvas, course)
   viscera.draw_spleen(rng, canvas, patient)
   viscera.draw_liver(rng, canvas, patient)
+  bowel.draw_stomach(rng, canvas, course)
   bowel.draw_colon(rng, canvas)
   bowel.draw_small_bowel(rng, canvas, course)
   return canvas.labels, _affine(shape, spacing)

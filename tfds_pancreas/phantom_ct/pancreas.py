@@ -3,9 +3,8 @@
 import numpy as np
 from scipy import ndimage
 
-from tfds_pancreas.phantom_ct.canvas import Canvas
+from tfds_pancreas.phantom_ct.canvas import FAR, Canvas
 from tfds_pancreas.phantom_ct.noise import smooth_noise
-from tfds_pancreas.phantom_ct.organs import ORGANS
 from tfds_pancreas.phantom_ct.patient import Patient
 
 RADII = np.array((15.0, 9.5, 10.5, 10.5, 8.5))  # mm: head, neck, body, body, tail
@@ -14,7 +13,7 @@ RADII = np.array((15.0, 9.5, 10.5, 10.5, 8.5))  # mm: head, neck, body, body, ta
 def draw_pancreas(rng: np.random.Generator, canvas: Canvas, patient: Patient) -> None:
   """Draws one connected pancreas of the patient's volume, with a plane of fat around most of it."""
   distance = _distance(rng, canvas, patient)
-  free = (canvas.labels == ORGANS["fat"]) & ~canvas.taken
+  free = canvas.free()
   voxels = round(patient.pancreas_volume * 1000 / float(np.prod(canvas.spacing)))
   distance = distance - _level(distance, free, voxels)
   # The plane of fat is 1 to 4 mm thick: at some places the pancreas touches its neighbours.
@@ -29,7 +28,7 @@ def _distance(rng: np.random.Generator, canvas: Canvas, patient: Patient) -> np.
   radii = RADII * rng.normal(1, 0.1, 5)
   head = course[0]
   uncinate = np.array([head + (0, 0, -2), head + (-4, -3, -13), head + (-15, -4, -16)])
-  result = np.full(canvas.shape, 99.0, np.float32)
+  result = np.full(canvas.shape, FAR, np.float32)
   for points, radius in ((course, radii), (uncinate, (radii[0], 0.7 * radii[0], 7.0))):
     distance, box = canvas.tube(points, radius, stretch=1.25)
     result[box] = np.minimum(result[box], distance)

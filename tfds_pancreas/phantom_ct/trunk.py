@@ -54,9 +54,9 @@ def _draw_spine(canvas: Canvas) -> None:
 
 
 def _draw_ribs(canvas: Canvas, depth: np.ndarray) -> None:
-  _, y, z = canvas.points
+  x, y, z = canvas.points
   shell = np.abs(depth - 5) - 3
-  slanted = np.abs((z + 0.55 * y + 500) % 30 - 15) - 5
+  slanted = np.abs((z + 0.55 * y + 0.5 * np.abs(x) + 500) % 30 - 15) - 5
   cage = 0.9 * y - 35 - z  # ribs end at the costal margin, higher in front
   canvas.fill("bone", np.maximum(np.maximum(shell, slanted), cage))
 

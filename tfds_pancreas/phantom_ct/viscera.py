@@ -45,17 +45,19 @@ def draw_kidneys(rng: np.random.Generator, canvas: Canvas) -> None:
   for organ, side, height in (("kidney_right", 1, -32), ("kidney_left", -1, -16)):
     centre = np.array((side * 62, -2, height)) + rng.normal(0, (4, 4, 9))
     size = np.array((28, 27, 54)) * rng.normal(1, 0.06, 3)
-    distance, box = canvas.ellipsoid(centre, size)
-    sinus, _ = _ellipsoid_on(canvas, box, centre + (-side * 16, 8, 0), (15, 12, 24))
+    box = canvas.box(centre - size - 6, centre + size + 6)
+    distance = canvas.ellipsoid(centre, size, box)
+    sinus = canvas.ellipsoid(centre + (-side * 16, 8, 0), (15, 12, 24), box)
     canvas.fill(organ, np.maximum(distance, -sinus), box, gap=2)
 
 
 def draw_spleen(rng: np.random.Generator, canvas: Canvas, patient: Patient) -> None:
   """The spleen, hollowed towards the pancreas's tail, under the left dome."""
-  centre = np.array((-92, -4, 48)) + rng.normal(0, (5, 8, 9))
-  size = np.array((38, 54, 55)) * rng.normal(1, 0.1, 3)
-  distance, box = canvas.ellipsoid(centre, size)
-  hilum, _ = _ellipsoid_on(canvas, box, centre + (44, 26, -8), (36, 42, 60))
+  centre = np.array((-88, -6, 46)) + rng.normal(0, (5, 8, 9))
+  size = np.array((43, 60, 60)) * rng.normal(1, 0.1, 3)
+  box = canvas.box(centre - size - 6, centre + size + 6)
+  distance = canvas.ellipsoid(centre, size, box)
+  hilum = canvas.ellipsoid(centre + (46, 34, -10), (36, 44, 62), box)
   under = 5 - dome(canvas, patient)[box]
   rough = 1.2 * canvas.roughness[box]
   canvas.fill("spleen", np.maximum(np.maximum(distance, -hilum), under) + rough, box, gap=1.5)
@@ -63,22 +65,17 @@ def draw_spleen(rng: np.random.Generator, canvas: Canvas, patient: Patient) -> N
 
 def draw_liver(rng: np.random.Generator, canvas: Canvas, patient: Patient) -> None:
   """Gallbladder, then both lobes of the liver, hollowed below by kidney, duodenum and colon."""
-  shift = rng.normal(0, (6, 5, 8))
+  shift = rng.normal((3, 2, -2), (5, 4, 5))
   bladder = np.array((58, 78, -22)) + shift + rng.normal(0, 4, 3)
-  canvas.fill(
-    "gallbladder", *canvas.ellipsoid(bladder, (13, 19, 15) * rng.normal(1, 0.12, 3)), gap=1
-  )
-  scale = rng.normal(1, 0.06)
-  right = canvas.ellipsoid(shift + (82, 28, 30), np.array((62, 82, 88)) * scale)
-  left = canvas.ellipsoid(shift + (12, 78, 52), np.array((78, 42, 38)) * scale)
-  for distance, box in (right, left):
-    hollow, _ = _ellipsoid_on(canvas, box, shift + (28, 28, -42), (62, 62, 66))
-    under = 5 - dome(canvas, patient)[box]
-    rough = 1.2 * canvas.roughness[box]
-    canvas.fill("liver", np.maximum(np.maximum(distance, -hollow), under) + rough, box)
-    canvas.taken[box] |= (distance < 1.5) & (hollow > 0)
-
-
-def _ellipsoid_on(canvas, box, centre, radii):
-  scaled = (canvas.points[(slice(None), *box)].T - np.asarray(centre)) / np.asarray(radii)
-  return (np.sqrt((scaled**2).sum(-1)).T - 1) * min(radii), box
+  size = np.array((13, 19, 15)) * rng.normal(1, 0.12, 3)
+  canvas.fill("gallbladder", canvas.ellipsoid(bladder, size), gap=1)
+  scale = rng.normal(1, 0.08)
+  size = np.array((70, 90, 98)) * scale
+  box = canvas.box(shift + (-80, -70, -80), shift + (160, 140, 140))
+  right = canvas.ellipsoid(shift + (82, 28, 30), size, box)
+  left = canvas.ellipsoid(shift + (12, 78, 52), np.array((84, 50, 42)) * scale, box)
+  hollow = canvas.ellipsoid(shift + (24, 24, -46), (60, 60, 64), box)
+  lobes = np.maximum(np.minimum(right, left), -hollow)
+  under = 5 - dome(canvas, patient)[box]
+  liver = np.maximum(lobes, under) + 1.2 * canvas.roughness[box]
+  canvas.fill("liver", liver, box, gap=1.5)

@@ -1,0 +1,125 @@
+"""Segments cases and scores them on their native grids; writes `cases.csv` and `summary.json`."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from attn_unet_jax.data.dataset import nifti_files
+from attn_unet_jax.data.fold import Fold
+from attn_unet_jax.data.labels import parse
+from attn_unet_jax.data.prepare import native_classes
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.inference.segment import segment
+from attn_unet_jax.inference.sliding import System
+from attn_unet_jax.inference.trained import Trained
+from attn_unet_jax.metrics.overlap import Scores, score_case, summarise
+from attn_unet_jax.run import write_text
+from attn_unet_jax.training.logs import progress, say
+from attn_unet_jax.volumes.checks import check_pair
+from attn_unet_jax.volumes.nifti import read_label, write_nifti
+from attn_unet_jax.volumes.orientation import to_canonical
+
+
+def evaluate_run(trained: Trained, fold: Fold, workdir: Path, part: str = "test") -> None:
+  """Segments and scores a part of the fold; writes `evaluation/` and `predictions/`."""
+  folder = workdir / "evaluation" / ("" if part == "test" else part)
+  predictions = workdir / "predictions"
+  predictions.mkdir(parents=True, exist_ok=True)
+  ids = getattr(fold.split, part)
+  rows = score_cases(fold, ids, trained.system, trained.config, predictions)
+  write_scores(rows, folder, {"part": part, "checkpoint_step": trained.step})
+  say(f"segmentations: {predictions}/*.nii.gz")
+
+
+def mean_dsc(fold: Fold, ids: Sequence[str], system: System, config: ConfigDict) -> float:
+  """Mean DSC over cases and foreground classes, whole scans, native grid."""
+  summary = summarise(list(score_cases(fold, ids, system, config).values()))
+  return sum(metrics["dsc"]["mean"] for metrics in summary.values()) / len(summary)
+
+
+def score_cases(
+  fold: Fold,
+  ids: Sequence[str],
+  system: System,
+  config: ConfigDict,
+  predictions: Path | None = None,
+) -> dict[str, Scores]:
+  """Scores by case id; with `predictions`, a folder, the masks are written there too."""
+  rows = {}
+  for case_id in progress(ids, len(ids), "cases"):
+    case = fold.dataset.load(case_id)
+    prediction = segment(case.image, system, config)
+    reference = native_classes(case, fold.mapping)
+    rows[case_id] = score_case(
+      prediction.array, reference.array, fold.mapping.class_indices, reference.voxel_volume_ml
+    )
+    if predictions:
+      write_nifti(predictions / f"{case_id}.nii.gz", prediction)
+  return rows
+
+
+def score_folders(prediction: Path, reference: Path, labels: str) -> dict[str, Scores]:
+  """Scores every mask of `reference` against the mask of the same name in `prediction`.
+
+  Raises:
+    UserError: a folder is empty, a name is missing, or two masks do not lie on the same grid.
+  """
+  predicted, wanted = nifti_files(prediction), nifti_files(reference)
+  missing = sorted(set(wanted) - set(predicted))
+  if not wanted or missing:
+    what = f"no masks for {missing[:5]}" if missing else "no NIfTI masks"
+    raise UserError(f"{prediction if missing else reference}: {what}; names must be the same")
+  mapping = parse(labels, None)
+  rows = {}
+  for case_id in progress(wanted, len(wanted), "cases"):
+    files = predicted[case_id], wanted[case_id]
+    answer, truth = (to_canonical(read_label(path)) for path in files)
+    check_pair(truth.grid, answer.grid, files[::-1])
+    maps = [mapping.apply(v.array, str(p)) for v, p in zip((answer, truth), files, strict=True)]
+    rows[case_id] = score_case(*maps, mapping.class_indices, truth.voxel_volume_ml)
+  return rows
+
+
+def write_scores(
+  rows: Mapping[str, Scores], folder: Path, about: Mapping[str, Any] | None = None
+) -> None:
+  """Writes `cases.csv` (a line per case and class) and `summary.json`, and says the means."""
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "cases.csv", _table(rows))
+    summary = summarise(list(rows.values()))
+    content = {**(about or {}), "cases": len(rows), "classes": _without_nan(summary)}
+    write_text(folder / "summary.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+  except OSError as error:
+    raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another") from None
+  for name, metrics in summary.items():
+    means = ", ".join(
+      f"{metric} {metrics[metric]['mean']:.3f} ± {metrics[metric]['sd']:.3f}"
+      for metric in ("dsc", "precision", "recall")
+    )
+    say(f"{name}, {len(rows)} cases: {means}")
+  say(f"scores: {folder}/cases.csv, {folder}/summary.json")
+
+
+def _without_nan(value: Any) -> Any:
+  """JSON knows no NaN: an undefined score is null."""
+  if isinstance(value, dict):
+    return {key: _without_nan(item) for key, item in value.items()}
+  return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _table(rows: Mapping[str, Scores]) -> str:
+  text = io.StringIO()
+  first = next(iter(next(iter(rows.values())).values()))
+  writer = csv.writer(text, lineterminator="\n")
+  writer.writerow(["case", "class", *first])
+  for case_id, scores in rows.items():
+    for name, metrics in scores.items():
+      writer.writerow([case_id, name, *(f"{value:.6g}" for value in metrics.values())])
+  return text.getvalue()

@@ -1,0 +1,94 @@
+"""What several test files share: a small phantom data set, a small config, a way to run commands."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import pytest
+from ml_collections import ConfigDict
+
+from attn_unet_jax.config import default
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+
+
+def small_config() -> ConfigDict:
+  """A run that a test can afford: the network at an eighth of its least width, 16^3 patches."""
+  config = default()
+  config.model.feature_scale = 32.0
+  config.data.dataset = "phantom_ct/tiny"
+  config.data.spacing_mm = 10.0
+  config.data.patch = (16, 16, 16)
+  config.augment.rotate_deg = (0.0, 0.0, 0.0)
+  config.augment.scale = (1.0, 1.0)
+  config.augment.shift = (0.0, 0.0, 0.0)
+  config.optimizer.learning_rate = 1e-2
+  config.optimizer.schedule = "constant"
+  config.train.epochs = 2
+  config.train.steps_per_epoch = 3
+  config.train.loss_patches = 2
+  config.train.validate_every = 1
+  config.train.save_every = 1
+  return config
+
+
+def flags_of(config: ConfigDict) -> list[str]:
+  """The flags that turn the default config into this one."""
+  from attn_unet_jax.config import difference, flatten
+
+  changed = difference(default(), config)
+  assert set(changed) <= set(flatten(config))
+  return [f"--config.{key}={value}" for key, (_, value) in changed.items()]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+  """One compilation cache for all workers and for the commands that tests start."""
+  base = tmp_path_factory.getbasetemp()
+  folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "xla"
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+  jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+@pytest.fixture
+def config() -> ConfigDict:
+  return small_config()
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+  """A data_dir with phantom_ct/tiny in it."""
+  from tfds_pancreas.build import build
+
+  folder = tmp_path_factory.mktemp("phantoms")
+  build("phantom_ct/tiny", folder)
+  return folder
+
+
+def run_command(
+  module: str, *arguments: str, env: dict[str, str] | None = None, timeout: float = 300
+) -> subprocess.CompletedProcess[str]:
+  """Runs `python -m module` as a user does, from the project's root."""
+  return subprocess.run(
+    [sys.executable, "-m", module, *arguments],
+    cwd=ROOT,
+    env={**os.environ, "JAX_PLATFORMS": "cpu", **(env or {})},
+    capture_output=True,
+    text=True,
+    timeout=timeout,
+  )
+
+
+def stop_when(process: subprocess.Popen[str], path: Path, number: int = signal.SIGTERM) -> None:
+  """Sends a signal once a file exists."""
+  deadline = time.monotonic() + 240
+  while not path.exists():
+    assert process.poll() is None, "the command ended before it made the file"
+    assert time.monotonic() < deadline, f"{path} never came"
+    time.sleep(0.05)
+  process.send_signal(number)

@@ -1,0 +1,56 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attn_unet_jax.data.patches import fixed_batch, normalise, training_batch
+from attn_unet_jax.data.prepare import WorkingCase
+from attn_unet_jax.data.resident import resident
+
+
+@pytest.fixture
+def data(config):
+  rng = np.random.default_rng(0)
+  config.data.patch = (8, 8, 8)
+  image = rng.integers(-200, 300, (12, 13, 14)).astype(np.int16)
+  case = WorkingCase("a", image, (image > 200).astype(np.uint8), float(image.mean()), 7.0)
+  return resident([case], config.data.patch)
+
+
+def test_window_maps_its_ends_to_zero_and_one(config):
+  config.data.window_hu = (-100.0, 300.0)
+  hu = jnp.array([-1000, -100, 100, 300, 3000], jnp.int16)
+  np.testing.assert_allclose(normalise(config, hu, 0.0, 1.0), [0, 0, 0.5, 1, 1])
+
+
+def test_zscore_uses_the_scans_statistics(config):
+  config.data.normalisation = "zscore"
+  hu = jnp.array([10, 20, 30], jnp.int16)
+  np.testing.assert_allclose(normalise(config, hu, 20.0, 5.0), [-2, 0, 2])
+
+
+def test_a_batch_is_a_function_of_seed_and_step(config, data):
+  first, again = training_batch(config, data, 3), training_batch(config, data, 3)
+  np.testing.assert_array_equal(first.image, again.image)
+  assert first.image.shape == (2, 8, 8, 8, 1)
+  assert first.image.dtype == jnp.float32
+  assert (np.asarray(training_batch(config, data, 4).image) != np.asarray(first.image)).any()
+  config.seed = 1
+  assert (np.asarray(training_batch(config, data, 3).image) != np.asarray(first.image)).any()
+
+
+def test_labels_follow_images_through_cut_and_flips(config, data):
+  config.augment.flip = (0.5, 0.5, 0.5)
+  batch = training_batch(config, data, 0)
+  low, high = config.data.window_hu
+  hu = np.asarray(batch.image)[..., 0] * (high - low) + low
+  np.testing.assert_array_equal(batch.label, hu > 200.5)
+
+
+def test_fixed_patches_are_not_augmented_and_not_those_of_the_training(config, data):
+  config.augment.intensity_shift = (5.0, 5.0)
+  batch = fixed_batch(config, data, 0)
+  assert batch.image.max() <= 1.0
+  assert training_batch(config, data, 0).image.min() >= 5.0
+  config.augment.intensity_shift = (0.0, 0.0)
+  config.augment.flip = (0.0, 0.0, 0.0)
+  assert (np.asarray(training_batch(config, data, 0).image) != np.asarray(batch.image)).any()

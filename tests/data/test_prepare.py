@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from attn_unet_jax.data.dataset import Case
+from attn_unet_jax.data.labels import parse
+from attn_unet_jax.data.prepare import prepare, working_image
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.volumes.orientation import to_canonical
+from attn_unet_jax.volumes.volume import Volume
+
+AFFINE = np.array([[0, 0, 2.0, -5], [-1, 0, 0, 9], [0, 1.5, 0, 3], [0, 0, 0, 1]])
+
+
+@pytest.fixture
+def case():
+  rng = np.random.default_rng(0)
+  image = rng.integers(-1000, 1000, (20, 18, 16)).astype(np.int16)
+  label = np.zeros(image.shape, np.uint8)
+  label[5:12, 4:11, 3:9] = 3
+  return Case("a", Volume(image, AFFINE), Volume(label, AFFINE), "a.nii.gz")
+
+
+def test_image_and_label_share_one_grid(config, case):
+  config.data.spacing_mm = 2.0
+  working = prepare(case, parse("pancreas=3", None), config)
+  # Canonical extents: X is the file's third axis (16 x 2 mm), Y its first, Z its second.
+  assert working.image.shape == working.label.shape == (16, 10, 14)
+  assert working.image.dtype == np.int16
+  assert set(np.unique(working.label)) == {0, 1}
+  assert working.label.sum() * 8 == pytest.approx(7 * 7 * 6 * 3, rel=0.2)
+  assert working.mean == pytest.approx(working.image.mean(), abs=1e-6)
+  assert working.sd == pytest.approx(working.image.std(), abs=1e-6)
+
+
+def test_the_native_spacing_changes_nothing(config, case):
+  canonical = to_canonical(Volume(case.image.array, np.eye(4)))
+  config.data.spacing_mm = 1.0
+  np.testing.assert_array_equal(working_image(canonical, config).array, case.image.array)
+
+
+def test_blur_smooths(config, case):
+  canonical = to_canonical(case.image)
+  config.data.spacing_mm = 2.0
+  sharp = working_image(canonical, config).array.std()
+  config.data.blur_mm = 2.0
+  assert working_image(canonical, config).array.std() < 0.5 * sharp
+
+
+def test_values_outside_the_mapping_name_the_file(config, case):
+  with pytest.raises(UserError, match=r"a\.nii\.gz: label values \[3\]"):
+    prepare(case, parse("pancreas=1", None), config)

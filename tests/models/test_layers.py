@@ -1,0 +1,117 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.test_util import check_grads
+from scipy import ndimage
+
+from attn_unet_jax.models import layers
+
+
+def draw(*shape, seed=0):
+  return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+
+
+@pytest.fixture
+def _double_precision():
+  with jax.enable_x64(True):
+    yield
+
+
+def test_align_corners_matrix_by_hand():
+  matrix = layers.interpolation_matrix(3, 5, "align_corners")
+  expected = [[1, 0, 0], [0.5, 0.5, 0], [0, 1, 0], [0, 0.5, 0.5], [0, 0, 1]]
+  np.testing.assert_allclose(matrix, expected)
+
+
+def test_half_pixel_matrix_by_hand():
+  matrix = layers.interpolation_matrix(2, 4, "half_pixel")
+  np.testing.assert_allclose(matrix, [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
+
+
+@pytest.mark.usefixtures("_double_precision")
+def test_align_corners_against_scipy():
+  x, shape = draw(1, 2, 3, 4, 1), (4, 6, 5)
+  places = [np.linspace(0, a - 1, b) for a, b in zip(x.shape[1:4], shape, strict=True)]
+  grid = np.meshgrid(*places, indexing="ij")
+  expected = ndimage.map_coordinates(np.asarray(x[0, ..., 0]), grid, order=1)
+  np.testing.assert_allclose(layers.upsample(x, shape)[0, ..., 0], expected, atol=1e-12)
+
+
+@pytest.mark.usefixtures("_double_precision")
+def test_half_pixel_against_jax_image():
+  x = draw(2, 2, 3, 4, 2)
+  expected = jax.image.resize(x, (2, 4, 6, 12, 2), "trilinear")
+  ours = layers.upsample(x, (4, 6, 12), "half_pixel")
+  np.testing.assert_allclose(ours, expected, atol=1e-12)
+
+
+def test_one_sample_is_spread_over_its_axis():
+  for mode in ("align_corners", "half_pixel"):
+    np.testing.assert_array_equal(layers.interpolation_matrix(1, 3, mode), np.ones((3, 1)))
+
+
+def test_max_pool_against_reduce_window():
+  x = draw(2, 4, 6, 2, 3)
+  window = (1, 2, 2, 2, 1)
+  expected = lax.reduce_window(x, -jnp.inf, lax.max, window, window, "VALID")
+  np.testing.assert_array_equal(layers.max_pool(x), expected)
+
+
+def test_initialisation_is_the_references():
+  module = layers.Conv(200)
+  params = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 3, 3, 3, 8)))["params"]
+  fan_in = 27 * 8
+  assert params["kernel"].std() == pytest.approx(np.sqrt(2 / fan_in), rel=0.02)
+  assert jnp.abs(params["kernel"]).max() > 3 * np.sqrt(2 / fan_in)  # normal, not truncated
+  assert jnp.abs(params["bias"]).max() <= 1 / np.sqrt(fan_in)
+  assert params["bias"].std() == pytest.approx(1 / np.sqrt(3 * fan_in), rel=0.15)
+  scale = layers.scale_around_one(jax.random.key(1), (20000,))
+  assert scale.mean() == pytest.approx(1, abs=1e-3)
+  assert scale.std() == pytest.approx(0.02, rel=0.02)
+
+
+def test_batch_norm_normalises_and_keeps_running_statistics_in_float32():
+  x = 3 + 2 * draw(2, 4, 4, 4, 2).astype(jnp.bfloat16)
+  norm = layers.BatchNorm(jnp.bfloat16)
+  variables = norm.init(jax.random.key(0), x, False)
+  y, updates = norm.apply(variables, x, True, mutable=["batch_stats"])
+  (running,) = updates["batch_stats"].values()
+  wide = np.asarray(x, np.float64)
+  assert y.dtype == jnp.bfloat16
+  assert running["mean"].dtype == jnp.float32
+  np.testing.assert_allclose(running["mean"], 0.1 * wide.mean((0, 1, 2, 3)), rtol=1e-4)
+  np.testing.assert_allclose(running["var"], 0.9 + 0.1 * wide.var((0, 1, 2, 3)), rtol=1e-4)
+  (params,) = variables["params"].values()
+  expected = (wide - wide.mean((0, 1, 2, 3))) / np.sqrt(wide.var((0, 1, 2, 3)) + 1e-5)
+  np.testing.assert_allclose(y.astype(float), expected * params["scale"], atol=0.03)
+  frozen = norm.apply(variables | updates, x, False)
+  expected = (wide - running["mean"]) / np.sqrt(running["var"] + 1e-5) * params["scale"]
+  np.testing.assert_allclose(frozen.astype(float), expected, atol=0.05)
+
+
+@pytest.mark.usefixtures("_double_precision")
+@pytest.mark.parametrize(("form", "modes"), [("auto", ["rev"]), ("native", ["fwd", "rev"])])
+def test_block_gradients(form, modes):
+  x = draw(2, 4, 2, 3, 2)
+  block = layers.ConvBlock(3, form=form, dtype=jnp.float64)
+  shapes = jax.eval_shape(lambda x: block.init(jax.random.key(0), x, False), x)
+  rng = np.random.default_rng(1)
+  variables = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape)), shapes)
+
+  @jax.jit
+  def apply(params, x):
+    state = variables | {"params": params}
+    return block.apply(state, x, True, mutable=["batch_stats"])[0]
+
+  check_grads(apply, (variables["params"], x), order=1, modes=modes)
+
+
+@pytest.mark.usefixtures("_double_precision")
+@pytest.mark.parametrize("mode", ["align_corners", "half_pixel"])
+def test_resizing_gradients(mode):
+  def resize(x):
+    return layers.upsample(layers.max_pool(x), (3, 4, 5), mode)
+
+  check_grads(jax.jit(resize), (draw(1, 4, 4, 2, 2),), order=1, modes=["fwd", "rev"])

@@ -1,0 +1,101 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from attn_unet_jax.errors import UserError
+from tfds_pancreas.build import build
+from tfds_pancreas.phantom_ct.organs import ORGANS
+from tfds_pancreas.phantom_ct.phantom_ct_dataset_builder import Builder, draw_case
+from tfds_pancreas.records import built_directory, open_records
+
+TINY = "phantom_ct/tiny"
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+  path = tmp_path_factory.mktemp("data")
+  build(TINY, path)
+  return path
+
+
+def test_what_is_read_is_what_was_drawn(data_dir):
+  records = open_records(TINY, data_dir)
+  sizes = {name: len(split) for name, split in records.splits.items()}
+  assert sizes == {"train": 4, "validation": 2, "test": 2}
+  assert records.labels == ORGANS
+  drawn = draw_case(5, Builder.builder_configs["tiny"])
+  read = records.splits["validation"][1]
+  assert set(read) == set(drawn)
+  assert read["id"] == drawn["id"] == "phantom_0005"
+  for key, dtype in (("image", np.int16), ("label", np.uint8), ("affine", np.float64)):
+    assert read[key].dtype == dtype
+    np.testing.assert_array_equal(read[key], drawn[key])
+
+
+def test_ids_are_sorted_and_unique(data_dir):
+  splits = open_records(TINY, data_dir).splits
+  ids = [case for split in splits.values() for case in split.ids]
+  assert sorted(ids) == [f"phantom_{i:04d}" for i in range(8)]
+  assert splits["train"].ids == sorted(splits["train"].ids)
+  assert [record["id"] for record in splits["train"]] == splits["train"].ids
+  assert [record["id"] for record in splits["train"][-2:]] == splits["train"].ids[-2:]
+
+
+def test_every_organ_survives_the_coarse_grid(data_dir):
+  for record in open_records(TINY, data_dir).splits["train"]:
+    assert set(np.unique(record["label"])) >= {ORGANS[o] for o in ("pancreas", "liver", "aorta")}
+
+
+def test_the_records_are_sharded_and_the_labels_travel_with_them(data_dir):
+  directory = built_directory(TINY, data_dir)
+  assert len(list(directory.glob("*-train.array_record-*"))) == 2
+  assert json.loads((directory / "metadata.json").read_text())["labels"] == ORGANS
+
+
+def test_a_second_build_leaves_the_first_alone(data_dir):
+  before = {p: p.stat().st_mtime_ns for p in built_directory(TINY, data_dir).iterdir()}
+  assert build(TINY, data_dir) == built_directory(TINY, data_dir)
+  assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_an_interrupted_build_is_no_data_set(tmp_path, monkeypatch):
+  def stop(number, config):
+    raise KeyboardInterrupt
+
+  module = sys.modules[Builder.__module__]
+  with monkeypatch.context() as patch:
+    patch.setattr(module, "draw_case", stop)
+    with pytest.raises(KeyboardInterrupt):
+      build(TINY, tmp_path)
+  assert built_directory(TINY, tmp_path) is None
+  assert built_directory(TINY, build(TINY, tmp_path).parents[2]) is not None
+
+
+def test_reading_before_building_names_the_command(tmp_path):
+  with pytest.raises(UserError, match=r"python -m tfds_pancreas.build --dataset=phantom_ct/demo"):
+    open_records("phantom_ct/demo", tmp_path)
+
+
+@pytest.mark.parametrize("dataset", ["phantom_ct/huge", "phantom_ct", "pancreas"])
+def test_an_unknown_data_set_is_refused_with_the_known_ones(dataset, tmp_path):
+  with pytest.raises(UserError, match="phantom_ct/tiny, phantom_ct/demo"):
+    build(dataset, tmp_path)
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(UserError, match="cannot be written"):
+    build(TINY, tmp_path / "file" / "below")
+
+
+def test_the_command_ends_with_2_and_one_line_for_a_wrong_data_set(tmp_path):
+  command = [sys.executable, "-m", "tfds_pancreas.build"]
+  flags = ["--dataset=phantom_ct/huge", f"--data_dir={tmp_path}"]
+  done = subprocess.run(command + flags, capture_output=True, text=True, env=os.environ)
+  assert done.returncode == 2
+  assert done.stderr.startswith("error: ")
+  assert done.stderr.count("\n") == 1

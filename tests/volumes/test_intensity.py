@@ -1,0 +1,25 @@
+import numpy as np
+import pytest
+
+from attn_unet_jax.volumes.intensity import statistics
+
+
+def test_by_hand():
+  array = np.array([[[-1000, 0], [40, 60]]], np.int16)
+  mean, sd, minimum = statistics(array)
+  assert mean == -225.0
+  assert sd == pytest.approx(np.sqrt((775**2 + 225**2 + 265**2 + 285**2) / 4))
+  assert minimum == -1000.0
+
+
+def test_a_large_offset_does_not_cancel():
+  array = np.float32(30000) + np.random.default_rng(0).normal(size=(64, 64, 16)).astype(np.float32)
+  wide = array.astype(np.longdouble)
+  assert statistics(array).sd == pytest.approx(float(wide.std()), rel=1e-9)
+  assert statistics(array).mean == pytest.approx(float(wide.mean()), rel=1e-12)
+
+
+def test_the_memory_layout_does_not_change_a_bit():
+  array = np.random.default_rng(1).normal(size=(30, 40, 50)).astype(np.float32)
+  other = np.ascontiguousarray(array[::-1])[::-1]
+  assert statistics(np.asfortranarray(array)) == statistics(array) == statistics(other)

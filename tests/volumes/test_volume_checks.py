@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.volumes import Grid, Volume
+from attn_unet_jax.volumes.checks import check_image, check_pair
+
+NAMES = ("ct.nii.gz", "label.nii.gz")
+
+
+def grid(shape=(10, 10, 10), spacing=(1, 1, 1), origin=(0, 0, 0), degrees=0):
+  affine = np.diag([*spacing, 1.0])
+  c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+  affine[:2, :2] = np.array([[c, -s], [s, c]]) @ affine[:2, :2]
+  affine[:3, 3] = origin
+  return Grid(shape, affine)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_image_must_be_finite(value):
+  array = np.arange(8, dtype=np.float32).reshape(2, 2, 2)
+  array[0, 1, 0] = value
+  with pytest.raises(UserError, match=r"a.nii: 1 of 8 voxels are NaN or infinite"):
+    check_image(Volume(array, np.eye(4)), "a.nii")
+
+
+def test_image_must_vary():
+  with pytest.raises(UserError, match=r"a.nii: all voxels are -1024"):
+    check_image(Volume(np.full((2, 2, 2), -1024, np.int16), np.eye(4)), "a.nii")
+
+
+def test_a_sound_image_passes():
+  check_image(Volume(np.arange(8, dtype=np.int16).reshape(2, 2, 2), np.eye(4)), "a.nii")
+
+
+def test_equal_grids_pass_in_silence():
+  assert check_pair(grid(), grid(origin=(0, 0, 5e-4)), NAMES) is None
+
+
+def test_the_same_voxels_in_another_order_of_axes_pass():
+  flipped = np.diag([-1.0, -1.0, 1.0, 1.0])
+  flipped[:2, 3] = 9
+  assert check_pair(grid(), Grid((10, 10, 10), flipped), NAMES) is None
+
+
+def test_a_small_displacement_is_named_and_harmless():
+  message = check_pair(grid(), grid(origin=(0.03, 0.04, 0)), NAMES)
+  assert message is not None
+  assert "label.nii.gz and its image ct.nii.gz" in message
+  assert "up to 0.0500 mm" in message
+  assert "harmless" in message
+
+
+@pytest.mark.parametrize(
+  ("label", "what"),
+  [
+    (grid(shape=(10, 10, 9)), r"shapes \(10, 10, 9\) and \(10, 10, 10\)"),
+    (grid(spacing=(1, 1, 2)), r"up to 9.000 mm.*spacing \(1.0, 1.0, 1.0\) and \(1.0, 1.0, 2.0\)"),
+    (grid(origin=(3, 4, 0)), r"up to 5.000 mm.*first voxel 5.000 mm apart"),
+    (grid(degrees=10), r"axes turned by 10.00 degrees"),
+  ],
+  ids=["shape", "spacing", "origin", "turned"],
+)
+def test_what_differs_is_named(label, what):
+  with pytest.raises(UserError, match=what) as caught:
+    check_pair(grid(), label, NAMES)
+  assert "\n" not in str(caught.value)

@@ -1,0 +1,145 @@
+"""Records of labelled scans: how every data set writes them, and how they are read.
+
+A record is `{'id': str, 'image': int16 HU [X, Y, Z], 'label': uint8 [X, Y, Z], 'affine': float64
+[4, 4]}` on canonical (RAS+) axes. The names of the label values travel with the records.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from attn_unet_jax.errors import UserError
+
+Record = dict[str, Any]
+FILE_FORMAT = "array_record"
+
+
+def volume_info(
+  builder: tfds.core.DatasetBuilder, labels: Mapping[str, int], description: str
+) -> tfds.core.DatasetInfo:
+  """What a builder of labelled scans returns from `_info`.
+
+  Args:
+    builder: the builder itself.
+    labels: name and value of each label.
+    description: one paragraph about the data set.
+  """
+  volume = {"shape": (None, None, None), "encoding": "zlib"}
+  features = {
+    "id": tfds.features.Text(),
+    "image": tfds.features.Tensor(dtype=np.int16, **volume),
+    "label": tfds.features.Tensor(dtype=np.uint8, **volume),
+    # Without an encoding float64 would be stored as float32.
+    "affine": tfds.features.Tensor(dtype=np.float64, shape=(4, 4), encoding="zlib"),
+  }
+  return tfds.core.DatasetInfo(
+    builder=builder,
+    description=description,
+    features=tfds.features.FeaturesDict(features),
+    metadata=tfds.core.MetadataDict(labels=dict(labels)),
+  )
+
+
+@dataclass(eq=False)
+class VolumeConfig(tfds.core.BuilderConfig):
+  """A variant of a data set of labelled scans.
+
+  Attributes:
+    shards: files per split, at most the number of cases of the smallest split. TFDS would decide by
+      size alone and write one file up to 128 MiB.
+  """
+
+  shards: int = 4
+
+
+class Split(Sequence[Record]):
+  """The records of one split in the order of their ids, decoded one by one when asked for."""
+
+  def __init__(self, builder: tfds.core.DatasetBuilder, name: str):
+    self._builder, self._name = builder, name
+
+  @cached_property
+  def _order(self) -> list[tuple[str, int]]:
+    only_id = dict.fromkeys(("image", "label", "affine"), tfds.decode.SkipDecoding())
+    found = self._builder.as_data_source(self._name, decoders=only_id)
+    return sorted((_text(found[index]["id"]), index) for index in range(len(found)))
+
+  @cached_property
+  def _source(self) -> Sequence[Record]:
+    return self._builder.as_data_source(self._name)
+
+  @property
+  def ids(self) -> list[str]:
+    """The case ids, sorted; no volume is decoded."""
+    return [case for case, _ in self._order]
+
+  def __len__(self) -> int:
+    return len(self._order)
+
+  def __getitem__(self, index: Any) -> Any:
+    """The record at a place in `ids`, decoded now; a list of records for a slice."""
+    if isinstance(index, slice):
+      return [self[place] for place in range(*index.indices(len(self)))]
+    record = self._source[self._order[index][1]]
+    return {**record, "id": _text(record["id"])}
+
+  def __iter__(self) -> Iterator[Record]:
+    return (self[place] for place in range(len(self)))
+
+
+@dataclass(frozen=True)
+class Records:
+  """A data set that has been built.
+
+  Attributes:
+    directory: where its files lie.
+    splits: the records by split.
+    labels: value of each label's name.
+  """
+
+  directory: Path
+  splits: dict[str, Split]
+  labels: dict[str, int]
+
+
+def open_records(dataset: str, data_dir: str | Path) -> Records:
+  """Opens a data set that `python -m tfds_pancreas.build` has written.
+
+  Args:
+    dataset: 'NAME/CONFIG', as in 'phantom_ct/demo'.
+    data_dir: the directory that was given to the build.
+  Raises:
+    UserError: it has not been built there.
+  """
+  directory = built_directory(dataset, data_dir)
+  if directory is None:
+    command = f"python -m tfds_pancreas.build --dataset={dataset} --data_dir={data_dir}"
+    raise UserError(f"{data_dir}: the data set {dataset!r} has not been built there; run {command}")
+  logging.getLogger("absl").setLevel(logging.WARNING)
+  builder = tfds.builder_from_directory(directory)
+  splits = {name: Split(builder, name) for name in builder.info.splits}
+  return Records(directory, splits, dict(builder.info.metadata["labels"]))
+
+
+def built_directory(dataset: str, data_dir: str | Path) -> Path | None:
+  """The newest version of a data set under `data_dir`, or None; half-written ones do not count."""
+  versions = [
+    path.parent
+    for path in Path(data_dir, dataset).glob("*.*.*/dataset_info.json")
+    if "incomplete" not in path.parent.name
+  ]
+  return max(versions, key=_version, default=None)
+
+
+def _version(directory: Path) -> tuple[int, ...]:
+  return tuple(int(part) for part in directory.name.split("."))
+
+
+def _text(value: bytes | str) -> str:
+  return value.decode() if isinstance(value, bytes) else str(value)
