@@ -19,10 +19,11 @@ from absl import app, flags
 from attn_unet_jax import models
 from attn_unet_jax.models.conv import Form
 
+FORMS: tuple[Form, ...] = ("native", "auto")  # the first is the base of the ratios
+
 _PATCH = flags.DEFINE_integer("patch", 64, "edge of the cubic patch, in voxels")
 _BATCH = flags.DEFINE_integer("batch", 1, "patches per step")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "timed runs of each form, in turn")
-_FORMS = flags.DEFINE_list("forms", ["native", "auto"], "forms to compare; the first is the base")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write")
 
 
@@ -100,8 +101,7 @@ def main(argv: list[str]) -> None:
   shape = (_BATCH.value,) + (_PATCH.value,) * 3
   images = jnp.asarray(draw.normal(size=(*shape, 1)), jnp.float32)
   labels = jnp.asarray(draw.random(shape) < 0.1, jnp.float32)
-  chosen: list[Form] = _FORMS.value
-  forms = {form: workloads(form, images, labels) for form in chosen}
+  forms = {form: workloads(form, images, labels) for form in FORMS}
   result: dict[str, Any] = {"machine": machine(), "patch": _PATCH.value, "batch": _BATCH.value}
   for work in ("train_step", "inference"):
     result[work] = compare({form: forms[form][work] for form in forms}, _REPEATS.value)

@@ -7,7 +7,7 @@ Three methods, fitted on the training cases and scored on the test cases (mean D
   window: voxels of the body within the best interval of HU;
   place: a fixed mask, the mean of the training labels over a threshold, where a place is a fraction
     of the field of view, or of the body's bounding box (the better of the two is reported);
-  forest: a random forest on intensities smoothed by Gaussians of 0 to 12 mm and on both kinds of place.
+  forest: a random forest on intensities smoothed by Gaussians of 0 to 12 mm and both places.
 Thresholds of the last two are chosen on the validation cases. Writes a JSON file; takes 2 minutes.
 """
 

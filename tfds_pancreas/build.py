@@ -46,8 +46,10 @@ def build(dataset: str, data_dir: str | Path) -> Path:
   Args:
     dataset: 'NAME/CONFIG', as in 'phantom_ct/demo'.
     data_dir: where data sets go; made when missing.
+
   Returns:
     the directory of its files.
+
   Raises:
     UserError: unknown data set or config, or a directory that cannot be written.
   """

@@ -114,6 +114,7 @@ def open_records(dataset: str, data_dir: str | Path) -> Records:
   Args:
     dataset: 'NAME/CONFIG', as in 'phantom_ct/demo'.
     data_dir: the directory that was given to the build.
+
   Raises:
     UserError: it has not been built there.
   """

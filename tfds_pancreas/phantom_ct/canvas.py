@@ -1,8 +1,7 @@
 """A label map being drawn: its voxels in the patient's frame, and the shapes one draws with."""
 
-from collections.abc import Sequence
-
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.interpolate import CubicSpline
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
@@ -69,18 +68,18 @@ class Canvas:
     """Where an organ can still be drawn: fat that no organ keeps around itself, bool."""
     return (self.labels[box] == ORGANS["fat"]) & ~self.taken[box]
 
-  def box(self, low: Sequence[float], high: Sequence[float]) -> Box:
+  def box(self, low: ArrayLike, high: ArrayLike) -> Box:
     """The voxels that may lie between two corners (mm) of the patient's frame."""
     found = [
       np.flatnonzero((least <= top) & (most >= bottom))
-      for (least, most), bottom, top in zip(self._extent, low, high, strict=True)
+      for (least, most), bottom, top in zip(
+        self._extent, np.asarray(low), np.asarray(high), strict=True
+      )
     ]
     x, y, z = (slice(f[0], f[-1] + 1) if len(f) else slice(0, 0) for f in found)
     return x, y, z
 
-  def ellipsoid(
-    self, centre: Sequence[float], radii: Sequence[float], box: Box = WHOLE
-  ) -> np.ndarray:
+  def ellipsoid(self, centre: ArrayLike, radii: ArrayLike, box: Box = WHOLE) -> np.ndarray:
     """Signed distance (mm, approximate, negative inside) of the box's voxels to an ellipsoid."""
     place, size = (np.asarray(v, np.float32)[:, None, None, None] for v in (centre, radii))
     scaled = (self.points[(slice(None), *box)] - place) / size
@@ -89,7 +88,7 @@ class Canvas:
   def tube(
     self,
     course: np.ndarray,
-    radii: Sequence[float] | float,
+    radii: ArrayLike,
     stretch: float = 1.0,
     ripple: float = 0.0,
   ) -> tuple[np.ndarray, Box]:
@@ -119,7 +118,7 @@ class Canvas:
 
 
 def _centre_line(
-  course: np.ndarray, radii: Sequence[float] | float, ripple: float
+  course: np.ndarray, radii: ArrayLike, ripple: float
 ) -> tuple[np.ndarray, np.ndarray]:
   """Points [M, 3] every 2 mm or so along a spline, and the radius [M] at each."""
   knots = np.arange(len(course))

@@ -49,7 +49,15 @@ def fill_hollows(
       _fill(rng, hu, mask, hollow, content, spacing)
 
 
-def _fill(rng, hu, mask, hollow, content, spacing):
+def _fill(
+  rng: np.random.Generator,
+  hu: np.ndarray,
+  mask: np.ndarray,
+  hollow: Hollow,
+  content: tuple[float, float],
+  spacing: tuple[float, float, float],
+) -> None:
+  """Fills the lumen of one kind of organ in `hu` [X, Y, Z], in place."""
   box = ndimage.find_objects(mask.view(np.uint8))[0]
   mask = mask[box]
   lumen = _lumen(rng, mask, hollow, spacing)
@@ -62,7 +70,9 @@ def _fill(rng, hu, mask, hollow, content, spacing):
   hu[box][lumen] = np.where(gas, -980, inside)[lumen]
 
 
-def _lumen(rng, mask, hollow, spacing):
+def _lumen(
+  rng: np.random.Generator, mask: np.ndarray, hollow: Hollow, spacing: tuple[float, float, float]
+) -> np.ndarray:
   """Voxels deeper than the wall, where the organ is not collapsed."""
   # A Gaussian of a half-space passes Phi(w / sigma) at depth w: 0.84 at one sigma.
   sigma = [hollow.wall / step for step in spacing]
@@ -71,7 +81,7 @@ def _lumen(rng, mask, hollow, spacing):
   return mask & deep & (field > ndtri(hollow.collapsed))
 
 
-def _height(mask, spacing):
+def _height(mask: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
   """How far in front of its organ's middle each voxel lies, in mm: gas gathers there."""
   y = np.arange(mask.shape[1], dtype=np.float32)[None, :, None] * spacing[1]
   window = [max(int(40 / step), 1) for step in spacing]

@@ -28,8 +28,8 @@ def paint_ct(
     labels: integers [X, Y, Z] on canonical (RAS+) axes; gas rises along Y.
     key: the same key, labels and spacing give the same bits.
     spacing: millimetres between voxels.
-    names: the organ's name of each label value (of a phantom when None). The name decides the tissue
-      (tissues.tissue_of); a value without a name is soft tissue. Where no name says 'fat', value 0
+    names: the organ's name of each label value (of a phantom when None). The name decides the
+      tissue (tissues.tissue_of); a value without a name is soft tissue. Where no name is 'fat', 0
       is taken for fat inside an ellipse around the labelled organs and for air outside it.
 
   Returns:

@@ -1,7 +1,7 @@
 """What differs from one patient to the next: size, place in the scanner, build and pancreas.
 
-The patient frame is in millimetres, RAS+ (x to the patient's right, y forward, z up), with its origin
-at the centre of the first lumbar vertebra. All anatomy is written in that frame.
+The patient frame is in millimetres, RAS+ (x to the patient's right, y forward, z up), with its
+origin at the centre of the first lumbar vertebra. All anatomy is written in that frame.
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
   return Patient(
     scale=np.clip(rng.normal(1, 0.05) + rng.normal(0, 0.03, 3), 0.85, 1.15),
     tilt=np.radians(rng.normal(0, (2, 2, 4))),
-    place=np.array([0, -42, 15]) + rng.normal(0, 1, 3).clip(-2, 2) * (9, 11, 14),
+    place=np.array([0, -42, 15]) + rng.normal(0, 1, 3).clip(-2, 2) * (10, 11, 17),
     half_width=float(128 + 0.9 * fat + rng.normal(0, 5)),
     half_depth=float(86 + 0.9 * fat + rng.normal(0, 4)),
     skin_fat=fat,
@@ -52,5 +52,5 @@ def draw_patient(rng: np.random.Generator) -> Patient:
 
 def _draw_course(rng: np.random.Generator) -> np.ndarray:
   course = COURSES[str(rng.choice(list(COURSES), p=(0.4, 0.2, 0.14, 0.14, 0.12)))]
-  shift = rng.normal(0, (6, 4, 9))
+  shift = rng.normal(0, (7, 5, 11))
   return course + shift + rng.normal(0, (4, 3, 4), course.shape)

@@ -7,16 +7,16 @@ Sources:
   Unenhanced: means measured within the labels of the 3 mm abdominal scan and label map that
   TotalSegmentator carries as test files (eroded by a voxel): spleen 35, kidneys 14 and 21,
   gallbladder 3, liver 46, stomach wall and content 37 (median), aorta 44, vena cava 43, portal and
-  splenic vein 41, pancreas -1 (shrunken and fatty; a healthy one is near 40), small bowel 25, muscle 13
-  to 51, vertebrae 126 to 168, ribs 40 to 260, lung -770 to -790; subcutaneous fat about -100. The sd
-  between patients: liver 58 +- 9 (Int J Legal Med 2019;133:1861, 64 non-pathologic livers).
+  splenic vein 41, pancreas -1 (shrunken, fatty; a healthy one is near 40), small bowel 25, muscle
+  13 to 51, vertebrae 126 to 168, ribs 40 to 260, lung -770 to -790; subcutaneous fat about -100.
+  The sd between patients: liver 58 +- 9 (Int J Legal Med 2019;133:1861, 64 non-pathologic livers).
   Pancreatic phase: pancreas 112 +- 15 to 128 +- 17 (526 patients, fixed delay or bolus tracking,
   300 and 370 mgI/ml; synapse.koreamed.org/articles/1004370).
   Portal phase: spleen 93 (measured under the expert mask of a contrast scan of the Medical
-  Segmentation Decathlon); the others follow the usual order kidney > veins > aorta > liver = spleen >
-  pancreas > bowel wall > muscle with the sd of the pancreas above, about 15 %.
-  `slow` and `fine` (sd within an organ) are such that with the noise of the scanner an organ's sd comes
-  to the 11 to 27 HU measured within the organs of the two scans.
+  Segmentation Decathlon); the others follow the usual order kidney > veins > aorta > liver =
+  spleen > pancreas > bowel wall > muscle with the sd of the pancreas above, about 15 %.
+  `slow` and `fine` (sd within an organ) are such that with the noise of the scanner an organ's sd
+  comes to the 11 to 27 HU measured within the organs of the two scans.
 """
 
 from dataclasses import dataclass

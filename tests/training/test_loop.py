@@ -1,0 +1,115 @@
+"""The loop on the tiny phantoms: it learns, logs, resumes to the same bits, and obeys signals."""
+
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from attn_unet_jax.command import Interrupted
+from attn_unet_jax.data.fold import open_fold
+from attn_unet_jax.training.checkpoint import checkpoints
+from attn_unet_jax.training.logs import COLUMNS, read_metrics
+from attn_unet_jax.training.loop import train
+from attn_unet_jax.training.state import network
+from tests.conftest import small_config
+
+
+@pytest.fixture(scope="module")
+def setting(phantoms):
+  config = small_config()
+  config.data.dir = str(phantoms)
+  config.augment.flip = (0.5, 0.5, 0.5)
+  config.augment.noise_sd = (0.0, 0.1)
+  config.train.epochs = 3
+  fold = open_fold(config)
+  return config, network(config, 2), fold
+
+
+def _train(setting, workdir, validate=lambda state: 0.5):
+  config, module, fold = setting
+  workdir.mkdir(exist_ok=True)
+  with checkpoints(workdir / "checkpoints", config.train.keep) as store:
+    return train(config, module, fold.load, validate, store, workdir)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(setting, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("undisturbed")
+  return _train(setting, workdir), workdir
+
+
+def _assert_equal(a, b):
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    np.testing.assert_array_equal(x, y)
+
+
+def test_writes_a_line_per_epoch_and_learns(undisturbed):
+  state, workdir = undisturbed
+  rows = read_metrics(workdir / "metrics.csv")
+  assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+  assert all(float(row[name]) >= 0 for row in rows for name in COLUMNS)
+  assert float(rows[-1]["train_seg_loss"]) < float(rows[0]["train_seg_loss"])
+  assert int(state.step) == 9
+
+
+def test_a_finished_run_is_not_trained_again(setting, undisturbed):
+  state, workdir = undisturbed
+  before = (workdir / "metrics.csv").read_text()
+  _assert_equal(_train(setting, workdir), state)
+  assert (workdir / "metrics.csv").read_text() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_next_start_gives_the_same_bits(
+  setting, undisturbed, tmp_path, number
+):
+  calls = []
+
+  def interrupting(state):
+    calls.append(int(state.step))
+    if len(calls) == 2:
+      os.kill(os.getpid(), number)
+    return 0.5
+
+  with pytest.raises(Interrupted) as stop:
+    _train(setting, tmp_path, interrupting)
+  assert stop.value.status == 128 + number
+  assert calls == [3, 6]
+  _assert_equal(_train(setting, tmp_path), undisturbed[0])
+  assert [row["epoch"] for row in read_metrics(tmp_path / "metrics.csv")] == ["1", "2", "3"]
+
+
+def test_a_stop_within_an_epoch_resumes_to_the_same_bits(
+  setting, undisturbed, tmp_path, monkeypatch
+):
+  """The signal arrives before the first step of epoch 1, so the state is saved after step 1."""
+  from attn_unet_jax.training import loop
+
+  real, sent = loop.compile_step, []
+
+  def compile_and_signal(*arguments):
+    step = real(*arguments)
+
+    def signalling(state, data):
+      if not sent:
+        sent.append(os.kill(os.getpid(), signal.SIGTERM))
+      return step(state, data)
+
+    return signalling
+
+  monkeypatch.setattr(loop, "compile_step", compile_and_signal)
+  with pytest.raises(Interrupted):
+    _train(setting, tmp_path)
+  with checkpoints(tmp_path / "checkpoints", 1) as store:
+    assert store.latest == 1
+  _assert_equal(_train(setting, tmp_path), undisturbed[0])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(setting, tmp_path):
+  config, module, fold = setting
+  config = config.copy_and_resolve_references()
+  config.optimizer.learning_rate = 1e38
+  with pytest.raises(FloatingPointError, match="loss is nan after step 3"):
+    _train((config, module, fold), tmp_path)
