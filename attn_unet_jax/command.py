@@ -49,7 +49,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     rest = flags.FLAGS(argv)
   except (AttributeError, KeyError) as error:
     _fail(f"unknown config key {_one_line(error)} (attn_unet_jax/config.py lists the keys)")
-  except (flags.Error, UserError, TypeError, ValueError) as error:
+  except (flags.Error, UserError, OSError, TypeError, ValueError) as error:
     _fail(_one_line(error))
   if len(rest) > 1:
     _fail(f"{rest[1]!r} is not a flag; write --name=value (--help lists the flags)")

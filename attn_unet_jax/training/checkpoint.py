@@ -11,6 +11,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from attn_unet_jax.training.state import TrainState
 
 _METRIC = "validation_dsc"
+_NOT_VALIDATED = -1.0  # below any DSC; Orbax wants a number
 
 
 def _validation_dsc(metrics: dict[str, float]) -> float:
@@ -21,7 +22,7 @@ class Checkpoints:
   """The folder `checkpoints/` of a run; saving is asynchronous and atomic."""
 
   def __init__(self, folder: Path, keep: int):
-    best = BestN(get_metric_fn=_validation_dsc, n=1, keep_checkpoints_without_metrics=False)
+    best = BestN(get_metric_fn=_validation_dsc, n=1)
     self.folder = folder
     self._manager = ocp.CheckpointManager(
       folder.absolute(),
@@ -39,20 +40,16 @@ class Checkpoints:
   @property
   def best(self) -> int | None:
     """Step of the checkpoint with the highest validation DSC; the newest if none has one."""
-    scored = {
-      step: metrics[_METRIC]
-      for step in self._manager.all_steps()
-      if (metrics := self._manager.metrics(step))
-    }
-    return max(scored, key=lambda step: (scored[step], step)) if scored else self.latest
+    scores = {step: self._manager.metrics(step)[_METRIC] for step in self._manager.all_steps()}
+    return max(scores, key=lambda step: (scores[step], step), default=None)
 
   def save(self, state: TrainState, validation_dsc: float | None = None) -> None:
     """Begins to save; a step that is saved already is left alone."""
     step = int(state.step)
     if step == self.latest:
       return
-    metrics = None if validation_dsc is None else {_METRIC: validation_dsc}
-    self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
+    score = _NOT_VALIDATED if validation_dsc is None else validation_dsc
+    self._manager.save(step, args=ocp.args.StandardSave(state), metrics={_METRIC: score})
 
   def restore(self, step: int, like: TrainState) -> TrainState:
     """The state saved at `step`, onto this machine's device, whatever machine saved it.

@@ -51,29 +51,28 @@ def train(
     Interrupted: SIGTERM or SIGINT came; the state is saved.
     FloatingPointError: a logged loss is not finite.
   """
-  train_cfg = config.train
   if store.latest is None:
     state = create(config, module)
   else:
     state = store.restore(store.latest, abstract(config, module))
-  first = int(state.step) // train_cfg.steps_per_epoch
-  if first >= train_cfg.epochs:
+  first = int(state.step) // config.train.steps_per_epoch
+  if first >= config.train.epochs:
     return state
   data, losses = _prepare(config, module, load)
   step = compile_step(config, module)
   log = logs.EpochLog(workdir, first)
   began = time.monotonic()
   with _signals() as stop:
-    for epoch in range(first + 1, train_cfg.epochs + 1):
+    for epoch in range(first + 1, config.train.epochs + 1):
       state, seconds = _epoch(config, step, state, data, epoch, stop, store)
       row = {"epoch": epoch, "train_seconds": seconds, **losses(state)}
       row["learning_rate"] = float(learning_rate(config)(int(state.step) - 1))
-      last = epoch == train_cfg.epochs
-      due = last or epoch % train_cfg.validate_every == 0
+      last = epoch == config.train.epochs
+      due = last or epoch % config.train.validate_every == 0
       row["validation_dsc"] = validate(state) if due else None
       log.write(row)
-      _say(row, began, first, train_cfg.epochs)
-      if due or epoch % train_cfg.save_every == 0:
+      _say(row, began, first, config.train.epochs)
+      if due or epoch % config.train.save_every == 0:
         store.save(state, row["validation_dsc"])
       _leave_if(stop, state, store)
   log.close()

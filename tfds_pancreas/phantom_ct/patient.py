@@ -40,11 +40,11 @@ def draw_patient(rng: np.random.Generator) -> Patient:
   return Patient(
     scale=np.clip(rng.normal(1, 0.05) + rng.normal(0, 0.03, 3), 0.85, 1.15),
     tilt=np.radians(rng.normal(0, (2, 2, 4))),
-    place=np.array([0, -42, 15]) + rng.normal(0, 1, 3).clip(-2, 2) * (10, 11, 17),
+    place=np.array([0, -42, 6]) + rng.normal(0, 1, 3).clip(-2, 2) * (10, 13, 17),
     half_width=float(128 + 0.9 * fat + rng.normal(0, 5)),
     half_depth=float(86 + 0.9 * fat + rng.normal(0, 4)),
     skin_fat=fat,
-    diaphragm=float(rng.normal(98, 8)),
+    diaphragm=float(rng.normal(106, 7)),
     pancreas_volume=float(np.clip(rng.lognormal(np.log(82), 0.28), 46, 140)),
     pancreas_course=_draw_course(rng),
   )

@@ -53,7 +53,7 @@ def draw_kidneys(rng: np.random.Generator, canvas: Canvas) -> None:
 
 def draw_spleen(rng: np.random.Generator, canvas: Canvas, patient: Patient) -> None:
   """The spleen, hollowed towards the pancreas's tail, under the left dome."""
-  centre = np.array((-88, -6, 46)) + rng.normal(0, (5, 8, 9))
+  centre = np.array((-88, -6, 46)) + rng.normal(0, (5, 8, 7))
   size = np.array((43, 60, 60)) * rng.normal(1, 0.1, 3)
   box = canvas.box(centre - size - 6, centre + size + 6)
   distance = canvas.ellipsoid(centre, size, box)

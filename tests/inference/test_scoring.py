@@ -1,0 +1,64 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.inference.scoring import score_folders, write_scores
+from attn_unet_jax.volumes.nifti import write_nifti
+from attn_unet_jax.volumes.volume import Volume
+
+
+def _mask(values, spacing=2.0):
+  return Volume(np.array(values, np.uint8).reshape(2, 2, 2), np.diag([spacing] * 3 + [1]))
+
+
+@pytest.fixture
+def folders(tmp_path):
+  prediction, reference = tmp_path / "prediction", tmp_path / "reference"
+  for name, answer, truth in (
+    ("a", [1, 1, 0, 0, 0, 0, 0, 0], [1, 0, 1, 0, 0, 0, 0, 0]),
+    ("b", [1, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0]),
+  ):
+    write_nifti(prediction / f"{name}.nii.gz", _mask(answer))
+    write_nifti(reference / f"{name}.nii", _mask(truth))
+  return prediction, reference
+
+
+def test_folders_are_scored_case_by_case(folders, tmp_path):
+  rows = score_folders(*folders, "pancreas=1")
+  assert rows["a"]["pancreas"]["dsc"] == 0.5
+  assert rows["a"]["pancreas"]["reference_volume_ml"] == pytest.approx(0.016)
+  assert rows["b"]["pancreas"]["precision"] == 0
+  assert np.isnan(rows["b"]["pancreas"]["recall"])
+  write_scores(rows, tmp_path / "out", {"part": "test"})
+  table = list(csv.DictReader((tmp_path / "out" / "cases.csv").read_text().splitlines()))
+  assert [(r["case"], r["class"], r["dsc"]) for r in table] == [
+    ("a", "pancreas", "0.5"),
+    ("b", "pancreas", "0"),
+  ]
+  summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+  assert summary["cases"] == 2
+  assert summary["part"] == "test"
+  assert summary["classes"]["pancreas"]["dsc"]["mean"] == 0.25
+  recall = summary["classes"]["pancreas"]["recall"]
+  assert (recall["n"], recall["undefined"], recall["sd"]) == (1, 1, None)
+
+
+def test_a_missing_prediction_is_named(folders):
+  (folders[0] / "b.nii.gz").unlink()
+  with pytest.raises(UserError, match=r"no masks for \['b'\]"):
+    score_folders(*folders, "pancreas=1")
+
+
+def test_masks_on_other_grids_are_refused(folders):
+  write_nifti(folders[0] / "a.nii.gz", _mask([1, 1, 0, 0, 0, 0, 0, 0], spacing=1.0))
+  with pytest.raises(UserError, match="mm apart"):
+    score_folders(*folders, "pancreas=1")
+
+
+def test_an_empty_folder_is_refused(tmp_path, folders):
+  (tmp_path / "none").mkdir()
+  with pytest.raises(UserError, match="no NIfTI masks"):
+    score_folders(folders[0], tmp_path / "none", "pancreas=1")

@@ -1,0 +1,79 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attn_unet_jax.inference.sliding import SlidingWindow, gaussian_weights, window_starts
+from attn_unet_jax.volumes.volume import Volume
+
+
+class _Convolution(nn.Module):
+  """A network whose answer at a voxel depends on its neighbours at most `reach` away."""
+
+  reach: int
+
+  @property
+  def output_margin(self):
+    return (self.reach,) * 3
+
+  @nn.compact
+  def __call__(self, x, train):
+    del train
+    return nn.Conv(3, (2 * self.reach + 1,) * 3, padding="VALID")(x), {}
+
+
+@pytest.fixture
+def volume():
+  rng = np.random.default_rng(0)
+  return Volume(rng.integers(-160, 240, (21, 17, 12)).astype(np.int16), np.eye(4))
+
+
+@pytest.mark.parametrize("reach", [0, 1])
+@pytest.mark.parametrize("overlap", [0.0, 0.5])
+def test_windows_leave_no_seam(config, volume, reach, overlap):
+  """What a translation-invariant network says of the whole volume, the windows say too."""
+  config.inference.overlap = overlap
+  module = _Convolution(reach)
+  variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)), False)
+  system = SlidingWindow(config, module, (8, 8, 8)).use(variables)
+  low, high = config.data.window_hu
+  padded = np.pad(volume.array, reach, constant_values=volume.array.min())
+  whole = ((padded - low) / (high - low)).astype(np.float32)
+  logits, _ = module.apply(variables, whole[None, ..., None], False)
+  np.testing.assert_allclose(system.predict(volume), jax.nn.softmax(logits[0]), atol=2e-6)
+
+
+def test_a_volume_smaller_than_the_window_is_padded_and_cropped(config):
+  module = _Convolution(0)
+  variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)), False)
+  system = SlidingWindow(config, module, (16, 16, 16)).use(variables)
+  volume = Volume(np.arange(5 * 6 * 20).reshape(5, 6, 20).astype(np.int16), np.eye(4))
+  probabilities = system.predict(volume)
+  assert probabilities.shape == (5, 6, 20, 3)
+  np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-5)
+  low, high = config.data.window_hu
+  image = np.clip((volume.array - low) / (high - low), 0, 1).astype(np.float32)
+  logits, _ = module.apply(variables, image[None, ..., None], False)
+  np.testing.assert_allclose(probabilities, jax.nn.softmax(logits[0]), atol=2e-6)
+
+
+def test_windows_cover_the_volume_and_overlap_enough():
+  for extent in range(8, 60):
+    (starts,) = window_starts((extent,), (8,), 0.5)
+    covered = np.zeros(extent, int)
+    for start in starts:
+      covered[start : start + 8] += 1
+    assert covered.min() >= 1
+    assert starts[0] == 0
+    assert starts[-1] == extent - 8
+    assert all(b - a <= 4 for a, b in zip(starts, starts[1:], strict=False))
+
+
+def test_weights_fall_from_the_centre_and_stay_positive():
+  weights = gaussian_weights((9, 9, 16))[..., 0]
+  assert weights[4, 4, 7] == weights.max() == weights[4, 4, 8]
+  assert weights.min() == np.float32(1e-3)
+  np.testing.assert_array_equal(weights, weights[::-1, ::-1, ::-1])
+  # One sd (an eighth of the window) from the centre along X: exp(-1/2) of it.
+  assert weights[5, 4, 7] / weights[4, 4, 7] == pytest.approx(np.exp(-0.5 * (8 / 9) ** 2), rel=1e-5)

@@ -1,0 +1,225 @@
+"""The commands as a user runs them, on the tiny phantoms, with a TensorFlow that must not load."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from attn_unet_jax.data.dataset import RecordSet
+from attn_unet_jax.training.logs import COLUMNS, read_metrics
+from attn_unet_jax.volumes.nifti import write_nifti
+from attn_unet_jax.volumes.volume import Volume
+from tests.conftest import ROOT, flags_of, run_command, small_config, stop_when
+from tfds_pancreas.records import open_records
+
+MAIN = "attn_unet_jax.main"
+
+
+@pytest.fixture(scope="module")
+def no_tensorflow(tmp_path_factory):
+  """An environment in which importing TensorFlow ends the program."""
+  decoy = tmp_path_factory.mktemp("decoy")
+  (decoy / "tensorflow").mkdir()
+  (decoy / "tensorflow" / "__init__.py").write_text("raise SystemExit('tensorflow was imported')")
+  return {"PYTHONPATH": str(decoy)}
+
+
+@pytest.fixture(scope="module")
+def data_dir(no_tensorflow, tmp_path_factory):
+  folder = tmp_path_factory.mktemp("data")
+  flags = ("--dataset=phantom_ct/tiny", f"--data_dir={folder}")
+  done = run_command("tfds_pancreas.build", *flags, env=no_tensorflow)
+  assert done.returncode == 0, done.stderr
+  return folder
+
+
+def _flags(data_dir, workdir, **changes):
+  config = small_config()
+  config.data.dir = str(data_dir)
+  for key, value in changes.items():
+    section, name = key.split("__")
+    config[section][name] = value
+  return ["--config=tests/small.py", f"--workdir={workdir}", *flags_of(config)]
+
+
+@pytest.fixture(scope="module")
+def trained(no_tensorflow, data_dir, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("runs") / "a"
+  done = run_command(MAIN, *_flags(data_dir, workdir), env=no_tensorflow)
+  assert done.returncode == 0, done.stderr
+  return workdir, done
+
+
+@pytest.fixture(scope="module")
+def scan(data_dir, tmp_path_factory):
+  case = RecordSet(open_records("phantom_ct/tiny", data_dir))
+  path = tmp_path_factory.mktemp("scans") / "scan.nii.gz"
+  write_nifti(path, case.load(case.ids[0]).image)
+  return path
+
+
+def test_the_decoy_works(no_tensorflow):
+  done = subprocess.run(
+    [sys.executable, "-c", "import tensorflow"],
+    env={"PATH": "", **no_tensorflow},
+    capture_output=True,
+    text=True,
+  )
+  assert "tensorflow was imported" in done.stderr
+
+
+def test_a_run_writes_everything_it_promises(trained):
+  workdir, done = trained
+  rows = read_metrics(workdir / "metrics.csv")
+  assert [row["epoch"] for row in rows] == ["1", "2"]
+  assert list(rows[0]) == list(COLUMNS)
+  config = json.loads((workdir / "config.json").read_text())
+  assert config["model"]["feature_scale"] == 32.0
+  record = json.loads((workdir / "run.json").read_text())
+  assert record["exit"] == "done"
+  summary = json.loads((workdir / "evaluation" / "summary.json").read_text())
+  test_ids = json.loads((workdir / "folds.json").read_text())["folds"][0]["test"]
+  assert summary["cases"] == len(test_ids)
+  assert {p.name for p in (workdir / "predictions").iterdir()} == {f"{i}.nii.gz" for i in test_ids}
+  assert list(workdir.glob("events.*"))
+  for name in ("metrics.csv", "cases.csv", "summary.json", "predictions"):
+    assert name in done.stdout
+  assert done.stderr == ""
+
+
+def test_a_finished_run_is_evaluated_again_and_changes_nothing(trained, data_dir):
+  workdir, _ = trained
+  before = (workdir / "metrics.csv").read_text()
+  cases = (workdir / "evaluation" / "cases.csv").read_text()
+  done = run_command(MAIN, *_flags(data_dir, workdir))
+  assert done.returncode == 0, done.stderr
+  assert "going on with" in done.stdout
+  assert (workdir / "metrics.csv").read_text() == before
+  assert (workdir / "evaluation" / "cases.csv").read_text() == cases
+
+
+def test_evaluate_scores_another_part(trained):
+  workdir, _ = trained
+  done = run_command("attn_unet_jax.evaluate", f"--workdir={workdir}", "--part=validation")
+  assert done.returncode == 0, done.stderr
+  summary = json.loads((workdir / "evaluation" / "validation" / "summary.json").read_text())
+  assert summary["part"] == "validation"
+
+
+def test_predict_writes_on_the_files_own_grid(trained, scan, no_tensorflow, tmp_path):
+  output = tmp_path / "new" / "mask.nii.gz"
+  flags = (f"--workdir={trained[0]}", f"--input={scan}", f"--output={output}")
+  done = run_command("attn_unet_jax.predict", *flags, env=no_tensorflow)
+  assert done.returncode == 0, done.stderr
+  mask, image = nib.load(output), nib.load(scan)
+  assert mask.shape == image.shape
+  assert mask.get_data_dtype() == np.uint8
+  np.testing.assert_array_equal(mask.affine, image.affine)
+  assert "1 pancreas" in done.stdout
+
+
+def test_sigterm_saves_leaves_143_and_the_run_goes_on(data_dir, tmp_path):
+  workdir = tmp_path / "run"
+  flags = _flags(data_dir, workdir, train__epochs=500, train__validate_every=500)
+  process = subprocess.Popen(
+    [sys.executable, "-m", MAIN, *flags], cwd=ROOT, stdout=subprocess.PIPE, text=True
+  )
+  stop_when(process, workdir / "checkpoints" / "6", signal.SIGTERM)
+  output, _ = process.communicate(timeout=120)
+  assert process.returncode == 143, output
+  assert "saved after step" in output
+  assert json.loads((workdir / "run.json").read_text())["exit"].startswith("Interrupted")
+  steps = [int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()]
+  assert f"saved after step {max(steps)}," in output
+
+
+@pytest.mark.parametrize(
+  ("flags", "complaint"),
+  [
+    (["--config.data.patc=3"], "unknown config key"),
+    (["--config.data.fold=one"], "config.data.fold"),
+    (["--nonsense=1"], "nonsense"),
+    (["stray"], "'stray' is not a flag"),
+    (["--config.train.epochs=0"], "config.train.epochs=0: must be above 0"),
+    (["--config.data.patch=(20,32,40)"], "nearest that it can is (16, 32, 32)"),
+    (["--config.data.labels=pancreas=9+x"], "'x' must be one of"),
+    (["--config.data.labels=spleeen"], "'spleeen' must be one of"),
+    (["--config.data.fold=3"], "config.data.fold=3"),
+    (["--config.data.dir=nowhere"], "tfds_pancreas.build"),
+    (["--config.data.dataset=", "--config.data.folder=nowhere"], "imagesTr/NAME.nii.gz"),
+    (["--workdir=LICENSE/run"], "cannot be written"),
+    (["--config=none.py"], "none.py"),
+  ],
+)
+def test_a_wrong_run_ends_with_one_line_and_status_2(data_dir, tmp_path, flags, complaint):
+  workdir = tmp_path / "run"
+  done = run_command(MAIN, *_flags(data_dir, workdir), *flags)
+  assert done.returncode == 2, done.stderr
+  assert done.stderr.startswith("error: ")
+  assert done.stderr.count("\n") == 1
+  assert complaint in done.stderr
+  assert not workdir.exists()
+
+
+def test_another_config_in_the_workdir_is_refused_and_nothing_is_lost(trained, data_dir):
+  workdir, _ = trained
+  before = sorted((p, p.stat().st_mtime_ns) for p in workdir.rglob("*"))
+  done = run_command(MAIN, *_flags(data_dir, workdir), "--config.seed=5")
+  assert done.returncode == 2
+  assert "seed: 0 there, 5 now" in done.stderr
+  assert sorted((p, p.stat().st_mtime_ns) for p in workdir.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+  ("make", "complaint"),
+  [
+    (lambda p, scan: None, "not found"),
+    (lambda p, scan: p.write_bytes(scan.read_bytes()[:2000]), "scan.nii.gz"),
+    (lambda p, scan: p.write_text("no scan"), "scan.nii.gz"),
+    (lambda p, scan: write_nifti(p, Volume(np.full((9, 9, 9), np.nan), np.eye(4))), "NaN"),
+    (lambda p, scan: write_nifti(p, Volume(np.full((9, 9, 9), 7), np.eye(4))), "constant"),
+    (lambda p, scan: nib.save(nib.Nifti1Image(np.ones((9, 9)), np.eye(4)), p), "2-D"),
+    (lambda p, scan: nib.save(nib.Nifti1Image(np.ones((9, 9, 9, 2)), np.eye(4)), p), "4-D"),
+  ],
+)
+def test_a_bad_scan_ends_predict_with_status_2_and_no_output(
+  trained, scan, tmp_path, make, complaint
+):
+  path, output = tmp_path / "scan.nii.gz", tmp_path / "out" / "mask.nii.gz"
+  make(path, scan)
+  flags = (f"--workdir={trained[0]}", f"--input={path}", f"--output={output}")
+  done = run_command("attn_unet_jax.predict", *flags)
+  assert done.returncode == 2, done.stderr
+  assert done.stderr.startswith("error: ")
+  assert done.stderr.count("\n") == 1
+  assert complaint in done.stderr
+  assert not output.parent.exists() or not list(output.parent.iterdir())
+
+
+def test_outputs_that_do_not_fit_are_refused(trained, scan, tmp_path):
+  (tmp_path / "file").write_text("")
+  for output, complaint in (
+    (tmp_path / "mask.txt", "must end in .nii"),
+    (tmp_path / "file" / "mask.nii.gz", "cannot be written"),
+  ):
+    flags = (f"--workdir={trained[0]}", f"--input={scan}", f"--output={output}")
+    done = run_command("attn_unet_jax.predict", *flags)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+
+
+def test_a_folder_without_a_run_is_refused(scan, tmp_path):
+  flags = (f"--workdir={tmp_path}", f"--input={scan}", f"--output={tmp_path}/m.nii.gz")
+  done = run_command("attn_unet_jax.predict", *flags)
+  assert done.returncode == 2
+  assert "config.json: not found" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["main", "predict", "evaluate", "info"])
+def test_help_says_how_it_is_used(command):
+  done = run_command(f"attn_unet_jax.{command}", "--help")
+  assert f"python -m attn_unet_jax.{command} --" in done.stdout

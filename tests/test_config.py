@@ -1,0 +1,138 @@
+import ast
+import json
+from pathlib import Path
+
+import pytest
+
+from attn_unet_jax import config as config_keys
+from attn_unet_jax.config import default, difference, flatten, load, to_json, validate
+from attn_unet_jax.errors import UserError
+from experiments.pancreas import get_config
+from tests.conftest import ROOT
+
+
+def _chains() -> set[str]:
+  """Every `a.b.c` in the code outside config.py; `**config.section` counts as its `items`."""
+  chains = set()
+  for folder in ("attn_unet_jax", "tfds_pancreas"):
+    for path in (ROOT / folder).rglob("*.py"):
+      nodes = [] if path == Path(config_keys.__file__) else ast.walk(ast.parse(path.read_text()))
+      for node in nodes:
+        if isinstance(node, ast.Attribute):
+          chains.add(ast.unparse(node))
+        elif isinstance(node, ast.keyword) and node.arg is None:
+          chains.add(ast.unparse(node.value) + ".items")
+  return chains
+
+
+CHAINS = _chains()
+
+
+@pytest.mark.parametrize("key", flatten(default()))
+def test_every_key_is_read_by_some_code(key):
+  assert _is_read(key), f"nothing reads config.{key}"
+
+
+def test_a_key_that_nothing_reads_would_be_found():
+  assert not _is_read("data.unread")
+  assert not _is_read("unread")
+
+
+def _is_read(key: str) -> bool:
+  section = key.rpartition(".")[0]
+  chains = (f"config.{key}", f"config.{section}.items")
+  return (bool(section) and key in CHAINS) or any(chain.endswith(chains) for chain in CHAINS)
+
+
+@pytest.mark.parametrize("key", flatten(default()))
+def test_every_key_is_explained(key):
+  source = Path(config_keys.__file__).read_text()
+  line = next(line for line in source.splitlines() if f"config.{key} = " in line)
+  section = key.rpartition(".")[0]
+  assert "#" in line or section == "optimizer" or key in ("train.epochs", "train.steps_per_epoch")
+
+
+def test_an_unknown_key_fails():
+  with pytest.raises(AttributeError, match="patc"):
+    default().data.patc = 3
+
+
+def test_a_stored_config_is_read_back_equal(tmp_path):
+  config = default()
+  config.model.gate_bias_init = 3.0
+  (tmp_path / "config.json").write_text(to_json(config))
+  stored = load(tmp_path / "config.json")
+  assert flatten(stored) == flatten(config)
+  assert isinstance(stored.data.patch, tuple)
+  config.data.fold = 2
+  assert difference(stored, config) == {"data.fold": (0, 2)}
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"data": 3}', '{"other": {"a": 1}}'])
+def test_a_broken_stored_config_is_refused(tmp_path, content):
+  path = tmp_path / "config.json"
+  path.write_text(content)
+  with pytest.raises(UserError, match=r"config\.json"):
+    load(path)
+
+
+def test_a_missing_stored_config_is_refused(tmp_path):
+  with pytest.raises(UserError, match="not found"):
+    load(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+  ("key", "value", "complaint"),
+  [
+    ("model.name", "vnet", "one of"),
+    ("data.spacing_mm", 0.0, "above 0"),
+    ("data.window_hu", (5.0, 5.0), "lower end below"),
+    ("data.foreground_fraction", 1.5, "0 to 1"),
+    ("inference.overlap", 1.0, "below 1"),
+    ("data.patch", (48,), "3 values"),
+    ("augment.scale", (1.2, 0.8), "config.augment"),
+    ("data.folder", "x", "give one of the two"),
+  ],
+)
+def test_bad_values_are_refused_with_their_key(key, value, complaint):
+  config = default()
+  config.data.dataset = "phantom_ct/tiny"
+  section, name = key.split(".")
+  config[section][name] = value
+  with pytest.raises(UserError, match=complaint) as error:
+    validate(config)
+  assert key.split(".")[1] in str(error.value) or section in str(error.value)
+
+
+def test_no_loss_is_refused():
+  config = default()
+  config.data.dataset = "phantom_ct/tiny"
+  config.loss.dice = config.loss.bce = 0.0
+  with pytest.raises(UserError, match="at least one weight"):
+    validate(config)
+
+
+@pytest.mark.parametrize("variant", ["", "paper_loss", "phantom", "one_scan"])
+def test_experiments_are_valid(variant):
+  config = get_config(variant)
+  if not config.data.dataset:
+    config.data.folder = "somewhere"
+  assert validate(config) is config
+  json.loads(to_json(config))
+
+
+def test_the_default_experiment_is_the_papers_recipe():
+  config = get_config()
+  assert config.data.blur_mm == 0.75
+  assert config.data.spacing_mm == 2.0
+  assert config.data.patch == (160, 160, 96)
+  assert config.data.normalisation == "zscore"
+  assert (config.optimizer.learning_rate, config.optimizer.weight_decay) == (1e-4, 1e-6)
+  assert {k: v for k, v in config.loss.items() if v} == {"dice": 1.0, "bce": 1.0}
+  weights = {k: v for k, v in get_config("paper_loss").loss.items() if v}
+  assert weights == {"reference_dice": 1.0}
+
+
+def test_an_unknown_variant_is_refused():
+  with pytest.raises(UserError, match="no such variant"):
+    get_config("nope")

@@ -1,0 +1,47 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from attn_unet_jax.info import _contracted, _equations, describe
+from experiments.pancreas import get_config
+
+
+def test_operations_of_known_products():
+  def products(x, k, w):
+    y = jax.lax.conv_general_dilated(
+      x, k, (1, 1, 1), "SAME", dimension_numbers=("NXYZC", "XYZIO", "NXYZC")
+    )
+    return jax.jit(lambda y: y @ w)(y)
+
+  shapes = ((2, 4, 5, 6, 3), (3, 3, 3, 3, 7), (7, 11))
+  jaxpr = jax.make_jaxpr(products)(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes))
+  found = {e.primitive.name: _contracted(e) for e in _equations(jaxpr.jaxpr)
+           if e.primitive.name in ("conv_general_dilated", "dot_general")}  # fmt: skip
+  assert found == {"conv_general_dilated": 27 * 3, "dot_general": 7}
+
+
+@pytest.fixture(scope="module")
+def facts():
+  return describe(get_config())
+
+
+def test_parameters_are_those_of_the_network(facts):
+  assert facts["parameters"] == 6_472_784
+  assert sum(facts["parameters_by_module"].values()) == facts["parameters"]
+
+
+def test_operations_are_those_of_the_convolutions(facts):
+  """Level 1 alone: 1->16, 16->16 in the encoder and 48->16, 16->16 in the decoder, 3x3x3."""
+  level_1 = 2 * 160 * 160 * 96 * 27 * (1 * 16 + 16 * 16 + 48 * 16 + 16 * 16)
+  total = facts["inference_operations_per_window"]
+  # The levels below have an eighth of the voxels and four times the channels' product.
+  assert 1.5 * level_1 < total < 3 * level_1
+  assert facts["train_step_operations"] == 3 * total * facts["batch_size"]
+
+
+def test_memory_grows_with_the_batch(facts):
+  config = get_config()
+  config.train.batch_size = 4
+  more = describe(config)
+  assert more["train_step_activation_bytes"] == 2 * facts["train_step_activation_bytes"]
+  assert more["inference_operations_per_window"] == facts["inference_operations_per_window"]

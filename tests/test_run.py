@@ -1,0 +1,59 @@
+import json
+
+import pytest
+
+from attn_unet_jax import run
+from attn_unet_jax.errors import UserError
+
+
+def test_a_new_folder_is_claimed_and_an_untrained_one_again(config, tmp_path):
+  workdir = tmp_path / "a" / "b"
+  assert run.claim(workdir, config) is False
+  config.seed = 1
+  assert run.claim(workdir, config) is False
+  assert json.loads((workdir / "config.json").read_text())["seed"] == 1
+
+
+def test_a_trained_run_of_another_config_is_not_overwritten(config, tmp_path):
+  run.claim(tmp_path, config)
+  (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+  assert run.claim(tmp_path, config) is True
+  before = (tmp_path / "config.json").read_text()
+  config.seed = 7
+  with pytest.raises(UserError, match="seed: 0 there, 7 now"):
+    run.claim(tmp_path, config)
+  assert (tmp_path / "config.json").read_text() == before
+
+
+def test_a_folder_that_cannot_be_written_is_refused(config, tmp_path):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(UserError, match="cannot be written"):
+    run.claim(tmp_path / "file" / "run", config)
+
+
+def test_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+  path = tmp_path / "a.json"
+  run.write_text(path, "old")
+
+  def full(*_):
+    raise OSError("disk full")
+
+  monkeypatch.setattr("pathlib.Path.write_text", full)
+  with pytest.raises(OSError, match="disk full"):
+    run.write_text(path, "new")
+  assert path.read_text() == "old"
+
+
+def test_the_record_says_how_it_ended(tmp_path):
+  with run.recorded(tmp_path) as record:
+    assert json.loads((tmp_path / "run.json").read_text())["exit"] == "running"
+    record["more"] = 1
+  stored = json.loads((tmp_path / "run.json").read_text())
+  assert stored["exit"] == "done"
+  assert stored["more"] == 1
+  assert stored["wall_seconds"] >= 0
+  assert stored["peak_memory_bytes"]["host"] > 2**20
+  assert "jax" in stored["versions"]
+  with pytest.raises(ZeroDivisionError), run.recorded(tmp_path):
+    raise ZeroDivisionError("why")
+  assert json.loads((tmp_path / "run.json").read_text())["exit"] == "ZeroDivisionError: why"
