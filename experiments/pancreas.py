@@ -59,7 +59,7 @@ def _phantom(config: ConfigDict) -> None:
   config.augment.scale_axes = (True, True, True)
   config.augment.shift = (0.0, 0.0, 0.0)
   config.train.epochs = 8
-  config.train.steps_per_epoch = 100
+  config.train.steps_per_epoch = 80
   config.train.validate_every = 8
 
 
@@ -70,6 +70,6 @@ def _one_scan(config: ConfigDict) -> None:
   config.augment.scale = (1.0, 1.0)
   config.augment.shift = (0.0, 0.0, 0.0)
   config.model.feature_scale = 8.0
-  config.train.epochs = 25
+  config.train.epochs = 8
   config.train.steps_per_epoch = 100
-  config.train.validate_every = 5
+  config.train.validate_every = 4

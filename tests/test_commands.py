@@ -11,12 +11,15 @@ import pytest
 
 from attn_unet_jax.data.dataset import RecordSet
 from attn_unet_jax.training.logs import COLUMNS, read_metrics
-from attn_unet_jax.volumes.nifti import write_nifti
+from attn_unet_jax.volumes.nifti import read_label, read_nifti, write_nifti
+from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
-from tests.conftest import ROOT, flags_of, run_command, small_config, stop_when
+from benchmarks.orientations import on_axes, turned
+from tests.conftest import ROOT, SHARED, flags_of, run_command, small_config, stop_when
 from tfds_pancreas.records import open_records
 
 MAIN = "attn_unet_jax.main"
+TRAINED = {"train__steps_per_epoch": 40, "data__labels": "liver"}  # large enough to be found
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,7 @@ def _flags(data_dir, workdir, **changes):
 @pytest.fixture(scope="module")
 def trained(no_tensorflow, data_dir, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("runs") / "a"
-  done = run_command(MAIN, *_flags(data_dir, workdir), env=no_tensorflow)
+  done = run_command(MAIN, *_flags(data_dir, workdir, **TRAINED), env=no_tensorflow)
   assert done.returncode == 0, done.stderr
   return workdir, done
 
@@ -95,7 +98,7 @@ def test_a_finished_run_is_evaluated_again_and_changes_nothing(trained, data_dir
   workdir, _ = trained
   before = (workdir / "metrics.csv").read_text()
   cases = (workdir / "evaluation" / "cases.csv").read_text()
-  done = run_command(MAIN, *_flags(data_dir, workdir))
+  done = run_command(MAIN, *_flags(data_dir, workdir, **TRAINED))
   assert done.returncode == 0, done.stderr
   assert "going on with" in done.stdout
   assert (workdir / "metrics.csv").read_text() == before
@@ -119,7 +122,24 @@ def test_predict_writes_on_the_files_own_grid(trained, scan, no_tensorflow, tmp_
   assert mask.shape == image.shape
   assert mask.get_data_dtype() == np.uint8
   np.testing.assert_array_equal(mask.affine, image.affine)
-  assert "1 pancreas" in done.stdout
+  assert "1 liver" in done.stdout
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no real scans beside the project")
+def test_a_real_scan_gives_the_same_mask_from_every_orientation(trained, tmp_path):
+  scan = read_nifti(SHARED / "ct_nifti_3mm" / "ct.nii.gz")
+  variants = {"a": scan, "b": on_axes(scan, "LPS"), "c": on_axes(scan, "SRA"), "d": turned(scan)}
+  for name, volume in variants.items():
+    write_nifti(tmp_path / "scans" / f"{name}.nii.gz", volume)
+  flags = (f"--workdir={trained[0]}", f"--input={tmp_path}/scans", f"--output={tmp_path}/masks")
+  done = run_command("attn_unet_jax.predict", *flags)
+  assert done.returncode == 0, done.stderr
+  masks = {name: read_label(tmp_path / "masks" / f"{name}.nii.gz") for name in variants}
+  reference = to_canonical(masks["a"]).array
+  assert 0 < reference.mean() < 1
+  for name, mask in masks.items():
+    np.testing.assert_array_equal(to_canonical(mask).array, reference)
+    np.testing.assert_allclose(mask.affine, variants[name].affine, atol=1e-4)
 
 
 def test_sigterm_saves_leaves_143_and_the_run_goes_on(data_dir, tmp_path):
@@ -145,7 +165,7 @@ def test_sigterm_saves_leaves_143_and_the_run_goes_on(data_dir, tmp_path):
     (["--nonsense=1"], "nonsense"),
     (["stray"], "'stray' is not a flag"),
     (["--config.train.epochs=0"], "config.train.epochs=0: must be above 0"),
-    (["--config.data.patch=(20,32,40)"], "nearest that it can is (16, 32, 32)"),
+    (["--config.inference.patch=(20,32,40)"], "nearest that it can is (16, 32, 32)"),
     (["--config.data.labels=pancreas=9+x"], "'x' must be one of"),
     (["--config.data.labels=spleeen"], "'spleeen' must be one of"),
     (["--config.data.fold=3"], "config.data.fold=3"),
@@ -168,7 +188,7 @@ def test_a_wrong_run_ends_with_one_line_and_status_2(data_dir, tmp_path, flags, 
 def test_another_config_in_the_workdir_is_refused_and_nothing_is_lost(trained, data_dir):
   workdir, _ = trained
   before = sorted((p, p.stat().st_mtime_ns) for p in workdir.rglob("*"))
-  done = run_command(MAIN, *_flags(data_dir, workdir), "--config.seed=5")
+  done = run_command(MAIN, *_flags(data_dir, workdir, **TRAINED), "--config.seed=5")
   assert done.returncode == 2
   assert "seed: 0 there, 5 now" in done.stderr
   assert sorted((p, p.stat().st_mtime_ns) for p in workdir.rglob("*")) == before

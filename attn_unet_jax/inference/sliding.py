@@ -39,7 +39,7 @@ class SlidingWindow:
     self._margin: Shape = module.output_margin
     self._inner = tuple(p - 2 * m for p, m in zip(patch, self._margin, strict=True))
     self._weights = gaussian_weights(self._inner)
-    self._variables: Any = None
+    self.variables: Any = None
 
     def window(variables: Any, hu: jax.Array, mean: jax.Array, sd: jax.Array) -> jax.Array:
       image = normalise(config, hu, mean, sd)[None, ..., None]
@@ -50,7 +50,7 @@ class SlidingWindow:
 
   def use(self, variables: Any) -> "SlidingWindow":
     """Takes new parameters; the compiled window stays."""
-    self._variables = variables
+    self.variables = variables
     return self
 
   def predict(self, volume: Volume) -> np.ndarray:
@@ -78,7 +78,7 @@ class SlidingWindow:
     pending: tuple[Shape, jax.Array] | None = None
     for corner in progress(corners, len(corners), "windows"):
       where = tuple(slice(c, c + n) for c, n in zip(corner, self._patch, strict=True))
-      ahead = (corner, self._window(self._variables, padded[where], mean, sd))
+      ahead = (corner, self._window(self.variables, padded[where], mean, sd))
       if pending:
         yield pending[0], np.asarray(pending[1])
       pending = ahead

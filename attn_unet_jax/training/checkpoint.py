@@ -40,6 +40,7 @@ class Checkpoints:
   @property
   def best(self) -> int | None:
     """Step of the checkpoint with the highest validation DSC; the newest if none has one."""
+    self._manager.wait_until_finished()  # metrics are readable only then
     scores = {step: self._manager.metrics(step)[_METRIC] for step in self._manager.all_steps()}
     return max(scores, key=lambda step: (scores[step], step), default=None)
 

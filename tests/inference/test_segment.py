@@ -1,6 +1,5 @@
 """A scan's mask lies on the scan's own grid, and does not depend on how the file stores it."""
 
-import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -8,6 +7,7 @@ from scipy import ndimage
 from attn_unet_jax.inference.segment import segment
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
+from benchmarks.orientations import on_axes, turned
 
 
 class _Threshold:
@@ -27,20 +27,6 @@ def scan():
   return Volume(hu, np.diag([1.5, 2.0, 2.5, 1.0]))
 
 
-def _turned(affine, degrees=12):
-  a = np.deg2rad(degrees)
-  rotation = np.eye(4)
-  rotation[:2, :2] = [[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]]
-  return rotation @ affine
-
-
-def _as(volume, codes):
-  image = nib.Nifti1Image(volume.array, volume.affine)
-  ornt = nib.orientations.axcodes2ornt(codes)
-  turned = image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(image.affine), ornt))
-  return Volume(np.asanyarray(turned.dataobj), turned.affine)
-
-
 @pytest.mark.parametrize("spacing", [1.5, 3.0])
 def test_the_same_mask_from_every_orientation(config, scan, spacing):
   config.data.spacing_mm = spacing
@@ -48,7 +34,7 @@ def test_the_same_mask_from_every_orientation(config, scan, spacing):
   np.testing.assert_array_equal(reference.affine, scan.affine)
   assert reference.array.dtype == np.uint8
   assert 0.02 < reference.array.mean() < 0.5
-  for other in (_as(scan, "LPS"), _as(scan, "SRA"), Volume(scan.array, _turned(scan.affine))):
+  for other in (on_axes(scan, "LPS"), on_axes(scan, "SRA"), turned(scan)):
     mask = segment(other, _Threshold(), config)
     assert mask.shape == other.shape
     np.testing.assert_array_equal(mask.affine, other.affine)
