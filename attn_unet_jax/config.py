@@ -13,15 +13,19 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from attn_unet_jax.augment import Augmentation
+from attn_unet_jax.data.labels import class_names
 from attn_unet_jax.errors import UserError
 
 _CHOICES = {
-  "model.name": ("attention_unet", "unet"),
+  "model.name": ("attention_unet", "unet", "unet3d", "vnet", "vnet_caffe"),
   "model.gates": (1, 2),
+  "model.padding": ("VALID", "SAME"),
+  "model.test_statistics": ("running", "batch"),
   "model.conv": ("auto", "native", "planes", "winograd"),
   "model.dtype": ("float32", "bfloat16"),
   "data.normalisation": ("window", "zscore"),
   "data.label_resampling": ("nearest", "onehot_linear"),
+  "optimizer.name": ("adam", "adamw", "sgd"),
   "optimizer.schedule": ("constant", "step", "cosine"),
 }
 
@@ -34,8 +38,10 @@ def default() -> ConfigDict:
   config.model = ConfigDict()
   config.model.name = "attention_unet"  # a network of attn_unet_jax.models
   config.model.gates = 2  # attention gates per skip: 2 (multi) or 1 (single)
-  config.model.feature_scale = 4.0  # filters are int((64, 128, 256, 512, 1024) / feature_scale)
+  config.model.feature_scale = 4.0  # filters are int(published widths / feature_scale)
   config.model.gate_bias_init = placeholder(float)  # start of psi's bias; None: as the reference
+  config.model.padding = "VALID"  # unet3d: VALID (as published, the output is smaller) or SAME
+  config.model.test_statistics = "running"  # unet3d: batch norm outside training; running or batch
   config.model.conv = "auto"  # form of the 3-D convolution; auto: by platform and shape
   config.model.dtype = "float32"  # of activations; parameters and losses stay float32
 
@@ -72,11 +78,28 @@ def default() -> ConfigDict:
   config.loss.bce = 1.0  # binary cross-entropy of foreground against background
   config.loss.ce = 0.0  # cross-entropy over all classes
   config.loss.reference_dice = 0.0  # the released Attention U-Net's Dice
+  config.loss.squared_dice = 0.0  # V-Net's Dice
+  config.loss.vnet_caffe_dice = 0.0  # the released V-Net's: hard Dice with a gradient of its own
+  config.loss.generalised_dice = 0.0  # classes weighted by their inverse squared volume
+  config.loss.tversky = 0.0  # Dice with false positives and negatives weighted apart
+  config.loss.weighted_ce = 0.0  # cross-entropy by class_weights, over labelled voxels
+  config.loss.focal = 0.0  # cross-entropy with easy voxels played down
 
-  config.optimizer = ConfigDict()  # Adam with coupled L2, as the reference
+  config.loss_options = ConfigDict()
+  config.loss_options.class_weights = ()  # weighted_ce: per class, background first; (): all 1
+  config.loss_options.focal_gamma = 2.0  # focal: 0 is plain cross-entropy
+  config.loss_options.tversky_alpha = 0.3  # tversky: weight of false positives
+  config.loss_options.tversky_beta = 0.7  # tversky: weight of false negatives
+
+  config.optimizer = ConfigDict()
+  config.optimizer.name = "adam"  # adam (with coupled L2, as the reference), adamw or sgd
   config.optimizer.learning_rate = 1e-4
-  config.optimizer.betas = (0.9, 0.999)
-  config.optimizer.weight_decay = 1e-6  # L2 on every parameter, added to the gradient
+  config.optimizer.betas = (0.9, 0.999)  # adam, adamw
+  config.optimizer.momentum = 0.9  # sgd
+  config.optimizer.nesterov = False  # sgd: look ahead by the momentum
+  config.optimizer.weight_decay = 1e-6  # adam, sgd: L2 added to the gradient; adamw: decoupled
+  config.optimizer.bias_rate = 1.0  # factor on the rate of every bias; V-Net: 2
+  config.optimizer.decay_biases = True  # whether the decay applies to biases too; V-Net: no
   config.optimizer.schedule = "step"  # constant, step or cosine
   config.optimizer.decay_epochs = 250  # step: epochs between decays
   config.optimizer.decay_factor = 0.5  # step: the rate's factor at each
@@ -104,7 +127,7 @@ def validate(config: ConfigDict, *, data: bool = True) -> ConfigDict:
     UserError: naming the key, its value and what is allowed.
   """
   for key, standard in flatten(default()).items():
-    if isinstance(standard, tuple):
+    if isinstance(standard, tuple) and standard:  # an empty default takes any length
       length = len(standard)
       _require(len(_value(config, key)) == length, config, key, f"{length} values, like {standard}")
   for key, allowed in _CHOICES.items():
@@ -123,12 +146,24 @@ def validate(config: ConfigDict, *, data: bool = True) -> ConfigDict:
   low, high = config.data.window_hu
   _require(low < high, config, "data.window_hu", "lower end below the upper")
   _require(any(config.loss.values()), config, "loss", "at least one weight other than 0")
+  _check_loss_options(config)
   if data and bool(config.data.dataset) == bool(config.data.folder):
     raise UserError(
       f"config.data.dataset={config.data.dataset!r} and config.data.folder={config.data.folder!r}: "
       "give one of the two"
     )
   return config
+
+
+def _check_loss_options(config: ConfigDict) -> None:
+  weights, classes = config.loss_options.class_weights, 1 + len(class_names(config.data.labels))
+  rule = f"() or {classes} values of at least 0, background first"
+  fits = not weights or (len(weights) == classes and min(weights) >= 0)
+  _require(fits, config, "loss_options.class_weights", rule)
+  for key in ("loss_options.focal_gamma", "loss_options.tversky_alpha",
+              "loss_options.tversky_beta"):  # fmt: skip
+    _require(_value(config, key) >= 0, config, key, "at least 0")
+  _require(0 <= config.optimizer.momentum < 1, config, "optimizer.momentum", "at least 0, below 1")
 
 
 def _value(config: ConfigDict, key: str) -> Any:

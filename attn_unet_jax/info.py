@@ -69,7 +69,7 @@ def forward_cost(module: nn.Module, state: TrainState, shape: tuple[int, ...]) -
   jaxpr = jax.make_jaxpr(forward)(state.variables, image)
   operations = activations = 0
   for equation in _equations(jaxpr.jaxpr):
-    output = equation.outvars[0].aval
+    output: Any = equation.outvars[0].aval
     name = equation.primitive.name
     if name in ("conv_general_dilated", "dot_general"):
       operations += 2 * output.size * _contracted(equation)
@@ -97,8 +97,8 @@ def _inner(equation: core.JaxprEqn) -> Iterator[core.Jaxpr]:
         yield item
 
 
-def _contracted(equation: core.JaxprEqn) -> int:
-  """Multiply-adds per output value."""
+def _contracted(equation: Any) -> int:
+  """Multiply-adds per output value of a product."""
   if equation.primitive.name == "dot_general":
     (axes, _), _ = equation.params["dimension_numbers"]
     return math.prod(equation.invars[0].aval.shape[axis] for axis in axes)

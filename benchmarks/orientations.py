@@ -1,6 +1,6 @@
 """Does a run segment a scan alike however its file stores it? Writes and reads real files.
 
-  python -m benchmarks.orientations --workdir=runs/one_scan --input=ct.nii.gz --label=pancreas.nii.gz
+  python -m benchmarks.orientations --workdir=RUN --input=ct.nii.gz --label=pancreas.nii.gz
 
 The scan is saved again on LPS axes, with its axes permuted, and with its affine turned by 12
 degrees; each file is segmented by `predict`, and each mask, read back and turned to canonical

@@ -1,4 +1,4 @@
-"""What several test files share: a small phantom data set, a small config, a way to run commands."""
+"""What test files share: a small phantom data set, a small config, a way to run commands."""
 
 import os
 import signal

@@ -49,17 +49,16 @@ def resident(cases: Sequence[WorkingCase], patch: Shape) -> Resident:
   labels = [_pad(case.label, patch, 0) for case in cases]
   extent = np.max([image.shape for image in images], axis=0)
   positions, count = zip(*[_positions(label) for label in labels], strict=True)
-  return jax.device_put(
-    Resident(
-      image=np.stack([_grow(image, extent) for image in images]),
-      label=np.stack([_grow(label, extent) for label in labels]),
-      size=np.array([image.shape for image in images], np.int32),
-      mean=np.array([case.mean for case in cases], np.float32),
-      sd=np.array([case.sd for case in cases], np.float32),
-      positions=np.stack(positions),
-      count=np.array(count, np.int32),
-    )
-  )
+  arrays = {
+    "image": np.stack([_grow(image, extent) for image in images]),
+    "label": np.stack([_grow(label, extent) for label in labels]),
+    "size": np.array([image.shape for image in images], np.int32),
+    "mean": np.array([case.mean for case in cases], np.float32),
+    "sd": np.array([case.sd for case in cases], np.float32),
+    "positions": np.stack(positions),
+    "count": np.array(count, np.int32),
+  }
+  return Resident(**jax.device_put(arrays))
 
 
 def _pad(array: np.ndarray, patch: Shape, value: int) -> np.ndarray:

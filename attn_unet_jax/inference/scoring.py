@@ -81,8 +81,12 @@ def score_folders(prediction: Path, reference: Path, labels: str) -> dict[str, S
     files = predicted[case_id], wanted[case_id]
     answer, truth = (to_canonical(read_label(path)) for path in files)
     check_pair(truth.grid, answer.grid, files[::-1])
-    maps = [mapping.apply(v.array, str(p)) for v, p in zip((answer, truth), files, strict=True)]
-    rows[case_id] = score_case(*maps, mapping.class_indices, truth.voxel_volume_ml)
+    rows[case_id] = score_case(
+      mapping.apply(answer.array, str(files[0])),
+      mapping.apply(truth.array, str(files[1])),
+      mapping.class_indices,
+      truth.voxel_volume_ml,
+    )
   return rows
 
 

@@ -1,6 +1,5 @@
 """A network slid over a whole working-grid volume: overlapping windows, Gaussian weights."""
 
-import itertools
 import math
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -37,8 +36,9 @@ class SlidingWindow:
     self._config = config
     self._patch = patch
     self._margin: Shape = module.output_margin
-    self._inner = tuple(p - 2 * m for p, m in zip(patch, self._margin, strict=True))
+    self._inner = _shrunk(patch, self._margin)
     self._weights = gaussian_weights(self._inner)
+    self._classes: int = module.num_classes
     self.variables: Any = None
 
     def window(variables: Any, hu: jax.Array, mean: jax.Array, sd: jax.Array) -> jax.Array:
@@ -58,13 +58,12 @@ class SlidingWindow:
     hu = volume.array
     mean, sd = statistics(hu)[:2]
     padded, low = _padded(hu, self._inner, self._margin)
-    extent = tuple(n - 2 * m for n, m in zip(padded.shape, self._margin, strict=True))
+    extent = _shrunk(padded.shape, self._margin)
     starts = window_starts(extent, self._inner, self._config.inference.overlap)
-    total = weight = None
-    for corner, probabilities in self._windows(padded, list(itertools.product(*starts)), mean, sd):
-      if total is None:
-        total = np.zeros((*extent, probabilities.shape[-1]), np.float32)
-        weight = np.zeros((*extent, 1), np.float32)
+    total = np.zeros((*extent, self._classes), np.float32)
+    weight = np.zeros((*extent, 1), np.float32)
+    corners = [(x, y, z) for x in starts[0] for y in starts[1] for z in starts[2]]
+    for corner, probabilities in self._windows(padded, corners, mean, sd):
       where = tuple(slice(c, c + n) for c, n in zip(corner, self._inner, strict=True))
       total[where] += probabilities * self._weights
       weight[where] += self._weights
@@ -86,10 +85,15 @@ class SlidingWindow:
     yield pending[0], np.asarray(pending[1])
 
 
+def _shrunk(shape: tuple[int, ...], margin: Shape) -> Shape:
+  x, y, z = (n - 2 * m for n, m in zip(shape, margin, strict=True))
+  return x, y, z
+
+
 def _padded(hu: np.ndarray, inner: Shape, margin: Shape) -> tuple[np.ndarray, Shape]:
   """The volume, grown by its minimum to at least one window and the margin; where it begins."""
   missing = [max(0, i - n) for n, i in zip(hu.shape, inner, strict=True)]
-  low = tuple((m + 1) // 2 for m in missing)
+  low = ((missing[0] + 1) // 2, (missing[1] + 1) // 2, (missing[2] + 1) // 2)
   widths = [(a + g, m - a + g) for a, m, g in zip(low, missing, margin, strict=True)]
   return np.pad(hu, widths, constant_values=hu.min()), low
 

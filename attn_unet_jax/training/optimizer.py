@@ -1,5 +1,8 @@
 """The optimiser and its learning rate, from the config."""
 
+from typing import Any
+
+import jax
 import optax
 from ml_collections import ConfigDict
 
@@ -22,10 +25,29 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
-  """Adam with L2 added to the gradient before the moments (coupled), as the reference's Adam."""
-  b1, b2 = config.optimizer.betas
-  return optax.chain(
-    optax.add_decayed_weights(config.optimizer.weight_decay),
-    optax.scale_by_adam(b1, b2),
-    optax.scale_by_learning_rate(learning_rate(config)),
-  )
+  """The configured optimiser; its decay joins the gradient where the method's name says.
+
+  `adam` and `sgd` add the L2 to the gradient before the moments (coupled: the reference's Adam, and
+  Caffe's SGD), `adamw` after them. Biases may have a rate of their own and no decay.
+  """
+  settings = config.optimizer
+  mask = None if settings.decay_biases else _no_biases
+  decay = optax.add_decayed_weights(settings.weight_decay, mask)
+  if settings.name == "sgd":
+    steps = [decay, optax.trace(settings.momentum, settings.nesterov)]
+  else:
+    steps = [decay, optax.scale_by_adam(*settings.betas)]
+  if settings.name == "adamw":
+    steps.reverse()
+  if settings.bias_rate != 1:
+    steps.append(optax.masked(optax.scale(settings.bias_rate), _biases))
+  return optax.chain(*steps, optax.scale_by_learning_rate(learning_rate(config)))
+
+
+def _biases(params: Any) -> Any:
+  """Tree of booleans: which parameters are biases, batch normalisation's shift included."""
+  return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "bias", params)
+
+
+def _no_biases(params: Any) -> Any:
+  return jax.tree.map(lambda bias: not bias, _biases(params))

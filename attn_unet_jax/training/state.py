@@ -14,7 +14,7 @@ from attn_unet_jax.training.optimizer import optimizer
 
 
 class TrainState(struct.PyTreeNode):
-  """Steps done (int32), parameters, batch-norm statistics, optimiser state."""
+  """Steps done (int32), parameters, batch-norm statistics (none: {}), optimiser state."""
 
   step: jax.Array
   params: Any
@@ -40,6 +40,8 @@ def network(config: ConfigDict, num_classes: int) -> nn.Module:
     gates=model.gates,
     feature_scale=model.feature_scale,
     gate_bias_init=model.gate_bias_init,
+    padding=model.padding,
+    test_statistics=model.test_statistics,
     conv=model.conv,
     dtype=jnp.dtype(model.dtype),
   )
@@ -80,6 +82,6 @@ def _initial(config: ConfigDict, module: nn.Module, key: jax.Array) -> TrainStat
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
-    batch_stats=variables["batch_stats"],
+    batch_stats=variables.get("batch_stats", {}),
     opt_state=optimizer(config).init(params),
   )

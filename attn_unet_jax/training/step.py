@@ -29,7 +29,7 @@ def train_step(
       train=True,
       mutable=["batch_stats"],
     )
-    return _loss(config, logits, batch), changed["batch_stats"]
+    return _loss(config, module, logits, batch), changed.get("batch_stats", {})
 
   (loss, batch_stats), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
   updates, opt_state = optimizer(config).update(gradient, state.opt_state, state.params)
@@ -40,9 +40,14 @@ def train_step(
 def fixed_loss(config: ConfigDict, module: nn.Module, variables: Any, batch: Batch) -> Array:
   """Loss of a batch that is not trained on, with running batch-norm statistics."""
   logits, _ = module.apply(variables, batch.image, train=False)
-  return _loss(config, logits, batch)
+  return _loss(config, module, logits, batch)
 
 
-def _loss(config: ConfigDict, logits: Array, batch: Batch) -> Array:
-  total, _ = losses.total(logits, batch.label, {k: w for k, w in config.loss.items() if w})
+def _loss(config: ConfigDict, module: nn.Module, logits: Array, batch: Batch) -> Array:
+  """Sum of the configured terms, over the voxels that the network's output covers."""
+  x, y, z = (
+    slice(m, n - m) for m, n in zip(module.output_margin, batch.label.shape[1:], strict=True)
+  )
+  weights = {k: w for k, w in config.loss.items() if w}
+  total, _ = losses.total(logits, batch.label[:, x, y, z], weights, **config.loss_options)
   return total

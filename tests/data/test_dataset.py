@@ -48,7 +48,7 @@ def test_names_come_from_dataset_json_in_both_directions(folder, labels):
 
 
 def test_missing_data_says_what_to_put_where(tmp_path):
-  with pytest.raises(UserError, match="imagesTr/NAME.nii.gz and their labels into"):
+  with pytest.raises(UserError, match=r"imagesTr/NAME\.nii\.gz and their labels into"):
     Folder(tmp_path / "nowhere")
 
 

@@ -57,7 +57,9 @@ def test_a_half_in_pairs_means_one_of_two():
 def test_corners_stay_inside_and_reach_both_ends():
   patch, size = (4, 5, 6), jnp.array([9, 5, 8])
   draw = jax.jit(
-    jax.vmap(lambda k: corner(k, jnp.bool(False), size, jnp.zeros((2, 3), int), jnp.int32(0), patch))
+    jax.vmap(
+      lambda k: corner(k, jnp.bool(False), size, jnp.zeros((2, 3), int), jnp.int32(0), patch)
+    )
   )
   corners = np.asarray(draw(jax.random.split(jax.random.key(0), 200)))
   np.testing.assert_array_equal(corners.min(0), [0, 0, 0])

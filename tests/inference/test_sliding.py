@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ class _Convolution(nn.Module):
   """A network whose answer at a voxel depends on its neighbours at most `reach` away."""
 
   reach: int
+  num_classes: int = 3
 
   @property
   def output_margin(self):
@@ -20,7 +23,7 @@ class _Convolution(nn.Module):
   @nn.compact
   def __call__(self, x, train):
     del train
-    return nn.Conv(3, (2 * self.reach + 1,) * 3, padding="VALID")(x), {}
+    return nn.Conv(self.num_classes, (2 * self.reach + 1,) * 3, padding="VALID")(x), {}
 
 
 @pytest.fixture
@@ -67,7 +70,7 @@ def test_windows_cover_the_volume_and_overlap_enough():
     assert covered.min() >= 1
     assert starts[0] == 0
     assert starts[-1] == extent - 8
-    assert all(b - a <= 4 for a, b in zip(starts, starts[1:], strict=False))
+    assert all(b - a <= 4 for a, b in pairwise(starts))
 
 
 def test_weights_fall_from_the_centre_and_stay_positive():
