@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 from attn_unet_jax import models
 from attn_unet_jax.models.conv import Form
@@ -37,10 +37,10 @@ def soft_dice_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def workloads(form: Form, images: jax.Array, labels: jax.Array) -> dict[str, Callable[[], Any]]:
   """A train step (gradients and new statistics) and a prediction, compiled and ready to call."""
   network = models.build("attention_unet", conv=form)
-  variables = jax.jit(network.init, static_argnums=2)(jax.random.key(0), images, False)
+  variables = network.lazy_init(jax.random.key(0, impl="rbg"), images, train=False)
   statistics_ = variables["batch_stats"]
 
-  def loss(params: Any) -> tuple[jax.Array, Any]:
+  def loss(params: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, Any]:
     state = {"params": params, "batch_stats": statistics_}
     (logits, _), updates = network.apply(state, images, True, mutable=["batch_stats"])
     return soft_dice_loss(logits, labels), updates
@@ -48,7 +48,7 @@ def workloads(form: Form, images: jax.Array, labels: jax.Array) -> dict[str, Cal
   step = jax.jit(jax.value_and_grad(loss, has_aux=True))
   predict = jax.jit(lambda variables, images: network.apply(variables, images, False)[0])
   return {
-    "train_step": lambda: step(variables["params"]),
+    "train_step": lambda: step(variables["params"], images, labels),
     "inference": lambda: predict(variables, images),
   }
 
@@ -97,6 +97,7 @@ def machine() -> dict[str, Any]:
 def main(argv: list[str]) -> None:
   """Compare, print and write."""
   del argv
+  logging.set_verbosity(logging.WARNING)
   draw = np.random.default_rng(0)
   shape = (_BATCH.value,) + (_PATCH.value,) * 3
   images = jnp.asarray(draw.normal(size=(*shape, 1)), jnp.float32)

@@ -8,7 +8,7 @@ data: Pancreas-CT, or any folder of images and labels:
 
   pancreas.py:paper_loss   the same with the released code's Dice alone
   pancreas.py:phantom      the demo: small, on the embedded phantoms (`make demo`)
-  pancreas.py:one_scan     memorise one 3 mm scan: shows that a set-up learns
+  pancreas.py:one_scan     memorise one 3 mm scan, called scan: shows that a set-up learns
 """
 
 from ml_collections import ConfigDict
@@ -65,6 +65,7 @@ def _phantom(config: ConfigDict) -> None:
 
 def _one_scan(config: ConfigDict) -> None:
   _small(config)
+  config.data.folds = "experiments/one_scan.json"
   config.augment.flip = (0.0, 0.0, 0.0)
   config.augment.rotate_deg = (0.0, 0.0, 0.0)
   config.augment.scale = (1.0, 1.0)
