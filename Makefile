@@ -32,11 +32,13 @@ bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks.phantom_difficulty --data_dir=data
 
 .venv/installed: requirements.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; make PYTHON=python3.12 ...")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --requirement requirements.txt
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; make PYTHON=python3.12 ...")'
+	@echo 'installing requirements.txt into .venv'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@touch $@
 
 .venv/installed-dev: .venv/installed pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	touch $@
+	@echo "installing the extra 'dev' into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

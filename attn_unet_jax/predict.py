@@ -1,10 +1,12 @@
 """Segments scans with a trained run; every answer lies on the grid of its own file.
 
   python -m attn_unet_jax.predict --workdir=runs/a --input=SCAN.nii.gz --output=MASK.nii.gz
+  python -m attn_unet_jax.predict --workdir=runs/a --input=DICOM_FOLDER --output=MASK.nii.gz
   python -m attn_unet_jax.predict --workdir=runs/a --input=FOLDER --output=FOLDER
 
-Masks are uint8: 0 background, then the classes in the order of config.data.labels. An answer that
-is there already is made again.
+A scan is a NIfTI file, or a folder or .zip with a CT series of DICOM slices; --series chooses one
+of several series. The last form takes every scan in a folder. Masks are uint8: 0 background, then
+the classes in the order of config.data.labels. An answer that is there already is made again.
 """
 
 import tempfile
@@ -21,25 +23,31 @@ from attn_unet_jax.inference.segment import segment
 from attn_unet_jax.inference.trained import open_run
 from attn_unet_jax.training.logs import say
 from attn_unet_jax.volumes.checks import check_image
-from attn_unet_jax.volumes.nifti import read_nifti, write_nifti
+from attn_unet_jax.volumes.nifti import write_nifti
+from attn_unet_jax.volumes.scan import dicom_scans, is_dicom_scan, read_scan
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
-_INPUT = flags.DEFINE_string("input", None, "A NIfTI file, or a folder of them.", required=True)
+_INPUT = flags.DEFINE_string(
+  "input", None, "A NIfTI file, a DICOM folder or .zip, or a folder of such scans.", required=True
+)
 _OUTPUT = flags.DEFINE_string("output", None, "The mask, or a folder of them.", required=True)
+_SERIES = flags.DEFINE_string(
+  "series", None, "SeriesInstanceUID to segment, where --input holds several DICOM series."
+)
 
 
 def main() -> None:
   """The command."""
-  pairs = list(scans(Path(_INPUT.value), Path(_OUTPUT.value)))
+  pairs = list(scans(Path(_INPUT.value), Path(_OUTPUT.value), series=_SERIES.value))
   _check_writable(pairs[0][1].parent)
   trained = open_run(Path(_WORKDIR.value))
   names = ", ".join(f"{index + 1} {name}" for index, name in enumerate(trained.classes))
   for index, (path, output) in enumerate(pairs):
     began = time.monotonic()
-    image = read_nifti(path)
+    image = read_scan(path, series_uid=_SERIES.value)
     check_image(image, path)
     mask = segment(image, trained.system, trained.config)
-    write_nifti(output, mask, like=path)
+    write_nifti(output, mask, like=None if is_dicom_scan(path) else path)
     millilitres = (mask.array > 0).sum() * mask.voxel_volume_ml
     say(
       f"{index + 1}/{len(pairs)} {output}: {millilitres:.1f} ml ({names}), "
@@ -57,26 +65,39 @@ def _check_writable(folder: Path) -> None:
     raise UserError(f"--output: {folder} cannot be written ({error.strerror})") from None
 
 
-def scans(source: Path, output: Path) -> Iterator[tuple[Path, Path]]:
+def scans(source: Path, output: Path, *, series: str | None = None) -> Iterator[tuple[Path, Path]]:
   """Input and output file of every scan.
+
+  Args:
+    source: a scan, or a folder of scans.
+    output: the mask's file, or the folder for the masks.
+    series: the chosen DICOM series; then a folder is one scan, however deep its slices lie.
 
   Raises:
     UserError: there is nothing to segment, or the output does not fit the input.
   """
-  if source.is_dir():
-    found = nifti_files(source)
-    if not found:
-      raise UserError(f"--input={source}: no .nii or .nii.gz files in it")
-    if output.name.endswith((".nii", ".nii.gz")):
-      raise UserError(f"--output={output}: must be a folder, since --input is one")
-    for name, path in found.items():
-      yield path, output / f"{name}.nii.gz"
-  elif not source.exists():
-    raise UserError(f"--input={source}: not found; give a NIfTI file or a folder of them")
-  elif output.is_dir() or not output.name.endswith((".nii", ".nii.gz")):
+  if not source.exists():
+    raise UserError(f"--input={source}: not found; give a NIfTI file, a DICOM folder or its .zip")
+  is_file = output.name.endswith((".nii", ".nii.gz")) and not output.is_dir()
+  if not source.is_dir() and not is_file:
     raise UserError(f"--output={output}: must end in .nii or .nii.gz, since --input is a file")
-  else:
-    yield source, output
+  found = _found(source, series)
+  if is_file and len(found) > 1:
+    raise UserError(f"--output={output}: must be a folder, since --input holds {len(found)} scans")
+  for name, path in found.items():
+    yield path, output if is_file else output / f"{name}.nii.gz"
+
+
+def _found(source: Path, series: str | None) -> dict[str, Path]:
+  """Name -> path of the scans that `source` is or holds."""
+  if series is not None or not source.is_dir():
+    return {source.resolve().name: source}
+  files, dicom = nifti_files(source), dicom_scans(source)
+  if twice := sorted(files.keys() & dicom.keys()):
+    raise UserError(f"--input={source}: two scans are called {twice[0]}; rename one of them")
+  if not files and not dicom:
+    raise UserError(f"--input={source}: no .nii, .nii.gz or DICOM files in it")
+  return {**files, **dicom}
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import zipfile
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +17,7 @@ from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
 from benchmarks.orientations import on_axes, turned
 from tests.conftest import ROOT, SHARED, flags_of, run_command, small_config, stop_when
+from tests.written_dicom import assert_anonymous, write_volume
 from tfds_pancreas.records import open_records
 
 MAIN = "attn_unet_jax.main"
@@ -123,6 +125,41 @@ def test_predict_writes_on_the_files_own_grid(trained, scan, no_tensorflow, tmp_
   assert mask.get_data_dtype() == np.uint8
   np.testing.assert_array_equal(mask.affine, image.affine)
   assert "1 liver" in done.stdout
+
+
+def test_dicom_gives_the_mask_of_the_same_scan_as_nifti(trained, scan, tmp_path):
+  scans, masks, image = tmp_path / "scans", tmp_path / "masks", on_axes(read_nifti(scan), "LPS")
+  files = write_volume(scans / "folder" / "nested", image)
+  (scans / "nifti.nii.gz").write_bytes(scan.read_bytes())
+  with zipfile.ZipFile(scans / "zip.zip", "w") as archive:
+    for file in files:
+      archive.write(file, file.stem)
+  flags = (f"--workdir={trained[0]}", f"--input={scans}", f"--output={masks}")
+  done = run_command("attn_unet_jax.predict", *flags)
+  assert done.returncode == 0, done.stderr
+  found = {p.name: to_canonical(read_label(p)) for p in masks.iterdir()}
+  assert sorted(found) == ["folder.nii.gz", "nifti.nii.gz", "zip.nii.gz"]
+  expected = found["nifti.nii.gz"]
+  assert 0 < expected.array.mean() < 1
+  for mask in found.values():
+    np.testing.assert_array_equal(mask.array, expected.array)
+    np.testing.assert_allclose(mask.affine, expected.affine, atol=1e-3)
+  assert read_label(masks / "folder.nii.gz").orientation == "LPS"  # the series' own grid
+  assert_anonymous(done.stdout + done.stderr + str(nib.load(masks / "folder.nii.gz").header))
+
+
+def test_predict_takes_the_chosen_series(trained, scan, tmp_path):
+  image, output = read_nifti(scan), tmp_path / "mask.nii.gz"
+  write_volume(tmp_path / "dicom" / "a", image)
+  write_volume(tmp_path / "dicom" / "b", Volume(image.array[:, :, :9], image.affine), uid="1.2.4")
+  flags = (f"--workdir={trained[0]}", f"--input={tmp_path}/dicom", f"--output={output}")
+  done = run_command("attn_unet_jax.predict", *flags, "--series=1.9")
+  assert done.returncode == 2
+  assert "1.2.3 (series 4, " in done.stderr
+  assert_anonymous(done.stderr)
+  done = run_command("attn_unet_jax.predict", *flags, "--series=1.2.4")
+  assert done.returncode == 0, done.stderr
+  assert nib.load(output).shape == (*image.shape[:2], 9)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no real scans beside the project")

@@ -84,13 +84,17 @@ def test_a_missing_stored_config_is_refused(tmp_path):
 @pytest.mark.parametrize(
   ("key", "value", "complaint"),
   [
-    ("model.name", "vnet", "one of"),
+    ("model.name", "nonet", "one of"),
     ("data.spacing_mm", 0.0, "above 0"),
     ("data.window_hu", (5.0, 5.0), "lower end below"),
     ("data.foreground_fraction", 1.5, "0 to 1"),
     ("inference.overlap", 1.0, "below 1"),
     ("data.patch", (48,), "3 values"),
     ("augment.scale", (1.2, 0.8), "config.augment"),
+    ("loss_options.class_weights", (1.0,), r"\(\) or 2 values"),
+    ("loss_options.class_weights", (1.0, -1.0), r"\(\) or 2 values"),
+    ("loss_options.focal_gamma", -1.0, "at least 0"),
+    ("optimizer.momentum", 1.0, "below 1"),
     ("data.folder", "x", "give one of the two"),
   ],
 )

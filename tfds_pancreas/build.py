@@ -1,8 +1,11 @@
 """Builds a data set of labelled scans as sharded records (ArrayRecord, no TensorFlow).
 
   python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
+  python -m tfds_pancreas.build --dataset=pancreas_ct/iso2mm --manual_dir=DIR --data_dir=data
 
-Data sets: phantom_ct/tiny (8 coarse phantoms, for tests), phantom_ct/demo (66 phantoms).
+Data sets: phantom_ct/tiny (8 coarse phantoms, for tests), phantom_ct/demo (66 phantoms);
+pancreas_ct/native, iso2mm, iso1mm, or another iso<k>mm (80 scans; iso2mm_82: with duplicates), from
+the files under --manual_dir, checked case by case: build_report.json beside the records says how.
 A data set that is there already is left alone. One that was interrupted leaves no data set behind;
 run the command again.
 """
@@ -21,12 +24,14 @@ from absl import flags
 
 from attn_unet_jax.command import run
 from attn_unet_jax.errors import UserError
-from tfds_pancreas.records import FILE_FORMAT, built_directory
+from tfds_pancreas.records import FILE_FORMAT, REPORT_FILE, VolumeConfig, built_directory
 
-DATASETS = ("phantom_ct",)
+DATASETS = ("phantom_ct", "pancreas_ct")
 
 _DATASET = flags.DEFINE_string("dataset", None, "What to build, NAME/CONFIG.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the records go.", required=True)
+_MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Where the downloaded files lie.")
+_SKIP = flags.DEFINE_bool("skip_bad_cases", False, "Leave out cases that fail their checks.")
 
 
 def main() -> None:
@@ -35,30 +40,46 @@ def main() -> None:
   there = built_directory(_DATASET.value, _DATA_DIR.value)
   if not there:
     print(f"{_DATASET.value}: building", flush=True)
-  directory = build(_DATASET.value, _DATA_DIR.value)
+  directory = build(
+    _DATASET.value, _DATA_DIR.value, manual_dir=_MANUAL_DIR.value, skip_bad_cases=_SKIP.value
+  )
   took = "already there" if there else f"built in {time.perf_counter() - start:.0f} s"
   print(f"{_DATASET.value}: {took}: {directory}")
+  if (directory / REPORT_FILE).is_file():
+    print(f"{_DATASET.value}: figures of every case: {directory / REPORT_FILE}")
 
 
-def build(dataset: str, data_dir: str | Path) -> Path:
+def build(
+  dataset: str,
+  data_dir: str | Path,
+  *,
+  manual_dir: str | Path | None = None,
+  skip_bad_cases: bool = False,
+) -> Path:
   """Builds a data set unless it is there already.
 
   Args:
     dataset: 'NAME/CONFIG', as in 'phantom_ct/demo'.
     data_dir: where data sets go; made when missing.
+    manual_dir: where the files lie that a data set of real scans is made from.
+    skip_bad_cases: leave out cases that fail their checks, instead of stopping.
 
   Returns:
     the directory of its files.
 
   Raises:
-    UserError: unknown data set or config, or a directory that cannot be written.
+    UserError: unknown data set or config, a directory that cannot be written, or files that are
+      missing or fail their checks.
   """
   builder_class, config = _find(dataset)
-  logging.getLogger("absl").setLevel(logging.WARNING)
+  options = _options(builder_class, manual_dir, skip_bad_cases)
+  logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of every iso<k>mm that is not listed
   try:
     Path(data_dir).mkdir(parents=True, exist_ok=True)
-    builder = builder_class(config=config, data_dir=data_dir, file_format=FILE_FORMAT)
-    _write(builder)
+    builder = builder_class(config=config, data_dir=data_dir, file_format=FILE_FORMAT, **options)
+    if not builder.data_path.exists():
+      _require_files(builder.MANUAL_DOWNLOAD_INSTRUCTIONS, manual_dir)
+      _write(builder, manual_dir)
   except OSError as error:
     raise UserError(
       f"{data_dir}: cannot be written ({error}); choose another --data_dir"
@@ -66,25 +87,57 @@ def build(dataset: str, data_dir: str | Path) -> Path:
   return Path(builder.data_dir)
 
 
-def _write(builder: tfds.core.GeneratorBasedBuilder) -> None:
+def _options(
+  builder_class: type[tfds.core.GeneratorBasedBuilder],
+  manual_dir: str | Path | None,
+  skip_bad_cases: bool,
+) -> dict[str, bool]:
+  """What the builder is told beside its config."""
+  if builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS:
+    return {"skip_bad_cases": skip_bad_cases}
+  if manual_dir or skip_bad_cases:
+    raise UserError(
+      "this data set is not made from files: leave out --manual_dir, --skip_bad_cases"
+    )
+  return {}
+
+
+def _require_files(instructions: str | None, manual_dir: str | Path | None) -> None:
+  """Refuses a folder that is missing or empty before TFDS does, in one line."""
+  if not instructions:
+    return
+  if not manual_dir:
+    raise UserError(f"--manual_dir is missing. {instructions}")
+  if not Path(manual_dir).is_dir() or not any(Path(manual_dir).iterdir()):
+    raise UserError(f"--manual_dir={manual_dir}: no such folder, or it is empty. {instructions}")
+
+
+def _write(builder: tfds.core.GeneratorBasedBuilder, manual_dir: str | Path | None) -> None:
   """Writes the records beside their place and renames them at the end, as TFDS does."""
   if not sys.stderr.isatty():
     tfds.disable_progress_bar()
   # TFDS announces a download, and makes a folder for it; these data sets have none.
   with tempfile.TemporaryDirectory() as no_downloads, redirect_stdout(io.StringIO()):
-    settings = tfds.download.DownloadConfig(num_shards=builder.builder_config.shards)
+    settings = tfds.download.DownloadConfig(
+      num_shards=builder.builder_config.shards, manual_dir=manual_dir
+    )
     builder.download_and_prepare(download_dir=no_downloads, download_config=settings)
 
 
-def _find(dataset: str) -> tuple[type[tfds.core.GeneratorBasedBuilder], str]:
-  """The builder's class and the config's name."""
+def _find(dataset: str) -> tuple[type[tfds.core.GeneratorBasedBuilder], VolumeConfig]:
+  """The builder's class and the config."""
   name, _, config = dataset.partition("/")
   if name not in DATASETS:
     raise UserError(f"--dataset={dataset}: no data set is called {name!r}; there are {_all()}")
   builder_class = _builder_class(name)
-  if config not in builder_class.builder_configs:
-    raise UserError(f"--dataset={dataset}: {name} has no config {config!r}; there are {_all()}")
-  return builder_class, config
+  listed = builder_class.builder_configs
+  make = getattr(builder_class, "make_config", listed.__getitem__)
+  try:
+    return builder_class, listed[config] if config in listed else make(config)
+  except (KeyError, ValueError):
+    raise UserError(
+      f"--dataset={dataset}: {name} has no config {config!r}; there are {_all()}"
+    ) from None
 
 
 def _builder_class(name: str) -> type[tfds.core.GeneratorBasedBuilder]:

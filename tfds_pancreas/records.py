@@ -18,6 +18,7 @@ from attn_unet_jax.errors import UserError
 
 Record = dict[str, Any]
 FILE_FORMAT = "array_record"
+REPORT_FILE = "build_report.json"  # beside the records of real scans
 
 
 def volume_info(
@@ -52,10 +53,10 @@ class VolumeConfig(tfds.core.BuilderConfig):
 
   Attributes:
     shards: files per split, at most the number of cases of the smallest split. TFDS would decide by
-      size alone and write one file up to 128 MiB.
+      size alone and write one file up to 128 MiB; None lets it.
   """
 
-  shards: int = 4
+  shards: int | None = 4
 
 
 class Split(Sequence[Record]):

@@ -2,7 +2,8 @@
 
 A list of folds is JSON: `{"name": ..., "folds": [{"training": [ids], "validation": [ids],
 "test": [ids]}, ...]}`. A case may stand in several parts of a fold (one scan can be trained,
-validated and tested on); whoever writes such a list means it.
+validated and tested on); whoever writes such a list means it. The lists of `fold_lists/`, each with
+its source and a note, are chosen by name.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ from attn_unet_jax.errors import UserError
 
 PARTS = ("training", "validation", "test")
 _HASH_FOLDS = 5
+_PACKAGED = Path(__file__).parent / "fold_lists"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,14 +53,14 @@ def choose(
   Args:
     ids: every case of the data set.
     own: the data set's own parts, if it has them; used when `folds` is ''.
-    folds: `config.data.folds`: '', or a JSON file.
+    folds: `config.data.folds`: '', the name of a list in `fold_lists/`, or a JSON file.
     fold: `config.data.fold`.
 
   Raises:
     UserError: no such list or fold, a case that is not in the data, or an empty part.
   """
   if folds:
-    listing = _read(Path(folds))
+    listing = _read(_path(folds))
   elif own is not None:
     listing = {"name": "the data set's own", "folds": [{part: list(own[part]) for part in PARTS}]}
   else:
@@ -73,6 +75,11 @@ def choose(
   return Split(**{part: tuple(chosen[part]) for part in PARTS}), listing
 
 
+def _path(folds: str) -> Path:
+  packaged = _PACKAGED / f"{folds}.json"
+  return packaged if packaged.is_file() else Path(folds)
+
+
 def _read(path: Path) -> dict[str, Any]:
   way_out = '{"name": ..., "folds": [{"training": [...], "validation": [...], "test": [...]}]}'
   try:
@@ -80,7 +87,10 @@ def _read(path: Path) -> dict[str, Any]:
     assert all(isinstance(fold[part], list) for fold in listing["folds"] for part in PARTS)
     return {"name": path.stem, **listing}
   except OSError as error:
-    raise UserError(f"config.data.folds={path}: {error.strerror}; give a JSON file") from None
+    names = ", ".join(sorted(packaged.stem for packaged in _PACKAGED.glob("*.json")))
+    raise UserError(
+      f"config.data.folds={path}: {error.strerror}; give a JSON file, or one of {names}"
+    ) from None
   except (ValueError, KeyError, TypeError, AssertionError):
     raise UserError(f"{path}: not a list of folds; it must read {way_out}") from None
 
@@ -91,7 +101,8 @@ def _check(fold: Mapping[str, Sequence[str]], ids: Sequence[str], name: str) -> 
     if missing:
       raise UserError(
         f"folds {name!r}: {part} cases {missing[:5]} are not in the data, which has "
-        f"{len(ids)} cases such as {sorted(ids)[0]!r}"
+        f"{len(ids)} cases such as {sorted(ids)[0]!r}; add them, or give a list without them by "
+        "--config.data.folds=FILE.json"
       )
     if not fold[part]:
       raise UserError(

@@ -4,19 +4,29 @@
 from, and then comes one file per network. Nothing here imports anything of the package outside
 `models`. A network maps `(x [N, X, Y, Z, 1], train)` to `(logits [N, X, Y, Z, K], out)` with the
 gates' coefficients in `out["gates"]`, and states by `patch_multiple` and `output_margin` which
-patches it takes and how much smaller its output is. `build` names them for the config.
+patches it takes and how much smaller its output is; where those patches are no plain multiples,
+`patch_offset` is what is added. `build` names them for the config.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 
 from attn_unet_jax.models.attention_unet import AttentionUNet
 from attn_unet_jax.models.conv import Form
 from attn_unet_jax.models.unet import UNet
+from attn_unet_jax.models.unet3d import Padding, Statistics, UNet3D
+from attn_unet_jax.models.vnet import VNet, VNetCaffe
 
-NETWORKS: dict[str, type[UNet]] = {"attention_unet": AttentionUNet, "unet": UNet}
+NETWORKS: dict[str, type[nn.Module]] = {
+  "attention_unet": AttentionUNet,
+  "unet": UNet,
+  "unet3d": UNet3D,
+  "vnet": VNet,
+  "vnet_caffe": VNetCaffe,
+}
 
 
 def build(
@@ -26,17 +36,21 @@ def build(
   feature_scale: float = 4.0,
   gates: int = 2,
   gate_bias_init: float | None = None,
+  padding: Padding = "VALID",
+  test_statistics: Statistics = "running",
   conv: Form = "auto",
   dtype: Any = jnp.float32,
-) -> UNet:
+) -> nn.Module:
   """The network of that name.
 
   Args:
     name: a key of `NETWORKS`.
     num_classes: output channels, background included.
-    feature_scale: divides the reference's widths 64 ... 1024.
-    gates: gates per skip; the plain U-Net has none and does not read it.
-    gate_bias_init: start of a gate's last bias; None is PyTorch's default. As `gates`.
+    feature_scale: divides the published widths, such as 64 ... 1024.
+    gates: gates per skip; a network that has none does not read it. So with the next three.
+    gate_bias_init: start of a gate's last bias; None is PyTorch's default.
+    padding: `SAME` or `VALID` convolutions.
+    test_statistics: what batch normalisation uses outside training.
     conv: form of the convolutions.
     dtype: compute type.
 
@@ -45,7 +59,12 @@ def build(
   """
   if name not in NETWORKS:
     raise ValueError(f"no network is called {name!r}: choose from {', '.join(sorted(NETWORKS))}")
-  options: dict[str, Any] = {"gates": gates, "gate_bias_init": gate_bias_init}
+  options: dict[str, Any] = {
+    "gates": gates,
+    "gate_bias_init": gate_bias_init,
+    "padding": padding,
+    "test_statistics": test_statistics,
+  }
   fields = NETWORKS[name].__dataclass_fields__
   return NETWORKS[name](
     num_classes=num_classes,
@@ -56,9 +75,13 @@ def build(
   )
 
 
-def nearest_patch(network: UNet, patch: Sequence[int]) -> tuple[int, ...]:
-  """The patch size nearest to `patch` (voxels per axis) that the network can take."""
+def nearest_patch(network: nn.Module, patch: Sequence[int]) -> tuple[int, ...]:
+  """The patch size nearest to `patch` (voxels per axis) that the network can take.
+
+  Sizes are `patch_offset + n * patch_multiple`, n = 1, 2, ...; most networks have no offset.
+  """
+  offsets = getattr(network, "patch_offset", (0, 0, 0))
   return tuple(
-    unit * max(1, round(size / unit))
-    for size, unit in zip(patch, network.patch_multiple, strict=True)
+    offset + unit * max(1, round((size - offset) / unit))
+    for size, unit, offset in zip(patch, network.patch_multiple, offsets, strict=True)
   )

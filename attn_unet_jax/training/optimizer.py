@@ -30,17 +30,17 @@ def optimizer(config: ConfigDict) -> optax.GradientTransformation:
   `adam` and `sgd` add the L2 to the gradient before the moments (coupled: the reference's Adam, and
   Caffe's SGD), `adamw` after them. Biases may have a rate of their own and no decay.
   """
-  settings = config.optimizer
-  mask = None if settings.decay_biases else _no_biases
-  decay = optax.add_decayed_weights(settings.weight_decay, mask)
-  if settings.name == "sgd":
-    steps = [decay, optax.trace(settings.momentum, settings.nesterov)]
+  optimizer = config.optimizer
+  mask = None if optimizer.decay_biases else _no_biases
+  decay = optax.add_decayed_weights(optimizer.weight_decay, mask)
+  if optimizer.name == "sgd":
+    steps = [decay, optax.trace(optimizer.momentum, optimizer.nesterov)]
   else:
-    steps = [decay, optax.scale_by_adam(*settings.betas)]
-  if settings.name == "adamw":
+    steps = [decay, optax.scale_by_adam(*optimizer.betas)]
+  if optimizer.name == "adamw":
     steps.reverse()
-  if settings.bias_rate != 1:
-    steps.append(optax.masked(optax.scale(settings.bias_rate), _biases))
+  if optimizer.bias_rate != 1:
+    steps.append(optax.masked(optax.scale(optimizer.bias_rate), _biases))
   return optax.chain(*steps, optax.scale_by_learning_rate(learning_rate(config)))
 
 

@@ -42,8 +42,8 @@ def test_unet_has_no_gates_and_keeps_the_grid():
 
 
 def test_unknown_network_is_refused():
-  with pytest.raises(ValueError, match="no network is called 'vnet': choose from attention_unet"):
-    models.build("vnet")
+  with pytest.raises(ValueError, match="no network is called 'nonet': choose from attention_unet"):
+    models.build("nonet")
 
 
 def test_patch_that_pooling_does_not_divide_is_refused():

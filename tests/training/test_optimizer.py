@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -44,3 +45,56 @@ def test_weight_decay_is_coupled_as_in_the_reference(config):
     m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
     hand = hand - 0.01 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
   np.testing.assert_allclose(w, hand, rtol=1e-6)
+
+
+PARAMS = {"a": {"kernel": jnp.array([1.0, -2.0]), "bias": jnp.array([0.5])}, "slope": jnp.ones(1)}
+GRADIENT = {"a": {"kernel": jnp.array([0.5, 3.0]), "bias": jnp.array([2.0])}, "slope": jnp.ones(1)}
+
+
+def _updates(config, steps=2):
+  """Updates of the last of several steps with the same gradient, at parameters that stay."""
+  transform = optimizer(config)
+  state = transform.init(PARAMS)
+  for _ in range(steps):
+    updates, state = transform.update(GRADIENT, state, PARAMS)
+  return updates
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_with_biases_at_a_rate_of_their_own_and_no_decay(config, nesterov):
+  """V-Net's: v = m v + g + L2 w, step -rate v; biases without the L2 and twice as fast."""
+  config.optimizer.name, config.optimizer.momentum = "sgd", 0.99
+  config.optimizer.nesterov = nesterov
+  config.optimizer.weight_decay, config.optimizer.learning_rate = 0.1, 0.01
+  config.optimizer.bias_rate, config.optimizer.decay_biases = 2.0, False
+  factor = 1 + 0.99 + 0.99**2 * nesterov  # of a gradient that came twice
+  updates = _updates(config)
+  kernel = np.array([0.5, 3.0]) + 0.1 * np.array([1.0, -2.0])
+  np.testing.assert_allclose(updates["a"]["kernel"], -0.01 * factor * kernel, rtol=1e-6)
+  np.testing.assert_allclose(updates["a"]["bias"], [-0.02 * factor * 2.0], rtol=1e-6)
+  np.testing.assert_allclose(updates["slope"], [-0.01 * factor * 1.1], rtol=1e-6)
+
+
+def test_adamw_decays_beside_the_moments(config):
+  """A constant gradient makes Adam's step the rate times its sign; the decay comes on top."""
+  config.optimizer.name = "adamw"
+  config.optimizer.weight_decay, config.optimizer.learning_rate = 0.1, 0.01
+  expected = -0.01 * (1 + 0.1 * np.array([1.0, -2.0]))
+  updates = _updates(config)
+  np.testing.assert_allclose(updates["a"]["kernel"], expected, rtol=1e-4)
+  np.testing.assert_allclose(updates["a"]["bias"], [-0.01 * (1 + 0.1 * 0.5)], rtol=1e-4)
+
+
+def test_the_default_has_the_references_state_and_steps(config):
+  """Options at their neutral values leave no trace, so runs and checkpoints stay what they were."""
+  settings = config.optimizer
+  plain = optax.chain(
+    optax.add_decayed_weights(settings.weight_decay),
+    optax.scale_by_adam(*settings.betas),
+    optax.scale_by_learning_rate(learning_rate(config)),
+  )
+  state, ours = plain.init(PARAMS), optimizer(config).init(PARAMS)
+  assert jax.tree.structure(state) == jax.tree.structure(ours)
+  expected, _ = plain.update(GRADIENT, state, PARAMS)
+  updates, _ = optimizer(config).update(GRADIENT, ours, PARAMS)
+  jax.tree.map(np.testing.assert_array_equal, updates, expected)

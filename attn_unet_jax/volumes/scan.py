@@ -1,0 +1,61 @@
+"""A scan from whatever holds it: a NIfTI file, a DICOM folder, or a .zip of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.volumes.dicom import read_dicom
+from attn_unet_jax.volumes.dicom_files import files_of, is_dicom, is_zip, opened
+from attn_unet_jax.volumes.nifti import read_nifti
+from attn_unet_jax.volumes.volume import Volume
+
+
+def is_dicom_scan(path: Path) -> bool:
+  """Whether `read_scan` takes a path for DICOM: a folder or a .zip."""
+  return path.is_dir() or is_zip(path)
+
+
+def read_scan(path: Path, *, series_uid: str | None = None) -> Volume:
+  """Reads a scan in HU on its native grid.
+
+  Args:
+    path: a NIfTI file; or a folder, however deep, or .zip with a CT series of DICOM slices.
+    series_uid: the series to read where DICOM holds several.
+
+  Raises:
+    UserError: as `read_nifti` and `read_dicom`; or a single DICOM file, or a UID with NIfTI.
+  """
+  if is_dicom_scan(path):
+    return read_dicom(path, series_uid=series_uid).volume
+  if series_uid is not None:
+    raise UserError(f"{path}: a file, which has no DICOM series {series_uid} to choose")
+  if path.is_file() and _is_dicom_file(path):
+    raise UserError(f"{path}: a single DICOM file; name the folder, or a .zip, of its series")
+  return read_nifti(path)
+
+
+def dicom_scans(folder: Path) -> dict[str, Path]:
+  """Name -> path of the DICOM scans in a folder.
+
+  Slices in the folder itself make it one scan. Else every .zip in it, and every folder in it that
+  holds DICOM at any depth, is a scan.
+
+  Raises:
+    UserError: a file cannot be read, or a zip and a folder share a name.
+  """
+  inside = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+  if any(_is_dicom_file(path) for path in inside if path.is_file()):
+    return {folder.resolve().name: folder}
+  found: dict[str, Path] = {}
+  for path in inside:
+    if is_zip(path) or (path.is_dir() and any(map(_is_dicom_file, files_of(path)))):
+      name = path.stem if is_zip(path) else path.name
+      if name in found:
+        raise UserError(f"{path}: {found[name].name} has the same name; rename one of them")
+      found[name] = path
+  return found
+
+
+def _is_dicom_file(path: Path) -> bool:
+  return any(is_dicom(stream) for _, stream in opened([path]))

@@ -1,0 +1,56 @@
+"""The experiments of the other systems: valid, buildable, and the papers' recipes where known."""
+
+import pytest
+
+from attn_unet_jax.config import validate
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.training.state import network
+from experiments import pancreas, unet3d, vnet
+
+VARIANTS = [(unet3d, ""), (unet3d, "phantom"), (vnet, ""), (vnet, "released"), (vnet, "phantom")]
+
+
+@pytest.mark.parametrize(("experiment", "variant"), VARIANTS)
+def test_is_valid_and_takes_its_patch(experiment, variant):
+  config = experiment.get_config(variant)
+  if not config.data.dataset:
+    config.data.folder = "somewhere"
+  assert validate(config) is config
+  module = network(config, 2)
+  assert all(n > 2 * m for n, m in zip(config.data.patch, module.output_margin, strict=True))
+
+
+@pytest.mark.parametrize("experiment", [unet3d, vnet])
+def test_an_unknown_variant_is_refused(experiment):
+  with pytest.raises(UserError, match="no such variant"):
+    experiment.get_config("nope")
+
+
+@pytest.mark.parametrize("experiment", [unet3d, vnet])
+def test_phantom_variants_have_the_demos_budget(experiment):
+  ours, demo = experiment.get_config("phantom"), pancreas.get_config("phantom")
+  assert (ours.train, ours.data, ours.augment) == (demo.train, demo.data, demo.augment)
+
+
+def weights(config):
+  return {name: weight for name, weight in config.loss.items() if weight}
+
+
+def test_the_recipe_of_the_3d_unet():
+  config = unet3d.get_config()
+  assert (config.model.padding, config.model.test_statistics) == ("VALID", "batch")
+  assert config.data.patch == (132, 132, 116)
+  assert weights(config) == {"weighted_ce": 1.0}
+  assert config.train.epochs * config.train.steps_per_epoch == 70_000
+
+
+def test_the_recipe_of_vnet():
+  config, released = vnet.get_config(), vnet.get_config("released")
+  optimizer = config.optimizer
+  assert (optimizer.name, optimizer.momentum, optimizer.learning_rate) == ("sgd", 0.99, 1e-4)
+  assert (optimizer.bias_rate, optimizer.decay_biases, optimizer.weight_decay) == (2.0, False, 5e-4)
+  assert optimizer.decay_epochs * config.train.steps_per_epoch == 25_000
+  assert (config.data.patch, config.train.batch_size) == ((128, 128, 64), 2)
+  assert weights(config) == {"squared_dice": 1.0}
+  assert weights(released) == {"vnet_caffe_dice": 1.0}
+  assert released.train.epochs * released.train.steps_per_epoch == 100_000

@@ -1,0 +1,64 @@
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from attn_unet_jax.volumes.volume import Volume
+from tfds_pancreas.grids import in_order, spacing_of, to_record
+
+
+@pytest.mark.parametrize(
+  ("name", "spacing"), [("native", None), ("iso2mm", 2.0), ("iso1.5mm", 1.5), ("iso10mm", 10.0)]
+)
+def test_names_of_grids(name, spacing):
+  assert spacing_of(name) == spacing
+
+
+@pytest.mark.parametrize("name", ["", "iso", "iso0mm", "iso2", "iso-1mm", "iso2mm ", "nativ"])
+def test_other_names_are_refused(name):
+  with pytest.raises(ValueError, match="a grid is called native, or iso2mm"):
+    spacing_of(name)
+
+
+def test_native_keeps_every_voxel_and_rounds_fractions_of_a_unit():
+  image = Volume(np.array([[[-1.6, 70000.0]]], np.float32), np.diag([1, 2, 3, 1.0]))
+  label = Volume(np.array([[[0, 1]]], np.uint8), image.affine)
+  record = to_record("a", image, label, None)
+  assert record["image"].dtype == np.int16
+  np.testing.assert_array_equal(record["image"], [[[-2, 32767]]])
+  np.testing.assert_array_equal(record["label"], label.array)
+  np.testing.assert_array_equal(record["affine"], image.affine)
+
+
+def test_image_and_label_end_on_one_grid_of_the_same_centre():
+  rng = np.random.default_rng(0)
+  image = Volume(rng.integers(-100, 100, (7, 8, 9)).astype(np.int16), np.diag([0.8, 0.7, 2.5, 1]))
+  label = Volume((image.array > 0).astype(np.uint8), image.affine)
+  record = to_record("a", image, label, 1.0)
+  assert record["image"].shape == record["label"].shape == (6, 6, 22)
+  working = Volume(record["image"], record["affine"])
+  assert working.spacing == (1.0, 1.0, 1.0)
+  np.testing.assert_allclose(working.grid.centre_mm, image.grid.centre_mm)
+
+
+def test_results_come_in_order_and_only_a_few_exist_at_a_time():
+  started, lock = [], threading.Lock()
+
+  def work(item):
+    with lock:
+      started.append(item)
+    time.sleep(0.002 * (item % 3))
+    return item
+
+  received = []
+  for result in in_order(work, range(20), 3):
+    received.append(result)
+    time.sleep(0.004)
+    assert len(started) <= len(received) + 3
+  assert received == list(range(20))
+
+
+def test_what_fails_in_a_thread_is_raised():
+  with pytest.raises(ZeroDivisionError):
+    list(in_order(lambda item: 1 // item, [1, 0, 2], 2))

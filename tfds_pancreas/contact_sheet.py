@@ -1,0 +1,96 @@
+"""Pictures of many cases on one page: an axial slice each, the label's outline on it.
+
+Written as PNG without an imaging library: a header, the rows, two checksums.
+"""
+
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+TILE = 160
+COLUMNS, ROWS = 5, 4
+_WINDOW_HU = (-160.0, 240.0)
+_OUTLINE = (255, 64, 64)
+_TEXT = (255, 220, 0)
+# 3 x 5 pixels a digit, row after row.
+_DIGITS = ("111101101101111", "010110010010111", "111001111100111", "111001111001111",
+           "101101111001001", "111100111001111", "111100111101111", "111001001001001",
+           "111101111101111", "111101111001111")  # fmt: skip
+
+
+def tile(image: np.ndarray, label: np.ndarray, digits: str = "") -> np.ndarray:
+  """The axial slice with most of the label, as a radiologist sees it: front up, right at the left.
+
+  Args:
+    image: HU [X, Y, Z] on canonical axes.
+    label: 0 is background, same shape.
+    digits: a number to write into the corner.
+
+  Returns:
+    RGB uint8 [TILE, TILE, 3].
+  """
+  best = int(np.count_nonzero(label, axis=(0, 1)).argmax())
+  places = _square(image.shape[0], image.shape[1])
+  low, high = _WINDOW_HU
+  grey = (np.clip(image[:, :, best][places], low, high) - low) / (high - low) * 255
+  picture = np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
+  picture[_outline(label[:, :, best][places] > 0)] = _OUTLINE
+  picture = np.ascontiguousarray(picture[::-1, ::-1].swapaxes(0, 1))
+  _write_digits(picture, digits)
+  return picture
+
+
+def write_sheets(folder: Path, tiles: Sequence[np.ndarray]) -> list[str]:
+  """Writes `contact_sheet_1.png`, ... with COLUMNS x ROWS tiles each; returns the names."""
+  names, page = [], COLUMNS * ROWS
+  for number, first in enumerate(range(0, len(tiles), page), start=1):
+    names.append(f"contact_sheet_{number}.png")
+    (folder / names[-1]).write_bytes(png(_arrange(tiles[first : first + page])))
+  return names
+
+
+def png(pixels: np.ndarray) -> bytes:
+  """RGB uint8 [H, W, 3] as a PNG file."""
+  height, width = pixels.shape[:2]
+  rows = b"".join(b"\0" + row.tobytes() for row in pixels)  # 0: this row is not filtered
+  header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB
+  chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+  return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in chunks)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+  return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _square(*shape: int) -> tuple[np.ndarray, ...]:
+  """Nearest places of TILE x TILE samples over a slice, the same step along both axes."""
+  step = max(shape) / TILE
+  centred = (np.arange(TILE) - (TILE - 1) / 2) * step
+  axes = [np.clip(np.rint(centred + (n - 1) / 2), 0, n - 1).astype(int) for n in shape]
+  return np.ix_(*axes)
+
+
+def _outline(mask: np.ndarray) -> np.ndarray:
+  """The pixels of a mask that have a neighbour outside."""
+  padded = np.pad(mask, 1)
+  inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+  return mask & ~inner
+
+
+def _write_digits(picture: np.ndarray, digits: str) -> None:
+  for place, digit in enumerate(digits):
+    glyph = np.array(list(_DIGITS[int(digit)])).reshape(5, 3) == "1"
+    corner = picture[4:14, 4 + 8 * place : 10 + 8 * place]
+    corner[np.kron(glyph, np.ones((2, 2), bool))] = _TEXT
+
+
+def _arrange(tiles: Sequence[np.ndarray]) -> np.ndarray:
+  rows = -(-len(tiles) // COLUMNS)
+  page = np.zeros((rows * TILE, COLUMNS * TILE, 3), np.uint8)
+  for index, picture in enumerate(tiles):
+    y, x = divmod(index, COLUMNS)
+    page[y * TILE : (y + 1) * TILE, x * TILE : (x + 1) * TILE] = picture
+  return page

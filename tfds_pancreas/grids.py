@@ -1,0 +1,87 @@
+"""The grid a data set of scans is stored on (`native`, `iso2mm`, ...) and the way to it."""
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+
+from attn_unet_jax.volumes.resample import resample, resample_labels, working_grid
+from attn_unet_jax.volumes.volume import Volume
+from tfds_pancreas.records import Record, VolumeConfig
+
+_NAME = re.compile(r"native|iso(\d+(?:\.\d+)?)mm")
+_INT16 = np.iinfo(np.int16)
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+@dataclass(eq=False)
+class GridConfig(VolumeConfig):
+  """A data set of real scans on one kind of grid.
+
+  Attributes:
+    spacing_mm: of the isotropic grid; None keeps each scan's own.
+  """
+
+  shards: int | None = None
+  spacing_mm: float | None = None
+
+
+def spacing_of(name: str) -> float | None:
+  """2.0 for 'iso2mm', None for 'native'.
+
+  Raises:
+    ValueError: no such grid, or a spacing of 0.
+  """
+  match = _NAME.fullmatch(name)
+  if not match or (match[1] and not float(match[1])):
+    raise ValueError(f"a grid is called native, or iso2mm for 2 mm, not {name!r}")
+  return float(match[1]) if match[1] else None
+
+
+def to_record(case_id: str, image: Volume, label: Volume, spacing_mm: float | None) -> Record:
+  """A scan and its label as a record, both on one grid, which is decided from the image.
+
+  The image is interpolated linearly, without a blur before; the label takes the nearest voxel.
+
+  Args:
+    case_id: the record's id.
+    image: HU [X, Y, Z] on canonical axes.
+    label: values that fit uint8, on the image's grid.
+    spacing_mm: of the isotropic grid, or None to keep the voxels as they are.
+  """
+  if spacing_mm:
+    grid = working_grid(image.grid, spacing_mm)
+    image, label = resample(image, grid), resample_labels(label, grid)
+  return {
+    "id": case_id,
+    "image": _int16(image.array),
+    "label": np.ascontiguousarray(label.array, np.uint8),
+    "affine": image.affine,
+  }
+
+
+def _int16(hu: np.ndarray) -> np.ndarray:
+  if hu.dtype == np.int16:
+    return np.ascontiguousarray(hu)
+  return np.ascontiguousarray(np.clip(np.rint(hu), _INT16.min, _INT16.max), np.int16)
+
+
+def in_order(
+  function: Callable[[_Item], _Result], items: Iterable[_Item], workers: int
+) -> Iterator[_Result]:
+  """`map` on threads; at most `workers` items are in work or wait, beside the one handed out."""
+  items = iter(items)
+  with ThreadPoolExecutor(workers) as pool:
+    running: deque[Future[_Result]] = deque(
+      pool.submit(function, item) for item in islice(items, workers)
+    )
+    while running:
+      result = running.popleft().result()
+      running.extend(pool.submit(function, item) for item in islice(items, 1))
+      yield result
