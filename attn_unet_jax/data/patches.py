@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from attn_unet_jax.augment import Augmentation, augment, source_shape
-from attn_unet_jax.data.resident import Resident, cut
+from attn_unet_jax.data.resident import Resident, Shape, cut
 from attn_unet_jax.data.schedule import Plan, schedule
 
 Array = jax.Array
@@ -22,22 +22,45 @@ class Batch(NamedTuple):
   label: Array
 
 
-def training_batch(config: ConfigDict, data: Resident, step: Array | int) -> Batch:
-  """The augmented global batch of one step."""
-  return _batch(config, data, config.seed, step, Augmentation(**config.augment))
+def training_batch(
+  config: ConfigDict, data: Resident, step: Array | int, margin: Shape = (0, 0, 0)
+) -> Batch:
+  """The augmented global batch of one step.
+
+  Args:
+    config: the run's config.
+    data: the training set.
+    step: number of the step.
+    margin: voxels by which the network's output is smaller than the patch, on each side. What the
+      network answers for lies within the scan; what it sees around may not.
+  """
+  return _batch(config, data, config.seed, step, margin, Augmentation(**config.augment))
 
 
-def fixed_batch(config: ConfigDict, data: Resident, index: Array | int) -> Batch:
+def fixed_batch(
+  config: ConfigDict, data: Resident, index: Array | int, margin: Shape = (0, 0, 0)
+) -> Batch:
   """Batch `index` of the fixed patches on which losses are logged: no augmentation."""
-  return _batch(config, data, config.seed + _FIXED_SEED_OFFSET, index, Augmentation())
+  return _batch(config, data, config.seed + _FIXED_SEED_OFFSET, index, margin, Augmentation())
+
+
+def answered(patch: Shape, margin: Shape) -> Shape:
+  """The part of a patch that the network answers for."""
+  x, y, z = (n - 2 * m for n, m in zip(patch, margin, strict=True))
+  return x, y, z
 
 
 def _batch(
-  config: ConfigDict, data: Resident, seed: int, step: Array | int, augmentation: Augmentation
+  config: ConfigDict,
+  data: Resident,
+  seed: int,
+  step: Array | int,
+  margin: Shape,
+  augmentation: Augmentation,
 ) -> Batch:
   patch = config.data.patch
   draw = schedule(plan(config, data.image.shape[0]), seed, step)
-  blocks, keys = cut(data, draw, patch, source_shape(patch, augmentation))
+  blocks, keys = cut(data, draw, answered(patch, margin), source_shape(patch, augmentation))
   image = jax.vmap(lambda hu, mean, sd: normalise(config, hu, mean, sd))(
     blocks.image, blocks.mean, blocks.sd
   )

@@ -10,7 +10,7 @@ import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from attn_unet_jax.data.patches import normalise
+from attn_unet_jax.data.patches import answered, normalise
 from attn_unet_jax.training.logs import progress
 from attn_unet_jax.volumes.intensity import statistics
 from attn_unet_jax.volumes.volume import Volume
@@ -36,7 +36,7 @@ class SlidingWindow:
     self._config = config
     self._patch = patch
     self._margin: Shape = module.output_margin
-    self._inner = _shrunk(patch, self._margin)
+    self._inner = answered(patch, self._margin)
     self._weights = gaussian_weights(self._inner)
     self._classes: int = module.num_classes
     self.variables: Any = None
@@ -58,7 +58,7 @@ class SlidingWindow:
     hu = volume.array
     mean, sd = statistics(hu)[:2]
     padded, low = _padded(hu, self._inner, self._margin)
-    extent = _shrunk(padded.shape, self._margin)
+    extent = answered(padded.shape, self._margin)
     starts = window_starts(extent, self._inner, self._config.inference.overlap)
     total = np.zeros((*extent, self._classes), np.float32)
     weight = np.zeros((*extent, 1), np.float32)
@@ -85,17 +85,14 @@ class SlidingWindow:
     yield pending[0], np.asarray(pending[1])
 
 
-def _shrunk(shape: tuple[int, ...], margin: Shape) -> Shape:
-  x, y, z = (n - 2 * m for n, m in zip(shape, margin, strict=True))
-  return x, y, z
-
-
 def _padded(hu: np.ndarray, inner: Shape, margin: Shape) -> tuple[np.ndarray, Shape]:
-  """The volume, grown by its minimum to at least one window and the margin; where it begins."""
+  """The volume, grown to a window (by its minimum) and by the margin (its border); its start."""
   missing = [max(0, i - n) for n, i in zip(hu.shape, inner, strict=True)]
   low = ((missing[0] + 1) // 2, (missing[1] + 1) // 2, (missing[2] + 1) // 2)
-  widths = [(a + g, m - a + g) for a, m, g in zip(low, missing, margin, strict=True)]
-  return np.pad(hu, widths, constant_values=hu.min()), low
+  grown = np.pad(
+    hu, [(a, m - a) for a, m in zip(low, missing, strict=True)], constant_values=hu.min()
+  )
+  return np.pad(grown, [(m, m) for m in margin], mode="edge"), low
 
 
 def window_starts(extent: Shape, window: Shape, overlap: float) -> list[list[int]]:

@@ -14,7 +14,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from attn_unet_jax.command import Interrupted
-from attn_unet_jax.data.patches import Batch, fixed_batch
+from attn_unet_jax.data.patches import Batch, answered, fixed_batch
 from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.data.resident import Resident, resident
 from attn_unet_jax.training import logs
@@ -114,8 +114,8 @@ def _prepare(
   fixed, data = {}, None
   for part in PARTS:
     cases = load(part)
-    held = resident(cases, config.data.patch)
-    fixed[part] = _fixed_batches(config, held)
+    held = resident(cases, answered(config.data.patch, module.output_margin))
+    fixed[part] = _fixed_batches(config, module, held)
     data = held if part == "training" else data
   measure = jax.jit(lambda variables, batch: fixed_loss(config, module, variables, batch))
 
@@ -135,9 +135,9 @@ def _prepare(
   return data, losses
 
 
-def _fixed_batches(config: ConfigDict, data: Resident) -> list[Batch]:
+def _fixed_batches(config: ConfigDict, module: nn.Module, data: Resident) -> list[Batch]:
   count = math.ceil(config.train.loss_patches / config.train.batch_size)
-  cut = jax.jit(lambda data, index: fixed_batch(config, data, index))
+  cut = jax.jit(lambda data, index: fixed_batch(config, data, index, module.output_margin))
   return [cut(data, index) for index in range(count)]
 
 

@@ -20,7 +20,7 @@ def train_step(
   config: ConfigDict, module: nn.Module, state: TrainState, data: Resident
 ) -> tuple[TrainState, Array]:
   """The state after one step, and the loss of its batch."""
-  batch = training_batch(config, data, state.step)
+  batch = training_batch(config, data, state.step, module.output_margin)
 
   def loss_of(params: Any) -> tuple[Array, Any]:
     (logits, _), changed = module.apply(

@@ -54,3 +54,23 @@ def test_fixed_patches_are_not_augmented_and_not_those_of_the_training(config, d
   config.augment.intensity_shift = (0.0, 0.0)
   config.augment.flip = (0.0, 0.0, 0.0)
   assert (np.asarray(training_batch(config, data, 0).image) != np.asarray(batch.image)).any()
+
+
+def test_a_network_that_answers_for_less_is_asked_about_the_whole_scan(config, data):
+  """Of a patch as large as the scan, with a margin, the centre may lie anywhere within it."""
+  config.data.patch = (12, 13, 14)
+  config.augment.flip = (0.0, 0.0, 0.0)
+  config.data.foreground_fraction = 0.0
+  margin = (4, 4, 4)
+  low, high = config.data.window_hu
+  seen = set()
+  for step in range(30):
+    image = np.asarray(training_batch(config, data, step, margin).image)[..., 0]
+    assert image.shape[1:] == (12, 13, 14)
+    for patch in np.rint(image * (high - low) + low):
+      scan = np.clip(np.asarray(data.image[0]), low, high)
+      centre = patch[4:-4, 4:-4, 4:-4]
+      windows = np.lib.stride_tricks.sliding_window_view(scan, centre.shape)
+      (corner,) = np.argwhere((windows == centre).all((3, 4, 5)))
+      seen.add(int(corner[0]))
+  assert {0, 8} <= seen
