@@ -4,8 +4,10 @@
 stopped by SIGINT or SIGTERM after saving.
 """
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
@@ -51,6 +53,10 @@ def _parse(argv: Sequence[str]) -> list[str]:
     _fail(f"unknown config key {_one_line(error)} (attn_unet_jax/config.py lists the keys)")
   except (flags.Error, UserError, OSError, TypeError, ValueError) as error:
     _fail(_one_line(error))
+  except Exception as error:  # whatever the user's experiment file may raise
+    _fail(
+      f"--config: the experiment file does not load: {type(error).__name__}: {_one_line(error)}"
+    )
   if len(rest) > 1:
     _fail(f"{rest[1]!r} is not a flag; write --name=value (--help lists the flags)")
   if flags.FLAGS.help or flags.FLAGS.helpfull or flags.FLAGS.helpshort:
@@ -60,14 +66,23 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def _guarded(main: Callable[[], None]) -> None:
+  signal.signal(signal.SIGTERM, _interrupt)
   try:
     main()
   except UserError as error:
     _fail(_one_line(error))
+  except OSError as error:
+    if error.filename is None:
+      raise
+    _fail(f"{error.filename}: {error.strerror}")
   except Interrupted as stop:
     sys.exit(stop.status)
   except KeyboardInterrupt:
     sys.exit(130)
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+  raise Interrupted(number)
 
 
 def _one_line(error: BaseException) -> str:

@@ -6,6 +6,7 @@ An experiment (`experiments/*.py`) starts from `default()` and changes what diff
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,37 @@ _CHOICES = {
   "optimizer.name": ("adam", "adamw", "sgd"),
   "optimizer.schedule": ("constant", "step", "cosine"),
 }
+
+
+_RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+  (
+    (
+      *("data.spacing_mm", "data.cases_per_block", "data.patches_per_case"),
+      *("model.feature_scale", "optimizer.learning_rate", "optimizer.decay_epochs"),
+      *("optimizer.decay_factor", "train.epochs", "train.steps_per_epoch", "train.batch_size"),
+      *("train.loss_patches", "train.keep", "train.validate_every", "train.save_every"),
+    ),
+    lambda value: value > 0,
+    "above 0",
+  ),
+  (
+    (
+      *("data.blur_mm", "data.fold", "optimizer.weight_decay", "optimizer.warmup_steps"),
+      *("optimizer.bias_rate", "loss_options.focal_gamma", "loss_options.tversky_alpha"),
+      "loss_options.tversky_beta",
+    ),
+    lambda value: value >= 0,
+    "at least 0",
+  ),
+  (
+    ("optimizer.betas", "optimizer.momentum", "inference.overlap"),
+    lambda value: 0 <= value < 1,
+    "at least 0, below 1",
+  ),
+  (("data.foreground_fraction",), lambda value: 0 <= value <= 1, "0 to 1"),
+  (("model.feature_scale",), lambda value: value <= 64, "at most 64, which leaves one channel"),
+  (("seed",), lambda value: 0 <= value < 2**30, "0 to 2^30 - 1"),
+)
 
 
 def default() -> ConfigDict:
@@ -126,19 +158,14 @@ def validate(config: ConfigDict, *, data: bool = True) -> ConfigDict:
   Raises:
     UserError: naming the key, its value and what is allowed.
   """
-  for key, standard in flatten(default()).items():
-    if isinstance(standard, tuple) and standard:  # an empty default takes any length
-      length = len(standard)
-      _require(len(_value(config, key)) == length, config, key, f"{length} values, like {standard}")
+  _check_keys_and_types(config)
   for key, allowed in _CHOICES.items():
     _require(_value(config, key) in allowed, config, key, f"one of {allowed}")
-  for key in ('data.spacing_mm', 'model.feature_scale', 'optimizer.learning_rate', 'train.epochs',
-              'train.steps_per_epoch', 'train.batch_size', 'train.loss_patches', 'train.keep',
-              'train.validate_every', 'train.save_every', 'data.cases_per_block',
-              'data.patches_per_case'):  # fmt: skip
-    _require(_value(config, key) > 0, config, key, "above 0")
-  _require(0 <= config.data.foreground_fraction <= 1, config, "data.foreground_fraction", "0 to 1")
-  _require(0 <= config.inference.overlap < 1, config, "inference.overlap", "at least 0, below 1")
+  for keys, holds, rule in _RANGES:
+    for key in keys:
+      value = _value(config, key)
+      values = value if isinstance(value, tuple) else (value,)
+      _require(all(map(holds, values)), config, key, rule)
   try:
     Augmentation(**config.augment)
   except ValueError as error:
@@ -155,26 +182,36 @@ def validate(config: ConfigDict, *, data: bool = True) -> ConfigDict:
   return config
 
 
+def _check_keys_and_types(config: ConfigDict) -> None:
+  standards = flatten(default())
+  differing = sorted(standards.keys() ^ flatten(config).keys())
+  if differing:
+    raise UserError(f"config: keys {differing[:5]} are missing or unknown; start from default()")
+  for key, standard in standards.items():
+    if isinstance(standard, tuple) and standard:  # an empty default takes any length
+      value, kind = _value(config, key), type(standard[0])
+      fits = isinstance(value, tuple) and len(value) == len(standard)
+      fits = fits and all(isinstance(v, (int, float) if kind is float else kind) for v in value)
+      _require(
+        fits, config, key, f"{len(standard)} values of type {kind.__name__}, like {standard}"
+      )
+
+
 def _check_loss_options(config: ConfigDict) -> None:
   weights, classes = config.loss_options.class_weights, 1 + len(class_names(config.data.labels))
   rule = f"() or {classes} values of at least 0, background first"
   fits = not weights or (len(weights) == classes and min(weights) >= 0)
   _require(fits, config, "loss_options.class_weights", rule)
-  for key in ("loss_options.focal_gamma", "loss_options.tversky_alpha",
-              "loss_options.tversky_beta"):  # fmt: skip
-    _require(_value(config, key) >= 0, config, key, "at least 0")
-  _require(0 <= config.optimizer.momentum < 1, config, "optimizer.momentum", "at least 0, below 1")
 
 
 def _value(config: ConfigDict, key: str) -> Any:
-  section, name = key.split(".")
-  return config[section][name]
+  section, _, name = key.rpartition(".")
+  return (config[section] if section else config)[name]
 
 
 def _require(holds: bool, config: ConfigDict, key: str, rule: str) -> None:
   if not holds:
-    value = config[key] if "." not in key else _value(config, key)
-    raise UserError(f"config.{key}={value!r}: must be {rule}")
+    raise UserError(f"config.{key}={_value(config, key)!r}: must be {rule}")
 
 
 def to_json(config: ConfigDict) -> str:

@@ -29,10 +29,11 @@ _LABELS = flags.DEFINE_string("labels", "pancreas=1", "CLASS=VALUE,... of the ma
 
 def main() -> None:
   """The command."""
-  if _WORKDIR.value and not (_PREDICTION.value or _REFERENCE.value):
+  if _WORKDIR.value and not (_PREDICTION.value or _REFERENCE.value or _OUTPUT.value):
     workdir = Path(_WORKDIR.value)
     trained = open_run(workdir)
-    evaluate_run(trained, open_fold(trained.config), workdir, _PART.value)
+    fold = open_fold(trained.config, workdir / "folds.json")
+    evaluate_run(trained, fold, workdir, _PART.value)
   elif _PREDICTION.value and _REFERENCE.value and _OUTPUT.value and not _WORKDIR.value:
     rows = score_folders(Path(_PREDICTION.value), Path(_REFERENCE.value), _LABELS.value)
     write_scores(rows, Path(_OUTPUT.value))

@@ -5,7 +5,8 @@
 Starts no training, compiles nothing and reads no data. Operations are those of the direct
 convolutions and matrix products (a multiply-add is two), counted in the traced program; a training
 step is three forward passes. Activation bytes are what a backward pass keeps: the output of every
-convolution and normalisation.
+convolution and normalisation. The memory estimate is these, the state and the gradients; the
+training set, which lies in device memory too (3 bytes a voxel of the working grid), comes on top.
 """
 
 import json

@@ -29,11 +29,13 @@ flags.mark_flag_as_required("config")
 def main() -> None:
   """The command."""
   config = command.checked_config()
-  workdir = Path(_WORKDIR.value)
-  fold = open_fold(config)
+  workdir = Path(_WORKDIR.value or "")
+  listing = workdir / "folds.json"
+  fold = open_fold(config, listing if run.begun(workdir) else None)
   module = network(config, len(fold.mapping.classes) + 1)
   goes_on = run.claim(workdir, config)
-  run.write_text(workdir / "folds.json", fold.to_json())
+  if not goes_on:
+    run.write_text(listing, fold.to_json())
   say(f"{'going on with' if goes_on else 'new run'} {workdir}: {fold.describe()}")
   validator = SlidingWindow(config, module, window(config))
 

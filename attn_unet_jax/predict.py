@@ -85,7 +85,10 @@ def scans(source: Path, output: Path, *, series: str | None = None) -> Iterator[
   if is_file and len(found) > 1:
     raise UserError(f"--output={output}: must be a folder, since --input holds {len(found)} scans")
   for name, path in found.items():
-    yield path, output if is_file else output / f"{name}.nii.gz"
+    target = output if is_file else output / f"{name}.nii.gz"
+    if target.resolve() == path.resolve():
+      raise UserError(f"--output={output}: would overwrite the scan {path}; choose another")
+    yield path, target
 
 
 def _found(source: Path, series: str | None) -> dict[str, Path]:

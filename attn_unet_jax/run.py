@@ -31,8 +31,9 @@ def claim(workdir: Path, config: ConfigDict) -> bool:
     UserError: it holds a run of another config (says what differs), or cannot be written.
   """
   path = workdir / "config.json"
-  if _has_checkpoint(workdir):
-    differing = config_keys.difference(config_keys.load(path), config)
+  stored = config_keys.load(path) if path.exists() else None  # a foreign file is refused
+  if stored is not None and begun(workdir):
+    differing = config_keys.difference(stored, config)
     if differing:
       named = ", ".join(
         f"{key}: {old!r} there, {new!r} now" for key, (old, new) in differing.items()
@@ -49,7 +50,8 @@ def claim(workdir: Path, config: ConfigDict) -> bool:
   return False
 
 
-def _has_checkpoint(workdir: Path) -> bool:
+def begun(workdir: Path) -> bool:
+  """Whether a run has a checkpoint, that is, something to go on with and to lose."""
   folder = workdir / "checkpoints"
   return folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
 
@@ -62,8 +64,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def recorded(workdir: Path) -> Iterator[dict[str, Any]]:
-  """Keeps `run.json` while the work inside goes on; yields it, to add to.
+def recorded(workdir: Path) -> Iterator[None]:
+  """Keeps `run.json` while the work inside goes on.
 
   It says how the last start ended: `exit` is 'running', 'done', or the exception's name.
   """
@@ -71,7 +73,7 @@ def recorded(workdir: Path) -> Iterator[dict[str, Any]]:
   record = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **environment(), "exit": "running"}
   _store(workdir, record)
   try:
-    yield record
+    yield
     record["exit"] = "done"
   except BaseException as error:
     record["exit"] = f"{type(error).__name__}: {error}"

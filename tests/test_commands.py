@@ -1,9 +1,11 @@
 """The commands as a user runs them, on the tiny phantoms, with a TensorFlow that must not load."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 
 import nibabel as nib
@@ -89,7 +91,8 @@ def test_a_run_writes_everything_it_promises(trained):
   summary = json.loads((workdir / "evaluation" / "summary.json").read_text())
   test_ids = json.loads((workdir / "folds.json").read_text())["folds"][0]["test"]
   assert summary["cases"] == len(test_ids)
-  assert {p.name for p in (workdir / "predictions").iterdir()} == {f"{i}.nii.gz" for i in test_ids}
+  masks = {path.name for path in (workdir / "predictions").glob("*.nii.gz")}
+  assert masks == {f"{case}.nii.gz" for case in test_ids}
   assert list(workdir.glob("events.*"))
   for name in ("metrics.csv", "cases.csv", "summary.json", "predictions"):
     assert name in done.stdout
@@ -267,6 +270,57 @@ def test_outputs_that_do_not_fit_are_refused(trained, scan, tmp_path):
     done = run_command("attn_unet_jax.predict", *flags)
     assert done.returncode == 2
     assert complaint in done.stderr
+
+
+def test_predict_does_not_overwrite_the_scan(trained, scan):
+  before = scan.read_bytes()
+  for flags in ((f"--input={scan}", f"--output={scan}"),
+                (f"--input={scan.parent}", f"--output={scan.parent}")):  # fmt: skip
+    done = run_command("attn_unet_jax.predict", f"--workdir={trained[0]}", *flags)
+    assert done.returncode == 2
+    assert "would overwrite the scan" in done.stderr
+  assert scan.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+  ("content", "complaint"),
+  [
+    ("def get_config(:", "SyntaxError"),
+    ("import nowhere", "nowhere"),
+    ("def get_config():\n  raise RuntimeError('oops')", "oops"),
+    ("x = 1", "get_config"),
+    ("import ml_collections\nget_config = ml_collections.ConfigDict", "start from default"),
+  ],
+)
+def test_a_broken_experiment_file_is_one_line(tmp_path, content, complaint):
+  path = tmp_path / "experiment.py"
+  path.write_text(content)
+  done = run_command("attn_unet_jax.info", f"--config={path}")
+  assert done.returncode == 2, done.stderr
+  assert done.stderr.startswith("error: ")
+  assert done.stderr.count("\n") == 1
+  assert complaint in done.stderr
+
+
+def test_sigterm_outside_training_is_143_too(trained, scan, tmp_path):
+  command = [sys.executable, "-m", "attn_unet_jax.evaluate", f"--workdir={trained[0]}"]
+  (trained[0] / "predictions" / "training").mkdir(exist_ok=True)
+  process = subprocess.Popen([*command, "--part=training"], cwd=ROOT, stderr=subprocess.PIPE)
+  time.sleep(3)
+  process.send_signal(signal.SIGTERM)
+  process.communicate(timeout=60)
+  assert process.returncode in (143, 0)  # 0: it was done before the signal
+
+
+def test_evaluate_that_cannot_write_is_one_line(trained):
+  blocked = trained[0] / "predictions" / "validation"
+  shutil.rmtree(blocked, ignore_errors=True)
+  blocked.write_text("")
+  done = run_command("attn_unet_jax.evaluate", f"--workdir={trained[0]}", "--part=validation")
+  blocked.unlink()
+  assert done.returncode == 2
+  assert done.stderr.startswith("error: ")
+  assert str(blocked) in done.stderr
 
 
 def test_a_folder_without_a_run_is_refused(scan, tmp_path):

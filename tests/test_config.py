@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
 from attn_unet_jax import config as config_keys
 from attn_unet_jax.config import default, difference, flatten, load, to_json, validate
@@ -90,6 +91,12 @@ def test_a_missing_stored_config_is_refused(tmp_path):
     ("data.foreground_fraction", 1.5, "0 to 1"),
     ("inference.overlap", 1.0, "below 1"),
     ("data.patch", (48,), "3 values"),
+    ("data.patch", (48.0, 48.0, 48.0), "type int"),
+    ("data.patch", ("a", 2, 3), "type int"),
+    ("data.blur_mm", -1.0, "at least 0"),
+    ("optimizer.betas", (1.5, 2.0), "below 1"),
+    ("optimizer.decay_epochs", 0, "above 0"),
+    ("model.feature_scale", 100.0, "at most 64"),
     ("augment.scale", (1.2, 0.8), "config.augment"),
     ("loss_options.class_weights", (1.0,), r"\(\) or 2 values"),
     ("loss_options.class_weights", (1.0, -1.0), r"\(\) or 2 values"),
@@ -140,3 +147,16 @@ def test_the_default_experiment_is_the_papers_recipe():
 def test_an_unknown_variant_is_refused():
   with pytest.raises(UserError, match="no such variant"):
     get_config("nope")
+
+
+def test_a_config_that_does_not_start_from_the_defaults_is_refused():
+  with pytest.raises(UserError, match="start from default"):
+    validate(ConfigDict({"data": {"folder": "x"}}))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**30])
+def test_a_seed_out_of_range_is_refused(seed):
+  config = default()
+  config.data.dataset, config.seed = "phantom_ct/tiny", seed
+  with pytest.raises(UserError, match=r"config\.seed"):
+    validate(config)

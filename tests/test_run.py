@@ -45,15 +45,20 @@ def test_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_the_record_says_how_it_ended(tmp_path):
-  with run.recorded(tmp_path) as record:
+  with run.recorded(tmp_path):
     assert json.loads((tmp_path / "run.json").read_text())["exit"] == "running"
-    record["more"] = 1
   stored = json.loads((tmp_path / "run.json").read_text())
   assert stored["exit"] == "done"
-  assert stored["more"] == 1
   assert stored["wall_seconds"] >= 0
   assert stored["peak_memory_bytes"]["host"] > 2**20
   assert "jax" in stored["versions"]
   with pytest.raises(ZeroDivisionError), run.recorded(tmp_path):
     raise ZeroDivisionError("why")
   assert json.loads((tmp_path / "run.json").read_text())["exit"] == "ZeroDivisionError: why"
+
+
+def test_a_foreign_config_json_is_not_overwritten(config, tmp_path):
+  (tmp_path / "config.json").write_text('{"name": "something else"}')
+  with pytest.raises(UserError, match=r"config\.json"):
+    run.claim(tmp_path, config)
+  assert "something else" in (tmp_path / "config.json").read_text()

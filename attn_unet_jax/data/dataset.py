@@ -145,11 +145,21 @@ class RecordSet:
 
 
 def nifti_files(folder: Path) -> dict[str, Path]:
-  """Case id -> file, for every `.nii` and `.nii.gz` of a folder; hidden files are left out."""
+  """Case id -> file, for every `.nii` and `.nii.gz` of a folder; hidden files are left out.
+
+  Raises:
+    UserError: two files have one name.
+  """
   if not folder.is_dir():
     return {}
-  files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-  return {nifti_stem(path): path for path in files if path.name.endswith(_SUFFIXES)}
+  found: dict[str, Path] = {}
+  for path in sorted(folder.iterdir()):
+    if path.name.endswith(_SUFFIXES) and not path.name.startswith("."):
+      name = nifti_stem(path)
+      if name in found:
+        raise UserError(f"{path}: {found[name].name} has the same name; remove one of them")
+      found[name] = path
+  return found
 
 
 def nifti_stem(path: Path) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -35,16 +36,22 @@ class Fold:
   def describe(self) -> str:
     """One line for the screen."""
     parts = ", ".join(f"{len(getattr(self.split, part))} {part}" for part in folds.PARTS)
-    return f"classes {self.mapping}; {parts} cases (folds {self.listing['name']!r})"
+    return f"classes {self.mapping.describe()}; {parts} cases (folds {self.listing['name']!r})"
 
 
-def open_fold(config: ConfigDict) -> Fold:
+def open_fold(config: ConfigDict, written: Path | None = None) -> Fold:
   """Opens the configured data set and chooses the configured fold.
+
+  Args:
+    config: the run's config.
+    written: the list of folds that the run wrote when it began. It holds from then on, whatever
+      becomes of the data: no case may move from training to test.
 
   Raises:
     UserError: the data is not there, or the labels or the fold do not fit it.
   """
   dataset = open_dataset(config)
   mapping = parse(config.data.labels, dataset.label_names)
-  split, listing = folds.choose(dataset.ids, dataset.parts, config.data.folds, config.data.fold)
+  source = str(written) if written else config.data.folds
+  split, listing = folds.choose(dataset.ids, dataset.parts, source, config.data.fold)
   return Fold(config, dataset, mapping, split, listing)

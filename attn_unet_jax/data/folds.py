@@ -84,15 +84,29 @@ def _read(path: Path) -> dict[str, Any]:
   way_out = '{"name": ..., "folds": [{"training": [...], "validation": [...], "test": [...]}]}'
   try:
     listing = json.loads(path.read_text())
-    assert all(isinstance(fold[part], list) for fold in listing["folds"] for part in PARTS)
-    return {"name": path.stem, **listing}
   except OSError as error:
     names = ", ".join(sorted(packaged.stem for packaged in _PACKAGED.glob("*.json")))
     raise UserError(
       f"config.data.folds={path}: {error.strerror}; give a JSON file, or one of {names}"
     ) from None
-  except (ValueError, KeyError, TypeError, AssertionError):
-    raise UserError(f"{path}: not a list of folds; it must read {way_out}") from None
+  except ValueError:
+    listing = None
+  if not _is_listing(listing):
+    raise UserError(f"{path}: not a list of folds; it must read {way_out}")
+  return {"name": path.stem, **listing}
+
+
+def _is_listing(listing: Any) -> bool:
+  folds = listing.get("folds") if isinstance(listing, dict) else None
+  if not isinstance(folds, list) or not folds:
+    return False
+  return all(
+    isinstance(fold, dict)
+    and isinstance(fold.get(part), list)
+    and all(isinstance(case, str) for case in fold[part])
+    for fold in folds
+    for part in PARTS
+  )
 
 
 def _check(fold: Mapping[str, Sequence[str]], ids: Sequence[str], name: str) -> None:

@@ -7,6 +7,7 @@ error, unless the data names it or `background=*` says that all else is backgrou
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -50,6 +51,12 @@ class LabelMapping:
       classes[np.isin(present, list(values))] = index + 1
     return classes[np.searchsorted(present, labels)]
 
+  def describe(self) -> str:
+    """The mapping, and what else of the data it makes background."""
+    others = sorted(self.background - {0})
+    rest = "all other values" if self.rest_is_background else f"values {others}" if others else ""
+    return f"{self}, {rest} background" if rest else str(self)
+
   def __str__(self) -> str:
     """The mapping as it is written in the config."""
     pairs = zip(self.classes, self.values, strict=True)
@@ -74,6 +81,10 @@ def parse(text: str, names: Mapping[str, int] | None) -> LabelMapping:
     raise UserError(f"config.data.labels={text!r}: name at least one class, like 'pancreas=1'")
   _check_disjoint(classes, text)
   mentioned = frozenset().union(*classes.values())
+  if mentioned & background:
+    raise UserError(
+      f"config.data.labels={text!r}: value {min(mentioned & background)} is a class and background"
+    )
   everything_else = _STAR in background
   known = frozenset(named.values()) - mentioned
   return LabelMapping(
@@ -96,7 +107,7 @@ def _values(name: str, text: str, named: Mapping[str, int], whole: str) -> froze
       values.add(_STAR)
     elif item in named:
       values.add(int(named[item]))
-    elif item.lstrip("-").isdigit():
+    elif re.fullmatch(r"-?[0-9]+", item):
       values.add(int(item))
     else:
       known = f"one of {sorted(named)}" if named else "a number: this data carries no names"
@@ -118,4 +129,7 @@ def _check_disjoint(classes: Mapping[str, frozenset[int]], text: str) -> None:
 def class_names(text: str) -> tuple[str, ...]:
   """The foreground classes that `config.data.labels` names, in order."""
   names = [part.partition("=")[0] for part in text.replace(" ", "").split(",") if part]
-  return tuple(name for name in names if name != _BACKGROUND)
+  classes = tuple(name for name in names if name != _BACKGROUND)
+  if not classes or len(set(classes)) < len(classes):
+    raise UserError(f"config.data.labels={text!r}: name one class or more, each once")
+  return classes

@@ -47,7 +47,7 @@ def prepare(case: Case, mapping: LabelMapping, config: ConfigDict) -> WorkingCas
   image = working_image(to_canonical(case.image), config)
   label = to_canonical(native_classes(case, mapping))
   classes = resample_labels(label, image.grid, config.data.label_resampling)
-  mean, sd = statistics(image.array)[:2]
+  mean, sd = statistics(image.array)
   return WorkingCase(case.id, image.array, classes.array, mean, sd)
 
 

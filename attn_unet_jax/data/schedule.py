@@ -39,8 +39,8 @@ class Draw(NamedTuple):
 def schedule(plan: Plan, seed: int, step: Array | int) -> Draw:
   """The patches of step `step`, indices 0 to `plan.batch_size` - 1 of the global batch.
 
-  The key of a patch is `fold_in(fold_in(key(seed), step), index)`. Exactly the set fraction of a
-  case's patches is centred on foreground, and neighbours in a batch take turns.
+  The key of a patch is `fold_in(fold_in(key(seed), step), index)`. The set fraction of a case's
+  patches is centred on foreground, to one patch exactly, and neighbours in a batch take turns.
   """
   index = jnp.arange(plan.batch_size)
   step_key = jax.random.fold_in(jax.random.key(seed), step)

@@ -28,8 +28,8 @@ from attn_unet_jax.volumes.orientation import to_canonical
 
 def evaluate_run(trained: Trained, fold: Fold, workdir: Path, part: str = "test") -> None:
   """Segments and scores a part of the fold; writes `evaluation/` and `predictions/`."""
-  folder = workdir / "evaluation" / ("" if part == "test" else part)
-  predictions = workdir / "predictions"
+  beside = "" if part == "test" else part  # the test part is what a run is about
+  folder, predictions = workdir / "evaluation" / beside, workdir / "predictions" / beside
   predictions.mkdir(parents=True, exist_ok=True)
   ids = getattr(fold.split, part)
   rows = score_cases(fold, ids, trained.system, trained.config, predictions)

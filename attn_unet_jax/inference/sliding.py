@@ -56,7 +56,7 @@ class SlidingWindow:
   def predict(self, volume: Volume) -> np.ndarray:
     """Class probabilities float32 `[X, Y, Z, K]`; host memory is bounded by a few such arrays."""
     hu = volume.array
-    mean, sd = statistics(hu)[:2]
+    mean, sd = statistics(hu)
     padded, low = _padded(hu, self._inner, self._margin)
     extent = answered(padded.shape, self._margin)
     starts = window_starts(extent, self._inner, self._config.inference.overlap)

@@ -9,6 +9,7 @@ from attn_unet_jax import config as config_keys
 from attn_unet_jax.data.labels import class_names
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.inference.sliding import SlidingWindow, System
+from attn_unet_jax.run import begun
 from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.state import abstract, network, window
 
@@ -32,10 +33,11 @@ def open_run(workdir: Path) -> Trained:
   config = config_keys.load(workdir / "config.json")
   classes = class_names(config.data.labels)
   module = network(config, len(classes) + 1)
+  if not begun(workdir):
+    raise UserError(f"{workdir}: no checkpoint yet; train it with attn_unet_jax.main first")
   with checkpoints(workdir / "checkpoints", config.train.keep) as store:
-    if store.best is None:
-      raise UserError(f"{workdir}: no checkpoint yet; train it with attn_unet_jax.main first")
     step = store.best
+    assert step is not None  # a run that has begun has one
     state = store.restore(step, abstract(config, module))
   system = SlidingWindow(config, module, window(config)).use(state.variables)
   return Trained(config, classes, system, step)

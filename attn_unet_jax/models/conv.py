@@ -59,21 +59,19 @@ def conv3d(
     kernel: weights [kx, ky, kz, C, D], of x's type.
     strides: step along X, Y and Z.
     padding: `SAME` (output grid is the input's over the stride, rounded up) or `VALID`.
-    form: see the module's docstring. `winograd` needs a 3x3x3 kernel and stride 1.
+    form: see the module's docstring; `winograd` is `planes` but for 3x3x3 kernels at stride 1.
 
   Returns:
     [N, X', Y', Z', D], of x's type.
 
   Raises:
-    ValueError: an unknown form, or `winograd` where it does not fit.
+    ValueError: an unknown form.
   """
   size, steps = kernel.shape[:3], (strides[0], strides[1], strides[2])
   if form not in FORMS:
     raise ValueError(f"form is {form!r}: it must be one of {', '.join(FORMS)}")
   if form == "winograd" and not _winograd_fits(size, steps):
-    raise ValueError(
-      f"form is 'winograd', kernel {size}, strides {steps}: it needs 3x3x3, stride 1"
-    )
+    form = "planes"
   pads = tuple(lax.padtype_to_pads(x.shape[1:4], size, steps, padding))
   if form == "native":
     return _native(x, kernel, steps, pads)

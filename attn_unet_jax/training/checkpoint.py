@@ -45,10 +45,13 @@ class Checkpoints:
     return max(scores, key=lambda step: (scores[step], step), default=None)
 
   def save(self, state: TrainState, validation_dsc: float | None = None) -> None:
-    """Begins to save; a step that is saved already is left alone."""
+    """Begins to save; a step that is saved already only gains its validation DSC."""
     step = int(state.step)
     if step == self.latest:
-      return
+      if validation_dsc is None:
+        return
+      self._manager.wait_until_finished()  # it may still be on its way to the disk
+      self._manager.delete(step)
     score = _NOT_VALIDATED if validation_dsc is None else validation_dsc
     self._manager.save(step, args=ocp.args.StandardSave(state), metrics={_METRIC: score})
 

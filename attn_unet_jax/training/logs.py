@@ -1,6 +1,7 @@
 """What a run writes for people: `metrics.csv`, TensorBoard events, lines or a bar on the screen."""
 
 import csv
+import io
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+from attn_unet_jax.run import write_text
 
 COLUMNS = (
   "epoch",
@@ -32,16 +35,19 @@ class EpochLog:
   def __init__(self, workdir: Path, epochs_done: int):
     self._path = workdir / "metrics.csv"
     kept = [row for row in read_metrics(self._path) if int(row["epoch"]) <= epochs_done]
-    with self._path.open("w", newline="") as file:
-      writer = csv.DictWriter(file, COLUMNS)
-      writer.writeheader()
-      writer.writerows(kept)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(kept)
+    write_text(self._path, text.getvalue())
     self._events = SummaryWriter(str(workdir), purge_step=epochs_done + 1)
 
   def write(self, row: dict[str, Any]) -> None:
     """Adds an epoch; a value that was not measured is None."""
     with self._path.open("a", newline="") as file:
-      csv.DictWriter(file, COLUMNS).writerow({k: _text(row[k]) for k in COLUMNS})
+      csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(
+        {k: _text(row[k]) for k in COLUMNS}
+      )
     for name in COLUMNS[1:]:
       if row[name] is not None:
         self._events.add_scalar(name, row[name], row["epoch"])

@@ -1,5 +1,6 @@
 """The order of events: steps, losses, validation, log, save; then the next epoch."""
 
+import dataclasses
 import math
 import signal
 import time
@@ -55,7 +56,7 @@ def train(
     state = create(config, module)
   else:
     state = store.restore(store.latest, abstract(config, module))
-  first = int(state.step) // config.train.steps_per_epoch
+  first = _epochs_done(config, state, workdir)
   if first >= config.train.epochs:
     return state
   data, losses = _prepare(config, module, load)
@@ -69,7 +70,7 @@ def train(
       row["learning_rate"] = float(learning_rate(config)(int(state.step) - 1))
       last = epoch == config.train.epochs
       due = last or epoch % config.train.validate_every == 0
-      row["validation_dsc"] = validate(state) if due else None
+      row["validation_dsc"] = _validated(validate, state, stop, store) if due else None
       log.write(row)
       _say(row, began, first, config.train.epochs)
       if due or epoch % config.train.save_every == 0:
@@ -79,32 +80,51 @@ def train(
   return state
 
 
+def _epochs_done(config: ConfigDict, state: TrainState, workdir: Path) -> int:
+  """Epochs that need nothing more: trained, and, unless stopped before that, in the log."""
+  epochs, rest = divmod(int(state.step), config.train.steps_per_epoch)
+  logged = {int(row["epoch"]) for row in logs.read_metrics(workdir / "metrics.csv")}
+  return epochs - 1 if epochs and not rest and epochs not in logged else epochs
+
+
 def _epoch(
   config: ConfigDict,
   step: Step,
   state: TrainState,
   data: Resident,
   epoch: int,
-  stop: list[int],
+  stop: "_Stop",
   store: Checkpoints,
 ) -> tuple[TrainState, float]:
   """The rest of an epoch's steps; seconds that they took."""
   began = time.monotonic()
   steps = range(int(state.step), epoch * config.train.steps_per_epoch)
   for _ in logs.progress(steps, len(steps), f"epoch {epoch}/{config.train.epochs}"):
-    state, _ = step(state, data)
     _leave_if(stop, state, store)
+    state, _ = step(state, data)
   jax.block_until_ready(state)
   return state, time.monotonic() - began
 
 
-def _leave_if(stop: list[int], state: TrainState, store: Checkpoints) -> None:
-  if stop:
+def _leave_if(stop: "_Stop", state: TrainState, store: Checkpoints) -> None:
+  if stop.number is not None:
     store.save(state)
     logs.say(
-      f"stopped by signal {stop[0]}; saved after step {int(state.step)}, start again to go on"
+      f"stopped by signal {stop.number}; saved after step {int(state.step)}, start again to go on"
     )
-    raise Interrupted(stop[0])
+    raise Interrupted(stop.number)
+
+
+def _validated(validate: Validate, state: TrainState, stop: "_Stop", store: Checkpoints) -> float:
+  """Validates; a signal breaks in, and the next start validates this state again."""
+  stop.at_once = True
+  try:
+    return validate(state)
+  except Interrupted:
+    _leave_if(stop, state, store)
+    raise
+  finally:
+    stop.at_once = False
 
 
 def _prepare(
@@ -152,13 +172,23 @@ def _say(row: dict[str, Any], began: float, first: int, epochs: int) -> None:
   )
 
 
+@dataclasses.dataclass
+class _Stop:
+  """The signal that asked to stop, if one did, and whether it may break in now."""
+
+  number: int | None = None
+  at_once: bool = False
+
+
 @contextmanager
-def _signals() -> Iterator[list[int]]:
-  """While open, SIGTERM and SIGINT are noted in the list instead of ending the program."""
-  seen: list[int] = []
+def _signals() -> Iterator["_Stop"]:
+  """While open, SIGTERM and SIGINT are noted, or raise `Interrupted` where that loses nothing."""
+  seen = _Stop()
 
   def note(number: int, _: FrameType | None) -> None:
-    seen.append(number)
+    seen.number = number
+    if seen.at_once:
+      raise Interrupted(number)
 
   numbers = (signal.SIGTERM, signal.SIGINT)
   before = {number: signal.signal(number, note) for number in numbers}

@@ -29,6 +29,11 @@ def check_image(volume: Volume, path: object) -> None:
       f"{path}: {bad} of {volume.array.size} voxels are NaN or infinite, an image must be finite; "
       "convert the scan again from its source"
     )
+  if 0 < high - low < 2:
+    raise UserError(
+      f"{path}: values from {low:g} to {high:g} are no Hounsfield units, air is -1000 and bone "
+      "1000; give the scan before it was normalised"
+    )
   if low == high:
     raise UserError(
       f"{path}: all voxels are {low}, a constant image shows nothing; "

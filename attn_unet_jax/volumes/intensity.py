@@ -8,11 +8,10 @@ import numpy as np
 
 
 class Statistics(NamedTuple):
-  """Mean, standard deviation (of the population) and minimum of an image, in its unit (HU)."""
+  """Mean and standard deviation (of the population) of an image, in its unit (HU)."""
 
   mean: float
   sd: float
-  minimum: float
 
 
 def statistics(array: np.ndarray) -> Statistics:
@@ -23,7 +22,7 @@ def statistics(array: np.ndarray) -> Statistics:
   """
   mean = sum(float(_plane(plane).sum()) for plane in array.T) / array.size
   squares = sum(float(np.square(_plane(plane) - mean).sum()) for plane in array.T)
-  return Statistics(mean, float(np.sqrt(squares / array.size)), float(array.min()))
+  return Statistics(mean, float(np.sqrt(squares / array.size)))
 
 
 def _plane(plane: np.ndarray) -> np.ndarray:

@@ -52,6 +52,12 @@ def test_missing_data_says_what_to_put_where(tmp_path):
     Folder(tmp_path / "nowhere")
 
 
+def test_two_files_of_one_name_are_refused(folder):
+  (folder / "imagesTr" / "a.nii").write_bytes(b"")
+  with pytest.raises(UserError, match=r"a\.nii\.gz: a\.nii has the same name"):
+    Folder(folder)
+
+
 def test_an_image_without_label_is_named(folder):
   (folder / "labelsTr" / "b.nii.gz").unlink()
   with pytest.raises(UserError, match=r"only one of imagesTr and labelsTr: \['b'\]"):

@@ -50,6 +50,8 @@ def test_the_list_written_into_a_run_can_be_given_again(tmp_path):
   [
     ("{", 0, "not a list of folds"),
     ("[]", 0, "not a list of folds"),
+    ('{"folds": []}', 0, "not a list of folds"),
+    ('{"folds": [{"training": [["a"]], "validation": ["a"], "test": [1]}]}', 0, "not a list"),
     ('{"folds": [{"training": ["a"]}]}', 0, "not a list of folds"),
     ('{"folds": [{"training": ["z"], "validation": ["a"], "test": ["a"]}]}', 0, "'z'.* not in"),
     ('{"folds": [{"training": ["a"], "validation": [], "test": ["a"]}]}', 0, "validation part is"),

@@ -43,11 +43,27 @@ def test_values_outside_are_named_with_the_way_out():
     ("a=1,b=1", None, "value 1 of 'b' has a meaning already"),
     ("a=0", None, "0 is background"),
     ("a=1,a=2", None, "given twice"),
+    ("a=--5", None, "must be a number"),
+    ("a=1,background=1", None, "a class and background"),
   ],
 )
 def test_bad_mappings_are_refused(text, names, complaint):
   with pytest.raises(UserError, match=complaint):
     parse(text, names)
+
+
+def test_what_becomes_background_is_said():
+  assert parse("pancreas", {"background": 0, "pancreas": 1, "cancer": 2}).describe() == (
+    "pancreas=1, values [2] background"
+  )
+  assert parse("pancreas=1,background=*", None).describe().endswith("all other values background")
+  assert parse("pancreas=1", None).describe() == "pancreas=1"
+
+
+@pytest.mark.parametrize("text", ["", "background=*", "a=1,a=2"])
+def test_class_names_are_checked(text):
+  with pytest.raises(UserError, match="name one class or more"):
+    class_names(text)
 
 
 def test_class_names_leave_the_background_out():

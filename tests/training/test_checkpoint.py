@@ -45,6 +45,13 @@ def test_restores_the_same_bits(store):
     assert a.dtype == b.dtype
 
 
+def test_a_saved_step_gains_its_validation(store):
+  store.save(_state(5), 0.3)
+  store.save(_state(6))
+  store.save(_state(6), 0.8)
+  assert store.best == 6
+
+
 def test_a_step_is_saved_once(store):
   store.save(_state(5), 0.3)
   store.save(_state(5))

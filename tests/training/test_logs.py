@@ -1,4 +1,11 @@
-from attn_unet_jax.training.logs import COLUMNS, EpochLog, duration, read_metrics
+import io
+import struct
+import sys
+
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from attn_unet_jax.training.logs import COLUMNS, EpochLog, duration, progress, read_metrics
 
 
 def _row(epoch):
@@ -27,3 +34,35 @@ def test_no_file_has_no_rows(tmp_path):
 
 def test_durations_are_readable():
   assert [duration(s) for s in (5.4, 75.2, 3725)] == ["5s", "1m15s", "1h02m"]
+
+
+def test_tensorboard_has_the_same_values(tmp_path):
+  log = EpochLog(tmp_path, 0)
+  log.write({**_row(4), "learning_rate": 0.5})
+  log.close()
+  (path,) = tmp_path.glob("events.*")
+  data, values, at = path.read_bytes(), {}, 0
+  while at < len(data):  # TFRecord: length, checksum, event, checksum
+    (length,) = struct.unpack("<Q", data[at : at + 8])
+    event = Event.FromString(data[at + 12 : at + 12 + length])
+    values |= {value.tag: (event.step, value.simple_value) for value in event.summary.value}
+    at += 12 + length + 4
+  assert values.pop("learning_rate") == (4, 0.5)
+  assert values == dict.fromkeys(COLUMNS[1:-2], (4, 0.25))
+
+
+class _Screen(io.StringIO):
+  def __init__(self, terminal):
+    super().__init__()
+    self.terminal = terminal
+
+  def isatty(self):
+    return self.terminal
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_bar_is_shown_on_a_terminal_only(monkeypatch, terminal):
+  screen = _Screen(terminal)
+  monkeypatch.setattr(sys, "stderr", screen)
+  assert list(progress(range(3), 3, "windows")) == [0, 1, 2]
+  assert ("windows" in screen.getvalue()) == terminal

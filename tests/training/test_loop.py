@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import jax
 import numpy as np
@@ -79,6 +80,61 @@ def test_a_signal_saves_and_the_next_start_gives_the_same_bits(
   assert calls == [3, 6]
   _assert_equal(_train(setting, tmp_path), undisturbed[0])
   assert [row["epoch"] for row in read_metrics(tmp_path / "metrics.csv")] == ["1", "2", "3"]
+
+
+def test_a_signal_in_validation_breaks_in_and_the_epoch_is_validated_again(
+  setting, undisturbed, tmp_path
+):
+  def interrupted(state):
+    if int(state.step) == 6:
+      os.kill(os.getpid(), signal.SIGTERM)
+      time.sleep(60)  # the signal breaks in at once
+    return 0.5
+
+  began = time.monotonic()
+  with pytest.raises(Interrupted):
+    _train(setting, tmp_path, interrupted)
+  assert time.monotonic() - began < 60
+  assert [row["epoch"] for row in read_metrics(tmp_path / "metrics.csv")] == ["1"]
+  validated = []
+  _assert_equal(
+    _train(setting, tmp_path, lambda state: validated.append(int(state.step)) or 0.9),
+    undisturbed[0],
+  )
+  assert validated == [6, 9]
+  rows = read_metrics(tmp_path / "metrics.csv")
+  assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+  assert [row["validation_dsc"] for row in rows] == ["0.5", "0.9", "0.9"]
+  losses = [row["train_seg_loss"] for row in rows]
+  assert losses == [r["train_seg_loss"] for r in read_metrics(undisturbed[1] / "metrics.csv")]
+  with checkpoints(tmp_path / "checkpoints", 2) as store:
+    assert store.best in (6, 9)
+
+
+def test_a_signal_at_the_last_step_of_an_epoch_finishes_the_epoch(
+  setting, undisturbed, tmp_path, monkeypatch
+):
+  from attn_unet_jax.training import loop
+
+  real = loop.compile_step
+
+  def compile_and_signal(*arguments):
+    step = real(*arguments)
+
+    def signalling(state, data):
+      if int(state.step) == 5:
+        os.kill(os.getpid(), signal.SIGTERM)
+      return step(state, data)
+
+    return signalling
+
+  monkeypatch.setattr(loop, "compile_step", compile_and_signal)
+  with pytest.raises(Interrupted):
+    _train(setting, tmp_path)
+  rows = read_metrics(tmp_path / "metrics.csv")
+  assert [row["epoch"] for row in rows] == ["1", "2"]
+  assert rows[1]["validation_dsc"] == "0.5"
+  _assert_equal(_train(setting, tmp_path), undisturbed[0])
 
 
 def test_a_stop_within_an_epoch_resumes_to_the_same_bits(
