@@ -27,6 +27,7 @@ _CHOICES = {
   "data.label_resampling": ("nearest", "onehot_linear"),
   "optimizer.name": ("adam", "adamw", "sgd"),
   "optimizer.schedule": ("constant", "step", "cosine"),
+  "parallel.mode": ("jit", "pmap"),
 }
 
 
@@ -114,6 +115,10 @@ def default() -> ConfigDict:
   config.train.save_every = 10  # epochs between checkpoints (each validation saves too)
   config.train.keep = 2  # latest checkpoints kept, beside the best
 
+  config.parallel = ConfigDict()
+  config.parallel.mode = "jit"  # jit: XLA divides the step over a mesh; pmap: each device its part
+  config.parallel.data = 0  # devices of this host over which the batch is divided; 0: all
+
   config.inference = ConfigDict()
   config.inference.patch = (0, 0, 0)  # of the sliding window; zeros: data.patch
   config.inference.overlap = 0.5  # of neighbouring windows, fraction
@@ -138,6 +143,7 @@ def validate(config: ConfigDict, *, data: bool = True) -> ConfigDict:
               'data.patches_per_case'):  # fmt: skip
     _require(_value(config, key) > 0, config, key, "above 0")
   _require(0 <= config.data.foreground_fraction <= 1, config, "data.foreground_fraction", "0 to 1")
+  _require(config.parallel.data >= 0, config, "parallel.data", "at least 0")
   _require(0 <= config.inference.overlap < 1, config, "inference.overlap", "at least 0, below 1")
   try:
     Augmentation(**config.augment)

@@ -19,6 +19,7 @@ from attn_unet_jax.inference.trained import open_run
 from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.logs import say
 from attn_unet_jax.training.loop import train
+from attn_unet_jax.training.parallel import devices
 from attn_unet_jax.training.state import TrainState, network, window
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
@@ -32,6 +33,7 @@ def main() -> None:
   workdir = Path(_WORKDIR.value)
   fold = open_fold(config)
   module = network(config, len(fold.mapping.classes) + 1)
+  devices(config)  # refuses what does not fit before anything is written
   goes_on = run.claim(workdir, config)
   run.write_text(workdir / "folds.json", fold.to_json())
   say(f"{'going on with' if goes_on else 'new run'} {workdir}: {fold.describe()}")
