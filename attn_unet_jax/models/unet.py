@@ -86,8 +86,9 @@ class UNet(nn.Module):
     """
     if any(size % unit for size, unit in zip(x.shape[1:4], self.patch_multiple, strict=True)):
       raise ValueError(f"patch {x.shape[1:4]}: each size must be a multiple of 16")
-    options = {"form": self.conv, "dtype": self.dtype, "batch_axis": self.batch_axis}
-    block = functools.partial(ConvBlock, **options)
+    block = functools.partial(
+      ConvBlock, form=self.conv, dtype=self.dtype, batch_axis=self.batch_axis
+    )
     skips = []
     for level, features in enumerate(self.filters[:-1], 1):
       x = block(features, name=f"encoder{level}")(x, train)

@@ -85,7 +85,13 @@ class UNet3D(nn.Module):
       again = self.clone(parent=None)
       return again.apply(self.variables, x, True, mutable=["batch_stats"])[0]
     options = {"form": self.conv, "dtype": self.dtype}
-    block = functools.partial(_Block, padding=self.padding, batch_axis=self.batch_axis, **options)
+    block = functools.partial(
+      _Block,
+      padding=self.padding,
+      form=self.conv,
+      dtype=self.dtype,
+      batch_axis=self.batch_axis,
+    )
     skips = []
     for level, width in enumerate(self.filters, 1):
       x = block((width // 2, width), name=f"encoder{level}")(x, train)
