@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
+from attn_unet_jax import models
 from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.state import abstract, network
 from tests.conftest import ROOT
@@ -82,3 +84,19 @@ def test_what_does_not_fit_is_refused(told):
   assert "--config.parallel.data=3" in said["odd"]
   assert "config.loss.focal=1.0" in said["uneven"]
   assert "--config.parallel.mode=jit" in said["uneven"]
+
+
+@pytest.mark.parametrize("name", ["attention_unet", "unet", "unet3d"])
+def test_every_batch_norm_of_a_network_knows_the_axis(name):
+  module = models.build(name).clone(batch_axis="data")
+  axes = []
+
+  def note(call, arguments, keywords, context):
+    if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__":
+      axes.append(context.module.axis_name)
+    return call(*arguments, **keywords)
+
+  image = np.zeros((1, *models.nearest_patch(module, (1, 1, 1)), 1), np.float32)
+  with nn.intercept_methods(note):
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), image, train=False))
+  assert axes == ["data"] * (len(jax.tree.leaves(shapes["batch_stats"])) // 2)
