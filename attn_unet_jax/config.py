@@ -28,6 +28,7 @@ _CHOICES = {
   "data.label_resampling": ("nearest", "onehot_linear"),
   "optimizer.name": ("adam", "adamw", "sgd"),
   "optimizer.schedule": ("constant", "step", "cosine"),
+  "parallel.mode": ("jit", "pmap"),
 }
 
 
@@ -44,7 +45,8 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
   ),
   (
     (
-      *("data.blur_mm", "data.fold", "optimizer.weight_decay", "optimizer.warmup_steps"),
+      *("data.blur_mm", "data.fold", "parallel.data", "optimizer.weight_decay"),
+      "optimizer.warmup_steps",
       *("optimizer.bias_rate", "loss_options.focal_gamma", "loss_options.tversky_alpha"),
       "loss_options.tversky_beta",
     ),
@@ -145,6 +147,10 @@ def default() -> ConfigDict:
   config.train.validate_every = 10  # epochs between validations on whole scans
   config.train.save_every = 10  # epochs between checkpoints (each validation saves too)
   config.train.keep = 2  # latest checkpoints kept, beside the best
+
+  config.parallel = ConfigDict()
+  config.parallel.mode = "jit"  # jit: XLA divides the step over a mesh; pmap: each device its part
+  config.parallel.data = 0  # devices of this host over which the batch is divided; 0: all
 
   config.inference = ConfigDict()
   config.inference.patch = (0, 0, 0)  # of the sliding window; zeros: data.patch

@@ -312,6 +312,9 @@ LOSSES: Mapping[str, Callable[..., Array]] = {
   "focal": focal,
 }
 
+# Those that are sums or means over the batch, not the mean over samples of a loss of each.
+OVER_THE_BATCH = frozenset({"vnet_caffe_dice", "weighted_ce", "focal"})
+
 
 def total(
   logits: Array,

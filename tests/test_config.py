@@ -102,6 +102,8 @@ def test_a_missing_stored_config_is_refused(tmp_path):
     ("loss_options.class_weights", (1.0, -1.0), r"\(\) or 2 values"),
     ("loss_options.focal_gamma", -1.0, "at least 0"),
     ("optimizer.momentum", 1.0, "below 1"),
+    ("parallel.mode", "shard", "one of"),
+    ("parallel.data", -1, "at least 0"),
     ("data.folder", "x", "give one of the two"),
   ],
 )

@@ -1,5 +1,6 @@
 """Losses against hand-computed values, identities and finite differences."""
 
+import functools
 import math
 
 import jax
@@ -270,3 +271,18 @@ def test_total_passes_the_options_on(case):
   assert terms["weighted_ce"] == losses.weighted_ce(*case, class_weights=(1.0, 2.0, 3.0))
   assert terms["focal"] == losses.focal(*case, gamma=1.0)
   assert terms["tversky"] == losses.tversky(*case, alpha=0.9)
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_which_losses_are_the_mean_of_their_parts_losses(name):
+  """Two samples, of which one has unlabelled voxels where the loss knows such."""
+  rng = np.random.default_rng(0)
+  logits = jnp.array(rng.normal(size=(2, 3, 2, 4, 3)), jnp.float32)
+  labels = jnp.array(rng.integers(0, 3, (2, 3, 2, 4)), jnp.int32)
+  if name in PARTIAL:
+    labels = labels.at[0, 0].set(losses.UNLABELLED)
+  options = {"class_weights": (1.0, 2.0, 5.0)} if name == "weighted_ce" else {}
+  loss = functools.partial(losses.LOSSES[name], **options)
+  parts = [loss(logits[i : i + 1], labels[i : i + 1]) for i in range(2)]
+  same = math.isclose(float(loss(logits, labels)), float(sum(parts)) / 2, rel_tol=1e-5)
+  assert same == (name not in losses.OVER_THE_BATCH)

@@ -1,5 +1,6 @@
 """Network input from a resident set: scheduled, cut, normalised, augmented; all inside jit."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -8,9 +9,10 @@ from ml_collections import ConfigDict
 
 from attn_unet_jax.augment import Augmentation, augment, source_shape
 from attn_unet_jax.data.resident import Resident, Shape, cut
-from attn_unet_jax.data.schedule import Plan, schedule
+from attn_unet_jax.data.schedule import Draw, Plan, schedule
 
 Array = jax.Array
+Share = Callable[[Draw], Draw]
 
 _FIXED_SEED_OFFSET = 2**20  # fixed patches must not be the training's first ones
 
@@ -22,10 +24,19 @@ class Batch(NamedTuple):
   label: Array
 
 
+def whole(draw: Draw) -> Draw:
+  """The share of a single device: all of it."""
+  return draw
+
+
 def training_batch(
-  config: ConfigDict, data: Resident, step: Array | int, margin: Shape = (0, 0, 0)
+  config: ConfigDict,
+  data: Resident,
+  step: Array | int,
+  margin: Shape = (0, 0, 0),
+  share: Share = whole,
 ) -> Batch:
-  """The augmented global batch of one step.
+  """The augmented global batch of one step, or a device's share of it.
 
   Args:
     config: the run's config.
@@ -33,15 +44,19 @@ def training_batch(
     step: number of the step.
     margin: voxels by which the network's output is smaller than the patch, on each side. What the
       network answers for lies within the scan; what it sees around may not.
+    share: which patches of the global batch are made here. What a patch is depends on its place
+      in the global batch alone, so every division makes the same ones.
   """
-  return _batch(config, data, config.seed, step, margin, Augmentation(**config.augment))
+  draw = share(_draw(config, data, config.seed, step))
+  return _batch(config, data, draw, margin, Augmentation(**config.augment))
 
 
 def fixed_batch(
   config: ConfigDict, data: Resident, index: Array | int, margin: Shape = (0, 0, 0)
 ) -> Batch:
   """Batch `index` of the fixed patches on which losses are logged: no augmentation."""
-  return _batch(config, data, config.seed + _FIXED_SEED_OFFSET, index, margin, Augmentation())
+  draw = _draw(config, data, config.seed + _FIXED_SEED_OFFSET, index)
+  return _batch(config, data, draw, margin, Augmentation())
 
 
 def answered(patch: Shape, margin: Shape) -> Shape:
@@ -50,16 +65,14 @@ def answered(patch: Shape, margin: Shape) -> Shape:
   return x, y, z
 
 
+def _draw(config: ConfigDict, data: Resident, seed: int, step: Array | int) -> Draw:
+  return schedule(plan(config, data.image.shape[0]), seed, step)
+
+
 def _batch(
-  config: ConfigDict,
-  data: Resident,
-  seed: int,
-  step: Array | int,
-  margin: Shape,
-  augmentation: Augmentation,
+  config: ConfigDict, data: Resident, draw: Draw, margin: Shape, augmentation: Augmentation
 ) -> Batch:
   patch = config.data.patch
-  draw = schedule(plan(config, data.image.shape[0]), seed, step)
   blocks, keys = cut(data, draw, answered(patch, margin), source_shape(patch, augmentation))
   image = jax.vmap(lambda hu, mean, sd: normalise(config, hu, mean, sd))(
     blocks.image, blocks.mean, blocks.sd

@@ -28,9 +28,10 @@ class AttentionUNet(UNet):
     """Gated features of a level, and its gates' coefficients; level 1 is not gated."""
     if level == 1:
       return x, {}
+    options = (self.conv, self.dtype, self.batch_axis)
     if level == 4:
-      gating = ConvNormRelu(coarse.shape[-1], 1, self.conv, self.dtype, name="gating")
+      gating = ConvNormRelu(coarse.shape[-1], 1, *options, name="gating")
       coarse = gating(coarse, train)
-    gated = GatedSkip(self.gates, self.gate_bias_init, self.conv, self.dtype, name=f"skip{level}")
+    gated = GatedSkip(self.gates, self.gate_bias_init, *options, name=f"skip{level}")
     features, coefficients = gated(x, coarse, train)
     return features, {f"level{level}/{i}": alpha for i, alpha in enumerate(coefficients)}

@@ -28,11 +28,13 @@ class AttentionGate(nn.Module):
       the gates start nearly open.
     form: see `attn_unet_jax.models.conv`.
     dtype: compute type.
+    batch_axis: see `attn_unet_jax.models.layers.BatchNorm`.
   """
 
   gate_bias_init: float | None = None
   form: convolution.Form = "auto"
   dtype: Any = jnp.float32
+  batch_axis: str | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array, g: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
@@ -60,7 +62,7 @@ class AttentionGate(nn.Module):
     q = Conv(1, 1, bias_init=bias_init, name="psi", **common)(nn.relu(theta + phi))
     alpha = upsample(nn.sigmoid(q), x.shape[1:4])
     out = Conv(channels, 1, name="output", **common)(alpha * x)
-    return BatchNorm(self.dtype, name="output_norm")(out, train), alpha
+    return BatchNorm(self.dtype, self.batch_axis, name="output_norm")(out, train), alpha
 
 
 class GatedSkip(nn.Module):
@@ -73,21 +75,24 @@ class GatedSkip(nn.Module):
     gate_bias_init: see `AttentionGate`.
     form: see `attn_unet_jax.models.conv`.
     dtype: compute type.
+    batch_axis: see `attn_unet_jax.models.layers.BatchNorm`.
   """
 
   gates: int
   gate_bias_init: float | None = None
   form: convolution.Form = "auto"
   dtype: Any = jnp.float32
+  batch_axis: str | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array, g: jax.Array, train: bool) -> tuple[jax.Array, list[jax.Array]]:
     """As `AttentionGate`, with the coefficients of every gate in a list."""
+    options = (self.form, self.dtype, self.batch_axis)
     outputs, coefficients = [], []
     for i in range(self.gates):
-      gate = AttentionGate(self.gate_bias_init, self.form, self.dtype, name=f"gate{i}")
+      gate = AttentionGate(self.gate_bias_init, *options, name=f"gate{i}")
       gated, alpha = gate(x, g, train)
       outputs.append(gated)
       coefficients.append(alpha)
-    combine = ConvNormRelu(x.shape[-1], 1, self.form, self.dtype, name="combine")
+    combine = ConvNormRelu(x.shape[-1], 1, *options, name="combine")
     return combine(jnp.concatenate(outputs, -1), train), coefficients

@@ -82,9 +82,15 @@ class BatchNorm(nn.Module):
   """Batch normalisation over N, X, Y and Z, with statistics in float32.
 
   Momentum 0.9 on the running statistics is PyTorch's 0.1; epsilon 1e-5.
+
+  Attributes:
+    dtype: compute type.
+    batch_axis: name of the mapped axis (`jax.pmap`) over which the batch is divided; statistics
+      are then those of the whole. None where one program sees all of it.
   """
 
   dtype: Any = jnp.float32
+  batch_axis: str | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -95,6 +101,7 @@ class BatchNorm(nn.Module):
       epsilon=1e-5,
       dtype=self.dtype,
       scale_init=scale_around_one,
+      axis_name=self.batch_axis,
     )(x)
 
 
@@ -105,12 +112,13 @@ class ConvNormRelu(nn.Module):
   size: int = 3
   form: convolution.Form = "auto"
   dtype: Any = jnp.float32
+  batch_axis: str | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """[N, X, Y, Z, C] to [N, X, Y, Z, features]."""
     x = Conv(self.features, self.size, form=self.form, dtype=self.dtype)(x)
-    return nn.relu(BatchNorm(self.dtype)(x, train))
+    return nn.relu(BatchNorm(self.dtype, self.batch_axis)(x, train))
 
 
 class ConvBlock(nn.Module):
@@ -119,12 +127,14 @@ class ConvBlock(nn.Module):
   features: int
   form: convolution.Form = "auto"
   dtype: Any = jnp.float32
+  batch_axis: str | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """[N, X, Y, Z, C] to [N, X, Y, Z, features]."""
+    options = {"form": self.form, "dtype": self.dtype, "batch_axis": self.batch_axis}
     for _ in range(2):
-      x = ConvNormRelu(self.features, form=self.form, dtype=self.dtype)(x, train)
+      x = ConvNormRelu(self.features, **options)(x, train)
     return x
 
 

@@ -31,12 +31,14 @@ class UNet(nn.Module):
     feature_scale: channels are int(64 / feature_scale) ... int(1024 / feature_scale).
     conv: form of the convolutions, see `attn_unet_jax.models.conv`.
     dtype: compute type, float32 or bfloat16; parameters, statistics and logits are float32.
+    batch_axis: see `attn_unet_jax.models.layers.BatchNorm`.
   """
 
   num_classes: int = 2
   feature_scale: float = 4.0
   conv: convolution.Form = "auto"
   dtype: Any = jnp.float32
+  batch_axis: str | None = None
 
   @property
   def filters(self) -> tuple[int, ...]:
@@ -84,7 +86,9 @@ class UNet(nn.Module):
     """
     if any(size % unit for size, unit in zip(x.shape[1:4], self.patch_multiple, strict=True)):
       raise ValueError(f"patch {x.shape[1:4]}: each size must be a multiple of 16")
-    block = functools.partial(ConvBlock, form=self.conv, dtype=self.dtype)
+    block = functools.partial(
+      ConvBlock, form=self.conv, dtype=self.dtype, batch_axis=self.batch_axis
+    )
     skips = []
     for level, features in enumerate(self.filters[:-1], 1):
       x = block(features, name=f"encoder{level}")(x, train)

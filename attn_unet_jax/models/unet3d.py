@@ -1,5 +1,6 @@
 """3D U-Net: Cicek et al. 2016, arXiv:1606.06650."""
 
+import functools
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -33,6 +34,7 @@ class UNet3D(nn.Module):
       as published, those of the `batch` at hand.
     conv: form of the convolutions, see `attn_unet_jax.models.conv`.
     dtype: compute type, float32 or bfloat16; parameters, statistics and logits are float32.
+    batch_axis: see `attn_unet_jax.models.layers.BatchNorm`.
   """
 
   num_classes: int = 2
@@ -41,6 +43,7 @@ class UNet3D(nn.Module):
   test_statistics: Statistics = "running"
   conv: convolution.Form = "auto"
   dtype: Any = jnp.float32
+  batch_axis: str | None = None
 
   @property
   def filters(self) -> tuple[int, ...]:
@@ -82,9 +85,16 @@ class UNet3D(nn.Module):
       again = self.clone(parent=None)
       return again.apply(self.variables, x, True, mutable=["batch_stats"])[0]
     options = {"form": self.conv, "dtype": self.dtype}
+    block = functools.partial(
+      _Block,
+      padding=self.padding,
+      form=self.conv,
+      dtype=self.dtype,
+      batch_axis=self.batch_axis,
+    )
     skips = []
     for level, width in enumerate(self.filters, 1):
-      x = _Block((width // 2, width), self.padding, **options, name=f"encoder{level}")(x, train)
+      x = block((width // 2, width), name=f"encoder{level}")(x, train)
       if level < _LEVELS:
         skips.append(x)
         x = max_pool(x)
@@ -92,7 +102,7 @@ class UNet3D(nn.Module):
       x = UpConv(x.shape[-1], use_bias=False, **options, name=f"up{level}")(x)
       x = jnp.concatenate([x, centre(skips[level - 1], x.shape[1:4])], -1)
       width = self.filters[level - 1]
-      x = _Block((width, width), self.padding, **options, name=f"decoder{level}")(x, train)
+      x = block((width, width), name=f"decoder{level}")(x, train)
     logits = Conv(self.num_classes, 1, **options, name="head")(x)
     return logits.astype(jnp.promote_types(self.dtype, jnp.float32)), {"gates": {}}
 
@@ -109,12 +119,13 @@ class _Block(nn.Module):
   padding: Padding
   form: convolution.Form = "auto"
   dtype: Any = jnp.float32
+  batch_axis: str | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     for width in self.widths:
       x = Conv(width, padding=self.padding, form=self.form, dtype=self.dtype)(x)
-      x = nn.relu(BatchNorm(self.dtype)(x, train))
+      x = nn.relu(BatchNorm(self.dtype, self.batch_axis)(x, train))
     return x
 
 

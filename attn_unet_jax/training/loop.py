@@ -21,7 +21,7 @@ from attn_unet_jax.data.resident import Resident, resident
 from attn_unet_jax.training import logs
 from attn_unet_jax.training.checkpoint import Checkpoints
 from attn_unet_jax.training.optimizer import learning_rate
-from attn_unet_jax.training.parallel import Step, compile_step
+from attn_unet_jax.training.parallel import Step, compile_step, on_first_device, spread
 from attn_unet_jax.training.state import TrainState, abstract, create
 from attn_unet_jax.training.step import fixed_loss
 
@@ -59,18 +59,20 @@ def train(
   first = _epochs_done(config, state, workdir)
   if first >= config.train.epochs:
     return state
-  data, losses = _prepare(config, module, load)
   step = compile_step(config, module)
+  data, losses = _prepare(config, module, load)
+  state, data = spread(config, (state, data))
   log = logs.EpochLog(workdir, first)
   began = time.monotonic()
   with _signals() as stop:
     for epoch in range(first + 1, config.train.epochs + 1):
       state, seconds = _epoch(config, step, state, data, epoch, stop, store)
-      row = {"epoch": epoch, "train_seconds": seconds, **losses(state)}
+      trained = on_first_device(state)
+      row = {"epoch": epoch, "train_seconds": seconds, **losses(trained)}
       row["learning_rate"] = float(learning_rate(config)(int(state.step) - 1))
       last = epoch == config.train.epochs
       due = last or epoch % config.train.validate_every == 0
-      row["validation_dsc"] = _validated(validate, state, stop, store) if due else None
+      row["validation_dsc"] = _validated(validate, trained, stop, store) if due else None
       log.write(row)
       _say(row, began, first, config.train.epochs)
       if due or epoch % config.train.save_every == 0:
