@@ -103,12 +103,14 @@ def write_scores(
   except OSError as error:
     raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another") from None
   for name, metrics in summary.items():
-    means = ", ".join(
-      f"{metric} {metrics[metric]['mean']:.3f} ± {metrics[metric]['sd']:.3f}"
-      for metric in ("dsc", "precision", "recall")
-    )
-    say(f"{name}, {len(rows)} cases: {means}")
+    means = ", ".join(f"{m} {_mean_and_sd(metrics[m])}" for m in ("dsc", "precision", "recall"))
+    say(f"{name}, {len(rows)} case{'s'[: len(rows) > 1]}: {means}")
   say(f"scores: {folder}/cases.csv, {folder}/summary.json")
+
+
+def _mean_and_sd(spread: Mapping[str, float]) -> str:
+  sd = "" if math.isnan(spread["sd"]) else f" ± {spread['sd']:.3f}"
+  return f"{spread['mean']:.3f}{sd}"
 
 
 def _without_nan(value: Any) -> Any:
