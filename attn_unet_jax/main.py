@@ -19,7 +19,7 @@ from attn_unet_jax.inference.trained import open_run
 from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.logs import say
 from attn_unet_jax.training.loop import train
-from attn_unet_jax.training.parallel import devices
+from attn_unet_jax.training.parallel import check_patch, devices
 from attn_unet_jax.training.state import TrainState, network, window
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
@@ -34,7 +34,8 @@ def main() -> None:
   listing = workdir / "folds.json"
   fold = open_fold(config, listing if run.begun(workdir) else None)
   module = network(config, len(fold.mapping.classes) + 1)
-  devices(config)  # refuses what does not fit before anything is written
+  devices(config)  # these two refuse what does not fit before anything is written
+  check_patch(config, module)
   goes_on = run.claim(workdir, config)
   if not goes_on:
     run.write_text(listing, fold.to_json())
