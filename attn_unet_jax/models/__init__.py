@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from attn_unet_jax.models.attention_unet import AttentionUNet
 from attn_unet_jax.models.unet import UNet
@@ -27,13 +28,16 @@ NETWORKS: dict[str, type[nn.Module]] = {
 }
 
 
-def build(name: str, *, num_classes: int = 2, **options: Any) -> nn.Module:
+def build(
+  name: str, *, num_classes: int = 2, dtype: Any = jnp.float32, **options: Any
+) -> nn.Module:
   """The network of that name.
 
   Args:
     name: a key of `NETWORKS`.
     num_classes: output channels, background included.
-    options: attributes of the networks; the network does not read those that only others have.
+    dtype: compute type, or its name.
+    options: further attributes of the networks; the network does not read those that only others have.
 
   Raises:
     ValueError: no network has that name, or none has such an option.
@@ -43,7 +47,7 @@ def build(name: str, *, num_classes: int = 2, **options: Any) -> nn.Module:
   if unknown := options.keys() - set().union(*map(_fields, NETWORKS.values())):
     raise ValueError(f"no network has the options {sorted(unknown)}")
   own = {key: value for key, value in options.items() if key in _fields(NETWORKS[name])}
-  return NETWORKS[name](num_classes=num_classes, **own)
+  return NETWORKS[name](num_classes=num_classes, dtype=jnp.dtype(dtype), **own)
 
 
 def _fields(network: type[nn.Module]) -> set[str]:

@@ -34,14 +34,12 @@ def network(config: ConfigDict, num_classes: int) -> nn.Module:
   Raises:
     UserError: it cannot take the configured patch; names the nearest that it can.
   """
-  options = dict(config.model)
-  name, dtype = options.pop("name"), options.pop("dtype")
-  module = models.build(name, num_classes=num_classes, dtype=jnp.dtype(dtype), **options)
+  module = models.build(num_classes=num_classes, **config.model)
   for key, patch in (("data", config.data.patch), ("inference", window(config))):
     nearest = models.nearest_patch(module, patch)
     if nearest != patch:
       raise UserError(
-        f"config.{key}.patch={patch}: {name} cannot take it; the nearest that it can is {nearest}"
+        f"config.{key}.patch={patch}: {config.model.name} cannot take it; the nearest that it can is {nearest}"
       )
   return module
 
