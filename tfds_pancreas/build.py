@@ -26,7 +26,14 @@ from attn_unet_jax.command import run
 from attn_unet_jax.errors import UserError
 from tfds_pancreas.records import FILE_FORMAT, REPORT_FILE, VolumeConfig, built_directory
 
-DATASETS = ("phantom_ct", "pancreas_ct")
+DATASETS = (
+  "phantom_ct",
+  "pancreas_ct",
+  "decathlon_pancreas",
+  "btcv",
+  "gibson_ct",
+  "folder_ct",
+)
 
 _DATASET = flags.DEFINE_string("dataset", None, "What to build, NAME/CONFIG.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the records go.", required=True)

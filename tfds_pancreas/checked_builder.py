@@ -105,6 +105,7 @@ class CheckedBuilder(tfds.core.GeneratorBasedBuilder):
   ) -> dict[str, Iterator[tuple[str, Record]]]:
     found = self.find_cases(Path(dl_manager.manual_dir))
     _require_unique([case.id for cases in found.values() for case in cases])
+    self.info.metadata["labels"] = dict(self.labels)  # finding the cases may have told them
     report = Report(
       f"{self.name}/{self.builder_config.name}", self.RULES, self.excluded, self.expected_ids
     )
