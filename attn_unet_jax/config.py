@@ -115,6 +115,9 @@ def default() -> ConfigDict:
   config.augment.scale_axes = (True, True, False)  # axes that are zoomed, each by its own draw
   config.augment.shift = (0.1, 0.1, 0.0)  # largest shift, fraction of the patch
   config.augment.spatial_probability = 1.0  # that rotation, zoom and shift apply to a patch
+  config.augment.deform_sd = (0.0, 0.0, 0.0)  # of a smooth random displacement, voxels
+  config.augment.deform_spacing = 32.0  # voxels between its control points
+  config.augment.deform_probability = 1.0  # that it applies to a patch
   config.augment.intensity_scale = (1.0, 1.0)  # range of a factor, after normalisation
   config.augment.intensity_shift = (0.0, 0.0)  # range of a summand, after normalisation
   config.augment.noise_sd = (0.0, 0.0)  # range of the noise's sd, after normalisation
