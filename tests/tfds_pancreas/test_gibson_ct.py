@@ -104,7 +104,7 @@ def test_bad_cases_are_all_named(tmp_path):
   complaint = str(caught.value)
   for words in (
     "4 of 5 cases cannot be used",
-    r"PANCREAS_0002: flipped along x the label fits better",
+    r"PANCREAS_0002: mirrored left to right the label fits better",
     r"PANCREAS_0003: no scan of that name for .*label0003\.nii\.gz",
     r"PANCREAS_0004: how the label lies on its scan cannot be told",
     r"PANCREAS_0005: .*label0005\.nii\.gz: the label is empty",

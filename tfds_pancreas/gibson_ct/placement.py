@@ -38,7 +38,8 @@ def place(label: Volume, scan: DicomVolume) -> tuple[Volume, dict[str, Any]]:
     scan: the series, slices by position along their normal.
 
   Raises:
-    UserError: sizes or instance numbers do not fit, or two ways fit equally well.
+    UserError: sizes or instance numbers do not fit, the label is mirrored, or two ways fit equally
+      well.
   """
   grid = scan.volume.grid
   try:
@@ -49,6 +50,12 @@ def place(label: Volume, scan: DicomVolume) -> tuple[Volume, dict[str, Any]]:
   aligned = align(label.array, grid.shape, scan.instance_numbers)
   scores = flip_scores(scan.volume.array, np.nonzero(aligned))
   ranked = sorted(_WAYS, key=lambda way: scores[way], reverse=True)
+  best = max(scores, key=lambda way: scores[way])
+  if scores[best] - scores[ranked[0]] > FLIP_MARGIN:  # only the mirrored ones can be above
+    raise UserError(
+      f"mirrored left to right the label fits better: score {scores[best]:.3f} against "
+      f"{scores[ranked[0]]:.3f}; correct the label or leave the case out"
+    )
   figures = {_WAYS[way]: round(scores[way], 3) for way in ranked}
   if scores[ranked[0]] - scores[ranked[1]] < FLIP_MARGIN:
     raise UserError(
