@@ -20,6 +20,8 @@ from attn_unet_jax.errors import UserError
 _CHOICES = {
   "model.name": ("attention_unet", "unet", "unet3d", "vnet", "vnet_caffe"),
   "model.gates": (1, 2),
+  "model.gating": ("progressive", "shared"),
+  "model.gate": ("sigmoid", "softplus", "softmax"),
   "model.padding": ("VALID", "SAME"),
   "model.test_statistics": ("running", "batch"),
   "model.conv": ("auto", "native", "planes", "winograd"),
@@ -73,8 +75,11 @@ def default() -> ConfigDict:
   config.model = ConfigDict()
   config.model.name = "attention_unet"  # a network of attn_unet_jax.models
   config.model.gates = 2  # attention gates per skip: 2 (multi) or 1 (single)
+  config.model.gating = "progressive"  # signal of a gate: the level below; shared: the bottleneck
+  config.model.gate = "sigmoid"  # sigmoid, softplus (for the inner ReLU) or softmax (over voxels)
+  config.model.gate_finest = False  # whether the finest skip is gated too
   config.model.feature_scale = 4.0  # filters are int(published widths / feature_scale)
-  config.model.gate_bias_init = placeholder(float)  # start of psi's bias; None: as the reference
+  config.model.gate_bias_init = placeholder(float)  # start of psi's bias; 3: open; None: published
   config.model.padding = "VALID"  # unet3d: VALID (as published, the output is smaller) or SAME
   config.model.test_statistics = "running"  # unet3d: batch norm outside training; running or batch
   config.model.conv = "auto"  # form of the 3-D convolution; auto: by platform and shape

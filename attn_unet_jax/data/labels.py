@@ -8,7 +8,7 @@ error, unless the data names it or `background=*` says that all else is backgrou
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -50,6 +50,13 @@ class LabelMapping:
     for index, values in enumerate(self.values):
       classes[np.isin(present, list(values))] = index + 1
     return classes[np.searchsorted(present, labels)]
+
+  def restricted_to(self, classes: Sequence[str]) -> "LabelMapping":
+    """These of its classes, in this order; the values of the others are background."""
+    values = dict(zip(self.classes, self.values, strict=True))
+    kept = tuple(values.pop(name) for name in classes)
+    background = self.background.union(*values.values())
+    return LabelMapping(tuple(classes), kept, background, self.rest_is_background)
 
   def describe(self) -> str:
     """The mapping, and what else of the data it makes background."""

@@ -1,5 +1,6 @@
 """All that training changes, as one tree: it is what a checkpoint holds."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -40,24 +41,12 @@ def network(config: ConfigDict, num_classes: int) -> nn.Module:
   Raises:
     UserError: it cannot take the configured patch; names the nearest that it can.
   """
-  model = config.model
-  module = models.build(
-    model.name,
-    num_classes=num_classes,
-    gates=model.gates,
-    feature_scale=model.feature_scale,
-    gate_bias_init=model.gate_bias_init,
-    padding=model.padding,
-    test_statistics=model.test_statistics,
-    conv=model.conv,
-    dtype=jnp.dtype(model.dtype),
-  )
+  module = models.build(num_classes=num_classes, **config.model)
   for key, patch in (("data", config.data.patch), ("inference", window(config))):
     nearest = models.nearest_patch(module, patch)
     if nearest != patch:
       raise UserError(
-        f"config.{key}.patch={patch}: {model.name} cannot take it; the nearest that it can is "
-        f"{nearest}"
+        f"config.{key}.patch={patch}: {config.model.name} cannot take it; the nearest that it can is {nearest}"
       )
   return module
 
@@ -84,7 +73,11 @@ def abstract(config: ConfigDict, module: nn.Module) -> TrainState:
 def _initial(config: ConfigDict, module: nn.Module, key: jax.Array) -> TrainState:
   # Parameters do not depend on the patch, so any that the network takes will do.
   image = jax.ShapeDtypeStruct((1, *models.nearest_patch(module, (1, 1, 1)), 1), jnp.float32)
-  variables = module.lazy_init(key, image, train=False)
+  return start(config, module.lazy_init(key, image, train=False))
+
+
+def start(config: ConfigDict, variables: Mapping[str, Any]) -> TrainState:
+  """The state before the first step, of given parameters and batch statistics."""
   params, batch_stats = variables["params"], variables.get("batch_stats", {})
   averaged = {"params": params, "batch_stats": batch_stats}
   return TrainState(

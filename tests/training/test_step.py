@@ -10,8 +10,7 @@ from attn_unet_jax import losses, models
 from attn_unet_jax.data.patches import Batch
 from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.data.resident import resident
-from attn_unet_jax.training.optimizer import optimizer
-from attn_unet_jax.training.state import TrainState, abstract, network
+from attn_unet_jax.training.state import abstract, network, start
 from attn_unet_jax.training.step import fixed_loss, train_step
 
 NAMES = ("attention_unet", "unet", "unet3d", "vnet", "vnet_caffe")
@@ -91,16 +90,7 @@ def _small(config):
 
 def _begin(config, module):
   image = jnp.zeros((1, *config.data.patch, 1), jnp.float64)
-  variables = module.init(jax.random.key(0), image, train=False)
-  params, statistics = variables["params"], variables.get("batch_stats", {})
-  averaged = {"params": params, "batch_stats": statistics}
-  return TrainState(
-    jnp.int32(0),
-    params,
-    statistics,
-    optimizer(config).init(params),
-    averaged if config.optimizer.ema_decay else None,
-  )
+  return start(config, module.init(jax.random.key(0), image, train=False))
 
 
 def _steps(config, module, data, count=2, state=None):
