@@ -48,8 +48,8 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
   ),
   (
     (
-      *("data.blur_mm", "data.fold", "parallel.data", "optimizer.weight_decay"),
-      *("optimizer.warmup_steps", "train.skip_nonfinite"),
+      *("data.blur_mm", "data.labelled_slices", "data.fold", "parallel.data"),
+      *("optimizer.weight_decay", "optimizer.warmup_steps", "train.skip_nonfinite"),
       *("optimizer.bias_rate", "loss_options.focal_gamma", "loss_options.tversky_alpha"),
       "loss_options.tversky_beta",
     ),
@@ -95,6 +95,7 @@ def default() -> ConfigDict:
   config.data.spacing_mm = 2.0  # of the working grid, isotropic
   config.data.blur_mm = 0.0  # sd of a Gaussian blur of the image before it is resampled
   config.data.label_resampling = "nearest"  # nearest, or onehot_linear
+  config.data.labelled_slices = (0, 0, 0)  # train on every k-th slice across X, Y, Z; zeros: on all
   config.data.normalisation = "window"  # window: window_hu to [0, 1]; zscore: by the whole scan
   config.data.window_hu = (-160.0, 240.0)  # lower and upper end of the window, HU
   config.data.patch = (160, 160, 96)  # voxels of the working grid
@@ -109,6 +110,9 @@ def default() -> ConfigDict:
   config.augment.scale_axes = (True, True, False)  # axes that are zoomed, each by its own draw
   config.augment.shift = (0.1, 0.1, 0.0)  # largest shift, fraction of the patch
   config.augment.spatial_probability = 1.0  # that rotation, zoom and shift apply to a patch
+  config.augment.deform_sd = (0.0, 0.0, 0.0)  # of a smooth random displacement, voxels
+  config.augment.deform_spacing = 32.0  # voxels between its control points
+  config.augment.deform_probability = 1.0  # that it applies to a patch
   config.augment.intensity_scale = (1.0, 1.0)  # range of a factor, after normalisation
   config.augment.intensity_shift = (0.0, 0.0)  # range of a summand, after normalisation
   config.augment.noise_sd = (0.0, 0.0)  # range of the noise's sd, after normalisation
