@@ -154,9 +154,7 @@ def default() -> ConfigDict:
   config.train.epochs = 1000
   config.train.steps_per_epoch = 31
   config.train.batch_size = 2  # patches per step, over all devices
-  # The batch in this many parts, one after the other, for less memory: the update is that of the
-  # whole batch, but for batch normalisation, which sees a part at a time.
-  config.train.accumulate = 1
+  config.train.accumulate = 1  # parts of the batch, one after the other; batch norm sees a part
   config.train.loss_patches = 8  # fixed patches per split on which losses are logged
   config.train.validate_every = 10  # epochs between validations on whole scans
   config.train.save_every = 10  # epochs between checkpoints (each validation saves too)
