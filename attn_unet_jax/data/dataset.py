@@ -9,7 +9,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from attn_unet_jax.errors import UserError
-from attn_unet_jax.volumes.nifti_folder import label_names, nifti_files, read_pair
+from attn_unet_jax.volumes.nifti_folder import listed_names, nifti_files, read_pair
 from attn_unet_jax.volumes.volume import Volume
 from tfds_pancreas.records import Records, open_records
 
@@ -65,7 +65,7 @@ class Folder:
     self._images = nifti_files(root / "imagesTr")
     self._labels = nifti_files(root / "labelsTr")
     self.ids = tuple(sorted(self._images))
-    self.label_names = label_names(root)
+    self.label_names = listed_names(root)
     self._check()
 
   def load(self, case_id: str) -> Case:

@@ -45,7 +45,7 @@ def nifti_stem(path: Path) -> str:
   return path.name
 
 
-def label_names(root: Path) -> Mapping[str, int] | None:
+def listed_names(root: Path) -> Mapping[str, int] | None:
   """Name -> label value from the folder's `dataset.json`; None without one, or without labels.
 
   Nothing else of that file is read, so scans may be added and removed freely.

@@ -99,11 +99,16 @@ def test_bad_cases_are_all_named(tmp_path):
   other = _case(5)
   other.label[other.label > 0] = 2
   _tcia(tmp_path, other, (slice(None),))
+  trusted = _case(6)
+  _tcia(tmp_path, trusted, None)
+  trusted.label = trusted.label[:, ::-1]
+  write_label(tmp_path / "label_tcia_multiorgan" / "label0006.nii.gz", trusted, "LPS")
   with pytest.raises(UserError) as caught:
     build(NAME, tmp_path / "data", manual_dir=tmp_path)
   complaint = str(caught.value)
   for words in (
-    "4 of 5 cases cannot be used",
+    "5 of 6 cases cannot be used",
+    r"PANCREAS_0006: flipped along y the label fits better",
     r"PANCREAS_0002: mirrored left to right the label fits better",
     r"PANCREAS_0003: no scan of that name for .*label0003\.nii\.gz",
     r"PANCREAS_0004: how the label lies on its scan cannot be told",

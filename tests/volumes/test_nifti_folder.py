@@ -5,7 +5,7 @@ import pytest
 
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.volumes.nifti import write_nifti
-from attn_unet_jax.volumes.nifti_folder import label_names, nifti_files, nifti_stem, read_pair
+from attn_unet_jax.volumes.nifti_folder import listed_names, nifti_files, nifti_stem, read_pair
 from attn_unet_jax.volumes.volume import Volume
 
 
@@ -22,9 +22,9 @@ def test_files_are_found_by_name_without_the_hidden_ones(tmp_path):
 
 
 def test_no_dataset_json_and_one_without_labels_name_nothing(tmp_path):
-  assert label_names(tmp_path) is None
+  assert listed_names(tmp_path) is None
   (tmp_path / "dataset.json").write_text("{}")
-  assert label_names(tmp_path) is None
+  assert listed_names(tmp_path) is None
 
 
 def test_a_label_comes_on_its_images_axes_and_a_shift_is_told(tmp_path):
