@@ -39,7 +39,8 @@ def network(config: ConfigDict, num_classes: int) -> nn.Module:
     nearest = models.nearest_patch(module, patch)
     if nearest != patch:
       raise UserError(
-        f"config.{key}.patch={patch}: {config.model.name} cannot take it; the nearest that it can is {nearest}"
+        f"config.{key}.patch={patch}: {config.model.name} cannot take it; the nearest that it can "
+        f"is {nearest}"
       )
   return module
 
