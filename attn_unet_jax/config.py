@@ -42,14 +42,15 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
       *("model.feature_scale", "optimizer.learning_rate", "optimizer.decay_epochs"),
       *("optimizer.decay_factor", "train.epochs", "train.steps_per_epoch", "train.batch_size"),
       *("train.loss_patches", "train.keep", "train.validate_every", "train.save_every"),
+      "train.accumulate",
     ),
     lambda value: value > 0,
     "above 0",
   ),
   (
     (
-      *("data.blur_mm", "data.fold", "parallel.data", "optimizer.weight_decay"),
-      "optimizer.warmup_steps",
+      *("data.blur_mm", "data.labelled_slices", "data.fold", "parallel.data"),
+      *("optimizer.weight_decay", "optimizer.warmup_steps", "train.skip_nonfinite"),
       *("optimizer.bias_rate", "loss_options.focal_gamma", "loss_options.tversky_alpha"),
       "loss_options.tversky_beta",
     ),
@@ -57,7 +58,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     "at least 0",
   ),
   (
-    ("optimizer.betas", "optimizer.momentum", "inference.overlap"),
+    ("optimizer.betas", "optimizer.momentum", "optimizer.ema_decay", "inference.overlap"),
     lambda value: 0 <= value < 1,
     "at least 0, below 1",
   ),
@@ -99,6 +100,7 @@ def default() -> ConfigDict:
   config.data.spacing_mm = 2.0  # of the working grid, isotropic
   config.data.blur_mm = 0.0  # sd of a Gaussian blur of the image before it is resampled
   config.data.label_resampling = "nearest"  # nearest, or onehot_linear
+  config.data.labelled_slices = (0, 0, 0)  # train on every k-th slice across X, Y, Z; zeros: on all
   config.data.normalisation = "window"  # window: window_hu to [0, 1]; zscore: by the whole scan
   config.data.window_hu = (-160.0, 240.0)  # lower and upper end of the window, HU
   config.data.patch = (160, 160, 96)  # voxels of the working grid
@@ -113,6 +115,9 @@ def default() -> ConfigDict:
   config.augment.scale_axes = (True, True, False)  # axes that are zoomed, each by its own draw
   config.augment.shift = (0.1, 0.1, 0.0)  # largest shift, fraction of the patch
   config.augment.spatial_probability = 1.0  # that rotation, zoom and shift apply to a patch
+  config.augment.deform_sd = (0.0, 0.0, 0.0)  # of a smooth random displacement, voxels
+  config.augment.deform_spacing = 32.0  # voxels between its control points
+  config.augment.deform_probability = 1.0  # that it applies to a patch
   config.augment.intensity_scale = (1.0, 1.0)  # range of a factor, after normalisation
   config.augment.intensity_shift = (0.0, 0.0)  # range of a summand, after normalisation
   config.augment.noise_sd = (0.0, 0.0)  # range of the noise's sd, after normalisation
@@ -149,15 +154,18 @@ def default() -> ConfigDict:
   config.optimizer.decay_epochs = 250  # step: epochs between decays
   config.optimizer.decay_factor = 0.5  # step: the rate's factor at each
   config.optimizer.warmup_steps = 0  # linear from zero, with any schedule
+  config.optimizer.ema_decay = 0.0  # of averaged parameters, used outside training; 0: none
 
   config.train = ConfigDict()
   config.train.epochs = 1000
   config.train.steps_per_epoch = 31
   config.train.batch_size = 2  # patches per step, over all devices
+  config.train.accumulate = 1  # parts of the batch, one after the other; batch norm sees a part
   config.train.loss_patches = 8  # fixed patches per split on which losses are logged
   config.train.validate_every = 10  # epochs between validations on whole scans
   config.train.save_every = 10  # epochs between checkpoints (each validation saves too)
   config.train.keep = 2  # latest checkpoints kept, beside the best
+  config.train.skip_nonfinite = 0  # updates left out for a NaN or inf before the run is stopped
 
   config.parallel = ConfigDict()
   config.parallel.mode = "jit"  # jit: XLA divides the step over a mesh; pmap: each device its part

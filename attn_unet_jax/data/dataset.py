@@ -74,7 +74,7 @@ class Folder:
     self._images = nifti_files(root / "imagesTr")
     self._labels = nifti_files(root / "labelsTr")
     self.ids = tuple(sorted(self._images))
-    self.label_names = self._names()
+    self.label_names = listed_names(root)
     self._check()
 
   def load(self, case_id: str) -> Case:
@@ -90,18 +90,6 @@ class Folder:
       logging.warning(note)
     label = from_canonical(to_canonical(label).array, image.grid)
     return Case(case_id, image, label, str(label_path))
-
-  def _names(self) -> Mapping[str, int] | None:
-    path = self._root / "dataset.json"
-    if not path.is_file():
-      return None
-    try:
-      labels = json.loads(path.read_text()).get("labels", {})
-      # The Decathlon writes value -> name; its successors write name -> value.
-      pairs = [(v, k) if str(k).isdigit() else (k, v) for k, v in labels.items()]
-      return {str(name): int(value) for name, value in pairs} or None
-    except (ValueError, TypeError, AttributeError) as error:
-      raise UserError(f'{path}: not readable as JSON with "labels" ({error})') from None
 
   def _check(self) -> None:
     if not self._images:
@@ -142,6 +130,24 @@ class RecordSet:
     affine = record["affine"]
     image, label = Volume(record["image"], affine), Volume(record["label"], affine)
     return Case(case_id, image, label, f"{self._records.directory}: {case_id}")
+
+
+def listed_names(root: Path) -> Mapping[str, int] | None:
+  """Name -> value from the `"labels"` of a folder's `dataset.json`; None where it has none.
+
+  Raises:
+    UserError: the file is not readable as such.
+  """
+  path = root / "dataset.json"
+  if not path.is_file():
+    return None
+  try:
+    labels = json.loads(path.read_text()).get("labels", {})
+    # The Decathlon writes value -> name; its successors write name -> value.
+    pairs = [(v, k) if str(k).isdigit() else (k, v) for k, v in labels.items()]
+    return {str(name): int(value) for name, value in pairs} or None
+  except (ValueError, TypeError, AttributeError) as error:
+    raise UserError(f'{path}: not readable as JSON with "labels" ({error})') from None
 
 
 def nifti_files(folder: Path) -> dict[str, Path]:

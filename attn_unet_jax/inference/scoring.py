@@ -19,6 +19,7 @@ from attn_unet_jax.errors import UserError
 from attn_unet_jax.inference.segment import segment
 from attn_unet_jax.inference.sliding import System
 from attn_unet_jax.inference.trained import Trained
+from attn_unet_jax.losses import UNLABELLED
 from attn_unet_jax.metrics.overlap import Scores, score_case, summarise
 from attn_unet_jax.run import write_text
 from attn_unet_jax.training.logs import progress, say
@@ -85,7 +86,11 @@ def score_cases(
     prediction = segment(case.image, system, config)
     reference = native_classes(case, fold.mapping)
     rows[case_id] = score_case(
-      prediction.array, reference.array, fold.mapping.class_indices, reference.voxel_volume_ml
+      prediction.array,
+      reference.array,
+      fold.mapping.class_indices,
+      reference.voxel_volume_ml,
+      UNLABELLED,
     )
     if predictions:
       write_nifti(predictions / f"{case_id}.nii.gz", prediction)
@@ -114,6 +119,7 @@ def score_folders(prediction: Path, reference: Path, labels: str) -> dict[str, S
       mapping.apply(truth.array, str(files[1])),
       mapping.class_indices,
       truth.voxel_volume_ml,
+      UNLABELLED,
     )
   return rows
 

@@ -37,7 +37,7 @@ def build(
     name: a key of `NETWORKS`.
     num_classes: output channels, background included.
     dtype: compute type, or its name.
-    options: further attributes of networks; those that only others have are not read.
+    options: further attributes of the networks; those that only others have are not read.
 
   Raises:
     ValueError: no network has that name, or none has such an option.
