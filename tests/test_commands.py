@@ -1,5 +1,6 @@
 """The commands as a user runs them, on the tiny phantoms, with a TensorFlow that must not load."""
 
+import csv
 import json
 import shutil
 import signal
@@ -10,8 +11,10 @@ import zipfile
 import nibabel as nib
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from attn_unet_jax.data.dataset import RecordSet
+from attn_unet_jax.inference.trained import best
 from attn_unet_jax.training.logs import COLUMNS, read_metrics
 from attn_unet_jax.volumes.nifti import read_label, read_nifti, write_nifti
 from attn_unet_jax.volumes.orientation import to_canonical
@@ -109,12 +112,83 @@ def test_a_finished_run_is_evaluated_again_and_changes_nothing(trained, data_dir
   assert (workdir / "evaluation" / "cases.csv").read_text() == cases
 
 
+@pytest.mark.slow
+def test_a_run_starts_from_another_and_goes_on_without_it(trained, data_dir, tmp_path):
+  """All but the last level is frozen, bit for bit; the other run may then be gone."""
+  source, workdir = tmp_path / "source", tmp_path / "a"
+  shutil.copytree(trained[0], source)
+  changes = {"init__workdir": str(source), "init__freeze": "coder[234]|encoder1|bottle|gat|skip"}
+  flags = _flags(data_dir, workdir, data__labels="liver", train__epochs=1, **changes)
+  done = run_command(MAIN, *flags)
+  assert done.returncode == 0, done.stderr
+  assert "background, liver" in done.stdout
+  before, after = (flatten_dict(best(folder).variables["params"]) for folder in (source, workdir))
+  moved = {path[0] for path in after if not np.array_equal(after[path], before[path])}
+  assert moved == {"decoder1", "deep_supervision"}
+  record = json.loads((workdir / "run.json").read_text())["init"]
+  assert record["workdir"] == str(source)
+  assert record["checkpoint_step"] == best(source).step
+  shutil.rmtree(source)
+  done = run_command(MAIN, *flags)
+  assert done.returncode == 0, done.stderr
+  assert "going on with" in done.stdout
+  assert json.loads((workdir / "run.json").read_text())["init"] == record
+
+
 def test_evaluate_scores_another_part(trained):
   workdir, _ = trained
   done = run_command("attn_unet_jax.evaluate", f"--workdir={workdir}", "--part=validation")
   assert done.returncode == 0, done.stderr
   summary = json.loads((workdir / "evaluation" / "validation" / "summary.json").read_text())
   assert summary["part"] == "validation"
+
+
+@pytest.fixture(scope="module")
+def other_set(data_dir, tmp_path_factory):
+  """Two test cases of the run as a plain folder, their labels renumbered and named."""
+  folder = tmp_path_factory.mktemp("sets") / "other"
+  records = RecordSet(open_records("phantom_ct/tiny", data_dir))
+  for case_id in records.parts["test"]:
+    case = records.load(case_id)
+    liver = case.label.array == records.label_names["liver"]
+    label = Volume(np.where(liver, 7, case.label.array != 0).astype(np.uint8), case.image.affine)
+    write_nifti(folder / "imagesTr" / f"x_{case_id}.nii", case.image)
+    write_nifti(folder / "labelsTr" / f"x_{case_id}.nii", label)
+  names = {"background": 0, "rest": 1, "liver": 7}
+  (folder / "dataset.json").write_text(json.dumps({"labels": names}))
+  return folder
+
+
+def _scores(workdir):
+  rows = csv.DictReader((workdir / "cases.csv").read_text().splitlines())
+  return {row["case"].removeprefix("x_"): float(row["dsc"]) for row in rows}
+
+
+def test_evaluate_scores_another_set_by_the_names_of_its_classes(trained, other_set):
+  workdir, _ = trained
+  evaluation = workdir / "evaluation"
+  own = {p: p.read_bytes() for p in evaluation.iterdir() if p.is_file()}
+  flags = (f"--workdir={workdir}", f"--config.data.folder={other_set}")
+  done = run_command("attn_unet_jax.evaluate", *flags)
+  assert done.returncode == 0, done.stderr
+  assert "other: 2 cases, classes liver=7 (background: rest)" in done.stdout
+  assert _scores(evaluation / "other") == pytest.approx(_scores(evaluation), abs=1e-3)
+  assert min(_scores(evaluation).values()) > 0
+  summary = json.loads((evaluation / "other" / "summary.json").read_text())
+  assert summary["data"] == {"folder": str(other_set.resolve())}
+  assert summary["part"] == "all"
+  assert summary["seen_in_training"] == []
+  masks = sorted(path.name for path in (workdir / "predictions" / "other").iterdir())
+  assert masks == sorted(path.name + ".gz" for path in (other_set / "imagesTr").iterdir())
+  assert {p: p.read_bytes() for p in own} == own
+
+
+def test_evaluate_changes_no_key_but_those_of_another_set(tmp_path):
+  flags = (f"--workdir={tmp_path}", "--config.data.spacing_mm=3")
+  done = run_command("attn_unet_jax.evaluate", *flags)
+  assert done.returncode == 2
+  assert done.stderr.startswith("error: Unknown command line flag 'config.data.spacing_mm'")
+  assert done.stderr.count("\n") == 1
 
 
 def test_predict_writes_on_the_files_own_grid(trained, scan, no_tensorflow, tmp_path):
@@ -212,6 +286,7 @@ def test_sigterm_saves_leaves_143_and_the_run_goes_on(data_dir, tmp_path):
     (["--config.data.dataset=", "--config.data.folder=nowhere"], "imagesTr/NAME.nii.gz"),
     (["--workdir=LICENSE/run"], "cannot be written"),
     (["--config=none.py"], "none.py"),
+    (["--config.init.workdir=nowhere"], "nowhere/config.json: not found"),
   ],
 )
 def test_a_wrong_run_ends_with_one_line_and_status_2(data_dir, tmp_path, flags, complaint):
@@ -339,7 +414,7 @@ def test_a_folder_without_a_run_is_refused(scan, tmp_path):
   assert "config.json: not found" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["main", "predict", "evaluate", "info"])
+@pytest.mark.parametrize("command", ["main", "predict", "evaluate", "info", "check"])
 def test_help_says_how_it_is_used(command):
   done = run_command(f"attn_unet_jax.{command}", "--help")
   assert f"python -m attn_unet_jax.{command} --" in done.stdout

@@ -1,12 +1,8 @@
 """The grid a data set of scans is stored on (`native`, `iso2mm`, ...) and the way to it."""
 
 import re
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +12,6 @@ from tfds_pancreas.records import Record, VolumeConfig
 
 _NAME = re.compile(r"native|iso(\d+(?:\.\d+)?)mm")
 _INT16 = np.iinfo(np.int16)
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 @dataclass(eq=False)
@@ -42,6 +36,27 @@ def spacing_of(name: str) -> float | None:
   if not match or (match[1] and not float(match[1])):
     raise ValueError(f"a grid is called native, or iso2mm for 2 mm, not {name!r}")
   return float(match[1]) if match[1] else None
+
+
+def grid_config(
+  name: str, kind: type[GridConfig] = GridConfig, about: str = "", grid: str = "", **fields: Any
+) -> GridConfig:
+  """The config of a name such as 'native', 'iso2mm' or 'iso1.5mm'.
+
+  Args:
+    name: of the config.
+    kind: the config's class.
+    about: what beside the grid is to be said of it.
+    grid: the part of the name that names the grid; '' means all of it.
+    fields: further fields of the class.
+
+  Raises:
+    ValueError: no grid is called so.
+  """
+  spacing = spacing_of(grid or name)
+  where = f"{spacing:g} mm isotropic" if spacing else "each scan's own voxels"
+  said = f"{about}, {where}." if about else f"{where[0].upper()}{where[1:]}."
+  return kind(name=name, description=said, spacing_mm=spacing, **fields)
 
 
 def to_record(case_id: str, image: Volume, label: Volume, spacing_mm: float | None) -> Record:
@@ -70,18 +85,3 @@ def _int16(hu: np.ndarray) -> np.ndarray:
   if hu.dtype == np.int16:
     return np.ascontiguousarray(hu)
   return np.ascontiguousarray(np.clip(np.rint(hu), _INT16.min, _INT16.max), np.int16)
-
-
-def in_order(
-  function: Callable[[_Item], _Result], items: Iterable[_Item], workers: int
-) -> Iterator[_Result]:
-  """`map` on threads; at most `workers` items are in work or wait, beside the one handed out."""
-  items = iter(items)
-  with ThreadPoolExecutor(workers) as pool:
-    running: deque[Future[_Result]] = deque(
-      pool.submit(function, item) for item in islice(items, workers)
-    )
-    while running:
-      result = running.popleft().result()
-      running.extend(pool.submit(function, item) for item in islice(items, 1))
-      yield result

@@ -25,9 +25,9 @@ from attn_unet_jax.data.schedule import Draw
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.losses import OVER_THE_BATCH
 from attn_unet_jax.training.state import TrainState
-from attn_unet_jax.training.step import Division, train_step
+from attn_unet_jax.training.step import Division, Outcome, train_step
 
-Step = Callable[[TrainState, Resident], tuple[TrainState, jax.Array]]
+Step = Callable[[TrainState, Resident], tuple[TrainState, Outcome]]
 Tree = TypeVar("Tree")
 
 _DATA, _SPACE = "data", "space"
@@ -40,8 +40,9 @@ def devices(config: ConfigDict) -> list[jax.Device]:
   """The devices of this host that divide the batch, and along X its patches.
 
   Raises:
-    UserError: there are not as many, the batch does not divide by them, with `pmap` the loss is not
-      the mean of its parts' losses, or a patch is divided with `pmap` or by an unfit convolution.
+    UserError: there are not as many, the batch does not divide by them and by
+      `train.accumulate`, it is divided and the loss is not the mean of its parts' losses, or a
+      patch is divided with `pmap` or by an unfit convolution.
   """
   parallel, present = config.parallel, jax.local_devices()
   data, space = mesh_shape(config)
@@ -51,15 +52,22 @@ def devices(config: ConfigDict) -> list[jax.Device]:
       f"devices, and this host has {len(present)} {present[0].platform} device(s); ask for a "
       f"product of at most {len(present)}, with data=0 for as many as there are"
     )
-  batch = config.train.batch_size
-  if batch % data:
-    fits = max(n for n in range(1, data + 1) if batch % n == 0)
+  batch, parts = config.train.batch_size, config.train.accumulate
+  if batch % parts:
     raise UserError(
-      f"config.train.batch_size={batch}: cannot be divided over {data} devices; make it a "
-      f"multiple of {data}, or use fewer with --config.parallel.data={fits}"
+      f"config.train.accumulate={parts}: must divide config.train.batch_size={batch} without rest"
+    )
+  if batch // parts % data:
+    fits = max(n for n in range(1, data + 1) if batch // parts % n == 0)
+    of = f" in {parts} parts" if parts > 1 else ""
+    raise UserError(
+      f"config.train.batch_size={batch}: cannot be divided{of} over {data} devices; make it a "
+      f"multiple of {parts * data}, or use fewer with --config.parallel.data={fits}"
     )
   if parallel.mode == "pmap" and data > 1:
-    _check_loss(config)
+    _check_loss(config, "config.parallel.mode='pmap'", "--config.parallel.mode=jit")
+  if parts > 1:
+    _check_loss(config, f"config.train.accumulate={parts}", "--config.train.accumulate=1")
   if space > 1:
     _check_space(config)
   return present[: data * space]
@@ -111,12 +119,12 @@ def _check_space(config: ConfigDict) -> None:
     )
 
 
-def _check_loss(config: ConfigDict) -> None:
+def _check_loss(config: ConfigDict, needs: str, instead: str) -> None:
   for name in sorted(OVER_THE_BATCH):
     if config.loss[name]:
       raise UserError(
         f"config.loss.{name}={config.loss[name]}: over a divided batch it is not the mean of its "
-        "parts, as config.parallel.mode='pmap' needs; use --config.parallel.mode=jit"
+        f"parts, as {needs} needs; use {instead}"
       )
 
 
@@ -140,7 +148,7 @@ def on_first_device(tree: Tree) -> Tree:
 
 
 def compile_step(config: ConfigDict, module: nn.Module) -> Step:
-  """`(state, data) -> (state, loss)`, one compiled program; the state passed in is consumed.
+  """`(state, data) -> (state, outcome)`, one compiled program; the state passed in is consumed.
 
   Both arguments are to be `spread`, and both results are.
 
@@ -176,7 +184,7 @@ def _jit(config: ConfigDict, module: nn.Module, mesh: Mesh) -> Step:
   local = config.parallel.batch_norm == "local"
   division = Division(share, place, groups=mesh.shape[_DATA] if local else 1)
 
-  def step(state: TrainState, data: Resident) -> tuple[TrainState, jax.Array]:
+  def step(state: TrainState, data: Resident) -> tuple[TrainState, Outcome]:
     return train_step(config, module, state, data, division)
 
   return jax.jit(step, in_shardings=everywhere, out_shardings=everywhere, donate_argnums=0)
@@ -184,14 +192,14 @@ def _jit(config: ConfigDict, module: nn.Module, mesh: Mesh) -> Step:
 
 def _pmap(config: ConfigDict, module: nn.Module, mesh: Mesh) -> Step:
   count = mesh.size
-  size = config.train.batch_size // count
+  size = config.train.batch_size // config.train.accumulate // count
   if config.parallel.batch_norm == "global" and hasattr(module, "batch_axis"):
     module = module.clone(batch_axis=_DATA)
 
   def mean(tree: Any) -> Any:
     return jax.lax.pmean(tree, _DATA)
 
-  def step(state: TrainState, data: Resident, part: jax.Array) -> tuple[TrainState, jax.Array]:
+  def step(state: TrainState, data: Resident, part: jax.Array) -> tuple[TrainState, Outcome]:
     def share(draw: Draw) -> Draw:
       own = (jax.lax.dynamic_slice_in_dim(x, part * size, size) for x in draw)
       return Draw(*own)

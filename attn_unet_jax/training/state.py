@@ -1,9 +1,11 @@
 """All that training changes, as one tree: it is what a checkpoint holds."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax import struct
 from ml_collections import ConfigDict
@@ -14,17 +16,23 @@ from attn_unet_jax.training.optimizer import optimizer
 
 
 class TrainState(struct.PyTreeNode):
-  """Steps done (int32), parameters, batch-norm statistics (none: {}), optimiser state."""
+  """Steps done (int32), parameters, batch-norm statistics (none: {}), optimiser state.
+
+  `ema` is the moving average of parameters and statistics, in a dict of these names, or None where
+  `optimizer.ema_decay` is 0; `skipped` (int32) counts the steps whose update was left out.
+  """
 
   step: jax.Array
   params: Any
   batch_stats: Any
   opt_state: Any
+  ema: dict[str, Any] | None = None
+  skipped: Any = np.int32(0)
 
   @property
   def variables(self) -> dict[str, Any]:
-    """What `network.apply` takes."""
-    return {"params": self.params, "batch_stats": self.batch_stats}
+    """What `network.apply` takes outside training: the averages, where they are kept."""
+    return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
 
 
 def network(config: ConfigDict, num_classes: int) -> nn.Module:
@@ -33,24 +41,13 @@ def network(config: ConfigDict, num_classes: int) -> nn.Module:
   Raises:
     UserError: it cannot take the configured patch; names the nearest that it can.
   """
-  model = config.model
-  module = models.build(
-    model.name,
-    num_classes=num_classes,
-    gates=model.gates,
-    feature_scale=model.feature_scale,
-    gate_bias_init=model.gate_bias_init,
-    padding=model.padding,
-    test_statistics=model.test_statistics,
-    conv=model.conv,
-    dtype=jnp.dtype(model.dtype),
-  )
+  module = models.build(num_classes=num_classes, **config.model)
   for key, patch in (("data", config.data.patch), ("inference", window(config))):
     nearest = models.nearest_patch(module, patch)
     if nearest != patch:
       raise UserError(
-        f"config.{key}.patch={patch}: {model.name} cannot take it; the nearest that it can is "
-        f"{nearest}"
+        f"config.{key}.patch={patch}: {config.model.name} cannot take it; the nearest that it can "
+        f"is {nearest}"
       )
   return module
 
@@ -77,11 +74,18 @@ def abstract(config: ConfigDict, module: nn.Module) -> TrainState:
 def _initial(config: ConfigDict, module: nn.Module, key: jax.Array) -> TrainState:
   # Parameters do not depend on the patch, so any that the network takes will do.
   image = jax.ShapeDtypeStruct((1, *models.nearest_patch(module, (1, 1, 1)), 1), jnp.float32)
-  variables = module.lazy_init(key, image, train=False)
-  params = variables["params"]
+  return start(config, module.lazy_init(key, image, train=False))
+
+
+def start(config: ConfigDict, variables: Mapping[str, Any]) -> TrainState:
+  """The state before the first step, of given parameters and batch statistics."""
+  params, batch_stats = variables["params"], variables.get("batch_stats", {})
+  averaged = {"params": params, "batch_stats": batch_stats}
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
-    batch_stats=variables.get("batch_stats", {}),
+    batch_stats=batch_stats,
     opt_state=optimizer(config).init(params),
+    ema=averaged if config.optimizer.ema_decay else None,
+    skipped=jnp.zeros((), jnp.int32),
   )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict
 from attn_unet_jax import losses
 from attn_unet_jax.data.patches import Batch, Share, training_batch, whole
 from attn_unet_jax.data.resident import Resident
+from attn_unet_jax.data.schedule import Draw
 from attn_unet_jax.training.optimizer import optimizer
 from attn_unet_jax.training.state import TrainState
 
@@ -33,27 +35,100 @@ class Division(NamedTuple):
   groups: int = 1
 
 
+class Outcome(NamedTuple):
+  """What a step tells: the loss of its batch, and the norm of its gradient. Scalars."""
+
+  loss: Array
+  gradient_norm: Array
+
+
 def train_step(
   config: ConfigDict,
   module: nn.Module,
   state: TrainState,
   data: Resident,
   division: Division = Division(),  # noqa: B008 (immutable)
-) -> tuple[TrainState, Array]:
-  """The state after one step, and the loss of its batch."""
-  batch = training_batch(config, data, state.step, module.output_margin, division.share)
-  batch = division.place(batch)
+) -> tuple[TrainState, Outcome]:
+  """The state after one step, and what the step tells.
 
-  def loss_of(params: Any) -> tuple[Array, Any]:
-    variables = {"params": params, "batch_stats": state.batch_stats}
-    logits, batch_stats = forward(module, variables, batch.image, division.groups)
-    return _loss(config, module, logits, batch), batch_stats
-
-  (loss, batch_stats), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-  loss, gradient, batch_stats = division.mean((loss, gradient, batch_stats))
+  Without a finite loss and gradient there is no update: the step is skipped if `skip_nonfinite`
+  allows, and else it changes nothing, its own number included. Further steps then repeat it, so
+  whoever looks at the outcome later still finds the state before it.
+  """
+  (loss, batch_stats), gradient = _loss_and_gradient(config, module, state, data, division)
   updates, opt_state = optimizer(config).update(gradient, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
-  return TrainState(state.step + 1, params, batch_stats, opt_state), loss
+  after = state.replace(
+    step=state.step + 1,
+    params=params,
+    batch_stats=batch_stats,
+    opt_state=opt_state,
+    ema=_averaged(config, state, {"params": params, "batch_stats": batch_stats}),
+  )
+  outcome = Outcome(loss, optax.tree.norm(gradient))
+  return _unless_broken(config, state, after, outcome), outcome
+
+
+def _loss_and_gradient(
+  config: ConfigDict, module: nn.Module, state: TrainState, data: Resident, division: Division
+) -> Any:
+  """`(loss, batch statistics), gradient`, each the mean over the parts of the batch."""
+  parts = config.train.accumulate
+
+  def of_part(number: Array | int) -> Any:
+    def share(draw: Draw) -> Draw:
+      return division.share(_part(draw, number, parts))
+
+    batch = training_batch(config, data, state.step, module.output_margin, share)
+    batch = division.place(batch)
+
+    def loss_of(params: Any) -> tuple[Array, Any]:
+      variables = {"params": params, "batch_stats": state.batch_stats}
+      logits, batch_stats = forward(module, variables, batch.image, division.groups)
+      return _loss(config, module, logits, batch), batch_stats
+
+    return division.mean(jax.value_and_grad(loss_of, has_aux=True)(state.params))
+
+  if parts == 1:
+    return of_part(0)
+
+  def add(total: Any, number: Array) -> tuple[Any, None]:
+    return jax.tree.map(jnp.add, total, of_part(number)), None
+
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_part, 0))
+  total, _ = jax.lax.scan(add, zeros, jnp.arange(parts))
+  return jax.tree.map(lambda x: x / parts, total)
+
+
+def _part(draw: Draw, number: Array | int, parts: int) -> Draw:
+  """Part `number` of the batch; neighbours stay together."""
+  size = draw.case.shape[0] // parts
+  return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, number * size, size), draw)
+
+
+def _averaged(config: ConfigDict, state: TrainState, variables: dict[str, Any]) -> Any:
+  """The exponential moving average with this step's variables in it.
+
+      ema' = d ema + (1 - d) variables,  d = min(ema_decay, (1 + step) / (10 + step))
+
+  The second term lets the start be forgotten, as in TensorFlow's ExponentialMovingAverage.
+  """
+  if state.ema is None:
+    return None
+  early = (1 + state.step) / (10 + state.step)
+  decay = jnp.minimum(config.optimizer.ema_decay, early)
+  return jax.tree.map(
+    lambda old, new: old + (1 - decay).astype(old.dtype) * (new - old), state.ema, variables
+  )
+
+
+def _unless_broken(
+  config: ConfigDict, before: TrainState, after: TrainState, outcome: Outcome
+) -> TrainState:
+  finite = jnp.isfinite(outcome.loss) & jnp.isfinite(outcome.gradient_norm)
+  skip = (before.skipped < config.train.skip_nonfinite).astype(jnp.int32)
+  kept = before.replace(step=before.step + skip, skipped=before.skipped + skip)
+  return jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, kept)
 
 
 def forward(module: nn.Module, variables: Any, image: Array, groups: int) -> tuple[Array, Any]:

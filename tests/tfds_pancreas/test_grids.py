@@ -1,11 +1,8 @@
-import threading
-import time
-
 import numpy as np
 import pytest
 
 from attn_unet_jax.volumes.volume import Volume
-from tfds_pancreas.grids import in_order, spacing_of, to_record
+from tfds_pancreas.grids import grid_config, spacing_of, to_record
 
 
 @pytest.mark.parametrize(
@@ -19,6 +16,14 @@ def test_names_of_grids(name, spacing):
 def test_other_names_are_refused(name):
   with pytest.raises(ValueError, match="a grid is called native, or iso2mm"):
     spacing_of(name)
+
+
+def test_a_config_says_what_its_grid_is():
+  native, coarse = grid_config("native"), grid_config("iso4mm_x", about="2 cases", grid="iso4mm")
+  assert (native.name, native.spacing_mm) == ("native", None)
+  assert native.description == "Each scan's own voxels."
+  assert (coarse.name, coarse.spacing_mm) == ("iso4mm_x", 4.0)
+  assert coarse.description == "2 cases, 4 mm isotropic."
 
 
 def test_native_keeps_every_voxel_and_rounds_fractions_of_a_unit():
@@ -40,25 +45,3 @@ def test_image_and_label_end_on_one_grid_of_the_same_centre():
   working = Volume(record["image"], record["affine"])
   assert working.spacing == (1.0, 1.0, 1.0)
   np.testing.assert_allclose(working.grid.centre_mm, image.grid.centre_mm)
-
-
-def test_results_come_in_order_and_only_a_few_exist_at_a_time():
-  started, lock = [], threading.Lock()
-
-  def work(item):
-    with lock:
-      started.append(item)
-    time.sleep(0.002 * (item % 3))
-    return item
-
-  received = []
-  for result in in_order(work, range(20), 3):
-    received.append(result)
-    time.sleep(0.004)
-    assert len(started) <= len(received) + 3
-  assert received == list(range(20))
-
-
-def test_what_fails_in_a_thread_is_raised():
-  with pytest.raises(ZeroDivisionError):
-    list(in_order(lambda item: 1 // item, [1, 0, 2], 2))

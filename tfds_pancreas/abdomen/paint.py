@@ -1,0 +1,114 @@
+"""From a label map to a CT scan: densities, textures, partial volume and noise."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy import ndimage
+
+from tfds_pancreas.abdomen.hollow import fill_hollows
+from tfds_pancreas.abdomen.noise import smooth_noise
+from tfds_pancreas.abdomen.organs import ORGANS
+from tfds_pancreas.abdomen.tissues import PHASES, TISSUES, tissue_of
+
+Spacing = tuple[float, float, float]
+_NAMES = list(TISSUES)
+_INDEX = {name: index for index, name in enumerate(_NAMES)}
+
+
+def paint_ct(
+  labels: np.ndarray,
+  key: int | tuple[int, ...],
+  *,
+  spacing: Spacing,
+  names: Mapping[int, str] | None = None,
+) -> np.ndarray:
+  """Paints a CT scan over a label map, drawn here or elsewhere.
+
+  Args:
+    labels: integers [X, Y, Z] on canonical (RAS+) axes; gas rises along Y.
+    key: the same key, labels and spacing give the same bits.
+    spacing: millimetres between voxels.
+    names: the organ's name of each label value (of a phantom when None). The name decides the
+      tissue (tissues.tissue_of); a value without a name is soft tissue. Where no name is 'fat', 0
+      is taken for fat inside an ellipse around the labelled organs and for air outside it.
+
+  Returns:
+    int16 [X, Y, Z] in HU.
+  """
+  rng = np.random.default_rng(key)
+  named = dict(names or {value: name for name, value in ORGANS.items()})
+  tissue = _tissue_map(labels, named, spacing)
+  hu = _densities(rng, tissue, spacing)
+  fill_hollows(rng, hu, labels, named, spacing)
+  _infiltrate(rng, hu, tissue == _INDEX["pancreas"], spacing)
+  hu = _blur(rng, hu, spacing)
+  hu += _scanner_noise(rng, labels.shape)
+  return np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
+
+
+def _tissue_map(labels: np.ndarray, names: Mapping[int, str], spacing: Spacing) -> np.ndarray:
+  """uint8 [X, Y, Z], the index of each voxel's tissue in TISSUES."""
+  lowest, highest = int(labels.min()), int(labels.max())
+  organs = [
+    names.get(value, "background" if value == 0 else "") for value in range(lowest, highest + 1)
+  ]
+  table = np.array([_INDEX[tissue_of(organ)] for organ in organs], np.uint8)
+  tissue = table[labels.astype(np.int64) - lowest]
+  if "fat" not in names.values():
+    tissue[(labels == 0) & _inside_trunk(labels > 0, spacing)] = _INDEX["fat"]
+  return tissue
+
+
+def _inside_trunk(organs: np.ndarray, spacing: Spacing) -> np.ndarray:
+  """An elliptic cylinder along Z, 30 mm wider than the box around the organs, [X, Y, 1]."""
+  across = []
+  for axis in (0, 1):
+    found = np.flatnonzero(organs.any(axis=tuple({0, 1, 2} - {axis})))
+    low, high = (found[0], found[-1]) if len(found) else (0, 0)
+    radius = (high - low) / 2 + 30 / spacing[axis]
+    across.append((np.arange(organs.shape[axis]) - (low + high) / 2) / radius)
+  return (across[0][:, None] ** 2 + across[1][None, :] ** 2 < 1)[..., None]
+
+
+def _densities(rng: np.random.Generator, tissue: np.ndarray, spacing: Spacing) -> np.ndarray:
+  """The patient's density of each tissue with its variation within the organ, float32 HU."""
+  phase = int(rng.choice(len(PHASES), p=list(PHASES.values())))
+  # Dose and circulation raise or lower all enhancement together; the rest is the organ's own.
+  common = 0.6 * rng.standard_normal()
+  means, slow, fine = [], [], []
+  for item in TISSUES.values():
+    mean, sd = item.hu[phase]
+    means.append(mean + sd * (common + 0.8 * rng.standard_normal()))
+    slow.append(item.slow)
+    fine.append(item.fine)
+  levels, slow_sd, fine_sd = (np.array(values, np.float32) for values in (means, slow, fine))
+  hu = levels[tissue]
+  hu += slow_sd[tissue] * smooth_noise(rng, tissue.shape, spacing, 30.0)
+  hu += fine_sd[tissue] * smooth_noise(rng, tissue.shape, spacing, 5.0)
+  return hu
+
+
+def _infiltrate(
+  rng: np.random.Generator, hu: np.ndarray, pancreas: np.ndarray, spacing: Spacing
+) -> None:
+  """Clefts of fat between the lobules of the pancreas, more in some patients, in place."""
+  if not pancreas.any():
+    return
+  box = ndimage.find_objects(pancreas.view(np.uint8))[0]
+  clefts = smooth_noise(rng, hu[box].shape, spacing, 5.5)
+  amount = rng.uniform(0.6, 1.6)
+  share = 0.55 * np.clip(amount - np.abs(clefts) * 2.2, 0, 1) * pancreas[box]
+  hu[box] += share * (-90 - hu[box])
+
+
+def _blur(rng: np.random.Generator, hu: np.ndarray, spacing: Spacing) -> np.ndarray:
+  """Partial volume: a voxel sees its neighbours, within a Gaussian of 1.0 to 1.6 mm."""
+  sigma = rng.uniform(1.0, 1.6)
+  return ndimage.gaussian_filter(hu, [sigma / step for step in spacing], truncate=3)
+
+
+def _scanner_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+  """Correlated noise, of 7 to 16 HU from patient to patient, float32."""
+  noise = rng.standard_normal(shape, dtype=np.float32)
+  noise = ndimage.gaussian_filter(noise, rng.uniform(0.5, 0.75), truncate=3)
+  return noise * np.float32(rng.uniform(7, 16) / noise.std())
