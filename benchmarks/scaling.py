@@ -1,7 +1,7 @@
 """What the training step costs on many devices, from programs compiled on one: docs/scaling.md.
 
-python -m benchmarks.scaling                 # compiles on 8 simulated CPU devices, writes both files
-python -m benchmarks.scaling --compile=false # the page anew, from the stored figures
+python -m benchmarks.scaling                  # compiles for 8 simulated CPU devices
+python -m benchmarks.scaling --compile=false  # makes the page anew from the stored figures
 
 Nothing is run: the text of each compiled program says what devices exchange, its analyses say how
 much they compute and hold, and benchmarks/scaling_model.py makes a prediction from them.
@@ -99,7 +99,7 @@ def purpose(found: Collective) -> str:
   """`halo`; `gradients`, if a kernel's is in it; or `statistics`: sums over channels, losses."""
   if found.kind != "all-reduce":
     return "halo" if found.kind == "collective-permute" else "other"
-  kernels = any(len(shape) >= 4 for _, shape in found.arrays)
+  kernels = any(sum(n > 1 for n in shape) > 1 for _, shape in found.arrays)
   return "gradients" if kernels else "statistics"
 
 

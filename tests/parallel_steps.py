@@ -26,6 +26,7 @@ from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.parallel import compile_step, devices, on_first_device, spread
 from attn_unet_jax.training.state import TrainState, abstract, network
 from benchmarks.collectives import collectives
+from benchmarks.scaling import figures
 from tests.conftest import small_config
 
 STEPS = 5
@@ -118,6 +119,13 @@ def _refusals() -> dict[str, str]:
   return said
 
 
+def _counted() -> dict[str, Any]:
+  """What benchmarks/scaling.py tells of V-Net, which has no batch statistics, on two devices."""
+  config = _config("jit-2x1", "float32", "sgd", 2, 16)
+  config.model.name = "vnet"
+  return figures(config, scans=3)
+
+
 def _save(state: TrainState, folder: Path) -> None:
   with checkpoints(folder, 1) as store:
     narrow = jax.tree.map(_narrow, (state.params, state.batch_stats))
@@ -133,7 +141,7 @@ def main() -> None:
   batch, length = map(int, sizes)
   configs = {name: _config(name, dtype, optimizer, batch, length) for name in names}
   data, start = _set(length), _start(configs[names[0]])
-  result = {"refusals": _refusals(), "start": _numbers(start.params)}
+  result = {"refusals": _refusals(), "start": _numbers(start.params), "counted": _counted()}
   for name, config in configs.items():
     losses, state, text = _run(config, start, data)
     seen = on_first_device(state)

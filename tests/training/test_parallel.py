@@ -82,6 +82,15 @@ def test_devices_exchange_sums_and_halos_only(told):
   assert told[0]["jit-1x1"]["collectives"] == []
 
 
+def test_bytes_read_from_a_program_are_those_counted_by_hand(told):
+  """V-Net on two devices: its gradients, 4 bytes a parameter, and two or three sums of the loss."""
+  counted = told[0]["counted"]
+  assert {(x["kind"], x["group"]) for x in counted["collectives"]} == {("all-reduce", 2)}
+  told_bytes = sum(x["bytes"] for x in counted["collectives"])
+  assert 0 < told_bytes - 4 * counted["parameters"] <= 3 * 8
+  assert counted["patches_per_device"] == 1
+
+
 @pytest.mark.slow
 def test_every_division_gives_what_one_device_gives(tmp_path):
   """Also batch statistics of each device's own patches, by either mode."""
