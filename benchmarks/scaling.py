@@ -46,7 +46,7 @@ def configured(data: int, space: int) -> ConfigDict:
 def dataset(patch: tuple[int, int, int], scans: int) -> Resident:
   """The shapes of a training set; it is never made."""
 
-  def of(kind: Any, *shape: int) -> jax.ShapeDtypeStruct:
+  def of(kind: Any, *shape: int) -> Any:
     return jax.ShapeDtypeStruct((scans, *shape), kind)
 
   return Resident(
