@@ -6,6 +6,7 @@ An experiment (`experiments/*.py`) starts from `default()` and changes what diff
 """
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from attn_unet_jax.data.labels import class_names
 from attn_unet_jax.errors import UserError
 
 _CHOICES = {
-  "model.name": ("attention_unet", "unet", "unet3d", "vnet", "vnet_caffe"),
+  "model.name": ("attention_unet", "dual_attention", "unet", "unet3d", "vnet", "vnet_caffe"),
   "model.gates": (1, 2),
   "model.gating": ("progressive", "shared"),
   "model.gate": ("sigmoid", "softplus", "softmax"),
+  "model.attention_joining": ("product", "max", "mean"),
+  "model.parallel_skips": ("levels", "own"),
   "model.padding": ("VALID", "SAME"),
   "model.test_statistics": ("running", "batch"),
   "model.conv": ("auto", "native", "planes", "winograd"),
@@ -80,10 +83,17 @@ def default() -> ConfigDict:
   config.model.gate_finest = False  # whether the finest skip is gated too
   config.model.feature_scale = 4.0  # filters are int(published widths / feature_scale)
   config.model.gate_bias_init = placeholder(float)  # start of psi's bias; 3: open; None: published
+  config.model.attention_joining = "product"  # dual_attention: of space and channel; max or mean
+  config.model.channel_reduction = 0  # dual_attention: a narrower layer before the channels'; 0: no
+  config.model.parallel_skips = "levels"  # dual_attention: of all levels, or the level's own
   config.model.padding = "VALID"  # unet3d: VALID (as published, the output is smaller) or SAME
   config.model.test_statistics = "running"  # unet3d: batch norm outside training; running or batch
   config.model.conv = "auto"  # form of the 3-D convolution; auto: by platform and shape
   config.model.dtype = "float32"  # of activations; parameters and losses stay float32
+
+  config.init = ConfigDict()
+  config.init.workdir = ""  # a run to start from: its best parameters, classes matched by name
+  config.init.freeze = ""  # a regex: parameters with it in their path stay as they are
 
   config.data = ConfigDict()
   config.data.dataset = ""  # records made by tfds_pancreas.build, such as phantom_ct/demo
@@ -143,6 +153,7 @@ def default() -> ConfigDict:
   config.optimizer.nesterov = False  # sgd: look ahead by the momentum
   config.optimizer.weight_decay = 1e-6  # adam, sgd: L2 added to the gradient; adamw: decoupled
   config.optimizer.bias_rate = 1.0  # factor on the rate of every bias; V-Net: 2
+  config.optimizer.layer_rates = ()  # (regex, factor) pairs on the rate by path; the first counts
   config.optimizer.decay_biases = True  # whether the decay applies to biases too; V-Net: no
   config.optimizer.schedule = "step"  # constant, step or cosine
   config.optimizer.decay_epochs = 250  # step: epochs between decays
@@ -193,6 +204,7 @@ def validate(config: ConfigDict, *, data: bool = True) -> ConfigDict:
   _require(low < high, config, "data.window_hu", "lower end below the upper")
   _require(any(config.loss.values()), config, "loss", "at least one weight other than 0")
   _check_loss_options(config)
+  _check_patterns(config)
   if data and bool(config.data.dataset) == bool(config.data.folder):
     raise UserError(
       f"config.data.dataset={config.data.dataset!r} and config.data.folder={config.data.folder!r}: "
@@ -221,6 +233,34 @@ def _check_loss_options(config: ConfigDict) -> None:
   rule = f"() or {classes} values of at least 0, background first"
   fits = not weights or (len(weights) == classes and min(weights) >= 0)
   _require(fits, config, "loss_options.class_weights", rule)
+
+
+def _check_patterns(config: ConfigDict) -> None:
+  rates = config.optimizer.layer_rates
+  fits = all(isinstance(pair, tuple) and len(pair) == 2 for pair in rates)
+  fits = fits and all(isinstance(p, str) and isinstance(f, (int, float)) for p, f in rates)
+  rule = "pairs of a regex and a factor of at least 0, like (('gating', 0.1),)"
+  _require(fits and all(f >= 0 for _, f in rates), config, "optimizer.layer_rates", rule)
+  for key, patterns in (
+    ("init.freeze", [config.init.freeze]),
+    ("optimizer.layer_rates", [pattern for pattern, _ in rates]),
+  ):
+    for pattern in patterns:
+      _require(_is_regex(pattern), config, key, "regular expressions")
+  _require(
+    bool(config.init.workdir) or not config.init.freeze,
+    config,
+    "init.freeze",
+    "empty without config.init.workdir: what would be kept is a random start",
+  )
+
+
+def _is_regex(pattern: str) -> bool:
+  try:
+    re.compile(pattern)
+  except re.error:
+    return False
+  return True
 
 
 def _value(config: ConfigDict, key: str) -> Any:

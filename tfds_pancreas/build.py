@@ -3,9 +3,11 @@
   python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
   python -m tfds_pancreas.build --dataset=pancreas_ct/iso2mm --manual_dir=DIR --data_dir=data
 
-Data sets: phantom_ct/tiny (8 coarse phantoms, for tests), phantom_ct/demo (66 phantoms);
-pancreas_ct/native, iso2mm, iso1mm, or another iso<k>mm (80 scans; iso2mm_82: with duplicates), from
-the files under --manual_dir, checked case by case: build_report.json beside the records says how.
+phantom_ct/tiny (8 coarse phantoms, for tests) and phantom_ct/demo (66) are made from nothing;
+pancreas_ct, decathlon_pancreas, btcv, gibson_ct and folder_ct from the files under --manual_dir,
+which an empty one lists. Their configs are native, iso2mm, iso1mm, or another iso<k>mm (pancreas_ct
+with _82: with duplicates; decathlon_pancreas with _tumour: labelled apart; folder_ct with _NAME: of
+a collection). Every case is checked: build_report.json beside the records says how.
 A data set that is there already is left alone. A build that was interrupted leaves no data
 set behind, and what it does leave the next one removes; run the command again. Scans are read by
 --workers processes (1 to 2 GB each), or by Apache Beam on the machines of --beam_runner, which must
@@ -33,7 +35,14 @@ from tfds_pancreas.record_builder import RecordBuilder
 from tfds_pancreas.records import FILE_FORMAT, REPORT_FILE, VolumeConfig, built_directory
 from tfds_pancreas.workers import beam_options
 
-DATASETS = ("phantom_ct", "pancreas_ct")
+DATASETS = (
+  "phantom_ct",
+  "pancreas_ct",
+  "decathlon_pancreas",
+  "btcv",
+  "gibson_ct",
+  "folder_ct",
+)
 
 _DATASET = flags.DEFINE_string("dataset", None, "What to build, NAME/CONFIG.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the records go.", required=True)

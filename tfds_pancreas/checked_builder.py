@@ -103,6 +103,7 @@ class CheckedBuilder(RecordBuilder):
     """Every case that was found and is not excluded."""
     assert manual_dir is not None
     found = self.find_cases(manual_dir)
+    self.info.metadata["labels"] = dict(self.labels)  # the files may have told their names
     return {
       split: [case for case in cases if case.id not in self.excluded]
       for split, cases in found.items()
