@@ -68,7 +68,7 @@ class WritePart:
 
   Attributes:
     make: from what was found of a case to the case made.
-    serializer: from an encoded record to bytes.
+    serializer: from an encoded record to a protocol buffer.
   """
 
   make: Callable[[Any], Made]
@@ -79,12 +79,16 @@ class WritePart:
     """Writes part number `job[0]`, made of the case `job[1]`."""
     path = self.folder / f"{job[0]:06d}"
     made = self.make(job[1])
-    data = b"" if made.record is None else self.serializer.serialize_example(encode(made.record))
+    data = b"" if made.record is None else self._serialized(made.record)
     known = {"id": made.id, "size": len(data), "figures": made.figures, "problems": made.problems}
     _write(path.with_suffix(_RECORD), data)
     if made.picture is not None:
       _write(path.with_suffix(_PICTURE), made.picture.tobytes())
     _write(path.with_suffix(_KNOWN), json.dumps(known).encode())
+
+  def _serialized(self, record: Record) -> bytes:
+    # Protocol buffers order the entries of a map anew in each process, unless they are told not to.
+    return self.serializer.get_tf_example(encode(record)).SerializeToString(deterministic=True)
 
 
 @dataclass(frozen=True)
