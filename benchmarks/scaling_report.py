@@ -86,8 +86,8 @@ def _remarks(programs: dict[tuple[int, int], dict[str, Any]]) -> str:
   return (
     "Exchanges: bytes of the results, and the number of operations. By hand the gradients are 4\n"
     "bytes a parameter; the all-reduces that hold those of kernels are\n"
-    f"{ratio:.4f} times that. Over a mesh of both axes they are summed up over each. Memory is that\n"
-    "of the program for the CPU, which differs from a GPU's.\n"
+    f"{ratio:.4f} times that. Over a mesh of both axes they are summed up over each. Memory is\n"
+    "that of the program for the CPU, which differs from a GPU's.\n"
   )
 
 
