@@ -12,6 +12,7 @@ from attn_unet_jax.data import folds
 from attn_unet_jax.data.dataset import Dataset, open_dataset
 from attn_unet_jax.data.labels import LabelMapping, parse
 from attn_unet_jax.data.prepare import WorkingCase, prepare
+from attn_unet_jax.data.sparse import thinned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,9 +26,10 @@ class Fold:
   listing: dict[str, Any]
 
   def load(self, part: str) -> Sequence[WorkingCase]:
-    """The cases of `training`, `validation` or `test` on the working grid."""
+    """The cases of `training` (thinned, if so configured), `validation` or `test`, prepared."""
     ids = getattr(self.split, part)
-    return [prepare(self.dataset.load(case), self.mapping, self.config) for case in ids]
+    cases = (prepare(self.dataset.load(case), self.mapping, self.config) for case in ids)
+    return [thinned(case, self.config) if part == "training" else case for case in cases]
 
   def to_json(self) -> str:
     """The list of folds, as it can be given to `--config.data.folds`."""

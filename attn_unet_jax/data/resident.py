@@ -10,6 +10,7 @@ from flax import struct
 
 from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.data.schedule import Draw, corner
+from attn_unet_jax.losses import UNLABELLED
 
 Array = jax.Array
 Shape = tuple[int, int, int]
@@ -73,7 +74,7 @@ def _grow(array: np.ndarray, extent: np.ndarray) -> np.ndarray:
 
 
 def _positions(label: np.ndarray) -> tuple[np.ndarray, int]:
-  voxels = np.argwhere(label > 0).astype(np.int32)
+  voxels = np.argwhere((label > 0) & (label != UNLABELLED)).astype(np.int32)
   kept = voxels[np.linspace(0, len(voxels) - 1, min(_POSITIONS, len(voxels))).astype(int)]
   padded = np.zeros((_POSITIONS, 3), np.int32)
   padded[: len(kept)] = kept
