@@ -5,7 +5,8 @@
 
 Data sets: phantom_ct/tiny (8 coarse phantoms, for tests), phantom_ct/demo (66 phantoms);
 pancreas_ct/native, iso2mm, iso1mm, or another iso<k>mm (80 scans; iso2mm_82: with duplicates), from
-the files under --manual_dir, checked case by case: build_report.json beside the records says how.
+the files under --manual_dir, checked case by case: build_report.json beside the records says how;
+painted_ct/tiny, demo (3 mm), native: CT painted on the label maps of real abdomens in --manual_dir.
 A data set that is there already is left alone. One that was interrupted leaves no data set behind;
 run the command again.
 """
@@ -26,7 +27,7 @@ from attn_unet_jax.command import run
 from attn_unet_jax.errors import UserError
 from tfds_pancreas.records import FILE_FORMAT, REPORT_FILE, VolumeConfig, built_directory
 
-DATASETS = ("phantom_ct", "pancreas_ct")
+DATASETS = ("phantom_ct", "pancreas_ct", "painted_ct")
 
 _DATASET = flags.DEFINE_string("dataset", None, "What to build, NAME/CONFIG.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the records go.", required=True)

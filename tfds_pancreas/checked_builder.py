@@ -106,7 +106,11 @@ class CheckedBuilder(tfds.core.GeneratorBasedBuilder):
     found = self.find_cases(Path(dl_manager.manual_dir))
     _require_unique([case.id for cases in found.values() for case in cases])
     report = Report(
-      f"{self.name}/{self.builder_config.name}", self.RULES, self.excluded, self.expected_ids
+      f"{self.name}/{self.builder_config.name}",
+      self.RULES,
+      self.excluded,
+      self.expected_ids,
+      outlined=self.labels.get("pancreas"),
     )
     last = list(found)[-1]
     return {

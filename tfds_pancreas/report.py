@@ -24,12 +24,14 @@ class Report:
     rules: thresholds of the checks.
     excluded: reason by case id, of cases that are left out unseen.
     expected: ids of the whole collection, where known.
+    outlined: label value that the pictures outline; None outlines all.
   """
 
   dataset: str
   rules: Mapping[str, Any]
   excluded: Mapping[str, str]
   expected: Sequence[str]
+  outlined: int | None = None
   built: dict[str, Any] = field(default_factory=dict)
   left_out: dict[str, Any] = field(default_factory=dict)
   _tiles: list[np.ndarray] = field(default_factory=list)
@@ -41,7 +43,9 @@ class Report:
       return
     assert case.pair is not None
     self.built[case.id] = case.figures
-    self._tiles.append(tile(case.pair.image.array, case.pair.label.array, _number(case.id)))
+    label = case.pair.label.array
+    label = label if self.outlined is None else label == self.outlined
+    self._tiles.append(tile(case.pair.image.array, label, _number(case.id)))
 
   def require(self, *, skip_bad_cases: bool) -> None:
     """Stops a build with bad cases, unless they may be skipped and others are left.

@@ -45,7 +45,9 @@ class Canvas:
     """
     self.shape, self.spacing = points.shape[1:], spacing
     self.labels = np.zeros(self.shape, np.uint8) if labels is None else labels.copy()
-    self.given = frozenset(name for name, value in ALL_ORGANS.items() if (self.labels == value).any())
+    self.given = frozenset(
+      name for name, value in ALL_ORGANS.items() if (self.labels == value).any()
+    )
     self.given -= {"background"}
     self.taken = np.zeros(self.shape, bool)
     self.points = points

@@ -1,7 +1,7 @@
 """Draws around the organs of a label map what the map lacks: trunk, spine, vessels, bowel."""
 
 from collections.abc import Collection
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 from scipy import ndimage
@@ -54,6 +54,8 @@ def complete(
   draw_colon(rng, canvas)
   if "small_bowel" not in canvas.given:
     draw_small_bowel(rng, canvas, course)
+    draw_small_bowel(rng, canvas, course)
+    _draw_mesentery(rng, canvas, course)
   return canvas.labels
 
 
@@ -101,10 +103,7 @@ def _course(canvas: Canvas) -> np.ndarray:
   """The pancreas from head to tail, in mm of the patient's frame: [5, 3]."""
   places = canvas.points[:, canvas.labels == ALL_ORGANS["pancreas"]].T
   ends = np.quantile(places[:, 0], (1, 0.7, 0.5, 0.3, 0.12, 0))
-  parts = [
-    places[(places[:, 0] <= high) & (places[:, 0] >= low)]
-    for high, low in zip(ends[:-1], ends[1:], strict=True)
-  ]
+  parts = [places[(places[:, 0] <= high) & (places[:, 0] >= low)] for high, low in pairwise(ends)]
   return np.array([part.mean(0) for part in parts])
 
 
@@ -115,6 +114,16 @@ def _keep_clear(rng: np.random.Generator, canvas: Canvas) -> None:
   pancreas = canvas.labels == ALL_ORGANS["pancreas"]
   plane = 1.5 + 2.0 * smooth_noise(rng, canvas.shape, canvas.spacing, 18.0)
   canvas.taken |= ndimage.distance_transform_edt(~pancreas, canvas.spacing) < plane
+
+
+def _draw_mesentery(rng: np.random.Generator, canvas: Canvas, course: np.ndarray) -> None:
+  """Small vessels in the fat before the spine, that fan out from the pancreas's neck."""
+  root = course[1] + (0, -4, -8)
+  for _ in range(int(rng.integers(8, 20))):
+    end = rng.uniform((-95, 20, -150), (95, 105, 50))
+    middle = (root + end) / 2 + rng.normal(0, 12, 3)
+    organ = "vena_cava" if rng.random() < 0.5 else "mesenteric_artery"
+    canvas.fill(organ, *canvas.tube(np.array([root, middle, end]), rng.uniform(1.2, 2.4)))
 
 
 def _mirror_kidney(canvas: Canvas) -> None:

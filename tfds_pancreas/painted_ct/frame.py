@@ -49,8 +49,8 @@ def fit_frame(labels: np.ndarray, spacing: Spacing) -> Frame:
   places = {name: _places(labels, name, spacing) for name in VISCERA}
   places = {name: found for name, found in places.items() if len(found)}
   pancreas = places["pancreas"].mean(0)
-  outer = np.concatenate([places[name] for name in ("liver", "spleen") if name in places] or [[]])
   both = {"liver", "spleen"} <= places.keys()
+  outer = np.concatenate([places["liver"], places["spleen"]]) if both else pancreas[None]
   low, high = np.quantile(outer[:, 0], (0.001, 0.999)) if both else pancreas[0] + (-105, 145)
   middle = np.concatenate(list(places.values()))
   middle = middle[np.abs(middle[:, 0] - (low + high) / 2) < 15]
@@ -76,9 +76,7 @@ def frame_points(
   Returns:
     float32 [3, X, Y, Z] in mm.
   """
-  axes = [
-    np.arange(n) * step - o for n, step, o in zip(shape, spacing, frame.origin, strict=True)
-  ]
+  axes = [np.arange(n) * step - o for n, step, o in zip(shape, spacing, frame.origin, strict=True)]
   points = np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
   points[1] -= _lordosis(points[2])
   points /= frame.scale

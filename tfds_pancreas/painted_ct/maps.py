@@ -76,7 +76,7 @@ def read_map(path: Path, organs: tuple[tuple[int, str], ...]) -> Volume:
   """
   volume = to_canonical(read_label(path))
   known = dict(organs)
-  values = np.unique(volume.array).tolist()
+  values = _values(volume.array)
   if unknown := [value for value in values if value not in known]:
     raise UserError(
       f"{path}: label values {unknown[:8]} have no name; name them where the others are named"
@@ -84,13 +84,36 @@ def read_map(path: Path, organs: tuple[tuple[int, str], ...]) -> Volume:
   table = np.zeros(values[-1] + 1, np.uint8)
   for value in values:
     table[value] = ALL_ORGANS[known[value]]
-  named = Volume(table[volume.array], volume.affine)
+  named = _cropped(volume, table)
   there = np.count_nonzero(named.array == ALL_ORGANS["pancreas"]) * named.voxel_volume_ml
   if there < _LEAST_ML:
     raise UserError(
       f"{path}: {there:.1f} ml of pancreas, at least {_LEAST_ML:g} ml are needed; leave the map out"
     )
   return named
+
+
+def _values(array: np.ndarray) -> list[int]:
+  """The values of a label map, sorted; many times as fast as np.unique, plane by plane."""
+  found: set[int] = set()
+  for plane in array.T:
+    low = int(plane.min())
+    found.update(
+      (low + np.flatnonzero(np.bincount((plane.astype(np.intp) - low).ravel()))).tolist()
+    )
+  return sorted(found)
+
+
+def _cropped(volume: Volume, table: np.ndarray) -> Volume:
+  """A map in values of ALL_ORGANS, cut across to the columns that have an organ; keeps slices."""
+  columns = (volume.array > 0).any(2)
+  x, y = (np.flatnonzero(columns.any(axis)) for axis in (1, 0))
+  if not len(x):
+    return Volume(table[volume.array], volume.affine)
+  inside = volume.array[x[0] : x[-1] + 1, y[0] : y[-1] + 1]
+  affine = volume.affine.copy()
+  affine[:3, 3] += affine[:3, :2] @ (x[0], y[0])
+  return Volume(table[inside], affine)
 
 
 def problems_of(maps: Mapping[str, Path], organs: tuple[tuple[int, str], ...]) -> dict[str, str]:

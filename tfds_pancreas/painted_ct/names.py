@@ -1,7 +1,8 @@
 """Which organ each value of a label map is.
 
-The names lie beside the maps, in labels.json or dataset.json, or are told to the build. What they
-are called decides what is drawn and painted: the first part of ORGAN_OF_NAME that is in a name.
+The names lie beside the maps, in labels.json or dataset.json: {"1": "spleen", "2": "pancreas"}, or
+the same under "labels", or there the name of a list of `label_names/`. What a value is called
+decides what is drawn and painted: the first part of ORGAN_OF_NAME that is in the name.
 """
 
 import json
@@ -34,17 +35,16 @@ ORGAN_OF_NAME: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 
 
-def organs_of_values(folder: Path, told: str | None) -> dict[int, str]:
+def organs_of_values(folder: Path) -> dict[int, str]:
   """Organ (a name of ALL_ORGANS) of each label value.
 
   Args:
-    folder: of the label maps; its labels.json or dataset.json is read unless names are told.
-    told: a list of `label_names/`, or a JSON file.
+    folder: of the label maps and their labels.json or dataset.json.
 
   Raises:
     UserError: no names are there, they are unreadable, or one of them is no organ that is known.
   """
-  path = _path(folder, told)
+  path = _path(folder)
   organs = {0: "background"}
   for value, name in _read(path).items():
     organ = organ_of(name)
@@ -65,28 +65,24 @@ def organ_of(name: str) -> str | None:
   return next((organ for part, organ in ORGAN_OF_NAME if part in plain), None)
 
 
-def _path(folder: Path, told: str | None) -> Path:
-  packaged = sorted(path.stem for path in PACKAGED.glob("*.json"))
-  if told:
-    path = PACKAGED / f"{told}.json" if told in packaged else Path(told)
-    if not path.is_file():
-      raise UserError(f"--label_names={told}: no such file; give one, or one of {packaged}")
-    return path
-  beside = [folder / name for name in _BESIDE if (folder / name).is_file()]
-  if not beside:
+def _path(folder: Path) -> Path:
+  path = next((folder / name for name in _BESIDE if (folder / name).is_file()), None)
+  if path is None:
+    lists = ", ".join(sorted(packaged.stem for packaged in PACKAGED.glob("*.json")))
     raise UserError(
       f"{folder}: nothing says which organ a label value is; write {folder}/labels.json with "
-      '{"1": "spleen", "2": "pancreas", ...}, or give --label_names=FILE.json or one of '
-      f"{packaged}"
+      f'{{"1": "spleen", "2": "pancreas", ...}}, or with {{"labels": "NAME"}} and one of {lists}'
     )
-  return beside[0]
+  return path
 
 
 def _read(path: Path) -> Mapping[int, str]:
-  """Value -> name, from value -> name or name -> value, plain or under "labels"."""
+  """Value -> name, from value -> name or name -> value."""
   try:
     found = json.loads(path.read_text())
     found = found.get("labels", found)
+    if isinstance(found, str):
+      return _read(PACKAGED / f"{found}.json")
     pairs = [(k, v) if str(k).isdigit() else (v, k) for k, v in found.items()]
     names = {int(value): str(name) for value, name in pairs}
   except (OSError, ValueError, TypeError, AttributeError) as error:

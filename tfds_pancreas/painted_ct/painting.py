@@ -28,6 +28,7 @@ LOOK = Look(
   blur_mm=(0.6, 2.0),
   noise_hu=(4.0, 24.0),
 )
+DEFORMATION = Deformation()
 _NAMES = {value: name for name, value in ALL_ORGANS.items()}
 Range = tuple[float, float]
 
@@ -47,13 +48,11 @@ class Recipe:
   seed: int = 0
   pixel_mm: Range | None = None
   slice_mm: Range | None = None
-  deformation: Deformation = Deformation()
+  deformation: Deformation = DEFORMATION
   look: Look = LOOK
 
 
-def paint_map(
-  organs: Volume, map_id: str, number: int, recipe: Recipe
-) -> tuple[Volume, Volume]:
+def paint_map(organs: Volume, map_id: str, number: int, recipe: Recipe) -> tuple[Volume, Volume]:
   """Paints a map for the `number`-th time.
 
   Args:
@@ -77,7 +76,7 @@ def draw_labels(
   rng: np.random.Generator, organs: Volume, view: Grid, deformation: Deformation
 ) -> np.ndarray:
   """The map in a view, deformed and completed: uint8 [X, Y, Z]."""
-  coarse = working_grid(view, np.maximum(view.spacing, DRAWN_MM))
+  coarse = working_grid(view, [max(step, DRAWN_MM) for step in view.spacing])
   found = np.argwhere(organs.array == ALL_ORGANS["pancreas"]).mean(0)
   centre = organs.affine[:3, :3] @ found + organs.affine[:3, 3]
   indices = source_indices(rng, deformation, organs.grid, coarse, centre)
@@ -96,14 +95,16 @@ def draw_view(rng: np.random.Generator, organs: Volume, recipe: Recipe) -> Grid:
   """A field of view around the organs, within the map's slices, with the pancreas inside."""
   spacing = np.array(organs.spacing)
   low, high = _box(organs.array > 0, spacing)
-  margins = rng.uniform((45, 60, 0), (80, 85, 90), (2, 3))
+  margins = rng.uniform((30, 40, 0), (65, 75, 90), (2, 3))
   margins[1, 2] *= 0.5  # above the liver there is soon no abdomen
   first, last = low - margins[0], high + margins[1]
   inner, outer = _box(organs.array == ALL_ORGANS["pancreas"], spacing)
   end = (organs.shape[2] - 1) * spacing[2]
   first[2] = max(first[2], 0.0, inner[2] - 150)
   last[2] = min(last[2], end, outer[2] + 150)
-  drawn = [rng.uniform(*range_mm) if range_mm else None for range_mm in (recipe.pixel_mm, recipe.slice_mm)]
+  drawn = [
+    rng.uniform(*range_mm) if range_mm else None for range_mm in (recipe.pixel_mm, recipe.slice_mm)
+  ]
   step = np.round([drawn[0] or spacing[0], drawn[0] or spacing[1], drawn[1] or spacing[2]], 3)
   shape = np.maximum(np.floor((last - first) / step).astype(int) + 1, 1)
   affine = np.eye(4)
