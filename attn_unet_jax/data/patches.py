@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from attn_unet_jax.augment import Augmentation, augment, source_shape
-from attn_unet_jax.data.resident import Resident, Shape, cut
+from attn_unet_jax.data.resident import Resident, Shape, corners, cut
 from attn_unet_jax.data.schedule import Draw, Plan, schedule
 
 Array = jax.Array
@@ -57,6 +57,17 @@ def fixed_batch(
   """Batch `index` of the fixed patches on which losses are logged: no augmentation."""
   draw = _draw(config, data, config.seed + _FIXED_SEED_OFFSET, index)
   return _batch(config, data, draw, margin, Augmentation())
+
+
+def training_corners(
+  config: ConfigDict, data: Resident, step: Array | int, margin: Shape = (0, 0, 0)
+) -> tuple[Array, Array]:
+  """Where the patches of a step come from: case indices `[N]` and lowest voxels `[N, 3]`.
+
+  The voxels are those of the working grid at which the part that the network answers for begins.
+  """
+  draw = _draw(config, data, config.seed, step)
+  return draw.case, corners(data, draw, answered(config.data.patch, margin))
 
 
 def answered(patch: Shape, margin: Shape) -> Shape:

@@ -94,14 +94,24 @@ def cut(data: Resident, draw: Draw, patch: Shape, block: Shape) -> tuple[Block, 
     blocks with a leading batch axis, and keys `[N]`.
   """
 
-  def one(draw: Draw) -> tuple[Block, Array]:
-    corner_key, augment_key = jax.random.split(draw.key)
+  def one(draw: Draw, low: Array) -> tuple[Block, Array]:
     case = draw.case
-    size = data.size[case]
-    low = corner(corner_key, draw.foreground, size, data.positions[case], data.count[case], patch)
     low -= (jnp.asarray(block) - jnp.asarray(patch)) // 2
-    image, label = (_clamped(array, case, low, size, block) for array in (data.image, data.label))
-    return Block(image, label, data.mean[case], data.sd[case]), augment_key
+    image, label = (
+      _clamped(array, case, low, data.size[case], block) for array in (data.image, data.label)
+    )
+    return Block(image, label, data.mean[case], data.sd[case]), jax.random.split(draw.key)[1]
+
+  return jax.vmap(one)(draw, corners(data, draw, patch))
+
+
+def corners(data: Resident, draw: Draw, patch: Shape) -> Array:
+  """The lowest voxel of every patch of a batch, `[N, 3]` int32, in its (padded) case."""
+
+  def one(draw: Draw) -> Array:
+    case, key = draw.case, jax.random.split(draw.key)[0]
+    positions, count = data.positions[case], data.count[case]
+    return corner(key, draw.foreground, data.size[case], positions, count, patch)
 
   return jax.vmap(one)(draw)
 

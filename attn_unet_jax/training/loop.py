@@ -1,6 +1,7 @@
 """The order of events: steps, losses, validation, log, save; then the next epoch."""
 
 import dataclasses
+import functools
 import math
 import signal
 import time
@@ -11,15 +12,18 @@ from types import FrameType
 from typing import Any
 
 import jax
+import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
 from attn_unet_jax.command import Interrupted
-from attn_unet_jax.data.patches import Batch, answered, fixed_batch
+from attn_unet_jax.data.patches import Batch, answered, fixed_batch, training_corners
 from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.data.resident import Resident, resident
+from attn_unet_jax.errors import UserError
 from attn_unet_jax.training import logs
 from attn_unet_jax.training.checkpoint import Checkpoints
+from attn_unet_jax.training.nonfinite import Places, Watch
 from attn_unet_jax.training.optimizer import learning_rate
 from attn_unet_jax.training.parallel import Step, compile_step, on_first_device, spread
 from attn_unet_jax.training.state import TrainState, abstract, create
@@ -50,7 +54,7 @@ def train(
 
   Raises:
     Interrupted: SIGTERM or SIGINT came; the state is saved.
-    FloatingPointError: a logged loss is not finite.
+    UserError: a loss or a gradient is not finite; says where, and what to do.
   """
   if store.latest is None:
     state = create(config, module)
@@ -60,13 +64,15 @@ def train(
   if first >= config.train.epochs:
     return state
   step = compile_step(config, module)
-  data, losses = _prepare(config, module, load)
+  data, losses, patches = _prepare(config, module, load)
   state, data = spread(config, (state, data))
+  place = functools.partial(patches, on_first_device(data))
+  watch = Watch(config, place, int(state.skipped), workdir / "nonfinite")
   log = logs.EpochLog(workdir, first)
   began = time.monotonic()
   with _signals() as stop:
     for epoch in range(first + 1, config.train.epochs + 1):
-      state, seconds = _epoch(config, step, state, data, epoch, stop, store)
+      state, seconds = _epoch(config, step, state, data, epoch, stop, store, watch)
       trained = on_first_device(state)
       row = {"epoch": epoch, "train_seconds": seconds, **losses(trained)}
       row["learning_rate"] = float(learning_rate(config)(int(state.step) - 1))
@@ -97,13 +103,16 @@ def _epoch(
   epoch: int,
   stop: "_Stop",
   store: Checkpoints,
+  watch: Watch,
 ) -> tuple[TrainState, float]:
   """The rest of an epoch's steps; seconds that they took."""
   began = time.monotonic()
   steps = range(int(state.step), epoch * config.train.steps_per_epoch)
-  for _ in logs.progress(steps, len(steps), f"epoch {epoch}/{config.train.epochs}"):
+  for done in logs.progress(steps, len(steps), f"epoch {epoch}/{config.train.epochs}"):
     _leave_if(stop, state, store)
-    state, _ = step(state, data)
+    state, outcome = step(state, data)
+    watch.note(done + 1, outcome, state)
+  watch.settle(state)
   jax.block_until_ready(state)
   return state, time.monotonic() - began
 
@@ -131,14 +140,14 @@ def _validated(validate: Validate, state: TrainState, stop: "_Stop", store: Chec
 
 def _prepare(
   config: ConfigDict, module: nn.Module, load: Loader
-) -> tuple[Resident, Callable[[TrainState], dict[str, Any]]]:
-  """The training set in device memory, and the function that measures the three losses."""
-  fixed, data = {}, None
-  for part in PARTS:
+) -> tuple[Resident, Callable[[TrainState], dict[str, Any]], Callable[..., Places]]:
+  """The training set in device memory, how the three losses are measured, and a step's patches."""
+  fixed: dict[str, list[Batch]] = {}
+  for part in PARTS[::-1]:  # the training set last: it stays
     cases = load(part)
-    held = resident(cases, answered(config.data.patch, module.output_margin))
-    fixed[part] = _fixed_batches(config, module, held)
-    data = held if part == "training" else data
+    data = resident(cases, answered(config.data.patch, module.output_margin))
+    fixed[part] = _fixed_batches(config, module, data)
+  names = [case.id for case in cases]
   measure = jax.jit(lambda variables, batch: fixed_loss(config, module, variables, batch))
 
   def losses(state: TrainState) -> dict[str, Any]:
@@ -150,11 +159,20 @@ def _prepare(
       if part != "training":  # the training's time is that of its steps
         row[f"{column}_seconds"] = time.monotonic() - began
       if not math.isfinite(loss):
-        raise FloatingPointError(f"the {part} loss is {loss} after step {int(state.step)}")
+        raise UserError(
+          f"the {part} loss is {loss} after step {int(state.step)}, on patches without "
+          "augmentation; start another --workdir with a lower --config.optimizer.learning_rate "
+          f"(now {config.optimizer.learning_rate:g})"
+        )
     return row
 
-  assert data is not None
-  return data, losses
+  def patches(data: Resident, step: int) -> Places:
+    places = training_corners(config, data, step - 1, module.output_margin)
+    return [
+      (names[case], tuple(at.tolist())) for case, at in zip(*map(np.asarray, places), strict=True)
+    ]
+
+  return data, losses, patches
 
 
 def _fixed_batches(config: ConfigDict, module: nn.Module, data: Resident) -> list[Batch]:

@@ -21,9 +21,9 @@ from attn_unet_jax.data.schedule import Draw
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.losses import OVER_THE_BATCH
 from attn_unet_jax.training.state import TrainState
-from attn_unet_jax.training.step import Division, train_step
+from attn_unet_jax.training.step import Division, Outcome, train_step
 
-Step = Callable[[TrainState, Resident], tuple[TrainState, jax.Array]]
+Step = Callable[[TrainState, Resident], tuple[TrainState, Outcome]]
 Tree = TypeVar("Tree")
 
 _AXIS = "data"
@@ -35,8 +35,8 @@ def devices(config: ConfigDict) -> list[jax.Device]:
   """The devices of this host that divide the batch.
 
   Raises:
-    UserError: there are not as many, the batch does not divide by them, or with `pmap` the loss
-      is not the mean of its parts' losses.
+    UserError: there are not as many, the batch does not divide by them and by
+      `train.accumulate`, or it is divided and the loss is not the mean of its parts' losses.
   """
   present, count = jax.local_devices(), config.parallel.data or jax.local_device_count()
   if count > len(present):
@@ -44,24 +44,31 @@ def devices(config: ConfigDict) -> list[jax.Device]:
       f"config.parallel.data={count}: this host has {len(present)} "
       f"{present[0].platform} device(s); ask for at most {len(present)}, or 0 for all"
     )
-  batch = config.train.batch_size
-  if batch % count:
-    fits = max(n for n in range(1, count + 1) if batch % n == 0)
+  batch, parts = config.train.batch_size, config.train.accumulate
+  if batch % parts:
     raise UserError(
-      f"config.train.batch_size={batch}: cannot be divided over {count} devices; make it a "
-      f"multiple of {count}, or use fewer with --config.parallel.data={fits}"
+      f"config.train.accumulate={parts}: must divide config.train.batch_size={batch} without rest"
+    )
+  if batch // parts % count:
+    fits = max(n for n in range(1, count + 1) if batch // parts % n == 0)
+    of = f" in {parts} parts" if parts > 1 else ""
+    raise UserError(
+      f"config.train.batch_size={batch}: cannot be divided{of} over {count} devices; make it a "
+      f"multiple of {parts * count}, or use fewer with --config.parallel.data={fits}"
     )
   if config.parallel.mode == "pmap" and count > 1:
-    _check_loss(config)
+    _check_loss(config, "config.parallel.mode='pmap'", "--config.parallel.mode=jit")
+  if parts > 1:
+    _check_loss(config, f"config.train.accumulate={parts}", "--config.train.accumulate=1")
   return present[:count]
 
 
-def _check_loss(config: ConfigDict) -> None:
+def _check_loss(config: ConfigDict, needs: str, instead: str) -> None:
   for name in sorted(OVER_THE_BATCH):
     if config.loss[name]:
       raise UserError(
         f"config.loss.{name}={config.loss[name]}: over a divided batch it is not the mean of its "
-        "parts, as config.parallel.mode='pmap' needs; use --config.parallel.mode=jit"
+        f"parts, as {needs} needs; use {instead}"
       )
 
 
@@ -81,7 +88,7 @@ def on_first_device(tree: Tree) -> Tree:
 
 
 def compile_step(config: ConfigDict, module: nn.Module) -> Step:
-  """`(state, data) -> (state, loss)`, one compiled program; the state passed in is consumed.
+  """`(state, data) -> (state, outcome)`, one compiled program; the state passed in is consumed.
 
   Both arguments are to be `spread`, and both results are.
 
@@ -106,7 +113,7 @@ def _jit(config: ConfigDict, module: nn.Module, mesh: Mesh) -> Step:
     """All patches still; but whatever is made of them is made where they are."""
     return jax.lax.with_sharding_constraint(draw, divided)
 
-  def step(state: TrainState, data: Resident) -> tuple[TrainState, jax.Array]:
+  def step(state: TrainState, data: Resident) -> tuple[TrainState, Outcome]:
     return train_step(config, module, state, data, Division(share))
 
   return jax.jit(step, in_shardings=everywhere, out_shardings=everywhere, donate_argnums=0)
@@ -114,14 +121,14 @@ def _jit(config: ConfigDict, module: nn.Module, mesh: Mesh) -> Step:
 
 def _pmap(config: ConfigDict, module: nn.Module, mesh: Mesh) -> Step:
   count = mesh.size
-  size = config.train.batch_size // count
+  size = config.train.batch_size // config.train.accumulate // count
   if hasattr(module, "batch_axis"):
     module = module.clone(batch_axis=_AXIS)
 
   def mean(tree: Any) -> Any:
     return jax.lax.pmean(tree, _AXIS)
 
-  def step(state: TrainState, data: Resident, part: jax.Array) -> tuple[TrainState, jax.Array]:
+  def step(state: TrainState, data: Resident, part: jax.Array) -> tuple[TrainState, Outcome]:
     def share(draw: Draw) -> Draw:
       own = (jax.lax.dynamic_slice_in_dim(x, part * size, size) for x in draw)
       return Draw(*own)

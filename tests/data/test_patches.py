@@ -2,7 +2,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attn_unet_jax.data.patches import fixed_batch, normalise, training_batch
+from attn_unet_jax.data.patches import (
+  fixed_batch,
+  normalise,
+  training_batch,
+  training_corners,
+)
 from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.data.resident import resident
 
@@ -74,3 +79,15 @@ def test_a_network_that_answers_for_less_is_asked_about_the_whole_scan(config, d
       (corner,) = np.argwhere((windows == centre).all((3, 4, 5)))
       seen.add(int(corner[0]))
   assert {0, 8} <= seen
+
+
+def test_corners_say_where_a_steps_patches_come_from(config, data):
+  config.augment.flip = (0.0, 0.0, 0.0)
+  low, high = config.data.window_hu
+  batch = training_batch(config, data, 5)
+  cases, corners = training_corners(config, data, 5)
+  assert cases.tolist() == [0, 0]
+  assert corners[0].tolist() != corners[1].tolist()
+  for image, (x, y, z) in zip(batch.image[..., 0], corners.tolist(), strict=True):
+    piece = np.asarray(data.image[0, x : x + 8, y : y + 8, z : z + 8])
+    np.testing.assert_allclose(image, (np.clip(piece, low, high) - low) / (high - low), atol=1e-6)

@@ -106,8 +106,7 @@ def _values(array: np.ndarray) -> list[int]:
 
 def _cropped(volume: Volume, table: np.ndarray) -> Volume:
   """A map in values of ALL_ORGANS, cut across to the columns that have an organ; keeps slices."""
-  columns = (volume.array > 0).any(2)
-  x, y = (np.flatnonzero(columns.any(axis)) for axis in (1, 0))
+  x, y = (np.flatnonzero((volume.array > 0).any(axis)) for axis in ((1, 2), (0, 2)))
   if not len(x):
     return Volume(table[volume.array], volume.affine)
   inside = volume.array[x[0] : x[-1] + 1, y[0] : y[-1] + 1]

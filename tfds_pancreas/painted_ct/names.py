@@ -68,12 +68,15 @@ def organ_of(name: str) -> str | None:
 def _path(folder: Path) -> Path:
   path = next((folder / name for name in _BESIDE if (folder / name).is_file()), None)
   if path is None:
-    lists = ", ".join(sorted(packaged.stem for packaged in PACKAGED.glob("*.json")))
     raise UserError(
       f"{folder}: nothing says which organ a label value is; write {folder}/labels.json with "
-      f'{{"1": "spleen", "2": "pancreas", ...}}, or with {{"labels": "NAME"}} and one of {lists}'
+      f'{{"1": "spleen", "2": "pancreas", ...}}, or with {{"labels": "NAME"}} and one of {_lists()}'
     )
   return path
+
+
+def _lists() -> list[str]:
+  return sorted(path.stem for path in PACKAGED.glob("*.json"))
 
 
 def _read(path: Path) -> Mapping[int, str]:
@@ -82,6 +85,8 @@ def _read(path: Path) -> Mapping[int, str]:
     found = json.loads(path.read_text())
     found = found.get("labels", found)
     if isinstance(found, str):
+      if found not in _lists():
+        raise UserError(f"{path}: no list of names is called {found!r}; there are {_lists()}")
       return _read(PACKAGED / f"{found}.json")
     pairs = [(k, v) if str(k).isdigit() else (v, k) for k, v in found.items()]
     names = {int(value): str(name) for value, name in pairs}
