@@ -21,6 +21,7 @@ from tfds_pancreas.abdomen.viscera import draw_kidneys, draw_vessels
 from tfds_pancreas.painted_ct.frame import VISCERA, Spacing, fit_frame, frame_points, trunk_depth
 
 _SKIN_FAT = (4.0, 32.0)  # mm
+_DOME = 100.0  # mm, the diaphragm's height in the patient's frame where no organ tells
 _UNDER_DIAPHRAGM = ("liver", "spleen", "stomach", "kidney_left", "kidney_right")
 
 
@@ -78,6 +79,8 @@ def _diaphragm(canvas: Canvas) -> np.ndarray:
   """Height in mm of the diaphragm above each voxel: it lies close on the organs below it."""
   below = np.isin(canvas.labels, [ALL_ORGANS[name] for name in _UNDER_DIAPHRAGM])
   columns = below.any(2)
+  if not columns.any():
+    return _DOME - canvas.points[2]
   z = np.arange(below.shape[2]) * canvas.spacing[2]
   top = np.where(columns, (below * z).max(2), 0.0)
   nearest = ndimage.distance_transform_edt(

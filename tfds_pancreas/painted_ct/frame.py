@@ -63,7 +63,8 @@ def fit_frame(labels: np.ndarray, spacing: Spacing) -> Frame:
   front = np.mean(depth)
   if len(middle):
     clear = middle[:, 1] - _lordosis(middle[:, 2] - height)
-    front = min(front, np.quantile(clear, 0.01) - _SPINE_FRONT)
+    # What crosses far behind the others (a lobe of the liver) is not before the spine.
+    front = np.clip(np.quantile(clear, 0.01) - _SPINE_FRONT, front - 15, front)
   scale = np.clip(1 + 0.35 * ((high - low) / 250 - 1), 0.9, 1.12)
   return Frame(np.array([(low + high) / 2, front, height]), float(scale))
 
