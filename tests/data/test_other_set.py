@@ -86,7 +86,8 @@ def test_a_part_is_one_of_the_other_sets_folds(run, tmp_path):
       {"folder": "few"},
       None,
       r"few: no label is called liver, pancreas; the run's classes are liver, pancreas, its labels "
-      r"are background, Liver; say which is which by --config\.data\.labels=liver=Liver,pancreas=NAME",
+      r"are background, Liver; say which is which by "
+      r"--config\.data\.labels=liver=Liver,pancreas=NAME",
     ),
     ({"folder": "test"}, None, "a folder called 'test' would be taken for a part"),
   ],
