@@ -1,10 +1,10 @@
 """DICOM in: a folder or a .zip with a CT series becomes a volume in HU.
 
 Read are CT images, a slice a file or all in one (multi-frame, "Enhanced"), uncompressed, deflated,
-RLE, JPEG (lossless, or lossy of 8 bits), JPEG-LS and JPEG 2000. Slices are ordered by position, never by file
-name or InstanceNumber; the tags of slice thickness and distance are not trusted. Pixels that the
-scanner marked as padding (PixelPaddingValue, to PixelPaddingRangeLimit) become air, -1000 HU. What
-does not form one regular grid is refused.
+RLE, JPEG (lossless, or lossy of 8 bits), JPEG-LS and JPEG 2000. Slices are ordered by position,
+never by file name or InstanceNumber; the tags of slice thickness and distance are not trusted.
+Pixels that the scanner marked as padding (PixelPaddingValue, to PixelPaddingRangeLimit) become air,
+-1000 HU. What does not form one regular grid is refused.
 """
 
 from __future__ import annotations
