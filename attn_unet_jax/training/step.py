@@ -18,6 +18,8 @@ from attn_unet_jax.training.state import TrainState
 
 Array = jax.Array
 
+_DROPOUT = 2**30  # beside the keys of the patches, which are counted from 0
+
 
 class Division(NamedTuple):
   """How devices divide a step: each one's share of a batch, and the mean over the shares."""
@@ -78,6 +80,7 @@ def _loss_and_gradient(
         batch.image,
         train=True,
         mutable=["batch_stats"],
+        rngs={"dropout": _dropout_key(config, state.step, number)},
       )
       return _loss(config, module, logits, batch), changed.get("batch_stats", {})
 
@@ -94,6 +97,12 @@ def _loss_and_gradient(
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_part, 0))
   total, _ = jax.lax.scan(add, zeros, jnp.arange(parts))
   return jax.tree.map(lambda x: x / parts, total)
+
+
+def _dropout_key(config: ConfigDict, step: Array, part: Array | int) -> Array:
+  """By seed, step and part alone, so that every device drops the same and going on is exact."""
+  key = jax.random.fold_in(jax.random.key(config.seed), step)
+  return jax.random.fold_in(key, _DROPOUT + part)
 
 
 def _part(draw: Draw, number: Array | int, parts: int) -> Draw:
