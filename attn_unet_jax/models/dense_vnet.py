@@ -71,7 +71,7 @@ class DenseVNet(nn.Module):
   @property
   def patch_multiple(self) -> tuple[int, int, int]:
     """What a patch's size must be a multiple of, in voxels: halved once, and before each stack."""
-    return (2 ** len(self.dilation_rates or self.own_rates),) * 3
+    return (2 ** len(self.stacks),) * 3
 
   @property
   def output_margin(self) -> tuple[int, int, int]:

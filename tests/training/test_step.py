@@ -11,10 +11,10 @@ from attn_unet_jax.data.patches import Batch
 from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.data.resident import resident
 from attn_unet_jax.training.state import abstract, network, start
-from attn_unet_jax.training.step import fixed_loss, train_step
+from attn_unet_jax.training.step import _dropout_key, fixed_loss, train_step
 from tests.line import Line
 
-NAMES = ("attention_unet", "dual_attention", "unet", "unet3d", "vnet", "vnet_caffe")
+NAMES = tuple(models.NETWORKS)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -165,3 +165,11 @@ def test_a_broken_step_changes_nothing_and_is_repeated(config, cause):
     assert [int(state.skipped) for state in skipping] == [0, 1, 2, 2, 2]
     _same(skipping[-1].params, states[first].params)
     _same(skipping[-1].opt_state, states[first].opt_state)
+
+
+def test_what_is_dropped_depends_on_seed_step_and_part_alone(config):
+  def bits(step, part):
+    return tuple(jax.random.key_data(_dropout_key(config, jnp.int32(step), part)).tolist())
+
+  assert bits(3, 1) == bits(3, 1)
+  assert len({bits(step, part) for step in range(4) for part in range(3)}) == 12
