@@ -9,6 +9,7 @@ from experiments import dense_vnet, dual_attention, pancreas, pancreas_1mm, unet
 
 VARIANTS = [
   *[(dense_vnet, variant) for variant in ("", "released", "dilated", "phantom")],
+  (pancreas, "painted"),
   *[(dual_attention, ""), (dual_attention, "phantom"), (unet3d, ""), (unet3d, "phantom")],
   *[(pancreas_1mm, ""), (pancreas_1mm, "phantom")],
   *[(vnet, ""), (vnet, "released"), (vnet, "phantom")],
