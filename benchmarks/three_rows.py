@@ -51,14 +51,11 @@ def main() -> None:
     f"--config.data.labels={_LABELS.value}",
     f"--config.train.epochs={_SOURCE_EPOCHS.value}",
   )
-  labels = f"--config.data.labels={_LABELS.value}"
-  _command("evaluate", f"--workdir={source}", *target, labels, "--part=test")
   start = (f"--config.init.workdir={source}", f"--config.optimizer.learning_rate={_RATE.value}")
   _train(after, *target, epochs, *start)
   _train(scratch, *target, epochs)
-  scored = source / "evaluation" / _TARGET.value.replace("/", "_") / "test"
   rows = {
-    "before": _row(scored),
+    "before": _row(_scored_on_target(source, target)),
     "after": _row(after / "evaluation"),
     "scratch": _row(scratch / "evaluation"),
   }
@@ -102,6 +99,15 @@ def _train(workdir: Path, *changes: str) -> None:
   config = "--config=experiments/pancreas.py:phantom"
   asked = (f"--config.{change}" for change in _CHANGES.value)
   _command("main", config, f"--workdir={workdir}", *common, *changes, *asked)
+
+
+def _scored_on_target(source: Path, target: tuple[str, ...]) -> Path:
+  """Where the source run's scores on the target's test cases lie."""
+  if _SOURCE.value == _TARGET.value:  # its own test cases
+    return source / "evaluation"
+  labels = f"--config.data.labels={_LABELS.value}"
+  _command("evaluate", f"--workdir={source}", *target, labels, "--part=test")
+  return source / "evaluation" / _TARGET.value.replace("/", "_") / "test"
 
 
 def _command(name: str, *arguments: str) -> None:

@@ -112,6 +112,8 @@ def test_a_missing_stored_config_is_refused(tmp_path):
     ("augment.corner_scale", 1.0, "below 1"),
     ("parallel.mode", "shard", "one of"),
     ("parallel.data", -1, "at least 0"),
+    ("parallel.space", 0, "above 0"),
+    ("parallel.batch_norm", "none", "one of"),
     ("data.folder", "x", "give one of the two"),
   ],
 )
