@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 
 from attn_unet_jax import models
+from attn_unet_jax.data.prepare import WorkingCase
+from attn_unet_jax.data.resident import resident
 from attn_unet_jax.training.checkpoint import checkpoints
-from attn_unet_jax.training.state import abstract, network
+from attn_unet_jax.training.parallel import compile_step
+from attn_unet_jax.training.state import abstract, create, network
 from tests.conftest import ROOT
+from tests.line import Line
 
 
 def _train(folder, *names):
@@ -100,3 +104,19 @@ def test_every_batch_norm_of_a_network_knows_the_axis(name):
   with nn.intercept_methods(note):
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), image, train=False))
   assert axes == ["data"] * (len(jax.tree.leaves(shapes["batch_stats"])) // 2)
+
+
+def test_the_state_passed_in_is_consumed(config):
+  """Its buffers become those of the result: the program needs no second copy of the state."""
+  module = Line(batch_norm=True)
+  config.optimizer.ema_decay = 0.9
+  image = np.zeros((16, 17, 18), np.int16)
+  data = resident([WorkingCase("a", image, image.astype(np.uint8), 0.0, 1.0)], config.data.patch)
+  state, step = create(config, module), compile_step(config, module)
+  leaves = jax.tree.leaves(state)
+  compiled = step.lower(state, data).compile()
+  shared = compiled.memory_analysis().alias_size_in_bytes
+  assert shared == sum(leaf.nbytes for leaf in leaves)
+  step(state, data)
+  assert all(leaf.is_deleted() for leaf in leaves)
+  assert not data.image.is_deleted()
