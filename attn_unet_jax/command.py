@@ -15,7 +15,6 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from attn_unet_jax import compilation
-from attn_unet_jax import config as config_keys
 from attn_unet_jax.errors import UserError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # where Python does not know the file
@@ -48,6 +47,8 @@ def checked_config(*, data: bool = True) -> ConfigDict:
   Raises:
     UserError: the experiment file does not load, or a value is not allowed.
   """
+  from attn_unet_jax import config as config_keys  # imports JAX, which not every command needs
+
   try:
     config = flags.FLAGS.config.copy_and_resolve_references()
   except OSError as error:

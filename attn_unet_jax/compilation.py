@@ -3,9 +3,8 @@
 import hashlib
 import os
 import platform
+import sys
 from pathlib import Path
-
-import jax
 
 _DETERMINISTIC = "--xla_gpu_deterministic_ops=true"  # no atomics, no kernels chosen by a stopwatch
 
@@ -16,7 +15,7 @@ def keep_compiled() -> None:
   The folder is `attn_unet_jax` in $XDG_CACHE_HOME (`~/.cache`), apart for each kind of processor.
   JAX_COMPILATION_CACHE_DIR names another; where nothing can be written, nothing is kept.
   """
-  if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
+  if "JAX_COMPILATION_CACHE_DIR" in os.environ:
     return
   try:
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -24,7 +23,11 @@ def keep_compiled() -> None:
     folder.mkdir(parents=True, exist_ok=True)
   except (OSError, RuntimeError):  # RuntimeError: a user without a home
     return
-  if os.access(folder, os.W_OK):
+  if not os.access(folder, os.W_OK):
+    return
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+  os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+  if jax := sys.modules.get("jax"):  # it has read the environment already
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 

@@ -5,10 +5,12 @@ import pytest
 from attn_unet_jax.config import validate
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.training.state import network
-from experiments import dual_attention, pancreas, unet3d, vnet
+from experiments import dual_attention, pancreas, pancreas_1mm, unet3d, vnet
 
 VARIANTS = [
+  (pancreas, "painted"),
   *[(dual_attention, ""), (dual_attention, "phantom"), (unet3d, ""), (unet3d, "phantom")],
+  *[(pancreas_1mm, ""), (pancreas_1mm, "phantom")],
   *[(vnet, ""), (vnet, "released"), (vnet, "phantom")],
 ]
 
@@ -23,7 +25,7 @@ def test_is_valid_and_takes_its_patch(experiment, variant):
   assert all(n > 2 * m for n, m in zip(config.data.patch, module.output_margin, strict=True))
 
 
-@pytest.mark.parametrize("experiment", [dual_attention, unet3d, vnet])
+@pytest.mark.parametrize("experiment", [dual_attention, pancreas_1mm, unet3d, vnet])
 def test_an_unknown_variant_is_refused(experiment):
   with pytest.raises(UserError, match="no such variant"):
     experiment.get_config("nope")
@@ -61,3 +63,13 @@ def test_the_recipe_of_vnet():
 
 def test_the_loss_of_dual_attention():
   assert weights(dual_attention.get_config()) == {"dice": 1.0, "ce": 1.0}
+
+
+def test_the_recipe_at_1_mm():
+  config = pancreas_1mm.get_config()
+  assert (config.data.spacing_mm, config.data.patch) == (1.0, (128, 128, 128))
+  assert config.data.normalisation == "window"
+  assert weights(config) == {"dice": 1.0, "ce": 1.0}
+  assert config.optimizer.ema_decay > 0
+  phantom, demo = pancreas_1mm.get_config("phantom"), pancreas.get_config("phantom")
+  assert (phantom.train, phantom.data) == (demo.train, demo.data)
