@@ -76,7 +76,7 @@ def default() -> ConfigDict:
   """All keys with their defaults, locked: an unknown key fails."""
   config = ConfigDict()
   config.seed = 0  # of initialisation, patches and augmentation
-  config.deterministic = False  # the same bits on every start of a GPU too, at some cost in speed
+  config.deterministic = False  # equal bits on every start of a GPU too; slower
 
   config.model = ConfigDict()
   config.model.name = "attention_unet"  # a network of attn_unet_jax.models
@@ -92,9 +92,7 @@ def default() -> ConfigDict:
   config.model.padding = "VALID"  # unet3d: VALID (as published, the output is smaller) or SAME
   config.model.test_statistics = "running"  # unet3d: batch norm outside training; running or batch
   config.model.conv = "auto"  # form of the 3-D convolution; auto: by platform and shape
-  config.model.remat = (
-    0  # finest levels that a GPU or TPU computes again going backward, to save memory
-  )
+  config.model.remat = 0  # finest levels computed again going backward: less GPU or TPU memory
   config.model.dtype = "float32"  # of activations; parameters and losses stay float32
 
   config.init = ConfigDict()
