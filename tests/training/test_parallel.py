@@ -43,7 +43,6 @@ def _train(folder, *arguments, x64=True):
 
 def _assert_same(told, names, loss=1e-9, params=1e-7):
   one = told[names[0]]
-  assert len(one["params"]) == PARAMETERS
   assert np.abs(np.subtract(one["params"], told["start"])).max() > 1e-2  # training moved them
   assert len(set(one["losses"])) == 5
   for name in names[1:]:
@@ -58,7 +57,7 @@ def _assert_same(told, names, loss=1e-9, params=1e-7):
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
   folder = tmp_path_factory.mktemp("divided")
-  return _train(folder, "float64", "adam", "4", "64", *RUNS), folder
+  return _train(folder, "attention_unet", "float64", "adam", "4", "64", *RUNS), folder
 
 
 def test_devices_give_what_one_gives(told):
@@ -80,6 +79,7 @@ def test_devices_exchange_sums_and_halos_only(told):
   sums = [x for x in exchanged if x.kind == "all-reduce"]
   assert {x.group for x in sums} == {2, 4}
   # Over each axis: the gradients, and sums over the batch of at most three kinds per channel.
+  assert len(told[0]["start"]) == PARAMETERS
   statistics = 3 * len(told[0]["jit-4x2"]["batch_stats"])
   assert 2 * PARAMETERS <= sum(x.elements for x in sums) <= 2 * (PARAMETERS + statistics)
   assert told[0]["jit-1x1"]["collectives"] == []
@@ -99,10 +99,20 @@ def test_every_division_gives_what_one_device_gives(tmp_path):
   """Also batch statistics of each device's own patches, by either mode."""
   names = ("jit-1x1", "jit-8x1", "jit-4x2", "jit-1x8", "pmap-8x1")
   local = ("jit-8x1-local", "pmap-8x1-local")
-  told = _train(tmp_path, "float64", "adam", "8", "128", *names, *local)
+  told = _train(tmp_path, "attention_unet", "float64", "adam", "8", "128", *names, *local)
   _assert_same(told, names)
   _assert_same(told, local)
   assert np.abs(np.subtract(told[local[0]]["losses"], told["jit-1x1"]["losses"])).max() > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "size"), [("vnet", 96), ("unet3d", 64), ("dual_attention", 64)])
+def test_other_networks_are_divided_too(tmp_path, name, size):
+  names = ("jit-1x1", "jit-4x2")
+  told = _train(tmp_path, name, "float64", "adam", "4", str(size), *names)
+  _assert_same(told, names)
+  kinds = {kind for kind, _, _ in told["jit-4x2"]["collectives"]}
+  assert kinds == {"all-reduce", "collective-permute"}
 
 
 @pytest.mark.slow
@@ -110,7 +120,7 @@ def test_every_division_gives_what_one_device_gives(tmp_path):
 def test_every_division_in_float32(tmp_path, optimizer, loss, params):
   """Adam turns the rounding of a gradient that is 0 into a full step: only its loss is compared."""
   names = ("jit-1x1", "jit-8x1", "jit-4x2", "jit-1x8", "pmap-8x1")
-  told = _train(tmp_path, "float32", optimizer, "8", "128", *names, x64=False)
+  told = _train(tmp_path, "attention_unet", "float32", optimizer, "8", "128", *names, x64=False)
   _assert_same(told, names, loss, params)
 
 
