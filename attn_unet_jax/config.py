@@ -54,6 +54,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (
       *("data.blur_mm", "data.labelled_slices", "data.fold", "parallel.data"),
       *("optimizer.weight_decay", "optimizer.warmup_steps", "train.skip_nonfinite"),
+      "model.remat",
       *("optimizer.bias_rate", "loss_options.focal_gamma", "loss_options.tversky_alpha"),
       "loss_options.tversky_beta",
     ),
@@ -75,6 +76,7 @@ def default() -> ConfigDict:
   """All keys with their defaults, locked: an unknown key fails."""
   config = ConfigDict()
   config.seed = 0  # of initialisation, patches and augmentation
+  config.deterministic = False  # equal bits on every start of a GPU too; slower
 
   config.model = ConfigDict()
   config.model.name = "attention_unet"  # a network of attn_unet_jax.models
@@ -90,6 +92,7 @@ def default() -> ConfigDict:
   config.model.padding = "VALID"  # unet3d: VALID (as published, the output is smaller) or SAME
   config.model.test_statistics = "running"  # unet3d: batch norm outside training; running or batch
   config.model.conv = "auto"  # form of the 3-D convolution; auto: by platform and shape
+  config.model.remat = 0  # finest levels computed again going backward: less GPU or TPU memory
   config.model.dtype = "float32"  # of activations; parameters and losses stay float32
 
   config.init = ConfigDict()

@@ -43,6 +43,7 @@ def describe(config: ConfigDict) -> dict[str, Any]:
   state = abstract(config, module)
   batch, patch = config.train.batch_size, config.data.patch
   operations, activations = forward_cost(module, state, (batch, *patch, 1))
+  activations //= config.train.accumulate
   state_bytes = _bytes(state)
   return {
     "model": config.model.name,

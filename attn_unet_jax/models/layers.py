@@ -140,6 +140,19 @@ class ConvBlock(nn.Module):
     return x
 
 
+def rematerialised(
+  block: type[nn.Module], level: int, levels: int, *, takes_train: bool = True
+) -> type[nn.Module]:
+  """The block; at the finest `levels` one whose inside is computed again in the backward pass.
+
+  What a backward pass keeps of such a block is its input alone. Its call is `(x, train)`, or `(x)`
+  without `takes_train`.
+  """
+  if level > levels:
+    return block
+  return nn.remat(block, static_argnums=(2,) if takes_train else ())
+
+
 def max_pool(x: jax.Array) -> jax.Array:
   """Largest of every 2x2x2 block: [N, X, Y, Z, C] to [N, X/2, Y/2, Z/2, C].
 
