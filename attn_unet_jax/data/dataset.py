@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.volumes.checks import check_image, check_pair
-from attn_unet_jax.volumes.nifti import read_label, read_nifti
+from attn_unet_jax.volumes.nifti import read_grid, read_label, read_nifti
 from attn_unet_jax.volumes.orientation import from_canonical, to_canonical
-from attn_unet_jax.volumes.volume import Volume
+from attn_unet_jax.volumes.volume import Grid, Volume
 from tfds_pancreas.records import Records, open_records
 
 _SUFFIXES = (".nii.gz", ".nii")
@@ -46,6 +46,12 @@ class Dataset(Protocol):
 
   def load(self, case_id: str) -> Case:
     """Reads one case, checked."""
+
+  def grid(self, case_id: str) -> Grid:
+    """The grid of a case's image; no voxel is read."""
+
+  def fingerprint(self, case_id: str) -> tuple[object, ...]:
+    """What changes when the files of a case do: names, sizes, times of writing."""
 
 
 def open_dataset(config: ConfigDict) -> Dataset:
@@ -90,6 +96,18 @@ class Folder:
       logging.warning(note)
     label = from_canonical(to_canonical(label).array, image.grid)
     return Case(case_id, image, label, str(label_path))
+
+  def grid(self, case_id: str) -> Grid:
+    """Reads the header of a case's image.
+
+    Raises:
+      UserError: it is unreadable.
+    """
+    return read_grid(self._images[case_id])
+
+  def fingerprint(self, case_id: str) -> tuple[object, ...]:
+    """Of the image's and the label's file."""
+    return _written(self._images[case_id]) + _written(self._labels[case_id])
 
   def _names(self) -> Mapping[str, int] | None:
     path = self._root / "dataset.json"
@@ -142,6 +160,21 @@ class RecordSet:
     affine = record["affine"]
     image, label = Volume(record["image"], affine), Volume(record["label"], affine)
     return Case(case_id, image, label, f"{self._records.directory}: {case_id}")
+
+  def grid(self, case_id: str) -> Grid:
+    """Reads a record without decoding its volumes."""
+    split, index = self._where[case_id]
+    return Grid(*self._records.splits[split].place(index))
+
+  def fingerprint(self, case_id: str) -> tuple[object, ...]:
+    """Of the data set: its name, version and building."""
+    directory = self._records.directory
+    return (*directory.parts[-3:], case_id, *_written(directory / "dataset_info.json"))
+
+
+def _written(path: Path) -> tuple[object, ...]:
+  about = path.stat()
+  return path.name, about.st_size, about.st_mtime_ns
 
 
 def nifti_files(folder: Path) -> dict[str, Path]:

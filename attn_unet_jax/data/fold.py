@@ -2,16 +2,15 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from attn_unet_jax.data import folds
+from attn_unet_jax.data.cases import Cases
 from attn_unet_jax.data.dataset import Dataset, open_dataset
 from attn_unet_jax.data.labels import LabelMapping, parse
-from attn_unet_jax.data.prepare import WorkingCase, prepare
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +23,9 @@ class Fold:
   split: folds.Split
   listing: dict[str, Any]
 
-  def load(self, part: str) -> Sequence[WorkingCase]:
-    """The cases of `training`, `validation` or `test` on the working grid."""
-    ids = getattr(self.split, part)
-    return [prepare(self.dataset.load(case), self.mapping, self.config) for case in ids]
+  def load(self, part: str) -> Cases:
+    """The cases of `training`, `validation` or `test`, on the working grid when asked for."""
+    return Cases(getattr(self.split, part), self.dataset, self.mapping, self.config)
 
   def to_json(self) -> str:
     """The list of folds, as it can be given to `--config.data.folds`."""
