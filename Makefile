@@ -26,7 +26,7 @@ format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/installed-dev
+bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks.network_speed --output=benchmarks/results/network_speed.json
 	$(BIN)/python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
 	$(BIN)/python -m benchmarks.phantom_difficulty --data_dir=data
@@ -41,4 +41,9 @@ bench: .venv/installed-dev
 .venv/installed-dev: .venv/installed pyproject.toml
 	@echo "installing the extra 'dev' into .venv"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+.venv/installed-bench: .venv/installed-dev
+	@echo "installing the extra 'bench' (PyTorch, to compare with) into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@

@@ -2,7 +2,7 @@
 
 A CT scan comes in as a file, becomes a *volume* (`volumes/`), is stored as a *record*
 (`tfds_pancreas/`), is cut into *patches* on the accelerator (`data/`, `augment.py`), trains a
-*network* (`models/`, `losses.py`, `training/`), and at the end the network's answer goes back onto
+*network* (`models/`, `losses/`, `training/`), and at the end the network's answer goes back onto
 the grid of the file it came from (`inference/`) and is scored there (`metrics/`). Only the commands
 (`main.py`, `predict.py`, `evaluate.py`, `info.py`) know flags.
 """

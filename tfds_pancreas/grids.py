@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -42,6 +42,27 @@ def spacing_of(name: str) -> float | None:
   if not match or (match[1] and not float(match[1])):
     raise ValueError(f"a grid is called native, or iso2mm for 2 mm, not {name!r}")
   return float(match[1]) if match[1] else None
+
+
+def grid_config(
+  name: str, kind: type[GridConfig] = GridConfig, about: str = "", grid: str = "", **fields: Any
+) -> GridConfig:
+  """The config of a name such as 'native', 'iso2mm' or 'iso1.5mm'.
+
+  Args:
+    name: of the config.
+    kind: the config's class.
+    about: what beside the grid is to be said of it.
+    grid: the part of the name that names the grid; '' means all of it.
+    fields: further fields of the class.
+
+  Raises:
+    ValueError: no grid is called so.
+  """
+  spacing = spacing_of(grid or name)
+  where = f"{spacing:g} mm isotropic" if spacing else "each scan's own voxels"
+  said = f"{about}, {where}." if about else f"{where[0].upper()}{where[1:]}."
+  return kind(name=name, description=said, spacing_mm=spacing, **fields)
 
 
 def to_record(case_id: str, image: Volume, label: Volume, spacing_mm: float | None) -> Record:

@@ -1,5 +1,6 @@
 """All that training changes, as one tree: it is what a checkpoint holds."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -77,7 +78,11 @@ def abstract(config: ConfigDict, module: nn.Module) -> TrainState:
 def _initial(config: ConfigDict, module: nn.Module, key: jax.Array) -> TrainState:
   # Parameters do not depend on the patch, so any that the network takes will do.
   image = jax.ShapeDtypeStruct((1, *models.nearest_patch(module, (1, 1, 1)), 1), jnp.float32)
-  variables = module.lazy_init(key, image, train=False)
+  return start(config, module.lazy_init(key, image, train=False))
+
+
+def start(config: ConfigDict, variables: Mapping[str, Any]) -> TrainState:
+  """The state before the first step, of given parameters and batch statistics."""
   params = variables["params"]
   return TrainState(
     step=jnp.zeros((), jnp.int32),

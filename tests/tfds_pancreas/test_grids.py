@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.volumes.volume import Volume
-from tfds_pancreas.grids import in_order, spacing_of, to_record
+from tfds_pancreas.grids import grid_config, in_order, spacing_of, to_record
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,14 @@ def test_names_of_grids(name, spacing):
 def test_other_names_are_refused(name):
   with pytest.raises(ValueError, match="a grid is called native, or iso2mm"):
     spacing_of(name)
+
+
+def test_a_config_says_what_its_grid_is():
+  native, coarse = grid_config("native"), grid_config("iso4mm_x", about="2 cases", grid="iso4mm")
+  assert (native.name, native.spacing_mm) == ("native", None)
+  assert native.description == "Each scan's own voxels."
+  assert (coarse.name, coarse.spacing_mm) == ("iso4mm_x", 4.0)
+  assert coarse.description == "2 cases, 4 mm isotropic."
 
 
 def test_native_keeps_every_voxel_and_rounds_fractions_of_a_unit():

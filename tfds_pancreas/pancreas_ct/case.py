@@ -1,8 +1,6 @@
 """One case of Pancreas-CT from its files to a checked pair on canonical axes."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,36 +9,10 @@ from attn_unet_jax.volumes.dicom import DicomVolume
 from attn_unet_jax.volumes.nifti import read_label
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
+from tfds_pancreas.checked_case import CheckedCase, Pair
+from tfds_pancreas.checks import flip_problem, label_figures, spacing_problem, value_problem
 from tfds_pancreas.pancreas_ct.alignment import align
-from tfds_pancreas.pancreas_ct.checks import (
-  flip_problem,
-  label_figures,
-  spacing_problem,
-  value_problem,
-)
 from tfds_pancreas.pancreas_ct.layout import CaseFiles, read_scan
-
-
-class Pair(NamedTuple):
-  """HU and label (0, 1) of one case `[X, Y, Z]` on one canonical grid."""
-
-  image: Volume
-  label: Volume
-
-
-@dataclass
-class CheckedCase:
-  """What was found out about a case; `pair` is None where image and label cannot be joined.
-
-  Attributes:
-    figures: for the report.
-    problems: what is wrong, each with its figures; empty for a good case.
-  """
-
-  id: str
-  pair: Pair | None = None
-  figures: dict[str, Any] = field(default_factory=dict)
-  problems: list[str] = field(default_factory=list)
 
 
 def read_case(files: CaseFiles) -> CheckedCase:

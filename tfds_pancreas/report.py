@@ -1,6 +1,8 @@
 """What a build found out about its cases: a JSON file and pictures in the data set's folder."""
 
 import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,17 +10,9 @@ from typing import Any
 import numpy as np
 
 from attn_unet_jax.errors import UserError
+from tfds_pancreas.checked_case import CheckedCase
 from tfds_pancreas.contact_sheet import tile, write_sheets
-from tfds_pancreas.pancreas_ct.case import CheckedCase
-from tfds_pancreas.pancreas_ct.checks import FLIP_MARGIN, SOFT_TISSUE_HU, SPACING_MM
-from tfds_pancreas.pancreas_ct.layout import CASES, case_id
 from tfds_pancreas.records import REPORT_FILE
-
-DUPLICATES = {
-  case_id(number): "the scan of PANCREAS_0002 again, cropped differently (withdrawn by the "
-  "collection in 2020); the configs that end in _82 keep it"
-  for number in (25, 70)
-}
 
 
 @dataclass
@@ -26,11 +20,16 @@ class Report:
   """Collects cases as they come.
 
   Attributes:
+    dataset: 'NAME/CONFIG'.
+    rules: thresholds of the checks.
     excluded: reason by case id, of cases that are left out unseen.
+    expected: ids of the whole collection, where known.
   """
 
   dataset: str
-  excluded: dict[str, str]
+  rules: Mapping[str, Any]
+  excluded: Mapping[str, str]
+  expected: Sequence[str]
   built: dict[str, Any] = field(default_factory=dict)
   left_out: dict[str, Any] = field(default_factory=dict)
   _tiles: list[np.ndarray] = field(default_factory=list)
@@ -42,8 +41,7 @@ class Report:
       return
     assert case.pair is not None
     self.built[case.id] = case.figures
-    number = case.id.removeprefix("PANCREAS_")
-    self._tiles.append(tile(case.pair.image.array, case.pair.label.array, number))
+    self._tiles.append(tile(case.pair.image.array, case.pair.label.array, _number(case.id)))
 
   def require(self, *, skip_bad_cases: bool) -> None:
     """Stops a build with bad cases, unless they may be skipped and others are left.
@@ -67,16 +65,17 @@ class Report:
     known = {*self.built, *self.left_out, *self.excluded}
     content = {
       "dataset": self.dataset,
-      "rules": {
-        "soft_tissue_hu": SOFT_TISSUE_HU,
-        "flip_score": "share of soft tissue under the label minus sd / 250 HU",
-        "flip_margin": FLIP_MARGIN,
-        "slice_distance_margin_mm": SPACING_MM,
-      },
+      "rules": dict(self.rules),
       "left_out": self.left_out,
-      "excluded": self.excluded,
-      "absent": [case_id(n) for n in range(1, CASES + 1) if case_id(n) not in known],
+      "excluded": dict(self.excluded),
+      "absent": [case for case in self.expected if case not in known],
       "contact_sheets": write_sheets(folder, self._tiles),
       "built": self.built,
     }
     (folder / REPORT_FILE).write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _number(case_id: str) -> str:
+  """The last number in an id: all that a picture can write."""
+  numbers = re.findall(r"\d+", case_id)
+  return numbers[-1] if numbers else ""

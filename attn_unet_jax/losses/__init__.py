@@ -1,0 +1,49 @@
+"""Segmentation losses: one pure function per loss, and `total`, which sums the configured terms.
+
+Every loss maps logits `[N, X, Y, Z, K]` and integer labels `[N, X, Y, Z]` in `0..K-1` (0 is the
+background) to a scalar. Logits of a lower precision than float32 are computed on in float32;
+float64 stays float64, so that gradients can be checked. A label outside `0..K-1` counts as no
+class: it adds nothing to the Dice sums and to the cross-entropy.
+
+The label `UNLABELLED` marks a voxel of which nobody said what it is. `squared_dice`,
+`vnet_caffe_dice`, `generalised_dice`, `tversky`, `weighted_ce` and `focal` leave such voxels out of
+every sum. The others are for complete labels: Dice still counts what is predicted there, `bce`
+takes it for foreground.
+
+`operands` holds what they share, then comes one file per family. Nothing here imports anything of
+the package outside `losses`.
+"""
+
+from attn_unet_jax.losses.cross_entropy import (
+  binary_cross_entropy,
+  cross_entropy,
+  focal,
+  weighted_ce,
+)
+from attn_unet_jax.losses.dice import (
+  generalised_dice,
+  reference_dice,
+  soft_dice,
+  squared_dice,
+  tversky,
+)
+from attn_unet_jax.losses.operands import UNLABELLED
+from attn_unet_jax.losses.total import LOSSES, OVER_THE_BATCH, total
+from attn_unet_jax.losses.vnet_caffe import vnet_caffe_dice
+
+__all__ = [
+  "LOSSES",
+  "OVER_THE_BATCH",
+  "UNLABELLED",
+  "binary_cross_entropy",
+  "cross_entropy",
+  "focal",
+  "generalised_dice",
+  "reference_dice",
+  "soft_dice",
+  "squared_dice",
+  "total",
+  "tversky",
+  "vnet_caffe_dice",
+  "weighted_ce",
+]

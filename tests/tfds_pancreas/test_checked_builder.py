@@ -1,0 +1,104 @@
+"""The base of all builders of real scans, by a small builder of its own."""
+
+import functools
+import json
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.volumes.volume import Volume
+from tfds_pancreas.checked_builder import CheckedBuilder
+from tfds_pancreas.checked_case import CheckedCase, Pair
+from tfds_pancreas.records import FILE_FORMAT, REPORT_FILE, open_records
+
+
+class Numbered(NamedTuple):
+  id: str
+  number: int
+
+
+def read_numbered(case, offset):
+  """Cases are made up; those of a negative number are bad."""
+  if case.number < 0:
+    return CheckedCase(case.id, problems=[f"number {case.number}"], figures={"n": case.number})
+  image = np.full((3, 4, 5), case.number + offset, np.int16)
+  label = np.eye(4, 5, dtype=np.uint8)[None].repeat(3, axis=0) * 2
+  affine = np.diag([1.0, 2.0, 3.0, 1.0])
+  return CheckedCase(case.id, Pair(Volume(image, affine), Volume(label, affine)), {"n": 1})
+
+
+class Made(CheckedBuilder):
+  """Numbers as scans, in two splits."""
+
+  VERSION = tfds.core.Version("1.0.0")
+  DESCRIPTION = "For tests."
+  LABELS: ClassVar = {"liver": 2}
+  RULES: ClassVar = {"least": 0}
+  MANUAL_DOWNLOAD_INSTRUCTIONS = "Numbers."
+  numbers: ClassVar = {"train": {"scan3a": 3, "scan1": 1, "b": 7, "out": -9}, "test": {"x": 20}}
+
+  def find_cases(self, root):
+    return {
+      split: [Numbered(*case) for case in cases.items()] for split, cases in self.numbers.items()
+    }
+
+  def reader(self):
+    return functools.partial(read_numbered, offset=100)
+
+  @property
+  def excluded(self):
+    return {"out": "never good"}
+
+  @property
+  def expected_ids(self):
+    return ["scan1", "scan2"]
+
+
+def build_made(folder, numbers=None, **options):
+  builder = Made(config="native", data_dir=folder, file_format=FILE_FORMAT, **options)
+  builder.numbers = numbers or Made.numbers
+  settings = tfds.download.DownloadConfig(manual_dir=folder)
+  builder.download_and_prepare(download_dir=folder / "none", download_config=settings)
+  return builder.data_path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("made")
+  return folder, build_made(folder)
+
+
+def test_every_split_has_its_cases_and_the_labels_have_names(made):
+  records = open_records("made/native", made[0])
+  assert records.labels == {"liver": 2}
+  assert {name: split.ids for name, split in records.splits.items()} == {
+    "train": ["b", "scan1", "scan3a"],
+    "test": ["x"],
+  }
+  assert [int(record["image"][0, 0, 0]) for record in records.splits["train"]] == [107, 101, 103]
+
+
+def test_the_report_is_about_all_splits(made):
+  report = json.loads((made[1] / REPORT_FILE).read_text())
+  assert report["dataset"] == "made/native"
+  assert report["rules"] == {"least": 0}
+  assert sorted(report["built"]) == ["b", "scan1", "scan3a", "x"]
+  assert report["excluded"] == {"out": "never good"}
+  assert report["absent"] == ["scan2"]
+
+
+def test_bad_cases_of_all_splits_are_named_at_once(tmp_path):
+  numbers = {"train": {"a": -1, "b": 2}, "test": {"c": 3, "d": -4}}
+  with pytest.raises(UserError, match=r"2 of 4 cases.*a: number -1 \| d: number -4"):
+    build_made(tmp_path, numbers)
+  folder = build_made(tmp_path, numbers, skip_bad_cases=True)
+  report = json.loads((folder / REPORT_FILE).read_text())
+  assert report["left_out"]["d"] == {"problems": ["number -4"], "figures": {"n": -4}}
+
+
+def test_a_case_that_is_there_twice_is_refused(tmp_path):
+  with pytest.raises(UserError, match=r"1 cases are there twice: \['a'\]"):
+    build_made(tmp_path, {"train": {"a": 1}, "test": {"a": 2}})

@@ -1,0 +1,36 @@
+"""What is known of one real scan and its label once they have been read."""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from attn_unet_jax.volumes.volume import Volume
+
+
+class CaseFiles(Protocol):
+  """What `find_cases` returns of a case: anything that can be pickled and has an id."""
+
+  @property
+  def id(self) -> str:
+    """The record's id; no patient's name or number."""
+
+
+class Pair(NamedTuple):
+  """HU and label of one case `[X, Y, Z]` on one canonical grid; label values fit uint8."""
+
+  image: Volume
+  label: Volume
+
+
+@dataclass
+class CheckedCase:
+  """What was found out about a case; `pair` is None where image and label cannot be joined.
+
+  Attributes:
+    figures: for the report; JSON can hold them.
+    problems: what is wrong, each in one line with its figures; empty for a good case.
+  """
+
+  id: str
+  pair: Pair | None = None
+  figures: dict[str, Any] = field(default_factory=dict)
+  problems: list[str] = field(default_factory=list)
