@@ -56,6 +56,11 @@ class Cutter:
     return Block(image, label, np.float32(case.mean), np.float32(case.sd), key)
 
 
+def together(blocks: Sequence[Block]) -> Block:
+  """A batch of NumPy blocks."""
+  return Block(*(np.stack(leaves) for leaves in zip(*blocks, strict=True)))
+
+
 def _on_host(function: Callable[..., Any]) -> Callable[..., Any]:
   """Compiles a small function for the CPU; NumPy in and out, every transfer explicit."""
   try:
