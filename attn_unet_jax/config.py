@@ -20,6 +20,8 @@ from attn_unet_jax.errors import UserError
 _CHOICES = {
   "model.name": ("attention_unet", "unet", "unet3d", "vnet", "vnet_caffe"),
   "model.gates": (1, 2),
+  "model.gating": ("progressive", "shared"),
+  "model.gate": ("sigmoid", "softplus", "softmax"),
   "model.padding": ("VALID", "SAME"),
   "model.test_statistics": ("running", "batch"),
   "model.conv": ("auto", "native", "planes", "winograd"),
@@ -45,7 +47,13 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
   ),
   (
     (
-      *("data.blur_mm", "data.fold", "parallel.data", "optimizer.weight_decay"),
+      *(
+        "data.blur_mm",
+        "data.labelled_slices",
+        "data.fold",
+        "parallel.data",
+        "optimizer.weight_decay",
+      ),
       "optimizer.warmup_steps",
       *("optimizer.bias_rate", "loss_options.focal_gamma", "loss_options.tversky_alpha"),
       "loss_options.tversky_beta",
@@ -72,8 +80,11 @@ def default() -> ConfigDict:
   config.model = ConfigDict()
   config.model.name = "attention_unet"  # a network of attn_unet_jax.models
   config.model.gates = 2  # attention gates per skip: 2 (multi) or 1 (single)
+  config.model.gating = "progressive"  # signal of a gate: the level below; shared: the bottleneck
+  config.model.gate = "sigmoid"  # sigmoid, softplus (for the inner ReLU) or softmax (over voxels)
+  config.model.gate_finest = False  # whether the finest skip is gated too
   config.model.feature_scale = 4.0  # filters are int(published widths / feature_scale)
-  config.model.gate_bias_init = placeholder(float)  # start of psi's bias; None: as the reference
+  config.model.gate_bias_init = placeholder(float)  # start of psi's bias; 3: open; None: published
   config.model.padding = "VALID"  # unet3d: VALID (as published, the output is smaller) or SAME
   config.model.test_statistics = "running"  # unet3d: batch norm outside training; running or batch
   config.model.conv = "auto"  # form of the 3-D convolution; auto: by platform and shape
@@ -89,6 +100,7 @@ def default() -> ConfigDict:
   config.data.spacing_mm = 2.0  # of the working grid, isotropic
   config.data.blur_mm = 0.0  # sd of a Gaussian blur of the image before it is resampled
   config.data.label_resampling = "nearest"  # nearest, or onehot_linear
+  config.data.labelled_slices = (0, 0, 0)  # train on every k-th slice across X, Y, Z; zeros: on all
   config.data.normalisation = "window"  # window: window_hu to [0, 1]; zscore: by the whole scan
   config.data.window_hu = (-160.0, 240.0)  # lower and upper end of the window, HU
   config.data.patch = (160, 160, 96)  # voxels of the working grid

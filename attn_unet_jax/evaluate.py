@@ -1,11 +1,14 @@
 """Scores segmentations on the native grid: DSC, precision and recall per case and class.
 
   python -m attn_unet_jax.evaluate --workdir=runs/a
+  python -m attn_unet_jax.evaluate --workdir=runs/a --config.data.dataset=decathlon_pancreas/native
   python -m attn_unet_jax.evaluate --prediction=DIR --reference=DIR --output=DIR
 
 The first segments the run's test cases again with its best checkpoint and writes evaluation/ and
 predictions/ in the run; --part chooses the validation or the training cases instead. The second
-compares folders of NIfTI masks, file by file of the same name.
+does so with every case of another data set (or --config.data.folder=DIR), or with a --part of its
+folds: the run's classes are found there by name, and the files go into evaluation/NAME and
+predictions/NAME. The third compares folders of NIfTI masks, file by file of the same name.
 """
 
 from pathlib import Path
@@ -13,32 +16,63 @@ from pathlib import Path
 from absl import flags
 
 from attn_unet_jax import command
+from attn_unet_jax.data import folds
 from attn_unet_jax.data.fold import open_fold
-from attn_unet_jax.data.folds import PARTS
+from attn_unet_jax.data.other_set import open_other
 from attn_unet_jax.errors import UserError
-from attn_unet_jax.inference.scoring import evaluate_run, score_folders, write_scores
+from attn_unet_jax.inference.scoring import (
+  evaluate_other,
+  evaluate_run,
+  score_folders,
+  write_scores,
+)
 from attn_unet_jax.inference.trained import open_run
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run: its cases are segmented and scored.")
-_PART = flags.DEFINE_enum("part", "test", PARTS, "Which cases of the fold of the run.")
+_PART = flags.DEFINE_enum(
+  "part", None, folds.PARTS, "Which cases of the fold: of the run 'test', of another set all."
+)
 _PREDICTION = flags.DEFINE_string("prediction", None, "Folder of predicted masks (NIfTI).")
 _REFERENCE = flags.DEFINE_string("reference", None, "Folder of reference masks, the same names.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for cases.csv and summary.json.")
 _LABELS = flags.DEFINE_string("labels", "pancreas=1", "CLASS=VALUE,... of the masks in folders.")
+# The only keys of the config that a run may change afterwards: those that name another data set.
+_OTHER_SET = {
+  "dataset": flags.DEFINE_string("config.data.dataset", None, "Another data set, NAME/CONFIG."),
+  "dir": flags.DEFINE_string("config.data.dir", None, "Where it lies; default: as the run's own."),
+  "folder": flags.DEFINE_string("config.data.folder", None, "Or: a folder with images and labels."),
+  "labels": flags.DEFINE_string("config.data.labels", None, "The run's classes in its labels."),
+  "folds": flags.DEFINE_string("config.data.folds", None, "A list of its folds, for --part."),
+  "fold": flags.DEFINE_integer("config.data.fold", None, "Which fold of that list."),
+}
 
 
 def main() -> None:
   """The command."""
+  other = {key: flag.value for key, flag in _OTHER_SET.items() if flag.value is not None}
   if _WORKDIR.value and not (_PREDICTION.value or _REFERENCE.value or _OUTPUT.value):
-    workdir = Path(_WORKDIR.value)
-    trained = open_run(workdir)
-    fold = open_fold(trained.config, workdir / "folds.json")
-    evaluate_run(trained, fold, workdir, _PART.value)
-  elif _PREDICTION.value and _REFERENCE.value and _OUTPUT.value and not _WORKDIR.value:
+    _score_run(Path(_WORKDIR.value), other)
+  elif (
+    _PREDICTION.value
+    and _REFERENCE.value
+    and _OUTPUT.value
+    and not (_WORKDIR.value or _PART.value or other)
+  ):
     rows = score_folders(Path(_PREDICTION.value), Path(_REFERENCE.value), _LABELS.value)
     write_scores(rows, Path(_OUTPUT.value))
   else:
     raise UserError("give --workdir=RUN, or --prediction=DIR, --reference=DIR and --output=DIR")
+
+
+def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
+  trained = open_run(workdir)
+  listing = workdir / "folds.json"
+  if not other:
+    evaluate_run(trained, open_fold(trained.config, listing), workdir, _PART.value or "test")
+    return
+  own = folds.read(listing)["folds"][trained.config.data.fold]
+  seen = [*own["training"], *own["validation"]]
+  evaluate_other(trained, open_other(trained.config, other, _PART.value, seen), workdir)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The commands as a user runs them, on the tiny phantoms, with a TensorFlow that must not load."""
 
+import csv
 import json
 import shutil
 import signal
@@ -115,6 +116,54 @@ def test_evaluate_scores_another_part(trained):
   assert done.returncode == 0, done.stderr
   summary = json.loads((workdir / "evaluation" / "validation" / "summary.json").read_text())
   assert summary["part"] == "validation"
+
+
+@pytest.fixture(scope="module")
+def other_set(data_dir, tmp_path_factory):
+  """Two test cases of the run as a plain folder, their labels renumbered and named."""
+  folder = tmp_path_factory.mktemp("sets") / "other"
+  records = RecordSet(open_records("phantom_ct/tiny", data_dir))
+  for case_id in records.parts["test"]:
+    case = records.load(case_id)
+    liver = case.label.array == records.label_names["liver"]
+    label = Volume(np.where(liver, 7, case.label.array != 0).astype(np.uint8), case.image.affine)
+    write_nifti(folder / "imagesTr" / f"x_{case_id}.nii", case.image)
+    write_nifti(folder / "labelsTr" / f"x_{case_id}.nii", label)
+  names = {"background": 0, "rest": 1, "liver": 7}
+  (folder / "dataset.json").write_text(json.dumps({"labels": names}))
+  return folder
+
+
+def _scores(workdir):
+  rows = csv.DictReader((workdir / "cases.csv").read_text().splitlines())
+  return {row["case"].removeprefix("x_"): float(row["dsc"]) for row in rows}
+
+
+def test_evaluate_scores_another_set_by_the_names_of_its_classes(trained, other_set):
+  workdir, _ = trained
+  evaluation = workdir / "evaluation"
+  own = {p: p.read_bytes() for p in evaluation.iterdir() if p.is_file()}
+  flags = (f"--workdir={workdir}", f"--config.data.folder={other_set}")
+  done = run_command("attn_unet_jax.evaluate", *flags)
+  assert done.returncode == 0, done.stderr
+  assert "other: 2 cases, classes liver=7 (background: rest)" in done.stdout
+  assert _scores(evaluation / "other") == pytest.approx(_scores(evaluation), abs=1e-3)
+  assert min(_scores(evaluation).values()) > 0
+  summary = json.loads((evaluation / "other" / "summary.json").read_text())
+  assert summary["data"] == {"folder": str(other_set.resolve())}
+  assert summary["part"] == "all"
+  assert summary["seen_in_training"] == []
+  masks = sorted(path.name for path in (workdir / "predictions" / "other").iterdir())
+  assert masks == sorted(path.name + ".gz" for path in (other_set / "imagesTr").iterdir())
+  assert {p: p.read_bytes() for p in own} == own
+
+
+def test_evaluate_changes_no_key_but_those_of_another_set(tmp_path):
+  flags = (f"--workdir={tmp_path}", "--config.data.spacing_mm=3")
+  done = run_command("attn_unet_jax.evaluate", *flags)
+  assert done.returncode == 2
+  assert done.stderr.startswith("error: Unknown command line flag 'config.data.spacing_mm'")
+  assert done.stderr.count("\n") == 1
 
 
 def test_predict_writes_on_the_files_own_grid(trained, scan, no_tensorflow, tmp_path):

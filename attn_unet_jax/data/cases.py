@@ -14,6 +14,7 @@ from attn_unet_jax.data.dataset import Dataset
 from attn_unet_jax.data.labels import LabelMapping
 from attn_unet_jax.data.prepare import WorkingCase, prepare
 from attn_unet_jax.data.prepared import digest, kept
+from attn_unet_jax.data.sparse import thinned
 from attn_unet_jax.volumes.orientation import canonical_grid
 from attn_unet_jax.volumes.resample import working_grid
 
@@ -27,6 +28,7 @@ class Cases(Sequence[WorkingCase]):
     dataset: where they are read.
     mapping: what their labels mean.
     config: the run's config, which says how the working grid is reached.
+    thin: whether labels are forgotten as `data.labelled_slices` says.
     folder: where prepared cases are kept, or None.
   """
 
@@ -34,6 +36,7 @@ class Cases(Sequence[WorkingCase]):
   dataset: Dataset
   mapping: LabelMapping
   config: ConfigDict
+  thin: bool = False
   folder: Path | None = None
 
   def __len__(self) -> int:
@@ -44,9 +47,8 @@ class Cases(Sequence[WorkingCase]):
     if isinstance(index, slice):
       return dataclasses.replace(self, ids=self.ids[index])
     case_id = self.ids[index]
-    if self.folder is None:
-      return self._prepare(case_id)
-    return kept(self.folder, case_id, self._digest(case_id), lambda: self._prepare(case_id))
+    case = self._kept(case_id) if self.folder else self._prepare(case_id)
+    return thinned(case, self.config) if self.thin else case
 
   def kept_in(self, folder: Path) -> "Cases":
     """The same cases, kept in a folder once they are prepared."""
@@ -69,8 +71,10 @@ class Cases(Sequence[WorkingCase]):
   def _prepare(self, case_id: str) -> WorkingCase:
     return prepare(self.dataset.load(case_id), self.mapping, self.config)
 
-  def _digest(self, case_id: str) -> str:
+  def _kept(self, case_id: str) -> WorkingCase:
+    assert self.folder is not None
     data, mapping = self.config.data, self.mapping
     recipe = (data.spacing_mm, data.blur_mm, data.label_resampling)
-    values = [sorted(values) for values in mapping.values]
-    return digest(recipe, mapping.classes, values, self.dataset.fingerprint(case_id))
+    values = [sorted(values) for values in (*mapping.values, mapping.unlabelled)]
+    name = digest(recipe, values, self.dataset.fingerprint(case_id))
+    return kept(self.folder, case_id, name, lambda: self._prepare(case_id))

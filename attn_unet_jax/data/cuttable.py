@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from attn_unet_jax.data.prepare import WorkingCase
+from attn_unet_jax.losses import UNLABELLED
 
 Shape = tuple[int, int, int]
 
@@ -42,7 +43,7 @@ def _pad(array: np.ndarray, patch: Shape, value: int) -> np.ndarray:
 
 def _positions(label: np.ndarray) -> tuple[np.ndarray, int]:
   """Evenly spread over all foreground voxels in memory order."""
-  voxels = np.flatnonzero(label)
+  voxels = np.flatnonzero((label > 0) & (label != UNLABELLED))
   kept = voxels[np.linspace(0, len(voxels) - 1, min(_POSITIONS, len(voxels))).astype(int)]
   padded = np.zeros((_POSITIONS, 3), np.int32)
   padded[: len(kept)] = np.transpose(np.unravel_index(kept, label.shape))

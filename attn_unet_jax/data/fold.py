@@ -24,8 +24,9 @@ class Fold:
   listing: dict[str, Any]
 
   def load(self, part: str) -> Cases:
-    """The cases of `training`, `validation` or `test`, on the working grid when asked for."""
-    return Cases(getattr(self.split, part), self.dataset, self.mapping, self.config)
+    """The cases of `training` (thinned, if so configured), `validation` or `test`, prepared."""
+    ids = getattr(self.split, part)
+    return Cases(ids, self.dataset, self.mapping, self.config, thin=part == "training")
 
   def to_json(self) -> str:
     """The list of folds, as it can be given to `--config.data.folds`."""

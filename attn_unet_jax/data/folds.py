@@ -60,7 +60,7 @@ def choose(
     UserError: no such list or fold, a case that is not in the data, or an empty part.
   """
   if folds:
-    listing = _read(_path(folds))
+    listing = read(_path(folds))
   elif own is not None:
     listing = {"name": "the data set's own", "folds": [{part: list(own[part]) for part in PARTS}]}
   else:
@@ -80,7 +80,12 @@ def _path(folds: str) -> Path:
   return packaged if packaged.is_file() else Path(folds)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+  """A list of folds from its JSON file.
+
+  Raises:
+    UserError: there is no such file, or it is not a list of folds.
+  """
   way_out = '{"name": ..., "folds": [{"training": [...], "validation": [...], "test": [...]}]}'
   try:
     listing = json.loads(path.read_text())

@@ -3,18 +3,21 @@
 A mapping is written `CLASS=VALUE+VALUE,CLASS=VALUE`: `pancreas=1`, `pancreas=1+2` (the tumour is
 merged), `spleen=1,pancreas=10,background=*`. Where the data carries names, a value may be a name
 and `pancreas` alone means `pancreas=pancreas`. Background is 0, and what is not mentioned is an
-error, unless the data names it or `background=*` says that all else is background.
+error, unless the data names it or `background=*` says that all else is background. `unlabelled=3`
+says of which voxels nobody knows what they are: they are trained on and scored as little as if they
+were not there. Where 0 is that value, `background=VALUE` says what the background is.
 """
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from attn_unet_jax.errors import UserError
+from attn_unet_jax.losses import UNLABELLED
 
-_BACKGROUND = "background"
+_BACKGROUND, _UNLABELLED = "background", "unlabelled"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +28,7 @@ class LabelMapping:
   values: tuple[frozenset[int], ...]
   background: frozenset[int]
   rest_is_background: bool
+  unlabelled: frozenset[int] = frozenset()
 
   @property
   def class_indices(self) -> dict[str, int]:
@@ -32,13 +36,13 @@ class LabelMapping:
     return {name: index + 1 for index, name in enumerate(self.classes)}
 
   def apply(self, labels: np.ndarray, source: str) -> np.ndarray:
-    """Class indices, uint8 `[X, Y, Z]`, of a volume of label values.
+    """Class indices, uint8 `[X, Y, Z]`, of a volume of label values; `UNLABELLED` where unknown.
 
     Raises:
       UserError: a value outside the mapping; names it and the mapping that would fix it.
     """
     present = np.unique(labels)
-    known = self.background.union(*self.values)
+    known = self.background.union(self.unlabelled, *self.values)
     outside = [int(value) for value in present if int(value) not in known]
     if outside and not self.rest_is_background:
       raise UserError(
@@ -49,7 +53,15 @@ class LabelMapping:
     classes = np.zeros(len(present), np.uint8)
     for index, values in enumerate(self.values):
       classes[np.isin(present, list(values))] = index + 1
+    classes[np.isin(present, list(self.unlabelled))] = UNLABELLED
     return classes[np.searchsorted(present, labels)]
+
+  def restricted_to(self, classes: Sequence[str]) -> "LabelMapping":
+    """These of its classes, in this order; the values of the others are background."""
+    values = dict(zip(self.classes, self.values, strict=True))
+    kept = tuple(values.pop(name) for name in classes)
+    background = self.background.union(*values.values())
+    return LabelMapping(tuple(classes), kept, background, self.rest_is_background)
 
   def describe(self) -> str:
     """The mapping, and what else of the data it makes background."""
@@ -59,7 +71,9 @@ class LabelMapping:
 
   def __str__(self) -> str:
     """The mapping as it is written in the config."""
-    pairs = zip(self.classes, self.values, strict=True)
+    pairs = list(zip(self.classes, self.values, strict=True))
+    pairs += [(_UNLABELLED, self.unlabelled)] if self.unlabelled else []
+    pairs += [] if 0 in self.background else [(_BACKGROUND, self.background)]
     return ",".join(f"{name}={'+'.join(map(str, sorted(values)))}" for name, values in pairs)
 
 
@@ -76,22 +90,29 @@ def parse(text: str, names: Mapping[str, int] | None) -> LabelMapping:
     if name in classes:
       raise UserError(f"config.data.labels={text!r}: {name!r} is given twice")
     classes[name] = _values(name, values, named, text)
-  background = classes.pop(_BACKGROUND, frozenset({0}))
+  background = classes.pop(_BACKGROUND, frozenset())
+  unlabelled = classes.pop(_UNLABELLED, frozenset())
   if not classes:
     raise UserError(f"config.data.labels={text!r}: name at least one class, like 'pancreas=1'")
-  _check_disjoint(classes, text)
-  mentioned = frozenset().union(*classes.values())
+  if 0 not in unlabelled:
+    background |= {0}
+  _check_disjoint({**classes, _UNLABELLED: unlabelled - {0}}, text)
+  mentioned = unlabelled.union(*classes.values())
   if mentioned & background:
     raise UserError(
-      f"config.data.labels={text!r}: value {min(mentioned & background)} is a class and background"
+      f"config.data.labels={text!r}: value {min(mentioned & background)} is background and "
+      "something else"
     )
+  if not background:
+    raise UserError(f"config.data.labels={text!r}: 0 is unlabelled; say background=VALUE")
   everything_else = _STAR in background
   known = frozenset(named.values()) - mentioned
   return LabelMapping(
     classes=tuple(classes),
     values=tuple(classes.values()),
-    background=(background - {_STAR}) | {0} | known,
+    background=(background - {_STAR}) | known,
     rest_is_background=everything_else,
+    unlabelled=unlabelled,
   )
 
 
@@ -129,7 +150,7 @@ def _check_disjoint(classes: Mapping[str, frozenset[int]], text: str) -> None:
 def class_names(text: str) -> tuple[str, ...]:
   """The foreground classes that `config.data.labels` names, in order."""
   names = [part.partition("=")[0] for part in text.replace(" ", "").split(",") if part]
-  classes = tuple(name for name in names if name != _BACKGROUND)
+  classes = tuple(name for name in names if name not in (_BACKGROUND, _UNLABELLED))
   if not classes or len(set(classes)) < len(classes):
     raise UserError(f"config.data.labels={text!r}: name one class or more, each once")
   return classes

@@ -13,11 +13,13 @@ from ml_collections import ConfigDict
 from attn_unet_jax.data.dataset import nifti_files
 from attn_unet_jax.data.fold import Fold
 from attn_unet_jax.data.labels import parse
+from attn_unet_jax.data.other_set import OtherSet
 from attn_unet_jax.data.prepare import native_classes
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.inference.segment import segment
 from attn_unet_jax.inference.sliding import System
 from attn_unet_jax.inference.trained import Trained
+from attn_unet_jax.losses import UNLABELLED
 from attn_unet_jax.metrics.overlap import Scores, score_case, summarise
 from attn_unet_jax.run import write_text
 from attn_unet_jax.training.logs import progress, say
@@ -29,11 +31,38 @@ from attn_unet_jax.volumes.orientation import to_canonical
 def evaluate_run(trained: Trained, fold: Fold, workdir: Path, part: str = "test") -> None:
   """Segments and scores a part of the fold; writes `evaluation/` and `predictions/`."""
   beside = "" if part == "test" else part  # the test part is what a run is about
+  _evaluate(trained, fold, part, workdir, beside, {"part": part})
+
+
+def evaluate_other(trained: Trained, other: OtherSet, workdir: Path) -> None:
+  """Segments and scores another data set; writes `evaluation/NAME` and `predictions/NAME`.
+
+  Raises:
+    UserError: the run holds the scores of another set of that name.
+  """
+  summary = workdir / "evaluation" / other.name / "summary.json"
+  held = json.loads(summary.read_text()).get("data") if summary.is_file() else None
+  if held not in (None, other.about["data"]):
+    raise UserError(
+      f"{summary.parent}: holds the scores of {held}, not of {other.about['data']}; move it away"
+    )
+  say(other.describe())
+  if seen := other.about["seen_in_training"]:
+    say(
+      f"{len(seen)} of them bear the id of a training or validation case of the run, such as "
+      f"{seen[0]}: if these are the same scans, the scores are not those of unseen cases"
+    )
+  _evaluate(trained, other.fold, "test", workdir, other.name, other.about)
+
+
+def _evaluate(
+  trained: Trained, fold: Fold, part: str, workdir: Path, beside: str, about: Mapping[str, Any]
+) -> None:
   folder, predictions = workdir / "evaluation" / beside, workdir / "predictions" / beside
   predictions.mkdir(parents=True, exist_ok=True)
   ids = getattr(fold.split, part)
   rows = score_cases(fold, ids, trained.system, trained.config, predictions)
-  write_scores(rows, folder, {"part": part, "checkpoint_step": trained.step})
+  write_scores(rows, folder, {**about, "checkpoint_step": trained.step})
   say(f"segmentations: {predictions}/*.nii.gz")
 
 
@@ -57,7 +86,11 @@ def score_cases(
     prediction = segment(case.image, system, config)
     reference = native_classes(case, fold.mapping)
     rows[case_id] = score_case(
-      prediction.array, reference.array, fold.mapping.class_indices, reference.voxel_volume_ml
+      prediction.array,
+      reference.array,
+      fold.mapping.class_indices,
+      reference.voxel_volume_ml,
+      UNLABELLED,
     )
     if predictions:
       write_nifti(predictions / f"{case_id}.nii.gz", prediction)
@@ -86,6 +119,7 @@ def score_folders(prediction: Path, reference: Path, labels: str) -> dict[str, S
       mapping.apply(truth.array, str(files[1])),
       mapping.class_indices,
       truth.voxel_volume_ml,
+      UNLABELLED,
     )
   return rows
 

@@ -5,10 +5,8 @@ background) to a scalar. Logits of a lower precision than float32 are computed o
 float64 stays float64, so that gradients can be checked. A label outside `0..K-1` counts as no
 class: it adds nothing to the Dice sums and to the cross-entropy.
 
-The label `UNLABELLED` marks a voxel of which nobody said what it is. `squared_dice`,
-`vnet_caffe_dice`, `generalised_dice`, `tversky`, `weighted_ce` and `focal` leave such voxels out of
-every sum. The others are for complete labels: Dice still counts what is predicted there, `bce`
-takes it for foreground.
+The label `UNLABELLED` marks a voxel of which nobody said what it is. Every loss leaves such voxels
+out of all its sums.
 
 `operands` holds what they share, then comes one file per family. Nothing here imports anything of
 the package outside `losses`.

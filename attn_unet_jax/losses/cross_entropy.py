@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from attn_unet_jax.losses.operands import UNLABELLED, checked, is_class
+from attn_unet_jax.losses.operands import UNLABELLED, checked, is_class, mean_of_labelled
 
 
 def binary_cross_entropy(logits: Array, labels: Array) -> Array:
-  """Cross-entropy of foreground against background, mean over samples and voxels.
+  """Cross-entropy of foreground against background, mean over samples and labelled voxels.
 
       -log(q) where label > 0, -log(1 - q) elsewhere;  q = 1 - softmax(logits)[0]
 
@@ -29,11 +29,13 @@ def binary_cross_entropy(logits: Array, labels: Array) -> Array:
   """
   logits = checked(logits, labels)
   z = jax.nn.logsumexp(logits[..., 1:], axis=-1) - logits[..., 0]
-  return jnp.mean(jax.nn.softplus(jnp.where(labels > 0, -z, z)))
+  return mean_of_labelled(jax.nn.softplus(jnp.where(labels > 0, -z, z)), labels)
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
   """Cross-entropy over all classes, -log softmax(logits)[label], mean over samples and voxels.
+
+  Voxels are the labelled ones.
 
   Args:
     logits: [N, X, Y, Z, K], K >= 2.
@@ -48,7 +50,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
   logits = checked(logits, labels)
   # A mask, not a product with the one-hot label: 0 * -inf would be NaN.
   of_label = jnp.where(is_class(logits, labels), jax.nn.log_softmax(logits), 0)
-  return -jnp.mean(jnp.sum(of_label, axis=-1))
+  return mean_of_labelled(-jnp.sum(of_label, axis=-1), labels)
 
 
 def weighted_ce(logits: Array, labels: Array, *, class_weights: Sequence[float] = ()) -> Array:

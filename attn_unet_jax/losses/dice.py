@@ -1,10 +1,9 @@
 """Losses of overlap: Dice in its published forms, and Tversky."""
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
-from attn_unet_jax.losses.operands import VOXELS, checked, is_class, labelled
+from attn_unet_jax.losses.operands import VOXELS, labelled
 
 SMOOTHING = 1e-5
 REFERENCE_SMOOTHING = 0.01
@@ -134,8 +133,5 @@ def tversky(logits: Array, labels: Array, *, alpha: float = 0.3, beta: float = 0
 
 def _dice_sums(logits: Array, labels: Array) -> tuple[Array, Array]:
   """Per sample and class [N, K]: sum(p g), and sum(p) + sum(g)."""
-  logits = checked(logits, labels)
-  probability = jax.nn.softmax(logits)
-  truth = is_class(logits, labels).astype(logits.dtype)
-  voxels = (1, 2, 3)
-  return jnp.sum(probability * truth, voxels), jnp.sum(probability + truth, voxels)
+  p, g = labelled(logits, labels)
+  return jnp.sum(p * g, VOXELS), jnp.sum(p + g, VOXELS)

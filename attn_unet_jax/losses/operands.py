@@ -23,6 +23,20 @@ def is_class(logits: Array, labels: Array) -> Array:
   return labels[..., None] == jnp.arange(logits.shape[-1])
 
 
+def mean_of_labelled(cost: Array, labels: Array) -> Array:
+  """Mean over samples of each one's mean cost over its labelled voxels; 0 where it has none.
+
+  Not one mean over all: so the loss of a batch is the mean of its parts' losses.
+
+  Args:
+    cost: [N, X, Y, Z].
+    labels: integers [N, X, Y, Z].
+  """
+  known = labels != UNLABELLED
+  count = jnp.maximum(jnp.sum(known, axis=(1, 2, 3)), 1)
+  return jnp.mean(jnp.sum(jnp.where(known, cost, 0), axis=(1, 2, 3)) / count)
+
+
 def labelled(logits: Array, labels: Array) -> tuple[Array, Array]:
   """Softmax and one-hot label, [N, X, Y, Z, K], both zero at `UNLABELLED` voxels."""
   logits = checked(logits, labels)

@@ -68,6 +68,7 @@ def score_case(
   reference: np.ndarray,
   classes: Mapping[str, int],
   voxel_volume_ml: float,
+  unlabelled: int | None = None,
 ) -> Scores:
   """All overlap scores of one case.
 
@@ -76,6 +77,7 @@ def score_case(
     reference: label map [X, Y, Z] on the same grid.
     classes: label value by class name, for example `{"pancreas": 1}`.
     voxel_volume_ml: |determinant of the affine's 3x3 part| in mm^3, divided by 1000.
+    unlabelled: value of the reference where nobody knows what is right: nothing is counted there.
 
   Returns:
     score by class and metric: `dsc`, `iou`, `precision`, `recall` (in [0, 1], or NaN by the rule
@@ -84,8 +86,11 @@ def score_case(
   Raises:
     ValueError: the label maps have different shapes.
   """
+  if prediction.shape != reference.shape:
+    raise ValueError(f"prediction {prediction.shape} and reference {reference.shape} differ")
+  known = reference != unlabelled
   return {
-    name: _scores(count(prediction == value, reference == value), voxel_volume_ml)
+    name: _scores(count((prediction == value) & known, reference == value), voxel_volume_ml)
     for name, value in classes.items()
   }
 

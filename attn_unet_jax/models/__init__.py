@@ -15,9 +15,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from attn_unet_jax.models.attention_unet import AttentionUNet
-from attn_unet_jax.models.conv import Form
 from attn_unet_jax.models.unet import UNet
-from attn_unet_jax.models.unet3d import Padding, Statistics, UNet3D
+from attn_unet_jax.models.unet3d import UNet3D
 from attn_unet_jax.models.vnet import VNet, VNetCaffe
 
 NETWORKS: dict[str, type[nn.Module]] = {
@@ -30,49 +29,29 @@ NETWORKS: dict[str, type[nn.Module]] = {
 
 
 def build(
-  name: str,
-  *,
-  num_classes: int = 2,
-  feature_scale: float = 4.0,
-  gates: int = 2,
-  gate_bias_init: float | None = None,
-  padding: Padding = "VALID",
-  test_statistics: Statistics = "running",
-  conv: Form = "auto",
-  dtype: Any = jnp.float32,
+  name: str, *, num_classes: int = 2, dtype: Any = jnp.float32, **options: Any
 ) -> nn.Module:
   """The network of that name.
 
   Args:
     name: a key of `NETWORKS`.
     num_classes: output channels, background included.
-    feature_scale: divides the published widths, such as 64 ... 1024.
-    gates: gates per skip; a network that has none does not read it. So with the next three.
-    gate_bias_init: start of a gate's last bias; None is PyTorch's default.
-    padding: `SAME` or `VALID` convolutions.
-    test_statistics: what batch normalisation uses outside training.
-    conv: form of the convolutions.
-    dtype: compute type.
+    dtype: compute type, or its name.
+    options: further attributes of the networks; those that only others have are not read.
 
   Raises:
-    ValueError: no network has that name.
+    ValueError: no network has that name, or none has such an option.
   """
   if name not in NETWORKS:
     raise ValueError(f"no network is called {name!r}: choose from {', '.join(sorted(NETWORKS))}")
-  options: dict[str, Any] = {
-    "gates": gates,
-    "gate_bias_init": gate_bias_init,
-    "padding": padding,
-    "test_statistics": test_statistics,
-  }
-  fields = NETWORKS[name].__dataclass_fields__
-  return NETWORKS[name](
-    num_classes=num_classes,
-    feature_scale=feature_scale,
-    conv=conv,
-    dtype=dtype,
-    **{key: value for key, value in options.items() if key in fields},
-  )
+  if unknown := options.keys() - set().union(*map(_fields, NETWORKS.values())):
+    raise ValueError(f"no network has the options {sorted(unknown)}")
+  own = {key: value for key, value in options.items() if key in _fields(NETWORKS[name])}
+  return NETWORKS[name](num_classes=num_classes, dtype=jnp.dtype(dtype), **own)
+
+
+def _fields(network: type[nn.Module]) -> set[str]:
+  return set(network.__dataclass_fields__)
 
 
 def nearest_patch(network: nn.Module, patch: Sequence[int]) -> tuple[int, ...]:

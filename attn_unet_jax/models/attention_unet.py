@@ -1,37 +1,55 @@
 """Attention U-Net: Oktay et al. 2018, arXiv:1804.03999; Schlemper et al. 2019, arXiv:1808.08114."""
 
+from typing import Literal
+
 import jax
 
-from attn_unet_jax.models.gates import GatedSkip
+from attn_unet_jax.models.gates import GatedSkip, Variant
 from attn_unet_jax.models.layers import ConvNormRelu
 from attn_unet_jax.models.unet import Maps, UNet
 
+Gating = Literal["progressive", "shared"]
+
 
 class AttentionUNet(UNet):
-  """The U-Net with attention gates on the skips of levels 4, 3 and 2, progressively gated.
+  """The U-Net with attention gates on the skips of levels 4, 3 and 2.
 
-  A level's gating signal is the decoder's output one level below; at level 4, where that is the
-  bottleneck, it passes a 1x1x1 convolution with batch normalisation and ReLU first. The gates'
-  coefficients leave the network as `level4/0`, `level4/1`, `level3/0`, ...
+  The bottleneck passes a 1x1x1 convolution with batch normalisation and ReLU and is the gating
+  signal of level 4. With `progressive` gating a finer level's signal is the decoder's output one
+  level below; with `shared`, as first released, the bottleneck's signal, at half its channels,
+  serves all levels. The gates' coefficients leave the network as `level4/0`, `level4/1`,
+  `level3/0`, ...
 
   Attributes:
     gates: gates per skip, 2 (multi, the reference's best) or 1 (single).
-    gate_bias_init: see `attn_unet_jax.models.gates.AttentionGate`.
+    gating: `progressive` or `shared`.
+    gate_finest: whether the skip of level 1 is gated too.
+    gate: see `variant` of `attn_unet_jax.models.gates.AttentionGate`.
+    gate_bias_init: see there.
   """
 
   gates: int = 2
+  gating: Gating = "progressive"
+  gate_finest: bool = False
+  gate: Variant = "sigmoid"
   gate_bias_init: float | None = None
 
+  def gating_signal(self, x: jax.Array, before: jax.Array | None, train: bool) -> jax.Array:
+    """The bottleneck's signal, or the decoder's features one level below."""
+    shared = self.gating == "shared"
+    if before is not None:
+      return before if shared else x
+    channels = self.filters[3 if shared else 4]
+    signal = ConvNormRelu(channels, 1, self.conv, self.dtype, self.batch_axis, name="gating")
+    return signal(x, train)
+
   def skip(
-    self, level: int, x: jax.Array, coarse: jax.Array, train: bool
+    self, level: int, encoded: list[jax.Array], signal: jax.Array, train: bool
   ) -> tuple[jax.Array, Maps]:
-    """Gated features of a level, and its gates' coefficients; level 1 is not gated."""
-    if level == 1:
+    """Gated features of a level, and its gates' coefficients [N, X, Y, Z, 1]."""
+    x = encoded[level - 1]
+    if level == 1 and not self.gate_finest:
       return x, {}
-    options = (self.conv, self.dtype, self.batch_axis)
-    if level == 4:
-      gating = ConvNormRelu(coarse.shape[-1], 1, *options, name="gating")
-      coarse = gating(coarse, train)
-    gated = GatedSkip(self.gates, self.gate_bias_init, *options, name=f"skip{level}")
-    features, coefficients = gated(x, coarse, train)
+    options = (self.gate_bias_init, self.gate, self.conv, self.dtype, self.batch_axis)
+    features, coefficients = GatedSkip(self.gates, *options, name=f"skip{level}")(x, signal, train)
     return features, {f"level{level}/{i}": alpha for i, alpha in enumerate(coefficients)}

@@ -1,9 +1,11 @@
 """Additive attention gates, and the blocks that put one or two of them on a skip connection.
 
-Oktay et al. 2018 (arXiv:1804.03999), as released in `GridAttentionBlock3D`, mode `concatenation`.
+Oktay et al. 2018 (arXiv:1804.03999), as released in `GridAttentionBlock3D`: its mode
+`concatenation` is `sigmoid` here, `concatenation_debug` is `softplus`, and `concatenation_residual`
+is `softmax`.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -12,11 +14,13 @@ import jax.numpy as jnp
 from attn_unet_jax.models import conv as convolution
 from attn_unet_jax.models.layers import BatchNorm, Conv, ConvNormRelu, upsample
 
+Variant = Literal["sigmoid", "softplus", "softmax"]
+
 
 class AttentionGate(nn.Module):
   """One additive attention gate (Oktay et al. 2018, eq. 1-2).
 
-      q     = psi . relu(theta * x + phi g + b_phi) + b_psi
+      q     = psi . relu(theta * x + trilinear(phi g + b_phi)) + b_psi
       alpha = trilinear(sigmoid(q))
       out   = BN(W (alpha x) + b_W)
 
@@ -25,13 +29,16 @@ class AttentionGate(nn.Module):
 
   Attributes:
     gate_bias_init: start of b_psi; None is PyTorch's default, as in the released 3-D code. At 3
-      the gates start nearly open.
+      the gates start nearly open. With `softmax` it cancels.
+    variant: `sigmoid` as above; `softplus` has it for the ReLU; `softmax` has, for the sigmoid, one
+      softmax over all voxels of theta's grid: its coefficients sum to 1 there, so each is small.
     form: see `attn_unet_jax.models.conv`.
     dtype: compute type.
     batch_axis: see `attn_unet_jax.models.layers.BatchNorm`.
   """
 
   gate_bias_init: float | None = None
+  variant: Variant = "sigmoid"
   form: convolution.Form = "auto"
   dtype: Any = jnp.float32
   batch_axis: str | None = None
@@ -42,25 +49,29 @@ class AttentionGate(nn.Module):
 
     Args:
       x: skip features [N, X, Y, Z, C].
-      g: gating signal [N, X/2, Y/2, Z/2, K].
+      g: gating signal [N, X/2, Y/2, Z/2, K], or coarser by a whole factor.
       train: normalise by the batch's statistics.
 
     Returns:
       Gated features [N, X, Y, Z, C] and the coefficients alpha [N, X, Y, Z, 1] in (0, 1).
 
     Raises:
-      ValueError: x's grid is not twice g's.
+      ValueError: x's grid is not an even multiple of g's.
     """
-    if x.shape[1:4] != tuple(2 * size for size in g.shape[1:4]):
-      raise ValueError(f"skip grid {x.shape[1:4]}, gating grid {g.shape[1:4]}: it must be twice it")
+    if any(n % (2 * size) for n, size in zip(x.shape[1:4], g.shape[1:4], strict=True)):
+      raise ValueError(
+        f"skip grid {x.shape[1:4]}, gating grid {g.shape[1:4]}: it must be an even multiple of it"
+      )
     common = {"form": self.form, "dtype": self.dtype}
     channels = x.shape[-1]
     theta = Conv(channels, 2, 2, "VALID", use_bias=False, name="theta", **common)(x)
-    phi = Conv(channels, 1, name="phi", **common)(g)
+    phi = upsample(Conv(channels, 1, name="phi", **common)(g), theta.shape[1:4])
     start = self.gate_bias_init
     bias_init = None if start is None else nn.initializers.constant(start)
-    q = Conv(1, 1, bias_init=bias_init, name="psi", **common)(nn.relu(theta + phi))
-    alpha = upsample(nn.sigmoid(q), x.shape[1:4])
+    activation = nn.softplus if self.variant == "softplus" else nn.relu
+    q = Conv(1, 1, bias_init=bias_init, name="psi", **common)(activation(theta + phi))
+    softmax = self.variant == "softmax"
+    alpha = upsample(nn.softmax(q, axis=(1, 2, 3)) if softmax else nn.sigmoid(q), x.shape[1:4])
     out = Conv(channels, 1, name="output", **common)(alpha * x)
     return BatchNorm(self.dtype, self.batch_axis, name="output_norm")(out, train), alpha
 
@@ -72,7 +83,7 @@ class GatedSkip(nn.Module):
 
   Attributes:
     gates: how many gates; the reference has 1 (single) and 2 (multi).
-    gate_bias_init: see `AttentionGate`.
+    gate_bias_init: see `AttentionGate`. So with `variant`.
     form: see `attn_unet_jax.models.conv`.
     dtype: compute type.
     batch_axis: see `attn_unet_jax.models.layers.BatchNorm`.
@@ -80,6 +91,7 @@ class GatedSkip(nn.Module):
 
   gates: int
   gate_bias_init: float | None = None
+  variant: Variant = "sigmoid"
   form: convolution.Form = "auto"
   dtype: Any = jnp.float32
   batch_axis: str | None = None
@@ -88,9 +100,10 @@ class GatedSkip(nn.Module):
   def __call__(self, x: jax.Array, g: jax.Array, train: bool) -> tuple[jax.Array, list[jax.Array]]:
     """As `AttentionGate`, with the coefficients of every gate in a list."""
     options = (self.form, self.dtype, self.batch_axis)
+    start, variant = self.gate_bias_init, self.variant
     outputs, coefficients = [], []
     for i in range(self.gates):
-      gate = AttentionGate(self.gate_bias_init, *options, name=f"gate{i}")
+      gate = AttentionGate(start, variant, *options, name=f"gate{i}")
       gated, alpha = gate(x, g, train)
       outputs.append(gated)
       coefficients.append(alpha)

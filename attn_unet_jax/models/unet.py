@@ -55,20 +55,33 @@ class UNet(nn.Module):
     """Voxels by which the output is smaller than the input, on each side of each axis."""
     return (0, 0, 0)
 
-  def skip(self, level: int, x: jax.Array, coarse: jax.Array, train: bool) -> tuple[Any, Maps]:
-    """What the decoder sees of a level's encoder features x: here the features themselves.
+  def gating_signal(self, x: jax.Array, before: jax.Array | None, train: bool) -> jax.Array:
+    """What the skip of the next finer level is weighted by: here the features below it.
+
+    Args:
+      x: decoder features one level below, the bottleneck's to begin with [N, X/2, Y/2, Z/2, K].
+      before: the gating signal of the level below; None at the coarsest.
+      train: normalise by the batch's statistics.
+    """
+    del before, train
+    return x
+
+  def skip(
+    self, level: int, encoded: list[jax.Array], signal: jax.Array, train: bool
+  ) -> tuple[jax.Array, Maps]:
+    """What the decoder sees of the encoder at a level: here that level's features themselves.
 
     Args:
       level: 1 (finest) to 4.
-      x: encoder features [N, X, Y, Z, C].
-      coarse: decoder features one level below [N, X/2, Y/2, Z/2, K].
+      encoded: the encoder's features, finest first [N, X/2^l, Y/2^l, Z/2^l, C_l], l = 0..3.
+      signal: the level's gating signal.
       train: normalise by the batch's statistics.
 
     Returns:
-      [N, X, Y, Z, C], and coefficients by name, each [N, X, Y, Z, 1].
+      [N, X, Y, Z, C] on the level's grid, and coefficients by name, each [N, X, Y, Z, 1 or C].
     """
-    del level, coarse, train
-    return x, {}
+    del signal, train
+    return encoded[level - 1], {}
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, dict[str, Maps]]:
@@ -89,16 +102,18 @@ class UNet(nn.Module):
     block = functools.partial(
       ConvBlock, form=self.conv, dtype=self.dtype, batch_axis=self.batch_axis
     )
-    skips = []
+    encoded: list[jax.Array] = []
     for level, features in enumerate(self.filters[:-1], 1):
       x = block(features, name=f"encoder{level}")(x, train)
-      skips.append(x)
+      encoded.append(x)
       x = max_pool(x)
     x = block(self.filters[-1], name="bottleneck")(x, train)
     decoded: list[jax.Array] = []
     gates: Maps = {}
+    signal = None
     for level in (4, 3, 2, 1):
-      skip, coefficients = self.skip(level, skips[level - 1], x, train)
+      signal = self.gating_signal(x, signal, train)
+      skip, coefficients = self.skip(level, encoded, signal, train)
       gates.update(coefficients)
       x = jnp.concatenate([skip, upsample(x, skip.shape[1:4])], -1)
       x = block(self.filters[level - 1], name=f"decoder{level}")(x, train)

@@ -34,24 +34,13 @@ def network(config: ConfigDict, num_classes: int) -> nn.Module:
   Raises:
     UserError: it cannot take the configured patch; names the nearest that it can.
   """
-  model = config.model
-  module = models.build(
-    model.name,
-    num_classes=num_classes,
-    gates=model.gates,
-    feature_scale=model.feature_scale,
-    gate_bias_init=model.gate_bias_init,
-    padding=model.padding,
-    test_statistics=model.test_statistics,
-    conv=model.conv,
-    dtype=jnp.dtype(model.dtype),
-  )
+  module = models.build(num_classes=num_classes, **config.model)
   for key, patch in (("data", config.data.patch), ("inference", window(config))):
     nearest = models.nearest_patch(module, patch)
     if nearest != patch:
       raise UserError(
-        f"config.{key}.patch={patch}: {model.name} cannot take it; the nearest that it can is "
-        f"{nearest}"
+        f"config.{key}.patch={patch}: {config.model.name} cannot take it; the nearest that it can "
+        f"is {nearest}"
       )
   return module
 

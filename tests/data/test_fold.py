@@ -52,3 +52,15 @@ def test_parts_are_loaded_on_the_working_grid(config, folder):
   assert [case.id for case in cases] == list(fold.split.training)
   assert cases[0].image.shape == (5, 6, 7)
   assert "training" in fold.describe()
+
+
+def test_only_training_labels_are_thinned(config, phantoms):
+  config.data.dir = str(phantoms)
+  dense = open_fold(config)
+  config.data.labelled_slices = (0, 0, 2)
+  sparse = open_fold(config)
+  for part in ("training", "validation"):
+    forgotten = [(case.label == 255).any() for case in sparse.load(part)]
+    assert all(forgotten) == (part == "training") == any(forgotten)
+  before, after = dense.load("training")[0].label, sparse.load("training")[0].label
+  np.testing.assert_array_equal(after[after != 255], before[after != 255])

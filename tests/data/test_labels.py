@@ -29,6 +29,21 @@ def test_background_star_takes_everything_else():
   np.testing.assert_array_equal(mapping.apply(np.array([[[255, 10, -3]]]), "x"), [[[0, 1, 0]]])
 
 
+def test_unlabelled_values_are_no_class():
+  mapping = parse("pancreas=1,unlabelled=3+7", None)
+  assert mapping.class_indices == {"pancreas": 1}
+  np.testing.assert_array_equal(
+    mapping.apply(np.array([[[0, 1, 3, 7]]]), "x"), [[[0, 1, 255, 255]]]
+  )
+  assert parse(str(mapping), None) == mapping
+
+
+def test_zero_may_be_what_is_unlabelled():
+  mapping = parse("pancreas=2,background=1,unlabelled=0", None)
+  np.testing.assert_array_equal(mapping.apply(np.array([[[0, 1, 2]]]), "x"), [[[255, 0, 1]]])
+  assert parse(str(mapping), None) == mapping
+
+
 def test_values_outside_are_named_with_the_way_out():
   with pytest.raises(UserError, match=r"file: label values \[255\].*background=\*"):
     parse("pancreas=1", None).apply(np.array([[[0, 1, 255]]]), "file")
@@ -44,7 +59,10 @@ def test_values_outside_are_named_with_the_way_out():
     ("a=0", None, "0 is background"),
     ("a=1,a=2", None, "given twice"),
     ("a=--5", None, "must be a number"),
-    ("a=1,background=1", None, "a class and background"),
+    ("a=1,background=1", None, "background and something else"),
+    ("a=1,unlabelled=1", None, "value 1 of 'unlabelled' has a meaning already"),
+    ("a=1,background=2,unlabelled=2", None, "background and something else"),
+    ("a=1,unlabelled=0", None, "0 is unlabelled; say background=VALUE"),
   ],
 )
 def test_bad_mappings_are_refused(text, names, complaint):

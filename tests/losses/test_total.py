@@ -12,8 +12,6 @@ from jax.test_util import check_grads
 from attn_unet_jax import losses
 from tests.losses.cases import labels_of
 
-PARTIAL = ("squared_dice", "vnet_caffe_dice", "generalised_dice", "tversky", "weighted_ce", "focal")
-
 
 @pytest.mark.parametrize("name", losses.LOSSES)
 def test_jit_and_vmap(name, case):
@@ -76,7 +74,7 @@ def test_shapes_that_do_not_fit(name, case):
       losses.LOSSES[name](*bad)
 
 
-@pytest.mark.parametrize("name", PARTIAL)
+@pytest.mark.parametrize("name", losses.LOSSES)
 def test_unlabelled_voxels_do_not_exist(name, case):
   """As if cut off, in value and in gradient; a batch of nothing else is finite."""
   logits, labels = case
@@ -104,12 +102,11 @@ def test_total_passes_the_options_on(case):
 
 @pytest.mark.parametrize("name", losses.LOSSES)
 def test_which_losses_are_the_mean_of_their_parts_losses(name):
-  """Two samples, of which one has unlabelled voxels where the loss knows such."""
+  """Two samples, of which one has unlabelled voxels."""
   rng = np.random.default_rng(0)
   logits = jnp.array(rng.normal(size=(2, 3, 2, 4, 3)), jnp.float32)
   labels = jnp.array(rng.integers(0, 3, (2, 3, 2, 4)), jnp.int32)
-  if name in PARTIAL:
-    labels = labels.at[0, 0].set(losses.UNLABELLED)
+  labels = labels.at[0, 0].set(losses.UNLABELLED)
   options = {"class_weights": (1.0, 2.0, 5.0)} if name == "weighted_ce" else {}
   loss = functools.partial(losses.LOSSES[name], **options)
   parts = [loss(logits[i : i + 1], labels[i : i + 1]) for i in range(2)]

@@ -64,6 +64,12 @@ def test_shapes_that_differ():
     overlap.score_case(_map(0, 1), _map(0, 1, 1), {"pancreas": 1}, 1.0)
 
 
+def test_unlabelled_voxels_are_not_scored():
+  prediction, reference = _map(1, 1, 0, 1), _map(1, 255, 255, 0)
+  scores = overlap.score_case(prediction, reference, {"pancreas": 1}, 1.0, unlabelled=255)
+  assert scores == overlap.score_case(_map(1, 1), _map(1, 0), {"pancreas": 1}, 1.0)
+
+
 def test_summary_by_hand():
   rows = [
     overlap.score_case(_map(*prediction), _map(1, 1, 0), {"pancreas": 1}, 1.0)

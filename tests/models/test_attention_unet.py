@@ -106,3 +106,25 @@ def test_single_gate_has_one_set_of_coefficients():
   )
   assert sorted(out["gates"]) == ["level2/0", "level3/0", "level4/0"]
   assert "gate1" not in variables["params"]["skip2"]
+
+
+def test_gates_of_all_four_levels_by_one_shared_signal():
+  """The bottleneck's 32 channels become a signal of 16, which every gate takes."""
+  net = models.build("attention_unet", gating="shared", gate_finest=True, feature_scale=32)
+  x = jax.ShapeDtypeStruct((1, 32, 16, 16, 1), jnp.float32)
+  (_, out), variables = jax.eval_shape(
+    lambda x: net.init_with_output(jax.random.key(0), x, True), x
+  )
+  assert out["gates"]["level1/1"].shape == (1, 32, 16, 16, 1)
+  params = variables["params"]
+  assert params["gating"]["Conv_0"]["kernel"].shape[-2:] == (32, 16)
+  inputs = {params[f"skip{level}"]["gate0"]["phi"]["kernel"].shape[-2] for level in (1, 2, 3, 4)}
+  assert inputs == {16}
+
+
+def test_the_finest_gate_listens_to_the_level_below():
+  net = models.build("attention_unet", gate_finest=True, feature_scale=32)
+  x = jax.ShapeDtypeStruct((1, 16, 16, 16, 1), jnp.float32)
+  variables = jax.eval_shape(lambda x: net.init(jax.random.key(0), x, True), x)
+  phi = variables["params"]["skip1"]["gate0"]["phi"]["kernel"]
+  assert phi.shape == (1, 1, 1, 4, 2)  # decoder2's four channels to encoder1's two

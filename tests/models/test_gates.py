@@ -25,35 +25,69 @@ def ready(module, x, g):
   return jax.tree.map(lambda a: jnp.asarray(rng.uniform(0.2, 1, a.shape)), shapes)
 
 
-def gate_in_numpy(params, stats, x, g):
+def linear(grid, shape):
+  """Trilinear with aligned corners, [X, Y, Z, C] to the grid `shape`."""
+  places = [np.linspace(0, a - 1, b) for a, b in zip(grid.shape[:3], shape, strict=True)]
+  where = np.meshgrid(*places, indexing="ij")
+  channels = [ndimage.map_coordinates(c, where, order=1) for c in np.moveaxis(grid, -1, 0)]
+  return np.stack(channels, -1)
+
+
+def gate_in_numpy(variant, params, stats, x, g):
   """The gate's equation voxel by voxel, for one image."""
-  half = np.zeros((*g.shape[:3], 1))
-  for i in np.ndindex(*g.shape[:3]):
-    f = params["phi"]["kernel"][0, 0, 0].T @ g[i] + params["phi"]["bias"]
+  grid = tuple(n // 2 for n in x.shape[:3])
+  phi = linear(g @ params["phi"]["kernel"][0, 0, 0] + params["phi"]["bias"], grid)
+  q = np.zeros((*grid, 1))
+  for i in np.ndindex(*grid):
+    f = phi[i]
     for offset in np.ndindex(2, 2, 2):
       voxel = tuple(2 * a + b for a, b in zip(i, offset, strict=True))
       f = f + params["theta"]["kernel"][offset].T @ x[voxel]
-    q = params["psi"]["kernel"][0, 0, 0].T @ np.maximum(f, 0) + params["psi"]["bias"]
-    half[i] = 1 / (1 + np.exp(-q))
-  places = [np.linspace(0, a - 1, b) for a, b in zip(half.shape[:3], x.shape[:3], strict=True)]
-  grid = np.meshgrid(*places, indexing="ij")
-  alpha = ndimage.map_coordinates(half[..., 0], grid, order=1)[..., None]
+    f = np.log(1 + np.exp(f)) if variant == "softplus" else np.maximum(f, 0)
+    q[i] = params["psi"]["kernel"][0, 0, 0].T @ f + params["psi"]["bias"]
+  half = np.exp(q) / np.exp(q).sum() if variant == "softmax" else 1 / (1 + np.exp(-q))
+  alpha = linear(half, x.shape[:3])
   y = (alpha * x) @ params["output"]["kernel"][0, 0, 0] + params["output"]["bias"]
   (norm,), (running,) = params["output_norm"].values(), stats["output_norm"].values()
   y = (y - running["mean"]) / np.sqrt(running["var"] + 1e-5) * norm["scale"] + norm["bias"]
   return y, alpha
 
 
-def test_gate_against_its_equation_in_numpy():
-  x, g = draw(2, 4, 6, 2, 3), draw(2, 2, 3, 1, 5, seed=1)
-  gate = gates.AttentionGate(dtype=jnp.float64)
+@pytest.mark.parametrize("variant", ["sigmoid", "softplus", "softmax"])
+@pytest.mark.parametrize("grid", [(2, 3, 1), (1, 3, 1)])  # of the signal: half, and coarser
+def test_gate_against_its_equation_in_numpy(variant, grid):
+  x, g = draw(2, 4, 6, 2, 3), draw(2, *grid, 5, seed=1)
+  gate = gates.AttentionGate(variant=variant, dtype=jnp.float64)
   variables = ready(gate, x, g)
   out, alpha = jax.jit(gate.apply, static_argnums=3)(variables, x, g, False)
   params, stats = jax.tree.map(np.asarray, (variables["params"], variables["batch_stats"]))
   for n in range(2):
-    expected = gate_in_numpy(params, stats, np.asarray(x[n]), np.asarray(g[n]))
+    expected = gate_in_numpy(variant, params, stats, np.asarray(x[n]), np.asarray(g[n]))
     np.testing.assert_allclose(out[n], expected[0], atol=1e-12)
     np.testing.assert_allclose(alpha[n], expected[1], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+  ("variant", "expected"),
+  [
+    ("sigmoid", (1 / (1 + np.exp(-2.0)), 0.5)),  # q = 2 relu(3 - 2) = 2; 2 relu(1 - 2) = 0
+    ("softplus", (1 / (1 + (1 + np.e) ** -2), 1 / (1 + (1 + np.exp(-1)) ** -2))),
+    ("softmax", (1 / (1 + np.exp(-2.0)), 1 / (1 + np.exp(2.0)))),  # of 2 and 0
+  ],
+)
+def test_coefficients_by_hand(variant, expected):
+  """Two gating voxels, g = 3 and 1; theta is silent, phi g = g - 2, psi f = 2 f."""
+  x, g = jnp.ones((1, 4, 2, 2, 1)), jnp.array([3.0, 1.0]).reshape(1, 2, 1, 1, 1)
+  gate = gates.AttentionGate(variant=variant, dtype=jnp.float64)
+  shapes = jax.eval_shape(lambda: gate.init(jax.random.key(0), x, g, False))
+  variables = jax.tree.map(lambda a: jnp.zeros(a.shape), shapes)
+  for name, kernel, bias in (("phi", 1.0, -2.0), ("psi", 2.0, 0.0)):
+    variables["params"][name] = {
+      "kernel": jnp.full((1, 1, 1, 1, 1), kernel),
+      "bias": jnp.full(1, bias),
+    }
+  _, alpha = gate.apply(variables, x, g, False)
+  np.testing.assert_allclose(alpha[0, (0, -1), 0, 0, 0], expected, rtol=1e-12)
 
 
 def test_gates_open_with_a_large_bias():
@@ -70,7 +104,7 @@ def test_gates_open_with_a_large_bias():
   assert 0 < abs(default) <= 1 / np.sqrt(2)
 
 
-def test_gating_grid_must_be_half_the_skips():
+def test_gating_grid_must_divide_half_the_skips():
   with pytest.raises(ValueError, match=r"skip grid \(4, 4, 4\), gating grid \(2, 2, 3\)"):
     gates.AttentionGate().init(jax.random.key(0), draw(1, 4, 4, 4, 2), draw(1, 2, 2, 3, 2), False)
 
@@ -98,10 +132,11 @@ def test_block_combines_its_gates_to_the_skips_channels(number):
   np.testing.assert_allclose(out, expected)
 
 
-def test_gradients():
+@pytest.mark.parametrize("variant", ["sigmoid", "softplus", "softmax"])
+def test_gradients(variant):
   # No custom_vjp in a gate: its convolutions are matrix products, so both modes are checked.
   x, g = draw(1, 4, 4, 2, 2), draw(1, 2, 2, 1, 3, seed=1)
-  block = gates.GatedSkip(2, dtype=jnp.float64)
+  block = gates.GatedSkip(2, variant=variant, dtype=jnp.float64)
   variables = ready(block, x, g)
 
   @jax.jit

@@ -13,6 +13,8 @@ ORACLES = [  # arithmetic from the reference's own definition
   ("attention_unet", {"num_classes": 2}, 6_472_784),
   ("attention_unet", {"num_classes": 4}, 6_473_322),
   ("attention_unet", {"num_classes": 4, "feature_scale": 3.82}, 7_084_886),
+  ("attention_unet", {"num_classes": 4, "gating": "shared"}, 6_411_498),
+  ("attention_unet", {"num_classes": 4, "gates": 1}, 6_214_151),
   ("attention_unet", {"num_classes": 2, "gates": 1}, 6_213_613),
   ("unet", {"num_classes": 2}, 5_887_466),
   ("unet", {"num_classes": 4}, 5_888_004),
@@ -44,6 +46,12 @@ def test_unet_has_no_gates_and_keeps_the_grid():
 def test_unknown_network_is_refused():
   with pytest.raises(ValueError, match="no network is called 'nonet': choose from attention_unet"):
     models.build("nonet")
+
+
+def test_an_option_of_no_network_is_refused():
+  assert models.build("unet", gates=1).num_classes == 2  # another network's is not read
+  with pytest.raises(ValueError, match=r"no network has the options \['gatess'\]"):
+    models.build("unet", gatess=1)
 
 
 def test_patch_that_pooling_does_not_divide_is_refused():

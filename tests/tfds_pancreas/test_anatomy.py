@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from tfds_pancreas.abdomen.organs import ORGANS
 from tfds_pancreas.phantom_ct.anatomy import label_map
-from tfds_pancreas.phantom_ct.organs import ORGANS
 
 SHAPE, SPACING = (53, 44, 43), (6.0, 6.0, 6.0)
 

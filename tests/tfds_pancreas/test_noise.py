@@ -1,6 +1,6 @@
 import numpy as np
 
-from tfds_pancreas.phantom_ct.noise import smooth_noise
+from tfds_pancreas.abdomen.noise import smooth_noise
 
 
 def field(length, seed=0):

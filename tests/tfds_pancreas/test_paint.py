@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from tfds_pancreas.abdomen.organs import ORGANS
+from tfds_pancreas.abdomen.paint import paint_ct
+from tfds_pancreas.abdomen.tissues import TISSUES, tissue_of
 from tfds_pancreas.phantom_ct.anatomy import label_map
-from tfds_pancreas.phantom_ct.organs import ORGANS
-from tfds_pancreas.phantom_ct.paint import paint_ct
-from tfds_pancreas.phantom_ct.tissues import TISSUES, tissue_of
 
 SPACING = (4.0, 4.0, 4.0)
 REAL = Path(__file__).parents[3] / "shared" / "data" / "ct_nifti_3mm"

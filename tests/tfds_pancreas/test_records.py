@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.errors import UserError
+from tfds_pancreas.abdomen.organs import ORGANS
 from tfds_pancreas.build import build
-from tfds_pancreas.phantom_ct.organs import ORGANS
 from tfds_pancreas.phantom_ct.phantom_ct_dataset_builder import Builder, draw_case
 from tfds_pancreas.records import built_directory, open_records
 

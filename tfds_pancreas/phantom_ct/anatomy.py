@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from tfds_pancreas.phantom_ct import bowel, pancreas, trunk, viscera
-from tfds_pancreas.phantom_ct.canvas import Canvas
-from tfds_pancreas.phantom_ct.patient import draw_patient
+from tfds_pancreas.abdomen import bowel, trunk, viscera
+from tfds_pancreas.abdomen.canvas import Canvas
+from tfds_pancreas.phantom_ct import pancreas
+from tfds_pancreas.phantom_ct.patient import draw_patient, patient_points
 
 
 def label_map(
@@ -25,7 +26,7 @@ def label_map(
   """
   rng = np.random.default_rng(seed)
   patient = draw_patient(rng)
-  canvas = Canvas(rng, patient, shape, spacing)
+  canvas = Canvas(rng, patient_points(rng, patient, shape, spacing), spacing)
   course = patient.pancreas_course
   # First come, first served: what has the more regular shape comes first.
   trunk.draw_trunk(canvas, patient)

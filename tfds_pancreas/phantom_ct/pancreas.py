@@ -3,8 +3,8 @@
 import numpy as np
 from scipy import ndimage
 
-from tfds_pancreas.phantom_ct.canvas import FAR, Canvas
-from tfds_pancreas.phantom_ct.noise import smooth_noise
+from tfds_pancreas.abdomen.canvas import FAR, Canvas
+from tfds_pancreas.abdomen.noise import smooth_noise
 from tfds_pancreas.phantom_ct.patient import Patient
 
 RADII = np.array((15.0, 9.5, 10.5, 10.5, 8.5))  # mm: head, neck, body, body, tail

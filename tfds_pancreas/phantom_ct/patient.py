@@ -1,12 +1,12 @@
-"""What differs from one patient to the next: size, place in the scanner, build and pancreas.
-
-The patient frame is in millimetres, RAS+ (x to the patient's right, y forward, z up), with its
-origin at the centre of the first lumbar vertebra. All anatomy is written in that frame.
-"""
+"""What differs from one patient to the next: size, place in the scanner, build and pancreas."""
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial.transform import Rotation
+
+from tfds_pancreas.abdomen.noise import smooth_noise
+from tfds_pancreas.abdomen.trunk import Build
 
 # Courses of the pancreas from head to tail (the five types radiology texts tell apart).
 # Points are the head, the neck, the body twice and the tail.
@@ -20,16 +20,12 @@ COURSES: dict[str, np.ndarray] = {
 
 
 @dataclass(frozen=True)
-class Patient:
-  """One patient's build. Lengths in mm, angles in radians, volumes in ml."""
+class Patient(Build):
+  """One patient. Lengths in mm, angles in radians, volumes in ml."""
 
   scale: np.ndarray  # [3], size relative to the average adult, per axis
   tilt: np.ndarray  # [3], rotation in the scanner about x, y and z
   place: np.ndarray  # [3], the frame's origin relative to the field of view's centre
-  half_width: float  # of the trunk, skin to skin
-  half_depth: float
-  skin_fat: float  # thickness of the subcutaneous fat
-  diaphragm: float  # height of the domes
   pancreas_volume: float
   pancreas_course: np.ndarray  # [5, 3], head to tail
 
@@ -54,3 +50,30 @@ def _draw_course(rng: np.random.Generator) -> np.ndarray:
   course = COURSES[str(rng.choice(list(COURSES), p=(0.4, 0.2, 0.14, 0.14, 0.12)))]
   shift = rng.normal(0, (7, 5, 11))
   return course + shift + rng.normal(0, (4, 3, 4), course.shape)
+
+
+def patient_points(
+  rng: np.random.Generator,
+  patient: Patient,
+  shape: tuple[int, int, int],
+  spacing: tuple[float, float, float],
+) -> np.ndarray:
+  """Every voxel's place in the patient's frame: undo place, tilt and size, then bend smoothly.
+
+  Args:
+    rng: where the bending by some mm comes from.
+    patient: whose frame it is.
+    shape: voxels of the field of view, [X, Y, Z].
+    spacing: millimetres between voxels.
+
+  Returns:
+    float32 [3, X, Y, Z] in mm.
+  """
+  axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(shape, spacing, strict=True)]
+  world = np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
+  world -= patient.place.astype(np.float32)[:, None, None, None]
+  turn = Rotation.from_euler("xyz", -patient.tilt).as_matrix() / patient.scale[:, None]
+  points = np.tensordot(turn.astype(np.float32), world, axes=1)
+  for axis in range(3):
+    points[axis] += 3.0 * smooth_noise(rng, shape, spacing, 60.0)
+  return points

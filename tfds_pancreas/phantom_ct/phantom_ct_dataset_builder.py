@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import tensorflow_datasets as tfds
 
+from tfds_pancreas.abdomen.organs import ORGANS
+from tfds_pancreas.abdomen.paint import paint_ct
 from tfds_pancreas.phantom_ct.anatomy import label_map
-from tfds_pancreas.phantom_ct.organs import ORGANS
-from tfds_pancreas.phantom_ct.paint import paint_ct
 from tfds_pancreas.records import Record, VolumeConfig, volume_info
 
 DESCRIPTION = """Procedural abdominal CT: label maps of organs drawn from a seed, with the pancreas

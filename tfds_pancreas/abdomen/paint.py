@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import ndimage
 
-from tfds_pancreas.phantom_ct.hollow import fill_hollows
-from tfds_pancreas.phantom_ct.noise import smooth_noise
-from tfds_pancreas.phantom_ct.organs import ORGANS
-from tfds_pancreas.phantom_ct.tissues import PHASES, TISSUES, tissue_of
+from tfds_pancreas.abdomen.hollow import fill_hollows
+from tfds_pancreas.abdomen.noise import smooth_noise
+from tfds_pancreas.abdomen.organs import ORGANS
+from tfds_pancreas.abdomen.tissues import PHASES, TISSUES, tissue_of
 
 Spacing = tuple[float, float, float]
 _NAMES = list(TISSUES)

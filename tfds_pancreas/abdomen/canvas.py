@@ -4,11 +4,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.interpolate import CubicSpline
 from scipy.spatial import cKDTree
-from scipy.spatial.transform import Rotation
 
-from tfds_pancreas.phantom_ct.noise import smooth_noise
-from tfds_pancreas.phantom_ct.organs import ORGANS
-from tfds_pancreas.phantom_ct.patient import Patient
+from tfds_pancreas.abdomen.noise import smooth_noise
+from tfds_pancreas.abdomen.organs import ORGANS
 
 Box = tuple[slice, slice, slice]
 WHOLE: Box = (slice(None), slice(None), slice(None))
@@ -18,9 +16,14 @@ FAR = 99.0  # mm, a distance beyond any that matters
 class Canvas:
   """Labels [X, Y, Z] that fill up, organ by organ.
 
+  The patient's frame is in millimetres, RAS+ (x to the patient's right, y forward, z up), with its
+  origin at the centre of the first lumbar vertebra of an adult of average size. All anatomy is
+  written in that frame.
+
   Attributes:
     labels: uint8 [X, Y, Z], 'background' at first.
-    points: float32 [3, X, Y, Z], every voxel's place in the patient's frame, in mm.
+    points: float32 [3, X, Y, Z], every voxel's place in the patient's frame.
+    given: organs that the map had from the start.
     taken: bool [X, Y, Z], voxels that no further organ may take.
     roughness: float32 [X, Y, Z], a field of unit variance that makes surfaces uneven.
   """
@@ -28,16 +31,25 @@ class Canvas:
   def __init__(
     self,
     rng: np.random.Generator,
-    patient: Patient,
-    shape: tuple[int, int, int],
+    points: np.ndarray,
     spacing: tuple[float, float, float],
+    labels: np.ndarray | None = None,
   ):
-    """Places the patient in a field of view of `shape` voxels of `spacing` mm."""
-    self.shape, self.spacing = shape, spacing
-    self.labels = np.zeros(shape, np.uint8)
-    self.taken = np.zeros(shape, bool)
-    self.points = _patient_points(rng, patient, shape, spacing)
-    self.roughness = smooth_noise(rng, shape, spacing, 11.0)
+    """Starts with an empty map, or with one that has some organs already.
+
+    Args:
+      rng: where the roughness comes from.
+      points: float32 [3, X, Y, Z], see above.
+      spacing: millimetres between voxels.
+      labels: uint8 [X, Y, Z] with values of ORGANS; copied. Its organs are never drawn again.
+    """
+    self.shape, self.spacing = points.shape[1:], spacing
+    self.labels = np.zeros(self.shape, np.uint8) if labels is None else labels.copy()
+    self.given = frozenset(name for name, value in ORGANS.items() if (self.labels == value).any())
+    self.given -= {"background"}
+    self.taken = np.zeros(self.shape, bool)
+    self.points = points
+    self.roughness = smooth_noise(rng, self.shape, spacing, 11.0)
     others = ((1, 2), (0, 2), (0, 1))
     self._extent = [
       (points.min(axes), points.max(axes)) for points, axes in zip(self.points, others, strict=True)
@@ -53,6 +65,8 @@ class Canvas:
   ) -> None:
     """Writes `organ` where `distance` (mm) is negative and `over` is; first come, first served.
 
+    An organ that the map had from the start is left as it is.
+
     Args:
       organ: a name of ORGANS.
       distance: signed distance in mm to the organ's surface, on the box.
@@ -60,6 +74,8 @@ class Canvas:
       over: what the organ may replace.
       gap: mm around the organ that no later organ may take, so that a plane of `over` is left.
     """
+    if organ in self.given:
+      return
     view, taken = self.labels[box], self.taken[box]
     view[(distance < 0) & (view == ORGANS[over]) & ~taken] = ORGANS[organ]
     taken |= distance < gap
@@ -128,20 +144,3 @@ def _centre_line(
   radius = np.interp(steps, knots, np.broadcast_to(np.asarray(radii, float), len(course)))
   travelled = np.linspace(0, length, len(steps))
   return line, radius + ripple * np.sin(travelled * (2 * np.pi / 32))
-
-
-def _patient_points(
-  rng: np.random.Generator,
-  patient: Patient,
-  shape: tuple[int, int, int],
-  spacing: tuple[float, float, float],
-) -> np.ndarray:
-  """Scanner to patient: undo place, tilt and size, then bend smoothly by some mm."""
-  axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(shape, spacing, strict=True)]
-  world = np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
-  world -= patient.place.astype(np.float32)[:, None, None, None]
-  turn = Rotation.from_euler("xyz", -patient.tilt).as_matrix() / patient.scale[:, None]
-  points = np.tensordot(turn.astype(np.float32), world, axes=1)
-  for axis in range(3):
-    points[axis] += 3.0 * smooth_noise(rng, shape, spacing, 60.0)
-  return points

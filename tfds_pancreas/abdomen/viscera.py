@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from tfds_pancreas.phantom_ct.canvas import Canvas
-from tfds_pancreas.phantom_ct.patient import Patient
-from tfds_pancreas.phantom_ct.trunk import dome
+from tfds_pancreas.abdomen.canvas import Canvas
+from tfds_pancreas.abdomen.trunk import Build, dome
 
 
 def draw_vessels(rng: np.random.Generator, canvas: Canvas, course: np.ndarray) -> None:
@@ -51,19 +50,19 @@ def draw_kidneys(rng: np.random.Generator, canvas: Canvas) -> None:
     canvas.fill(organ, np.maximum(distance, -sinus), box, gap=2)
 
 
-def draw_spleen(rng: np.random.Generator, canvas: Canvas, patient: Patient) -> None:
+def draw_spleen(rng: np.random.Generator, canvas: Canvas, build: Build) -> None:
   """The spleen, hollowed towards the pancreas's tail, under the left dome."""
   centre = np.array((-88, -6, 46)) + rng.normal(0, (5, 8, 7))
   size = np.array((43, 60, 60)) * rng.normal(1, 0.1, 3)
   box = canvas.box(centre - size - 6, centre + size + 6)
   distance = canvas.ellipsoid(centre, size, box)
   hilum = canvas.ellipsoid(centre + (46, 34, -10), (36, 44, 62), box)
-  under = 5 - dome(canvas, patient)[box]
+  under = 5 - dome(canvas, build)[box]
   rough = 1.2 * canvas.roughness[box]
   canvas.fill("spleen", np.maximum(np.maximum(distance, -hilum), under) + rough, box, gap=1.5)
 
 
-def draw_liver(rng: np.random.Generator, canvas: Canvas, patient: Patient) -> None:
+def draw_liver(rng: np.random.Generator, canvas: Canvas, build: Build) -> None:
   """Gallbladder, then both lobes of the liver, hollowed below by kidney, duodenum and colon."""
   shift = rng.normal((3, 2, -2), (5, 4, 5))
   bladder = np.array((58, 78, -22)) + shift + rng.normal(0, 4, 3)
@@ -76,6 +75,6 @@ def draw_liver(rng: np.random.Generator, canvas: Canvas, patient: Patient) -> No
   left = canvas.ellipsoid(shift + (12, 78, 52), np.array((84, 50, 42)) * scale, box)
   hollow = canvas.ellipsoid(shift + (24, 24, -46), (60, 60, 64), box)
   lobes = np.maximum(np.minimum(right, left), -hollow)
-  under = 5 - dome(canvas, patient)[box]
+  under = 5 - dome(canvas, build)[box]
   liver = np.maximum(lobes, under) + 1.2 * canvas.roughness[box]
   canvas.fill("liver", liver, box, gap=1.5)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tfds_pancreas.phantom_ct.canvas import Canvas
+from tfds_pancreas.abdomen.canvas import Canvas
 
 
 def draw_duodenum(rng: np.random.Generator, canvas: Canvas, course: np.ndarray) -> None:

@@ -1,40 +1,51 @@
 """The trunk: skin, fat, muscles, spine, ribs and the bases of the lungs."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from tfds_pancreas.phantom_ct.canvas import Canvas
-from tfds_pancreas.phantom_ct.patient import Patient
+from tfds_pancreas.abdomen.canvas import Canvas
 
 BACK = 62.0  # mm from the centre of a vertebra to the skin of the back, before fat
 
 
-def draw_trunk(canvas: Canvas, patient: Patient) -> None:
+@dataclass(frozen=True)
+class Build:
+  """The size of a trunk, in mm."""
+
+  half_width: float  # skin to skin
+  half_depth: float
+  skin_fat: float  # thickness of the subcutaneous fat
+  diaphragm: float  # height of the domes
+
+
+def draw_trunk(canvas: Canvas, build: Build) -> None:
   """Draws everything that holds the organs; what is left inside is fat."""
-  depth = trunk_depth(canvas, patient)
+  depth = trunk_depth(canvas, build)
   canvas.fill("skin", -depth, over="background")
   skin = max(2.0, 0.3 * max(canvas.spacing))
   canvas.fill("fat", skin - depth, over="skin")
   _draw_spine(canvas)
-  _draw_ribs(canvas, depth - patient.skin_fat)
-  _draw_muscles(canvas, depth - patient.skin_fat)
-  _draw_lungs(canvas, patient, depth - patient.skin_fat)
-  canvas.taken |= depth < patient.skin_fat
+  _draw_ribs(canvas, depth - build.skin_fat)
+  _draw_muscles(canvas, depth - build.skin_fat)
+  _draw_lungs(canvas, build, depth - build.skin_fat)
+  canvas.taken |= depth < build.skin_fat
 
 
-def trunk_depth(canvas: Canvas, patient: Patient) -> np.ndarray:
-  """Depth under the skin in mm (about), [X, Y, Z]; negative outside the patient."""
+def trunk_depth(canvas: Canvas, build: Build) -> np.ndarray:
+  """Depth under the skin in mm (about), [X, Y, Z]; negative outside the build."""
   x, y, _ = canvas.points
-  middle = patient.half_depth - BACK - 0.5 * patient.skin_fat
-  across = np.abs(x / patient.half_width) ** 2.3
-  along = np.abs((y - middle) / patient.half_depth) ** 2.3
-  return (1 - (across + along) ** (1 / 2.3)) * patient.half_depth
+  middle = build.half_depth - BACK - 0.5 * build.skin_fat
+  across = np.abs(x / build.half_width) ** 2.3
+  along = np.abs((y - middle) / build.half_depth) ** 2.3
+  return (1 - (across + along) ** (1 / 2.3)) * build.half_depth
 
 
-def dome(canvas: Canvas, patient: Patient) -> np.ndarray:
+def dome(canvas: Canvas, build: Build) -> np.ndarray:
   """Height in mm of the diaphragm above each voxel (negative in the lungs), [X, Y, Z]."""
   x, y, z = canvas.points
   side = (np.abs(x) - 62) / 70
-  top = patient.diaphragm - 5 * (x < 0)
+  top = build.diaphragm - 5 * (x < 0)
   return top - 45 * side**2 - 55 * ((y - 35) / 90) ** 2 - z
 
 
@@ -71,8 +82,8 @@ def _draw_muscles(canvas: Canvas, depth: np.ndarray) -> None:
   canvas.fill("muscle", np.maximum(psoas, z - 35))
 
 
-def _draw_lungs(canvas: Canvas, patient: Patient, depth: np.ndarray) -> None:
+def _draw_lungs(canvas: Canvas, build: Build, depth: np.ndarray) -> None:
   x, _, _ = canvas.points
-  height = dome(canvas, patient)
+  height = dome(canvas, build)
   canvas.fill("lung", np.maximum(np.maximum(height, 14 - depth), 28 - np.abs(x)))
   canvas.fill("muscle", np.maximum(np.abs(height - 2) - 2, 12 - depth))

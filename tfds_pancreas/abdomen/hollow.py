@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.special import ndtri
 
-from tfds_pancreas.phantom_ct.noise import smooth_noise
+from tfds_pancreas.abdomen.noise import smooth_noise
 
 FLUID = (8.0, 35.0)  # HU, water to food
 CONTRAST = (140.0, 330.0)  # HU, positive oral contrast agent

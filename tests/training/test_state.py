@@ -1,0 +1,13 @@
+from attn_unet_jax.training.state import network
+
+
+def test_the_models_keys_are_the_networks_attributes(config):
+  """Each reaches the network under its own name, the type as a type."""
+  config.model.gate, config.model.gating, config.model.gate_finest = "softplus", "shared", True
+  config.model.dtype = "bfloat16"
+  module = network(config, 3)
+  assert module.num_classes == 3
+  assert module.dtype == "bfloat16"
+  read = [key for key in config.model if hasattr(module, key) and key not in ("name", "dtype")]
+  assert {"gates", "gating", "gate", "gate_finest", "gate_bias_init", "conv"} <= set(read)
+  assert all(getattr(module, key) == config.model[key] for key in read)
