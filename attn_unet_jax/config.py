@@ -26,6 +26,7 @@ _CHOICES = {
   "model.test_statistics": ("running", "batch"),
   "model.conv": ("auto", "native", "planes", "winograd"),
   "model.dtype": ("float32", "bfloat16"),
+  "data.source": ("auto", "resident", "streaming"),
   "data.normalisation": ("window", "zscore"),
   "data.label_resampling": ("nearest", "onehot_linear"),
   "optimizer.name": ("adam", "adamw", "sgd"),
@@ -41,6 +42,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
       *("model.feature_scale", "optimizer.learning_rate", "optimizer.decay_epochs"),
       *("optimizer.decay_factor", "train.epochs", "train.steps_per_epoch", "train.batch_size"),
       *("train.loss_patches", "train.keep", "train.validate_every", "train.save_every"),
+      "train.accumulate",
     ),
     lambda value: value > 0,
     "above 0",
@@ -54,7 +56,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
         "parallel.data",
         "optimizer.weight_decay",
       ),
-      "optimizer.warmup_steps",
+      *("optimizer.warmup_steps", "train.skip_nonfinite"),
       *("optimizer.bias_rate", "loss_options.focal_gamma", "loss_options.tversky_alpha"),
       "loss_options.tversky_beta",
     ),
@@ -62,7 +64,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     "at least 0",
   ),
   (
-    ("optimizer.betas", "optimizer.momentum", "inference.overlap"),
+    ("optimizer.betas", "optimizer.momentum", "optimizer.ema_decay", "inference.overlap"),
     lambda value: 0 <= value < 1,
     "at least 0, below 1",
   ),
@@ -108,6 +110,9 @@ def default() -> ConfigDict:
   config.data.cases_per_block = 8  # cases that are open at a time
   config.data.patches_per_case = 4  # cut from a case before the next block is opened
 
+  config.data.source = "auto"  # of patches: resident (in device memory), streaming; auto: by size
+  config.data.prepared = ""  # folder of prepared scans, for several runs; '': streaming has its own
+
   config.augment = ConfigDict()  # neutral values switch a part off
   config.augment.flip = (0.5, 0.5, 0.0)  # probability along X, Y, Z
   config.augment.rotate_deg = (0.0, 0.0, 15.0)  # largest angle about X, Y, Z, degrees
@@ -150,15 +155,20 @@ def default() -> ConfigDict:
   config.optimizer.decay_epochs = 250  # step: epochs between decays
   config.optimizer.decay_factor = 0.5  # step: the rate's factor at each
   config.optimizer.warmup_steps = 0  # linear from zero, with any schedule
+  config.optimizer.ema_decay = 0.0  # of averaged parameters, used outside training; 0: none
 
   config.train = ConfigDict()
   config.train.epochs = 1000
   config.train.steps_per_epoch = 31
   config.train.batch_size = 2  # patches per step, over all devices
+  # The batch in this many parts, one after the other, for less memory: the update is that of the
+  # whole batch, but for batch normalisation, which sees a part at a time.
+  config.train.accumulate = 1
   config.train.loss_patches = 8  # fixed patches per split on which losses are logged
   config.train.validate_every = 10  # epochs between validations on whole scans
   config.train.save_every = 10  # epochs between checkpoints (each validation saves too)
   config.train.keep = 2  # latest checkpoints kept, beside the best
+  config.train.skip_nonfinite = 0  # updates left out for a NaN or inf before the run is stopped
 
   config.parallel = ConfigDict()
   config.parallel.mode = "jit"  # jit: XLA divides the step over a mesh; pmap: each device its part

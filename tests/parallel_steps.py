@@ -80,8 +80,8 @@ def _run(config: ConfigDict, state: TrainState, data: Resident) -> tuple[list, T
   losses = []
   for _ in range(STEPS):
     with jax.transfer_guard("disallow"):
-      state, loss = step(state, data)
-    losses.append(float(loss))
+      state, outcome = step(state, data)
+    losses.append(float(outcome.loss))
   return losses, state, text
 
 

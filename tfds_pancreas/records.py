@@ -85,10 +85,11 @@ class Split(Sequence[Record]):
     """The case ids, sorted; no volume is decoded."""
     return [case for case, _ in self._order]
 
-  def place(self, index: int) -> tuple[tuple[int, ...], np.ndarray]:
+  def place(self, index: int) -> tuple[tuple[int, int, int], np.ndarray]:
     """Shape `[3]` and affine of the record at a place in `ids`; no volume is decoded."""
     record = self._places[self._order[index][1]]
-    return tuple(int(size) for size in record["image"]["shape"]), record["affine"]
+    x, y, z = map(int, record["image"]["shape"])
+    return (x, y, z), record["affine"]
 
   def __len__(self) -> int:
     return len(self._order)

@@ -1,6 +1,6 @@
 """A case as patches are cut from it, the same for every source: padded, its foreground listed."""
 
-from typing import NamedTuple
+import dataclasses
 
 import numpy as np
 
@@ -12,7 +12,8 @@ Shape = tuple[int, int, int]
 _POSITIONS = 1024  # foreground voxels kept per case: enough that no patch centre repeats often
 
 
-class Cuttable(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Cuttable:
   """HU int16 and classes uint8 `[X, Y, Z]`, at least as large as the patch on every axis.
 
   `mean` and `sd` are of the whole scan in HU, `positions` `[K, 3]` int32 foreground voxels, of

@@ -1,4 +1,4 @@
-"""Cuts on the host what the schedule names: the same patches as the resident source, bit for bit."""
+"""Cuts on the host what the schedule names: the resident source's patches, bit for bit."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ class Cutter:
     self, cases: Sequence[WorkingCase], plan: Plan, seed: int, patch: Shape, block: Shape
   ):
     self._open = _Open(lambda index: cuttable(cases[index], patch), 2 * plan.cases_per_block)
-    self._block = block
+    self._plan, self._patch, self._block = plan, patch, block
 
     def drawn(step: jax.Array) -> Draw:
       draw = schedule(plan, seed, step)
@@ -46,14 +46,24 @@ class Cutter:
 
   def __call__(self, step: int, row: int) -> Block:
     """The block of one patch, in NumPy: place `row` in the global batch of step `step`."""
-    draw = self._draw(np.int32(step))
-    case = self._open[int(draw.case[row])]
-    size = np.array(case.image.shape, np.int32)
-    low, key = self._spot(
-      draw.key[row], draw.foreground[row], size, case.positions, np.int32(case.count)
-    )
+    case, low, key = self._find(step, row)[1:]
     image, label = (_clamped(array, low, self._block) for array in (case.image, case.label))
     return Block(image, label, np.float32(case.mean), np.float32(case.sd), key)
+
+  def corners(self, step: int) -> list[tuple[int, tuple[int, ...]]]:
+    """Index of the case, and lowest voxel in it (padded to the patch), of every patch of a step."""
+    around = (np.array(self._block) - self._patch) // 2
+    found = (self._find(step, row) for row in range(self._plan.batch_size))
+    return [(index, tuple((low + around).tolist())) for index, _, low, _ in found]
+
+  def _find(self, step: int, row: int) -> tuple[int, Cuttable, np.ndarray, np.ndarray]:
+    """A patch's case and its index, where its block begins, and its key."""
+    draw = self._draw(np.int32(step))
+    index = int(draw.case[row])
+    case = self._open[index]
+    size, count = np.array(case.image.shape, np.int32), np.int32(case.count)
+    low, key = self._spot(draw.key[row], draw.foreground[row], size, case.positions, count)
+    return index, case, low, key
 
 
 def together(blocks: Sequence[Block]) -> Block:

@@ -6,7 +6,6 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from attn_unet_jax.augment import Augmentation, augment, source_shape
@@ -17,7 +16,20 @@ from attn_unet_jax.data.resident import Block, Resident, cut
 from attn_unet_jax.data.schedule import Draw, Plan, schedule
 
 Array = jax.Array
-Feed = Resident | Block
+
+
+class Fed(NamedTuple):
+  """The blocks that a streaming source cut for a step, and the number of the step.
+
+  The blocks' leading axes are the parts that a step takes one after the other
+  (`train.accumulate`), and the patches of each.
+  """
+
+  step: Array
+  blocks: Block
+
+
+Feed = Resident | Fed
 Drawn = TypeVar("Drawn", Draw, Block)
 Share = Callable[[Drawn], Drawn]
 
@@ -47,7 +59,7 @@ def training_batch(
 
   Args:
     config: the run's config.
-    feed: the training set, or the blocks that a streaming source cut for this step.
+    feed: the training set, or what a streaming source cut for this step.
     step: number of the step.
     margin: voxels by which the network's output is smaller than the patch, on each side. What the
       network answers for lies within the scan; what it sees around may not.
@@ -59,7 +71,7 @@ def training_batch(
     draw = share(schedule(plan(config, feed.image.shape[0]), config.seed, step))
     blocks = cut(feed, draw, answered(patch, margin), source_shape(patch, augmentation))
   else:
-    blocks = share(feed)
+    blocks = share(feed.blocks)
   return _input(config, blocks, augmentation)
 
 

@@ -1,7 +1,7 @@
 """The resident source: a whole set in device memory, patches cut inside the compiled step."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,14 +35,15 @@ class Resident(struct.PyTreeNode):
 class Block(NamedTuple):
   """What is cut for one patch: HU `[SX, SY, SZ]` int16, classes uint8, the scan's mean and sd.
 
-  `key` is the data of the key for its augmentation, uint32.
+  `key` is the data of the key for its augmentation, uint32. Arrays of JAX, or of NumPy where the
+  host cuts.
   """
 
-  image: Array
-  label: Array
-  mean: Array
-  sd: Array
-  key: Array
+  image: Any
+  label: Any
+  mean: Any
+  sd: Any
+  key: Any
 
 
 def resident(cases: Iterable[WorkingCase], patch: Shape) -> Resident:

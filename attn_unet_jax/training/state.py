@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax import struct
 from ml_collections import ConfigDict
@@ -15,17 +16,23 @@ from attn_unet_jax.training.optimizer import optimizer
 
 
 class TrainState(struct.PyTreeNode):
-  """Steps done (int32), parameters, batch-norm statistics (none: {}), optimiser state."""
+  """Steps done (int32), parameters, batch-norm statistics (none: {}), optimiser state.
+
+  `ema` is the moving average of parameters and statistics, in a dict of these names, or None where
+  `optimizer.ema_decay` is 0; `skipped` (int32) counts the steps whose update was left out.
+  """
 
   step: jax.Array
   params: Any
   batch_stats: Any
   opt_state: Any
+  ema: dict[str, Any] | None = None
+  skipped: Any = np.int32(0)
 
   @property
   def variables(self) -> dict[str, Any]:
-    """What `network.apply` takes."""
-    return {"params": self.params, "batch_stats": self.batch_stats}
+    """What `network.apply` takes outside training: the averages, where they are kept."""
+    return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
 
 
 def network(config: ConfigDict, num_classes: int) -> nn.Module:
@@ -72,10 +79,13 @@ def _initial(config: ConfigDict, module: nn.Module, key: jax.Array) -> TrainStat
 
 def start(config: ConfigDict, variables: Mapping[str, Any]) -> TrainState:
   """The state before the first step, of given parameters and batch statistics."""
-  params = variables["params"]
+  params, batch_stats = variables["params"], variables.get("batch_stats", {})
+  averaged = {"params": params, "batch_stats": batch_stats}
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
-    batch_stats=variables.get("batch_stats", {}),
+    batch_stats=batch_stats,
     opt_state=optimizer(config).init(params),
+    ema=averaged if config.optimizer.ema_decay else None,
+    skipped=jnp.zeros((), jnp.int32),
   )

@@ -4,13 +4,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
 from attn_unet_jax import losses
-from attn_unet_jax.data.patches import Batch, Share, training_batch, whole
-from attn_unet_jax.data.resident import Resident
+from attn_unet_jax.data.patches import Batch, Drawn, Fed, Feed, Share, training_batch, whole
+from attn_unet_jax.data.schedule import Draw
 from attn_unet_jax.training.optimizer import optimizer
 from attn_unet_jax.training.state import TrainState
 
@@ -18,36 +19,115 @@ Array = jax.Array
 
 
 class Division(NamedTuple):
-  """How devices divide a step: each one's share of the batch, and the mean over the shares."""
+  """How devices divide a step: each one's share of a batch, and the mean over the shares."""
 
   share: Share = whole
   mean: Callable[[Any], Any] = lambda tree: tree
+
+
+class Outcome(NamedTuple):
+  """What a step tells: the loss of its batch, and the norm of its gradient. Scalars."""
+
+  loss: Array
+  gradient_norm: Array
 
 
 def train_step(
   config: ConfigDict,
   module: nn.Module,
   state: TrainState,
-  data: Resident,
+  feed: Feed,
   division: Division = Division(),  # noqa: B008 (immutable)
-) -> tuple[TrainState, Array]:
-  """The state after one step, and the loss of its batch."""
-  batch = training_batch(config, data, state.step, module.output_margin, division.share)
+) -> tuple[TrainState, Outcome]:
+  """The state after one step, and what the step tells.
 
-  def loss_of(params: Any) -> tuple[Array, Any]:
-    (logits, _), changed = module.apply(
-      {"params": params, "batch_stats": state.batch_stats},
-      batch.image,
-      train=True,
-      mutable=["batch_stats"],
-    )
-    return _loss(config, module, logits, batch), changed.get("batch_stats", {})
-
-  (loss, batch_stats), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-  loss, gradient = division.mean((loss, gradient))
+  Without a finite loss and gradient there is no update: the step is skipped if `skip_nonfinite`
+  allows, and else it changes nothing, its own number included. Further steps then repeat it, so
+  whoever looks at the outcome later still finds the state before it. What is fed for another step
+  than the state's next changes nothing either.
+  """
+  (loss, batch_stats), gradient = _loss_and_gradient(config, module, state, feed, division)
   updates, opt_state = optimizer(config).update(gradient, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
-  return TrainState(state.step + 1, params, batch_stats, opt_state), loss
+  after = state.replace(
+    step=state.step + 1,
+    params=params,
+    batch_stats=batch_stats,
+    opt_state=opt_state,
+    ema=_averaged(config, state, {"params": params, "batch_stats": batch_stats}),
+  )
+  outcome = Outcome(loss, optax.tree.norm(gradient))
+  due = state.step == (feed.step if isinstance(feed, Fed) else state.step)
+  return _unless_broken(config, state, after, outcome, due), outcome
+
+
+def _loss_and_gradient(
+  config: ConfigDict, module: nn.Module, state: TrainState, feed: Feed, division: Division
+) -> Any:
+  """`(loss, batch statistics), gradient`, each the mean over the parts of the batch."""
+  parts = config.train.accumulate
+
+  def of_part(number: Array | int) -> Any:
+    def share(drawn: Drawn) -> Drawn:
+      return division.share(_part(drawn, number, parts))
+
+    batch = training_batch(config, feed, state.step, module.output_margin, share)
+
+    def loss_of(params: Any) -> tuple[Array, Any]:
+      (logits, _), changed = module.apply(
+        {"params": params, "batch_stats": state.batch_stats},
+        batch.image,
+        train=True,
+        mutable=["batch_stats"],
+      )
+      return _loss(config, module, logits, batch), changed.get("batch_stats", {})
+
+    (loss, batch_stats), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    loss, gradient = division.mean((loss, gradient))
+    return (loss, batch_stats), gradient
+
+  if parts == 1:
+    return of_part(0)
+
+  def add(total: Any, number: Array) -> tuple[Any, None]:
+    return jax.tree.map(jnp.add, total, of_part(number)), None
+
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_part, 0))
+  total, _ = jax.lax.scan(add, zeros, jnp.arange(parts))
+  return jax.tree.map(lambda x: x / parts, total)
+
+
+def _part(drawn: Drawn, number: Array | int, parts: int) -> Drawn:
+  """Part `number` of the batch; neighbours stay together."""
+  if not isinstance(drawn, Draw):  # blocks come in parts already
+    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, number, keepdims=False), drawn)
+  size = drawn.case.shape[0] // parts
+  return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, number * size, size), drawn)
+
+
+def _averaged(config: ConfigDict, state: TrainState, variables: dict[str, Any]) -> Any:
+  """The exponential moving average with this step's variables in it.
+
+      ema' = d ema + (1 - d) variables,  d = min(ema_decay, (1 + step) / (10 + step))
+
+  The second term lets the start be forgotten, as in TensorFlow's ExponentialMovingAverage.
+  """
+  if state.ema is None:
+    return None
+  early = (1 + state.step) / (10 + state.step)
+  decay = jnp.minimum(config.optimizer.ema_decay, early)
+  return jax.tree.map(
+    lambda old, new: old + (1 - decay).astype(old.dtype) * (new - old), state.ema, variables
+  )
+
+
+def _unless_broken(
+  config: ConfigDict, before: TrainState, after: TrainState, outcome: Outcome, due: Array
+) -> TrainState:
+  sound = due & jnp.isfinite(outcome.loss) & jnp.isfinite(outcome.gradient_norm)
+  skip = (due & (before.skipped < config.train.skip_nonfinite)).astype(jnp.int32)
+  kept = before.replace(step=before.step + skip, skipped=before.skipped + skip)
+  return jax.tree.map(lambda new, old: jnp.where(sound, new, old), after, kept)
 
 
 def fixed_loss(config: ConfigDict, module: nn.Module, variables: Any, batch: Batch) -> Array:

@@ -1,15 +1,20 @@
 """The loop on the tiny phantoms: it learns, logs, resumes to the same bits, and obeys signals."""
 
+import json
 import os
 import signal
 import time
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from attn_unet_jax.command import Interrupted
 from attn_unet_jax.data.fold import open_fold
+from attn_unet_jax.data.patches import training_batch
+from attn_unet_jax.data.resident import resident
+from attn_unet_jax.errors import UserError
 from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.logs import COLUMNS, read_metrics
 from attn_unet_jax.training.loop import train
@@ -165,9 +170,27 @@ def test_a_stop_within_an_epoch_resumes_to_the_same_bits(
   _assert_equal(_train(setting, tmp_path), undisturbed[0])
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(setting, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run(setting, tmp_path, capsys):
+  """After the first update at such a rate: step 2 is left out, as allowed, and step 3 is too much.
+
+  What is said of the patches is what a batch of that step is cut from.
+  """
   config, module, fold = setting
   config = config.copy_and_resolve_references()
   config.optimizer.learning_rate = 1e38
-  with pytest.raises(FloatingPointError, match="loss is nan after step 3"):
+  config.train.skip_nonfinite = 1
+  with pytest.raises(UserError, match=r"^step 3: the loss is nan .*learning_rate \(now 1e\+38\)"):
     _train((config, module, fold), tmp_path)
+  assert "step 2: the loss is nan (patches: " in capsys.readouterr().out
+  told = json.loads((tmp_path / "nonfinite" / "batch.json").read_text())
+  assert (told["step"], told["loss"]) == (3, "nan")
+  cases = {case.id: case for case in fold.load("training")}
+  batch = training_batch(config, resident(list(cases.values()), (16, 16, 16)), 2)
+  for patch, label in zip(told["patches"], batch.label, strict=True):
+    where = tuple(slice(c, c + 16) for c in patch["corner"])
+    assert np.asarray(label).sum() == cases[patch["case"]].label[where].sum()  # flipped, perhaps
+  with ocp.StandardCheckpointer() as checkpointer:
+    state = checkpointer.restore((tmp_path / "nonfinite" / "state").absolute())
+  assert (int(state["step"]), int(state["skipped"])) == (2, 1)
+  assert np.abs(state["params"]["encoder1"]["ConvNormRelu_0"]["Conv_0"]["kernel"]).max() > 1e30
+  assert not list((tmp_path / "checkpoints").iterdir())

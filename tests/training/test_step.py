@@ -10,7 +10,7 @@ from attn_unet_jax import losses, models
 from attn_unet_jax.data.patches import Batch
 from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.data.resident import resident
-from attn_unet_jax.training.state import abstract, network
+from attn_unet_jax.training.state import abstract, network, start
 from attn_unet_jax.training.step import fixed_loss, train_step
 
 NAMES = ("attention_unet", "unet", "unet3d", "vnet", "vnet_caffe")
@@ -28,8 +28,8 @@ def test_a_step_keeps_the_states_shape(config, name):
   case = WorkingCase("a", image, image.astype(np.uint8), 0.0, 1.0)
   data = resident([case], config.data.patch)
   state = abstract(config, module)
-  after, loss = jax.eval_shape(lambda s, d: train_step(config, module, s, d), state, data)
-  assert loss.shape == ()
+  after, outcome = jax.eval_shape(lambda s, d: train_step(config, module, s, d), state, data)
+  assert outcome.loss.shape == outcome.gradient_norm.shape == ()
   assert jax.tree.structure(after) == jax.tree.structure(state)
   assert jax.tree.leaves(after) == jax.tree.leaves(state)
   assert bool(state.batch_stats) == (not name.startswith("vnet"))
@@ -54,3 +54,130 @@ def test_labels_are_cropped_to_the_networks_output(config):
   logits, _ = _Unpadded().apply({}, image, False)
   expected = losses.total(logits, label[:, 1:3, 2:4], {"dice": 1.0, "bce": 1.0})[0]
   assert fixed_loss(config, _Unpadded(), {}, Batch(image, label)) == expected
+
+
+class _Line(nn.Module):
+  """One weight and a bias, with a batch norm or a square root in front if asked for."""
+
+  batch_norm: bool = False
+  root: bool = False
+  output_margin = (0, 0, 0)
+
+  @nn.compact
+  def __call__(self, x, train):
+    if self.batch_norm:
+      x = nn.BatchNorm(use_running_average=not train, momentum=0.9, param_dtype=x.dtype)(x)
+    weight = self.param("kernel", nn.initializers.constant(0.5), (1,), jnp.float64)
+    bias = self.param("bias", nn.initializers.constant(0.0), (1,), jnp.float64)
+    if self.root:
+      bias = jnp.sqrt(bias)  # 0 at 0, with an infinite slope
+    y = weight * x + bias
+    return jnp.concatenate([jnp.zeros_like(y), y], -1), {}
+
+
+def _small(config):
+  config.data.patch = (4, 4, 4)
+  config.train.batch_size = 8
+  config.augment.flip = (0.5, 0.5, 0.5)
+  config.optimizer.learning_rate = 0.05
+  rng = np.random.default_rng(0)
+  cases = []
+  for name in "abc":
+    image = rng.integers(-200, 300, (9, 8, 7)).astype(np.int16)
+    cases.append(WorkingCase(name, image, (image > 100).astype(np.uint8), 0.0, 1.0))
+  return resident(cases, config.data.patch)
+
+
+def _begin(config, module):
+  image = jnp.zeros((1, *config.data.patch, 1), jnp.float64)
+  return start(config, module.init(jax.random.key(0), image, train=False))
+
+
+def _steps(config, module, data, count=2, state=None):
+  step = jax.jit(lambda state, data: train_step(config, module, state, data))
+  states, outcomes = [state or _begin(config, module)], []
+  for _ in range(count):
+    state, outcome = step(states[-1], data)
+    states.append(state)
+    outcomes.append(outcome)
+  return states, outcomes
+
+
+def test_a_batch_in_parts_gives_the_update_of_the_whole(config):
+  """Float64, with augmentation: loss, gradient and two updates of Adam, to rounding."""
+  with jax.enable_x64(True):
+    data = _small(config)
+    whole, told = _steps(config, _Line(), data)
+    config.train.accumulate = 4
+    parts, of_parts = _steps(config, _Line(), data)
+    for a, b in zip(jax.tree.leaves(told), jax.tree.leaves(of_parts), strict=True):
+      np.testing.assert_allclose(b, a, rtol=1e-12)
+    for a, b in zip(jax.tree.leaves(whole[-1]), jax.tree.leaves(parts[-1]), strict=True):
+      np.testing.assert_allclose(b, a, rtol=1e-12, atol=1e-12)
+    assert abs(float(whole[-1].params["kernel"][0]) - 0.5) > 0.05
+
+
+def test_batch_norm_sees_a_part_at_a_time(config):
+  """The running mean is still the whole batch's, the variance lacks what differs between parts."""
+  with jax.enable_x64(True):
+    data = _small(config)
+    whole, _ = _steps(config, _Line(batch_norm=True), data, 1)
+    config.train.accumulate = 4
+    parts, _ = _steps(config, _Line(batch_norm=True), data, 1)
+    a, b = (states[-1].batch_stats["BatchNorm_0"] for states in (whole, parts))
+    np.testing.assert_allclose(b["mean"], a["mean"], rtol=1e-6)
+    assert float(a["mean"][0]) > 0.01
+    assert 0 < float(a["var"][0] - b["var"][0]) < 0.01
+
+
+def test_the_average_follows_parameters_and_statistics(config):
+  """By hand: d = min(decay, (1 + t) / (10 + t)) of the old average, the rest of the new values."""
+  config.optimizer.ema_decay = 0.15
+  with jax.enable_x64(True):
+    data = _small(config)
+    states, _ = _steps(config, _Line(batch_norm=True), data, 3)
+    assert states[0].variables["params"] == states[0].params
+    for read in (
+      lambda variables: variables["params"]["kernel"][0],
+      lambda variables: variables["batch_stats"]["BatchNorm_0"]["mean"][0],
+    ):
+      hand = read(states[0].ema)
+      for state, decay in zip(states[1:], (0.1, 0.15, 0.15), strict=True):
+        raw = read({"params": state.params, "batch_stats": state.batch_stats})
+        hand = decay * hand + (1 - decay) * raw
+        assert float(read(state.variables)) == pytest.approx(float(hand), rel=1e-6)
+        assert float(raw) != pytest.approx(float(hand), rel=1e-6)
+    config.optimizer.ema_decay = 0.0
+    plain, _ = _steps(config, _Line(batch_norm=True), data, 3)
+    assert plain[-1].ema is None
+    for a, b in zip(*(jax.tree.leaves(s[-1].params) for s in (plain, states)), strict=True):
+      np.testing.assert_allclose(b, a, rtol=1e-12)  # the average does not act on the training
+
+
+def _same(a, b):
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("cause", ["gradient", "loss"])
+def test_a_broken_step_changes_nothing_and_is_repeated(config, cause):
+  """The square root's gradient is infinite where its value is not; a rate of 1e308 breaks both."""
+  with jax.enable_x64(True):
+    data = _small(config)
+    if cause == "loss":
+      config.optimizer.learning_rate = 1e308
+      config.optimizer.ema_decay = 0.9
+    states, told = _steps(config, _Line(root=cause == "gradient"), data, 4)
+    first = 0 if cause == "gradient" else 1  # the state before the first broken step
+    finite = [bool(np.isfinite(t.loss) and np.isfinite(t.gradient_norm)) for t in told]
+    assert finite == [step < first for step in range(4)]
+    assert bool(np.isfinite(told[first].loss)) == (cause == "gradient")
+    assert int(states[first].step) == first
+    for state in states[first + 1 :]:
+      _same(state, states[first])
+    config.train.skip_nonfinite = 2
+    skipping, _ = _steps(config, _Line(root=cause == "gradient"), data, 4, states[first])
+    assert [int(state.step) for state in skipping] == [first, first + 1, *[first + 2] * 3]
+    assert [int(state.skipped) for state in skipping] == [0, 1, 2, 2, 2]
+    _same(skipping[-1].params, states[first].params)
+    _same(skipping[-1].opt_state, states[first].opt_state)

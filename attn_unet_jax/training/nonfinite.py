@@ -1,0 +1,92 @@
+"""Watches every step for a NaN or inf, says where it came from, and stops the run.
+
+The compiled step leaves a broken update out by itself (`step.train_step`). Here its outcome is read
+one step late, so that the device never waits for the host.
+"""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.run import write_text
+from attn_unet_jax.training import logs
+from attn_unet_jax.training.state import TrainState
+from attn_unet_jax.training.step import Outcome
+
+# Case id and lowest voxel, in the working grid, of every patch of a batch.
+Places = Sequence[tuple[str, tuple[int, ...]]]
+
+
+class Watch:
+  """Looks at the outcomes of steps, each one step late.
+
+  Args:
+    config: the run's config.
+    places: number of a step, from 1 -> where its patches came from.
+    skipped: updates that were left out before.
+    folder: where a run that is stopped leaves what there is to inspect.
+  """
+
+  def __init__(
+    self, config: ConfigDict, places: Callable[[int], Places], skipped: int, folder: Path
+  ):
+    self._config, self._places, self._skipped = config, places, skipped
+    self._folder = folder
+    self._pending: tuple[int, Outcome] | None = None
+
+  def note(self, step: int, outcome: Outcome, state: TrainState) -> None:
+    """Takes the outcome of step number `step` (from 1), and looks at the one before.
+
+    Args:
+      step: its number.
+      outcome: what it told.
+      state: the newest state; where a step was broken and not skipped, it is the one before it.
+
+    Raises:
+      UserError: see `settle`.
+    """
+    self.settle(state)
+    self._pending = step, outcome
+
+  def settle(self, state: TrainState) -> None:
+    """Looks at the last outcome that was noted.
+
+    Raises:
+      UserError: it is not finite and cannot be skipped; the state before it is in the folder.
+    """
+    if self._pending is None:
+      return
+    step, outcome = self._pending
+    self._pending = None
+    loss, norm = (float(x) for x in jax.device_get(outcome))
+    if math.isfinite(loss) and math.isfinite(norm):
+      return
+    what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
+    places = self._places(step)
+    where = ", ".join(f"{case} at voxel {corner}" for case, corner in places)
+    told = f"step {step}: {what} (patches: {where})"
+    allowed = self._config.train.skip_nonfinite
+    if self._skipped >= allowed:
+      self._keep(state, {"step": step, "loss": str(loss), "gradient_norm": str(norm)}, places)
+      raise UserError(
+        f"{told}; the state before it is in {self._folder}. Start another --workdir with a lower "
+        f"--config.optimizer.learning_rate (now {self._config.optimizer.learning_rate:g}), or with "
+        f"--config.train.skip_nonfinite={allowed + 3} to leave such updates out"
+      )
+    self._skipped += 1
+    logs.say(f"{told}; update left out, {self._skipped} of {allowed}")
+
+  def _keep(self, state: TrainState, about: dict[str, Any], places: Places) -> None:
+    """Writes `state/` (as Orbax does) and `batch.json`; what lay there before is replaced."""
+    with ocp.StandardCheckpointer() as checkpointer:
+      checkpointer.save(self._folder.absolute() / "state", state, force=True)
+    if jax.process_index() == 0:
+      about["patches"] = [{"case": case, "corner": corner} for case, corner in places]
+      write_text(self._folder / "batch.json", json.dumps(about, indent=2) + "\n")
