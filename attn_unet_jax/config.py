@@ -6,6 +6,7 @@ An experiment (`experiments/*.py`) starts from `default()` and changes what diff
 """
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,14 +50,8 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
   ),
   (
     (
-      *(
-        "data.blur_mm",
-        "data.labelled_slices",
-        "data.fold",
-        "parallel.data",
-        "optimizer.weight_decay",
-      ),
-      *("optimizer.warmup_steps", "train.skip_nonfinite"),
+      *("data.blur_mm", "data.labelled_slices", "data.fold", "parallel.data"),
+      *("optimizer.weight_decay", "optimizer.warmup_steps", "train.skip_nonfinite"),
       *("optimizer.bias_rate", "loss_options.focal_gamma", "loss_options.tversky_alpha"),
       "loss_options.tversky_beta",
     ),
@@ -92,6 +87,10 @@ def default() -> ConfigDict:
   config.model.conv = "auto"  # form of the 3-D convolution; auto: by platform and shape
   config.model.dtype = "float32"  # of activations; parameters and losses stay float32
 
+  config.init = ConfigDict()
+  config.init.workdir = ""  # a run to start from: its best parameters, classes matched by name
+  config.init.freeze = ""  # a regex: parameters with it in their path stay as they are
+
   config.data = ConfigDict()
   config.data.dataset = ""  # records made by tfds_pancreas.build, such as phantom_ct/demo
   config.data.dir = "data"  # where the records lie
@@ -120,6 +119,9 @@ def default() -> ConfigDict:
   config.augment.scale_axes = (True, True, False)  # axes that are zoomed, each by its own draw
   config.augment.shift = (0.1, 0.1, 0.0)  # largest shift, fraction of the patch
   config.augment.spatial_probability = 1.0  # that rotation, zoom and shift apply to a patch
+  config.augment.deform_sd = (0.0, 0.0, 0.0)  # of a smooth random displacement, voxels
+  config.augment.deform_spacing = 32.0  # voxels between its control points
+  config.augment.deform_probability = 1.0  # that it applies to a patch
   config.augment.intensity_scale = (1.0, 1.0)  # range of a factor, after normalisation
   config.augment.intensity_shift = (0.0, 0.0)  # range of a summand, after normalisation
   config.augment.noise_sd = (0.0, 0.0)  # range of the noise's sd, after normalisation
@@ -150,6 +152,7 @@ def default() -> ConfigDict:
   config.optimizer.nesterov = False  # sgd: look ahead by the momentum
   config.optimizer.weight_decay = 1e-6  # adam, sgd: L2 added to the gradient; adamw: decoupled
   config.optimizer.bias_rate = 1.0  # factor on the rate of every bias; V-Net: 2
+  config.optimizer.layer_rates = ()  # (regex, factor) pairs on the rate by path; the first counts
   config.optimizer.decay_biases = True  # whether the decay applies to biases too; V-Net: no
   config.optimizer.schedule = "step"  # constant, step or cosine
   config.optimizer.decay_epochs = 250  # step: epochs between decays
@@ -161,9 +164,7 @@ def default() -> ConfigDict:
   config.train.epochs = 1000
   config.train.steps_per_epoch = 31
   config.train.batch_size = 2  # patches per step, over all devices
-  # The batch in this many parts, one after the other, for less memory: the update is that of the
-  # whole batch, but for batch normalisation, which sees a part at a time.
-  config.train.accumulate = 1
+  config.train.accumulate = 1  # parts of the batch, one after the other; batch norm sees a part
   config.train.loss_patches = 8  # fixed patches per split on which losses are logged
   config.train.validate_every = 10  # epochs between validations on whole scans
   config.train.save_every = 10  # epochs between checkpoints (each validation saves too)
@@ -202,6 +203,7 @@ def validate(config: ConfigDict, *, data: bool = True) -> ConfigDict:
   _require(low < high, config, "data.window_hu", "lower end below the upper")
   _require(any(config.loss.values()), config, "loss", "at least one weight other than 0")
   _check_loss_options(config)
+  _check_patterns(config)
   if data and bool(config.data.dataset) == bool(config.data.folder):
     raise UserError(
       f"config.data.dataset={config.data.dataset!r} and config.data.folder={config.data.folder!r}: "
@@ -230,6 +232,34 @@ def _check_loss_options(config: ConfigDict) -> None:
   rule = f"() or {classes} values of at least 0, background first"
   fits = not weights or (len(weights) == classes and min(weights) >= 0)
   _require(fits, config, "loss_options.class_weights", rule)
+
+
+def _check_patterns(config: ConfigDict) -> None:
+  rates = config.optimizer.layer_rates
+  fits = all(isinstance(pair, tuple) and len(pair) == 2 for pair in rates)
+  fits = fits and all(isinstance(p, str) and isinstance(f, (int, float)) for p, f in rates)
+  rule = "pairs of a regex and a factor of at least 0, like (('gating', 0.1),)"
+  _require(fits and all(f >= 0 for _, f in rates), config, "optimizer.layer_rates", rule)
+  for key, patterns in (
+    ("init.freeze", [config.init.freeze]),
+    ("optimizer.layer_rates", [pattern for pattern, _ in rates]),
+  ):
+    for pattern in patterns:
+      _require(_is_regex(pattern), config, key, "regular expressions")
+  _require(
+    bool(config.init.workdir) or not config.init.freeze,
+    config,
+    "init.freeze",
+    "empty without config.init.workdir: what would be kept is a random start",
+  )
+
+
+def _is_regex(pattern: str) -> bool:
+  try:
+    re.compile(pattern)
+  except re.error:
+    return False
+  return True
 
 
 def _value(config: ConfigDict, key: str) -> Any:

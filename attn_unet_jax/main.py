@@ -19,8 +19,10 @@ from attn_unet_jax.inference.trained import open_run
 from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.logs import say
 from attn_unet_jax.training.loop import train
+from attn_unet_jax.training.optimizer import check_patterns
 from attn_unet_jax.training.parallel import devices
-from attn_unet_jax.training.state import TrainState, network, window
+from attn_unet_jax.training.state import TrainState, abstract, network, window
+from attn_unet_jax.transfer import starting_point
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 config_flags.DEFINE_config_file("config", None, "Experiment file, such as experiments/pancreas.py.")
@@ -32,9 +34,12 @@ def main() -> None:
   config = command.checked_config()
   workdir = Path(_WORKDIR.value or "")
   listing = workdir / "folds.json"
-  fold = open_fold(config, listing if run.begun(workdir) else None)
+  begun = run.begun(workdir)
+  fold = open_fold(config, listing if begun else None)
   module = network(config, len(fold.mapping.classes) + 1)
-  devices(config)  # refuses what does not fit before anything is written
+  devices(config)  # refuses, as the next two, what does not fit before anything is written
+  check_patterns(config, abstract(config, module).params)
+  origin = None if begun else starting_point(config, module)
   goes_on = run.claim(workdir, config)
   if not goes_on:
     run.write_text(listing, fold.to_json())
@@ -44,8 +49,11 @@ def main() -> None:
   def validate(state: TrainState) -> float:
     return mean_dsc(fold, fold.split.validation, validator.use(state.variables), config)
 
-  with run.recorded(workdir):
+  with run.recorded(workdir, origin.describe() if origin else None):
     with checkpoints(workdir / "checkpoints", config.train.keep) as store:
+      if origin:
+        say(f"from {origin}")
+        store.save(origin.state(config, module))
       train(config, module, fold.load, validate, store, workdir)
     trained = open_run(workdir)
     say(f"testing the checkpoint of step {trained.step} on {len(fold.split.test)} cases")

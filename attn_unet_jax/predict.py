@@ -17,13 +17,13 @@ from pathlib import Path
 from absl import flags
 
 from attn_unet_jax import command
-from attn_unet_jax.data.dataset import nifti_files
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.inference.segment import segment
 from attn_unet_jax.inference.trained import open_run
 from attn_unet_jax.training.logs import say
 from attn_unet_jax.volumes.checks import check_image
 from attn_unet_jax.volumes.nifti import write_nifti
+from attn_unet_jax.volumes.nifti_folder import nifti_files
 from attn_unet_jax.volumes.scan import dicom_scans, is_dicom_scan, read_scan
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)

@@ -64,13 +64,19 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def recorded(workdir: Path) -> Iterator[None]:
+def recorded(workdir: Path, init: dict[str, Any] | None = None) -> Iterator[None]:
   """Keeps `run.json` while the work inside goes on.
 
   It says how the last start ended: `exit` is 'running', 'done', or the exception's name.
+
+  Args:
+    workdir: the run.
+    init: the run that this one starts from; where it goes on, what was said before stays.
   """
   began = time.monotonic()
   record = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **environment(), "exit": "running"}
+  if init := init or (_said_before(workdir) if begun(workdir) else None):
+    record["init"] = init
   _store(workdir, record)
   try:
     yield
@@ -82,6 +88,13 @@ def recorded(workdir: Path) -> Iterator[None]:
     record["wall_seconds"] = round(time.monotonic() - began, 1)
     record["peak_memory_bytes"] = _peak_memory()
     _store(workdir, record)
+
+
+def _said_before(workdir: Path) -> dict[str, Any] | None:
+  try:
+    return json.loads((workdir / "run.json").read_text()).get("init")
+  except (OSError, ValueError):
+    return None
 
 
 def environment() -> dict[str, Any]:

@@ -11,8 +11,10 @@ import zipfile
 import nibabel as nib
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from attn_unet_jax.data.dataset import RecordSet
+from attn_unet_jax.inference.trained import best
 from attn_unet_jax.training.logs import COLUMNS, read_metrics
 from attn_unet_jax.volumes.nifti import read_label, read_nifti, write_nifti
 from attn_unet_jax.volumes.orientation import to_canonical
@@ -108,6 +110,29 @@ def test_a_finished_run_is_evaluated_again_and_changes_nothing(trained, data_dir
   assert "going on with" in done.stdout
   assert (workdir / "metrics.csv").read_text() == before
   assert (workdir / "evaluation" / "cases.csv").read_text() == cases
+
+
+@pytest.mark.slow
+def test_a_run_starts_from_another_and_goes_on_without_it(trained, data_dir, tmp_path):
+  """All but the last level is frozen, bit for bit; the other run may then be gone."""
+  source, workdir = tmp_path / "source", tmp_path / "a"
+  shutil.copytree(trained[0], source)
+  changes = {"init__workdir": str(source), "init__freeze": "coder[234]|encoder1|bottle|gat|skip"}
+  flags = _flags(data_dir, workdir, data__labels="liver", train__epochs=1, **changes)
+  done = run_command(MAIN, *flags)
+  assert done.returncode == 0, done.stderr
+  assert "background, liver" in done.stdout
+  before, after = (flatten_dict(best(folder).variables["params"]) for folder in (source, workdir))
+  moved = {path[0] for path in after if not np.array_equal(after[path], before[path])}
+  assert moved == {"decoder1", "deep_supervision"}
+  record = json.loads((workdir / "run.json").read_text())["init"]
+  assert record["workdir"] == str(source)
+  assert record["checkpoint_step"] == best(source).step
+  shutil.rmtree(source)
+  done = run_command(MAIN, *flags)
+  assert done.returncode == 0, done.stderr
+  assert "going on with" in done.stdout
+  assert json.loads((workdir / "run.json").read_text())["init"] == record
 
 
 def test_evaluate_scores_another_part(trained):
@@ -261,6 +286,7 @@ def test_sigterm_saves_leaves_143_and_the_run_goes_on(data_dir, tmp_path):
     (["--config.data.dataset=", "--config.data.folder=nowhere"], "imagesTr/NAME.nii.gz"),
     (["--workdir=LICENSE/run"], "cannot be written"),
     (["--config=none.py"], "none.py"),
+    (["--config.init.workdir=nowhere"], "nowhere/config.json: not found"),
   ],
 )
 def test_a_wrong_run_ends_with_one_line_and_status_2(data_dir, tmp_path, flags, complaint):
@@ -388,7 +414,7 @@ def test_a_folder_without_a_run_is_refused(scan, tmp_path):
   assert "config.json: not found" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["main", "predict", "evaluate", "info"])
+@pytest.mark.parametrize("command", ["main", "predict", "evaluate", "info", "check"])
 def test_help_says_how_it_is_used(command):
   done = run_command(f"attn_unet_jax.{command}", "--help")
   assert f"python -m attn_unet_jax.{command} --" in done.stdout

@@ -3,35 +3,56 @@
   python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
   python -m tfds_pancreas.build --dataset=pancreas_ct/iso2mm --manual_dir=DIR --data_dir=data
 
-Data sets: phantom_ct/tiny (8 coarse phantoms, for tests), phantom_ct/demo (66 phantoms);
-pancreas_ct/native, iso2mm, iso1mm, or another iso<k>mm (80 scans; iso2mm_82: with duplicates), from
-the files under --manual_dir, checked case by case: build_report.json beside the records says how.
-A data set that is there already is left alone. One that was interrupted leaves no data set behind;
-run the command again.
+phantom_ct/tiny (8 coarse phantoms, for tests) and phantom_ct/demo (66) are made from nothing;
+pancreas_ct, decathlon_pancreas, btcv, gibson_ct and folder_ct from the files under --manual_dir,
+which an empty one lists. Their configs are native, iso2mm, iso1mm, or another iso<k>mm (pancreas_ct
+with _82: with duplicates; decathlon_pancreas with _tumour: labelled apart; folder_ct with _NAME: of
+a collection). Every case is checked: build_report.json beside the records says how.
+A data set that is there already is left alone. A build that was interrupted leaves no data
+set behind, and what it does leave the next one removes; run the command again. Scans are read by
+--workers processes (1 to 2 GB each), or by Apache Beam on the machines of --beam_runner, which must
+all see --manual_dir and --data_dir:
+
+  ... --beam_runner=FlinkRunner --beam_options=flink_master=HOST:8081,parallelism=64
 """
 
 import importlib
 import io
 import logging
-import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import flags
 
-from attn_unet_jax.command import run
+from attn_unet_jax.command import Interrupted, run
 from attn_unet_jax.errors import UserError
+from tfds_pancreas.record_builder import RecordBuilder
 from tfds_pancreas.records import FILE_FORMAT, REPORT_FILE, VolumeConfig, built_directory
+from tfds_pancreas.workers import beam_options
 
-DATASETS = ("phantom_ct", "pancreas_ct")
+DATASETS = (
+  "phantom_ct",
+  "pancreas_ct",
+  "decathlon_pancreas",
+  "btcv",
+  "gibson_ct",
+  "folder_ct",
+)
 
 _DATASET = flags.DEFINE_string("dataset", None, "What to build, NAME/CONFIG.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the records go.", required=True)
 _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Where the downloaded files lie.")
 _SKIP = flags.DEFINE_bool("skip_bad_cases", False, "Leave out cases that fail their checks.")
+_WORKERS = flags.DEFINE_integer(
+  "workers", None, "Processes; by cores and memory if not given.", lower_bound=1
+)
+_BEAM_RUNNER = flags.DEFINE_string("beam_runner", None, "Runner of Apache Beam, instead.")
+_BEAM_OPTIONS = flags.DEFINE_list("beam_options", [], "Its options, NAME=VALUE,NAME=VALUE.")
 
 
 def main() -> None:
@@ -40,9 +61,19 @@ def main() -> None:
   there = built_directory(_DATASET.value, _DATA_DIR.value)
   if not there:
     print(f"{_DATASET.value}: building", flush=True)
-  directory = build(
-    _DATASET.value, _DATA_DIR.value, manual_dir=_MANUAL_DIR.value, skip_bad_cases=_SKIP.value
-  )
+  try:
+    directory = build(
+      _DATASET.value,
+      _DATA_DIR.value,
+      manual_dir=_MANUAL_DIR.value,
+      skip_bad_cases=_SKIP.value,
+      workers=_WORKERS.value,
+      beam_runner=_BEAM_RUNNER.value,
+      beam=_BEAM_OPTIONS.value,
+    )
+  except (Interrupted, KeyboardInterrupt):
+    print(f"{_DATASET.value}: stopped, nothing is built; run the command again", flush=True)
+    raise
   took = "already there" if there else f"built in {time.perf_counter() - start:.0f} s"
   print(f"{_DATASET.value}: {took}: {directory}")
   if (directory / REPORT_FILE).is_file():
@@ -55,6 +86,9 @@ def build(
   *,
   manual_dir: str | Path | None = None,
   skip_bad_cases: bool = False,
+  workers: int | None = None,
+  beam_runner: str | None = None,
+  beam: Sequence[str] = (),
 ) -> Path:
   """Builds a data set unless it is there already.
 
@@ -63,24 +97,30 @@ def build(
     data_dir: where data sets go; made when missing.
     manual_dir: where the files lie that a data set of real scans is made from.
     skip_bad_cases: leave out cases that fail their checks, instead of stopping.
+    workers: processes that read scans; None decides by cores and memory.
+    beam_runner: the name of an Apache Beam runner, which then does the work.
+    beam: options of Beam, 'NAME=VALUE'.
 
   Returns:
     the directory of its files.
 
   Raises:
-    UserError: unknown data set or config, a directory that cannot be written, or files that are
-      missing or fail their checks.
+    UserError: unknown data set or config, a directory that cannot be written or that another
+      process is building, files that are missing or fail their checks, or no Apache Beam.
   """
   builder_class, config = _find(dataset)
-  options = _options(builder_class, manual_dir, skip_bad_cases)
+  options = _options(builder_class, manual_dir, skip_bad_cases) | {"workers": workers}
+  settings = _settings(manual_dir, beam_runner, beam)
   logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of every iso<k>mm that is not listed
   try:
     Path(data_dir).mkdir(parents=True, exist_ok=True)
     builder = builder_class(config=config, data_dir=data_dir, file_format=FILE_FORMAT, **options)
     if not builder.data_path.exists():
       _require_files(builder.MANUAL_DOWNLOAD_INSTRUCTIONS, manual_dir)
-      _write(builder, manual_dir)
+      _write(builder, settings)
   except OSError as error:
+    if error.filename and not Path(error.filename).is_relative_to(data_dir):
+      raise
     raise UserError(
       f"{data_dir}: cannot be written ({error}); choose another --data_dir"
     ) from error
@@ -88,10 +128,10 @@ def build(
 
 
 def _options(
-  builder_class: type[tfds.core.GeneratorBasedBuilder],
+  builder_class: type[RecordBuilder],
   manual_dir: str | Path | None,
   skip_bad_cases: bool,
-) -> dict[str, bool]:
+) -> dict[str, Any]:
   """What the builder is told beside its config."""
   if builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS:
     return {"skip_bad_cases": skip_bad_cases}
@@ -112,19 +152,24 @@ def _require_files(instructions: str | None, manual_dir: str | Path | None) -> N
     raise UserError(f"--manual_dir={manual_dir}: no such folder, or it is empty. {instructions}")
 
 
-def _write(builder: tfds.core.GeneratorBasedBuilder, manual_dir: str | Path | None) -> None:
+def _settings(
+  manual_dir: str | Path | None, beam_runner: str | None, beam: Sequence[str]
+) -> tfds.download.DownloadConfig:
+  options = beam_options(beam) if beam_runner or beam else None
+  return tfds.download.DownloadConfig(
+    manual_dir=manual_dir, beam_runner=beam_runner, beam_options=options
+  )
+
+
+def _write(builder: RecordBuilder, settings: tfds.download.DownloadConfig) -> None:
   """Writes the records beside their place and renames them at the end, as TFDS does."""
-  if not sys.stderr.isatty():
-    tfds.disable_progress_bar()
+  tfds.disable_progress_bar()
   # TFDS announces a download, and makes a folder for it; these data sets have none.
   with tempfile.TemporaryDirectory() as no_downloads, redirect_stdout(io.StringIO()):
-    settings = tfds.download.DownloadConfig(
-      num_shards=builder.builder_config.shards, manual_dir=manual_dir
-    )
     builder.download_and_prepare(download_dir=no_downloads, download_config=settings)
 
 
-def _find(dataset: str) -> tuple[type[tfds.core.GeneratorBasedBuilder], VolumeConfig]:
+def _find(dataset: str) -> tuple[type[RecordBuilder], VolumeConfig]:
   """The builder's class and the config."""
   name, _, config = dataset.partition("/")
   if name not in DATASETS:
@@ -140,7 +185,7 @@ def _find(dataset: str) -> tuple[type[tfds.core.GeneratorBasedBuilder], VolumeCo
     ) from None
 
 
-def _builder_class(name: str) -> type[tfds.core.GeneratorBasedBuilder]:
+def _builder_class(name: str) -> type[RecordBuilder]:
   return importlib.import_module(f"tfds_pancreas.{name}.{name}_dataset_builder").Builder
 
 

@@ -19,24 +19,23 @@ that names all bad cases, `skip_bad_cases`, build_report.json and contact sheets
 """
 
 import abc
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from attn_unet_jax.errors import UserError
 from tfds_pancreas.checked_case import CaseFiles, CheckedCase
-from tfds_pancreas.grids import GridConfig, grid_config, in_order, to_record
-from tfds_pancreas.records import Record, volume_info
+from tfds_pancreas.contact_sheet import last_number, tile
+from tfds_pancreas.grids import GridConfig, grid_config, to_record
+from tfds_pancreas.parts import Made, Part
+from tfds_pancreas.record_builder import RecordBuilder
+from tfds_pancreas.records import volume_info
 from tfds_pancreas.report import Report
 
-# An open scan at 512 x 512 x 466 is 0.4 GB with its label, and twice that while it is read.
-_WORKERS = min(os.cpu_count() or 1, 2)
 
-
-class CheckedBuilder(tfds.core.GeneratorBasedBuilder):
+class CheckedBuilder(RecordBuilder):
   """Real scans and labels from files.
 
   Attributes:
@@ -100,34 +99,49 @@ class CheckedBuilder(tfds.core.GeneratorBasedBuilder):
   def _info(self) -> tfds.core.DatasetInfo:
     return volume_info(self, self.labels, self.DESCRIPTION)
 
-  def _split_generators(
-    self, dl_manager: tfds.download.DownloadManager
-  ) -> dict[str, Iterator[tuple[str, Record]]]:
-    found = self.find_cases(Path(dl_manager.manual_dir))
-    _require_unique([case.id for cases in found.values() for case in cases])
-    report = Report(
-      f"{self.name}/{self.builder_config.name}", self.RULES, self.excluded, self.expected_ids
-    )
-    last = list(found)[-1]
+  def cases(self, manual_dir: Path | None) -> Mapping[str, Sequence[CaseFiles]]:
+    """Every case that was found and is not excluded."""
+    assert manual_dir is not None
+    found = self.find_cases(manual_dir)
+    self.info.metadata["labels"] = dict(self.labels)  # the files may have told their names
     return {
-      split: self._generate_examples(cases, report, last=split == last)
+      split: [case for case in cases if case.id not in self.excluded]
       for split, cases in found.items()
     }
 
-  def _generate_examples(
-    self, cases: Sequence[CaseFiles], report: Report, *, last: bool
-  ) -> Iterator[tuple[str, Record]]:
-    kept = [case for case in cases if case.id not in self.excluded]
-    for case in in_order(self.reader(), kept, _WORKERS):
-      report.add(case)
-      if case.pair is not None and not case.problems:
-        yield case.id, to_record(case.id, *case.pair, self.builder_config.spacing_mm)
-    if last:
-      report.require(skip_bad_cases=self._skip_bad_cases)
-      report.write(self.data_path)  # still beside its place: the report comes with the records
+  def maker(self) -> Callable[[Any], Made]:
+    """Reads, checks and stores on the config's grid."""
+    return MakeRecord(self.reader(), self.builder_config.spacing_mm)
+
+  def finish(self, folder: Path, parts: Sequence[Part]) -> None:
+    """Stops at bad cases, and writes the report beside the records.
+
+    Raises:
+      UserError: names every bad case with its figures.
+    """
+    name = f"{self.name}/{self.builder_config.name}"
+    report = Report(name, self.RULES, self.excluded, self.expected_ids, parts)
+    report.require(skip_bad_cases=self._skip_bad_cases)
+    report.write(folder)
 
 
-def _require_unique(ids: Sequence[str]) -> None:
-  twice = sorted({case for case in ids if ids.count(case) > 1})
-  if twice:
-    raise UserError(f"--manual_dir: {len(twice)} cases are there twice: {twice[:5]}; rename one")
+@dataclass(frozen=True)
+class MakeRecord:
+  """From the files of a case to its record, or to what is wrong with it; can be pickled.
+
+  Attributes:
+    read: the builder's reader.
+    spacing_mm: of the isotropic grid, or None.
+  """
+
+  read: Callable[[Any], CheckedCase]
+  spacing_mm: float | None
+
+  def __call__(self, files: CaseFiles) -> Made:
+    """Reads a case and, if it is good, makes its record and its picture."""
+    case = self.read(files)
+    made = Made(case.id, None, case.figures, case.problems)
+    if case.pair is not None and not case.problems:
+      made.picture = tile(case.pair.image.array, case.pair.label.array, last_number(case.id))
+      made.record = to_record(case.id, *case.pair, self.spacing_mm)
+    return made

@@ -32,7 +32,7 @@ def label_figures(image: np.ndarray, label: np.ndarray) -> dict[str, Any]:
     "mean_hu": round(float(hu.mean()), 1),
     "sd_hu": round(float(hu.std()), 1),
     "soft_tissue": round(_soft(hu), 3),
-    "flip_scores": {name: round(score, 3) for name, score in _flip_scores(image, inside).items()},
+    "flip_scores": {name: round(score, 3) for name, score in flip_scores(image, inside).items()},
   }
 
 
@@ -69,8 +69,16 @@ def spacing_problem(scan_mm: Sequence[float], label_mm: Sequence[float]) -> str:
   )
 
 
-def _flip_scores(image: np.ndarray, inside: Sequence[np.ndarray]) -> dict[str, float]:
-  """Share of soft tissue minus sd / 250 HU under the label, for each of its eight flips."""
+def flip_scores(image: np.ndarray, inside: Sequence[np.ndarray]) -> dict[str, float]:
+  """Share of soft tissue minus sd / 250 HU under the label, for each of its eight flips.
+
+  Args:
+    image: HU [X, Y, Z].
+    inside: indices of the label's voxels along each axis, as `np.nonzero` gives them.
+
+  Returns:
+    score by the flipped axes: 'none', 'x', ..., 'xyz'.
+  """
   width = SOFT_TISSUE_HU[1] - SOFT_TISSUE_HU[0]
   scores = {}
   for flips in product((False, True), repeat=3):

@@ -3,9 +3,11 @@
 Written as PNG without an imaging library: a header, the rows, two checksums.
 """
 
+import itertools
+import re
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +45,21 @@ def tile(image: np.ndarray, label: np.ndarray, digits: str = "") -> np.ndarray:
   return picture
 
 
-def write_sheets(folder: Path, tiles: Sequence[np.ndarray]) -> list[str]:
-  """Writes `contact_sheet_1.png`, ... with COLUMNS x ROWS tiles each; returns the names."""
-  names, page = [], COLUMNS * ROWS
-  for number, first in enumerate(range(0, len(tiles), page), start=1):
-    names.append(f"contact_sheet_{number}.png")
-    (folder / names[-1]).write_bytes(png(_arrange(tiles[first : first + page])))
+def last_number(case_id: str) -> str:
+  """The last number in an id, all that a picture can write: 'PANCREAS_0007' -> '0007'."""
+  numbers = re.findall(r"[0-9]+", case_id)
+  return numbers[-1] if numbers else ""
+
+
+def write_sheets(folder: Path, tiles: Iterable[np.ndarray]) -> list[str]:
+  """Writes `contact_sheet_1.png`, ... with COLUMNS x ROWS tiles each; returns the names.
+
+  Tiles are taken page by page, so they need not all exist at a time.
+  """
+  tiles, names = iter(tiles), list[str]()
+  while page := list(itertools.islice(tiles, COLUMNS * ROWS)):
+    names.append(f"contact_sheet_{len(names) + 1}.png")
+    (folder / names[-1]).write_bytes(png(_arrange(page)))
   return names
 
 

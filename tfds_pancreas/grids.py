@@ -1,12 +1,8 @@
 """The grid a data set of scans is stored on (`native`, `iso2mm`, ...) and the way to it."""
 
 import re
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +12,6 @@ from tfds_pancreas.records import Record, VolumeConfig
 
 _NAME = re.compile(r"native|iso(\d+(?:\.\d+)?)mm")
 _INT16 = np.iinfo(np.int16)
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 @dataclass(eq=False)
@@ -91,18 +85,3 @@ def _int16(hu: np.ndarray) -> np.ndarray:
   if hu.dtype == np.int16:
     return np.ascontiguousarray(hu)
   return np.ascontiguousarray(np.clip(np.rint(hu), _INT16.min, _INT16.max), np.int16)
-
-
-def in_order(
-  function: Callable[[_Item], _Result], items: Iterable[_Item], workers: int
-) -> Iterator[_Result]:
-  """`map` on threads; at most `workers` items are in work or wait, beside the one handed out."""
-  items = iter(items)
-  with ThreadPoolExecutor(workers) as pool:
-    running: deque[Future[_Result]] = deque(
-      pool.submit(function, item) for item in islice(items, workers)
-    )
-    while running:
-      result = running.popleft().result()
-      running.extend(pool.submit(function, item) for item in islice(items, 1))
-      yield result

@@ -1,7 +1,6 @@
 """Cases from where they lie: a plain folder of NIfTI files, or records made by `tfds_pancreas`."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -10,13 +9,10 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from attn_unet_jax.errors import UserError
-from attn_unet_jax.volumes.checks import check_image, check_pair
-from attn_unet_jax.volumes.nifti import read_grid, read_label, read_nifti
-from attn_unet_jax.volumes.orientation import from_canonical, to_canonical
+from attn_unet_jax.volumes.nifti import read_grid
+from attn_unet_jax.volumes.nifti_folder import listed_names, nifti_files, read_pair
 from attn_unet_jax.volumes.volume import Grid, Volume
 from tfds_pancreas.records import Records, open_records
-
-_SUFFIXES = (".nii.gz", ".nii")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,11 +63,7 @@ def open_dataset(config: ConfigDict) -> Dataset:
 
 
 class Folder:
-  """`imagesTr/NAME.nii.gz` with `labelsTr/NAME.nii.gz`: the layout of the Decathlon.
-
-  A `dataset.json` beside them may give `"labels": {"1": "pancreas", ...}`; nothing else of it is
-  read, so files may be added and removed freely.
-  """
+  """`imagesTr/NAME.nii.gz` with `labelsTr/NAME.nii.gz`; see `volumes.nifti_folder`."""
 
   parts = None
 
@@ -80,7 +72,7 @@ class Folder:
     self._images = nifti_files(root / "imagesTr")
     self._labels = nifti_files(root / "labelsTr")
     self.ids = tuple(sorted(self._images))
-    self.label_names = self._names()
+    self.label_names = listed_names(root)
     self._check()
 
   def load(self, case_id: str) -> Case:
@@ -89,12 +81,10 @@ class Folder:
     Raises:
       UserError: a file is unreadable, or the two do not fit each other.
     """
-    image_path, label_path = self._images[case_id], self._labels[case_id]
-    image, label = read_nifti(image_path), read_label(label_path)
-    check_image(image, image_path)
-    if note := check_pair(image.grid, label.grid, (image_path, label_path)):
+    label_path = self._labels[case_id]
+    image, label, note = read_pair(self._images[case_id], label_path)
+    if note:
       logging.warning(note)
-    label = from_canonical(to_canonical(label).array, image.grid)
     return Case(case_id, image, label, str(label_path))
 
   def grid(self, case_id: str) -> Grid:
@@ -108,18 +98,6 @@ class Folder:
   def fingerprint(self, case_id: str) -> tuple[object, ...]:
     """Of the image's and the label's file."""
     return _written(self._images[case_id]) + _written(self._labels[case_id])
-
-  def _names(self) -> Mapping[str, int] | None:
-    path = self._root / "dataset.json"
-    if not path.is_file():
-      return None
-    try:
-      labels = json.loads(path.read_text()).get("labels", {})
-      # The Decathlon writes value -> name; its successors write name -> value.
-      pairs = [(v, k) if str(k).isdigit() else (k, v) for k, v in labels.items()]
-      return {str(name): int(value) for name, value in pairs} or None
-    except (ValueError, TypeError, AttributeError) as error:
-      raise UserError(f'{path}: not readable as JSON with "labels" ({error})') from None
 
   def _check(self) -> None:
     if not self._images:
@@ -175,29 +153,3 @@ class RecordSet:
 def _written(path: Path) -> tuple[object, ...]:
   about = path.stat()
   return path.name, about.st_size, about.st_mtime_ns
-
-
-def nifti_files(folder: Path) -> dict[str, Path]:
-  """Case id -> file, for every `.nii` and `.nii.gz` of a folder; hidden files are left out.
-
-  Raises:
-    UserError: two files have one name.
-  """
-  if not folder.is_dir():
-    return {}
-  found: dict[str, Path] = {}
-  for path in sorted(folder.iterdir()):
-    if path.name.endswith(_SUFFIXES) and not path.name.startswith("."):
-      name = nifti_stem(path)
-      if name in found:
-        raise UserError(f"{path}: {found[name].name} has the same name; remove one of them")
-      found[name] = path
-  return found
-
-
-def nifti_stem(path: Path) -> str:
-  """`scan.nii.gz` -> `scan`."""
-  for suffix in _SUFFIXES:
-    if path.name.endswith(suffix):
-      return path.name.removesuffix(suffix)
-  return path.name

@@ -1,6 +1,5 @@
 """Where the patches of a training come from: out of device memory, or streamed; decided here."""
 
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import repeat
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 import jax
+import psutil
 from ml_collections import ConfigDict
 
 from attn_unet_jax.data.cases import Cases
@@ -58,7 +58,7 @@ def _memory() -> tuple[int, str]:
   stats = device.memory_stats()
   if stats and "bytes_limit" in stats:
     return stats["bytes_limit"], "device"
-  host = min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_container()])
+  host = min([psutil.virtual_memory().total, *_container()])
   return host // jax.local_device_count(), "host"  # each simulated device has a copy
 
 

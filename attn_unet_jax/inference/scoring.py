@@ -10,7 +10,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from attn_unet_jax.data.dataset import nifti_files
 from attn_unet_jax.data.fold import Fold
 from attn_unet_jax.data.labels import parse
 from attn_unet_jax.data.other_set import OtherSet
@@ -25,6 +24,7 @@ from attn_unet_jax.run import write_text
 from attn_unet_jax.training.logs import progress, say
 from attn_unet_jax.volumes.checks import check_pair
 from attn_unet_jax.volumes.nifti import read_label, write_nifti
+from attn_unet_jax.volumes.nifti_folder import nifti_files
 from attn_unet_jax.volumes.orientation import to_canonical
 
 

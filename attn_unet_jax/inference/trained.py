@@ -2,7 +2,9 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
+from flax import linen as nn
 from ml_collections import ConfigDict
 
 from attn_unet_jax import config as config_keys
@@ -15,6 +17,17 @@ from attn_unet_jax.training.state import abstract, network, window
 
 
 @dataclasses.dataclass(frozen=True)
+class Best:
+  """What a run learnt, at the checkpoint of `step`; `classes` are without the background."""
+
+  config: ConfigDict
+  classes: tuple[str, ...]
+  module: nn.Module
+  variables: dict[str, Any]
+  step: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Trained:
   """A run ready to segment; `step` is that of the checkpoint in use."""
 
@@ -24,7 +37,7 @@ class Trained:
   step: int
 
 
-def open_run(workdir: Path) -> Trained:
+def best(workdir: Path) -> Best:
   """The best checkpoint of a run (by validation DSC; the newest if none was validated).
 
   Raises:
@@ -39,5 +52,15 @@ def open_run(workdir: Path) -> Trained:
     step = store.best
     assert step is not None  # a run that has begun has one
     state = store.restore(step, abstract(config, module))
-  system = SlidingWindow(config, module, window(config)).use(state.variables)
-  return Trained(config, classes, system, step)
+  return Best(config, classes, module, state.variables, step)
+
+
+def open_run(workdir: Path) -> Trained:
+  """A run with its `best` checkpoint.
+
+  Raises:
+    UserError: no run, or no checkpoint in it.
+  """
+  found = best(workdir)
+  system = SlidingWindow(found.config, found.module, window(found.config)).use(found.variables)
+  return Trained(found.config, found.classes, system, found.step)

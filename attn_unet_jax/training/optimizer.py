@@ -1,10 +1,16 @@
 """The optimiser and its learning rate, from the config."""
 
+import re
 from typing import Any
 
 import jax
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
+
+from attn_unet_jax.errors import UserError
+
+_FROZEN, _REST = "frozen", "rest"
 
 
 def learning_rate(config: ConfigDict) -> optax.Schedule:
@@ -28,7 +34,8 @@ def optimizer(config: ConfigDict) -> optax.GradientTransformation:
   """The configured optimiser; its decay joins the gradient where the method's name says.
 
   `adam` and `sgd` add the L2 to the gradient before the moments (coupled: the reference's Adam, and
-  Caffe's SGD), `adamw` after them. Biases may have a rate of their own and no decay.
+  Caffe's SGD), `adamw` after them. Biases may have a rate of their own and no decay; parameters
+  whose path matches a pattern may have a factor on their rate, or stay as they are.
   """
   optimizer = config.optimizer
   mask = None if optimizer.decay_biases else _no_biases
@@ -41,6 +48,8 @@ def optimizer(config: ConfigDict) -> optax.GradientTransformation:
     steps.reverse()
   if optimizer.bias_rate != 1:
     steps.append(optax.masked(optax.scale(optimizer.bias_rate), _biases))
+  if optimizer.layer_rates or config.init.freeze:
+    steps.append(_by_layer(config))
   return optax.chain(*steps, optax.scale_by_learning_rate(learning_rate(config)))
 
 
@@ -51,3 +60,46 @@ def _biases(params: Any) -> Any:
 
 def _no_biases(params: Any) -> Any:
   return jax.tree.map(lambda bias: not bias, _biases(params))
+
+
+def check_patterns(config: ConfigDict, params: Any) -> None:
+  """Refuses patterns that do nothing, and a network of which nothing is trained.
+
+  Args:
+    config: the run's config.
+    params: the network's parameters, or their shapes.
+
+  Raises:
+    UserError: a pattern matches no parameter, or `init.freeze` all of them.
+  """
+  names = list(flatten_dict(params, sep="/"))
+  for key, pattern in (
+    ("init.freeze", config.init.freeze),
+    *(("optimizer.layer_rates", pattern) for pattern, _ in config.optimizer.layer_rates),
+  ):
+    if pattern and not any(re.search(pattern, name) for name in names):
+      raise UserError(
+        f"config.{key}: {pattern!r} is found in no parameter's path; they are {names[0]}, "
+        f"{names[1]}, ... {names[-1]}"
+      )
+  if config.init.freeze and all(re.search(config.init.freeze, name) for name in names):
+    raise UserError(f"config.init.freeze={config.init.freeze!r}: freezes every parameter")
+
+
+def _by_layer(config: ConfigDict) -> optax.GradientTransformation:
+  """Factors on the updates by parameter path; of several patterns the first counts."""
+  rates = config.optimizer.layer_rates
+  patterns = [(config.init.freeze, _FROZEN)] if config.init.freeze else []
+  patterns += [(pattern, str(index)) for index, (pattern, _) in enumerate(rates)]
+  transforms = {str(index): optax.scale(factor) for index, (_, factor) in enumerate(rates)}
+
+  def labels(params: Any) -> Any:
+    names = flatten_dict(params, sep="/")
+    found = {
+      name: next((label for pattern, label in patterns if re.search(pattern, name)), _REST)
+      for name in names
+    }
+    return unflatten_dict(found, sep="/")
+
+  fixed = {_FROZEN: optax.set_to_zero(), _REST: optax.identity()}
+  return optax.multi_transform({**transforms, **fixed}, labels)

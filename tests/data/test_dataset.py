@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from attn_unet_jax.data.dataset import Folder, nifti_stem, open_dataset
+from attn_unet_jax.data.dataset import Folder, open_dataset
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
@@ -97,10 +97,3 @@ def test_records_that_were_not_built_name_the_command(config, tmp_path):
   config.data.dir = str(tmp_path)
   with pytest.raises(UserError, match=r"tfds_pancreas\.build --dataset=phantom_ct/tiny"):
     open_dataset(config)
-
-
-def test_stems():
-  from pathlib import Path
-
-  assert nifti_stem(Path("x/scan.1.nii.gz")) == "scan.1"
-  assert nifti_stem(Path("scan.nii")) == "scan"

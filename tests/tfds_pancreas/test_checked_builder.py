@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -57,10 +58,12 @@ class Made(CheckedBuilder):
     return ["scan1", "scan2"]
 
 
-def build_made(folder, numbers=None, **options):
-  builder = Made(config="native", data_dir=folder, file_format=FILE_FORMAT, **options)
+def build_made(folder, numbers=None, beam=None, workers=1, **options):
+  builder = Made(
+    config="native", data_dir=folder, file_format=FILE_FORMAT, workers=workers, **options
+  )
   builder.numbers = numbers or Made.numbers
-  settings = tfds.download.DownloadConfig(manual_dir=folder)
+  settings = tfds.download.DownloadConfig(manual_dir=folder, beam_runner=beam)
   builder.download_and_prepare(download_dir=folder / "none", download_config=settings)
   return builder.data_path
 
@@ -88,6 +91,26 @@ def test_the_report_is_about_all_splits(made):
   assert sorted(report["built"]) == ["b", "scan1", "scan3a", "x"]
   assert report["excluded"] == {"out": "never good"}
   assert report["absent"] == ["scan2"]
+
+
+@pytest.mark.parametrize("how", [{"workers": 2}, {"beam": "DirectRunner"}], ids=str)
+def test_many_workers_and_beam_write_the_same_bytes_as_one(how, made, tmp_path):
+  many = build_made(tmp_path, **how)
+  files = sorted(path.name for path in made[1].iterdir())
+  assert len(files) == 7  # two shards, a page, the report, and three of TFDS
+  assert sorted(path.name for path in many.iterdir()) == files
+  for name in files:
+    assert (many / name).read_bytes() == (made[1] / name).read_bytes(), name
+  assert "tensorflow" not in sys.modules
+
+
+def test_nothing_else_is_left_in_the_folders(made):
+  assert [path.name for path in made[1].parent.iterdir()] == ["1.0.0"]
+
+
+def test_a_split_without_a_good_case_is_left_out(tmp_path):
+  build_made(tmp_path, {"train": {"a": 1}, "test": {"b": -1}}, skip_bad_cases=True)
+  assert list(open_records("made/native", tmp_path).splits) == ["train"]
 
 
 def test_bad_cases_of_all_splits_are_named_at_once(tmp_path):

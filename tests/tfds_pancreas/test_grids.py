@@ -1,11 +1,8 @@
-import threading
-import time
-
 import numpy as np
 import pytest
 
 from attn_unet_jax.volumes.volume import Volume
-from tfds_pancreas.grids import grid_config, in_order, spacing_of, to_record
+from tfds_pancreas.grids import grid_config, spacing_of, to_record
 
 
 @pytest.mark.parametrize(
@@ -48,25 +45,3 @@ def test_image_and_label_end_on_one_grid_of_the_same_centre():
   working = Volume(record["image"], record["affine"])
   assert working.spacing == (1.0, 1.0, 1.0)
   np.testing.assert_allclose(working.grid.centre_mm, image.grid.centre_mm)
-
-
-def test_results_come_in_order_and_only_a_few_exist_at_a_time():
-  started, lock = [], threading.Lock()
-
-  def work(item):
-    with lock:
-      started.append(item)
-    time.sleep(0.002 * (item % 3))
-    return item
-
-  received = []
-  for result in in_order(work, range(20), 3):
-    received.append(result)
-    time.sleep(0.004)
-    assert len(started) <= len(received) + 3
-  assert received == list(range(20))
-
-
-def test_what_fails_in_a_thread_is_raised():
-  with pytest.raises(ZeroDivisionError):
-    list(in_order(lambda item: 1 // item, [1, 0, 2], 2))

@@ -251,6 +251,19 @@ def test_all_bad_cases_are_named_at_once_and_the_good_one_is_not(complaint, skip
   assert not any(value in complaint for value in PATIENT.values())
 
 
+def test_beam_names_the_same_cases_and_leaves_out_the_same(
+  bad_files, complaint, skipping, tmp_path
+):
+  with pytest.raises(UserError) as caught:
+    build(NATIVE, tmp_path, manual_dir=bad_files, beam_runner="DirectRunner")
+  assert str(caught.value) == complaint
+  assert built_directory(NATIVE, tmp_path) is None
+  options = {"beam_runner": "DirectRunner", "beam": ["direct_num_workers=1"]}
+  folder = build(NATIVE, tmp_path, manual_dir=bad_files, skip_bad_cases=True, **options)
+  assert json.loads((folder / REPORT_FILE).read_text()) == skipping
+  assert open_records(NATIVE, tmp_path).splits["train"].ids == ["PANCREAS_0001"]
+
+
 def test_nothing_but_bad_cases_is_no_data_set(tmp_path):
   case = FakeCase(4)
   write_case(tmp_path / "files", case, "nbia")

@@ -1,5 +1,7 @@
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
 
@@ -70,9 +72,22 @@ def test_an_interrupted_build_is_no_data_set(tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(module, "draw_case", stop)
     with pytest.raises(KeyboardInterrupt):
-      build(TINY, tmp_path)
+      build(TINY, tmp_path, workers=1)
   assert built_directory(TINY, tmp_path) is None
   assert built_directory(TINY, build(TINY, tmp_path).parents[2]) is not None
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
+  limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+  handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limit[1]))  # bytes a file may have
+  try:
+    with pytest.raises(UserError, match=r"cannot be written .*File too large"):
+      build(TINY, tmp_path, workers=1)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    signal.signal(signal.SIGXFSZ, handler)
+  assert list((tmp_path / TINY).iterdir()) == []
 
 
 def test_reading_before_building_names_the_command(tmp_path):

@@ -4,7 +4,8 @@ import numpy as np
 import optax
 import pytest
 
-from attn_unet_jax.training.optimizer import learning_rate, optimizer
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.training.optimizer import check_patterns, learning_rate, optimizer
 
 
 def test_step_decay_counts_epochs(config):
@@ -98,3 +99,35 @@ def test_the_default_has_the_references_state_and_steps(config):
   expected, _ = plain.update(GRADIENT, state, PARAMS)
   updates, _ = optimizer(config).update(GRADIENT, ours, PARAMS)
   jax.tree.map(np.testing.assert_array_equal, updates, expected)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_frozen_parameters_keep_their_bits(config, name):
+  config.optimizer.name, config.optimizer.weight_decay = name, 0.1
+  config.init.freeze = "^a/"
+  updates = _updates(config)
+  after = optax.apply_updates(PARAMS, updates)
+  jax.tree.map(np.testing.assert_array_equal, after["a"], PARAMS["a"])
+  assert after["slope"] != PARAMS["slope"]
+
+
+def test_rates_by_layer(config):
+  """The first pattern that is found counts; a bias's own factor comes on top."""
+  config.optimizer.name, config.optimizer.momentum = "sgd", 0.0
+  config.optimizer.weight_decay, config.optimizer.learning_rate = 0.0, 0.1
+  config.optimizer.bias_rate = 2.0
+  config.optimizer.layer_rates = (("a/bias", 10.0), ("^a", 0.01))
+  updates = _updates(config)
+  np.testing.assert_allclose(updates["a"]["kernel"], -0.1 * 0.01 * GRADIENT["a"]["kernel"])
+  np.testing.assert_allclose(updates["a"]["bias"], -0.1 * 2 * 10 * GRADIENT["a"]["bias"])
+  np.testing.assert_allclose(updates["slope"], -0.1 * GRADIENT["slope"])
+
+
+def test_patterns_that_do_nothing_are_refused(config):
+  check_patterns(config, PARAMS)
+  config.optimizer.layer_rates = (("decoder", 2.0),)
+  with pytest.raises(UserError, match=r"layer_rates: 'decoder' is found in no parameter's path"):
+    check_patterns(config, PARAMS)
+  config.optimizer.layer_rates, config.init.freeze = (), "a|slope"
+  with pytest.raises(UserError, match="freezes every parameter"):
+    check_patterns(config, PARAMS)

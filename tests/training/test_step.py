@@ -12,6 +12,7 @@ from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.data.resident import resident
 from attn_unet_jax.training.state import abstract, network, start
 from attn_unet_jax.training.step import fixed_loss, train_step
+from tests.line import Line
 
 NAMES = ("attention_unet", "unet", "unet3d", "vnet", "vnet_caffe")
 
@@ -56,25 +57,6 @@ def test_labels_are_cropped_to_the_networks_output(config):
   assert fixed_loss(config, _Unpadded(), {}, Batch(image, label)) == expected
 
 
-class _Line(nn.Module):
-  """One weight and a bias, with a batch norm or a square root in front if asked for."""
-
-  batch_norm: bool = False
-  root: bool = False
-  output_margin = (0, 0, 0)
-
-  @nn.compact
-  def __call__(self, x, train):
-    if self.batch_norm:
-      x = nn.BatchNorm(use_running_average=not train, momentum=0.9, param_dtype=x.dtype)(x)
-    weight = self.param("kernel", nn.initializers.constant(0.5), (1,), jnp.float64)
-    bias = self.param("bias", nn.initializers.constant(0.0), (1,), jnp.float64)
-    if self.root:
-      bias = jnp.sqrt(bias)  # 0 at 0, with an infinite slope
-    y = weight * x + bias
-    return jnp.concatenate([jnp.zeros_like(y), y], -1), {}
-
-
 def _small(config):
   config.data.patch = (4, 4, 4)
   config.train.batch_size = 8
@@ -107,9 +89,9 @@ def test_a_batch_in_parts_gives_the_update_of_the_whole(config):
   """Float64, with augmentation: loss, gradient and two updates of Adam, to rounding."""
   with jax.enable_x64(True):
     data = _small(config)
-    whole, told = _steps(config, _Line(), data)
+    whole, told = _steps(config, Line(dtype=jnp.float64), data)
     config.train.accumulate = 4
-    parts, of_parts = _steps(config, _Line(), data)
+    parts, of_parts = _steps(config, Line(dtype=jnp.float64), data)
     for a, b in zip(jax.tree.leaves(told), jax.tree.leaves(of_parts), strict=True):
       np.testing.assert_allclose(b, a, rtol=1e-12)
     for a, b in zip(jax.tree.leaves(whole[-1]), jax.tree.leaves(parts[-1]), strict=True):
@@ -121,9 +103,9 @@ def test_batch_norm_sees_a_part_at_a_time(config):
   """The running mean is still the whole batch's, the variance lacks what differs between parts."""
   with jax.enable_x64(True):
     data = _small(config)
-    whole, _ = _steps(config, _Line(batch_norm=True), data, 1)
+    whole, _ = _steps(config, Line(batch_norm=True, dtype=jnp.float64), data, 1)
     config.train.accumulate = 4
-    parts, _ = _steps(config, _Line(batch_norm=True), data, 1)
+    parts, _ = _steps(config, Line(batch_norm=True, dtype=jnp.float64), data, 1)
     a, b = (states[-1].batch_stats["BatchNorm_0"] for states in (whole, parts))
     np.testing.assert_allclose(b["mean"], a["mean"], rtol=1e-6)
     assert float(a["mean"][0]) > 0.01
@@ -135,7 +117,7 @@ def test_the_average_follows_parameters_and_statistics(config):
   config.optimizer.ema_decay = 0.15
   with jax.enable_x64(True):
     data = _small(config)
-    states, _ = _steps(config, _Line(batch_norm=True), data, 3)
+    states, _ = _steps(config, Line(batch_norm=True, dtype=jnp.float64), data, 3)
     assert states[0].variables["params"] == states[0].params
     for read in (
       lambda variables: variables["params"]["kernel"][0],
@@ -148,7 +130,7 @@ def test_the_average_follows_parameters_and_statistics(config):
         assert float(read(state.variables)) == pytest.approx(float(hand), rel=1e-6)
         assert float(raw) != pytest.approx(float(hand), rel=1e-6)
     config.optimizer.ema_decay = 0.0
-    plain, _ = _steps(config, _Line(batch_norm=True), data, 3)
+    plain, _ = _steps(config, Line(batch_norm=True, dtype=jnp.float64), data, 3)
     assert plain[-1].ema is None
     for a, b in zip(*(jax.tree.leaves(s[-1].params) for s in (plain, states)), strict=True):
       np.testing.assert_allclose(b, a, rtol=1e-12)  # the average does not act on the training
@@ -167,7 +149,7 @@ def test_a_broken_step_changes_nothing_and_is_repeated(config, cause):
     if cause == "loss":
       config.optimizer.learning_rate = 1e308
       config.optimizer.ema_decay = 0.9
-    states, told = _steps(config, _Line(root=cause == "gradient"), data, 4)
+    states, told = _steps(config, Line(root=cause == "gradient", dtype=jnp.float64), data, 4)
     first = 0 if cause == "gradient" else 1  # the state before the first broken step
     finite = [bool(np.isfinite(t.loss) and np.isfinite(t.gradient_norm)) for t in told]
     assert finite == [step < first for step in range(4)]
@@ -176,7 +158,9 @@ def test_a_broken_step_changes_nothing_and_is_repeated(config, cause):
     for state in states[first + 1 :]:
       _same(state, states[first])
     config.train.skip_nonfinite = 2
-    skipping, _ = _steps(config, _Line(root=cause == "gradient"), data, 4, states[first])
+    skipping, _ = _steps(
+      config, Line(root=cause == "gradient", dtype=jnp.float64), data, 4, states[first]
+    )
     assert [int(state.step) for state in skipping] == [first, first + 1, *[first + 2] * 3]
     assert [int(state.skipped) for state in skipping] == [0, 1, 2, 2, 2]
     _same(skipping[-1].params, states[first].params)

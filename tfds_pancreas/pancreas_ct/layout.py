@@ -10,10 +10,9 @@ number is read from the series' patient id, and nothing else of it. Labels are f
 label0001.nii or label0001.nii.gz at any depth.
 """
 
-import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import pydicom
 
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.volumes.dicom import DicomVolume, Series, find_series, read_dicom, read_series
+from tfds_pancreas.folders import walk
 
 CASES = 82
 CHECK_LIST = (
@@ -65,13 +65,17 @@ def find_cases(root: str | Path) -> list[CaseFiles]:
     UserError: no scan at all, or no label at all; with a list of what belongs where.
   """
   root = Path(root)
-  scans, labels = _walk(root)
-  scans = scans or _by_patient(root)
+  scans, labels = find_scans(root), _walk(root)[1]
   missing = [name for name, found in (("scans", scans), ("labels", labels)) if not found]
   if missing:
     raise UserError(f"{root}: no {' and no '.join(missing)} of Pancreas-CT found. {CHECK_LIST}")
   numbers = sorted({*scans, *labels})
   return [CaseFiles(case_id(n), tuple(scans.get(n, ())), tuple(labels.get(n, ()))) for n in numbers]
+
+
+def find_scans(root: Path) -> Mapping[int, Sequence[Scan]]:
+  """The scans under a folder by their case number."""
+  return _walk(root)[0] or _by_patient(root)
 
 
 def read_scan(scan: Scan) -> DicomVolume:
@@ -97,16 +101,14 @@ def _walk(root: Path) -> tuple[Mapping[int, list[Scan]], Mapping[int, list[Path]
   """Scan folders and label files by case number."""
   scans: defaultdict[int, list[Scan]] = defaultdict(list)
   labels: defaultdict[int, list[Path]] = defaultdict(list)
-  for place, folders, files in os.walk(root, followlinks=True):
-    for name in sorted(files):
+  for place, files in walk(root):
+    for name in files:
       if match := _LABEL.fullmatch(name):
-        labels[int(match[1])].append(Path(place, name))
-    match = _SCAN.fullmatch(Path(place).name)
+        labels[int(match[1])].append(place / name)
+    match = _SCAN.fullmatch(place.name)
     # Some unpackers put a folder into one of the same name.
-    if match and not _SCAN.fullmatch(Path(place).parent.name):
-      scans[int(match[1])].append(Path(place))
-    # Hidden folders, and the one that macOS puts into archives, hold no data.
-    folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+    if match and not _SCAN.fullmatch(place.parent.name):
+      scans[int(match[1])].append(place)
   return scans, labels
 
 

@@ -1,16 +1,19 @@
 """The TFDS builder of the phantoms: a fixed list of cases, each from its own seed."""
 
-import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from tfds_pancreas.abdomen.organs import ORGANS
 from tfds_pancreas.abdomen.paint import paint_ct
+from tfds_pancreas.parts import Made
 from tfds_pancreas.phantom_ct.anatomy import label_map
+from tfds_pancreas.record_builder import RecordBuilder
 from tfds_pancreas.records import Record, VolumeConfig, volume_info
 
 DESCRIPTION = """Procedural abdominal CT: label maps of organs drawn from a seed, with the pancreas
@@ -32,7 +35,18 @@ class PhantomConfig(VolumeConfig):
   extent: tuple[float, float, float] = (318.0, 266.0, 258.0)
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Phantom(NamedTuple):
+  """A case to be drawn."""
+
+  number: int
+
+  @property
+  def id(self) -> str:
+    """7 -> 'phantom_0007'."""
+    return f"phantom_{self.number:04d}"
+
+
+class Builder(RecordBuilder):
   """Abdominal CT phantoms with a label map of all organs."""
 
   VERSION = tfds.core.Version("1.0.0")
@@ -54,20 +68,23 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   def _info(self) -> tfds.core.DatasetInfo:
     return volume_info(self, ORGANS, DESCRIPTION)
 
-  def _split_generators(
-    self, dl_manager: tfds.download.DownloadManager
-  ) -> dict[str, Iterator[tuple[str, Record]]]:
-    generators, first = {}, 0
+  def cases(self, manual_dir: Path | None) -> Mapping[str, Sequence[Phantom]]:
+    """Numbers count on through the splits."""
+    del manual_dir
+    found, first = {}, 0
     for split, count in self.builder_config.cases.items():
-      generators[split] = self._generate_examples(range(first, first + count))
+      found[split] = [Phantom(number) for number in range(first, first + count)]
       first += count
-    return generators
+    return found
 
-  def _generate_examples(self, numbers: range) -> Iterator[tuple[str, Record]]:
-    # NumPy and SciPy let go of the interpreter lock, so threads do share the work.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-      for record in pool.map(lambda number: draw_case(number, self.builder_config), numbers):
-        yield record["id"], record
+  def maker(self) -> Callable[[Phantom], Made]:
+    """Draws by the config."""
+    return partial(make_phantom, config=self.builder_config)
+
+
+def make_phantom(phantom: Phantom, config: PhantomConfig) -> Made:
+  """Draws a phantom; there is nothing to be said of it."""
+  return Made(phantom.id, draw_case(phantom.number, config))
 
 
 def draw_case(number: int, config: PhantomConfig) -> Record:
@@ -78,4 +95,4 @@ def draw_case(number: int, config: PhantomConfig) -> Record:
   x, y, z = (round(mm / step) for mm, step in zip(config.extent, spacing, strict=True))
   labels, affine = label_map((number, 2), (x, y, z), spacing)
   image = paint_ct(labels, (number, 3), spacing=spacing)
-  return {"id": f"phantom_{number:04d}", "image": image, "label": labels, "affine": affine}
+  return {"id": Phantom(number).id, "image": image, "label": labels, "affine": affine}

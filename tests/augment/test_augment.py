@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 
 from attn_unet_jax import augment
-from attn_unet_jax.augment import Augmentation
+from attn_unet_jax.augment import Augmentation, affine
 
 PATCH = (6, 8, 4)
 NEUTRAL = Augmentation()
@@ -118,7 +118,7 @@ def test_quarter_turn_equals_rot90(axis, plane):
   """source = R x with R a turn by +90 degrees: the picture turns by -90 degrees."""
   image, label = _block((5, 5, 5))
   angles = [np.pi / 2 if a == axis else 0.0 for a in range(3)]
-  turn = jnp.array(augment._rotation(angles, np)) @ jnp.eye(3, 4)
+  turn = jnp.array(affine.rotation(angles, np)) @ jnp.eye(3, 4)
   turned = augment.warp(image, turn, image.shape)
   np.testing.assert_allclose(turned, np.rot90(image, -1, plane), atol=1e-5)
   turned = augment.warp(label, turn, image.shape, nearest=True)
@@ -181,7 +181,7 @@ def test_block_is_no_larger_than_needed(seed):
   corners = (np.array(patch) - 1) / 2 * 1.3 + np.multiply(ranges.shift, patch)
   angles = np.radians(rotate)[:, None] * rng.uniform(-1, 1, (3, 20000))
   angles[:, :8] = np.radians(rotate)[:, None] * _positions((2, 2, 2)).reshape(3, 8) * 2
-  rows = augment._rotation(angles, np)
+  rows = affine.rotation(angles, np)
   reach = [max(sum(abs(r) * c for r, c in zip(row, corners, strict=True))) for row in rows]
   limits = (np.array(augment.source_shape(patch, ranges)) - 1) / 2
   assert (reach <= limits + 1e-3).all()

@@ -1,0 +1,31 @@
+"""Random 3-D augmentation of one patch, as pure functions that run inside the compiled step.
+
+A spatial part (rotation, scaling, shift: one affine map about the patch's centre; a smooth random
+deformation; then flips) acts on image and label alike, an intensity part on the image only. Just
+the patch is sampled, out of a block that `source_shape` makes large enough, so no sample is ever
+invented. Angles are those of the voxel grid: on an anisotropic working grid a rotation shears the
+anatomy.
+
+`options` says what may be drawn, `affine` and `deformation` draw coordinates, `warp` samples,
+`intensity` changes the image, and `patch` puts them together. Nothing here imports anything of the
+package outside `augment`.
+"""
+
+from attn_unet_jax.augment.affine import spatial_matrix
+from attn_unet_jax.augment.deformation import displacement
+from attn_unet_jax.augment.intensity import intensity
+from attn_unet_jax.augment.options import Augmentation
+from attn_unet_jax.augment.patch import augment, source_shape
+from attn_unet_jax.augment.warp import flip, mirrored_axes, warp
+
+__all__ = [
+  "Augmentation",
+  "augment",
+  "displacement",
+  "flip",
+  "intensity",
+  "mirrored_axes",
+  "source_shape",
+  "spatial_matrix",
+  "warp",
+]

@@ -1,0 +1,81 @@
+"""Random rotation, scaling and shift: one affine map from patch to source coordinates."""
+
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from attn_unet_jax.augment.options import Augmentation, PerAxis
+
+Shape = tuple[int, int, int]
+
+
+def spatial_matrix(key: Array, patch: Shape, augmentation: Augmentation) -> Array:
+  """Draws the affine map from patch to source coordinates, both counted from the centre.
+
+      source = R (S x + t), R = Rz Ry Rx
+
+  Args:
+    key: random key.
+    patch: [X, Y, Z]; the shift is a fraction of it.
+    augmentation: the ranges.
+
+  Returns:
+    [3, 4] float32, the last column R t in voxels.
+  """
+  keys = jax.random.split(key, 4)
+  angles = _symmetric(keys[0], augmentation.rotate_deg) * (np.pi / 180)
+  factors = jax.random.uniform(
+    keys[1], (3,), minval=augmentation.scale[0], maxval=augmentation.scale[1]
+  )
+  factors = jnp.where(jnp.array(augmentation.scale_axes), factors, 1)
+  shift = _symmetric(keys[2], augmentation.shift) * jnp.array(patch)
+  rows = jnp.array(rotation(angles, jnp))
+  # Sums of products, not a matmul: accelerators round matmul operands by default.
+  offset = jnp.sum(rows * shift, axis=1, keepdims=True)
+  drawn = jnp.concatenate([rows * factors, offset], axis=1)
+  applies = jax.random.uniform(keys[3]) < augmentation.spatial_probability
+  return jnp.where(applies, drawn, jnp.eye(3, 4))
+
+
+def _symmetric(key: Array, largest: PerAxis) -> Array:
+  return jax.random.uniform(key, (3,), minval=-1, maxval=1) * jnp.array(largest)
+
+
+def rotation(angles: Any, xp: Any) -> list[list[Any]]:
+  """Entries of Rz Ry Rx, right-handed; angles about X, Y, Z in radians; `xp` is the library."""
+  cx, cy, cz = (xp.cos(a) for a in angles)
+  sx, sy, sz = (xp.sin(a) for a in angles)
+  return [
+    [cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx],
+    [sz * cy, sz * sy * sx + cz * cx, sz * sy * cx - cz * sx],
+    [-sy + 0 * cx, cy * sx, cy * cx],
+  ]
+
+
+@lru_cache
+def reach(patch: Shape, augmentation: Augmentation) -> tuple[float, ...]:
+  """Largest |source coordinate| per axis, from the centre, over everything that may be drawn.
+
+  With |S x + t|_j <= e_j it is the maximum over the angles of sum_j |R_ij| e_j: scanned on a grid
+  that holds the ends of the ranges. Between grid points the maximum of a sum of sinusoids exceeds
+  the scan by at most |e| (sum of half steps)^2 / 2 (0.01 voxel at 15 degrees), which is added for
+  the angles that the row depends on.
+  """
+  half = (np.array(patch) - 1) / 2
+  factors = np.where(augmentation.scale_axes, augmentation.scale[1], 1)
+  extent = half * factors + np.array(augmentation.shift) * patch
+  ends = np.radians(augmentation.rotate_deg)
+  grids = np.meshgrid(
+    *(np.linspace(-a, a, 65 if a else 1) for a in ends), indexing="ij", sparse=True
+  )
+  reach = []
+  for row in rotation(grids, np):
+    scan = sum(np.abs(r) * e for r, e in zip(row, extent, strict=True))
+    moving = [np.ptp(scan, axis).max() > 0 for axis in range(3)]
+    slack = np.linalg.norm(extent) * np.sum(ends / 64, where=moving) ** 2 / 2
+    reach.append(float(scan.max() + slack))
+  return tuple(reach)

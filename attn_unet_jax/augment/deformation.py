@@ -1,0 +1,70 @@
+"""A smooth random displacement of every voxel: a cubic B-spline over a coarse grid of vectors.
+
+As in Cicek et al. 2016 (normal vectors of 4 voxels on a grid of 32) and Milletari et al. 2016.
+"""
+
+from functools import lru_cache
+from math import ceil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from attn_unet_jax.augment.options import Augmentation
+
+Shape = tuple[int, int, int]
+
+_LARGEST = 3.0  # standard deviations; what is larger is held there, so that blocks stay small
+
+
+def displacement(key: Array, patch: Shape, augmentation: Augmentation) -> Array:
+  """Draws a smooth displacement field.
+
+      d(x) = sum_ijk B_i(x) B_j(y) B_k(z) c_ijk,   c normal, B the uniform cubic B-splines
+
+  The vectors c are scaled so that d has the standard deviation `deform_sd` over the patch: the
+  splines' own would be about a third of that of c.
+
+  Args:
+    key: random key.
+    patch: [X, Y, Z].
+    augmentation: standard deviations, spacing of the control points, and how often it applies.
+
+  Returns:
+    [3, X, Y, Z] float32 in voxels, none above 3 standard deviations.
+  """
+  vector_key, applies_key = jax.random.split(key)
+  bases = [spline_basis(n, augmentation.deform_spacing) for n in patch]
+  field = jax.random.normal(vector_key, (3, *(basis.shape[1] for basis in bases)))
+  for axis, basis in enumerate(bases, start=1):
+    weights = jnp.asarray(basis / np.sqrt(np.mean(np.sum(basis**2, axis=1))), jnp.float32)
+    # HIGHEST: accelerators round matmul operands by default.
+    product = jnp.tensordot(weights, field, (1, axis), precision=jax.lax.Precision.HIGHEST)
+    field = jnp.moveaxis(product, 0, axis)
+  sd = jnp.asarray(augmentation.deform_sd).reshape(3, 1, 1, 1)
+  applies = jax.random.uniform(applies_key) < augmentation.deform_probability
+  return jnp.where(applies, sd * jnp.clip(field, -_LARGEST, _LARGEST), 0)
+
+
+def largest_displacement(sd: float) -> float:
+  """What `displacement` never exceeds, in voxels."""
+  return _LARGEST * sd
+
+
+@lru_cache
+def spline_basis(size: int, spacing: float) -> np.ndarray:
+  """Weights [size, M] of M uniform cubic B-splines at the voxels of an axis; rows sum to 1.
+
+  The control points lie `spacing` voxels apart, symmetrically about the axis' centre, with those
+  beyond its ends that a cubic needs.
+  """
+  intervals = max(1, ceil((size - 1) / spacing))
+  place = (np.arange(size) - (size - 1) / 2) / spacing + intervals / 2
+  first = np.clip(np.floor(place), 0, intervals - 1).astype(int)
+  t = place - first
+  pieces = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, 1 + 3 * t + 3 * t**2 - 3 * t**3, t**3])
+  basis = np.zeros((size, intervals + 3))
+  for k, piece in enumerate(pieces):
+    basis[np.arange(size), first + k] = piece / 6
+  return basis

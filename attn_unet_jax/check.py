@@ -1,0 +1,92 @@
+"""Looks at scans and labels before any training: what is wrong, how wrong, and what to do.
+
+  python -m attn_unet_jax.check --input=DATA [--labels=PATH] [--output=DIR]
+  python -m attn_unet_jax.check --dataset=pancreas_ct/native --data_dir=data
+
+DATA is a training folder (imagesTr, labelsTr), a NIfTI file, a DICOM folder or .zip, or a folder of
+such scans; --labels names the label of a scan, or a folder of labels of the scans' names. A bad
+file does not end it: all are named. --config (as for training) says what label values mean and how
+large a patch is. --output keeps check.json and contact sheets. Status 2 if there is an error.
+"""
+
+import os
+from pathlib import Path
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+import experiments
+from attn_unet_jax import command
+from attn_unet_jax.data.labels import LabelMapping, parse
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.inspection import report
+from attn_unet_jax.inspection.collection import inspect_all, mark_duplicates
+from attn_unet_jax.inspection.finding import Finding
+from attn_unet_jax.inspection.sources import Source, from_path, from_records
+from attn_unet_jax.training.logs import progress, say
+
+_INPUT = flags.DEFINE_string("input", None, "A scan, a folder of scans, or a training folder.")
+_LABELS = flags.DEFINE_string("labels", None, "The label of the scan, or a folder of labels.")
+_DATASET = flags.DEFINE_string("dataset", None, "Or: a built data set, NAME/CONFIG.")
+_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the records of --dataset lie.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder for check.json and contact sheets.")
+_THREADS = flags.DEFINE_integer(
+  "threads", min(os.cpu_count() or 1, 4), "Cases that are open at a time.", lower_bound=1
+)
+config_flags.DEFINE_config_file(
+  "config", str(Path(experiments.__file__).with_name("pancreas.py")), "Experiment file."
+)
+
+
+def main() -> None:
+  """The command."""
+  logging.set_verbosity(logging.ERROR)  # what readers warn of is found here by itself
+  config = command.checked_config(data=False)
+  source = _source()
+  mapping = _mapping(config.data.labels, source)
+  results = inspect_all(source.subjects, mapping, config, _THREADS.value)
+  cases = list(progress(results, len(source.subjects), "cases"))
+  mark_duplicates(cases)
+  findings = source.findings + [finding for case in cases for finding in case.findings]
+  for line in (*report.lines(findings), *report.table(cases)):
+    say(line)
+  number = report.counts(findings)
+  say(
+    f"{_number(len(cases), 'case')}: " + ", ".join(_number(n, name) for name, n in number.items())
+  )
+  if _OUTPUT.value:
+    what = _INPUT.value or f"{_DATASET.value} in {_DATA_DIR.value}"
+    about = {"input": what, "labels": str(mapping), "count": number}
+    report.write(Path(_OUTPUT.value), about, source.findings, cases)
+    say(f"figures of every case: {_OUTPUT.value}/check.json, contact sheets beside it")
+  if number["error"]:
+    bad = sum(any(one.severity == "error" for one in case.findings) for case in cases)
+    raise UserError(
+      f"{_number(number['error'], 'error')} in {bad} of {_number(len(cases), 'case')}, named "
+      "above; correct them before training"
+    )
+
+
+def _number(number: int, what: str) -> str:
+  return f"{number} {what}{'s'[: number != 1]}"
+
+
+def _source() -> Source:
+  if bool(_INPUT.value) == bool(_DATASET.value):
+    raise UserError("give --input=PATH, or --dataset=NAME/CONFIG with --data_dir=DIR")
+  if _DATASET.value:
+    return from_records(_DATASET.value, _DATA_DIR.value)
+  return from_path(Path(_INPUT.value or ""), Path(_LABELS.value) if _LABELS.value else None)
+
+
+def _mapping(text: str, source: Source) -> LabelMapping:
+  """The configured meaning of label values; where the data's names do not fit it, 1 is meant."""
+  try:
+    return parse(text, source.label_names)
+  except UserError as error:
+    source.findings.append(Finding("error", "label_names", str(error)))
+    return parse("foreground=1,background=*", None)
+
+
+if __name__ == "__main__":
+  command.run(main)

@@ -1,0 +1,211 @@
+"""One case: image and label are read and looked at, whatever is wrong with either."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from attn_unet_jax.data.labels import LabelMapping
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.inspection import geometry, intensity, labels
+from attn_unet_jax.inspection.finding import Finding
+from attn_unet_jax.inspection.sources import Part, Subject
+from attn_unet_jax.volumes.checks import check_pair
+from attn_unet_jax.volumes.orientation import canonical_grid, to_canonical
+from attn_unet_jax.volumes.volume import Volume
+from tfds_pancreas.checks import SOFT_TISSUE_HU, flip_problem, label_figures
+from tfds_pancreas.contact_sheet import tile
+
+_SOFT_SHARE = 0.7
+_LABEL_VALUES = 300
+
+
+@dataclass
+class Inspected:
+  """What was found of a case.
+
+  Attributes:
+    figures: for the report; JSON can hold them.
+    digests: of the voxels of `image` and `label` on canonical axes.
+    tile: a picture, RGB uint8 [TILE, TILE, 3], where something could be read.
+  """
+
+  id: str
+  findings: list[Finding] = field(default_factory=list)
+  figures: dict[str, Any] = field(default_factory=dict)
+  digests: dict[str, str] = field(default_factory=dict)
+  tile: np.ndarray | None = None
+
+  def has(self, *kinds: str) -> bool:
+    """Whether something of these kinds was found."""
+    return any(finding.kind in kinds for finding in self.findings)
+
+
+def inspect(subject: Subject, number: int, mapping: LabelMapping, config: ConfigDict) -> Inspected:
+  """Reads a case and looks at all that can be seen of it; nothing wrong with it is raised.
+
+  Args:
+    subject: what to read.
+    number: of the case, for its picture.
+    mapping: what the label's values mean.
+    config: of the training to come: its patch and its spacing.
+  """
+  case = Inspected(subject.id)
+  image, label = _read(subject.image, case), _read(subject.label, case)
+  if image and subject.lone and looks_like_labels(image.volume.array):
+    image, label = None, image
+    case.figures["taken_for"] = "label map"
+  if image:
+    _image(case, image, config)
+  if label:
+    _label(case, label, mapping)
+  if image and label:
+    _pair(case, image, label, mapping)
+  case.tile = _tile(image, label, mapping, str(number))
+  return case
+
+
+def looks_like_labels(array: np.ndarray) -> bool:
+  """Whether a volume is a label map: few whole values from 0 up, neighbours nearly all equal."""
+  if array.dtype.kind not in "iu" or array.min() != 0 or array.max() == 0:
+    return False
+  equal = float((array[1:] == array[:-1]).mean()) if len(array) > 1 else 0.0
+  return equal > 0.95 and len(np.unique(intensity.sample(array))) <= _LABEL_VALUES
+
+
+class _Opened(NamedTuple):
+  """A volume that could be read: its name in messages, and its NIfTI file if it is one."""
+
+  volume: Volume
+  name: str
+  file: Path | None
+
+
+def _read(part: Part | None, case: Inspected) -> _Opened | None:
+  if part is None:
+    return None
+  try:
+    return _Opened(part.read(), part.name, part.file)
+  except UserError as error:
+    case.findings.append(Finding("error", "unreadable", str(error)))
+    return None
+
+
+def _image(case: Inspected, image: _Opened, config: ConfigDict) -> None:
+  volume, name, _ = image
+  case.figures |= {"image": name, **intensity.figures(volume)}
+  case.digests["image"] = _digest(volume)
+  case.findings += intensity.intensity_findings(volume, name)
+  _geometry(case, image)
+  data = config.data
+  case.findings += geometry.patch_findings(volume.grid, data.patch, data.spacing_mm, name)
+
+
+def _label(case: Inspected, label: _Opened, mapping: LabelMapping) -> None:
+  volume, name, _ = label
+  counts = labels.count_values(volume.array)
+  case.figures |= {"label": name, "label_values": counts, "ml": {}}
+  case.digests["label"] = _digest(volume)
+  if "image" not in case.figures:  # else the image has said it
+    _geometry(case, label)
+  case.findings += labels.value_findings(counts, mapping, name)
+  canonical = to_canonical(volume)
+  if case.has("label_values"):
+    return  # whether a value is the organ is not known
+  for organ, mask in _masks(canonical.array, mapping):
+    case.figures["ml"][organ] = round(np.count_nonzero(mask) * volume.voxel_volume_ml, 2)
+    case.findings += labels.shape_findings(mask, canonical, organ, name)
+
+
+def _pair(case: Inspected, image: _Opened, label: _Opened, mapping: LabelMapping) -> None:
+  try:
+    note = check_pair(image.volume.grid, label.volume.grid, (image.name, label.name))
+  except UserError as error:
+    case.findings.append(Finding("error", "grids", str(error)))
+    return
+  if note:
+    case.findings.append(Finding("note", "grids", note))
+  if case.has("values", "hounsfield", "label_values"):
+    return  # what lies under the label says nothing then
+  hu, values = to_canonical(image.volume).array, to_canonical(label.volume).array
+  found = {organ: label_figures(hu, mask) for organ, mask in _masks(values, mapping)}
+  case.figures["under_label"] = found
+  case.findings += _under_label(found, label.name)
+
+
+def _under_label(found: dict[str, dict[str, Any]], name: str) -> Iterator[Finding]:
+  """Whether the classes lie on soft tissue, better than any flip of them."""
+  if not found:
+    return
+  voxels = [one["label_voxels"] for one in found.values()]
+  flips = next(iter(found.values()))["flip_scores"]
+  scores = {
+    flip: float(np.average([one["flip_scores"][flip] for one in found.values()], weights=voxels))
+    for flip in flips
+  }
+  if problem := flip_problem(scores):
+    yield Finding("error", "flipped", f"{name}: {problem}; flip it back, or correct its header")
+  soft = found.get("pancreas", {}).get("soft_tissue", 1.0)
+  if soft < _SOFT_SHARE and not problem:
+    figures = found["pancreas"]
+    yield Finding(
+      "warning",
+      "tissue",
+      f"{name}: {soft:.0%} of the pancreas lies in {SOFT_TISSUE_HU[0]}..{SOFT_TISSUE_HU[1]} HU "
+      f"({figures['mean_hu']:.0f} +- {figures['sd_hu']:.0f}), nearly all of it should; shifted, or "
+      "the label of another scan: look at it",
+    )
+
+
+def _masks(array: np.ndarray, mapping: LabelMapping) -> Iterator[tuple[str, np.ndarray]]:
+  """Every class that is there, with where it is."""
+  for organ, values in zip(mapping.classes, mapping.values, strict=True):
+    mask = np.isin(array, list(values))
+    if mask.any():
+      yield organ, mask
+
+
+def _geometry(case: Inspected, one: _Opened) -> None:
+  canonical = canonical_grid(one.volume.grid)
+  case.figures |= {
+    "shape": list(canonical.shape),
+    "spacing_mm": list(canonical.spacing),
+    "field_mm": [round(size, 1) for size in geometry.field_mm(canonical)],
+    "orientation": one.volume.orientation,
+  }
+  case.findings += geometry.geometry_findings(one.volume.grid, one.name)
+  if one.file:
+    case.findings += geometry.header_findings(one.file)
+
+
+def _digest(volume: Volume) -> str:
+  """The same for the same voxels in any order of axes."""
+  array = to_canonical(volume).array
+  digest = hashlib.sha256(repr(array.shape).encode())
+  for plane in array.T:
+    digest.update(np.ascontiguousarray(plane, np.float32).tobytes())
+  return digest.hexdigest()
+
+
+def _tile(
+  image: _Opened | None, label: _Opened | None, mapping: LabelMapping, number: str
+) -> np.ndarray | None:
+  """The slice with most of the classes; an image alone, or on another grid, by its middle slice."""
+  hu = to_canonical(image.volume).array if image else None
+  organs = _foreground(to_canonical(label.volume).array, mapping) if label else None
+  if hu is None:
+    return None if organs is None else tile(np.zeros(organs.shape, np.int16), organs, number)
+  if organs is None or organs.shape != hu.shape:
+    hu = hu[:, :, hu.shape[2] // 2, None]
+    organs = np.zeros(hu.shape, np.uint8)
+  return tile(hu, organs, number)
+
+
+def _foreground(array: np.ndarray, mapping: LabelMapping) -> np.ndarray:
+  """Where the classes are; where none is, all that is not 0."""
+  classes = np.isin(array, list(frozenset().union(*mapping.values)))
+  return classes if classes.any() else array != 0

@@ -1,0 +1,136 @@
+"""Whether a file's geometry is that of an abdominal CT."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from attn_unet_jax.inspection.finding import Finding
+from attn_unet_jax.volumes.orientation import canonical_grid
+from attn_unet_jax.volumes.volume import Grid, corner_distance_mm
+
+_SPACING_MM = (0.2, 10.0)
+_FIELD_MM = ((100.0, 800.0), (100.0, 800.0), (50.0, 2300.0))
+_ANISOTROPY = 5.0
+_OBLIQUE_DEGREES = 1.0
+_SHEAR_DEGREES = 0.5
+
+
+def geometry_findings(grid: Grid, name: str) -> Iterator[Finding]:
+  """Says what is odd about the grid of the file `name`."""
+  canonical = canonical_grid(grid)
+  if np.array_equal(np.abs(grid.affine[:3, :3]), np.eye(3)) and not grid.affine[:3, 3].any():
+    yield Finding(
+      "warning",
+      "no_geometry",
+      f"{name}: spacing 1 x 1 x 1 mm from an origin of 0, as where the header was lost; organs are "
+      "then trained at a wrong size: convert the scan again, or set its spacing",
+    )
+  yield from _sizes(canonical, name)
+  yield from _axes(canonical, name)
+
+
+def patch_findings(
+  grid: Grid, patch: Sequence[int], spacing_mm: float, name: str
+) -> Iterator[Finding]:
+  """Says where a training patch is larger than the scan."""
+  field = field_mm(canonical_grid(grid))
+  wanted = [size * spacing_mm for size in patch]
+  small = [axis for axis, has, asks in zip("XYZ", field, wanted, strict=True) if has < asks]
+  if small:
+    yield Finding(
+      "note",
+      "patch",
+      f"{name}: the field of {_mm(field)} is smaller than the patch of {_mm(wanted)} along "
+      f"{', '.join(small)}; the rest of a patch is filled with the scan's lowest value; "
+      "a smaller config.data.patch is cheaper",
+    )
+
+
+def header_findings(path: Path) -> Iterator[Finding]:
+  """Says whether a NIfTI header leaves the place of its voxels in doubt; the file is readable."""
+  header: Any = nib.load(path).header
+  if not (header["sform_code"] or header["qform_code"]):
+    yield Finding(
+      "warning",
+      "orientation",
+      f"{path}: neither sform nor qform is set, so left and right are a guess "
+      f"({''.join(nib.aff2axcodes(header.get_best_affine()))}); convert the scan again",
+    )
+  elif header["sform_code"] and header["qform_code"]:
+    yield from _two_forms(path, header)
+
+
+def field_mm(grid: Grid) -> list[float]:
+  """The field of view along each axis in mm: voxels times spacing."""
+  return [size * spacing for size, spacing in zip(grid.shape, grid.spacing, strict=True)]
+
+
+def _two_forms(path: Path, header: Any) -> Iterator[Finding]:
+  shape = header.get_data_shape()[:3]
+  try:
+    grids = Grid(shape, header.get_sform()), Grid(shape, header.get_qform())
+  except (ValueError, nib.spatialimages.HeaderDataError):
+    return  # the reader has named a damaged affine
+  distance = corner_distance_mm(*grids)
+  if distance > 0.5 * min(grids[0].spacing):
+    yield Finding(
+      "warning",
+      "orientation",
+      f"{path}: sform and qform put voxels up to {distance:.2f} mm apart; the sform is taken here, "
+      "other programs may take the qform: make them equal",
+    )
+
+
+def _sizes(grid: Grid, name: str) -> Iterator[Finding]:
+  field, low, high = field_mm(grid), *_SPACING_MM
+  odd = [s for s in grid.spacing if not low <= s <= high]
+  if odd:
+    yield Finding(
+      "warning",
+      "spacing",
+      f"{name}: a spacing of {odd[0]:g} mm ({_mm(grid.spacing)}), a CT has {low:g} to {high:g}; "
+      "is its unit mm?",
+    )
+  for axis, size, (least, most) in zip("XYZ", field, _FIELD_MM, strict=True):
+    if not least <= size <= most:
+      yield Finding(
+        "warning",
+        "field",
+        f"{name}: {size:.0f} mm along {axis} ({_mm(field)}), a CT of the abdomen has "
+        f"{least:.0f} to {most:.0f}; a crop, or a wrong spacing ({_mm(grid.spacing)})",
+      )
+  ratio = max(grid.spacing) / min(grid.spacing)
+  if ratio >= _ANISOTROPY:
+    yield Finding(
+      "note",
+      "anisotropy",
+      f"{name}: voxels of {_mm(grid.spacing)} are {ratio:.1f} times as long as wide; resampling "
+      "interpolates between thick slices",
+    )
+
+
+def _axes(grid: Grid, name: str) -> Iterator[Finding]:
+  between = grid.directions.T @ grid.directions - np.eye(3)
+  shear = float(np.degrees(np.arcsin(min(1.0, np.abs(between).max()))))
+  if shear > _SHEAR_DEGREES:
+    yield Finding(
+      "warning",
+      "sheared",
+      f"{name}: axes are {shear:.1f} degrees from perpendicular, as a tilted gantry gives; organs "
+      "are sheared: undo the tilt (dcm2niix does)",
+    )
+  turned = float(np.degrees(np.arccos(np.clip(np.diag(grid.directions).min(), -1, 1))))
+  if turned > _OBLIQUE_DEGREES and shear <= _SHEAR_DEGREES:
+    yield Finding(
+      "note",
+      "oblique",
+      f"{name}: axes are turned by {turned:.1f} degrees against the patient's; it is trained and "
+      "answered on its own axes, nothing is to be done",
+    )
+
+
+def _mm(values: Sequence[float]) -> str:
+  return " x ".join(f"{value:.4g}" for value in values) + " mm"

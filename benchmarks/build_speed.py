@@ -1,0 +1,188 @@
+"""How fast real scans become records, and in how much memory: pancreas_ct from DICOM files.
+
+python -m benchmarks.build_speed --output=benchmarks/results/build_speed.json
+
+Scans of 512 x 512 x 240 are painted from one phantom anatomy, each with noise of its own, and
+written as uncompressed DICOM with NIfTI labels into a temporary folder (130 MB a scan; the records
+need 65 MB a scan, at 1 mm 35 MB, twice while they are built). Each build is a process of its own as
+a user starts it. Memory is the sum of the resident sets of the build's processes, sampled twenty
+times a second; a page that they share counts once for each of them. The files were written just
+before, so the system has them in its cache.
+"""
+
+import json
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import psutil
+from absl import app, flags
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from tfds_pancreas.abdomen.organs import ORGANS
+from tfds_pancreas.abdomen.paint import paint_ct
+from tfds_pancreas.phantom_ct.anatomy import label_map
+
+_CASES = flags.DEFINE_integer("cases", 6, "scans in the collection")
+_CONFIGS = flags.DEFINE_list("configs", ["native", "iso1mm"], "grids to build")
+_WORKERS = flags.DEFINE_list("workers", ["1", "2"], "numbers of workers")
+_REPEATS = flags.DEFINE_integer("repeats", 3, "builds of each kind, in turn")
+_SHAPE = flags.DEFINE_list("shape", ["512", "512", "240"], "voxels of a scan, even numbers")
+_FILES = flags.DEFINE_string("files", None, "keep the scans in this folder, or use those there")
+_OUTPUT = flags.DEFINE_string("output", None, "JSON file to write")
+_EXTENT_MM = (384.0, 384.0, 240.0)
+
+
+def write_scans(root: pathlib.Path, cases: int, shape: tuple[int, int, int]) -> None:
+  """Writes DICOM series and labels as the collection's download has them."""
+  (x, y, z), (step_x, step_y, step_z) = (
+    shape,
+    (mm / n for mm, n in zip(_EXTENT_MM, shape, strict=True)),
+  )
+  labels, _ = label_map(0, (x // 2, y // 2, z // 2), (2 * step_x, 2 * step_y, 2 * step_z))
+  spacing = (step_x, step_y, step_z)
+  for axis in range(3):
+    labels = labels.repeat(2, axis=axis)
+  for number in range(1, cases + 1):
+    image = paint_ct(labels, number, spacing=spacing)
+    write_scan(root, number, image, (labels == ORGANS["pancreas"]).astype(np.uint8), spacing)
+
+
+def write_scan(
+  root: pathlib.Path,
+  number: int,
+  image: np.ndarray,
+  label: np.ndarray,
+  spacing: tuple[float, ...],
+) -> None:
+  """Writes one case `[X, Y, Z]`, canonical axes, slices from the feet to the head."""
+  case = f"PANCREAS_{number:04d}"
+  folder = root / "manifest/Pancreas-CT" / case / "study/series"
+  folder.mkdir(parents=True)
+  for z in range(image.shape[2]):
+    one = _slice(image[::-1, ::-1, z].T, z, case, spacing)
+    one.save_as(folder / f"1-{z + 1:03d}.dcm", enforce_file_format=True)
+  labels = root / "TCIA_pancreas_labels-02-05-2017"
+  labels.mkdir(exist_ok=True)
+  stored = nib.Nifti1Image(label[::-1, ::-1], np.diag([*spacing, 1.0]))
+  nib.save(stored, labels / f"label{number:04d}.nii.gz")
+
+
+def _slice(hu: np.ndarray, z: int, case: str, spacing: tuple[float, ...]) -> Dataset:
+  one = Dataset()
+  one.Modality, one.ImageType = "CT", ["ORIGINAL", "PRIMARY", "AXIAL"]
+  one.SeriesInstanceUID = generate_uid(entropy_srcs=[case])
+  one.SOPClassUID, one.SOPInstanceUID = CTImageStorage, generate_uid(entropy_srcs=[case, str(z)])
+  one.InstanceNumber, one.SliceThickness = z + 1, spacing[2]
+  one.ImagePositionPatient = [0.0, 0.0, round(z * spacing[2], 4)]
+  one.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+  one.PixelSpacing = [spacing[1], spacing[0]]
+  one.Rows, one.Columns = hu.shape
+  one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
+  one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = 16, 12, 11, 0
+  one.RescaleSlope, one.RescaleIntercept = 1, -1024
+  one.PixelData = (hu + 1024).astype("<u2").tobytes()
+  one.file_meta = FileMetaDataset()
+  one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+  return one
+
+
+def build_once(files: pathlib.Path, config: str, workers: str) -> dict[str, float]:
+  """Builds in a process of its own; its seconds, and its peak of memory in bytes."""
+  with tempfile.TemporaryDirectory(dir=files.parent) as data:
+    command = [sys.executable, "-m", "tfds_pancreas.build", f"--dataset=pancreas_ct/{config}"]
+    command += [f"--manual_dir={files}", f"--data_dir={data}", f"--workers={workers}"]
+    start, peak = time.perf_counter(), 0
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+      while process.poll() is None:
+        peak = max(peak, resident_bytes(process.pid))
+        time.sleep(0.05)
+    seconds = time.perf_counter() - start
+    if process.returncode:
+      raise RuntimeError(f"{command} ended with status {process.returncode}")
+    return {"seconds": seconds, "peak_bytes": peak, "disk_bytes": _size(pathlib.Path(data))}
+
+
+def resident_bytes(pid: int) -> int:
+  """Resident memory of a process and all that it started."""
+  try:
+    parent = psutil.Process(pid)
+    tree = [parent, *parent.children(recursive=True)]
+  except psutil.NoSuchProcess:
+    return 0
+  total = 0
+  for process in tree:
+    try:
+      total += process.memory_info().rss
+    except psutil.NoSuchProcess:
+      continue
+  return total
+
+
+def measure(files: pathlib.Path, cases: int) -> dict[str, Any]:
+  """Every config with every number of workers, in turn, so that a busy machine slows them alike."""
+  kinds = [(config, workers) for config in _CONFIGS.value for workers in _WORKERS.value]
+  found: dict[tuple[str, str], list[dict[str, float]]] = {kind: [] for kind in kinds}
+  for _ in range(_REPEATS.value):
+    for kind in kinds:
+      found[kind].append(build_once(files, *kind))
+      print(*kind, found[kind][-1], flush=True)
+  result: dict[str, Any] = {}
+  for (config, workers), runs in found.items():
+    seconds = [run["seconds"] for run in runs]
+    result.setdefault(config, {})[f"workers_{workers}"] = {
+      "scans_per_minute": round(60 * cases / statistics.median(seconds), 1),
+      "median_s": round(statistics.median(seconds), 1),
+      "min_s": round(min(seconds), 1),
+      "max_s": round(max(seconds), 1),
+      "peak_memory_gb": round(max(run["peak_bytes"] for run in runs) / 1e9, 2),
+      "records_mb_per_scan": round(runs[0]["disk_bytes"] / cases / 1e6, 1),
+    }
+  return result
+
+
+def _size(folder: pathlib.Path) -> int:
+  return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def machine() -> dict[str, Any]:
+  """What the figures were taken on, and how busy it was before."""
+  cpuinfo = pathlib.Path("/proc/cpuinfo")
+  lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+  names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+  return {
+    "cpu": names[0] if names else platform.processor(),
+    "cores": len(names),
+    "load_before": round(psutil.getloadavg()[0], 1),
+    "python": platform.python_version(),
+  }
+
+
+def main(argv: list[str]) -> None:
+  """Writes the scans, measures, prints and stores."""
+  del argv
+  x, y, z = map(int, _SHAPE.value)
+  result: dict[str, Any] = {"machine": machine(), "cases": _CASES.value, "shape": (x, y, z)}
+  with tempfile.TemporaryDirectory() as folder:
+    files = pathlib.Path(_FILES.value or folder, "scans")
+    if not files.is_dir():
+      write_scans(files, _CASES.value, (x, y, z))
+    result |= measure(files, _CASES.value)
+  text = json.dumps(result, indent=2)
+  print(text)
+  if _OUTPUT.value:
+    path = pathlib.Path(_OUTPUT.value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+  app.run(main)

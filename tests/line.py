@@ -1,0 +1,27 @@
+"""The smallest network there is, for tests of what surrounds a network: it compiles in no time."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+
+class Line(nn.Module):
+  """One weight and a bias, with a batch norm or a square root in front if asked for."""
+
+  batch_norm: bool = False
+  root: bool = False
+  dtype: Any = jnp.float32
+  patch_multiple = (1, 1, 1)
+  output_margin = (0, 0, 0)
+
+  @nn.compact
+  def __call__(self, x, train):
+    if self.batch_norm:
+      x = nn.BatchNorm(use_running_average=not train, momentum=0.9, param_dtype=x.dtype)(x)
+    weight = self.param("kernel", nn.initializers.constant(0.5), (1,), self.dtype)
+    bias = self.param("bias", nn.initializers.constant(0.0), (1,), self.dtype)
+    if self.root:
+      bias = jnp.sqrt(bias)  # 0 at 0, with an infinite slope
+    y = weight * x + bias
+    return jnp.concatenate([jnp.zeros_like(y), y], -1), {}

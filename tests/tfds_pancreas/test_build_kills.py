@@ -1,0 +1,115 @@
+"""Builds in processes of their own that are stopped in the middle: real files, real signals."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from attn_unet_jax.errors import UserError
+from tests.conftest import ROOT
+from tests.fake_pancreas_ct import FakeCase, write_case
+from tfds_pancreas.build import build
+from tfds_pancreas.records import built_directory, open_records
+
+NATIVE = "pancreas_ct/native"
+CASES = [FakeCase(number) for number in (1, 2, 3, 4)]
+
+
+def start(files, data, workers=2):
+  flags = [f"--dataset={NATIVE}", f"--manual_dir={files}", f"--data_dir={data}"]
+  return subprocess.Popen(
+    [sys.executable, "-m", "tfds_pancreas.build", *flags, f"--workers={workers}"],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def wait_for(condition, process):
+  deadline = time.monotonic() + 120
+  while not condition():
+    assert process.poll() is None, process.communicate()
+    assert time.monotonic() < deadline
+    time.sleep(0.02)
+
+
+@pytest.fixture
+def halted(tmp_path):
+  """A build that stands still: one slice is a pipe that nobody writes into.
+
+  Yields the process, its workers, the folder of files and that of data; gives the slice back.
+  """
+  files, data = tmp_path / "files", tmp_path / "data"
+  written = [write_case(files, case, "nbia") for case in CASES]
+  slice_, copy = written[-1][2], tmp_path / "slice"
+  shutil.move(slice_, copy)
+  os.mkfifo(slice_)
+  process = start(files, data)
+  parts = data / NATIVE
+  wait_for(lambda: len(list(parts.glob("incomplete.*/parts/*.json"))) == 3, process)
+  workers = psutil.Process(process.pid).children(recursive=True)
+  assert len(workers) >= 2
+  slice_.unlink()
+  shutil.move(copy, slice_)
+  yield process, workers, files, data
+  process.kill()
+  process.communicate()
+
+
+def test_killed_in_the_middle_it_is_no_data_set_and_the_next_build_is_clean(halted):
+  process, workers, files, data = halted
+  with pytest.raises(UserError, match="another build of this data set is running"):
+    build(NATIVE, data, manual_dir=files)
+  process.kill()
+  process.wait()
+  _, alive = psutil.wait_procs(workers, timeout=60)
+  assert alive == []
+  left_over = list((data / NATIVE).glob("incomplete.*"))
+  assert len(left_over) == 1
+  with pytest.raises(UserError, match="has not been built there"):
+    open_records(NATIVE, data)
+  build(NATIVE, data, manual_dir=files)
+  assert open_records(NATIVE, data).splits["train"].ids == [case.id for case in CASES]
+  assert [path.name for path in (data / NATIVE).iterdir()] == ["1.0.0"]
+
+
+def test_sigterm_ends_it_with_143_and_one_line(halted):
+  process, workers, _, data = halted
+  process.send_signal(signal.SIGTERM)
+  out, err = process.communicate(timeout=60)
+  assert process.returncode == 143
+  assert out.splitlines()[-1] == f"{NATIVE}: stopped, nothing is built; run the command again"
+  assert err == ""
+  _, alive = psutil.wait_procs(workers, timeout=60)
+  assert alive == []
+  assert list((data / NATIVE).iterdir()) == []
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_never_leaves_a_half_data_set(tmp_path):
+  files, data = tmp_path / "files", tmp_path / "data"
+  for case in CASES:
+    write_case(files, case, "nbia")
+  moments, outcomes = random.Random(0), set()
+  for _ in range(12):
+    process = start(files, data)
+    wait_for(lambda: list((data / NATIVE).glob("incomplete.*/*")), process)
+    time.sleep(moments.uniform(0, 0.6))
+    process.kill()
+    process.communicate()
+    there = built_directory(NATIVE, data) is not None
+    outcomes.add(there)
+    if there:
+      assert open_records(NATIVE, data).splits["train"].ids == [case.id for case in CASES]
+      assert list((data / NATIVE / "1.0.0").glob("parts")) == []
+      shutil.rmtree(data / NATIVE / "1.0.0")
+  assert False in outcomes
+  build(NATIVE, data, manual_dir=files)
+  assert [path.name for path in (data / NATIVE).iterdir()] == ["1.0.0"]

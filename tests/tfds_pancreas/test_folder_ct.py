@@ -1,0 +1,69 @@
+"""A plain folder from files to records: the same cases that training reads from the files."""
+
+import re
+
+import numpy as np
+import pytest
+
+from attn_unet_jax.data.dataset import Folder
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.volumes.orientation import to_canonical
+from tests.fake_nifti import assert_is, drawn, write_image, write_label, write_names
+from tfds_pancreas.build import build
+from tfds_pancreas.folder_ct.folder_ct_dataset_builder import make_config
+from tfds_pancreas.records import open_records
+
+
+def _add(root, name, case, axes="LAS"):
+  write_image(root / "imagesTr" / f"{name}.nii", case, axes)
+  write_label(root / "labelsTr" / f"{name}.nii.gz", case, "RSP")
+
+
+def _empty(number):
+  case = drawn(number, (1,))
+  case.label[:] = 0
+  return case
+
+
+def test_records_hold_what_the_folder_does(tmp_path):
+  root = tmp_path / "files"
+  cases = {"b": drawn(1, (4, 200)), "a": drawn(2, (4,)), "healthy": _empty(3)}
+  for name, case in cases.items():
+    _add(root, name, case, "SAL" if name == "b" else "RAS")
+  write_names(root, {"0": "background", "4": "duct", "200": "pancreas"})
+  build("folder_ct/native_mine", tmp_path, manual_dir=root)
+  records, folder = open_records("folder_ct/native_mine", tmp_path), Folder(root)
+  assert records.labels == folder.label_names
+  assert tuple(records.splits["train"].ids) == folder.ids
+  for record in records.splits["train"]:
+    assert_is(record, cases[record["id"]], cases[record["id"]].label)
+    case = folder.load(record["id"])
+    np.testing.assert_array_equal(record["label"], to_canonical(case.label).array)
+    np.testing.assert_array_equal(record["affine"], to_canonical(case.image).affine)
+
+
+def test_without_names_1_is_pancreas_and_other_values_are_refused(tmp_path):
+  root = tmp_path / "files"
+  _add(root, "a", drawn(1, (1,)))
+  build("folder_ct/native", tmp_path, manual_dir=root)
+  assert open_records("folder_ct/native", tmp_path).labels == {"pancreas": 1}
+  _add(root, "b", drawn(2, (1, 2)))
+  with pytest.raises(UserError, match=r"b: label values \[2\] have no names; named are 1 pancreas"):
+    build("folder_ct/iso8mm", tmp_path, manual_dir=root)
+
+
+def test_what_records_cannot_hold_and_no_files_are_refused(tmp_path):
+  write_names(tmp_path, {"300": "pancreas"})
+  with pytest.raises(UserError, match=r"label values \{'pancreas': 300\} are not within 0 to 255"):
+    build("folder_ct/native", tmp_path / "data", manual_dir=tmp_path)
+  (tmp_path / "dataset.json").write_text("{}")
+  with pytest.raises(UserError, match=re.escape("no imagesTr/NAME.nii.gz with labelsTr")):
+    build("folder_ct/native", tmp_path / "data", manual_dir=tmp_path)
+
+
+def test_names_of_configs():
+  config = make_config("iso1.5mm_two_centres")
+  assert (config.spacing_mm, config.collection) == (1.5, "two_centres")
+  for name in ("native_", "iso2_mine", "_mine"):
+    with pytest.raises(ValueError, match=r"collection after the _|a grid is called"):
+      make_config(name)

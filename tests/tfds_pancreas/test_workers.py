@@ -1,0 +1,102 @@
+"""The same work in one process, in several and on Beam."""
+
+import functools
+import os
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+from attn_unet_jax.errors import UserError
+from tfds_pancreas.workers import beam_options, default_workers, on_beam, on_this_machine
+
+PLACES = {
+  "here": lambda: on_this_machine(1),
+  "processes": lambda: on_this_machine(2),
+  "beam": lambda: on_beam("DirectRunner", None),
+}
+
+
+def note(folder, item):
+  """Leaves a file that says which process had the item."""
+  (folder / str(item)).write_text(str(os.getpid()))
+
+
+def fail_at_three(item):
+  if item == 3:
+    raise OSError(28, "No space left on device")
+
+
+def kill_own_process(item):
+  os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sleep_long(folder, item):
+  note(folder, item)
+  time.sleep(300)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_every_item_is_worked_on(place, tmp_path):
+  PLACES[place]()(functools.partial(note, tmp_path), range(7))
+  assert sorted(path.name for path in tmp_path.iterdir()) == [str(item) for item in range(7)]
+  where = {path.read_text() for path in tmp_path.iterdir()}
+  assert (str(os.getpid()) in where) == (place != "processes")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_fails_is_raised(place):
+  with pytest.raises((OSError, RuntimeError), match="No space left"):  # Beam wraps it
+    PLACES[place]()(fail_at_three, range(5))
+
+
+def test_a_killed_worker_is_told_with_a_way_out():
+  with pytest.raises(UserError, match="use fewer --workers"):
+    on_this_machine(2)(kill_own_process, range(3))
+
+
+def interrupt_when(folder, count):
+  """Sends Ctrl-C to this process once so many items are in work."""
+  while len(list(folder.iterdir())) < count:
+    time.sleep(0.05)
+  os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_workers_end_at_once_when_the_parent_is_interrupted(tmp_path):
+  start = time.monotonic()
+  threading.Thread(target=interrupt_when, args=(tmp_path, 2), daemon=True).start()
+  with pytest.raises(KeyboardInterrupt):
+    on_this_machine(2)(functools.partial(sleep_long, tmp_path), range(5))
+  assert time.monotonic() - start < 200
+  for path in tmp_path.iterdir():
+    with pytest.raises(ProcessLookupError):
+      os.kill(int(path.read_text()), 0)
+
+
+def test_as_many_workers_as_cores_and_memory_allow(monkeypatch):
+  monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
+  memory = type("Memory", (), {"available": 9e9})
+  monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+  assert default_workers() == 4
+  memory.available = 1e8
+  assert default_workers() == 1
+  memory.available = 1e12
+  assert default_workers() == 16
+
+
+def test_an_unknown_runner_is_refused_with_those_there_are():
+  with pytest.raises(UserError, match=r"--beam_runner=NoRunner: .*FlinkRunner"):
+    on_beam("NoRunner", None)(fail_at_three, [1])
+
+
+def test_options_reach_beam():
+  options = beam_options(["direct_num_workers=3"])
+  assert options.get_all_options(drop_default=True)["direct_num_workers"] == 3
+
+
+def test_without_beam_one_line_says_how_to_get_it(monkeypatch):
+  monkeypatch.setitem(sys.modules, "apache_beam", None)
+  with pytest.raises(UserError, match=r"pip install 'attn-unet-jax\[beam\]'"):
+    beam_options([])

@@ -1,0 +1,78 @@
+"""The TFDS builder of BTCV (Multi-Atlas Labeling Beyond the Cranial Vault, abdomen).
+
+The layout and the thirteen values are what public loaders agree on; no file of the collection
+itself was at hand.
+"""
+
+import functools
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import tensorflow_datasets as tfds
+
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.volumes.nifti_folder import nifti_files
+from tfds_pancreas.checked_builder import CheckedBuilder
+from tfds_pancreas.checked_case import CheckedCase
+from tfds_pancreas.folders import walk
+from tfds_pancreas.nifti_case import Meaning, NiftiCase, read_case
+
+CHECK_LIST = (
+  "BTCV must be downloaded by hand (Abdomen/RawData.zip of synapse.org, syn3193805) and unpacked: "
+  "--manual_dir holds, at any depth, Training/img/img0001.nii.gz and "
+  "Training/label/label0001.nii.gz; Testing has no labels and is not looked at"
+)
+_NUMBERED = re.compile(r"(?:img|label)(\d{4})")
+
+
+class Builder(CheckedBuilder):
+  """BTCV's training scans from NIfTI files, their headers trusted and compared."""
+
+  VERSION = tfds.core.Version("1.0.0")
+  DESCRIPTION = """BTCV abdomen (Landman et al. 2015, doi 10.7303/syn3193805): portal-venous CT of
+patients with liver metastases or ventral hernia, 30 of them with thirteen organs outlined."""
+  LABELS: ClassVar = {
+    "spleen": 1,
+    "kidney_right": 2,
+    "kidney_left": 3,
+    "gallbladder": 4,
+    "esophagus": 5,
+    "liver": 6,
+    "stomach": 7,
+    "aorta": 8,
+    "vena_cava": 9,
+    "portal_splenic_vein": 10,
+    "pancreas": 11,
+    "adrenal_right": 12,
+    "adrenal_left": 13,
+  }
+  MANUAL_DOWNLOAD_INSTRUCTIONS = CHECK_LIST
+
+  def find_cases(self, root: Path) -> Mapping[str, Sequence[NiftiCase]]:
+    """Images and labels by their number; the record's id is `img0001`."""
+    images, labels = (_numbered(root, kind) for kind in ("img", "label"))
+    numbers = sorted(images.keys() | labels.keys())
+    if not numbers:
+      raise UserError(f"--manual_dir={root}: no Training/img and Training/label. {CHECK_LIST}")
+    return {"train": [NiftiCase(f"img{n}", images.get(n), labels.get(n)) for n in numbers]}
+
+  def reader(self) -> Callable[[NiftiCase], CheckedCase]:
+    """Reads and checks a case."""
+    return functools.partial(read_case, meaning=Meaning(self.LABELS, {}))
+
+
+def _numbered(root: Path, kind: str) -> Mapping[str, Path]:
+  """Number -> file of every `Training/KIND/KIND0001.nii.gz` under a folder."""
+  found: defaultdict[str, list[Path]] = defaultdict(list)
+  for folder, _ in walk(root):
+    if folder.parts[-2:] == ("Training", kind):
+      for name, path in nifti_files(folder).items():
+        if match := _NUMBERED.fullmatch(name):
+          found[match[1]].append(path)
+  twice = [paths for paths in found.values() if len(paths) > 1]
+  if twice:
+    raise UserError(f"{twice[0][0]}: {twice[0][1]} is the same case; remove one of them")
+  return {number: paths[0] for number, paths in found.items()}

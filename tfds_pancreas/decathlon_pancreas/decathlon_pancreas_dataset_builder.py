@@ -1,0 +1,110 @@
+"""The TFDS builder of the Medical Segmentation Decathlon's Task07.
+
+The layout (imagesTr, labelsTr, dataset.json, file names, values 1 pancreas and 2 cancer, 281
+labelled scans) is what public loaders and quotations of its dataset.json agree on; no file of the
+collection itself was at hand.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.volumes.nifti_folder import listed_names, nifti_stem
+from tfds_pancreas.checked_builder import CheckedBuilder
+from tfds_pancreas.checked_case import CheckedCase
+from tfds_pancreas.grids import GridConfig, grid_config
+from tfds_pancreas.nifti_case import Meaning, NiftiCase, find_pairs, read_case
+
+CHECK_LIST = (
+  "Task07_Pancreas.tar must be downloaded by hand from http://medicaldecathlon.com and unpacked: "
+  "--manual_dir holds Task07_Pancreas/dataset.json, imagesTr/pancreas_001.nii.gz and "
+  "labelsTr/pancreas_001.nii.gz, or is that folder"
+)
+_NAMES = {"background": 0, "pancreas": 1, "cancer": 2}  # as its dataset.json has them
+_KEPT = "_tumour"
+
+
+@dataclass(eq=False)
+class DecathlonConfig(GridConfig):
+  """A grid, and whether the masses keep a label of their own."""
+
+  tumour: bool = False
+
+
+def make_config(name: str) -> GridConfig:
+  """The config of a name such as 'native', 'iso2mm', 'iso1.5mm' or 'iso2mm_tumour'.
+
+  Raises:
+    ValueError: no grid is called so.
+  """
+  kept = name.endswith(_KEPT)
+  about = "Tumours and cysts labelled apart" if kept else "Tumours and cysts are pancreas"
+  return grid_config(name, DecathlonConfig, about, name.removesuffix(_KEPT), tumour=kept)
+
+
+class Builder(CheckedBuilder):
+  """Decathlon Task07 from NIfTI files, their headers trusted and compared."""
+
+  VERSION = tfds.core.Version("1.0.0")
+  DESCRIPTION = """Medical Segmentation Decathlon, Task07 (Antonelli et al. 2022, Simpson et al.
+2019; Memorial Sloan Kettering, CC BY-SA 4.0): portal-venous CT of patients with pancreatic masses,
+281 of them with pancreas and mass outlined. The 139 without public labels are left out."""
+  BUILDER_CONFIGS = tuple(make_config(name) for name in ("native", "iso2mm", "iso1mm"))
+  MANUAL_DOWNLOAD_INSTRUCTIONS = CHECK_LIST
+  make_config = staticmethod(make_config)
+
+  def __init__(self, **options: Any):
+    self._listed: Sequence[str] = ()
+    super().__init__(**options)
+
+  def find_cases(self, root: Path) -> Mapping[str, Sequence[NiftiCase]]:
+    """Images and labels by name; imagesTs has no labels and is not looked at."""
+    task = _task(root)
+    names = listed_names(task)
+    if names != _NAMES:
+      raise UserError(
+        f"{task / 'dataset.json'}: its labels are {names}, those of Task07 are {_NAMES}; is this "
+        "another task? folder_ct takes any"
+      )
+    self._listed = _listed(task)
+    return {"train": find_pairs(task)}
+
+  def reader(self) -> Callable[[NiftiCase], CheckedCase]:
+    """Reads and checks a case; the masses become pancreas unless they are kept."""
+    replaced = {} if self.builder_config.tumour else {2: 1}
+    return functools.partial(read_case, meaning=Meaning(self.labels, replaced))
+
+  @property
+  def labels(self) -> Mapping[str, int]:
+    """`pancreas`, and `tumour` where it is kept."""
+    return {"pancreas": 1} | ({"tumour": 2} if self.builder_config.tumour else {})
+
+  @property
+  def expected_ids(self) -> Sequence[str]:
+    """The cases that dataset.json lists."""
+    return self._listed
+
+
+def _task(root: Path) -> Path:
+  """The folder with dataset.json: the given one, or the only one in it."""
+  inside = sorted(path.parent for path in root.glob("*/dataset.json"))
+  found = [root] if (root / "dataset.json").is_file() else inside
+  if len(found) != 1:
+    named = f": {', '.join(map(str, found))}; name one of them" if found else f". {CHECK_LIST}"
+    raise UserError(f"--manual_dir={root}: {len(found)} folders with a dataset.json{named}")
+  return found[0]
+
+
+def _listed(task: Path) -> Sequence[str]:
+  """Ids under `training` in dataset.json; none where it has no such list."""
+  with suppress(KeyError, TypeError):
+    training = json.loads((task / "dataset.json").read_text())["training"]
+    return [nifti_stem(Path(case["image"])) for case in training]
+  return ()

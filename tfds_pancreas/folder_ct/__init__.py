@@ -1,0 +1,1 @@
+"""A plain folder of labelled scans as records, for own collections that are large."""

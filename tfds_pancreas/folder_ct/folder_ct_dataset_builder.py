@@ -1,0 +1,75 @@
+"""The TFDS builder of a plain folder of NIfTI files, in the layout that training reads directly."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.volumes.nifti_folder import listed_names
+from tfds_pancreas.checked_builder import CheckedBuilder
+from tfds_pancreas.checked_case import CheckedCase
+from tfds_pancreas.grids import GridConfig, grid_config
+from tfds_pancreas.nifti_case import Meaning, NiftiCase, find_pairs, read_case
+
+CHECK_LIST = (
+  "--manual_dir must hold imagesTr/NAME.nii.gz (CT in HU) and labelsTr/NAME.nii.gz under the same "
+  'names; a dataset.json beside them names the label values, {"labels": {"1": "pancreas"}}, '
+  "else 1 is pancreas"
+)
+_LARGEST = 255  # records hold labels in a byte
+
+
+@dataclass(eq=False)
+class FolderConfig(GridConfig):
+  """A grid, and what the collection is called (nothing depends on it)."""
+
+  collection: str = ""
+
+
+def make_config(name: str) -> GridConfig:
+  """The config of a name such as 'native', 'iso2mm' or 'iso2mm_mine', for a collection `mine`.
+
+  Raises:
+    ValueError: no grid is called so, or the collection's name is empty.
+  """
+  grid, underscore, collection = name.partition("_")
+  if underscore and not collection:
+    raise ValueError(f"{name!r} names no collection after the _")
+  return grid_config(name, FolderConfig, collection, grid, collection=collection)
+
+
+class Builder(CheckedBuilder):
+  """Own scans: NIfTI files whose headers are trusted, any labels, named by dataset.json."""
+
+  VERSION = tfds.core.Version("1.0.0")
+  DESCRIPTION = "A folder of CT scans and their labels, from NIfTI files."
+  BUILDER_CONFIGS = tuple(make_config(name) for name in ("native", "iso2mm", "iso1mm"))
+  MANUAL_DOWNLOAD_INSTRUCTIONS = CHECK_LIST
+  make_config = staticmethod(make_config)
+
+  def __init__(self, **options: Any):
+    self._names: Mapping[str, int] = {"pancreas": 1}
+    super().__init__(**options)
+
+  def find_cases(self, root: Path) -> Mapping[str, Sequence[NiftiCase]]:
+    """Images and labels by name; the names of the label values are read on the way."""
+    self._names = listed_names(root) or self._names
+    beyond = {name: value for name, value in self._names.items() if not 0 <= value <= _LARGEST}
+    if beyond:
+      raise UserError(
+        f"{root / 'dataset.json'}: label values {beyond} are not within 0 to {_LARGEST}; renumber"
+      )
+    return {"train": find_pairs(root)}
+
+  def reader(self) -> Callable[[NiftiCase], CheckedCase]:
+    """Reads and checks a case; a scan in which nothing is labelled is as good as any."""
+    return functools.partial(read_case, meaning=Meaning(self._names, {}, may_be_empty=True))
+
+  @property
+  def labels(self) -> Mapping[str, int]:
+    """Those of dataset.json, once the cases have been found."""
+    return self._names

@@ -1,0 +1,135 @@
+"""The base of every builder: cases in, sharded records out, on one machine or many.
+
+It stands in for TFDS's own generation, which gathers 1 GB of records in memory and then needs
+TensorFlow for what it puts on disk, and whose Beam pipeline sends every volume through the runner.
+Here each worker writes what it makes, memory is one case a worker, and the files are the same
+bytes for any number of workers and for Beam.
+"""
+
+import abc
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
+
+from attn_unet_jax.errors import UserError
+from tfds_pancreas import progress
+from tfds_pancreas.checked_case import CaseFiles
+from tfds_pancreas.parts import (
+  Made,
+  Part,
+  Shard,
+  WritePart,
+  divide,
+  finished,
+  read_part,
+  write_shard,
+)
+from tfds_pancreas.unfinished import alone
+from tfds_pancreas.workers import ForEach, default_workers, on_beam, on_this_machine
+
+
+class RecordBuilder(FileReaderBuilder):
+  """Builds records of cases that are made one by one, by a function of each alone.
+
+  Args:
+    workers: processes that make cases at the same time; None decides by cores and memory.
+    options: TFDS's own.
+  """
+
+  def __init__(self, *, workers: int | None = None, **options: Any):
+    self._workers = workers
+    super().__init__(**options)
+
+  @abc.abstractmethod
+  def cases(self, manual_dir: Path | None) -> Mapping[str, Sequence[CaseFiles]]:
+    """What is to be made of each case, by split; something that can be pickled."""
+
+  @abc.abstractmethod
+  def maker(self) -> Callable[[Any], Made]:
+    """A function that can be pickled, from what `cases` says of a case to the case made."""
+
+  def finish(self, folder: Path, parts: Sequence[Part]) -> None:
+    """Looks at what is known of all cases, before any shard is written.
+
+    Args:
+      folder: where the data set's own files go.
+      parts: of all cases.
+
+    Raises:
+      UserError: the data set cannot be built from them.
+    """
+
+  def download_and_prepare(self, **options: Any) -> None:
+    """As TFDS has it, but one build at a time, and what killed ones left is cleared.
+
+    Raises:
+      UserError: another process is building this data set.
+    """
+    with alone(Path(self.data_dir)):
+      super().download_and_prepare(**options)
+
+  def _download_and_prepare(
+    self, dl_manager: tfds.download.DownloadManager, download_config: tfds.download.DownloadConfig
+  ) -> None:
+    manual = download_config.manual_dir and Path(dl_manager.manual_dir)
+    found = self.cases(manual)
+    folder = Path(self.data_dir)  # still beside its place
+    for_each = self._for_each(download_config)
+    parts = self._make_parts(folder / "parts", found, for_each)
+    self.finish(folder, [part for split in parts.values() for part in split])
+    self.info.set_splits(tfds.core.SplitDict(self._write_splits(parts, for_each)))
+    shutil.rmtree(folder / "parts")
+
+  def _for_each(self, settings: tfds.download.DownloadConfig) -> ForEach:
+    if settings.beam_runner or settings.beam_options:
+      return on_beam(settings.beam_runner, settings.beam_options)
+    return on_this_machine(self._workers or default_workers())
+
+  def _make_parts(
+    self, folder: Path, found: Mapping[str, Sequence[CaseFiles]], for_each: ForEach
+  ) -> dict[str, list[Part]]:
+    """Makes every case; what is known of each, by split."""
+    folder.mkdir()
+    jobs = list(enumerate(case for cases in found.values() for case in cases))
+    _require_unique([case.id for _, case in jobs])
+    serializer = tfds.core.ExampleSerializer(self.info.features.get_serialized_info())
+    name = f"{self.name}/{self.builder_config.name}"
+    with progress.shown(name, len(jobs), lambda: finished(folder)):
+      for_each(WritePart(self.maker(), serializer, folder), jobs)
+    parts = (read_part(folder, number) for number, _ in jobs)
+    return {split: [next(parts) for _ in cases] for split, cases in found.items()}
+
+  def _write_splits(
+    self, parts: Mapping[str, Sequence[Part]], for_each: ForEach
+  ) -> list[tfds.core.SplitInfo]:
+    """Writes all shards; a split of which no case can be used is left out."""
+    splits, shards = [], []
+    for split, every in parts.items():
+      good = [part for part in every if part.size]
+      if not good:
+        continue
+      template = self._get_filename_template(split)
+      division = divide(good, self.builder_config.shards)
+      paths = template.sharded_filepaths(num_shards=len(division))
+      shards += [Shard(Path(path), mine) for path, mine in zip(paths, division, strict=True)]
+      splits.append(
+        tfds.core.SplitInfo(
+          name=split,
+          shard_lengths=[len(mine) for mine in division],
+          num_bytes=sum(part.size for part in good),
+          filename_template=template,
+        )
+      )
+    for_each(write_shard, shards)
+    return splits
+
+
+def _require_unique(ids: Iterable[str]) -> None:
+  twice = sorted(case for case, times in Counter(ids).items() if times > 1)
+  if twice:
+    raise UserError(f"--manual_dir: {len(twice)} cases are there twice: {twice[:5]}; rename one")
