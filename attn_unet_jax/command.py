@@ -4,6 +4,8 @@
 stopped by SIGINT or SIGTERM after saving.
 """
 
+import errno
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -12,8 +14,9 @@ from types import FrameType
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from attn_unet_jax import config as config_keys
 from attn_unet_jax.errors import UserError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # where Python does not know the file
 
 
 class Interrupted(Exception):
@@ -26,7 +29,11 @@ class Interrupted(Exception):
 
 def run(main: Callable[[], None]) -> None:
   """Runs `main` under the exit-status rules above; `--help` shows its module's docstring."""
-  logging.set_verbosity(logging.WARNING)  # Orbax tells every step of a save
+  logging.set_verbosity(logging.WARNING)
+  # Orbax logs an error with its traceback and raises it too; what is raised is told below.
+  logging.get_absl_handler().addFilter(
+    lambda record: f"{os.sep}orbax{os.sep}" not in record.pathname
+  )
   app.run(lambda _: _guarded(main), flags_parser=_parse)
 
 
@@ -39,6 +46,8 @@ def checked_config(*, data: bool = True) -> ConfigDict:
   Raises:
     UserError: the experiment file does not load, or a value is not allowed.
   """
+  from attn_unet_jax import config as config_keys  # imports JAX, which not every command needs
+
   try:
     config = flags.FLAGS.config.copy_and_resolve_references()
   except OSError as error:
@@ -72,9 +81,9 @@ def _guarded(main: Callable[[], None]) -> None:
   except UserError as error:
     _fail(_one_line(error))
   except OSError as error:
-    if error.filename is None:
+    if error.filename is None and error.errno not in _NO_ROOM:
       raise
-    _fail(f"{error.filename}: {error.strerror}")
+    _fail(f"{error.filename or 'writing a file'}: {error.strerror}")
   except Interrupted as stop:
     sys.exit(stop.status)
   except KeyboardInterrupt:

@@ -19,10 +19,12 @@ from attn_unet_jax.data.labels import class_names
 from attn_unet_jax.errors import UserError
 
 _CHOICES = {
-  "model.name": ("attention_unet", "unet", "unet3d", "vnet", "vnet_caffe"),
+  "model.name": ("attention_unet", "dual_attention", "unet", "unet3d", "vnet", "vnet_caffe"),
   "model.gates": (1, 2),
   "model.gating": ("progressive", "shared"),
   "model.gate": ("sigmoid", "softplus", "softmax"),
+  "model.attention_joining": ("product", "max", "mean"),
+  "model.parallel_skips": ("levels", "own"),
   "model.padding": ("VALID", "SAME"),
   "model.test_statistics": ("running", "batch"),
   "model.conv": ("auto", "native", "planes", "winograd"),
@@ -82,6 +84,9 @@ def default() -> ConfigDict:
   config.model.gate_finest = False  # whether the finest skip is gated too
   config.model.feature_scale = 4.0  # filters are int(published widths / feature_scale)
   config.model.gate_bias_init = placeholder(float)  # start of psi's bias; 3: open; None: published
+  config.model.attention_joining = "product"  # dual_attention: of space and channel; max or mean
+  config.model.channel_reduction = 0  # dual_attention: a narrower layer before the channels'; 0: no
+  config.model.parallel_skips = "levels"  # dual_attention: of all levels, or the level's own
   config.model.padding = "VALID"  # unet3d: VALID (as published, the output is smaller) or SAME
   config.model.test_statistics = "running"  # unet3d: batch norm outside training; running or batch
   config.model.conv = "auto"  # form of the 3-D convolution; auto: by platform and shape

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -78,16 +78,19 @@ def recorded(workdir: Path, init: dict[str, Any] | None = None) -> Iterator[None
   if init := init or (_said_before(workdir) if begun(workdir) else None):
     record["init"] = init
   _store(workdir, record)
+
+  def end(how: str) -> None:
+    wall = round(time.monotonic() - began, 1)
+    ended = {"exit": how, "wall_seconds": wall, "peak_memory_bytes": _peak_memory()}
+    _store(workdir, record | ended)
+
   try:
     yield
-    record["exit"] = "done"
   except BaseException as error:
-    record["exit"] = f"{type(error).__name__}: {error}"
+    with suppress(OSError):  # a full disk is told by what it stopped first
+      end(f"{type(error).__name__}: {error}")
     raise
-  finally:
-    record["wall_seconds"] = round(time.monotonic() - began, 1)
-    record["peak_memory_bytes"] = _peak_memory()
-    _store(workdir, record)
+  end("done")
 
 
 def _said_before(workdir: Path) -> dict[str, Any] | None:

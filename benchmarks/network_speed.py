@@ -1,14 +1,18 @@
-"""Attention U-Net with the platform's own convolution form against the native one, in one run.
+"""Attention U-Net with our convolution form, with XLA's own, and in PyTorch, in one run.
 
-python -m benchmarks.network_speed --patch=64 --output=benchmarks/results/network_speed.json
+  python -m benchmarks.network_speed --patch=64 --output=benchmarks/results/network_speed.json
+
+`speed_up` is against XLA's own convolution; PyTorch's rows need the extra 'bench'.
 """
 
+import importlib.util
 import json
 import pathlib
 import platform
 import statistics
 import time
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
 import jax
@@ -24,6 +28,7 @@ FORMS: tuple[Form, ...] = ("native", "auto")  # the first is the base of the rat
 _PATCH = flags.DEFINE_integer("patch", 64, "edge of the cubic patch, in voxels")
 _BATCH = flags.DEFINE_integer("batch", 1, "patches per step")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "timed runs of each form, in turn")
+_TORCH = flags.DEFINE_list("torch", "torch,torch_channels_last", "PyTorch variants to time")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write")
 
 
@@ -80,6 +85,19 @@ def compare(works: dict[str, Callable[[], Any]], repeats: int) -> dict[str, Any]
   }
 
 
+def all_works(images: np.ndarray, labels: np.ndarray) -> dict[str, dict[str, Callable[[], Any]]]:
+  """Every contender's work, ours first."""
+  ours: dict[str, dict[str, Callable[[], Any]]] = {
+    form: workloads(form, jnp.asarray(images), jnp.asarray(labels)) for form in FORMS
+  }
+  if importlib.util.find_spec("torch") is None:
+    return ours
+  from benchmarks import torch_workloads
+
+  theirs = {name: torch_workloads.workloads(name, images, labels) for name in _TORCH.value}
+  return ours | theirs
+
+
 def machine() -> dict[str, Any]:
   """What the figures were taken on."""
   cpuinfo = pathlib.Path("/proc/cpuinfo")
@@ -90,6 +108,7 @@ def machine() -> dict[str, Any]:
     "cores": len(names),
     "device": jax.devices()[0].device_kind,
     "jax": jax.__version__,
+    "torch": metadata.version("torch") if importlib.util.find_spec("torch") else None,
     "python": platform.python_version(),
   }
 
@@ -100,12 +119,12 @@ def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.WARNING)
   draw = np.random.default_rng(0)
   shape = (_BATCH.value,) + (_PATCH.value,) * 3
-  images = jnp.asarray(draw.normal(size=(*shape, 1)), jnp.float32)
-  labels = jnp.asarray(draw.random(shape) < 0.1, jnp.float32)
-  forms = {form: workloads(form, images, labels) for form in FORMS}
+  images = draw.normal(size=(*shape, 1)).astype(np.float32)
+  labels = (draw.random(shape) < 0.1).astype(np.float32)
+  works = all_works(images, labels)
   result: dict[str, Any] = {"machine": machine(), "patch": _PATCH.value, "batch": _BATCH.value}
   for work in ("train_step", "inference"):
-    result[work] = compare({form: forms[form][work] for form in forms}, _REPEATS.value)
+    result[work] = compare({name: works[name][work] for name in works}, _REPEATS.value)
   text = json.dumps(result, indent=2)
   print(text)
   if _OUTPUT.value:

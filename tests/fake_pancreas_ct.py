@@ -9,7 +9,14 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-PATIENT = {"PatientName": "Doe^Jane", "PatientBirthDate": "19341112"}
+PATIENT = {
+  "PatientName": "Doe^Jane",
+  "PatientBirthDate": "19341112",
+  "OtherPatientIDs": "MRN-66193",
+  "AccessionNumber": "ACC-55028",
+  "InstitutionName": "Saint Nowhere",
+  "ReferringPhysicianName": "Brungle^Ottilie",
+}
 SPACING = (0.8, 0.9, 2.5)
 PANCREAS = (slice(6, 14), slice(17, 25), slice(1, 4))
 LAYOUTS = ("nbia", "old", "flat")

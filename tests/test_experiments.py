@@ -5,9 +5,13 @@ import pytest
 from attn_unet_jax.config import validate
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.training.state import network
-from experiments import pancreas, unet3d, vnet
+from experiments import dual_attention, pancreas, pancreas_1mm, unet3d, vnet
 
-VARIANTS = [(unet3d, ""), (unet3d, "phantom"), (vnet, ""), (vnet, "released"), (vnet, "phantom")]
+VARIANTS = [
+  *[(dual_attention, ""), (dual_attention, "phantom"), (unet3d, ""), (unet3d, "phantom")],
+  *[(pancreas_1mm, ""), (pancreas_1mm, "phantom")],
+  *[(vnet, ""), (vnet, "released"), (vnet, "phantom")],
+]
 
 
 @pytest.mark.parametrize(("experiment", "variant"), VARIANTS)
@@ -20,13 +24,13 @@ def test_is_valid_and_takes_its_patch(experiment, variant):
   assert all(n > 2 * m for n, m in zip(config.data.patch, module.output_margin, strict=True))
 
 
-@pytest.mark.parametrize("experiment", [unet3d, vnet])
+@pytest.mark.parametrize("experiment", [dual_attention, pancreas_1mm, unet3d, vnet])
 def test_an_unknown_variant_is_refused(experiment):
   with pytest.raises(UserError, match="no such variant"):
     experiment.get_config("nope")
 
 
-@pytest.mark.parametrize("experiment", [unet3d, vnet])
+@pytest.mark.parametrize("experiment", [dual_attention, unet3d, vnet])
 def test_phantom_variants_have_the_demos_budget(experiment):
   ours, demo = experiment.get_config("phantom"), pancreas.get_config("phantom")
   assert (ours.train, ours.data, ours.augment) == (demo.train, demo.data, demo.augment)
@@ -54,3 +58,17 @@ def test_the_recipe_of_vnet():
   assert weights(config) == {"squared_dice": 1.0}
   assert weights(released) == {"vnet_caffe_dice": 1.0}
   assert released.train.epochs * released.train.steps_per_epoch == 100_000
+
+
+def test_the_loss_of_dual_attention():
+  assert weights(dual_attention.get_config()) == {"dice": 1.0, "ce": 1.0}
+
+
+def test_the_recipe_at_1_mm():
+  config = pancreas_1mm.get_config()
+  assert (config.data.spacing_mm, config.data.patch) == (1.0, (128, 128, 128))
+  assert config.data.normalisation == "window"
+  assert weights(config) == {"dice": 1.0, "ce": 1.0}
+  assert config.optimizer.ema_decay > 0
+  phantom, demo = pancreas_1mm.get_config("phantom"), pancreas.get_config("phantom")
+  assert (phantom.train, phantom.data) == (demo.train, demo.data)

@@ -1,62 +1,139 @@
-"""A run that is killed at random moments ends with the same bits as one that never was."""
+"""A run that is killed at random moments, or whose disk is full, ends with the bits it would have.
 
+The moments come from a seed, in epochs and fractions of a second, so half of them lie within saves.
+"""
+
+import os
 import random
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from attn_unet_jax.inference.trained import open_run
+from attn_unet_jax.training.checkpoint import restore, saved
+from attn_unet_jax.training.logs import read_metrics
+from attn_unet_jax.training.state import abstract
 from tests.conftest import ROOT, flags_of, small_config
+from tests.line import Line
 
-KILLS = 6
+SOURCES = {"resident": {}}  # name -> keys of the config
 
 
-def _start(data_dir, workdir):
+def _config(data_dir, epochs, source):
   config = small_config()
   config.data.dir = str(data_dir)
-  config.train.epochs = 40
-  config.train.validate_every = 20
   config.augment.flip = (0.5, 0.5, 0.5)
-  command = [sys.executable, "-m", "attn_unet_jax.main", "--config=tests/small.py"]
+  config.augment.noise_sd = (0.0, 0.1)
+  config.optimizer.ema_decay = 0.9
+  config.train.epochs, config.train.steps_per_epoch = epochs, 5
+  config.train.validate_every = 4
+  for key, value in SOURCES[source].items():
+    config.data[key] = value
+  return config
+
+
+def _start(config, workdir, *flags):
+  command = [sys.executable, "-m", "tests.tiny_run", "--config=tests/small.py"]
   return subprocess.Popen(
-    [*command, f"--workdir={workdir}", *flags_of(config)],
+    [*command, f"--workdir={workdir}", *flags_of(config), *flags],
     cwd=ROOT,
+    env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"},
     stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
+    stderr=subprocess.PIPE,
     text=True,
   )
 
 
-def _steps(workdir):
-  folder = workdir / "checkpoints"
-  return {p.name for p in folder.iterdir() if p.name.isdigit()} if folder.is_dir() else set()
+def _finish(config, workdir):
+  process = _start(config, workdir)
+  output, errors = process.communicate(timeout=600)
+  assert (process.returncode, errors) == (0, ""), output
+  return output
 
 
-@pytest.mark.slow
-def test_killed_at_random_moments_and_started_again(phantoms, tmp_path):
-  whole, killed = tmp_path / "whole", tmp_path / "killed"
-  output, _ = _start(phantoms, whole).communicate(timeout=600)
-  assert open_run(whole).step == 120, output
-  moments, seen = random.Random(0), []
-  for _ in range(KILLS):
-    process, before = _start(phantoms, killed), _steps(killed)
-    while _steps(killed) == before and process.poll() is None:
-      time.sleep(0.01)
-    time.sleep(moments.uniform(0, 0.7))  # into steps, or into the next save
-    process.kill()
-    process.communicate()
-    assert process.returncode == -9
-    seen.append(max(map(int, _steps(killed))))
-  assert seen == sorted(seen)
-  assert 0 < seen[0] < seen[-1] < 120  # each start went on from where the last was killed
-  output, _ = _start(phantoms, killed).communicate(timeout=600)
-  assert "going on with" in output
-  a, b = (open_run(workdir).system.variables for workdir in (whole, killed))
-  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+@pytest.fixture(scope="module")
+def undisturbed(phantoms, tmp_path_factory):
+  """`(source, epochs) -> workdir`, each trained once."""
+  done: dict[tuple[str, int], Path] = {}
+
+  def workdir(source, epochs):
+    if (source, epochs) not in done:
+      folder = done[source, epochs] = tmp_path_factory.mktemp(source)
+      _finish(_config(phantoms, epochs, source), folder)
+    return done[source, epochs]
+
+  return workdir
+
+
+def _assert_the_same_end(config, a, b):
+  like, states = abstract(config, Line(batch_norm=True)), []
+  for workdir in (a, b):
+    step = saved(workdir / "checkpoints")[-1]
+    assert step == 5 * config.train.epochs
+    states.append(restore(workdir / "checkpoints" / str(step), like))
+  for x, y in zip(*map(jax.tree.leaves, states), strict=True):
     np.testing.assert_array_equal(x, y)
-  tables = [(workdir / "evaluation" / "cases.csv").read_text() for workdir in (whole, killed)]
-  assert tables[0] == tables[1]
+  tables = [read_metrics(workdir / "metrics.csv") for workdir in (a, b)]
+  measured = [name for name in tables[0][0] if not name.endswith("seconds")]
+  for name in measured:
+    assert [row[name] for row in tables[0]] == [row[name] for row in tables[1]], name
+
+
+def _wait(process, holds):
+  deadline = time.monotonic() + 240
+  while not holds():
+    assert process.poll() is None, process.communicate()
+    assert time.monotonic() < deadline
+    time.sleep(0.002)
+
+
+def _kill(config, workdir, epoch, delay, *, in_save):
+  """Kills a run some time after the checkpoint of an epoch; whether a save was cut off."""
+  process, folder = _start(config, workdir), workdir / "checkpoints"
+  _wait(process, lambda: saved(folder)[-1:] >= [5 * epoch])
+  if in_save:
+    _wait(process, lambda: list(folder.glob("*-tmp")))
+  time.sleep(delay)
+  process.kill()
+  process.communicate()
+  assert process.returncode == -9
+  return bool(list(folder.glob("*-tmp")))
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+  ("kills", "epochs"), [(3, 24), pytest.param(20, 120, marks=pytest.mark.slow)]
+)
+def test_killed_at_random_moments_and_started_again(
+  phantoms, undisturbed, tmp_path, source, kills, epochs
+):
+  config, moments, cut_off = _config(phantoms, epochs, source), random.Random(0), []
+  for number in range(1, kills + 1):
+    in_save = number % 2 == 0
+    delay = 0 if number == 2 else moments.uniform(0, 0.02 if in_save else 0.1)
+    epoch = number * epochs // (kills + 2)
+    cut_off.append(_kill(config, tmp_path, epoch, delay, in_save=in_save))
+  assert cut_off[1]
+  assert "epoch 1/" not in _finish(config, tmp_path)  # it went on
+  _assert_the_same_end(config, undisturbed(source, epochs), tmp_path)
+
+
+def test_a_full_disk_ends_with_one_line_and_the_run_goes_on_when_there_is_room(
+  phantoms, undisturbed, tmp_path
+):
+  config = _config(phantoms, 24, "resident")
+  process = _start(config, tmp_path, "--full_at=40")
+  output, errors = process.communicate(timeout=600)
+  assert process.returncode == 2, output + errors
+  folder = tmp_path / "checkpoints"
+  told = r"error: (.*): step (35|40) could not be saved \(File too large\); earlier .*\n"
+  where, step = re.fullmatch(told, errors).groups()  # 35 may still be on its way to the disk
+  assert Path(where) == folder
+  assert saved(folder) == [20, int(step) - 10, int(step) - 5]  # the best and the latest two
+  _finish(config, tmp_path)
+  _assert_the_same_end(config, undisturbed("resident", 24), tmp_path)

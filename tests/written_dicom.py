@@ -1,7 +1,7 @@
 """DICOM as a scanner writes it, from a volume, for tests of what reads it."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ import pydicom
 from pydicom import DataElement, config
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from attn_unet_jax.volumes import Volume
 
@@ -76,6 +76,39 @@ def write_volume(
   slices = slices_of(volume, **tags)
   change(slices)
   return write(folder, slices)
+
+
+def enhanced(volume: Volume, order: Sequence[int] | None = None, **tags: object) -> Dataset:
+  """The same as one multi-frame data set, its frames in some order."""
+  slices = slices_of(volume, **tags)
+  one = slices_of(volume, SOPClassUID=EnhancedCTImageStorage, **tags)[0]
+  order = range(len(slices)) if order is None else order
+  one.NumberOfFrames = len(slices)
+  one.PixelData = b"".join(slices[k].PixelData for k in order)
+  shared = Dataset()
+  shared.PlaneOrientationSequence = [_moved(one, "ImageOrientationPatient")]
+  shared.PixelMeasuresSequence = [_moved(one, "PixelSpacing", "SliceThickness")]
+  one.SharedFunctionalGroupsSequence = [shared]
+  one.PerFrameFunctionalGroupsSequence = [_frame(slices[k]) for k in order]
+  for name in ("ImagePositionPatient", "RescaleSlope", "RescaleIntercept", "InstanceNumber"):
+    delattr(one, name)  # only the frames have them
+  return one
+
+
+def _frame(one: Dataset) -> Dataset:
+  frame = Dataset()
+  frame.PlanePositionSequence = [_moved(one, "ImagePositionPatient")]
+  frame.PixelValueTransformationSequence = [_moved(one, "RescaleSlope", "RescaleIntercept")]
+  return frame
+
+
+def _moved(one: Dataset, *names: str) -> Dataset:
+  """Some elements, taken out of a data set."""
+  item = Dataset()
+  for name in names:
+    setattr(item, name, one[name].value)
+    delattr(one, name)
+  return item
 
 
 def _slice(volume, lps, spacing, k, uid, tags) -> Dataset:

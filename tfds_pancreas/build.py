@@ -32,7 +32,7 @@ from absl import flags
 from attn_unet_jax.command import Interrupted, run
 from attn_unet_jax.errors import UserError
 from tfds_pancreas.record_builder import RecordBuilder
-from tfds_pancreas.records import FILE_FORMAT, REPORT_FILE, VolumeConfig, built_directory
+from tfds_pancreas.records import REPORT_FILE, VolumeConfig, built_directory
 from tfds_pancreas.workers import beam_options
 
 DATASETS = (
@@ -114,7 +114,7 @@ def build(
   logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of every iso<k>mm that is not listed
   try:
     Path(data_dir).mkdir(parents=True, exist_ok=True)
-    builder = builder_class(config=config, data_dir=data_dir, file_format=FILE_FORMAT, **options)
+    builder = builder_class(config=config, data_dir=data_dir, **options)
     if not builder.data_path.exists():
       _require_files(builder.MANUAL_DOWNLOAD_INSTRUCTIONS, manual_dir)
       _write(builder, settings)

@@ -25,7 +25,7 @@ def label_figures(image: np.ndarray, label: np.ndarray) -> dict[str, Any]:
     `label_voxels`; `mean_hu`, `sd_hu` and `soft_tissue` (the share within SOFT_TISSUE_HU) under the
     label; `flip_scores` by flipped axes.
   """
-  inside = np.nonzero(label)
+  inside = nonzero(label)
   hu = image[inside].astype(np.float64)
   return {
     "label_voxels": len(hu),
@@ -34,6 +34,14 @@ def label_figures(image: np.ndarray, label: np.ndarray) -> dict[str, Any]:
     "soft_tissue": round(_soft(hu), 3),
     "flip_scores": {name: round(score, 3) for name, score in flip_scores(image, inside).items()},
   }
+
+
+def nonzero(label: np.ndarray) -> tuple[np.ndarray, ...]:
+  """`np.nonzero` of a label [X, Y, Z] that is mostly but not only 0, a few times as fast."""
+  places = [np.flatnonzero(label.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
+  box = tuple(slice(at[0], at[-1] + 1) for at in places)
+  inside = np.nonzero(label[box])
+  return tuple(at + first.start for at, first in zip(inside, box, strict=True))
 
 
 def flip_problem(scores: dict[str, float]) -> str:
@@ -74,7 +82,7 @@ def flip_scores(image: np.ndarray, inside: Sequence[np.ndarray]) -> dict[str, fl
 
   Args:
     image: HU [X, Y, Z].
-    inside: indices of the label's voxels along each axis, as `np.nonzero` gives them.
+    inside: indices of the label's voxels along each axis, as `nonzero` gives them.
 
   Returns:
     score by the flipped axes: 'none', 'x', ..., 'xyz'.

@@ -29,6 +29,7 @@ from tfds_pancreas.parts import (
   read_part,
   write_shard,
 )
+from tfds_pancreas.records import FILE_FORMAT
 from tfds_pancreas.unfinished import alone
 from tfds_pancreas.workers import ForEach, default_workers, on_beam, on_this_machine
 
@@ -38,12 +39,18 @@ class RecordBuilder(FileReaderBuilder):
 
   Args:
     workers: processes that make cases at the same time; None decides by cores and memory.
+    file_format: ArrayRecord, which is all that is written.
     options: TFDS's own.
+
+  Raises:
+    UserError: another file format.
   """
 
-  def __init__(self, *, workers: int | None = None, **options: Any):
+  def __init__(self, *, workers: int | None = None, file_format: str = FILE_FORMAT, **options: Any):
+    if file_format != FILE_FORMAT:
+      raise UserError(f"file_format={file_format}: these data sets are written as {FILE_FORMAT}")
     self._workers = workers
-    super().__init__(**options)
+    super().__init__(file_format=file_format, **options)
 
   @abc.abstractmethod
   def cases(self, manual_dir: Path | None) -> Mapping[str, Sequence[CaseFiles]]:
@@ -51,7 +58,10 @@ class RecordBuilder(FileReaderBuilder):
 
   @abc.abstractmethod
   def maker(self) -> Callable[[Any], Made]:
-    """A function that can be pickled, from what `cases` says of a case to the case made."""
+    """A function that can be pickled, from what `cases` says of a case to the case made.
+
+    Neither may be defined in the builder's own module, which `tfds build` loads by another name.
+    """
 
   def finish(self, folder: Path, parts: Sequence[Part]) -> None:
     """Looks at what is known of all cases, before any shard is written.

@@ -4,6 +4,8 @@ Each is a function that applies another to every item and returns when all are d
 other one finds out it leaves in files.
 """
 
+import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -63,9 +65,12 @@ def on_beam(runner: Any, options: Any) -> ForEach:
       pipeline = beam.Pipeline(runner=runner, options=options)
     except (ValueError, ImportError) as error:
       raise UserError(f"--beam_runner={runner}: {error}") from None
-    with pipeline:
-      # Without a shuffle Beam would fuse the two steps and do all items on one machine.
-      _ = pipeline | beam.Create(items) | beam.Reshuffle() | beam.Map(function)
+    # Without a shuffle Beam would fuse the two steps and do all items on one machine.
+    _ = pipeline | beam.Create(items) | beam.Reshuffle() | beam.Map(function)
+    try:
+      _run(pipeline)
+    except RuntimeError as error:
+      raise _origin(error) from None
 
   return for_each
 
@@ -83,17 +88,40 @@ def beam_options(options: Sequence[str]) -> Any:
 
 
 def _import_beam() -> Any:
+  disabled = logging.root.manager.disable
+  logging.disable(logging.WARNING)  # it warns that it has no Google Cloud
   try:
     import apache_beam
   except ImportError:
     raise UserError(_INSTALL_BEAM) from None
+  finally:
+    logging.disable(disabled)
   return apache_beam
+
+
+def _run(pipeline: Any) -> None:
+  """Runs a pipeline to its end; it does not go on where the cluster is when this process stops."""
+  logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # it is raised as well
+  result = pipeline.run()
+  try:
+    result.wait_until_finish()
+  except BaseException:
+    with contextlib.suppress(Exception):
+      result.cancel()
+    raise
+
+
+def _origin(error: BaseException) -> BaseException:
+  """What ended a pipeline, out of what Beam wraps it into."""
+  while "[while running" in str(error) and error.__context__ is not None:
+    error = error.__context__
+  return error
 
 
 def _in_processes(function: Callable[[Any], None], items: Sequence[Any], workers: int) -> None:
   # Forked from a server that has the imports done: cheap, and safe whatever threads this one has.
   context = multiprocessing.get_context("forkserver")
-  context.set_forkserver_preload(["tfds_pancreas.records", "attn_unet_jax.volumes.dicom"])
+  context.set_forkserver_preload(["tfds_pancreas.checked_builder", "attn_unet_jax.volumes.dicom"])
   others = set(multiprocessing.active_children())
   pool = ProcessPoolExecutor(workers, context, initializer=_follow_parent)
   try:

@@ -61,7 +61,7 @@ class LabelMapping:
     values = dict(zip(self.classes, self.values, strict=True))
     kept = tuple(values.pop(name) for name in classes)
     background = self.background.union(*values.values())
-    return LabelMapping(tuple(classes), kept, background, self.rest_is_background)
+    return dataclasses.replace(self, classes=tuple(classes), values=kept, background=background)
 
   def describe(self) -> str:
     """The mapping, and what else of the data it makes background."""

@@ -85,11 +85,8 @@ def _config(run: ConfigDict, changes: Mapping[str, Any], part: str | None) -> Co
   if not part and changes.keys() & {"folds", "fold"}:
     raise UserError("--config.data.folds, --config.data.fold: say which part of them by --part")
   config = run.copy_and_resolve_references()
-  config.data.update(
-    {"dataset": "", "folder": "", "labels": ",".join(class_names(run.data.labels))}
-    | {"folds": "", "fold": 0}
-    | dict(changes)
-  )
+  config.data.update({"dataset": "", "folder": "", "folds": "", "fold": 0})
+  config.data.update({key: value for key, value in changes.items() if key != "labels"})
   config_keys.validate(config)
   if _source(config) == _source(run):
     raise UserError(

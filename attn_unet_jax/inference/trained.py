@@ -12,7 +12,7 @@ from attn_unet_jax.data.labels import class_names
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.inference.sliding import SlidingWindow, System
 from attn_unet_jax.run import begun
-from attn_unet_jax.training.checkpoint import checkpoints
+from attn_unet_jax.training.checkpoint import restore_best
 from attn_unet_jax.training.state import abstract, network, window
 
 
@@ -41,18 +41,15 @@ def best(workdir: Path) -> Best:
   """The best checkpoint of a run (by validation DSC; the newest if none was validated).
 
   Raises:
-    UserError: no run, or no checkpoint in it.
+    UserError: no run, or no intact checkpoint in it.
   """
   config = config_keys.load(workdir / "config.json")
   classes = class_names(config.data.labels)
   module = network(config, len(classes) + 1)
   if not begun(workdir):
     raise UserError(f"{workdir}: no checkpoint yet; train it with attn_unet_jax.main first")
-  with checkpoints(workdir / "checkpoints", config.train.keep) as store:
-    step = store.best
-    assert step is not None  # a run that has begun has one
-    state = store.restore(step, abstract(config, module))
-  return Best(config, classes, module, state.variables, step)
+  state = restore_best(workdir / "checkpoints", abstract(config, module))
+  return Best(config, classes, module, state.variables, int(state.step))
 
 
 def open_run(workdir: Path) -> Trained:

@@ -8,7 +8,7 @@ from pathlib import Path
 from attn_unet_jax.data.dataset import RecordSet
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.inspection.finding import Finding
-from attn_unet_jax.volumes.dicom import Series, find_series, read_series
+from attn_unet_jax.volumes.dicom import read_series, survey
 from attn_unet_jax.volumes.nifti import read_label, read_nifti
 from attn_unet_jax.volumes.nifti_folder import listed_names, nifti_stem
 from attn_unet_jax.volumes.scan import dicom_scans, is_dicom_scan, read_scan
@@ -175,10 +175,11 @@ def _nifti(
 def _dicom(name: str, path: Path, findings: list[Finding]) -> dict[str, Part]:
   """Every CT series of a folder or .zip."""
   try:
-    series = find_series(path)
+    series, _, damaged = survey(path)
   except UserError as error:
     findings.append(Finding("error", "unreadable", str(error)))
     return {}
+  findings += [Finding("error", "unreadable", text) for text in damaged.values()]
   if not series:
     text = f"{path}: DICOM, but no CT series in it; name a folder that holds one, or take it out"
     findings.append(Finding("warning", "no_ct", text))
@@ -188,12 +189,8 @@ def _dicom(name: str, path: Path, findings: list[Finding]) -> dict[str, Part]:
   alone = len(series) == 1
   return {
     name if alone else f"{name} {one.uid}": Part(
-      str(path) if alone else f"{path} ({_words(one)})",
+      str(path) if alone else f"{path} (series {one.uid}, {one.description})",
       lambda one=one: read_series(one).volume,  # type: ignore[misc]
     )
     for one in series
   }
-
-
-def _words(series: Series) -> str:
-  return f"series {series.uid}, {series.count} slices"

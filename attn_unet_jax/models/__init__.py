@@ -15,12 +15,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from attn_unet_jax.models.attention_unet import AttentionUNet
+from attn_unet_jax.models.dual_attention import DualAttentionUNet
 from attn_unet_jax.models.unet import UNet
 from attn_unet_jax.models.unet3d import UNet3D
 from attn_unet_jax.models.vnet import VNet, VNetCaffe
 
 NETWORKS: dict[str, type[nn.Module]] = {
   "attention_unet": AttentionUNet,
+  "dual_attention": DualAttentionUNet,
   "unet": UNet,
   "unet3d": UNet3D,
   "vnet": VNet,

@@ -1,34 +1,52 @@
-"""Checkpoints of a run: the latest few, and the best by validation DSC. Orbax does the work."""
+"""Checkpoints of a run: the latest few, and the best by validation DSC. Orbax does the work.
+
+Every checkpoint is sealed by a digest (`seal.py`) that is verified before it is restored; what is
+damaged is named, and the one before it used.
+"""
 
 import contextlib
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+from jax.experimental import multihost_utils
+from orbax.checkpoint.checkpoint_managers import (
+  AnyPreservationPolicy,
+  LatestN,
+  PreservationPolicy,
+)
 
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.training import logs, seal
 from attn_unet_jax.training.state import TrainState
 
-_METRIC = "validation_dsc"
-_NOT_VALIDATED = -1.0  # below any DSC; Orbax wants a number
-
-
-def _validation_dsc(metrics: dict[str, float]) -> float:
-  return metrics[_METRIC]
+_UNFINISHED = ".orbax-checkpoint-tmp"  # what Orbax appends until a checkpoint is complete
+_DAMAGED = ".damaged"
 
 
 class Checkpoints:
-  """The folder `checkpoints/` of a run; saving is asynchronous and atomic."""
+  """The folder `checkpoints/` of a run that is being trained; saving is asynchronous and atomic.
+
+  Raises:
+    UserError: there are checkpoints, and every one is damaged.
+  """
 
   def __init__(self, folder: Path, keep: int):
-    best = BestN(get_metric_fn=_validation_dsc, n=1)
     self.folder = folder
+    _set_damaged_aside(folder)
+    self._scores = {step: seal.validation_dsc(folder / str(step)) for step in saved(folder)}
+    self._saving: int | None = None
     self._manager = ocp.CheckpointManager(
       folder.absolute(),
       options=ocp.CheckpointManagerOptions(
-        preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
-        best_fn=_validation_dsc,  # without it Orbax stores no metrics; the policy decides
+        preservation_policy=AnyPreservationPolicy([LatestN(keep), _Best(self._scores)]),
+        cleanup_tmp_directories=True,
+        lightweight_initialize=True,
+        async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
       ),
     )
 
@@ -40,42 +58,172 @@ class Checkpoints:
   @property
   def best(self) -> int | None:
     """Step of the checkpoint with the highest validation DSC; the newest if none has one."""
-    self._manager.wait_until_finished()  # metrics are readable only then
-    scores = {step: self._manager.metrics(step)[_METRIC] for step in self._manager.all_steps()}
-    return max(scores, key=lambda step: (scores[step], step), default=None)
+    return next(iter(_ranked(self._manager.all_steps(), self._scores)), None)
 
   def save(self, state: TrainState, validation_dsc: float | None = None) -> None:
-    """Begins to save; a step that is saved already only gains its validation DSC."""
+    """Begins to save; a step that is saved already only gains its validation DSC.
+
+    Raises:
+      UserError: this save or the one before it found no room.
+    """
     step = int(state.step)
-    if step == self.latest:
-      if validation_dsc is None:
+    with self._to_disk():
+      self._manager.wait_until_finished()
+      if step == self.latest:
+        if validation_dsc is not None:
+          self._scores[step] = validation_dsc
+          if jax.process_index() == 0:
+            seal.score(self.folder / str(step), validation_dsc)
         return
-      self._manager.wait_until_finished()  # it may still be on its way to the disk
-      self._manager.delete(step)
-    score = _NOT_VALIDATED if validation_dsc is None else validation_dsc
-    self._manager.save(step, args=ocp.args.StandardSave(state), metrics={_METRIC: score})
+      self._saving, self._scores[step] = step, validation_dsc
+      self._manager.save(step, args=ocp.args.StandardSave(state))
 
   def restore(self, step: int, like: TrainState) -> TrainState:
-    """The state saved at `step`, onto this machine's device, whatever machine saved it.
-
-    Args:
-      step: a saved step.
-      like: abstract state, which says what must be there.
-    """
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
-    return self._manager.restore(step, args=ocp.args.StandardRestore(target))
+    """The state saved at `step`; see `restore`."""
+    with self._to_disk():
+      self._manager.wait_until_finished()
+    return restore(self.folder / str(step), like)
 
   def close(self) -> None:
-    """Waits until everything is on disk."""
-    self._manager.close()
+    """Waits until everything is on disk.
+
+    Raises:
+      UserError: the last save found no room.
+    """
+    with self._to_disk():
+      self._manager.close()
+
+  def _seal(self) -> None:
+    """Orbax calls this when all is written, before the folder gets its final name."""
+    assert self._saving is not None
+    seal.write(self.folder / f"{self._saving}{_UNFINISHED}", self._scores[self._saving])
+
+  @contextlib.contextmanager
+  def _to_disk(self) -> Iterator[None]:
+    try:
+      yield
+    except (OSError, ValueError, RuntimeError) as error:
+      reason = _system_error(error)
+      if reason is None:
+        raise
+      raise UserError(
+        f"{self.folder}: step {self._saving} could not be saved ({reason}); earlier checkpoints "
+        "are as they were. Make room and start again to go on from the newest"
+      ) from error
+
+
+class _Best(PreservationPolicy):
+  """Keeps the checkpoint with the highest validation DSC, if one has been validated."""
+
+  def __init__(self, scores: dict[int, float | None]):
+    self._scores = scores
+
+  def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+    del context
+    scored = [point.step for point in checkpoints if self._scores.get(point.step) is not None]
+    best = next(iter(_ranked(scored, self._scores)), None)
+    return [point.step == best for point in checkpoints]
 
 
 @contextlib.contextmanager
 def checkpoints(folder: Path, keep: int) -> Iterator[Checkpoints]:
-  """Opens a run's checkpoints and leaves them complete on disk."""
+  """Opens a run's checkpoints for training and leaves them complete on disk."""
   store = Checkpoints(folder, keep)
   try:
     yield store
   finally:
     store.close()
+
+
+def saved(folder: Path) -> list[int]:
+  """Steps of the complete checkpoints of a folder, ascending."""
+  if not folder.is_dir():
+    return []
+  return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+
+def restore_best(folder: Path, like: TrainState) -> TrainState:
+  """The intact state with the highest validation DSC; the newest if none was validated.
+
+  Nothing in the folder is changed, so a run may be in training meanwhile.
+
+  Raises:
+    UserError: there is none.
+  """
+  steps = saved(folder)
+  scores = {step: seal.validation_dsc(folder / str(step)) for step in steps}
+  for step in _ranked(steps, scores):
+    try:
+      return restore(folder / str(step), like)
+    except seal.DamagedError as error:
+      logs.say(f"{folder}/{step} is damaged ({error}): using the next best")
+  raise _no_intact(folder)
+
+
+def restore(path: Path, like: TrainState) -> TrainState:
+  """The state saved in a folder, onto this machine's device, whatever machine saved it.
+
+  Args:
+    path: the checkpoint.
+    like: abstract state, which says what must be there.
+
+  Raises:
+    DamagedError: it is not what was saved.
+  """
+  seal.verify(path)
+  here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
+  with ocp.StandardCheckpointer() as checkpointer:
+    return checkpointer.restore(path.absolute() / "default", target)
+
+
+def _ranked(steps: Iterable[int], scores: dict[int, float | None]) -> list[int]:
+  """Best first: by validation DSC, then newest."""
+
+  def rank(step: int) -> tuple[float, int]:
+    score = scores.get(step)
+    return (-1.0 if score is None else score), step
+
+  return sorted(steps, key=rank, reverse=True)
+
+
+def _set_damaged_aside(folder: Path) -> None:
+  """Renames damaged checkpoints, so that their steps can be saved again, unless all are."""
+  if jax.process_index() == 0:
+    damaged = {}
+    for step in saved(folder):
+      try:
+        seal.verify(folder / str(step))
+      except seal.DamagedError as error:
+        damaged[step] = str(error)
+    if damaged and len(damaged) == len(saved(folder)):
+      raise _no_intact(folder)
+    for step, why in damaged.items():
+      aside = _free(folder / f"{step}{_DAMAGED}")
+      (folder / str(step)).rename(aside)
+      logs.say(f"{folder}/{step} is damaged ({why}): left as {aside.name}, the one before it used")
+  multihost_utils.sync_global_devices(f"verified {folder}")
+
+
+def _free(path: Path) -> Path:
+  """The path, or with a number where there is something of that name."""
+  number = 1
+  while path.exists():
+    number += 1
+    path = path.with_name(f"{path.name.partition(_DAMAGED)[0]}{_DAMAGED}{number}")
+  return path
+
+
+def _no_intact(folder: Path) -> UserError:
+  return UserError(
+    f"{folder}: every checkpoint is damaged; bring one back from a backup, or train again in "
+    "another --workdir"
+  )
+
+
+def _system_error(error: BaseException) -> str | None:
+  """What the system said, such as 'No space left on device'; None if the fault is another."""
+  if isinstance(error, OSError):
+    return error.strerror
+  code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's
+  return os.strerror(int(code[1])) if code else None

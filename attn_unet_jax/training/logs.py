@@ -2,12 +2,16 @@
 
 import csv
 import io
+import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
 from attn_unet_jax.run import write_text
@@ -40,7 +44,10 @@ class EpochLog:
     writer.writeheader()
     writer.writerows(kept)
     write_text(self._path, text.getvalue())
-    self._events = SummaryWriter(str(workdir), purge_step=epochs_done + 1)
+    # Not SummaryWriter: its thread dies of a full disk, and a kill loses what waits in its queue.
+    self._events = EventsWriter(str(workdir / "events"), f".{os.getpid()}")
+    start = SessionLog(status=SessionLog.START)  # hides later epochs of earlier files
+    self._events.write_event(Event(step=epochs_done + 1, session_log=start))
 
   def write(self, row: dict[str, Any]) -> None:
     """Adds an epoch; a value that was not measured is None."""
@@ -48,9 +55,10 @@ class EpochLog:
       csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(
         {k: _text(row[k]) for k in COLUMNS}
       )
-    for name in COLUMNS[1:]:
-      if row[name] is not None:
-        self._events.add_scalar(name, row[name], row["epoch"])
+    measured = [name for name in COLUMNS[1:] if row[name] is not None]
+    values = [Summary.Value(tag=name, simple_value=row[name]) for name in measured]
+    event = Event(wall_time=time.time(), step=row["epoch"], summary=Summary(value=values))
+    self._events.write_event(event)
     self._events.flush()
 
   def close(self) -> None:
@@ -59,11 +67,11 @@ class EpochLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-  """The rows of a `metrics.csv`; none if there is no file."""
+  """The rows of a `metrics.csv`; none if there is no file. A torn last line is no row."""
   if not path.is_file():
     return []
-  with path.open(newline="") as file:
-    return list(csv.DictReader(file))
+  whole, end, _ = path.read_text().rpartition("\n")
+  return list(csv.DictReader(io.StringIO(whole + end)))
 
 
 def _text(value: Any) -> str:

@@ -1,10 +1,10 @@
 """DICOM in: a folder or a .zip with a CT series becomes a volume in HU.
 
-Read are single-frame CT images, uncompressed, deflated, RLE, JPEG (lossy and lossless), JPEG-LS and
-JPEG 2000. Slices are ordered by position, never by file name or InstanceNumber; the tags of slice
-thickness and distance are not trusted. Pixels that the scanner marked as padding
-(PixelPaddingValue, to PixelPaddingRangeLimit) become air, -1000 HU. What does not form one regular
-grid is refused.
+Read are CT images, a slice a file or all in one (multi-frame, "Enhanced"), uncompressed, deflated,
+RLE, JPEG (lossy and lossless), JPEG-LS and JPEG 2000. Slices are ordered by position, never by file
+name or InstanceNumber; the tags of slice thickness and distance are not trusted. Pixels that the
+scanner marked as padding (PixelPaddingValue, to PixelPaddingRangeLimit) become air, -1000 HU. What
+does not form one regular grid is refused.
 """
 
 from __future__ import annotations
@@ -21,27 +21,29 @@ from pydicom.pixels import get_decoder
 
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.volumes.dicom_files import opened
+from attn_unet_jax.volumes.dicom_frames import FRAME_TAGS, frames_of, is_multi_frame
 from attn_unet_jax.volumes.dicom_geometry import Slice, arranged
 from attn_unet_jax.volumes.dicom_series import (
   Series,
   choose_series,
   damage_is_user_error,
   find_series,
+  survey,
 )
 from attn_unet_jax.volumes.volume import Volume
 
-__all__ = ["AIR_HU", "DicomVolume", "Series", "find_series", "read_dicom", "read_series"]
+__all__ = ["AIR_HU", "DicomVolume", "Series", "find_series", "read_dicom", "read_series", "survey"]
 
 AIR_HU = -1000
 # Padding that would be soft tissue, such as 0 HU, is no mark: tissue has that value as well.
 _TISSUE_HU = (-900, 1000)
 _PLACE_TAGS = [
   *("Rows", "Columns", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient"),
-  *("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
+  *("PixelSpacing", "SliceThickness", "SpacingBetweenSlices", *FRAME_TAGS),
 ]
 _PIXEL_TAGS = [
   *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration"),
-  *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "NumberOfFrames", "PixelData"),
+  *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData", *FRAME_TAGS),
   *("RescaleSlope", "RescaleIntercept", "PixelPaddingValue", "PixelPaddingRangeLimit"),
 ]
 
@@ -84,7 +86,9 @@ def read_series(series: Series) -> DicomVolume:
     UserError: its slices form no regular grid (`arranged` says of what kinds), or a file is
       damaged or in a form that is not read.
   """
-  slices, affine = arranged([_place(file, stream) for file, stream in opened(series.files)])
+  slices, affine = arranged(
+    [one for file, stream in opened(series.files) for one in _slices(file, stream)]
+  )
   tags = [one.tag_spacing_mm for one in slices if one.tag_spacing_mm is not None]
   return DicomVolume(
     Volume(_voxels(slices), affine),
@@ -93,21 +97,29 @@ def read_series(series: Series) -> DicomVolume:
   )
 
 
-def _place(file: Path, stream: BinaryIO) -> Slice:
+def _slices(file: Path, stream: BinaryIO) -> list[Slice]:
+  """What a file says of the place of its slice, or of each of its frames."""
   with damage_is_user_error(file):
     tags = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(_PLACE_TAGS))
-    between_rows, between_columns = _vector(tags, "PixelSpacing", 2, file)
-    if min(between_rows, between_columns) <= 0:
-      raise UserError(f"{file}: PixelSpacing must be above 0 mm; export the file again")
-    return Slice(
-      file,
-      int(tags.get("InstanceNumber") or 0),
-      (int(tags.Columns), int(tags.Rows)),
-      _vector(tags, "ImagePositionPatient", 3, file),
-      _directions(_vector(tags, "ImageOrientationPatient", 6, file), file),
-      np.array([between_columns, between_rows]),
-      _tag_spacing(tags),
-    )
+    parts = frames_of(tags)
+    several = is_multi_frame(tags)
+    return [_place(file, part, k if several else None) for k, part in enumerate(parts)]
+
+
+def _place(file: Path, tags: pydicom.Dataset, frame: int | None) -> Slice:
+  between_rows, between_columns = _vector(tags, "PixelSpacing", 2, file)
+  if min(between_rows, between_columns) <= 0:
+    raise UserError(f"{file}: PixelSpacing must be above 0 mm; export the file again")
+  return Slice(
+    file,
+    int(tags.get("InstanceNumber") or 0),
+    (int(tags.Columns), int(tags.Rows)),
+    _vector(tags, "ImagePositionPatient", 3, file),
+    _directions(_vector(tags, "ImageOrientationPatient", 6, file), file),
+    np.array([between_columns, between_rows]),
+    _tag_spacing(tags),
+    frame,
+  )
 
 
 def _vector(tags: pydicom.Dataset, name: str, size: int, file: Path) -> np.ndarray:
@@ -141,23 +153,40 @@ def _tag_spacing(tags: pydicom.Dataset) -> float | None:
 def _voxels(slices: Sequence[Slice]) -> np.ndarray:
   """HU [columns, rows, slices]; each slice lies in one piece of memory."""
   array = np.empty((*slices[0].size, len(slices)), np.int16, order="F")
-  for k, (file, stream) in enumerate(opened(one.file for one in slices)):
-    hu = _hounsfield(file, stream)
-    info = np.iinfo(np.int16)
-    if hu.dtype.kind == "f" or hu.min() < info.min or hu.max() > info.max:
-      array = array.astype(np.float32, copy=False)
-    array[:, :, k] = hu.T
+  places: dict[Path, list[int]] = {}
+  for k, one in enumerate(slices):
+    places.setdefault(one.file, []).append(k)
+  for file, stream in opened(places):
+    tags, frames = _stored(file, stream)
+    for k in places[file]:
+      part, stored = frames[slices[k].frame or 0]
+      hu = _hounsfield(file, tags, part, stored)
+      info = np.iinfo(np.int16)
+      if hu.dtype.kind == "f" or hu.min() < info.min or hu.max() > info.max:
+        array = array.astype(np.float32, copy=False)
+      array[:, :, k] = hu.T
   return array
 
 
-def _hounsfield(file: Path, stream: BinaryIO) -> np.ndarray:
-  """One slice in HU [rows, columns], int32, or float32 where slope or intercept are fractions."""
+def _stored(
+  file: Path, stream: BinaryIO
+) -> tuple[pydicom.Dataset, list[tuple[pydicom.Dataset, np.ndarray]]]:
+  """A file's tags; of every frame its own tags and its pixels as stored [rows, columns]."""
   with damage_is_user_error(file):
     tags = pydicom.dcmread(stream, specific_tags=list(_PIXEL_TAGS))
     _check_form(file, tags)
+    parts = frames_of(tags)
   with damage_is_user_error(file, "its pixels are truncated or damaged"):
-    stored = tags.pixel_array
-    slope, intercept = float(tags.get("RescaleSlope", 1)), float(tags.get("RescaleIntercept", 0))
+    pixels = tags.pixel_array.reshape(-1, int(tags.Rows), int(tags.Columns))
+    return tags, list(zip(parts, pixels, strict=True))
+
+
+def _hounsfield(
+  file: Path, tags: pydicom.Dataset, part: pydicom.Dataset, stored: np.ndarray
+) -> np.ndarray:
+  """One slice in HU [rows, columns], int32, or float32 where slope or intercept are fractions."""
+  with damage_is_user_error(file):
+    slope, intercept = float(part.get("RescaleSlope", 1)), float(part.get("RescaleIntercept", 0))
     if slope == 0 or not np.isfinite([slope, intercept]).all():
       raise UserError(f"{file}: slope {slope}, intercept {intercept} give no HU; export it again")
     whole = slope.is_integer() and intercept.is_integer()
@@ -171,10 +200,11 @@ def _check_form(file: Path, tags: pydicom.Dataset) -> None:
   syntax = tags.file_meta.TransferSyntaxUID
   if "PixelData" not in tags:
     raise UserError(f"{file}: truncated or damaged, it has no pixels; copy or export it again")
-  if tags.get("SamplesPerPixel", 1) != 1 or int(tags.get("NumberOfFrames") or 1) != 1:
+  undescribed = int(tags.get("NumberOfFrames") or 1) != 1 and not is_multi_frame(tags)
+  if tags.get("SamplesPerPixel", 1) != 1 or undescribed:
     raise UserError(
-      f"{file}: holds several frames or colours, a CT slice is one grey image; "
-      "convert it to one slice a file or to NIfTI"
+      f"{file}: holds colours, or several frames without a place of their own; a CT slice is one "
+      "grey image: convert it to one slice a file or to NIfTI"
     )
   try:
     readable = get_decoder(syntax).is_available

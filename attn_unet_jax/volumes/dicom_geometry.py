@@ -39,6 +39,7 @@ class Slice:
     directions: unit vectors along a row, then along a column, LPS: [2, 3].
     spacing: distance of neighbouring columns, then of neighbouring rows, in mm: [2].
     tag_spacing_mm: distance of slices as the tags claim it, None where they claim nothing.
+    frame: index in a multi-frame file, None in a file of one slice.
   """
 
   file: Path
@@ -48,6 +49,12 @@ class Slice:
   directions: np.ndarray
   spacing: np.ndarray
   tag_spacing_mm: float | None
+  frame: int | None = None
+
+  @property
+  def name(self) -> str:
+    """The file's name, and the number of the frame."""
+    return self.file.name if self.frame is None else f"{self.file.name} frame {self.frame + 1}"
 
   @property
   def normal(self) -> np.ndarray:
@@ -123,7 +130,7 @@ def _numbers(values: np.ndarray) -> str:
 
 def _names(slices: Sequence[Slice]) -> str:
   more = ", ..." if len(slices) > _MOST_NAMED else ""
-  return ", ".join(one.file.name for one in slices[:_MOST_NAMED]) + more
+  return ", ".join(one.name for one in slices[:_MOST_NAMED]) + more
 
 
 def _tilt(slices: Sequence[Slice]) -> list[str]:
@@ -138,7 +145,7 @@ def _tilt(slices: Sequence[Slice]) -> list[str]:
   angle = np.degrees(np.arctan2(sideways[worst], along[worst]))
   return [
     f"gantry tilt: slices are stacked at {angle:.1f} degrees to their normal, "
-    f"{slices[worst].file.name} lies {sideways[worst]:.1f} mm sideways of {slices[0].file.name}; "
+    f"{slices[worst].name} lies {sideways[worst]:.1f} mm sideways of {slices[0].name}; "
     "a grid has straight axes: undo the tilt (dcm2niix does) and give the NIfTI file"
   ]
 
@@ -158,7 +165,7 @@ def _gaps(slices: Sequence[Slice]) -> list[str]:
 
 def _duplicates(slices: Sequence[Slice], same: np.ndarray, along: np.ndarray) -> str:
   shown = ", ".join(
-    f"{slices[k].file} and {slices[k + 1].file.name} at {along[k]:g} mm" for k in same[:_MOST_NAMED]
+    f"{slices[k].file} and {slices[k + 1].name} at {along[k]:g} mm" for k in same[:_MOST_NAMED]
   )
   more = ", ..." if same.size > _MOST_NAMED else ""
   return (
@@ -173,8 +180,8 @@ def _uneven(slices: Sequence[Slice], gaps: np.ndarray) -> str:
   if not wide.size:
     return f"gaps drift between {gaps.min():g} and {gaps.max():g} mm, they must be equal"
   shown = ", ".join(
-    f"{gaps[k]:.3f} mm between {slices[k].file.name} ({slices[k].along_mm:g} mm) and "
-    f"{slices[k + 1].file.name} ({slices[k + 1].along_mm:g} mm)"
+    f"{gaps[k]:.3f} mm between {slices[k].name} ({slices[k].along_mm:g} mm) and "
+    f"{slices[k + 1].name} ({slices[k + 1].along_mm:g} mm)"
     for k in wide[:_MOST_NAMED]
   )
   shown += f" and {wide.size - _MOST_NAMED} more" if wide.size > _MOST_NAMED else ""

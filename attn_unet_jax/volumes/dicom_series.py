@@ -15,7 +15,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import pydicom
 from pydicom.errors import InvalidDicomError
@@ -30,7 +30,7 @@ _ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _TAGS = [
   *("SOPClassUID", "Modality", "ImageType", "SeriesInstanceUID", "SeriesNumber"),
-  *("Rows", "Columns", "SliceThickness", "ConvolutionKernel"),
+  *("Rows", "Columns", "NumberOfFrames", "SliceThickness", "ConvolutionKernel"),
 ]
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 # What pydicom and the decoders raise on damaged files.
@@ -75,6 +75,20 @@ def damage_is_user_error(file: Path, what: str = "truncated or damaged") -> Iter
     raise UserError(f"{file}: {what}; copy, download or export the file again") from error
 
 
+class Survey(NamedTuple):
+  """What lies in a folder or zip.
+
+  Attributes:
+    series: the CT series, sorted by first file.
+    passed_over: how many files of which other kind.
+    damaged: files that may belong to any series, with what is wrong in one line.
+  """
+
+  series: list[Series]
+  passed_over: collections.Counter[str]
+  damaged: dict[Path, str]
+
+
 def find_series(path: Path) -> list[Series]:
   """Every CT series under a folder, however deep, or in a zip, sorted by first file.
 
@@ -90,7 +104,7 @@ def find_series(path: Path) -> list[Series]:
     UserError: the path is neither, a zip is not safe, or a file is damaged: it might belong to
       any series.
   """
-  return _survey(path)[0]
+  return _undamaged(survey(path)).series
 
 
 def choose_series(path: Path, uid: str | None = None) -> Series:
@@ -100,7 +114,7 @@ def choose_series(path: Path, uid: str | None = None) -> Series:
     UserError: as `find_series`; there is none, there are several and none is chosen, or none has
       that UID. The message lists what there is.
   """
-  series, passed_over = _survey(path)
+  series, passed_over, _ = _undamaged(survey(path))
   if not series:
     found = ", ".join(f"{count} {kind}" for kind, count in sorted(passed_over.items()))
     raise UserError(
@@ -126,30 +140,46 @@ def _place(path: Path, series: Series) -> str:
   return series.description if folder == "." else f"{series.description}, in {folder}"
 
 
-def _survey(path: Path) -> tuple[list[Series], collections.Counter[str]]:
-  """The CT series, and how many files of which other kind there are."""
+def survey(path: Path) -> Survey:
+  """Looks at every file of a folder, however deep, or of a zip.
+
+  Raises:
+    UserError: the path is neither, or a zip is not safe.
+  """
   groups: dict[tuple[str, Path | None], list[tuple[Path, pydicom.Dataset]]] = {}
-  passed_over: collections.Counter[str] = collections.Counter()
+  found = Survey([], collections.Counter(), {})
   for file, stream in opened(files_of(path)):
-    kind, header = _classify(file, stream)
+    try:
+      kind, header = _classify(file, stream)
+    except UserError as error:
+      found.damaged[file] = str(error)
+      continue
     if header is None:
-      passed_over[kind] += 1
+      found.passed_over[kind] += 1
     else:
       uid = str(header.get("SeriesInstanceUID") or "")
       # Anonymised files may have lost their UID: then those of one folder are taken as a series.
       groups.setdefault((uid, None if uid else file.parent), []).append((file, header))
-  series = [_series(uid, members) for (uid, _), members in groups.items()]
-  return sorted(series, key=lambda one: one.files), passed_over
+  found.series.extend(_series(uid, members) for (uid, _), members in groups.items())
+  found.series.sort(key=lambda one: one.files)
+  return found
+
+
+def _undamaged(found: Survey) -> Survey:
+  for problem in found.damaged.values():
+    raise UserError(problem)
+  return found
 
 
 def _series(uid: str, members: list[tuple[Path, pydicom.Dataset]]) -> Series:
   files = tuple(file for file, _ in members)
   with damage_is_user_error(files[0]):
-    return Series(uid, files, _describe(members[0][1], len(files)))
+    slices = sum(int(header.get("NumberOfFrames") or 1) for _, header in members)
+    return Series(uid, files, _describe(members[0][1], slices))
 
 
-def _describe(header: pydicom.Dataset, count: int) -> str:
-  words = [f"{count} slices of {header.Columns}x{header.Rows}"]
+def _describe(header: pydicom.Dataset, slices: int) -> str:
+  words = [f"{slices} slices of {header.Columns}x{header.Rows}"]
   if header.get("SeriesNumber") is not None:
     words.insert(0, f"series {int(header.SeriesNumber)}")
   if header.get("SliceThickness") is not None:
@@ -191,8 +221,6 @@ def _other_kind(file: Path, header: pydicom.Dataset) -> str | None:
     return f"of modality {header.Modality}"
   if "LOCALIZER" in (header.get("ImageType") or ()):
     return "localizer"
-  if kind in _ENHANCED_CT:
-    return "multi-frame CT, to be converted to one slice a file or to NIfTI first"
-  if kind not in ("", _CT_IMAGE):
+  if kind not in ("", _CT_IMAGE, *_ENHANCED_CT):
     return "CT capture or report"
   return None

@@ -6,6 +6,7 @@ import pytest
 from attn_unet_jax.data.labels import parse
 from attn_unet_jax.data.other_set import open_other
 from attn_unet_jax.errors import UserError
+from attn_unet_jax.losses import UNLABELLED
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
 
@@ -46,6 +47,7 @@ def test_all_cases_are_taken_and_classes_are_found_by_name(run, tmp_path):
 
 def test_labels_say_which_is_which_in_any_order(run, tmp_path):
   folder = _folder(tmp_path / "other", ["x"], NAMES)
+  run.loss_options.class_weights = (1.0, 2.0, 3.0)
   changes = {"folder": folder, "labels": "pancreas=10+4,spare=7,liver=Spleen"}
   mapping = open_other(run, changes, None, []).fold.mapping
   assert mapping.class_indices == {"liver": 1, "pancreas": 2}
@@ -101,6 +103,7 @@ def test_the_runs_config_is_left_as_it_is(run, tmp_path):
 
 
 def test_a_mapping_is_restricted_in_the_order_asked_for():
-  mapping = parse("a=1,b=2+3,c=4,background=*", None).restricted_to(["c", "a"])
-  np.testing.assert_array_equal(mapping.apply(np.arange(7), ""), [0, 2, 0, 0, 1, 0, 0])
+  mapping = parse("a=1,b=2+3,c=4,unlabelled=5,background=*", None).restricted_to(["c", "a"])
+  expected = [0, 2, 0, 0, 1, UNLABELLED, 0]
+  np.testing.assert_array_equal(mapping.apply(np.arange(7), ""), expected)
   assert mapping.classes == ("c", "a")

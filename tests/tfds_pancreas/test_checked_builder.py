@@ -13,7 +13,7 @@ from attn_unet_jax.errors import UserError
 from attn_unet_jax.volumes.volume import Volume
 from tfds_pancreas.checked_builder import CheckedBuilder
 from tfds_pancreas.checked_case import CheckedCase, Pair
-from tfds_pancreas.records import FILE_FORMAT, REPORT_FILE, open_records
+from tfds_pancreas.records import REPORT_FILE, open_records
 
 
 class Numbered(NamedTuple):
@@ -59,9 +59,7 @@ class Made(CheckedBuilder):
 
 
 def build_made(folder, numbers=None, beam=None, workers=1, **options):
-  builder = Made(
-    config="native", data_dir=folder, file_format=FILE_FORMAT, workers=workers, **options
-  )
+  builder = Made(config="native", data_dir=folder, workers=workers, **options)
   builder.numbers = numbers or Made.numbers
   settings = tfds.download.DownloadConfig(manual_dir=folder, beam_runner=beam)
   builder.download_and_prepare(download_dir=folder / "none", download_config=settings)

@@ -45,3 +45,16 @@ def test_image_and_label_end_on_one_grid_of_the_same_centre():
   working = Volume(record["image"], record["affine"])
   assert working.spacing == (1.0, 1.0, 1.0)
   np.testing.assert_allclose(working.grid.centre_mm, image.grid.centre_mm)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.float32])
+def test_a_record_is_rounded_and_clipped_whatever_lies_behind_its_axes(dtype):
+  rng = np.random.default_rng(0)
+  values = rng.normal(0, 30000, (5, 4, 6)) if dtype != np.int16 else rng.integers(-9, 9, (5, 4, 6))
+  turned = values.astype(dtype).transpose(1, 2, 0)[::-1, :, ::-1]
+  image = Volume(turned, np.eye(4))
+  record = to_record("a", image, Volume(np.ones(turned.shape, np.uint8), np.eye(4)), None)
+  expected = np.clip(np.rint(turned.astype(np.float64)), -32768, 32767)
+  np.testing.assert_array_equal(record["image"], expected)
+  assert record["image"].dtype == np.int16
+  assert record["image"].flags.c_contiguous

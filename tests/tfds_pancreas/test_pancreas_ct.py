@@ -1,6 +1,7 @@
 """Pancreas-CT from files to records, on small fakes of it that are real DICOM and NIfTI."""
 
 import json
+import logging
 import re
 import shutil
 
@@ -82,6 +83,67 @@ def test_no_patient_tag_reaches_any_file_of_the_data_set(built):
   assert len(contents) > 5
   for value in PATIENT.values():
     assert not any(value.encode() in content for content in contents)
+  for record in open_records(NATIVE, built[1]).splits["train"]:  # the files are compressed
+    assert sorted(record) == ["affine", "id", "image", "label"]
+    assert re.fullmatch(r"PANCREAS_\d{4}", record["id"])
+  pictures = [content for content in contents if content.startswith(b"\x89PNG")]
+  assert pictures
+  assert not any(text in picture for picture in pictures for text in (b"tEXt", b"zTXt", b"iTXt"))
+
+
+def test_no_patient_tag_reaches_the_screen_or_the_log(tmp_path, caplog, capfd):
+  for case in good_cases()[:2]:
+    write_case(tmp_path / "files", case, "flat")
+  next((tmp_path / "files" / "scans").iterdir()).write_bytes(b"")
+  with caplog.at_level(logging.DEBUG), pytest.raises(UserError) as stopped:
+    build(NATIVE, tmp_path / "data", manual_dir=tmp_path / "files")
+  printed = capfd.readouterr()
+  for text in (caplog.text, printed.out, printed.err, str(stopped.value)):
+    assert not [value for value in PATIENT.values() if value in text]
+
+
+def test_phantoms_written_as_pancreas_ct_come_back_voxel_for_voxel(phantoms, tmp_path):
+  records = open_records("phantom_ct/tiny", phantoms)
+  cases = []
+  for number, record in enumerate(records.splits["train"][:3], start=1):
+    case = FakeCase(number, rising=number != 2, slices=record["image"].shape[2])
+    case.image = record["image"]
+    case.label = (record["label"] == records.labels["pancreas"]).astype(np.uint8)
+    write_case(tmp_path / "files", case, "nbia")
+    cases.append(case)
+  build(NATIVE, tmp_path / "data", manual_dir=tmp_path / "files")
+  split = open_records(NATIVE, tmp_path / "data").splits["train"]
+  for record, case in zip(split, cases, strict=True):
+    np.testing.assert_array_equal(record["image"], case.image)
+    np.testing.assert_array_equal(record["label"], case.label)
+    np.testing.assert_allclose(record["affine"], case.affine, atol=1e-6)
+
+
+def _emptied(files):
+  files[3].write_bytes(b"")
+
+
+def _cut_before_the_size(files):
+  data = files[3].read_bytes()
+  files[3].write_bytes(data[: data.index(b"PANCREAS_0002") + 30])
+
+
+@pytest.mark.parametrize(
+  ("harm", "named"),
+  [(_emptied, "files of no known case"), (_cut_before_the_size, "PANCREAS_0002")],
+)
+def test_a_damaged_file_among_flat_ones_is_named_and_spoils_its_case_alone(tmp_path, harm, named):
+  root, data = tmp_path / "files", tmp_path / "data"
+  files = {case.id: write_case(root, case, "flat") for case in good_cases()[:3]}
+  harm(files["PANCREAS_0002"])
+  with pytest.raises(UserError, match=rf"\| {named}: .*{files['PANCREAS_0002'][3].name}: "):
+    build(NATIVE, data, manual_dir=root)
+  folder = build(NATIVE, data, manual_dir=root, skip_bad_cases=True)
+  left_out = json.loads((folder / REPORT_FILE).read_text())["left_out"]
+  assert sorted(left_out) == sorted({"PANCREAS_0002", named})
+  problems = left_out["PANCREAS_0002"]["problems"]
+  assert ("1 missing slices" in problems[0]) == (named != "PANCREAS_0002")
+  assert open_records(NATIVE, data).splits["train"].ids == ["PANCREAS_0001", "PANCREAS_0003"]
 
 
 def test_82_case_configs_keep_the_duplicates_and_other_spacings_are_made(tmp_path):

@@ -11,7 +11,8 @@ import pytest
 from attn_unet_jax.errors import UserError
 from tfds_pancreas.abdomen.organs import ORGANS
 from tfds_pancreas.build import build
-from tfds_pancreas.phantom_ct.phantom_ct_dataset_builder import Builder, draw_case
+from tfds_pancreas.phantom_ct import case
+from tfds_pancreas.phantom_ct.phantom_ct_dataset_builder import Builder
 from tfds_pancreas.records import built_directory, open_records
 
 TINY = "phantom_ct/tiny"
@@ -29,7 +30,7 @@ def test_what_is_read_is_what_was_drawn(data_dir):
   sizes = {name: len(split) for name, split in records.splits.items()}
   assert sizes == {"train": 4, "validation": 2, "test": 2}
   assert records.labels == ORGANS
-  drawn = draw_case(5, Builder.builder_configs["tiny"])
+  drawn = case.draw_case(5, Builder.builder_configs["tiny"])
   read = records.splits["validation"][1]
   assert set(read) == set(drawn)
   assert read["id"] == drawn["id"] == "phantom_0005"
@@ -68,9 +69,8 @@ def test_an_interrupted_build_is_no_data_set(tmp_path, monkeypatch):
   def stop(number, config):
     raise KeyboardInterrupt
 
-  module = sys.modules[Builder.__module__]
   with monkeypatch.context() as patch:
-    patch.setattr(module, "draw_case", stop)
+    patch.setattr(case, "draw_case", stop)
     with pytest.raises(KeyboardInterrupt):
       build(TINY, tmp_path, workers=1)
   assert built_directory(TINY, tmp_path) is None

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from attn_unet_jax.command import Interrupted
 from attn_unet_jax.errors import UserError
 from tfds_pancreas.workers import beam_options, default_workers, on_beam, on_this_machine
 
@@ -48,8 +49,19 @@ def test_every_item_is_worked_on(place, tmp_path):
 
 @pytest.mark.parametrize("place", PLACES)
 def test_what_fails_is_raised(place):
-  with pytest.raises((OSError, RuntimeError), match="No space left"):  # Beam wraps it
+  with pytest.raises(OSError, match="No space left"):
     PLACES[place]()(fail_at_three, range(5))
+
+
+def stopped_at_three(item):
+  if item == 3:
+    raise Interrupted(signal.SIGTERM)
+
+
+def test_a_signal_ends_beam_as_it_ends_all():
+  with pytest.raises(Interrupted) as caught:
+    PLACES["beam"]()(stopped_at_three, range(5))
+  assert caught.value.status == 143
 
 
 def test_a_killed_worker_is_told_with_a_way_out():

@@ -1,15 +1,27 @@
+import json
+import re
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attn_unet_jax.training.checkpoint import checkpoints
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.training import seal
+from attn_unet_jax.training.checkpoint import checkpoints, restore, restore_best, saved
 from attn_unet_jax.training.state import TrainState
 
 
 def _state(step):
   params = {"kernel": jnp.full((2, 3), step / 7)}
-  return TrainState(jnp.int32(step), params, {"mean": jnp.ones(3)}, (jnp.zeros(2), None))
+  statistics = {"mean": jnp.full(3, step / 3)}
+  averaged = {"params": params, "batch_stats": statistics}
+  return TrainState(jnp.int32(step), params, statistics, (jnp.zeros(2), None), averaged)
+
+
+def _like():
+  return jax.eval_shape(lambda: _state(0))
 
 
 @pytest.fixture
@@ -56,3 +68,122 @@ def test_a_step_is_saved_once(store):
   store.save(_state(5), 0.3)
   store.save(_state(5))
   assert store.best == 5
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+  """Steps 1, 2 and 3, the second the best."""
+  folder = tmp_path_factory.mktemp("run") / "checkpoints"
+  with checkpoints(folder, keep=3) as opened:
+    for step, dsc in ((1, 0.2), (2, 0.9), (3, None)):
+      opened.save(_state(step), dsc)
+  return folder
+
+
+def _flip(path):
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+
+
+def _truncate(path):
+  path.write_bytes(path.read_bytes()[:-1])
+
+
+DAMAGES = {"flipped": _flip, "truncated": _truncate, "missing": lambda path: path.unlink()}
+
+
+def _assert_is(state, step):
+  for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(_state(step)), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_every_file_of_a_checkpoint_is_sealed_or_not_needed(three, tmp_path, damage):
+  folder, sealed = tmp_path / "3", []
+  names = [p.relative_to(three / "3") for p in (three / "3").rglob("*") if p.is_file()]
+  for name in names:
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(three / "3", folder)
+    DAMAGES[damage](folder / name)
+    if str(name) in ("_CHECKPOINT_METADATA", "commit_success.txt"):
+      _assert_is(restore(folder, _like()), 3)
+    else:
+      with pytest.raises(seal.DamagedError, match=re.escape(str(name))):
+        restore(folder, _like())
+      sealed.append(name)
+  assert len(sealed) == len(names) - 2 > 5
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_training_goes_on_from_the_one_before_a_damaged_checkpoint(three, tmp_path, capsys, damage):
+  folder = tmp_path / "checkpoints"
+  shutil.copytree(three, folder)
+  DAMAGES[damage](next((folder / "3" / "default" / "d").iterdir()))
+  with checkpoints(folder, keep=2) as store:
+    assert f"{folder}/3 is damaged (default/d/" in capsys.readouterr().out
+    assert store.latest == 2
+    _assert_is(store.restore(2, _like()), 2)
+    store.save(_state(3))  # again, beside what is left of the damaged one
+  assert saved(folder) == [2, 3]
+  _assert_is(restore(folder / "3", _like()), 3)
+  assert (folder / "3.damaged" / "default").is_dir()
+
+
+def test_a_reader_takes_the_next_best_and_changes_nothing(three, tmp_path, capsys):
+  folder = tmp_path / "checkpoints"
+  shutil.copytree(three, folder)
+  _assert_is(restore_best(folder, _like()), 2)
+  _flip(folder / "2" / "default" / "_METADATA")
+  before = sorted(folder.rglob("*"))
+  _assert_is(restore_best(folder, _like()), 1)
+  assert f"{folder}/2 is damaged (default/_METADATA: not what" in capsys.readouterr().out
+  (folder / "1" / seal.NAME).write_text("{}")
+  _assert_is(restore_best(folder, _like()), 3)
+  assert sorted(folder.rglob("*")) == before
+
+
+def test_without_an_intact_checkpoint_it_is_the_users_turn(three, tmp_path):
+  folder = tmp_path / "checkpoints"
+  shutil.copytree(three, folder)
+  for step in saved(folder):
+    _truncate(folder / str(step) / "default" / "manifest.ocdbt")
+  before = sorted(folder.rglob("*"))
+  for opening in (
+    lambda: checkpoints(folder, 2).__enter__(),
+    lambda: restore_best(folder, _like()),
+  ):
+    with pytest.raises(UserError, match=r"checkpoints: every checkpoint is damaged; bring"):
+      opening()
+  assert sorted(folder.rglob("*")) == before
+
+
+def test_a_score_that_comes_later_is_sealed_too(three, tmp_path):
+  folder = tmp_path / "checkpoints"
+  shutil.copytree(three, folder)
+  with checkpoints(folder, keep=1) as store:
+    files = {p: p.read_bytes() for p in (folder / "3").rglob("*") if p.is_file()}
+    store.save(_state(3), 0.95)
+    assert store.best == 3
+    changed = [p.name for p, content in files.items() if p.read_bytes() != content]
+    assert changed == [seal.NAME]  # the state is never written a second time
+  with checkpoints(folder, keep=1) as store:
+    assert store.best == 3
+    store.save(_state(4))
+  assert saved(folder) == [3, 4]
+  content = json.loads((folder / "3" / seal.NAME).read_text())
+  (folder / "3" / seal.NAME).write_text(json.dumps({**content, "validation_dsc": 0.99}))
+  with pytest.raises(seal.DamagedError, match=seal.NAME):
+    seal.verify(folder / "3")
+
+
+def test_what_a_kill_left_unfinished_is_removed(three, tmp_path):
+  folder = tmp_path / "checkpoints"
+  shutil.copytree(three, folder)
+  (folder / "3").rename(folder / "3.orbax-checkpoint-tmp")
+  _assert_is(restore_best(folder, _like()), 2)
+  assert (folder / "3.orbax-checkpoint-tmp").is_dir()  # a run may be writing it
+  with checkpoints(folder, keep=3) as store:
+    assert store.latest == 2
+    store.save(_state(3))
+  assert sorted(p.name for p in folder.iterdir()) == ["1", "2", "3"]

@@ -32,6 +32,21 @@ def test_no_file_has_no_rows(tmp_path):
   assert read_metrics(tmp_path / "metrics.csv") == []
 
 
+def test_a_torn_last_line_is_no_row(tmp_path):
+  """A kill or a full disk may leave half of it: `12,0.3` must not pass for epoch 1."""
+  log = EpochLog(tmp_path, 0)
+  for epoch in (11, 12):
+    log.write(_row(epoch))
+  log.close()
+  path = tmp_path / "metrics.csv"
+  whole = path.read_text()
+  torn = whole[: whole.rindex("12,") + 1]
+  path.write_text(torn)
+  assert [row["epoch"] for row in read_metrics(path)] == ["11"]
+  EpochLog(tmp_path, 11).close()
+  assert path.read_text() == torn[:-1]
+
+
 def test_durations_are_readable():
   assert [duration(s) for s in (5.4, 75.2, 3725)] == ["5s", "1m15s", "1h02m"]
 

@@ -14,7 +14,7 @@ from attn_unet_jax.training.state import abstract, network, start
 from attn_unet_jax.training.step import fixed_loss, train_step
 from tests.line import Line
 
-NAMES = ("attention_unet", "unet", "unet3d", "vnet", "vnet_caffe")
+NAMES = ("attention_unet", "dual_attention", "unet", "unet3d", "vnet", "vnet_caffe")
 
 
 @pytest.mark.parametrize("name", NAMES)

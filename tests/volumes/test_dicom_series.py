@@ -4,11 +4,11 @@ import zipfile
 
 import numpy as np
 import pytest
-from pydicom.uid import EnhancedCTImageStorage, SecondaryCaptureImageStorage
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.volumes import Volume, dicom_files
-from attn_unet_jax.volumes.dicom import find_series, read_dicom, read_series
+from attn_unet_jax.volumes.dicom import find_series, read_dicom, read_series, survey
 from tests.written_dicom import assert_anonymous, slices_of, write, write_volume
 
 SCAN = Volume(np.arange(60, dtype=np.int16).reshape(5, 4, 3), np.diag([-0.8, -0.7, 2.5, 1]))
@@ -81,12 +81,11 @@ def test_localizers_captures_and_other_modalities_are_passed_over(tmp_path):
 def test_a_folder_without_ct_says_what_it_holds(tmp_path):
   write(tmp_path / "scout", slices_of(SCAN, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])[:2])
   write(tmp_path / "mr", slices_of(SCAN, uid="1.5", Modality="MR"))
-  write(tmp_path / "many", slices_of(SCAN, SOPClassUID=EnhancedCTImageStorage)[:1])
   (tmp_path / "README").write_text("")
   assert find_series(tmp_path) == []
   with pytest.raises(UserError) as refused:
     read_dicom(tmp_path)
-  for word in ("2 localizer", "3 of modality MR", "1 multi-frame CT", "1 not DICOM"):
+  for word in ("2 localizer", "3 of modality MR", "1 not DICOM"):
     assert word in str(refused.value)
 
 
@@ -115,6 +114,21 @@ def test_no_identity_in_series_logs_or_output(tmp_path, caplog, capfd):
   for text in (repr(series), repr(read), caplog.text, printed.out, printed.err):
     assert_anonymous(text)
   assert "left as it is" in caplog.text
+
+
+def test_a_damaged_file_is_named_and_hides_no_other(tmp_path):
+  write(tmp_path / "a", slices_of(SCAN))
+  cut, empty = write(tmp_path / "b", slices_of(OTHER, uid="1.2.4"))[:2]
+  cut.write_bytes(cut.read_bytes()[:400])
+  empty.write_bytes(b"")
+  found = survey(tmp_path)
+  assert [(one.uid, one.count) for one in found.series] == [("1.2.3", 3), ("1.2.4", 2)]
+  assert sorted(found.damaged) == sorted([cut, empty])
+  for file, problem in found.damaged.items():
+    assert problem.startswith(f"{file}: ")
+    assert_anonymous(problem)
+  with pytest.raises(UserError, match="truncated"):  # it might belong to any
+    find_series(tmp_path)
 
 
 # Zip files

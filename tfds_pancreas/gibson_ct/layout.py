@@ -56,7 +56,7 @@ def find_cases(root: Path) -> list[GibsonCase]:
   if not any(labels.values()):
     raise UserError(f"--manual_dir={root}: no labels of Gibson et al. found. {CHECK_LIST}")
   scans = {
-    "tcia": find_scans(root) if labels["tcia"] else {},
+    "tcia": find_scans(root)[0] if labels["tcia"] else {},
     "btcv": _numbered(root, _IMAGE) if labels["btcv"] else {},
   }
   boxes = _cropping(root)

@@ -18,7 +18,7 @@ from attn_unet_jax.volumes.checks import check_pair
 from attn_unet_jax.volumes.dicom import DicomVolume
 from attn_unet_jax.volumes.orientation import from_canonical, to_canonical
 from attn_unet_jax.volumes.volume import Volume
-from tfds_pancreas.checks import FLIP_MARGIN, flip_scores
+from tfds_pancreas.checks import FLIP_MARGIN, flip_scores, nonzero
 from tfds_pancreas.pancreas_ct.alignment import align
 
 # Flipped axes of [column, row, slice] -> what that says of the label file.
@@ -48,7 +48,7 @@ def place(label: Volume, scan: DicomVolume) -> tuple[Volume, dict[str, Any]]:
   except UserError:
     pass
   aligned = align(label.array, grid.shape, scan.instance_numbers)
-  scores = flip_scores(scan.volume.array, np.nonzero(aligned))
+  scores = flip_scores(scan.volume.array, nonzero(aligned))
   ranked = sorted(_WAYS, key=lambda way: scores[way], reverse=True)
   best = max(scores, key=lambda way: scores[way])
   if scores[best] - scores[ranked[0]] > FLIP_MARGIN:  # only the mirrored ones can be above

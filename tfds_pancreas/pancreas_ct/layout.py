@@ -19,7 +19,8 @@ from pathlib import Path
 import pydicom
 
 from attn_unet_jax.errors import UserError
-from attn_unet_jax.volumes.dicom import DicomVolume, Series, find_series, read_dicom, read_series
+from attn_unet_jax.volumes.dicom import DicomVolume, Series, read_dicom, read_series, survey
+from attn_unet_jax.volumes.dicom_series import damage_is_user_error
 from tfds_pancreas.folders import walk
 
 CASES = 82
@@ -31,6 +32,7 @@ CHECK_LIST = (
   "DOI/PANCREAS_0001/STUDY/SERIES/*.dcm, or all DICOM files flat; "
   "(2) the labels: TCIA_pancreas_labels-02-05-2017/label0001.nii.gz (or .nii), or beside the scans"
 )
+NO_CASE = "files of no known case"
 _SCAN = re.compile(r"PANCREAS_(\d{4})")
 _LABEL = re.compile(r"label(\d{4})\.nii(\.gz)?")
 Scan = Path | Series
@@ -38,11 +40,16 @@ Scan = Path | Series
 
 @dataclass(frozen=True)
 class CaseFiles:
-  """What was found of one case: right is one scan (a folder or a series) and one label file."""
+  """What was found of one case: right is one scan (a folder or a series) and one label file.
+
+  Attributes:
+    damaged: what is wrong with files of the case that cannot be read.
+  """
 
   id: str
   scans: tuple[Scan, ...]
   labels: tuple[Path, ...]
+  damaged: tuple[str, ...] = ()
 
   @property
   def problem(self) -> str:
@@ -50,7 +57,7 @@ class CaseFiles:
     number = self.id.removeprefix("PANCREAS_")
     wanted = [("scan", f"folder {self.id}", self.scans), ("label", f"label{number}", self.labels)]
     found = [_problem(kind, name, paths) for kind, name, paths in wanted if len(paths) != 1]
-    return "; ".join(found)
+    return "; ".join([*self.damaged, *(found if self.id != NO_CASE else ())])
 
 
 def case_id(number: int) -> str:
@@ -65,17 +72,29 @@ def find_cases(root: str | Path) -> list[CaseFiles]:
     UserError: no scan at all, or no label at all; with a list of what belongs where.
   """
   root = Path(root)
-  scans, labels = find_scans(root), _walk(root)[1]
+  (scans, damaged), labels = find_scans(root), _walk(root)[1]
   missing = [name for name, found in (("scans", scans), ("labels", labels)) if not found]
   if missing:
     raise UserError(f"{root}: no {' and no '.join(missing)} of Pancreas-CT found. {CHECK_LIST}")
-  numbers = sorted({*scans, *labels})
-  return [CaseFiles(case_id(n), tuple(scans.get(n, ())), tuple(labels.get(n, ()))) for n in numbers]
+  cases = [
+    CaseFiles(
+      case_id(n),
+      tuple(scans.get(n, ())),
+      tuple(labels.get(n, ())),
+      tuple(damaged.pop(case_id(n), ())),
+    )
+    for n in sorted({*scans, *labels})
+  ]
+  return cases + [CaseFiles(case, (), (), tuple(lines)) for case, lines in sorted(damaged.items())]
 
 
-def find_scans(root: Path) -> Mapping[int, Sequence[Scan]]:
-  """The scans under a folder by their case number."""
-  return _walk(root)[0] or _by_patient(root)
+def find_scans(root: Path) -> tuple[Mapping[int, Sequence[Scan]], dict[str, list[str]]]:
+  """The scans under a folder by their case number; what is wrong with damaged files, by case id.
+
+  Where folders tell the cases apart, a damaged file is found when its case is read.
+  """
+  scans = _walk(root)[0]
+  return (scans, {}) if scans else _by_patient(root)
 
 
 def read_scan(scan: Scan) -> DicomVolume:
@@ -112,10 +131,26 @@ def _walk(root: Path) -> tuple[Mapping[int, list[Scan]], Mapping[int, list[Path]
   return scans, labels
 
 
-def _by_patient(root: Path) -> Mapping[int, list[Scan]]:
-  scans: Mapping[int, list[Scan]] = defaultdict(list)
-  for series in find_series(root):
-    tags = pydicom.dcmread(series.files[0], specific_tags=["PatientID"], stop_before_pixels=True)
-    if match := _SCAN.fullmatch(str(tags.get("PatientID", ""))):
-      scans[int(match[1])].append(series)
-  return scans
+def _by_patient(root: Path) -> tuple[Mapping[int, list[Scan]], dict[str, list[str]]]:
+  """Series by case number; damaged files, with what is wrong with them, by case id."""
+  scans: defaultdict[int, list[Scan]] = defaultdict(list)
+  damaged: defaultdict[str, list[str]] = defaultdict(list)
+  found = survey(root)
+  for series in found.series:
+    if number := _number(series.files[0]):
+      scans[number].append(series)
+  for file, problem in found.damaged.items():
+    number = _number(file)
+    damaged[case_id(number) if number else NO_CASE].append(problem)
+  return scans, damaged
+
+
+def _number(file: Path) -> int:
+  """The collection's case number from a file's patient id; 0 where it has none of that kind."""
+  try:
+    with damage_is_user_error(file):
+      tags = pydicom.dcmread(file, specific_tags=["PatientID"], stop_before_pixels=True)
+  except UserError:
+    return 0
+  match = _SCAN.fullmatch(str(tags.get("PatientID", "")))
+  return int(match[1]) if match else 0

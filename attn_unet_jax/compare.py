@@ -1,0 +1,60 @@
+"""Prints the table over runs: what differs in their configs, scores, paired tests over cases.
+
+  python -m attn_unet_jax.compare --workdirs=runs/a,runs/b,runs/c [--output=FILE.md]
+
+Every run is tested against the first, on the cases that both scored; cases of one alone are said,
+never mixed in. A folder that `evaluate --output` wrote can stand for a run of another program.
+--output=FILE.csv has the same figures in full precision.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from attn_unet_jax import command
+from attn_unet_jax.comparison import text
+from attn_unet_jax.comparison.runs import read_run
+from attn_unet_jax.comparison.table import compare
+from attn_unet_jax.data.folds import PARTS
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.run import write_text
+from attn_unet_jax.training.logs import say
+
+_WORKDIRS = flags.DEFINE_list("workdirs", None, "Runs, the one to compare with first.")
+_METRICS = flags.DEFINE_list(
+  "metrics", ["dsc", "precision", "recall"], "Columns of cases.csv; the first is tested."
+)
+_PART = flags.DEFINE_enum("part", "test", PARTS, "Which cases' scores.")
+_OUTPUT = flags.DEFINE_string("output", None, "Also write FILE.md or FILE.csv.")
+_TITLE = flags.DEFINE_string("title", "", "Headline of FILE.md.")
+flags.mark_flag_as_required("workdirs")
+
+
+def main() -> None:
+  """The command."""
+  names = [name.rstrip("/") for name in _WORKDIRS.value or ()]
+  output = Path(_OUTPUT.value) if _OUTPUT.value else None
+  if len(set(names)) < max(2, len(names)):
+    raise UserError(f"--workdirs={','.join(names)}: name two runs or more, each once")
+  if output and output.suffix not in (".md", ".csv"):
+    raise UserError(f"--output={output}: must end in .md or .csv")
+  runs = [read_run(Path(name), _PART.value) for name in names]
+  table = compare(runs, _METRICS.value)
+  say(text.markdown(table))
+  if output:
+    page = text.document(table, runs, sys.argv[1:], _TITLE.value)
+    _write(output, page if output.suffix == ".md" else text.comma_separated(table))
+    say(f"the same: {output}")
+
+
+def _write(path: Path, content: str) -> None:
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, content)
+  except OSError as error:
+    raise UserError(f"--output={path}: cannot be written ({error.strerror})") from None
+
+
+if __name__ == "__main__":
+  command.run(main)

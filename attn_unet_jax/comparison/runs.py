@@ -1,0 +1,90 @@
+"""What a comparison needs of a run: its config, its scores by case, the command that made it."""
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from attn_unet_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Scored:
+  """A run, or a folder that `evaluate --output` wrote, which has no config.
+
+  Attributes:
+    name: its path as given.
+    config: values by key, `{'optimizer.learning_rate': 1e-4, ...}`.
+    scores: by class, case and metric; NaN where a score is undefined.
+    command: the flags that it was started with last.
+    step: of the checkpoint that was scored.
+  """
+
+  name: str
+  config: Mapping[str, Any]
+  scores: Mapping[str, Mapping[str, Mapping[str, float]]]
+  command: list[str] = field(default_factory=list)
+  step: int | None = None
+
+
+def read_run(path: Path, part: str = "test") -> Scored:
+  """Reads a run's evaluation of a part of its fold.
+
+  Raises:
+    UserError: it is not there, not evaluated, or a file is not readable.
+  """
+  if not path.is_dir():
+    raise UserError(f"--workdirs: {path}: no such folder; name runs of attn_unet_jax.main")
+  is_run = (path / "config.json").is_file()
+  folder = path / "evaluation" / ("" if part == "test" else part) if is_run else path
+  scores = _scores(folder / "cases.csv", f"--workdir={path} --part={part}")
+  return Scored(
+    str(path),
+    _flat(_json(path / "config.json")) if is_run else {},
+    scores,
+    list(_json(path / "run.json").get("command", [])) if is_run else [],
+    _json(folder / "summary.json").get("checkpoint_step"),
+  )
+
+
+def _scores(path: Path, flags: str) -> dict[str, dict[str, dict[str, float]]]:
+  found: dict[str, dict[str, dict[str, float]]] = {}
+  try:
+    with path.open(newline="") as file:
+      for row in csv.DictReader(file):
+        case, name = row.pop("case"), row.pop("class")
+        found.setdefault(name, {})[case] = {key: float(value) for key, value in row.items()}
+  except OSError:
+    raise UserError(
+      f"{path}: no scores; run python -m attn_unet_jax.evaluate {flags} first"
+    ) from None
+  except (KeyError, TypeError, ValueError) as error:
+    raise UserError(f"{path}: not a table of scores ({error}); evaluate the run again") from None
+  if not found:
+    raise UserError(f"{path}: holds no case; run python -m attn_unet_jax.evaluate {flags} again")
+  return found
+
+
+def _json(path: Path) -> dict[str, Any]:
+  """The object in a file; empty where there is no file."""
+  try:
+    content = json.loads(path.read_text())
+  except FileNotFoundError:
+    return {}
+  except (OSError, ValueError) as error:
+    raise UserError(f"{path}: not readable as JSON ({error}); train or evaluate again") from None
+  if not isinstance(content, dict):
+    raise UserError(f"{path}: not an object in JSON; train or evaluate again")
+  return content
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  flat: dict[str, Any] = {}
+  for key, value in config.items():
+    if isinstance(value, dict):
+      flat |= _flat(value, f"{prefix}{key}.")
+    else:
+      flat[prefix + key] = value
+  return flat

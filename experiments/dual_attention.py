@@ -1,0 +1,36 @@
+"""U-Net with spatial and channel attention and parallel skips, on pancreas CT.
+
+A composed system, see attn_unet_jax/models/dual_attention.py; data: Pancreas-CT, or any folder of
+images and labels:
+
+  python -m attn_unet_jax.main --config=experiments/dual_attention.py \
+    --config.data.folder=DATA --workdir=runs/dual_attention
+
+  dual_attention.py:phantom   narrower, on the embedded phantoms, with the demo's patches:
+    python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
+    python -m attn_unet_jax.main --config=experiments/dual_attention.py:phantom \
+      --workdir=runs/dual_attention_phantom
+
+Data and training are Attention U-Net's (pancreas.py). The loss is lambda1 Dice + lambda2 CE, both
+1: --config.loss.dice and --config.loss.ce; with binary cross-entropy: loss.ce=0, loss.bce=1.
+Neither has been trained to the end yet.
+"""
+
+from ml_collections import ConfigDict
+
+from attn_unet_jax.errors import UserError
+from experiments import pancreas
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  """The config that `arg` names; see above."""
+  variants = ("", "phantom")
+  if arg not in variants:
+    raise UserError(
+      f"experiments/dual_attention.py:{arg}: no such variant; there are {list(variants)}"
+    )
+  config = pancreas.get_config(arg)
+  config.model.name = "dual_attention"
+  config.loss.bce = 0.0
+  config.loss.ce = 1.0
+  return config

@@ -1,0 +1,103 @@
+"""The command as a user runs it, on runs that wrote what runs write."""
+
+import json
+
+import numpy as np
+import pytest
+
+from attn_unet_jax import config as config_keys
+from attn_unet_jax.comparison.runs import read_run
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.inference.scoring import write_scores
+from attn_unet_jax.metrics.overlap import score_case
+from tests.conftest import run_command, small_config
+
+CASES = 6
+
+
+def write_run(folder, seed, rate):
+  """A run's folder with the scores of masks that hit more and more as the seed grows."""
+  config = small_config()
+  config.optimizer.learning_rate = rate
+  folder.mkdir(parents=True)
+  (folder / "config.json").write_text(config_keys.to_json(config))
+  command = ["--config=tests/small.py", f"--config.optimizer.learning_rate={rate}"]
+  (folder / "run.json").write_text(json.dumps({"command": command}))
+  rows = {}
+  for case in range(CASES):
+    reference = np.zeros((8, 8, 8), np.uint8)
+    reference[:4, :4, : 2 + case] = 1
+    prediction = reference.copy()
+    prediction[: 4 - seed, 0, 0] = 0
+    rows[f"case{case}"] = score_case(prediction, reference, {"pancreas": 1}, 1.0)
+  write_scores(rows, folder / "evaluation", {"part": "test", "checkpoint_step": 40})
+  return rows
+
+
+@pytest.fixture
+def runs(tmp_path):
+  for name, seed, rate in (("a", 0, 1e-4), ("b", 3, 1e-3)):
+    write_run(tmp_path / name, seed, rate)
+  return tmp_path
+
+
+def test_what_a_run_writes_is_read(runs):
+  run = read_run(runs / "a")
+  assert run.config["optimizer.learning_rate"] == 1e-4
+  assert run.step == 40
+  assert sorted(run.scores["pancreas"]) == [f"case{k}" for k in range(CASES)]
+  assert run.scores["pancreas"]["case0"]["dsc"] == pytest.approx(2 * 28 / (28 + 32), abs=1e-6)
+  other = read_run(runs / "a" / "evaluation")  # as evaluate --output writes it
+  assert (other.config, other.scores) == ({}, run.scores)
+
+
+def test_the_table_is_printed_and_written(runs):
+  page = runs / "docs" / "results.md"
+  flags = (f"--workdirs={runs}/a,{runs}/b/", "--metrics=dsc", "--title=Two runs")
+  done = run_command("attn_unet_jax.compare", *flags, f"--output={page}")
+  assert (done.returncode, done.stderr) == (0, "")
+  head, _, first, second = done.stdout.splitlines()[:4]
+  assert head.startswith("| run | optimizer.learning_rate | step | dsc | Δ dsc | n | p Wilcoxon |")
+  assert first.startswith(f"| {runs}/a | 0.0001 | 40 | 0.9")
+  # Six cases rise: 2 of 2^6 signings are as extreme.
+  assert "| 6 | 0.0312 | 0.0312 |" in second
+  text = page.read_text()
+  assert text.startswith("# Two runs\n\n| run |")
+  assert "--config.optimizer.learning_rate=0.001" in text
+  assert "python -m attn_unet_jax.compare" in text
+
+
+@pytest.mark.parametrize(
+  ("harm", "words"),
+  [
+    (lambda run: (run / "evaluation" / "cases.csv").unlink(), "evaluate --workdir="),
+    (lambda run: (run / "evaluation" / "cases.csv").write_text("case,class,dsc\n"), "no case"),
+    (lambda run: (run / "evaluation" / "cases.csv").write_text("a,b\n1,2\n"), "not a table"),
+    (
+      lambda run: (run / "evaluation" / "cases.csv").write_text("case,class,dsc\nx,p,y\n"),
+      "not a table",
+    ),
+    (lambda run: (run / "run.json").write_text("{"), "not readable as JSON"),
+    (lambda run: (run / "config.json").write_text("[]"), "not an object"),
+  ],
+)
+def test_runs_that_cannot_be_read_are_named(runs, harm, words):
+  harm(runs / "b")
+  with pytest.raises(UserError, match=words) as refused:
+    read_run(runs / "b")
+  assert str(runs / "b") in str(refused.value)
+
+
+@pytest.mark.parametrize(
+  ("flags", "complaint"),
+  [
+    (["--workdirs={0}/a,{0}/c"], "c: no such folder"),
+    (["--workdirs={0}/a,{0}/b", "--output={0}/x.txt"], "must end in .md or .csv"),
+  ],
+)
+def test_wrong_input_is_one_line(runs, flags, complaint):
+  done = run_command("attn_unet_jax.compare", *(flag.format(runs) for flag in flags))
+  assert done.returncode == 2
+  assert done.stderr.startswith("error: ")
+  assert done.stderr.count("\n") == 1
+  assert complaint in done.stderr
