@@ -8,6 +8,7 @@ data: Pancreas-CT, or any folder of images and labels:
 
   pancreas.py:paper_loss   the same with the released code's Dice alone
   pancreas.py:phantom      the demo: small, on the embedded phantoms (`make demo`)
+  pancreas.py:painted      the demo on CT painted on real label maps (tfds_pancreas/painted_ct)
   pancreas.py:one_scan     memorise one 3 mm scan, called scan: shows that a set-up learns
 """
 
@@ -24,7 +25,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.data.normalisation = "zscore"
   config.data.foreground_fraction = 0.0  # the reference crops anywhere
   variants = {'': lambda _: None, 'paper_loss': _paper_loss, 'phantom': _phantom,
-              'one_scan': _one_scan}  # fmt: skip
+              'painted': _painted, 'one_scan': _one_scan}  # fmt: skip
   if arg not in variants:
     raise UserError(f"experiments/pancreas.py:{arg}: no such variant; there are {list(variants)}")
   variants[arg](config)
@@ -61,6 +62,15 @@ def _phantom(config: ConfigDict) -> None:
   config.train.epochs = 8
   config.train.steps_per_epoch = 80
   config.train.validate_every = 8
+
+
+def _painted(config: ConfigDict) -> None:
+  _phantom(config)
+  config.data.dataset = "painted_ct/demo"
+  config.augment.rotate_deg = (8.0, 8.0, 12.0)
+  config.augment.scale = (0.8, 1.2)
+  config.augment.intensity_scale = (0.9, 1.1)
+  config.augment.intensity_shift = (-0.08, 0.08)
 
 
 def _one_scan(config: ConfigDict) -> None:

@@ -8,6 +8,7 @@ from attn_unet_jax.training.state import network
 from experiments import dual_attention, pancreas, pancreas_1mm, unet3d, vnet
 
 VARIANTS = [
+  (pancreas, "painted"),
   *[(dual_attention, ""), (dual_attention, "phantom"), (unet3d, ""), (unet3d, "phantom")],
   *[(pancreas_1mm, ""), (pancreas_1mm, "phantom")],
   *[(vnet, ""), (vnet, "released"), (vnet, "phantom")],

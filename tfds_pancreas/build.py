@@ -7,7 +7,8 @@ phantom_ct/tiny (8 coarse phantoms, for tests) and phantom_ct/demo (66) are made
 pancreas_ct, decathlon_pancreas, btcv, gibson_ct and folder_ct from the files under --manual_dir,
 which an empty one lists. Their configs are native, iso2mm, iso1mm, or another iso<k>mm (pancreas_ct
 with _82: with duplicates; decathlon_pancreas with _tumour: labelled apart; folder_ct with _NAME: of
-a collection). Every case is checked: build_report.json beside the records says how.
+a collection). Every case is checked: build_report.json beside the records says how. painted_ct (and
+its configs tiny and demo) is CT painted on the label maps of real abdomens in --manual_dir.
 A data set that is there already is left alone. A build that was interrupted leaves no data
 set behind, and what it does leave the next one removes; run the command again. Scans are read by
 --workers processes (1 to 2 GB each), or by Apache Beam on the machines of --beam_runner, which must
@@ -42,6 +43,7 @@ DATASETS = (
   "btcv",
   "gibson_ct",
   "folder_ct",
+  "painted_ct",
 )
 
 _DATASET = flags.DEFINE_string("dataset", None, "What to build, NAME/CONFIG.", required=True)

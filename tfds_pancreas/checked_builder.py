@@ -111,7 +111,8 @@ class CheckedBuilder(RecordBuilder):
 
   def maker(self) -> Callable[[Any], Made]:
     """Reads, checks and stores on the config's grid."""
-    return MakeRecord(self.reader(), self.builder_config.spacing_mm)
+    outlined = self.labels.get("pancreas")
+    return MakeRecord(self.reader(), self.builder_config.spacing_mm, outlined)
 
   def finish(self, folder: Path, parts: Sequence[Part]) -> None:
     """Stops at bad cases, and writes the report beside the records.
@@ -132,16 +133,20 @@ class MakeRecord:
   Attributes:
     read: the builder's reader.
     spacing_mm: of the isotropic grid, or None.
+    outlined: label value that the picture outlines; None outlines all.
   """
 
   read: Callable[[Any], CheckedCase]
   spacing_mm: float | None
+  outlined: int | None = None
 
   def __call__(self, files: CaseFiles) -> Made:
     """Reads a case and, if it is good, makes its record and its picture."""
     case = self.read(files)
     made = Made(case.id, None, case.figures, case.problems)
     if case.pair is not None and not case.problems:
-      made.picture = tile(case.pair.image.array, case.pair.label.array, last_number(case.id))
+      label = case.pair.label.array
+      shown = label if self.outlined is None else label == self.outlined
+      made.picture = tile(case.pair.image.array, shown, last_number(case.id))
       made.record = to_record(case.id, *case.pair, self.spacing_mm)
     return made

@@ -35,11 +35,11 @@ def tile(image: np.ndarray, label: np.ndarray, digits: str = "") -> np.ndarray:
     RGB uint8 [TILE, TILE, 3].
   """
   best = int(np.count_nonzero(label, axis=(0, 1)).argmax())
-  places = _square(image.shape[0], image.shape[1])
+  places, inside = _square(image.shape[0], image.shape[1])
   low, high = _WINDOW_HU
-  grey = (np.clip(image[:, :, best][places], low, high) - low) / (high - low) * 255
+  grey = (np.clip(image[:, :, best][places], low, high) - low) / (high - low) * 255 * inside
   picture = np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
-  picture[_outline(label[:, :, best][places] > 0)] = _OUTLINE
+  picture[_outline((label[:, :, best][places] > 0) & inside)] = _OUTLINE
   picture = np.ascontiguousarray(picture[::-1, ::-1].swapaxes(0, 1))
   _write_digits(picture, digits)
   return picture
@@ -76,12 +76,18 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
   return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def _square(*shape: int) -> tuple[np.ndarray, ...]:
-  """Nearest places of TILE x TILE samples over a slice, the same step along both axes."""
+def _square(*shape: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+  """Nearest places of TILE x TILE samples over a slice, the same step along both axes.
+
+  Returns:
+    the places along each axis, and which samples lie on the slice.
+  """
   step = max(shape) / TILE
   centred = (np.arange(TILE) - (TILE - 1) / 2) * step
-  axes = [np.clip(np.rint(centred + (n - 1) / 2), 0, n - 1).astype(int) for n in shape]
-  return np.ix_(*axes)
+  axes = [np.rint(centred + (n - 1) / 2).astype(int) for n in shape]
+  within = [(axis >= 0) & (axis < n) for axis, n in zip(axes, shape, strict=True)]
+  places = [np.clip(axis, 0, n - 1) for axis, n in zip(axes, shape, strict=True)]
+  return np.ix_(*places), np.logical_and.outer(*within)
 
 
 def _outline(mask: np.ndarray) -> np.ndarray:

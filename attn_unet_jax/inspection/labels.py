@@ -36,8 +36,7 @@ def value_findings(
   counts: Mapping[int, int], mapping: LabelMapping, name: str
 ) -> Iterator[Finding]:
   """Says which values the mapping does not know, and which classes are not there."""
-  known = mapping.background.union(*mapping.values)
-  unknown = [v for v in counts if v not in known and not mapping.rest_is_background]
+  unknown = mapping.outside(counts)
   if unknown:
     yield Finding("error", "label_values", _unknown(counts, unknown, mapping, name))
   present = {
@@ -84,7 +83,7 @@ def _unknown(
 ) -> str:
   shown = ", ".join(f"{value} ({counts[value]} voxels)" for value in unknown[:_MOST_SHOWN])
   more = f" and {len(unknown) - _MOST_SHOWN} more" if len(unknown) > _MOST_SHOWN else ""
-  foreground = [value for value in counts if value not in mapping.background]
+  foreground = [v for v in counts if v not in mapping.background | mapping.unlabelled]
   class_ = mapping.classes[0]
   one = f"{class_}={'+'.join(map(str, foreground))}"
   ways = [f"'{mapping},background=*' takes them for background"]

@@ -45,6 +45,13 @@ def test_values_outside_the_mapping_are_named_with_what_would_fix_them(
     assert word in findings[0].text
 
 
+def test_unlabelled_values_are_known():
+  mapping = parse("background=2,pancreas=1,unlabelled=0", None)
+  assert list(value_findings({0: 9, 1: 1, 2: 5}, mapping, "a.nii")) == []
+  (finding,) = value_findings({0: 9, 1: 1, 2: 5, 7: 1}, mapping, "a.nii")
+  assert "'pancreas=1+7' takes" in finding.text
+
+
 def test_names_of_the_data_make_values_known():
   mapping = parse("pancreas", {"pancreas": 2, "liver": 6})
   assert list(value_findings({0: 9, 2: 1, 6: 1}, mapping, "a.nii")) == []

@@ -53,6 +53,15 @@ def test_the_slice_with_most_of_the_label_is_shown_and_oblong_slices_keep_their_
   assert xs.max() - xs.min() == ys.max() - ys.min() == 7  # 2 voxels of 4 pixels each way
 
 
+def test_beside_an_oblong_slice_it_is_black():
+  image = np.full((40, 20, 2), 240, np.int16)
+  shown = tile(image, np.zeros(image.shape, np.uint8))
+  lit = (shown == 255).all(axis=-1)
+  assert lit[TILE // 4 : 3 * TILE // 4].all()
+  assert not shown[: TILE // 4 - 1].any()
+  assert not shown[3 * TILE // 4 + 1 :].any()
+
+
 def test_twenty_cases_make_a_page(tmp_path):
   tiles = [np.full((TILE, TILE, 3), value, np.uint8) for value in range(23)]
   names = write_sheets(tmp_path, tiles)

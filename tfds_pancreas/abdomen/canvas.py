@@ -6,7 +6,7 @@ from scipy.interpolate import CubicSpline
 from scipy.spatial import cKDTree
 
 from tfds_pancreas.abdomen.noise import smooth_noise
-from tfds_pancreas.abdomen.organs import ORGANS
+from tfds_pancreas.abdomen.organs import ALL_ORGANS
 
 Box = tuple[slice, slice, slice]
 WHOLE: Box = (slice(None), slice(None), slice(None))
@@ -41,11 +41,13 @@ class Canvas:
       rng: where the roughness comes from.
       points: float32 [3, X, Y, Z], see above.
       spacing: millimetres between voxels.
-      labels: uint8 [X, Y, Z] with values of ORGANS; copied. Its organs are never drawn again.
+      labels: uint8 [X, Y, Z] with values of ALL_ORGANS; copied. Its organs are never drawn again.
     """
     self.shape, self.spacing = points.shape[1:], spacing
     self.labels = np.zeros(self.shape, np.uint8) if labels is None else labels.copy()
-    self.given = frozenset(name for name, value in ORGANS.items() if (self.labels == value).any())
+    self.given = frozenset(
+      name for name, value in ALL_ORGANS.items() if (self.labels == value).any()
+    )
     self.given -= {"background"}
     self.taken = np.zeros(self.shape, bool)
     self.points = points
@@ -68,7 +70,7 @@ class Canvas:
     An organ that the map had from the start is left as it is.
 
     Args:
-      organ: a name of ORGANS.
+      organ: a name of ALL_ORGANS.
       distance: signed distance in mm to the organ's surface, on the box.
       box: where `distance` lies on the canvas.
       over: what the organ may replace.
@@ -77,12 +79,12 @@ class Canvas:
     if organ in self.given:
       return
     view, taken = self.labels[box], self.taken[box]
-    view[(distance < 0) & (view == ORGANS[over]) & ~taken] = ORGANS[organ]
+    view[(distance < 0) & (view == ALL_ORGANS[over]) & ~taken] = ALL_ORGANS[organ]
     taken |= distance < gap
 
   def free(self, box: Box = WHOLE) -> np.ndarray:
     """Where an organ can still be drawn: fat that no organ keeps around itself, bool."""
-    return (self.labels[box] == ORGANS["fat"]) & ~self.taken[box]
+    return (self.labels[box] == ALL_ORGANS["fat"]) & ~self.taken[box]
 
   def box(self, low: ArrayLike, high: ArrayLike) -> Box:
     """The voxels that may lie between two corners (mm) of the patient's frame."""

@@ -1,4 +1,4 @@
-"""The label values of a phantom: each voxel has one of these."""
+"""The label values of a drawn abdomen: each voxel has one of these."""
 
 ORGANS: dict[str, int] = {
   "background": 0,  # air around the patient
@@ -22,4 +22,16 @@ ORGANS: dict[str, int] = {
   "muscle": 18,
   "fat": 19,
   "skin": 20,
+}
+
+# What label maps of real patients name besides.
+ALL_ORGANS: dict[str, int] = ORGANS | {
+  "esophagus": 21,
+  "heart": 22,
+  "adrenal": 23,
+  "urinary_bladder": 24,
+  "artery": 25,
+  "vein": 26,
+  "trachea": 27,
+  "soft_tissue": 28,
 }

@@ -1,6 +1,7 @@
 """From a label map to a CT scan: densities, textures, partial volume and noise."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
@@ -15,12 +16,37 @@ _NAMES = list(TISSUES)
 _INDEX = {name: index for index, name in enumerate(_NAMES)}
 
 
+@dataclass(frozen=True)
+class Look:
+  """What differs from scan to scan; ranges are drawn from uniformly. The default is a clinic's.
+
+  Attributes:
+    spread: factor on the sd of each tissue's density between patients.
+    between_phases: whether a scan may lie between two of the contrast phases.
+    texture: range of a factor on the variation within organs.
+    clefts: range of the fat between the lobules of the pancreas.
+    blur_mm: range of the blur's sd.
+    noise_hu: range of the scanner's noise, sd.
+  """
+
+  spread: float = 1.0
+  between_phases: bool = False
+  texture: tuple[float, float] = (1.0, 1.0)
+  clefts: tuple[float, float] = (0.6, 1.6)
+  blur_mm: tuple[float, float] = (1.0, 1.6)
+  noise_hu: tuple[float, float] = (7.0, 16.0)
+
+
+CLINIC = Look()
+
+
 def paint_ct(
   labels: np.ndarray,
   key: int | tuple[int, ...],
   *,
   spacing: Spacing,
   names: Mapping[int, str] | None = None,
+  look: Look = CLINIC,
 ) -> np.ndarray:
   """Paints a CT scan over a label map, drawn here or elsewhere.
 
@@ -31,6 +57,7 @@ def paint_ct(
     names: the organ's name of each label value (of a phantom when None). The name decides the
       tissue (tissues.tissue_of); a value without a name is soft tissue. Where no name is 'fat', 0
       is taken for fat inside an ellipse around the labelled organs and for air outside it.
+    look: how scans may differ.
 
   Returns:
     int16 [X, Y, Z] in HU.
@@ -38,11 +65,11 @@ def paint_ct(
   rng = np.random.default_rng(key)
   named = dict(names or {value: name for name, value in ORGANS.items()})
   tissue = _tissue_map(labels, named, spacing)
-  hu = _densities(rng, tissue, spacing)
+  hu = _densities(rng, tissue, spacing, look)
   fill_hollows(rng, hu, labels, named, spacing)
-  _infiltrate(rng, hu, tissue == _INDEX["pancreas"], spacing)
-  hu = _blur(rng, hu, spacing)
-  hu += _scanner_noise(rng, labels.shape)
+  _infiltrate(rng, hu, tissue == _INDEX["pancreas"], spacing, look)
+  hu = _blur(rng, hu, spacing, look)
+  hu += _scanner_noise(rng, labels.shape, look)
   return np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
 
 
@@ -70,45 +97,51 @@ def _inside_trunk(organs: np.ndarray, spacing: Spacing) -> np.ndarray:
   return (across[0][:, None] ** 2 + across[1][None, :] ** 2 < 1)[..., None]
 
 
-def _densities(rng: np.random.Generator, tissue: np.ndarray, spacing: Spacing) -> np.ndarray:
+def _densities(
+  rng: np.random.Generator, tissue: np.ndarray, spacing: Spacing, look: Look
+) -> np.ndarray:
   """The patient's density of each tissue with its variation within the organ, float32 HU."""
   phase = int(rng.choice(len(PHASES), p=list(PHASES.values())))
+  towards, share = phase, 0.0
+  if look.between_phases:
+    towards, share = int(rng.integers(len(PHASES))), float(rng.uniform())
   # Dose and circulation raise or lower all enhancement together; the rest is the organ's own.
   common = 0.6 * rng.standard_normal()
   means, slow, fine = [], [], []
   for item in TISSUES.values():
-    mean, sd = item.hu[phase]
-    means.append(mean + sd * (common + 0.8 * rng.standard_normal()))
+    mean, sd = (1 - share) * np.array(item.hu[phase]) + share * np.array(item.hu[towards])
+    means.append(mean + look.spread * sd * (common + 0.8 * rng.standard_normal()))
     slow.append(item.slow)
     fine.append(item.fine)
   levels, slow_sd, fine_sd = (np.array(values, np.float32) for values in (means, slow, fine))
+  strength = np.float32(rng.uniform(*look.texture)) if np.ptp(look.texture) else look.texture[0]
   hu = levels[tissue]
-  hu += slow_sd[tissue] * smooth_noise(rng, tissue.shape, spacing, 30.0)
-  hu += fine_sd[tissue] * smooth_noise(rng, tissue.shape, spacing, 5.0)
+  hu += (strength * slow_sd)[tissue] * smooth_noise(rng, tissue.shape, spacing, 30.0)
+  hu += (strength * fine_sd)[tissue] * smooth_noise(rng, tissue.shape, spacing, 5.0)
   return hu
 
 
 def _infiltrate(
-  rng: np.random.Generator, hu: np.ndarray, pancreas: np.ndarray, spacing: Spacing
+  rng: np.random.Generator, hu: np.ndarray, pancreas: np.ndarray, spacing: Spacing, look: Look
 ) -> None:
   """Clefts of fat between the lobules of the pancreas, more in some patients, in place."""
   if not pancreas.any():
     return
   box = ndimage.find_objects(pancreas.view(np.uint8))[0]
   clefts = smooth_noise(rng, hu[box].shape, spacing, 5.5)
-  amount = rng.uniform(0.6, 1.6)
+  amount = rng.uniform(*look.clefts)
   share = 0.55 * np.clip(amount - np.abs(clefts) * 2.2, 0, 1) * pancreas[box]
   hu[box] += share * (-90 - hu[box])
 
 
-def _blur(rng: np.random.Generator, hu: np.ndarray, spacing: Spacing) -> np.ndarray:
-  """Partial volume: a voxel sees its neighbours, within a Gaussian of 1.0 to 1.6 mm."""
-  sigma = rng.uniform(1.0, 1.6)
+def _blur(rng: np.random.Generator, hu: np.ndarray, spacing: Spacing, look: Look) -> np.ndarray:
+  """Partial volume: a voxel sees its neighbours, within a Gaussian."""
+  sigma = rng.uniform(*look.blur_mm)
   return ndimage.gaussian_filter(hu, [sigma / step for step in spacing], truncate=3)
 
 
-def _scanner_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-  """Correlated noise, of 7 to 16 HU from patient to patient, float32."""
+def _scanner_noise(rng: np.random.Generator, shape: tuple[int, ...], look: Look) -> np.ndarray:
+  """Correlated noise, float32."""
   noise = rng.standard_normal(shape, dtype=np.float32)
   noise = ndimage.gaussian_filter(noise, rng.uniform(0.5, 0.75), truncate=3)
-  return noise * np.float32(rng.uniform(7, 16) / noise.std())
+  return noise * np.float32(rng.uniform(*look.noise_hu) / noise.std())

@@ -22,14 +22,24 @@ class Build:
 def draw_trunk(canvas: Canvas, build: Build) -> None:
   """Draws everything that holds the organs; what is left inside is fat."""
   depth = trunk_depth(canvas, build)
+  draw_body(canvas, depth)
+  draw_spine(canvas)
+  draw_ribs(canvas, depth - build.skin_fat)
+  draw_muscles(canvas, depth - build.skin_fat)
+  draw_lungs(canvas, dome(canvas, build), depth - build.skin_fat)
+  canvas.taken |= depth < build.skin_fat
+
+
+def draw_body(canvas: Canvas, depth: np.ndarray) -> None:
+  """Skin, and inside it fat.
+
+  Args:
+    canvas: where to draw.
+    depth: under the skin in mm, [X, Y, Z]; negative outside the patient.
+  """
   canvas.fill("skin", -depth, over="background")
   skin = max(2.0, 0.3 * max(canvas.spacing))
   canvas.fill("fat", skin - depth, over="skin")
-  _draw_spine(canvas)
-  _draw_ribs(canvas, depth - build.skin_fat)
-  _draw_muscles(canvas, depth - build.skin_fat)
-  _draw_lungs(canvas, build, depth - build.skin_fat)
-  canvas.taken |= depth < build.skin_fat
 
 
 def trunk_depth(canvas: Canvas, build: Build) -> np.ndarray:
@@ -49,7 +59,8 @@ def dome(canvas: Canvas, build: Build) -> np.ndarray:
   return top - 45 * side**2 - 55 * ((y - 35) / 90) ** 2 - z
 
 
-def _draw_spine(canvas: Canvas) -> None:
+def draw_spine(canvas: Canvas) -> None:
+  """Vertebrae, the discs between them and the canal."""
   box = canvas.box((-45, -75, -300), (45, 30, 300))
   x, y, z = canvas.points[(slice(None), *box)]
   level = np.abs((z + 500) % 35 - 17.5)  # mm from the middle of a disc
@@ -64,7 +75,8 @@ def _draw_spine(canvas: Canvas) -> None:
   canvas.fill("bone", np.minimum(np.minimum(arch, process), wings), box)
 
 
-def _draw_ribs(canvas: Canvas, depth: np.ndarray) -> None:
+def draw_ribs(canvas: Canvas, depth: np.ndarray) -> None:
+  """The lower ribs, at a depth in mm under the subcutaneous fat, [X, Y, Z]."""
   x, y, z = canvas.points
   shell = np.abs(depth - 5) - 3
   slanted = np.abs((z + 0.55 * y + 0.5 * np.abs(x) + 500) % 30 - 15) - 5
@@ -72,7 +84,8 @@ def _draw_ribs(canvas: Canvas, depth: np.ndarray) -> None:
   canvas.fill("bone", np.maximum(np.maximum(shell, slanted), cage))
 
 
-def _draw_muscles(canvas: Canvas, depth: np.ndarray) -> None:
+def draw_muscles(canvas: Canvas, depth: np.ndarray) -> None:
+  """The wall, the muscles beside the spine, at a depth in mm under the fat, [X, Y, Z]."""
   x, y, z = canvas.points
   canvas.fill("muscle", np.maximum(-depth, depth - 9))
   back = (np.sqrt(((np.abs(x) - 32) / 27) ** 2 + ((y + 42) / 20) ** 2) - 1) * 20
@@ -82,8 +95,14 @@ def _draw_muscles(canvas: Canvas, depth: np.ndarray) -> None:
   canvas.fill("muscle", np.maximum(psoas, z - 35))
 
 
-def _draw_lungs(canvas: Canvas, build: Build, depth: np.ndarray) -> None:
+def draw_lungs(canvas: Canvas, height: np.ndarray, depth: np.ndarray) -> None:
+  """The bases of the lungs, and below them the diaphragm.
+
+  Args:
+    canvas: where to draw.
+    height: of the diaphragm above each voxel in mm, [X, Y, Z]; negative in the lungs.
+    depth: under the subcutaneous fat in mm, [X, Y, Z].
+  """
   x, _, _ = canvas.points
-  height = dome(canvas, build)
   canvas.fill("lung", np.maximum(np.maximum(height, 14 - depth), 28 - np.abs(x)))
   canvas.fill("muscle", np.maximum(np.abs(height - 2) - 2, 12 - depth))

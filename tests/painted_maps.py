@@ -1,0 +1,26 @@
+"""Maps of some organs, whose whole anatomy is known: phantoms with the rest taken away."""
+
+from functools import cache
+
+import numpy as np
+
+from attn_unet_jax.volumes.volume import Volume
+from tfds_pancreas.abdomen.organs import ORGANS
+from tfds_pancreas.phantom_ct.anatomy import label_map
+
+SHAPE, SPACING = (40, 34, 32), (8.0, 8.0, 8.0)
+KEPT = ("spleen", "kidney_left", "gallbladder", "liver", "stomach", "pancreas", "duodenum")
+
+
+@cache
+def whole(number: int) -> Volume:
+  """A phantom's whole map."""
+  return Volume(*label_map((number, 2), SHAPE, SPACING))
+
+
+@cache
+def partial(number: int) -> Volume:
+  """The same with the organs that maps of real patients usually have."""
+  labels = whole(number).array
+  kept = np.isin(labels, [ORGANS[organ] for organ in KEPT])
+  return Volume(np.where(kept, labels, 0).astype(np.uint8), whole(number).affine)

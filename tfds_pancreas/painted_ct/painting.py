@@ -1,0 +1,124 @@
+"""One painting of a label map: a view of it, deformed, completed and painted.
+
+The recipe is SynthSeg's (Billot et al. 2023, Medical Image Analysis 86:102789): images are
+generated from label maps of real anatomies, with deformation, intensities, blur, resolution and
+noise drawn at random, so that a network trained on them meets a real scan as one variation more.
+Here densities are drawn around those of the tissues on CT instead of freely, what a map does not
+name is drawn first, and there is no bias field, which CT does not have.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from attn_unet_jax.volumes.resample import resample_labels, working_grid
+from attn_unet_jax.volumes.volume import Grid, Volume
+from tfds_pancreas.abdomen.organs import ALL_ORGANS
+from tfds_pancreas.abdomen.paint import Look, paint_ct
+from tfds_pancreas.painted_ct.complete import complete
+from tfds_pancreas.painted_ct.warp import Deformation, finer, sample, source_indices
+
+DRAWN_MM = 2.0  # what a map lacks is drawn on voxels of at least this size
+LOOK = Look(
+  spread=1.4,
+  between_phases=True,
+  texture=(0.5, 1.6),
+  clefts=(0.2, 2.2),
+  blur_mm=(0.6, 2.0),
+  noise_hu=(4.0, 24.0),
+)
+DEFORMATION = Deformation()
+_NAMES = {value: name for name, value in ALL_ORGANS.items()}
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Recipe:
+  """How paintings of a map may differ.
+
+  Attributes:
+    seed: paintings are decided by it, the map's id and their number, and by nothing else.
+    pixel_mm: range of the pixels' size; None keeps the map's.
+    slice_mm: range of the slices' distance; None keeps the map's.
+    deformation: of the anatomy.
+    look: of the scan.
+  """
+
+  seed: int = 0
+  pixel_mm: Range | None = None
+  slice_mm: Range | None = None
+  deformation: Deformation = DEFORMATION
+  look: Look = LOOK
+
+
+def paint_map(organs: Volume, map_id: str, number: int, recipe: Recipe) -> tuple[Volume, Volume]:
+  """Paints a map for the `number`-th time.
+
+  Args:
+    organs: uint8 with values of ALL_ORGANS on canonical axes, the pancreas among them.
+    map_id: the map's id.
+    number: of the painting.
+    recipe: how paintings may differ.
+
+  Returns:
+    image int16 HU and labels uint8 [X, Y, Z] on one grid.
+  """
+  rng = np.random.default_rng((recipe.seed, _number_of(map_id), number))
+  view = draw_view(rng, organs, recipe)
+  labels = draw_labels(rng, organs, view, recipe.deformation)
+  key = tuple(int(part) for part in rng.integers(2**31, size=4))
+  image = paint_ct(labels, key, spacing=view.spacing, names=_NAMES, look=recipe.look)
+  return Volume(image, view.affine), Volume(labels, view.affine)
+
+
+def draw_labels(
+  rng: np.random.Generator, organs: Volume, view: Grid, deformation: Deformation
+) -> np.ndarray:
+  """The map in a view, deformed and completed: uint8 [X, Y, Z]."""
+  coarse = working_grid(view, [max(step, DRAWN_MM) for step in view.spacing])
+  found = np.argwhere(organs.array == ALL_ORGANS["pancreas"]).mean(0)
+  centre = organs.affine[:3, :3] @ found + organs.affine[:3, 3]
+  indices = source_indices(rng, deformation, organs.grid, coarse, centre)
+  seen = sample(organs.array, indices)
+  given = {_NAMES[value] for value in np.unique(organs.array).tolist() if value}
+  labels = complete(rng, seen, coarse.spacing, given)
+  if coarse.shape == view.shape:
+    return labels
+  added = np.where(seen > 0, np.uint8(ALL_ORGANS["fat"]), labels)
+  added = resample_labels(Volume(added, coarse.affine), view, "onehot_linear").array
+  seen = sample(organs.array, finer(indices, coarse, view))
+  return np.where(seen > 0, seen, added)
+
+
+def draw_view(rng: np.random.Generator, organs: Volume, recipe: Recipe) -> Grid:
+  """A field of view around the organs, within the map's slices, with the pancreas inside."""
+  spacing = np.array(organs.spacing)
+  low, high = _box(organs.array > 0, spacing)
+  margins = rng.uniform((30, 40, 0), (65, 75, 90), (2, 3))
+  margins[1, 2] *= 0.5  # above the liver there is soon no abdomen
+  first, last = low - margins[0], high + margins[1]
+  inner, outer = _box(organs.array == ALL_ORGANS["pancreas"], spacing)
+  end = (organs.shape[2] - 1) * spacing[2]
+  first[2] = max(first[2], 0.0, inner[2] - 150)
+  last[2] = min(last[2], end, outer[2] + 150)
+  drawn = [
+    rng.uniform(*range_mm) if range_mm else None for range_mm in (recipe.pixel_mm, recipe.slice_mm)
+  ]
+  step = np.round([drawn[0] or spacing[0], drawn[0] or spacing[1], drawn[1] or spacing[2]], 3)
+  shape = np.maximum(np.floor((last - first) / step).astype(int) + 1, 1)
+  affine = np.eye(4)
+  affine[:3, :3] = organs.grid.directions * step
+  affine[:3, 3] = organs.affine[:3, :3] @ (first / spacing) + organs.affine[:3, 3]
+  x, y, z = shape.tolist()
+  return Grid((x, y, z), affine)
+
+
+def _box(mask: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """First and last voxel that is set, along each axis, in mm."""
+  found = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+  return np.array([f[0] for f in found]) * spacing, np.array([f[-1] for f in found]) * spacing
+
+
+def _number_of(map_id: str) -> int:
+  return int.from_bytes(hashlib.sha256(map_id.encode()).digest()[:8], "big")
