@@ -35,6 +35,7 @@ _CHOICES = {
   "optimizer.name": ("adam", "adamw", "sgd"),
   "optimizer.schedule": ("constant", "step", "cosine"),
   "parallel.mode": ("jit", "pmap"),
+  "parallel.batch_norm": ("global", "local"),
 }
 
 
@@ -45,7 +46,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
       *("model.feature_scale", "optimizer.learning_rate", "optimizer.decay_epochs"),
       *("optimizer.decay_factor", "train.epochs", "train.steps_per_epoch", "train.batch_size"),
       *("train.loss_patches", "train.keep", "train.validate_every", "train.save_every"),
-      "train.accumulate",
+      *("parallel.space", "train.accumulate"),
     ),
     lambda value: value > 0,
     "above 0",
@@ -179,6 +180,8 @@ def default() -> ConfigDict:
   config.parallel = ConfigDict()
   config.parallel.mode = "jit"  # jit: XLA divides the step over a mesh; pmap: each device its part
   config.parallel.data = 0  # devices of this host over which the batch is divided; 0: all
+  config.parallel.space = 1  # jit: devices over which each patch is divided, along X
+  config.parallel.batch_norm = "global"  # statistics of the whole batch; local: of a device's part
 
   config.inference = ConfigDict()
   config.inference.patch = (0, 0, 0)  # of the sliding window; zeros: data.patch

@@ -108,6 +108,8 @@ def test_a_missing_stored_config_is_refused(tmp_path):
     ("init.freeze", "encoder", "empty without config.init.workdir"),
     ("parallel.mode", "shard", "one of"),
     ("parallel.data", -1, "at least 0"),
+    ("parallel.space", 0, "above 0"),
+    ("parallel.batch_norm", "none", "one of"),
     ("data.folder", "x", "give one of the two"),
   ],
 )

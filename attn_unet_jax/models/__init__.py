@@ -5,7 +5,8 @@ from, and then comes one file per network. Nothing here imports anything of the 
 `models`. A network maps `(x [N, X, Y, Z, 1], train)` to `(logits [N, X, Y, Z, K], out)` with the
 gates' coefficients in `out["gates"]`, and states by `patch_multiple` and `output_margin` which
 patches it takes and how much smaller its output is; where those patches are no plain multiples,
-`patch_offset` is what is added. `build` names them for the config.
+`patch_offset` is what is added; `kernel_size` is that of its widest convolution. `build` names them
+for the config.
 """
 
 from collections.abc import Sequence

@@ -5,7 +5,9 @@ PyTorch's default biases, batch-norm scales around one. Parameters and batch sta
 whatever the compute type.
 """
 
+import functools
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -164,12 +166,41 @@ def interpolation_matrix(size: int, target: int, mode: Upsampling) -> np.ndarray
 def upsample(x: jax.Array, shape: Sequence[int], mode: Upsampling = "align_corners") -> jax.Array:
   """Trilinear interpolation of x [N, X, Y, Z, C] to the grid `shape`, of x's type.
 
-  One small matrix per axis: no gather forward, no scatter backward. `align_corners` is the
-  reference's convention (PyTorch before 0.4).
+  No gather forward, no scatter backward: along X shifted neighbours are added up, along Y and Z a
+  small matrix is applied. `align_corners` is the reference's convention (PyTorch before 0.4).
   """
+  if shape[0] % x.shape[1] == 0:
+    x = _upsample_x(x, shape[0] // x.shape[1], mode)
   for axis, target in enumerate(shape, 1):
     if x.shape[axis] == target:
       continue
     weights = jnp.asarray(interpolation_matrix(x.shape[axis], target, mode), x.dtype)
     x = jnp.moveaxis(jnp.tensordot(weights, x, (1, axis)), 0, axis)
   return x
+
+
+def _upsample_x(x: jax.Array, factor: int, mode: Upsampling) -> jax.Array:
+  """Interpolation along X to `factor` times the size, where devices may divide X.
+
+  Output `factor` q + r lies less than one sample from sample q, in both modes and for every r, so
+  it is a sum over q - 1, q and q + 1: a device needs one plane of each neighbour and no more.
+  """
+  if factor == 1:
+    return x
+  size = x.shape[1]
+  table = np.pad(interpolation_matrix(size, factor * size, mode), ((0, 0), (1, 1)))
+  # weights[q, r, k]: of sample q - 1 + k in output `factor` q + r
+  weights = np.stack([table[factor * q : factor * (q + 1), q : q + 3] for q in range(size)])
+  near = [_shifted(x, 1), x, _shifted(x, -1)]
+  planes = []
+  for r in range(factor):
+    used = [k for k in range(3) if weights[:, r, k].any()]
+    terms = [jnp.asarray(weights[:, r, k, None, None, None], x.dtype) * near[k] for k in used]
+    planes.append(functools.reduce(operator.add, terms))
+  return jnp.stack(planes, 2).reshape(x.shape[0], factor * size, *x.shape[2:])
+
+
+def _shifted(x: jax.Array, by: int) -> jax.Array:
+  """X [N, X, Y, Z, C] moved along X, zeros moved in."""
+  none = (0, 0, 0)
+  return jax.lax.pad(x, jnp.zeros((), x.dtype), (none, (by, -by, 0), none, none, none))

@@ -51,6 +51,11 @@ class UNet(nn.Module):
     return (16, 16, 16)
 
   @property
+  def kernel_size(self) -> int:
+    """Of the widest convolution, in voxels."""
+    return 3
+
+  @property
   def output_margin(self) -> tuple[int, int, int]:
     """Voxels by which the output is smaller than the input, on each side of each axis."""
     return (0, 0, 0)

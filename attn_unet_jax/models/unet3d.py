@@ -61,6 +61,11 @@ class UNet3D(nn.Module):
     return (84, 84, 84) if self.padding == "VALID" else (0, 0, 0)
 
   @property
+  def kernel_size(self) -> int:
+    """Of the widest convolution, in voxels."""
+    return 3
+
+  @property
   def output_margin(self) -> tuple[int, int, int]:
     """Voxels by which the output is smaller than the input, on each side of each axis."""
     return (_MARGIN,) * 3 if self.padding == "VALID" else (0, 0, 0)

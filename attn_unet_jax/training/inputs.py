@@ -26,11 +26,13 @@ class Inputs(NamedTuple):
 
   Attributes:
     source: feeds the steps.
+    streamed: whether what it feeds is streamed.
     fixed: batches by part of the fold, not augmented.
     places: number of a step, from 1 -> where its patches came from.
   """
 
   source: Source
+  streamed: bool
   fixed: dict[str, list[Batch]]
   places: Callable[[int], Places]
 
@@ -67,7 +69,7 @@ def open_inputs(config: ConfigDict, module: nn.Module, load: Loader, workdir: Pa
     ids = cases["training"].ids
     return [(ids[case], corner) for case, corner in cutter.corners(step - 1)]
 
-  return Inputs(source, fixed, places)
+  return Inputs(source, chosen == "streaming", fixed, places)
 
 
 def _kept(config: ConfigDict, cases: Cases, chosen: str, workdir: Path) -> Cases:

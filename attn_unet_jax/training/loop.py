@@ -58,8 +58,8 @@ def train(
   first = _epochs_done(config, state, workdir)
   if first >= config.train.epochs:
     return state
-  step = compile_step(config, module)
   inputs = open_inputs(config, module, load, workdir)
+  step = compile_step(config, module, streamed=inputs.streamed)
   losses = _losses(config, module, inputs.fixed)
   state = spread(config, state)
   watch = Watch(config, inputs.places, int(state.skipped), workdir / "nonfinite")

@@ -19,10 +19,19 @@ Array = jax.Array
 
 
 class Division(NamedTuple):
-  """How devices divide a step: each one's share of a batch, and the mean over the shares."""
+  """How devices divide a step.
+
+  Attributes:
+    share: each one's share of the batch, before it is cut.
+    place: where the finished batch lies.
+    mean: over the shares, where a program sees its own share only.
+    groups: parts of the batch that batch normalisation sees as batches of their own.
+  """
 
   share: Share = whole
+  place: Callable[[Batch], Batch] = lambda batch: batch
   mean: Callable[[Any], Any] = lambda tree: tree
+  groups: int = 1
 
 
 class Outcome(NamedTuple):
@@ -72,19 +81,14 @@ def _loss_and_gradient(
       return division.share(_part(drawn, number, parts))
 
     batch = training_batch(config, feed, state.step, module.output_margin, share)
+    batch = division.place(batch)
 
     def loss_of(params: Any) -> tuple[Array, Any]:
-      (logits, _), changed = module.apply(
-        {"params": params, "batch_stats": state.batch_stats},
-        batch.image,
-        train=True,
-        mutable=["batch_stats"],
-      )
-      return _loss(config, module, logits, batch), changed.get("batch_stats", {})
+      variables = {"params": params, "batch_stats": state.batch_stats}
+      logits, batch_stats = forward(module, variables, batch.image, division.groups)
+      return _loss(config, module, logits, batch), batch_stats
 
-    (loss, batch_stats), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    loss, gradient = division.mean((loss, gradient))
-    return (loss, batch_stats), gradient
+    return division.mean(jax.value_and_grad(loss_of, has_aux=True)(state.params))
 
   if parts == 1:
     return of_part(0)
@@ -128,6 +132,20 @@ def _unless_broken(
   skip = (due & (before.skipped < config.train.skip_nonfinite)).astype(jnp.int32)
   kept = before.replace(step=before.step + skip, skipped=before.skipped + skip)
   return jax.tree.map(lambda new, old: jnp.where(sound, new, old), after, kept)
+
+
+def forward(module: nn.Module, variables: Any, image: Array, groups: int) -> tuple[Array, Any]:
+  """Logits, and the new running statistics: the mean of those that each group gives."""
+
+  def of_group(image: Array) -> tuple[Array, Any]:
+    (logits, _), changed = module.apply(variables, image, train=True, mutable=["batch_stats"])
+    return logits, changed.get("batch_stats", {})
+
+  if groups == 1:
+    return of_group(image)
+  logits, batch_stats = jax.vmap(of_group)(image.reshape(groups, -1, *image.shape[1:]))
+  mean = jax.tree.map(lambda x: x.mean(0), batch_stats)
+  return logits.reshape(-1, *logits.shape[2:]), mean
 
 
 def fixed_loss(config: ConfigDict, module: nn.Module, variables: Any, batch: Batch) -> Array:

@@ -65,8 +65,8 @@ def test_a_streamed_run_that_is_stopped_goes_on_to_the_same_bits(config, tmp_pat
   whole = _train(config, tmp_path / "whole")
   real = loop.compile_step
 
-  def stopping(*arguments):
-    step = real(*arguments)
+  def stopping(*arguments, **keywords):
+    step = real(*arguments, **keywords)
 
     def signalling(state, feed):
       if int(jax.device_get(feed.step)) == 3:
