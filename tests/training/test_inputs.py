@@ -1,7 +1,10 @@
 """Training from either source, with the smallest network: the same patches, the same states."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -14,6 +17,7 @@ from attn_unet_jax.errors import UserError
 from attn_unet_jax.training import inputs, loop
 from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.loop import train
+from tests.conftest import ROOT
 from tests.line import Line
 
 
@@ -120,3 +124,28 @@ def test_a_named_folder_of_prepared_scans_serves_every_run_and_source(
   _assert_equal(first, second)
   _train(config, tmp_path / "c", "streaming")
   assert sorted(path.name for path in (tmp_path / "scans").iterdir()) == names
+
+
+def test_devices_that_are_fed_their_own_patches_train_the_same_network(phantoms, tmp_path):
+  """Streaming over four devices, with a batch in two parts, against the resident set on one."""
+  one = "resident-jit-1x1"
+  fed = ["streaming-jit-2x2", "streaming-pmap-4x1"]
+  done = subprocess.run(
+    [sys.executable, "-m", "tests.fed_steps", phantoms, tmp_path, one, *fed],
+    cwd=ROOT,
+    env={
+      **os.environ,
+      "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+      "JAX_PLATFORMS": "cpu",
+      "JAX_ENABLE_X64": "1",
+    },
+    capture_output=True,
+    text=True,
+    timeout=900,
+  )
+  assert done.returncode == 0, done.stderr
+  told = json.loads(done.stdout.splitlines()[-1])
+  assert told[one]["params"] != [0.5, 0.0]
+  for name in fed:
+    assert told[name]["devices"] == 4
+    np.testing.assert_allclose(told[name]["params"], told[one]["params"], rtol=0, atol=1e-9)
