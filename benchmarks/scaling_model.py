@@ -91,7 +91,7 @@ def predict(single: Program, program: Program, system: System, devices: int) -> 
   Returns:
     Seconds of computation, of summing gradients and statistics and of exchanging halos, and the
     efficiency: patches a second and device against one device, gradients summed up `after` the
-    backward pass or `during` it, and `local`: during it, with no statistics over devices.
+    backward pass or `during` it, and `local`: during it, with no statistics over `data`.
   """
   space = program["space"]
   data, near = devices // space, max(1, min(devices, system.node) // space)
@@ -102,11 +102,14 @@ def predict(single: Program, program: Program, system: System, devices: int) -> 
     "statistics": 0.0,
     "halo": 0.0,
   }
+  of_patch = 0.0  # statistics that a patch's own devices sum up
   for x in program["collectives"]:
     if x["purpose"] == "halo":
       told["halo"] += x["bytes"] / system.near.rate + x["number"] * system.near.latency
     elif space > 1 and x["group"] == space:
-      told[x["purpose"]] += all_reduce(x["bytes"], x["number"], space, system.near)
+      seconds = all_reduce(x["bytes"], x["number"], space, system.near)
+      told[x["purpose"]] += seconds
+      of_patch += seconds if x["purpose"] == "statistics" else 0
     else:
       told[x["purpose"]] += over_nodes(x["bytes"], x["number"], near, data // near, system)
   ideal = single["operations"] / speed / space
@@ -114,5 +117,5 @@ def predict(single: Program, program: Program, system: System, devices: int) -> 
   never = told["compute"] + told["halo"]
   told["after"] = ideal / (never + told["statistics"] + told["gradients"])
   told["during"] = ideal / (never + told["statistics"] + exposed)
-  told["local"] = ideal / (never + exposed)
+  told["local"] = ideal / (never + of_patch + exposed)
   return told

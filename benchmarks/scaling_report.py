@@ -29,12 +29,13 @@ Assumed:
   ring's bytes (Patarasuk and Yuan 2009), the rounds of recursive halving and doubling (Thakur,
   Rabenseifner and Gropp 2005). Over several nodes: reduce-scatter within, all-reduce of the parts
   between, all-gather within.
-- Devices reach {utilisation:.0%} of their peak. That is much for 16 to 256 channels; at a lower
-  rate computation takes longer, exchange weighs less, and all these efficiencies rise.
-- Halos go one after the other and hide behind nothing; `space` lies within a node. Nor do
-  batch-norm statistics. Gradients are summed after the backward pass (`after`), or behind it,
-  {backward:.0%} of the computation (`during`). `local`: the same with
-  `--config.parallel.batch_norm=local`, the few sums of the loss neglected too.
+- Devices reach {utilisation:.0%} of their peak. That is much for 16 to 256 channels; at less of it
+  computation takes longer, exchange weighs less, and all these efficiencies rise.
+- Halos and batch-norm statistics go one after the other while all devices wait; `space` lies
+  within a node. Gradients are summed after the backward pass (`after`), or during it, the last
+  {backward:.0%} of the computation (`during`). `local`: as `during`, with
+  `--config.parallel.batch_norm=local`, so without statistics over `data`; the few sums of the
+  loss are neglected there.
 - No contention, no stragglers, no input: patches are cut on the devices.
 
 """

@@ -1,12 +1,12 @@
 """Trains a tiny network on one to eight simulated devices; prints what came out, as JSON.
 
   XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_ENABLE_X64=1 \\
-    python -m tests.parallel_steps FOLDER float64 adam 4 64 jit-1x1 jit-4x2 pmap-4x1-local
+    python -m tests.parallel_steps FOLDER unet float64 adam 4 64 jit-1x1 jit-4x2 pmap-4x1-local
 
-After the folder: type, optimiser, the batch, the patch's X, and the runs: mode, devices over data
-and space, and `local` for batch statistics of each device. A program of its own, since the number
-of devices is fixed when JAX starts. Each run's last state is saved in FOLDER/NAME, as numbers that
-a process without float64 can restore.
+After the folder: network, type, optimiser, the batch, the patch's X, and the runs: mode, devices
+over data and space, and `local` for batch statistics of each device. A program of its own, since
+the number of devices is fixed when JAX starts. Each run's last state is saved in FOLDER/NAME, as
+numbers that a process without float64 can restore.
 """
 
 import json
@@ -32,11 +32,14 @@ from tests.conftest import small_config
 STEPS = 5
 
 
-def _config(name: str, dtype: str, optimizer: str, batch: int, length: int) -> ConfigDict:
+def _config(
+  name: str, network: str, dtype: str, optimizer: str, batch: int, length: int
+) -> ConfigDict:
   """The config of a run, from its name and the command line."""
   mode, shape, *local = name.split("-")
   config = small_config()
-  config.model.conv, config.model.dtype, config.model.gates = "native", dtype, 1
+  config.model.name, config.model.dtype, config.model.gates = network, dtype, 1
+  config.model.conv, config.model.padding = "native", "SAME"
   config.data.patch = (length, 16, 16)
   config.augment.flip = (0.5, 0.5, 0.5)
   config.augment.rotate_deg, config.augment.noise_sd = (0.0, 0.0, 15.0), (0.0, 0.1)
@@ -95,12 +98,12 @@ def _run(config: ConfigDict, state: TrainState, data: Resident) -> tuple[list, T
 
 
 def _numbers(tree) -> list[float]:
-  return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)]).tolist()
+  return [float(number) for x in jax.tree.leaves(tree) for number in np.ravel(x)]
 
 
 def _refusals() -> dict[str, str]:
   def changed(name: str, **changes: Any) -> ConfigDict:
-    config = _config(name, "float64", "adam", 8, 64)
+    config = _config(name, "attention_unet", "float64", "adam", 8, 64)
     config.update_from_flattened_dict(changes)
     return config
 
@@ -121,8 +124,7 @@ def _refusals() -> dict[str, str]:
 
 def _counted() -> dict[str, Any]:
   """What benchmarks/scaling.py tells of V-Net, which has no batch statistics, on two devices."""
-  config = _config("jit-2x1", "float32", "sgd", 2, 16)
-  config.model.name = "vnet"
+  config = _config("jit-2x1", "vnet", "float32", "sgd", 2, 16)
   return figures(config, scans=3)
 
 
@@ -137,9 +139,9 @@ def _narrow(x: jax.Array) -> jax.Array:
 
 
 def main() -> None:
-  folder, (dtype, optimizer, *sizes), names = Path(sys.argv[1]), sys.argv[2:6], sys.argv[6:]
-  batch, length = map(int, sizes)
-  configs = {name: _config(name, dtype, optimizer, batch, length) for name in names}
+  folder, kinds, names = Path(sys.argv[1]), sys.argv[2:5], sys.argv[7:]
+  batch, length = map(int, sys.argv[5:7])
+  configs = {name: _config(name, *kinds, batch, length) for name in names}
   data, start = _set(length), _start(configs[names[0]])
   result = {"refusals": _refusals(), "start": _numbers(start.params), "counted": _counted()}
   for name, config in configs.items():

@@ -18,6 +18,8 @@ from attn_unet_jax.training.state import TrainState
 
 Array = jax.Array
 
+_DROPOUT = 2**30  # beside the keys of the patches, which are counted from 0
+
 
 class Division(NamedTuple):
   """How devices divide a step.
@@ -84,7 +86,8 @@ def _loss_and_gradient(
 
     def loss_of(params: Any) -> tuple[Array, Any]:
       variables = {"params": params, "batch_stats": state.batch_stats}
-      logits, batch_stats = forward(module, variables, batch.image, division.groups)
+      key = _dropout_key(config, state.step, number)
+      logits, batch_stats = forward(module, variables, batch.image, key, division.groups)
       return _loss(config, module, logits, batch), batch_stats
 
     return division.mean(jax.value_and_grad(loss_of, has_aux=True)(state.params))
@@ -98,6 +101,12 @@ def _loss_and_gradient(
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_part, 0))
   total, _ = jax.lax.scan(add, zeros, jnp.arange(parts))
   return jax.tree.map(lambda x: x / parts, total)
+
+
+def _dropout_key(config: ConfigDict, step: Array, part: Array | int) -> Array:
+  """By seed, step and part alone, so that every device drops the same and going on is exact."""
+  key = jax.random.fold_in(jax.random.key(config.seed), step)
+  return jax.random.fold_in(key, _DROPOUT + part)
 
 
 def _part(draw: Draw, number: Array | int, parts: int) -> Draw:
@@ -131,11 +140,15 @@ def _unless_broken(
   return jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, kept)
 
 
-def forward(module: nn.Module, variables: Any, image: Array, groups: int) -> tuple[Array, Any]:
+def forward(
+  module: nn.Module, variables: Any, image: Array, key: Array, groups: int
+) -> tuple[Array, Any]:
   """Logits, and the new running statistics: the mean of those that each group gives."""
 
   def of_group(image: Array) -> tuple[Array, Any]:
-    (logits, _), changed = module.apply(variables, image, train=True, mutable=["batch_stats"])
+    (logits, _), changed = module.apply(
+      variables, image, train=True, mutable=["batch_stats"], rngs={"dropout": key}
+    )
     return logits, changed.get("batch_stats", {})
 
   if groups == 1:

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 
 from attn_unet_jax import models
+from attn_unet_jax.data.prepare import WorkingCase
+from attn_unet_jax.data.resident import resident
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.training.checkpoint import checkpoints
-from attn_unet_jax.training.parallel import check_patch
-from attn_unet_jax.training.state import abstract, network
+from attn_unet_jax.training.parallel import check_patch, compile_step
+from attn_unet_jax.training.state import abstract, create, network
 from benchmarks.collectives import Collective
 from tests.conftest import ROOT
+from tests.line import Line
 
 PARAMETERS = 97_979  # of the network that is trained
 RUNS = ("jit-1x1", "jit-4x2", "pmap-4x1")
@@ -40,7 +43,6 @@ def _train(folder, *arguments, x64=True):
 
 def _assert_same(told, names, loss=1e-9, params=1e-7):
   one = told[names[0]]
-  assert len(one["params"]) == PARAMETERS
   assert np.abs(np.subtract(one["params"], told["start"])).max() > 1e-2  # training moved them
   assert len(set(one["losses"])) == 5
   for name in names[1:]:
@@ -55,7 +57,7 @@ def _assert_same(told, names, loss=1e-9, params=1e-7):
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
   folder = tmp_path_factory.mktemp("divided")
-  return _train(folder, "float64", "adam", "4", "64", *RUNS), folder
+  return _train(folder, "attention_unet", "float64", "adam", "4", "64", *RUNS), folder
 
 
 def test_devices_give_what_one_gives(told):
@@ -77,6 +79,7 @@ def test_devices_exchange_sums_and_halos_only(told):
   sums = [x for x in exchanged if x.kind == "all-reduce"]
   assert {x.group for x in sums} == {2, 4}
   # Over each axis: the gradients, and sums over the batch of at most three kinds per channel.
+  assert len(told[0]["start"]) == PARAMETERS
   statistics = 3 * len(told[0]["jit-4x2"]["batch_stats"])
   assert 2 * PARAMETERS <= sum(x.elements for x in sums) <= 2 * (PARAMETERS + statistics)
   assert told[0]["jit-1x1"]["collectives"] == []
@@ -96,10 +99,20 @@ def test_every_division_gives_what_one_device_gives(tmp_path):
   """Also batch statistics of each device's own patches, by either mode."""
   names = ("jit-1x1", "jit-8x1", "jit-4x2", "jit-1x8", "pmap-8x1")
   local = ("jit-8x1-local", "pmap-8x1-local")
-  told = _train(tmp_path, "float64", "adam", "8", "128", *names, *local)
+  told = _train(tmp_path, "attention_unet", "float64", "adam", "8", "128", *names, *local)
   _assert_same(told, names)
   _assert_same(told, local)
   assert np.abs(np.subtract(told[local[0]]["losses"], told["jit-1x1"]["losses"])).max() > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "size"), [("vnet", 96), ("unet3d", 64), ("dual_attention", 64)])
+def test_other_networks_are_divided_too(tmp_path, name, size):
+  names = ("jit-1x1", "jit-4x2")
+  told = _train(tmp_path, name, "float64", "adam", "4", str(size), *names)
+  _assert_same(told, names)
+  kinds = {kind for kind, _, _ in told["jit-4x2"]["collectives"]}
+  assert kinds == {"all-reduce", "collective-permute"}
 
 
 @pytest.mark.slow
@@ -107,7 +120,7 @@ def test_every_division_gives_what_one_device_gives(tmp_path):
 def test_every_division_in_float32(tmp_path, optimizer, loss, params):
   """Adam turns the rounding of a gradient that is 0 into a full step: only its loss is compared."""
   names = ("jit-1x1", "jit-8x1", "jit-4x2", "jit-1x8", "pmap-8x1")
-  told = _train(tmp_path, "float32", optimizer, "8", "128", *names, x64=False)
+  told = _train(tmp_path, "attention_unet", "float32", optimizer, "8", "128", *names, x64=False)
   _assert_same(told, names, loss, params)
 
 
@@ -162,7 +175,9 @@ def test_an_unpadded_network_is_not_divided(config):
     check_patch(config, models.build("unet3d", padding="VALID"))
 
 
-@pytest.mark.parametrize("name", ["attention_unet", "unet", "unet3d"])
+@pytest.mark.parametrize(
+  "name", ["attention_unet", "dense_vnet", "dual_attention", "unet", "unet3d"]
+)
 def test_every_batch_norm_of_a_network_knows_the_axis(name):
   module = models.build(name).clone(batch_axis="data")
   axes = []
@@ -176,3 +191,19 @@ def test_every_batch_norm_of_a_network_knows_the_axis(name):
   with nn.intercept_methods(note):
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), image, train=False))
   assert axes == ["data"] * (len(jax.tree.leaves(shapes["batch_stats"])) // 2)
+
+
+def test_the_state_passed_in_is_consumed(config):
+  """Its buffers become those of the result: the program needs no second copy of the state."""
+  module = Line(batch_norm=True)
+  config.optimizer.ema_decay = 0.9
+  image = np.zeros((16, 17, 18), np.int16)
+  data = resident([WorkingCase("a", image, image.astype(np.uint8), 0.0, 1.0)], config.data.patch)
+  state, step = create(config, module), compile_step(config, module)
+  leaves = jax.tree.leaves(state)
+  compiled = step.lower(state, data).compile()
+  shared = compiled.memory_analysis().alias_size_in_bytes
+  assert shared == sum(leaf.nbytes for leaf in leaves)
+  step(state, data)
+  assert all(leaf.is_deleted() for leaf in leaves)
+  assert not data.image.is_deleted()
