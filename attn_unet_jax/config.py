@@ -32,6 +32,7 @@ _CHOICES = {
   "model.test_statistics": ("running", "batch"),
   "model.conv": ("auto", "native", "planes", "winograd"),
   "model.dtype": ("float32", "bfloat16"),
+  "data.source": ("auto", "resident", "streaming"),
   "data.normalisation": ("window", "zscore"),
   "data.label_resampling": ("nearest", "onehot_linear"),
   "optimizer.name": ("adam", "adamw", "sgd"),
@@ -127,6 +128,9 @@ def default() -> ConfigDict:
   config.data.foreground_fraction = 0.5  # of the patches, centred on a foreground voxel
   config.data.cases_per_block = 8  # cases that are open at a time
   config.data.patches_per_case = 4  # cut from a case before the next block is opened
+
+  config.data.source = "auto"  # of patches: resident (in device memory), streaming; auto: by size
+  config.data.prepared = ""  # folder of prepared scans, for several runs; '': streaming has its own
 
   config.augment = ConfigDict()  # neutral values switch a part off
   config.augment.flip = (0.5, 0.5, 0.0)  # probability along X, Y, Z
