@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 
 from attn_unet_jax import models
+from attn_unet_jax.data.prepare import WorkingCase
+from attn_unet_jax.data.resident import resident
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.training.checkpoint import checkpoints
-from attn_unet_jax.training.parallel import check_patch
-from attn_unet_jax.training.state import abstract, network
+from attn_unet_jax.training.parallel import check_patch, compile_step
+from attn_unet_jax.training.state import abstract, create, network
 from benchmarks.collectives import Collective
 from tests.conftest import ROOT
+from tests.line import Line
 
 PARAMETERS = 97_979  # of the network that is trained
 RUNS = ("jit-1x1", "jit-4x2", "pmap-4x1")
@@ -178,7 +181,9 @@ def test_an_unpadded_network_is_not_divided(config):
     check_patch(config, models.build("unet3d", padding="VALID"))
 
 
-@pytest.mark.parametrize("name", ["attention_unet", "unet", "unet3d"])
+@pytest.mark.parametrize(
+  "name", ["attention_unet", "dense_vnet", "dual_attention", "unet", "unet3d"]
+)
 def test_every_batch_norm_of_a_network_knows_the_axis(name):
   module = models.build(name).clone(batch_axis="data")
   axes = []
@@ -192,3 +197,19 @@ def test_every_batch_norm_of_a_network_knows_the_axis(name):
   with nn.intercept_methods(note):
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), image, train=False))
   assert axes == ["data"] * (len(jax.tree.leaves(shapes["batch_stats"])) // 2)
+
+
+def test_the_state_passed_in_is_consumed(config):
+  """Its buffers become those of the result: the program needs no second copy of the state."""
+  module = Line(batch_norm=True)
+  config.optimizer.ema_decay = 0.9
+  image = np.zeros((16, 17, 18), np.int16)
+  data = resident([WorkingCase("a", image, image.astype(np.uint8), 0.0, 1.0)], config.data.patch)
+  state, step = create(config, module), compile_step(config, module)
+  leaves = jax.tree.leaves(state)
+  compiled = step.lower(state, data).compile()
+  shared = compiled.memory_analysis().alias_size_in_bytes
+  assert shared == sum(leaf.nbytes for leaf in leaves)
+  step(state, data)
+  assert all(leaf.is_deleted() for leaf in leaves)
+  assert not data.image.is_deleted()
