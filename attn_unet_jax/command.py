@@ -84,6 +84,9 @@ def _guarded(main: Callable[[], None]) -> None:
     main()
   except UserError as error:
     _fail(_one_line(error))
+  except BrokenPipeError:  # who read the output, such as `head`, has had enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
   except OSError as error:
     if error.filename is None and error.errno not in _NO_ROOM:
       raise

@@ -16,6 +16,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from attn_unet_jax.models.attention_unet import AttentionUNet
+from attn_unet_jax.models.dense_vnet import DenseDilatedNet, DenseVNet
 from attn_unet_jax.models.dual_attention import DualAttentionUNet
 from attn_unet_jax.models.unet import UNet
 from attn_unet_jax.models.unet3d import UNet3D
@@ -23,6 +24,8 @@ from attn_unet_jax.models.vnet import VNet, VNetCaffe
 
 NETWORKS: dict[str, type[nn.Module]] = {
   "attention_unet": AttentionUNet,
+  "dense_dilated": DenseDilatedNet,
+  "dense_vnet": DenseVNet,
   "dual_attention": DualAttentionUNet,
   "unet": UNet,
   "unet3d": UNet3D,

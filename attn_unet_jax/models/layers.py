@@ -18,7 +18,7 @@ import numpy as np
 
 from attn_unet_jax.models import conv as convolution
 
-Upsampling = Literal["align_corners", "half_pixel"]
+Upsampling = Literal["align_corners", "half_pixel", "tf1"]
 
 # nn.initializers.kaiming_normal truncates; the reference's does not.
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -49,6 +49,7 @@ class Conv(nn.Module):
     padding: `SAME` or `VALID`.
     use_bias: add a bias per output channel.
     bias_init: the bias's initialiser; None is PyTorch's default.
+    kernel_init: the kernel's initialiser.
     form: see `attn_unet_jax.models.conv`.
     dtype: compute type; parameters are float32.
   """
@@ -59,6 +60,7 @@ class Conv(nn.Module):
   padding: Literal["SAME", "VALID"] = "SAME"
   use_bias: bool = True
   bias_init: nn.initializers.Initializer | None = None
+  kernel_init: nn.initializers.Initializer = kaiming_normal
   form: convolution.Form = "auto"
   dtype: Any = jnp.float32
 
@@ -66,7 +68,7 @@ class Conv(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Convolve x [N, X, Y, Z, C]."""
     shape = (self.size,) * 3 + (x.shape[-1], self.features)
-    kernel = self.param("kernel", kaiming_normal, shape, jnp.float32).astype(self.dtype)
+    kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
     y = convolution.conv3d(
       x.astype(self.dtype),
       kernel,
@@ -95,16 +97,31 @@ class BatchNorm(nn.Module):
   batch_axis: str | None = None
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    """Normalise x [N, X, Y, Z, C], by the batch's statistics if `train`, else by the running."""
-    return nn.BatchNorm(
+  def __call__(self, x: jax.Array, train: bool, kept: jax.Array | None = None) -> jax.Array:
+    """Normalise by the batch's statistics if `train`, else by the running ones.
+
+    Args:
+      x: [N, X, Y, Z, C].
+      train: also updates the running statistics,
+      kept: but only of these channels, booleans [C]; None: of all.
+    """
+    norm = nn.BatchNorm(
       use_running_average=not train,
       momentum=0.9,
       epsilon=1e-5,
       dtype=self.dtype,
       scale_init=scale_around_one,
       axis_name=self.batch_axis,
-    )(x)
+    )
+    if kept is None:
+      return norm(x)
+    names = ("mean", "var")
+    before: dict[str, Any] = {name: norm.get_variable("batch_stats", name) for name in names}
+    y = norm(x)
+    for name in names:
+      after: Any = norm.get_variable("batch_stats", name)
+      norm.put_variable("batch_stats", name, jnp.where(kept, after, before[name]))
+    return y
 
 
 class ConvNormRelu(nn.Module):
@@ -166,11 +183,14 @@ def interpolation_matrix(size: int, target: int, mode: Upsampling) -> np.ndarray
   """Weights [target, size] of linear interpolation along one axis.
 
   Output i is read at i (size - 1) / (target - 1) with `align_corners` (the first and last samples
-  stay where they are) and at (i + 0.5) size / target - 0.5, held inside, with `half_pixel`.
+  stay where they are), at (i + 0.5) size / target - 0.5, held inside, with `half_pixel`, and at
+  i size / target, held inside, with `tf1` (TensorFlow 1's default).
   """
   i = np.arange(target)
   if mode == "align_corners":
     place = i * ((size - 1) / max(target - 1, 1))
+  elif mode == "tf1":
+    place = np.minimum(i * (size / target), size - 1)
   else:
     place = np.clip((i + 0.5) * (size / target) - 0.5, 0, size - 1)
   return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(size)))

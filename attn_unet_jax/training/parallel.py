@@ -10,8 +10,8 @@ an ordinary tree with a copy on every device. On one device the two are the same
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -19,21 +19,22 @@ from flax import linen as nn
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from attn_unet_jax.data.patches import Batch
-from attn_unet_jax.data.resident import Resident
+from attn_unet_jax.data.patches import Batch, Drawn, Fed, Feed
+from attn_unet_jax.data.resident import Block
 from attn_unet_jax.data.schedule import Draw
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.losses import OVER_THE_BATCH
 from attn_unet_jax.training.state import TrainState
 from attn_unet_jax.training.step import Division, Outcome, train_step
 
-Step = Callable[[TrainState, Resident], tuple[TrainState, Outcome]]
+Step = Callable[[TrainState, Feed], tuple[TrainState, Outcome]]
 Tree = TypeVar("Tree")
 
 _DATA, _SPACE = "data", "space"
 _EVERYWHERE = PartitionSpec()
 _BATCH = PartitionSpec(_DATA)
 _BATCH_AND_X = PartitionSpec(_DATA, _SPACE)
+_PARTS = PartitionSpec(None, _DATA)  # of a batch that is fed in parts
 
 
 def devices(config: ConfigDict) -> list[jax.Device]:
@@ -142,15 +143,65 @@ def spread(config: ConfigDict, tree: Tree) -> Tree:
   )
 
 
+class Placement(NamedTuple):
+  """How streamed blocks reach the devices.
+
+  Attributes:
+    rows: the places of the global batch that this host makes, in the order that `put` takes.
+    put: the number of a step and its blocks, NumPy `[len(rows), ...]`, onto this host's devices.
+  """
+
+  rows: Sequence[int]
+  put: Callable[[int, Block], Fed]
+
+
+def placement(config: ConfigDict) -> Placement:
+  """Where the patches of a batch go; no patch goes to a device that does not train on it.
+
+  Raises:
+    UserError: see `devices`.
+  """
+  there = devices(config)
+  mesh, table = _mesh(config, there), _table(config, len(there))
+  sharding = NamedSharding(mesh, _BATCH if table.ndim == 3 else _PARTS)
+  everywhere = NamedSharding(mesh, _EVERYWHERE)
+  local = sharding.addressable_devices_indices_map(table.shape).values()
+  rows = np.unique(np.concatenate([table[index].ravel() for index in local if index is not None]))
+
+  def array(values: np.ndarray) -> jax.Array:
+    def piece(index: Any) -> np.ndarray:
+      return values[np.searchsorted(rows, table[index[: table.ndim]])]
+
+    return jax.make_array_from_callback((*table.shape, *values.shape[1:]), sharding, piece)
+
+  def put(step: int, blocks: Block) -> Fed:
+    number = jax.make_array_from_callback((), everywhere, lambda _: np.int32(step))
+    return Fed(number, Block(*map(array, blocks)))
+
+  return Placement(rows.tolist(), put)
+
+
+def _table(config: ConfigDict, count: int) -> np.ndarray:
+  """The places of a batch, as its blocks are fed: [parts, n], with `pmap` [devices, parts, n]."""
+  places = np.arange(config.train.batch_size)
+  if config.parallel.mode == "pmap" and count > 1:
+    return places.reshape(config.train.accumulate, count, -1).swapaxes(0, 1)
+  return places.reshape(config.train.accumulate, -1)
+
+
 def on_first_device(tree: Tree) -> Tree:
   """The first device's copy of a tree that was `spread`; shares its memory."""
   return jax.tree.map(lambda x: x if len(x.devices()) == 1 else x.addressable_data(0), tree)
 
 
-def compile_step(config: ConfigDict, module: nn.Module) -> Step:
-  """`(state, data) -> (state, outcome)`, one compiled program; the state passed in is consumed.
+def compile_step(config: ConfigDict, module: nn.Module, *, streamed: bool = False) -> Step:
+  """`(state, feed) -> (state, outcome)`, one compiled program; the state passed in is consumed.
 
-  Both arguments are to be `spread`, and both results are.
+  Args:
+    config: the run's config.
+    module: the network.
+    streamed: whether a streaming source feeds the step, by way of `placement`. Else the feed is a
+      resident set, and to be `spread` like the state; both results are spread.
 
   Raises:
     UserError: see `devices` and `check_patch`.
@@ -158,9 +209,9 @@ def compile_step(config: ConfigDict, module: nn.Module) -> Step:
   there = devices(config)
   check_patch(config, module)
   if len(there) == 1:
-    return jax.jit(lambda state, data: train_step(config, module, state, data), donate_argnums=0)
+    return jax.jit(lambda state, feed: train_step(config, module, state, feed), donate_argnums=0)
   compile_for = _jit if config.parallel.mode == "jit" else _pmap
-  return compile_for(config, module, _mesh(config, there))
+  return compile_for(config, module, _mesh(config, there), streamed)
 
 
 def _mesh(config: ConfigDict, there: list[jax.Device]) -> Mesh:
@@ -168,15 +219,15 @@ def _mesh(config: ConfigDict, there: list[jax.Device]) -> Mesh:
   return jax.make_mesh(mesh_shape(config), (_DATA, _SPACE), axis_types=axis_types, devices=there)
 
 
-def _jit(config: ConfigDict, module: nn.Module, mesh: Mesh) -> Step:
+def _jit(config: ConfigDict, module: nn.Module, mesh: Mesh, streamed: bool) -> Step:
   everywhere, divided = NamedSharding(mesh, _EVERYWHERE), NamedSharding(mesh, _BATCH)
   in_space = NamedSharding(mesh, _BATCH_AND_X)
   if mesh.shape[_SPACE] > 1:
     module = module.clone(conv="native")
 
-  def share(draw: Draw) -> Draw:
+  def share(drawn: Drawn) -> Drawn:
     """All patches still; but whatever is made of them is made where they are."""
-    return jax.lax.with_sharding_constraint(draw, divided)
+    return jax.lax.with_sharding_constraint(drawn, divided)
 
   def place(batch: Batch) -> Batch:
     return jax.lax.with_sharding_constraint(batch, in_space)
@@ -184,13 +235,15 @@ def _jit(config: ConfigDict, module: nn.Module, mesh: Mesh) -> Step:
   local = config.parallel.batch_norm == "local"
   division = Division(share, place, groups=mesh.shape[_DATA] if local else 1)
 
-  def step(state: TrainState, data: Resident) -> tuple[TrainState, Outcome]:
-    return train_step(config, module, state, data, division)
+  def step(state: TrainState, feed: Feed) -> tuple[TrainState, Outcome]:
+    return train_step(config, module, state, feed, division)
 
-  return jax.jit(step, in_shardings=everywhere, out_shardings=everywhere, donate_argnums=0)
+  feeds: Any = Fed(everywhere, NamedSharding(mesh, _PARTS)) if streamed else everywhere  # type: ignore[arg-type]
+
+  return jax.jit(step, in_shardings=(everywhere, feeds), out_shardings=everywhere, donate_argnums=0)
 
 
-def _pmap(config: ConfigDict, module: nn.Module, mesh: Mesh) -> Step:
+def _pmap(config: ConfigDict, module: nn.Module, mesh: Mesh, streamed: bool) -> Step:
   count = mesh.size
   size = config.train.batch_size // config.train.accumulate // count
   if config.parallel.batch_norm == "global" and hasattr(module, "batch_axis"):
@@ -199,20 +252,23 @@ def _pmap(config: ConfigDict, module: nn.Module, mesh: Mesh) -> Step:
   def mean(tree: Any) -> Any:
     return jax.lax.pmean(tree, _DATA)
 
-  def step(state: TrainState, data: Resident, part: jax.Array) -> tuple[TrainState, Outcome]:
-    def share(draw: Draw) -> Draw:
-      own = (jax.lax.dynamic_slice_in_dim(x, part * size, size) for x in draw)
+  def step(state: TrainState, feed: Feed, part: jax.Array) -> tuple[TrainState, Outcome]:
+    def share(drawn: Drawn) -> Drawn:
+      if not isinstance(drawn, Draw):
+        return drawn  # each device was fed its own blocks
+      own = (jax.lax.dynamic_slice_in_dim(x, part * size, size) for x in drawn)
       return Draw(*own)
 
-    return train_step(config, module, state, data, Division(share, mean=mean))
+    return train_step(config, module, state, feed, Division(share, mean=mean))
 
+  feeds: Any = Fed(None, 0) if streamed else None  # type: ignore[arg-type]
   mapped = jax.pmap(
     step,
     _DATA,
-    in_axes=(None, None, 0),
+    in_axes=(None, feeds, 0),
     out_axes=None,
     devices=list(mesh.devices.flat),
     donate_argnums=0,
   )
   parts = jax.device_put(np.arange(count), NamedSharding(mesh, _BATCH))
-  return lambda state, data: mapped(state, data, parts)
+  return lambda state, feed: mapped(state, feed, parts)

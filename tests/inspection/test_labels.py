@@ -81,11 +81,17 @@ def test_a_speck_is_placed_in_mm():
 
 def test_near_or_large_parts_are_no_specks():
   array = drawn_label().array.copy()
-  array[12:14, 29, 9] = 1  # a voxel apart is 8 mm, diagonal neighbours belong to it
-  assert shapes(array) == {}
+  array[12, 29, 9] = 1
+  near = AFFINE @ np.diag([0.5, 0.5, 0.5, 1])  # two voxels of 4 mm away
+  assert shapes(array, "gallbladder", near) == {}
   array = drawn_label().array.copy()
   array[30:36, 24:28, 8:12] = 1
-  assert shapes(array) == {}
+  found = shapes(array)
+  assert list(found) == ["parts"]
+  assert found["parts"].severity == "note"
+  assert "in 2 parts that do not touch, of 49.2, 49.2 ml" in found["parts"].text
+  array[37, 26, 9] = 1  # 16 mm from the nearer part
+  assert "the farthest 16 mm away" in shapes(array)["specks"].text
 
 
 def test_the_border_and_the_volume():

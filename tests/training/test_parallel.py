@@ -175,7 +175,9 @@ def test_an_unpadded_network_is_not_divided(config):
     check_patch(config, models.build("unet3d", padding="VALID"))
 
 
-@pytest.mark.parametrize("name", ["attention_unet", "unet", "unet3d"])
+@pytest.mark.parametrize(
+  "name", ["attention_unet", "dense_vnet", "dual_attention", "unet", "unet3d"]
+)
 def test_every_batch_norm_of_a_network_knows_the_axis(name):
   module = models.build(name).clone(batch_axis="data")
   axes = []

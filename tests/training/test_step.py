@@ -12,10 +12,11 @@ from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.data.resident import resident
 from attn_unet_jax.models import layers
 from attn_unet_jax.training.state import abstract, network, start
-from attn_unet_jax.training.step import fixed_loss, forward, train_step
+from attn_unet_jax.training.step import _dropout_key, fixed_loss, forward, train_step
 from tests.line import Line
 
-NAMES = ("attention_unet", "dual_attention", "unet", "unet3d", "vnet", "vnet_caffe")
+NAMES = tuple(models.NETWORKS)
+KEY = jax.random.key(0)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -74,12 +75,12 @@ def test_groups_have_batch_statistics_of_their_own():
   module = _Alone(block)
   x = jax.random.normal(jax.random.key(0), (4, 3, 2, 2, 1))
   variables = module.init(jax.random.key(1), x, train=True)
-  together, statistics = forward(module, variables, x, 2)
-  apart = [forward(module, variables, part, 1) for part in jnp.split(x, 2)]
+  together, statistics = forward(module, variables, x, KEY, 2)
+  apart = [forward(module, variables, part, KEY, 1) for part in jnp.split(x, 2)]
   np.testing.assert_allclose(together, jnp.concatenate([y for y, _ in apart]), atol=1e-6)
   mean = jax.tree.map(lambda a, b: (a + b) / 2, *(changed for _, changed in apart))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), statistics, mean)
-  assert jnp.abs(together - forward(module, variables, x, 1)[0]).max() > 1e-3
+  assert jnp.abs(together - forward(module, variables, x, KEY, 1)[0]).max() > 1e-3
 
 
 def _small(config):
@@ -190,3 +191,11 @@ def test_a_broken_step_changes_nothing_and_is_repeated(config, cause):
     assert [int(state.skipped) for state in skipping] == [0, 1, 2, 2, 2]
     _same(skipping[-1].params, states[first].params)
     _same(skipping[-1].opt_state, states[first].opt_state)
+
+
+def test_what_is_dropped_depends_on_seed_step_and_part_alone(config):
+  def bits(step, part):
+    return tuple(jax.random.key_data(_dropout_key(config, jnp.int32(step), part)).tolist())
+
+  assert bits(3, 1) == bits(3, 1)
+  assert len({bits(step, part) for step in range(4) for part in range(3)}) == 12
