@@ -67,10 +67,8 @@ def _phantom(config: ConfigDict) -> None:
 def _painted(config: ConfigDict) -> None:
   _phantom(config)
   config.data.dataset = "painted_ct/demo"
-  config.augment.rotate_deg = (8.0, 8.0, 12.0)
-  config.augment.scale = (0.8, 1.2)
-  config.augment.intensity_scale = (0.9, 1.1)
-  config.augment.intensity_shift = (-0.08, 0.08)
+  config.train.epochs = 12
+  config.train.validate_every = 12
 
 
 def _one_scan(config: ConfigDict) -> None:
