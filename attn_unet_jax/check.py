@@ -20,6 +20,7 @@ from attn_unet_jax import command
 from attn_unet_jax.data.labels import LabelMapping, parse
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.inspection import report
+from attn_unet_jax.inspection.case import Inspected
 from attn_unet_jax.inspection.collection import inspect_all, mark_duplicates
 from attn_unet_jax.inspection.finding import Finding
 from attn_unet_jax.inspection.sources import Source, from_path, from_records
@@ -60,11 +61,18 @@ def main() -> None:
     report.write(Path(_OUTPUT.value), about, source.findings, cases)
     say(f"figures of every case: {_OUTPUT.value}/check.json, contact sheets beside it")
   if number["error"]:
-    bad = sum(any(one.severity == "error" for one in case.findings) for case in cases)
-    raise UserError(
-      f"{_number(number['error'], 'error')} in {bad} of {_number(len(cases), 'case')}, named "
-      "above; correct them before training"
-    )
+    raise UserError(_summary(source, cases))
+
+
+def _summary(source: Source, cases: list[Inspected]) -> str:
+  """How many errors there are, and where."""
+  of_files = report.counts(source.findings)["error"]
+  in_cases = [report.counts(case.findings)["error"] for case in cases]
+  bad = sum(map(bool, in_cases))
+  where = [f"{sum(in_cases)} in {bad} of {_number(len(cases), 'case')}"] if bad else []
+  where += [f"{of_files} in which files there are"] if of_files else []
+  total = _number(of_files + sum(in_cases), "error")
+  return f"{total} ({', '.join(where)}), named above; correct them before training"
 
 
 def _number(number: int, what: str) -> str:
@@ -80,12 +88,16 @@ def _source() -> Source:
 
 
 def _mapping(text: str, source: Source) -> LabelMapping:
-  """The configured meaning of label values; where the data's names do not fit it, 1 is meant."""
+  """The configured meaning of label values; where it does not fit the data's names, theirs."""
   try:
     return parse(text, source.label_names)
   except UserError as error:
+    named = {name: value for name, value in (source.label_names or {}).items() if value}
+    if not named:
+      raise
     source.findings.append(Finding("error", "label_names", str(error)))
-    return parse("foreground=1,background=*", None)
+    values = tuple(frozenset({value}) for value in named.values())
+    return LabelMapping(tuple(named), values, frozenset({0}), rest_is_background=False)
 
 
 if __name__ == "__main__":

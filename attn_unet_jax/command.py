@@ -14,6 +14,7 @@ from types import FrameType
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
+from attn_unet_jax import compilation
 from attn_unet_jax.errors import UserError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # where Python does not know the file
@@ -52,6 +53,8 @@ def checked_config(*, data: bool = True) -> ConfigDict:
     config = flags.FLAGS.config.copy_and_resolve_references()
   except OSError as error:
     raise UserError(f"--config: {str(error).splitlines()[-1].strip()}") from None
+  if config.get("deterministic"):
+    compilation.make_deterministic()
   return config_keys.validate(config, data=data)
 
 
@@ -76,10 +79,14 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 def _guarded(main: Callable[[], None]) -> None:
   signal.signal(signal.SIGTERM, _interrupt)
+  compilation.keep_compiled()
   try:
     main()
   except UserError as error:
     _fail(_one_line(error))
+  except BrokenPipeError:  # who read the output, such as `head`, has had enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
   except OSError as error:
     if error.filename is None and error.errno not in _NO_ROOM:
       raise

@@ -28,6 +28,7 @@ _METRICS = flags.DEFINE_list(
 _PART = flags.DEFINE_enum("part", "test", PARTS, "Which cases' scores.")
 _OUTPUT = flags.DEFINE_string("output", None, "Also write FILE.md or FILE.csv.")
 _TITLE = flags.DEFINE_string("title", "", "Headline of FILE.md.")
+_NOTE = flags.DEFINE_string("note", "", "A paragraph below it: what the runs are.")
 flags.mark_flag_as_required("workdirs")
 
 
@@ -43,7 +44,7 @@ def main() -> None:
   table = compare(runs, _METRICS.value)
   say(text.markdown(table))
   if output:
-    page = text.document(table, runs, sys.argv[1:], _TITLE.value)
+    page = text.document(table, runs, sys.argv[1:], _TITLE.value, _NOTE.value)
     _write(output, page if output.suffix == ".md" else text.comma_separated(table))
     say(f"the same: {output}")
 

@@ -19,7 +19,10 @@ from attn_unet_jax.data.labels import class_names
 from attn_unet_jax.errors import UserError
 
 _CHOICES = {
-  "model.name": ("attention_unet", "dual_attention", "unet", "unet3d", "vnet", "vnet_caffe"),
+  "model.name": (
+    *("attention_unet", "dense_dilated", "dense_vnet", "dual_attention", "unet", "unet3d"),
+    *("vnet", "vnet_caffe"),
+  ),
   "model.gates": (1, 2),
   "model.gating": ("progressive", "shared"),
   "model.gate": ("sigmoid", "softplus", "softmax"),
@@ -29,11 +32,13 @@ _CHOICES = {
   "model.test_statistics": ("running", "batch"),
   "model.conv": ("auto", "native", "planes", "winograd"),
   "model.dtype": ("float32", "bfloat16"),
+  "data.source": ("auto", "resident", "streaming"),
   "data.normalisation": ("window", "zscore"),
   "data.label_resampling": ("nearest", "onehot_linear"),
   "optimizer.name": ("adam", "adamw", "sgd"),
   "optimizer.schedule": ("constant", "step", "cosine"),
   "parallel.mode": ("jit", "pmap"),
+  "parallel.batch_norm": ("global", "local"),
 }
 
 
@@ -44,7 +49,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
       *("model.feature_scale", "optimizer.learning_rate", "optimizer.decay_epochs"),
       *("optimizer.decay_factor", "train.epochs", "train.steps_per_epoch", "train.batch_size"),
       *("train.loss_patches", "train.keep", "train.validate_every", "train.save_every"),
-      "train.accumulate",
+      *("parallel.space", "train.accumulate"),
     ),
     lambda value: value > 0,
     "above 0",
@@ -53,18 +58,23 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (
       *("data.blur_mm", "data.labelled_slices", "data.fold", "parallel.data"),
       *("optimizer.weight_decay", "optimizer.warmup_steps", "train.skip_nonfinite"),
+      "model.remat",
       *("optimizer.bias_rate", "loss_options.focal_gamma", "loss_options.tversky_alpha"),
-      "loss_options.tversky_beta",
+      *("loss_options.tversky_beta", "model.channel_reduction", "model.prior_size"),
     ),
     lambda value: value >= 0,
     "at least 0",
   ),
   (
-    ("optimizer.betas", "optimizer.momentum", "optimizer.ema_decay", "inference.overlap"),
+    (
+      *("optimizer.betas", "optimizer.momentum", "optimizer.ema_decay", "inference.overlap"),
+      *("loss_options.foreground", "augment.corner_scale"),
+    ),
     lambda value: 0 <= value < 1,
     "at least 0, below 1",
   ),
   (("data.foreground_fraction",), lambda value: 0 <= value <= 1, "0 to 1"),
+  (("model.channels_kept",), lambda value: 0 < value <= 1, "above 0, at most 1"),
   (("model.feature_scale",), lambda value: value <= 64, "at most 64, which leaves one channel"),
   (("seed",), lambda value: 0 <= value < 2**30, "0 to 2^30 - 1"),
 )
@@ -74,6 +84,7 @@ def default() -> ConfigDict:
   """All keys with their defaults, locked: an unknown key fails."""
   config = ConfigDict()
   config.seed = 0  # of initialisation, patches and augmentation
+  config.deterministic = False  # equal bits on every start of a GPU too; slower
 
   config.model = ConfigDict()
   config.model.name = "attention_unet"  # a network of attn_unet_jax.models
@@ -86,9 +97,14 @@ def default() -> ConfigDict:
   config.model.attention_joining = "product"  # dual_attention: of space and channel; max or mean
   config.model.channel_reduction = 0  # dual_attention: a narrower layer before the channels'; 0: no
   config.model.parallel_skips = "levels"  # dual_attention: of all levels, or the level's own
+  config.model.dilation_rates = ()  # dense_*: per stack, a tuple of its layers'; (): the network's
+  config.model.channels_kept = 0.5  # dense_*: part of a layer's channels in a step; 1: no dropout
+  config.model.keep_block_input = False  # dense_*: a stack's input is part of its output
+  config.model.prior_size = 12  # dense_*: cells a side of the prior of each class; 0: none
   config.model.padding = "VALID"  # unet3d: VALID (as published, the output is smaller) or SAME
   config.model.test_statistics = "running"  # unet3d: batch norm outside training; running or batch
   config.model.conv = "auto"  # form of the 3-D convolution; auto: by platform and shape
+  config.model.remat = 0  # finest levels computed again going backward: less GPU or TPU memory
   config.model.dtype = "float32"  # of activations; parameters and losses stay float32
 
   config.init = ConfigDict()
@@ -113,12 +129,16 @@ def default() -> ConfigDict:
   config.data.cases_per_block = 8  # cases that are open at a time
   config.data.patches_per_case = 4  # cut from a case before the next block is opened
 
+  config.data.source = "auto"  # of patches: resident (in device memory), streaming; auto: by size
+  config.data.prepared = ""  # folder of prepared scans, for several runs; '': streaming has its own
+
   config.augment = ConfigDict()  # neutral values switch a part off
   config.augment.flip = (0.5, 0.5, 0.0)  # probability along X, Y, Z
   config.augment.rotate_deg = (0.0, 0.0, 15.0)  # largest angle about X, Y, Z, degrees
   config.augment.scale = (0.7, 1.3)  # range of the zoom
   config.augment.scale_axes = (True, True, False)  # axes that are zoomed, each by its own draw
   config.augment.shift = (0.1, 0.1, 0.0)  # largest shift, fraction of the patch
+  config.augment.corner_scale = 0.0  # s: corners times 1 - s to 1, each coordinate by itself
   config.augment.spatial_probability = 1.0  # that rotation, zoom and shift apply to a patch
   config.augment.deform_sd = (0.0, 0.0, 0.0)  # of a smooth random displacement, voxels
   config.augment.deform_spacing = 32.0  # voxels between its control points
@@ -134,6 +154,8 @@ def default() -> ConfigDict:
   config.loss.reference_dice = 0.0  # the released Attention U-Net's Dice
   config.loss.squared_dice = 0.0  # V-Net's Dice
   config.loss.vnet_caffe_dice = 0.0  # the released V-Net's: hard Dice with a gradient of its own
+  config.loss.dice_hinge = 0.0  # Dense V-Net's: squared Dice, and penalties on lost classes
+  config.loss.balanced_bce = 0.0  # bce with foreground and background balanced by their sizes
   config.loss.generalised_dice = 0.0  # classes weighted by their inverse squared volume
   config.loss.tversky = 0.0  # Dice with false positives and negatives weighted apart
   config.loss.weighted_ce = 0.0  # cross-entropy by class_weights, over labelled voxels
@@ -141,6 +163,7 @@ def default() -> ConfigDict:
 
   config.loss_options = ConfigDict()
   config.loss_options.class_weights = ()  # weighted_ce: per class, background first; (): all 1
+  config.loss_options.foreground = 0.0  # balanced_bce: its fraction; 0: that of each patch
   config.loss_options.focal_gamma = 2.0  # focal: 0 is plain cross-entropy
   config.loss_options.tversky_alpha = 0.3  # tversky: weight of false positives
   config.loss_options.tversky_beta = 0.7  # tversky: weight of false negatives
@@ -175,6 +198,8 @@ def default() -> ConfigDict:
   config.parallel = ConfigDict()
   config.parallel.mode = "jit"  # jit: XLA divides the step over a mesh; pmap: each device its part
   config.parallel.data = 0  # devices of this host over which the batch is divided; 0: all
+  config.parallel.space = 1  # jit: devices over which each patch is divided, along X
+  config.parallel.batch_norm = "global"  # statistics of the whole batch; local: of a device's part
 
   config.inference = ConfigDict()
   config.inference.patch = (0, 0, 0)  # of the sliding window; zeros: data.patch
@@ -205,6 +230,10 @@ def validate(config: ConfigDict, *, data: bool = True) -> ConfigDict:
   _require(any(config.loss.values()), config, "loss", "at least one weight other than 0")
   _check_loss_options(config)
   _check_patterns(config)
+  rates = config.model.dilation_rates
+  fits = all(isinstance(stack, tuple) and stack for stack in rates)
+  fits = fits and all(isinstance(rate, int) and rate > 0 for stack in rates for rate in stack)
+  _require(fits, config, "model.dilation_rates", "tuples of whole numbers above 0, one a stack")
   if data and bool(config.data.dataset) == bool(config.data.folder):
     raise UserError(
       f"config.data.dataset={config.data.dataset!r} and config.data.folder={config.data.folder!r}: "

@@ -43,6 +43,7 @@ def describe(config: ConfigDict) -> dict[str, Any]:
   state = abstract(config, module)
   batch, patch = config.train.batch_size, config.data.patch
   operations, activations = forward_cost(module, state, (batch, *patch, 1))
+  activations //= config.train.accumulate
   state_bytes = _bytes(state)
   return {
     "model": config.model.name,
@@ -64,7 +65,8 @@ def forward_cost(module: nn.Module, state: TrainState, shape: tuple[int, ...]) -
   """Operations of a training forward pass, and bytes of the activations that it must keep."""
 
   def forward(variables: Any, image: jax.Array) -> Any:
-    return module.apply(variables, image, train=True, mutable=["batch_stats"])
+    rngs = {"dropout": jax.random.key(0)}
+    return module.apply(variables, image, train=True, mutable=["batch_stats"], rngs=rngs)
 
   image = jax.ShapeDtypeStruct(shape, jnp.float32)
   jaxpr = jax.make_jaxpr(forward)(state.variables, image)

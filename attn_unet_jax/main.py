@@ -20,7 +20,7 @@ from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.logs import say
 from attn_unet_jax.training.loop import train
 from attn_unet_jax.training.optimizer import check_patterns
-from attn_unet_jax.training.parallel import devices
+from attn_unet_jax.training.parallel import check_patch, devices
 from attn_unet_jax.training.state import TrainState, abstract, network, window
 from attn_unet_jax.transfer import starting_point
 
@@ -37,7 +37,8 @@ def main() -> None:
   begun = run.begun(workdir)
   fold = open_fold(config, listing if begun else None)
   module = network(config, len(fold.mapping.classes) + 1)
-  devices(config)  # refuses, as the next two, what does not fit before anything is written
+  devices(config)  # refuses, as the next three, what does not fit before anything is written
+  check_patch(config, module)
   check_patterns(config, abstract(config, module).params)
   origin = None if begun else starting_point(config, module)
   goes_on = run.claim(workdir, config)

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from attn_unet_jax import config as config_keys
 from attn_unet_jax.errors import UserError
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "nibabel")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "nibabel")
 
 
 def claim(workdir: Path, config: ConfigDict) -> bool:

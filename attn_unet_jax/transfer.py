@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from attn_unet_jax.data.labels import class_names
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.inference.trained import Best, best
-from attn_unet_jax.training.state import TrainState, abstract, create, network
+from attn_unet_jax.training.state import TrainState, abstract, create, network, start
 
 Shape = tuple[int, ...]
 _BACKGROUND = "background"
@@ -71,8 +71,7 @@ class Origin:
       name: jnp.asarray(mapped(value, theirs[name], blocks[name], self.classes, self.there))
       for name, value in ours.items()
     }
-    variables = unflatten_dict(taken, sep="/")
-    return fresh.replace(params=variables["params"], batch_stats=variables.get("batch_stats", {}))
+    return start(config, unflatten_dict(taken, sep="/"))
 
 
 def starting_point(config: ConfigDict, module: nn.Module) -> Origin | None:

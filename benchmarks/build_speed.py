@@ -3,13 +3,14 @@
 python -m benchmarks.build_speed --output=benchmarks/results/build_speed.json
 
 Scans of 512 x 512 x 240 are painted from one phantom anatomy, each with noise of its own, and
-written as uncompressed DICOM with NIfTI labels into a temporary folder (130 MB a scan; the records
-need 65 MB a scan, at 1 mm 35 MB, twice while they are built). Each build is a process of its own as
-a user starts it. Memory is the sum of the resident sets of the build's processes, sampled twenty
-times a second; a page that they share counts once for each of them. The files were written just
-before, so the system has them in its cache.
+written as uncompressed DICOM with NIfTI labels into a temporary folder (130 MB a scan). Each build
+is a process of its own, as a user starts it. Memory is the sum of the resident sets of the build's
+processes, sampled twenty times a second; a page that they share counts once for each of them. The
+files were written just before, so the system has them in its cache. On a busy machine CPU seconds
+say more than scans per minute; `load_before` is the load average.
 """
 
+import contextlib
 import json
 import pathlib
 import platform
@@ -96,34 +97,32 @@ def _slice(hu: np.ndarray, z: int, case: str, spacing: tuple[float, ...]) -> Dat
 
 
 def build_once(files: pathlib.Path, config: str, workers: str) -> dict[str, float]:
-  """Builds in a process of its own; its seconds, and its peak of memory in bytes."""
+  """Builds in a process of its own: seconds, CPU seconds, peak of memory and size of all files."""
   with tempfile.TemporaryDirectory(dir=files.parent) as data:
     command = [sys.executable, "-m", "tfds_pancreas.build", f"--dataset=pancreas_ct/{config}"]
     command += [f"--manual_dir={files}", f"--data_dir={data}", f"--workers={workers}"]
-    start, peak = time.perf_counter(), 0
+    start, peak, cpu = time.perf_counter(), 0, dict[int, float]()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
       while process.poll() is None:
-        peak = max(peak, resident_bytes(process.pid))
+        peak = max(peak, sample(process.pid, cpu))
         time.sleep(0.05)
     seconds = time.perf_counter() - start
     if process.returncode:
       raise RuntimeError(f"{command} ended with status {process.returncode}")
-    return {"seconds": seconds, "peak_bytes": peak, "disk_bytes": _size(pathlib.Path(data))}
+    disk = sum(path.stat().st_size for path in pathlib.Path(data).rglob("*") if path.is_file())
+    return {"seconds": seconds, "cpu": sum(cpu.values()), "peak_bytes": peak, "disk_bytes": disk}
 
 
-def resident_bytes(pid: int) -> int:
-  """Resident memory of a process and all that it started."""
-  try:
-    parent = psutil.Process(pid)
-    tree = [parent, *parent.children(recursive=True)]
-  except psutil.NoSuchProcess:
-    return 0
+def sample(pid: int, cpu: dict[int, float]) -> int:
+  """Resident bytes of a process and all that it started; notes what each has used of the CPU."""
   total = 0
-  for process in tree:
-    try:
-      total += process.memory_info().rss
-    except psutil.NoSuchProcess:
-      continue
+  with contextlib.suppress(psutil.NoSuchProcess):
+    parent = psutil.Process(pid)
+    for process in [parent, *parent.children(recursive=True)]:
+      with contextlib.suppress(psutil.NoSuchProcess):
+        total += process.memory_info().rss
+        times = process.cpu_times()
+        cpu[process.pid] = times.user + times.system
   return total
 
 
@@ -143,14 +142,11 @@ def measure(files: pathlib.Path, cases: int) -> dict[str, Any]:
       "median_s": round(statistics.median(seconds), 1),
       "min_s": round(min(seconds), 1),
       "max_s": round(max(seconds), 1),
+      "cpu_s_per_scan": round(statistics.median(run["cpu"] for run in runs) / cases, 1),
       "peak_memory_gb": round(max(run["peak_bytes"] for run in runs) / 1e9, 2),
       "records_mb_per_scan": round(runs[0]["disk_bytes"] / cases / 1e6, 1),
     }
   return result
-
-
-def _size(folder: pathlib.Path) -> int:
-  return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def machine() -> dict[str, Any]:

@@ -33,6 +33,7 @@ _CASES = flags.DEFINE_integer("target_cases", 6, "Training cases of the target."
 _SOURCE_EPOCHS = flags.DEFINE_integer("source_epochs", 8, "Epochs of the source run, of 40 steps.")
 _EPOCHS = flags.DEFINE_integer("target_epochs", 5, "Epochs of the other two, of 40 steps.")
 _RATE = flags.DEFINE_float("fine_tuning_rate", 5e-4, "Learning rate of the run that goes on.")
+_CHANGES = flags.DEFINE_multi_string("change", [], "A key of all runs: data.spacing_mm=4.5, ...")
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/three_rows.json", "JSON to write.")
 
 
@@ -50,14 +51,11 @@ def main() -> None:
     f"--config.data.labels={_LABELS.value}",
     f"--config.train.epochs={_SOURCE_EPOCHS.value}",
   )
-  labels = f"--config.data.labels={_LABELS.value}"
-  _command("evaluate", f"--workdir={source}", *target, labels, "--part=test")
   start = (f"--config.init.workdir={source}", f"--config.optimizer.learning_rate={_RATE.value}")
   _train(after, *target, epochs, *start)
   _train(scratch, *target, epochs)
-  scored = source / "evaluation" / _TARGET.value.replace("/", "_") / "test"
   rows = {
-    "before": _row(scored),
+    "before": _row(_scored_on_target(source, target)),
     "after": _row(after / "evaluation"),
     "scratch": _row(scratch / "evaluation"),
   }
@@ -99,7 +97,17 @@ def _train(workdir: Path, *changes: str) -> None:
   """Dice and cross-entropy over all classes, as the source run has several."""
   common = ("--config.train.steps_per_epoch=40", "--config.loss.bce=0.0", "--config.loss.ce=1.0")
   config = "--config=experiments/pancreas.py:phantom"
-  _command("main", config, f"--workdir={workdir}", *common, *changes)
+  asked = (f"--config.{change}" for change in _CHANGES.value)
+  _command("main", config, f"--workdir={workdir}", *common, *changes, *asked)
+
+
+def _scored_on_target(source: Path, target: tuple[str, ...]) -> Path:
+  """Where the source run's scores on the target's test cases lie."""
+  if _SOURCE.value == _TARGET.value:  # its own test cases
+    return source / "evaluation"
+  labels = f"--config.data.labels={_LABELS.value}"
+  _command("evaluate", f"--workdir={source}", *target, labels, "--part=test")
+  return source / "evaluation" / _TARGET.value.replace("/", "_") / "test"
 
 
 def _command(name: str, *arguments: str) -> None:

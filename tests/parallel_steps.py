@@ -1,16 +1,18 @@
-"""Trains a tiny network in float64 on one to four simulated devices; prints what came out, as JSON.
+"""Trains a tiny network on one to eight simulated devices; prints what came out, as JSON.
 
-  XLA_FLAGS=--xla_force_host_platform_device_count=4 \\
-    python -m tests.parallel_steps FOLDER jit1 jit4 pmap2
+  XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_ENABLE_X64=1 \\
+    python -m tests.parallel_steps FOLDER unet float64 adam 4 64 jit-1x1 jit-4x2 pmap-4x1-local
 
-A program of its own, since the number of devices is fixed when JAX starts. Each run's last state is
-saved in FOLDER/NAME, as numbers that a process without float64 can restore.
+After the folder: network, type, optimiser, the batch, the patch's X, and the runs: mode, devices
+over data and space, and `local` for batch statistics of each device. A program of its own, since
+the number of devices is fixed when JAX starts. Each run's last state is saved in FOLDER/NAME, as
+numbers that a process without float64 can restore.
 """
 
 import json
-import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,29 +25,39 @@ from attn_unet_jax.errors import UserError
 from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.parallel import compile_step, devices, on_first_device, spread
 from attn_unet_jax.training.state import TrainState, abstract, network
+from benchmarks.collectives import collectives
+from benchmarks.scaling import figures
 from tests.conftest import small_config
 
-STEPS = 3
+STEPS = 5
 
 
-def _config(mode: str, count: int) -> ConfigDict:
+def _config(
+  name: str, network: str, dtype: str, optimizer: str, batch: int, length: int
+) -> ConfigDict:
+  """The config of a run, from its name and the command line."""
+  mode, shape, *local = name.split("-")
   config = small_config()
-  config.model.conv, config.model.dtype = "native", "float64"
-  config.model.gates = 1
+  config.model.name, config.model.dtype, config.model.gates = network, dtype, 1
+  config.model.conv, config.model.padding = "native", "SAME"
+  config.data.patch = (length, 16, 16)
   config.augment.flip = (0.5, 0.5, 0.5)
   config.augment.rotate_deg, config.augment.noise_sd = (0.0, 0.0, 15.0), (0.0, 0.1)
-  config.train.batch_size = 4
-  config.parallel.mode, config.parallel.data = mode, count
+  config.optimizer.name = optimizer
+  config.train.batch_size = batch
+  config.parallel.mode = mode
+  config.parallel.data, config.parallel.space = map(int, shape.split("x"))
+  config.parallel.batch_norm = "local" if local else "global"
   return config
 
 
-def _set() -> Resident:
+def _set(length: int) -> Resident:
   rng = np.random.default_rng(0)
   cases = []
   for name in "abc":
-    image = rng.integers(-200, 300, (28, 26, 24)).astype(np.int16)
+    image = rng.integers(-200, 300, (length + 12, 26, 24)).astype(np.int16)
     cases.append(WorkingCase(name, image, (image > 200).astype(np.uint8), 0.0, 1.0))
-  return resident(cases, (16, 16, 16))
+  return resident(cases, (length, 16, 16))
 
 
 def _start(config: ConfigDict) -> TrainState:
@@ -86,26 +98,34 @@ def _run(config: ConfigDict, state: TrainState, data: Resident) -> tuple[list, T
 
 
 def _numbers(tree) -> list[float]:
-  return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)]).tolist()
-
-
-def _exchanges(text: str) -> list[str]:
-  """Kinds of the collective operations of a compiled program."""
-  kinds = r" (all-reduce|all-gather|all-to-all|reduce-scatter|collective-[a-z-]+?)(?:-start)?\("
-  return sorted(set(re.findall(kinds, text)))
+  return [float(number) for x in jax.tree.leaves(tree) for number in np.ravel(x)]
 
 
 def _refusals() -> dict[str, str]:
-  odd, uneven = _config("jit", 0), _config("pmap", 0)
-  odd.train.batch_size = 6
-  uneven.loss.focal = 1.0
+  def changed(name: str, **changes: Any) -> ConfigDict:
+    config = _config(name, "attention_unet", "float64", "adam", 8, 64)
+    config.update_from_flattened_dict(changes)
+    return config
+
   said = {}
-  for name, config in {"absent": _config("jit", 5), "odd": odd, "uneven": uneven}.items():
+  for name, config in {
+    "absent": changed("jit-3x3"),
+    "odd": changed("jit-0x1", **{"train.batch_size": 12}),
+    "uneven": changed("pmap-0x1", **{"loss.focal": 1.0}),
+    "pmap": changed("pmap-0x2"),
+    "winograd": changed("jit-0x2", **{"model.conv": "winograd"}),
+  }.items():
     try:
       devices(config)
     except UserError as error:
       said[name] = str(error)
   return said
+
+
+def _counted() -> dict[str, Any]:
+  """What benchmarks/scaling.py tells of V-Net, which has no batch statistics, on two devices."""
+  config = _config("jit-2x1", "vnet", "float32", "sgd", 2, 16)
+  return figures(config, scans=3)
 
 
 def _save(state: TrainState, folder: Path) -> None:
@@ -119,11 +139,12 @@ def _narrow(x: jax.Array) -> jax.Array:
 
 
 def main() -> None:
-  folder, names = Path(sys.argv[1]), sys.argv[2:]
-  data, start = _set(), _start(_config("jit", 1))
-  result = {"refusals": _refusals(), "start": _numbers(start.params)}
-  for name in names:
-    config = _config(name[:-1], int(name[-1]))
+  folder, kinds, names = Path(sys.argv[1]), sys.argv[2:5], sys.argv[7:]
+  batch, length = map(int, sys.argv[5:7])
+  configs = {name: _config(name, *kinds, batch, length) for name in names}
+  data, start = _set(length), _start(configs[names[0]])
+  result = {"refusals": _refusals(), "start": _numbers(start.params), "counted": _counted()}
+  for name, config in configs.items():
     losses, state, text = _run(config, start, data)
     seen = on_first_device(state)
     _save(state, folder / name)
@@ -132,7 +153,7 @@ def main() -> None:
       "devices": [len(tree.step.devices()) for tree in (state, seen)],
       "params": _numbers(seen.params),
       "batch_stats": _numbers(seen.batch_stats),
-      "exchanges": _exchanges(text),
+      "collectives": collectives(text, jax.device_count()),
     }
   print(json.dumps(result))
 

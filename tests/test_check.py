@@ -71,7 +71,9 @@ def test_a_sound_folder_ends_with_status_0_and_a_table(good):
 def test_every_bad_file_is_named_and_the_status_is_2(bad, tmp_path):
   done = run_command(CHECK, f"--input={bad}", f"--output={tmp_path}/out")
   assert done.returncode == 2
-  assert done.stderr.startswith("error: 10 errors in ")
+  assert done.stderr.startswith(
+    "error: 10 errors (7 in 7 of 10 cases, 3 in which files there are), named"
+  )
   assert done.stderr.count("\n") == 1
   report = json.loads((tmp_path / "out" / "check.json").read_text())
   assert report["count"] == {"error": 10, "warning": 0, "note": 0}
@@ -118,7 +120,7 @@ def test_scans_as_dicom_and_no_identity_in_what_is_written(tmp_path):
   write_nifti(scans / "label.nii.gz", drawn_label())
   done = run_command(CHECK, f"--input={scans}", f"--output={tmp_path}/out")
   assert done.returncode == 2
-  assert done.stderr.startswith("error: 2 errors in 2 of 6 cases")
+  assert done.stderr.startswith("error: 2 errors (2 in 2 of 6 cases), named")
   assert "1 missing slices: gaps of 16.000 mm" in done.stdout
   assert "2.dcm: its pixels are truncated" in done.stdout
   assert "2 CT series; predict needs --series=UID" in done.stdout
@@ -148,6 +150,20 @@ def test_names_come_from_the_dataset_json_and_a_broken_one_is_a_finding(good):
   source = from_path(good)
   assert len(source.subjects) == 3
   assert [one.kind for one in source.findings] == ["dataset_json"]
+
+
+def test_names_that_do_not_fit_the_config_are_an_error_and_the_rest_is_looked_at(good):
+  (good / "dataset.json").write_text('{"labels": {"background": 0, "liver": 1}}')
+  done = run_command(CHECK, f"--input={good}")
+  assert done.returncode == 2
+  assert done.stderr.startswith("error: 1 error (1 in which files there are), named above")
+  assert "'pancreas' must be one of ['background', 'liver']" in done.stdout
+  assert "liver ml" in done.stdout
+
+
+def test_dicom_among_training_images_is_not_what_training_reads(good):
+  write_volume(good / "imagesTr" / "dicom", drawn_ct(5))
+  assert len(from_path(good).subjects) == 3
 
 
 def test_paths_with_nothing_to_look_at(tmp_path):

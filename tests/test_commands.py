@@ -396,6 +396,25 @@ def test_sigterm_outside_training_is_143_too():
   assert process.returncode == 143
 
 
+def test_a_reader_that_leaves_early_is_no_traceback():
+  code = (
+    "from attn_unet_jax import command\n"
+    "def main():\n  while True:\n    print('line', flush=True)\n"
+    "command.run(main)"
+  )
+  with subprocess.Popen(
+    [sys.executable, "-c", code],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  ) as process:
+    assert process.stdout.readline() == "line\n"
+    process.stdout.close()
+    assert process.stderr.read() == ""
+  assert process.returncode == 141
+
+
 def test_evaluate_that_cannot_write_is_one_line(trained):
   blocked = trained[0] / "predictions" / "validation"
   shutil.rmtree(blocked, ignore_errors=True)

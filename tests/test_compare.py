@@ -53,7 +53,7 @@ def test_what_a_run_writes_is_read(runs):
 
 def test_the_table_is_printed_and_written(runs):
   page = runs / "docs" / "results.md"
-  flags = (f"--workdirs={runs}/a,{runs}/b/", "--metrics=dsc", "--title=Two runs")
+  flags = (f"--workdirs={runs}/a,{runs}/b/", "--metrics=dsc", "--title=Two runs", "--note=Made up.")
   done = run_command("attn_unet_jax.compare", *flags, f"--output={page}")
   assert (done.returncode, done.stderr) == (0, "")
   head, _, first, second = done.stdout.splitlines()[:4]
@@ -62,7 +62,7 @@ def test_the_table_is_printed_and_written(runs):
   # Six cases rise: 2 of 2^6 signings are as extreme.
   assert "| 6 | 0.0312 | 0.0312 |" in second
   text = page.read_text()
-  assert text.startswith("# Two runs\n\n| run |")
+  assert text.startswith("# Two runs\n\nMade up.\n\n| run |")
   assert "--config.optimizer.learning_rate=0.001" in text
   assert "python -m attn_unet_jax.compare" in text
 

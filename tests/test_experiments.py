@@ -5,9 +5,10 @@ import pytest
 from attn_unet_jax.config import validate
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.training.state import network
-from experiments import dual_attention, pancreas, pancreas_1mm, unet3d, vnet
+from experiments import dense_vnet, dual_attention, pancreas, pancreas_1mm, unet3d, vnet
 
 VARIANTS = [
+  *[(dense_vnet, variant) for variant in ("", "released", "dilated", "phantom")],
   (pancreas, "painted"),
   *[(dual_attention, ""), (dual_attention, "phantom"), (unet3d, ""), (unet3d, "phantom")],
   *[(pancreas_1mm, ""), (pancreas_1mm, "phantom")],
@@ -31,7 +32,7 @@ def test_an_unknown_variant_is_refused(experiment):
     experiment.get_config("nope")
 
 
-@pytest.mark.parametrize("experiment", [dual_attention, unet3d, vnet])
+@pytest.mark.parametrize("experiment", [dense_vnet, dual_attention, unet3d, vnet])
 def test_phantom_variants_have_the_demos_budget(experiment):
   ours, demo = experiment.get_config("phantom"), pancreas.get_config("phantom")
   assert (ours.train, ours.data, ours.augment) == (demo.train, demo.data, demo.augment)
@@ -73,3 +74,12 @@ def test_the_recipe_at_1_mm():
   assert config.optimizer.ema_decay > 0
   phantom, demo = pancreas_1mm.get_config("phantom"), pancreas.get_config("phantom")
   assert (phantom.train, phantom.data) == (demo.train, demo.data)
+
+
+def test_the_recipe_of_dense_vnet():
+  config, dilated = dense_vnet.get_config(), dense_vnet.get_config("dilated")
+  assert weights(config) == {"dice_hinge": 1.0}
+  assert (config.model.channels_kept, config.model.prior_size) == (0.5, 12)
+  assert (config.data.patch, config.augment.corner_scale) == ((144, 144, 144), 0.1)
+  assert config.train.epochs * config.train.steps_per_epoch == 5_000
+  assert dilated.model.name == "dense_dilated"

@@ -21,7 +21,7 @@ from attn_unet_jax.training.state import abstract
 from tests.conftest import ROOT, flags_of, small_config
 from tests.line import Line
 
-SOURCES = {"resident": {}}  # name -> keys of the config
+SOURCES = {"resident": {}, "streaming": {"source": "streaming"}}  # name -> keys of the config
 
 
 def _config(data_dir, epochs, source):

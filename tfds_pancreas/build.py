@@ -76,7 +76,9 @@ def main() -> None:
   except (Interrupted, KeyboardInterrupt):
     print(f"{_DATASET.value}: stopped, nothing is built; run the command again", flush=True)
     raise
-  took = "already there" if there else f"built in {time.perf_counter() - start:.0f} s"
+  took = f"built in {time.perf_counter() - start:.0f} s"
+  if there:
+    took = "already there" + (", --manual_dir is not looked at" if _MANUAL_DIR.value else "")
   print(f"{_DATASET.value}: {took}: {directory}")
   if (directory / REPORT_FILE).is_file():
     print(f"{_DATASET.value}: figures of every case: {directory / REPORT_FILE}")

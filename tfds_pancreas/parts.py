@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from tfds_pancreas.checked_case import CaseFiles
 from tfds_pancreas.contact_sheet import TILE
 from tfds_pancreas.records import Record
 
@@ -75,16 +76,23 @@ class WritePart:
   serializer: tfds.core.ExampleSerializer
   folder: Path
 
-  def __call__(self, job: tuple[int, Any]) -> None:
+  def __call__(self, job: tuple[int, CaseFiles]) -> None:
     """Writes part number `job[0]`, made of the case `job[1]`."""
     path = self.folder / f"{job[0]:06d}"
-    made = self.make(job[1])
+    made = self._made(job[1])
     data = b"" if made.record is None else self._serialized(made.record)
     known = {"id": made.id, "size": len(data), "figures": made.figures, "problems": made.problems}
     _write(path.with_suffix(_RECORD), data)
     if made.picture is not None:
       _write(path.with_suffix(_PICTURE), made.picture.tobytes())
     _write(path.with_suffix(_KNOWN), json.dumps(known).encode())
+
+  def _made(self, case: CaseFiles) -> Made:
+    try:
+      return self.make(case)
+    except Exception as error:
+      error.add_note(f"while making {case.id}")
+      raise
 
   def _serialized(self, record: Record) -> bytes:
     # Protocol buffers order the entries of a map anew in each process, unless they are told not to.

@@ -86,8 +86,8 @@ class RecordBuilder(FileReaderBuilder):
   def _download_and_prepare(
     self, dl_manager: tfds.download.DownloadManager, download_config: tfds.download.DownloadConfig
   ) -> None:
-    manual = download_config.manual_dir and Path(dl_manager.manual_dir)
-    found = self.cases(manual)
+    needs_files = self.MANUAL_DOWNLOAD_INSTRUCTIONS
+    found = self.cases(Path(dl_manager.manual_dir) if needs_files else None)
     folder = Path(self.data_dir)  # still beside its place
     for_each = self._for_each(download_config)
     parts = self._make_parts(folder / "parts", found, for_each)

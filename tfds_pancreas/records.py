@@ -72,6 +72,11 @@ class Split(Sequence[Record]):
     return sorted((_text(found[index]["id"]), index) for index in range(len(found)))
 
   @cached_property
+  def _places(self) -> Sequence[Record]:
+    undecoded = dict.fromkeys(("image", "label"), tfds.decode.SkipDecoding())
+    return self._builder.as_data_source(self._name, decoders=undecoded)
+
+  @cached_property
   def _source(self) -> Sequence[Record]:
     return self._builder.as_data_source(self._name)
 
@@ -79,6 +84,12 @@ class Split(Sequence[Record]):
   def ids(self) -> list[str]:
     """The case ids, sorted; no volume is decoded."""
     return [case for case, _ in self._order]
+
+  def place(self, index: int) -> tuple[tuple[int, int, int], np.ndarray]:
+    """Shape `[3]` and affine of the record at a place in `ids`; no volume is decoded."""
+    record = self._places[self._order[index][1]]
+    x, y, z = map(int, record["image"]["shape"])
+    return (x, y, z), record["affine"]
 
   def __len__(self) -> int:
     return len(self._order)

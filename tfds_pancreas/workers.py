@@ -65,8 +65,10 @@ def on_beam(runner: Any, options: Any) -> ForEach:
       pipeline = beam.Pipeline(runner=runner, options=options)
     except (ValueError, ImportError) as error:
       raise UserError(f"--beam_runner={runner}: {error}") from None
-    # Without a shuffle Beam would fuse the two steps and do all items on one machine.
-    _ = pipeline | beam.Create(items) | beam.Reshuffle() | beam.Map(function)
+    # Without a shuffle Beam would fuse the two steps and do all items on one machine; without the
+    # lambda it would take the function's annotations for its own types.
+    work = beam.Map(lambda item: function(item))
+    _ = pipeline | beam.Create(items) | beam.Reshuffle() | work
     try:
       _run(pipeline)
     except RuntimeError as error:
@@ -129,7 +131,7 @@ def _in_processes(function: Callable[[Any], None], items: Sequence[Any], workers
       future.result()
   except BaseException as error:
     for process in set(multiprocessing.active_children()) - others:
-      process.terminate()
+      process.kill()
     if isinstance(error, BrokenProcessPool):
       raise UserError(
         "a worker process was killed, most likely for want of memory; use fewer --workers"
@@ -140,8 +142,9 @@ def _in_processes(function: Callable[[Any], None], items: Sequence[Any], workers
 
 
 def _follow_parent() -> None:
-  """A worker leaves Ctrl-C to its parent, and ends when the parent is killed."""
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  """A worker leaves signals to its parent, for they go to both, and ends when that is killed."""
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
   threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

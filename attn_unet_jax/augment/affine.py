@@ -1,5 +1,6 @@
-"""Random rotation, scaling and shift: one affine map from patch to source coordinates."""
+"""Random rotation, scaling, shift and moved corners: one affine map from patch to source."""
 
+import itertools
 from functools import lru_cache
 from typing import Any
 
@@ -16,7 +17,7 @@ Shape = tuple[int, int, int]
 def spatial_matrix(key: Array, patch: Shape, augmentation: Augmentation) -> Array:
   """Draws the affine map from patch to source coordinates, both counted from the centre.
 
-      source = R (S x + t), R = Rz Ry Rx
+      source = R (S C(x) + t), R = Rz Ry Rx, C from `corner_matrix`
 
   Args:
     key: random key.
@@ -24,7 +25,7 @@ def spatial_matrix(key: Array, patch: Shape, augmentation: Augmentation) -> Arra
     augmentation: the ranges.
 
   Returns:
-    [3, 4] float32, the last column R t in voxels.
+    [3, 4] float32, the last column in voxels.
   """
   keys = jax.random.split(key, 4)
   angles = _symmetric(keys[0], augmentation.rotate_deg) * (np.pi / 180)
@@ -37,8 +38,35 @@ def spatial_matrix(key: Array, patch: Shape, augmentation: Augmentation) -> Arra
   # Sums of products, not a matmul: accelerators round matmul operands by default.
   offset = jnp.sum(rows * shift, axis=1, keepdims=True)
   drawn = jnp.concatenate([rows * factors, offset], axis=1)
+  if augmentation.corner_scale:
+    corners = corner_matrix(jax.random.fold_in(key, 4), patch, augmentation.corner_scale)
+    linear = jnp.sum(drawn[:, :3, None] * corners[None], axis=1)
+    drawn = linear.at[:, 3].add(drawn[:, 3])
   applies = jax.random.uniform(keys[3]) < augmentation.spatial_probability
   return jnp.where(applies, drawn, jnp.eye(3, 4))
+
+
+def corner_matrix(key: Array, patch: Shape, scale: float) -> Array:
+  """Draws the affine map that fits moved corners best (Dense V-Net, Gibson et al. 2018).
+
+  Every coordinate of the patch's eight corners is multiplied by its own draw from 1 - scale to 1;
+  mostly it zooms in. With coordinates in units of half the patch the corners are c in {-1, 1}^3,
+  the least-squares fit to their targets y is y = A x + b with A = mean(y c^T) and b = mean(y).
+
+  Args:
+    key: random key.
+    patch: [X, Y, Z].
+    scale: 0 to 1.
+
+  Returns:
+    [3, 4] float32, from voxels to voxels, both counted from the centre.
+  """
+  corners = np.array(list(itertools.product((-1, 1), repeat=3)))
+  targets = corners * jax.random.uniform(key, corners.shape, minval=1 - scale, maxval=1)
+  half = (np.array(patch) - 1) / 2
+  linear = jnp.mean(targets[:, :, None] * corners[:, None], axis=0)
+  linear = linear * (half[:, None] / np.maximum(half, 0.5)[None])
+  return jnp.concatenate([linear, (jnp.mean(targets, axis=0) * half)[:, None]], axis=1)
 
 
 def _symmetric(key: Array, largest: PerAxis) -> Array:
@@ -65,7 +93,9 @@ def reach(patch: Shape, augmentation: Augmentation) -> tuple[float, ...]:
   the scan by at most |e| (sum of half steps)^2 / 2 (0.01 voxel at 15 degrees), which is added for
   the angles that the row depends on.
   """
-  half = (np.array(patch) - 1) / 2
+  # A fitted corner is 1/2 its own target, 1/4 its three neighbours', less 1/4 the opposite one's:
+  # furthest out, 1 + s/4 of the patch, where all stay but the neighbour across the axis.
+  half = (np.array(patch) - 1) / 2 * (1 + augmentation.corner_scale / 4)
   factors = np.where(augmentation.scale_axes, augmentation.scale[1], 1)
   extent = half * factors + np.array(augmentation.shift) * patch
   ends = np.radians(augmentation.rotate_deg)

@@ -23,7 +23,9 @@ class Augmentation:
     scale: range of the factor from patch to source coordinates: below 1 zooms in.
     scale_axes: which axes are scaled; each draws its own factor.
     shift: largest shift per axis, as a fraction of the patch.
-    spatial_probability: probability that rotation, scaling and shift apply to a patch.
+    corner_scale: s, of an affine map that moves the patch's corners: each coordinate of each corner
+      is drawn from 1 - s to 1 times itself, and the map is the least-squares fit.
+    spatial_probability: probability that all of the above but flips apply to a patch.
     deform_sd: standard deviation of a smooth random displacement along each axis, in voxels.
     deform_spacing: voxels between its control points.
     deform_probability: probability that it applies to a patch.
@@ -40,6 +42,7 @@ class Augmentation:
   scale: Range = (1.0, 1.0)
   scale_axes: tuple[bool, bool, bool] = (True, True, True)
   shift: PerAxis = (0.0, 0.0, 0.0)
+  corner_scale: float = 0.0
   spatial_probability: float = 1.0
   deform_sd: PerAxis = (0.0, 0.0, 0.0)
   deform_spacing: float = 32.0
@@ -61,7 +64,8 @@ class Augmentation:
   def warps(self) -> bool:
     """Whether any patch is resampled; if not, no interpolation takes place."""
     scales = self.scale != (1.0, 1.0) and any(self.scale_axes)
-    moves = scales or any(angle > 0 for angle in self.rotate_deg) or any(f > 0 for f in self.shift)
+    sizes = (*self.rotate_deg, *self.shift, self.corner_scale)
+    moves = scales or any(size > 0 for size in sizes)
     return self.deforms or (self.spatial_probability > 0 and moves)
 
 
@@ -74,5 +78,7 @@ def _check(name: str, value: Any) -> None:
     raise ValueError(f"augmentation {name}={value}: must not be negative")
   if name == "deform_spacing" and not value:
     raise ValueError(f"augmentation {name}={value}: must be above 0")
+  if name == "corner_scale" and value >= 1:
+    raise ValueError(f"augmentation {name}={value}: must be below 1")
   if name in _PROBABILITIES and np.max(value) > 1:
     raise ValueError(f"augmentation {name}={value}: a probability is at most 1")

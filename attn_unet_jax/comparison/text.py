@@ -20,16 +20,20 @@ def markdown(table: Table) -> str:
   about = (
     f"Mean ± sd over each run's own cases. Δ {metric}: mean difference to {first} over the n cases "
     "that both scored, with two-sided p values of Wilcoxon's signed rank test (beside it adjusted "
-    "by Holm's rule for the number of runs tested) and of the paired t test, on those cases."
+    "by Holm's rule for the number of runs tested) and of the paired t test, on those cases. "
+    "They tell whether two trained networks differ on such cases, not whether two configs do: "
+    "another seed may move a run as far."
   )
   return "\n".join([*lines, "", about, *(f"\nNote: {note}." for note in table.notes)]) + "\n"
 
 
-def document(table: Table, runs: Sequence[Scored], command: Sequence[str], title: str) -> str:
-  """A page: the title, the table, and the commands that made the runs and the page."""
+def document(
+  table: Table, runs: Sequence[Scored], command: Sequence[str], title: str = "", note: str = ""
+) -> str:
+  """A page: title, note, the table, and the commands that made the runs and the page."""
   commands = [_command("main", run.command) for run in runs if run.command]
   made = "\n".join([*commands, _command("compare", command)])
-  head = f"# {title}\n\n" if title else ""
+  head = (f"# {title}\n\n" if title else "") + (f"{note}\n\n" if note else "")
   return f"{head}{markdown(table)}\nMade by\n\n```\n{made}\n```\n"
 
 

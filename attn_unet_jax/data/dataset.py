@@ -9,8 +9,9 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from attn_unet_jax.errors import UserError
+from attn_unet_jax.volumes.nifti import read_grid
 from attn_unet_jax.volumes.nifti_folder import listed_names, nifti_files, read_pair
-from attn_unet_jax.volumes.volume import Volume
+from attn_unet_jax.volumes.volume import Grid, Volume
 from tfds_pancreas.records import Records, open_records
 
 
@@ -41,6 +42,12 @@ class Dataset(Protocol):
 
   def load(self, case_id: str) -> Case:
     """Reads one case, checked."""
+
+  def grid(self, case_id: str) -> Grid:
+    """The grid of a case's image; no voxel is read."""
+
+  def fingerprint(self, case_id: str) -> tuple[object, ...]:
+    """What changes when the files of a case do: names, sizes, times of writing."""
 
 
 def open_dataset(config: ConfigDict) -> Dataset:
@@ -79,6 +86,18 @@ class Folder:
     if note:
       logging.warning(note)
     return Case(case_id, image, label, str(label_path))
+
+  def grid(self, case_id: str) -> Grid:
+    """Reads the header of a case's image.
+
+    Raises:
+      UserError: it is unreadable.
+    """
+    return read_grid(self._images[case_id])
+
+  def fingerprint(self, case_id: str) -> tuple[object, ...]:
+    """Of the image's and the label's file."""
+    return _written(self._images[case_id]) + _written(self._labels[case_id])
 
   def _check(self) -> None:
     if not self._images:
@@ -119,3 +138,18 @@ class RecordSet:
     affine = record["affine"]
     image, label = Volume(record["image"], affine), Volume(record["label"], affine)
     return Case(case_id, image, label, f"{self._records.directory}: {case_id}")
+
+  def grid(self, case_id: str) -> Grid:
+    """Reads a record without decoding its volumes."""
+    split, index = self._where[case_id]
+    return Grid(*self._records.splits[split].place(index))
+
+  def fingerprint(self, case_id: str) -> tuple[object, ...]:
+    """Of the data set: its name, version and building."""
+    directory = self._records.directory
+    return (*directory.parts[-3:], case_id, *_written(directory / "dataset_info.json"))
+
+
+def _written(path: Path) -> tuple[object, ...]:
+  about = path.stat()
+  return path.name, about.st_size, about.st_mtime_ns

@@ -2,17 +2,15 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from attn_unet_jax.data import folds
+from attn_unet_jax.data.cases import Cases
 from attn_unet_jax.data.dataset import Dataset, open_dataset
 from attn_unet_jax.data.labels import LabelMapping, parse
-from attn_unet_jax.data.prepare import WorkingCase, prepare
-from attn_unet_jax.data.sparse import thinned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +23,10 @@ class Fold:
   split: folds.Split
   listing: dict[str, Any]
 
-  def load(self, part: str) -> Sequence[WorkingCase]:
+  def load(self, part: str) -> Cases:
     """The cases of `training` (thinned, if so configured), `validation` or `test`, prepared."""
     ids = getattr(self.split, part)
-    cases = (prepare(self.dataset.load(case), self.mapping, self.config) for case in ids)
-    return [thinned(case, self.config) if part == "training" else case for case in cases]
+    return Cases(ids, self.dataset, self.mapping, self.config, thin=part == "training")
 
   def to_json(self) -> str:
     """The list of folds, as it can be given to `--config.data.folds`."""

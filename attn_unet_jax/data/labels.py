@@ -10,7 +10,7 @@ were not there. Where 0 is that value, `background=VALUE` says what the backgrou
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -42,9 +42,8 @@ class LabelMapping:
       UserError: a value outside the mapping; names it and the mapping that would fix it.
     """
     present = np.unique(labels)
-    known = self.background.union(self.unlabelled, *self.values)
-    outside = [int(value) for value in present if int(value) not in known]
-    if outside and not self.rest_is_background:
+    outside = self.outside(present.tolist())
+    if outside:
       raise UserError(
         f"{source}: label values {outside[:8]} are outside the mapping {self}; "
         f"say what they mean, or that they are background: --config.data.labels='{self},"
@@ -55,6 +54,11 @@ class LabelMapping:
       classes[np.isin(present, list(values))] = index + 1
     classes[np.isin(present, list(self.unlabelled))] = UNLABELLED
     return classes[np.searchsorted(present, labels)]
+
+  def outside(self, values: Iterable[int]) -> list[int]:
+    """Those of some values that mean nothing."""
+    known = self.background.union(self.unlabelled, *self.values)
+    return [value for value in values if value not in known and not self.rest_is_background]
 
   def restricted_to(self, classes: Sequence[str]) -> "LabelMapping":
     """These of its classes, in this order; the values of the others are background."""

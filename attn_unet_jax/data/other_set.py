@@ -5,7 +5,7 @@ The run's classes are found there by name; what else is labelled there is backgr
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from attn_unet_jax.data.dataset import Dataset, open_dataset
 from attn_unet_jax.data.fold import Fold
 from attn_unet_jax.data.labels import LabelMapping, class_names, parse
 from attn_unet_jax.errors import UserError
+
+_SHOWN = 15  # names on one line of the screen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +38,8 @@ class OtherSet:
     """One line for the screen, with the labels of the set that count as background."""
     mapping, names = self.fold.mapping, self.fold.dataset.label_names or {}
     others = [name for name, value in names.items() if value and value in mapping.background]
-    rest = f" (background: {', '.join(others)})" if others else ""
+    more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+    rest = f" (background: {', '.join(others[:_SHOWN])}{more})" if others else ""
     return f"{self.name}: {len(self.fold.split.test)} cases, classes {mapping}{rest}"
 
 
@@ -136,6 +139,11 @@ def _mapping(
     raise UserError(
       f"{where}: no label is called {', '.join(missing)}; the run's classes are "
       f"{', '.join(classes)}, {there} {', '.join(known)}; say which is which by "
-      f"--config.data.labels={','.join(f'{name}=NAME' for name in classes)}"
+      f"--config.data.labels={','.join(f'{name}={_like(name, known)}' for name in classes)}"
     )
   return (mapping or parse(",".join(classes), names)).restricted_to(classes)
+
+
+def _like(name: str, known: Iterable[str]) -> str:
+  """The label of that name, however it is written."""
+  return next((label for label in known if label.lower() == name.lower()), "NAME")

@@ -1,18 +1,37 @@
-"""Network input from a resident set: scheduled, cut, normalised, augmented; all inside jit."""
+"""Network input from what a source feeds: cut or already cut, normalised, augmented, inside jit."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from attn_unet_jax.augment import Augmentation, augment, source_shape
-from attn_unet_jax.data.resident import Resident, Shape, corners, cut
+from attn_unet_jax.data.cuttable import Shape
+from attn_unet_jax.data.cutter import Cutter, together
+from attn_unet_jax.data.prepare import WorkingCase
+from attn_unet_jax.data.resident import Block, Resident, cut
 from attn_unet_jax.data.schedule import Draw, Plan, schedule
 
 Array = jax.Array
-Share = Callable[[Draw], Draw]
+
+
+class Fed(NamedTuple):
+  """The blocks that a streaming source cut for a step, and the number of the step.
+
+  The blocks' leading axes are the parts that a step takes one after the other
+  (`train.accumulate`), and the patches of each.
+  """
+
+  step: Array
+  blocks: Block
+
+
+Feed = Resident | Fed
+Drawn = TypeVar("Drawn", Draw, Block)
+Share = Callable[[Drawn], Drawn]
 
 _FIXED_SEED_OFFSET = 2**20  # fixed patches must not be the training's first ones
 
@@ -24,14 +43,14 @@ class Batch(NamedTuple):
   label: Array
 
 
-def whole(draw: Draw) -> Draw:
+def whole(drawn: Drawn) -> Drawn:
   """The share of a single device: all of it."""
-  return draw
+  return drawn
 
 
 def training_batch(
   config: ConfigDict,
-  data: Resident,
+  feed: Feed,
   step: Array | int,
   margin: Shape = (0, 0, 0),
   share: Share = whole,
@@ -40,34 +59,42 @@ def training_batch(
 
   Args:
     config: the run's config.
-    data: the training set.
+    feed: the training set, or what a streaming source cut for this step.
     step: number of the step.
     margin: voxels by which the network's output is smaller than the patch, on each side. What the
       network answers for lies within the scan; what it sees around may not.
     share: which patches of the global batch are made here. What a patch is depends on its place
       in the global batch alone, so every division makes the same ones.
   """
-  draw = share(_draw(config, data, config.seed, step))
-  return _batch(config, data, draw, margin, Augmentation(**config.augment))
+  patch, augmentation = config.data.patch, Augmentation(**config.augment)
+  if isinstance(feed, Resident):
+    draw = share(schedule(plan(config, feed.image.shape[0]), config.seed, step))
+    blocks = cut(feed, draw, answered(patch, margin), source_shape(patch, augmentation))
+  else:
+    blocks = share(feed.blocks)
+  return _input(config, blocks, augmentation)
 
 
-def fixed_batch(
-  config: ConfigDict, data: Resident, index: Array | int, margin: Shape = (0, 0, 0)
-) -> Batch:
-  """Batch `index` of the fixed patches on which losses are logged: no augmentation."""
-  draw = _draw(config, data, config.seed + _FIXED_SEED_OFFSET, index)
-  return _batch(config, data, draw, margin, Augmentation())
+def training_cutter(
+  config: ConfigDict, cases: Sequence[WorkingCase], margin: Shape = (0, 0, 0)
+) -> Cutter:
+  """Cuts on the host the blocks that `training_batch` cuts out of a resident set."""
+  patch = config.data.patch
+  block = source_shape(patch, Augmentation(**config.augment))
+  return Cutter(cases, plan(config, len(cases)), config.seed, answered(patch, margin), block)
 
 
-def training_corners(
-  config: ConfigDict, data: Resident, step: Array | int, margin: Shape = (0, 0, 0)
-) -> tuple[Array, Array]:
-  """Where the patches of a step come from: case indices `[N]` and lowest voxels `[N, 3]`.
-
-  The voxels are those of the working grid at which the part that the network answers for begins.
-  """
-  draw = _draw(config, data, config.seed, step)
-  return draw.case, corners(data, draw, answered(config.data.patch, margin))
+def fixed_batches(
+  config: ConfigDict, cases: Sequence[WorkingCase], margin: Shape = (0, 0, 0)
+) -> list[Batch]:
+  """The patches on which losses are logged, not augmented; reads only the cases that they need."""
+  patch, size = config.data.patch, config.train.batch_size
+  seed = config.seed + _FIXED_SEED_OFFSET
+  cutter = Cutter(cases, plan(config, len(cases)), seed, answered(patch, margin), patch)
+  normalised = jax.jit(lambda blocks: _input(config, blocks, Augmentation()))
+  steps = range(math.ceil(config.train.loss_patches / size))
+  cuts = (together([cutter(step, row) for row in range(size)]) for step in steps)
+  return [normalised(jax.device_put(blocks)) for blocks in cuts]
 
 
 def answered(patch: Shape, margin: Shape) -> Shape:
@@ -76,21 +103,13 @@ def answered(patch: Shape, margin: Shape) -> Shape:
   return x, y, z
 
 
-def _draw(config: ConfigDict, data: Resident, seed: int, step: Array | int) -> Draw:
-  return schedule(plan(config, data.image.shape[0]), seed, step)
-
-
-def _batch(
-  config: ConfigDict, data: Resident, draw: Draw, margin: Shape, augmentation: Augmentation
-) -> Batch:
-  patch = config.data.patch
-  blocks, keys = cut(data, draw, answered(patch, margin), source_shape(patch, augmentation))
+def _input(config: ConfigDict, blocks: Block, augmentation: Augmentation) -> Batch:
   image = jax.vmap(lambda hu, mean, sd: normalise(config, hu, mean, sd))(
     blocks.image, blocks.mean, blocks.sd
   )
-  image, label = jax.vmap(lambda key, hu, label: augment(key, hu, label, patch, augmentation))(
-    keys, image, blocks.label
-  )
+  image, label = jax.vmap(
+    lambda key, hu, label: augment(key, hu, label, config.data.patch, augmentation)
+  )(jax.random.wrap_key_data(blocks.key), image, blocks.label)
   return Batch(image[..., None], label)
 
 

@@ -48,18 +48,29 @@ def schedule(plan: Plan, seed: int, step: Array | int) -> Draw:
   open_cases = min(plan.cases_per_block, plan.cases)
   block, within = jnp.divmod(step * plan.batch_size + index, open_cases * plan.patches_per_case)
   turn, slot = jnp.divmod(within, open_cases)
-  case = jax.vmap(lambda place: _case_at(plan.cases, seed, place))(block * open_cases + slot)
+  blocks = (plan.batch_size - 1) // (open_cases * plan.patches_per_case) + 2  # at most, in a batch
+  case = _cases_at(plan.cases, seed, block * open_cases + slot, blocks * open_cases)
   count = (block + turn + slot).astype(jnp.float32)
   share = plan.foreground_fraction
   foreground = jnp.floor((count + 1) * share) > jnp.floor(count * share)
   return Draw(case, foreground, keys)
 
 
-def _case_at(cases: int, seed: int, place: Array) -> Array:
-  round_, position = jnp.divmod(place, cases)
+def _cases_at(cases: int, seed: int, places: Array, span: int) -> Array:
+  """The cases at `places` `[N]` of the endless order of rounds; they lie within `span` of another.
+
+  Only the orders of the rounds that a batch can touch are drawn: with thousands of cases each is a
+  sort, and a large batch would draw the same one for every patch.
+  """
+  round_, position = jnp.divmod(places, cases)
   order_key = jax.random.fold_in(jax.random.key(seed), _ORDER_STREAM)
-  order = jax.random.permutation(jax.random.fold_in(order_key, round_), cases)
-  return order[position]
+  first = jnp.min(round_)
+
+  def order(number: Array) -> Array:
+    return jax.random.permutation(jax.random.fold_in(order_key, number), cases)
+
+  orders = jax.vmap(order)(first + jnp.arange((span - 2) // cases + 2))
+  return orders[round_ - first, position]
 
 
 def corner(
@@ -86,3 +97,22 @@ def corner(
   pick = positions[jax.random.randint(pick_key, (), 0, jnp.maximum(count, 1))]
   centred = pick - jnp.asarray(patch) // 2
   return jnp.clip(jnp.where(foreground & (count > 0), centred, anywhere), 0, room)
+
+
+def spot(
+  key: Array,
+  foreground: Array,
+  size: Array,
+  positions: Array,
+  count: Array,
+  patch: tuple[int, int, int],
+  block: tuple[int, int, int],
+) -> tuple[Array, Array]:
+  """Where the block of one patch begins, `[3]` int32, and the key data of its augmentation.
+
+  The patch lies in the centre of the block, which may reach beyond the scan. Arguments as for
+  `corner`; whoever cuts, on the accelerator or on the host, asks this function.
+  """
+  corner_key, augment_key = jax.random.split(key)
+  low = corner(corner_key, foreground, size, positions, count, patch)
+  return low - (jnp.asarray(block) - jnp.asarray(patch)) // 2, jax.random.key_data(augment_key)

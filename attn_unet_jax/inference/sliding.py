@@ -30,6 +30,10 @@ class SlidingWindow:
 
   Neighbours overlap by `inference.overlap`; where windows overlap their probabilities are averaged
   with a Gaussian weight (sd an eighth of the window), so that no seam shows.
+
+  Attributes:
+    variables: the parameters in use.
+    window: compiled, `(variables, HU [X, Y, Z], mean, sd)` to probabilities `[X', Y', Z', K]`.
   """
 
   def __init__(self, config: ConfigDict, module: nn.Module, patch: Shape):
@@ -46,7 +50,7 @@ class SlidingWindow:
       logits, _ = module.apply(variables, image, train=False)
       return jax.nn.softmax(logits[0].astype(jnp.float32))
 
-    self._window = jax.jit(window)
+    self.window = jax.jit(window)
 
   def use(self, variables: Any) -> "SlidingWindow":
     """Takes new parameters; the compiled window stays."""
@@ -77,7 +81,7 @@ class SlidingWindow:
     pending: tuple[Shape, jax.Array] | None = None
     for corner in progress(corners, len(corners), "windows"):
       where = tuple(slice(c, c + n) for c, n in zip(corner, self._patch, strict=True))
-      ahead = (corner, self._window(self.variables, padded[where], mean, sd))
+      ahead = (corner, self.window(self.variables, padded[where], mean, sd))
       if pending:
         yield pending[0], np.asarray(pending[1])
       pending = ahead

@@ -8,6 +8,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from attn_unet_jax import config as config_keys
+from attn_unet_jax.compilation import make_deterministic
 from attn_unet_jax.data.labels import class_names
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.inference.sliding import SlidingWindow, System
@@ -44,6 +45,8 @@ def best(workdir: Path) -> Best:
     UserError: no run, or no intact checkpoint in it.
   """
   config = config_keys.load(workdir / "config.json")
+  if config.deterministic:
+    make_deterministic()
   classes = class_names(config.data.labels)
   module = network(config, len(classes) + 1)
   if not begun(workdir):

@@ -36,8 +36,7 @@ def value_findings(
   counts: Mapping[int, int], mapping: LabelMapping, name: str
 ) -> Iterator[Finding]:
   """Says which values the mapping does not know, and which classes are not there."""
-  known = mapping.background.union(*mapping.values)
-  unknown = [v for v in counts if v not in known and not mapping.rest_is_background]
+  unknown = mapping.outside(counts)
   if unknown:
     yield Finding("error", "label_values", _unknown(counts, unknown, mapping, name))
   present = {
@@ -67,7 +66,7 @@ def shape_findings(mask: np.ndarray, label: Volume, organ: str, name: str) -> It
   """
   box = ndimage.find_objects(mask.astype(np.uint8))[0]
   yield from _border(mask, box, organ, name)
-  yield from _specks(mask[box], box, label, organ, name)
+  yield from _parts(mask[box], box, label, organ, name)
   low, high = _PANCREAS_ML
   millilitres = np.count_nonzero(mask[box]) * label.voxel_volume_ml
   if organ == "pancreas" and not low <= millilitres <= high:
@@ -84,7 +83,7 @@ def _unknown(
 ) -> str:
   shown = ", ".join(f"{value} ({counts[value]} voxels)" for value in unknown[:_MOST_SHOWN])
   more = f" and {len(unknown) - _MOST_SHOWN} more" if len(unknown) > _MOST_SHOWN else ""
-  foreground = [value for value in counts if value not in mapping.background]
+  foreground = [v for v in counts if v not in mapping.background | mapping.unlabelled]
   class_ = mapping.classes[0]
   one = f"{class_}={'+'.join(map(str, foreground))}"
   ways = [f"'{mapping},background=*' takes them for background"]
@@ -113,22 +112,37 @@ def _border(mask: np.ndarray, box: tuple[slice, ...], organ: str, name: str) -> 
     )
 
 
-def _specks(
+def _parts(
   mask: np.ndarray, box: tuple[slice, ...], label: Volume, organ: str, name: str
 ) -> Iterator[Finding]:
-  """Tiny components (26-connected) far from the largest one."""
+  """Components (26-connected): how many large ones, and tiny ones far from all of them."""
   parts, count = ndimage.label(mask, np.ones((3, 3, 3)))
   if count < 2:
     return
   sizes = np.bincount(parts.ravel())
   sizes[0] = 0
-  largest = int(sizes.argmax())
-  limit = min(_SPECK_SHARE * sizes[largest], _SPECK_ML / label.voxel_volume_ml)
-  tiny = np.flatnonzero((sizes > 0) & (sizes <= max(limit, 1)) & (np.arange(count + 1) != largest))
-  if not tiny.size:
-    return
-  centres = np.atleast_2d(ndimage.center_of_mass(mask, parts, tiny))
-  main = parts == largest
+  limit = max(1, min(_SPECK_SHARE * sizes.max(), _SPECK_ML / label.voxel_volume_ml))
+  tiny = np.flatnonzero((sizes > 0) & (sizes <= limit))
+  large = np.sort(sizes[sizes > limit])[::-1]
+  if large.size > 1:
+    shown = ", ".join(f"{size * label.voxel_volume_ml:.1f}" for size in large[:_MOST_SHOWN])
+    text = f"{name}: {organ} is in {large.size} parts that do not touch, of {shown} ml"
+    yield Finding("note", "parts", text)
+  if tiny.size and large.size:
+    yield from _specks(mask, parts, tiny, box, label, organ, name)
+
+
+def _specks(
+  mask: np.ndarray,
+  parts: np.ndarray,
+  tiny: np.ndarray,
+  box: tuple[slice, ...],
+  label: Volume,
+  organ: str,
+  name: str,
+) -> Iterator[Finding]:
+  centres = np.array(ndimage.center_of_mass(mask, parts, tiny))
+  main = mask & ~np.isin(parts, tiny)
   surface = np.argwhere(main & ~ndimage.binary_erosion(main))
   distance, _ = KDTree(surface * label.spacing).query(centres * label.spacing)
   far = np.flatnonzero(distance > _FAR_MM)
@@ -136,10 +150,11 @@ def _specks(
     worst = far[distance[far].argmax()]
     index = np.rint(centres[worst]).astype(int) + [where.start for where in box]
     place = label.affine[:3, :3] @ index + label.affine[:3, 3]
+    voxels = int(np.isin(parts, tiny[far]).sum())
     yield Finding(
       "warning",
       "specks",
-      f"{name}: tiny parts of {organ} ({far.size}, of {sizes[tiny[far]].sum()} voxels in all) lie "
-      f"apart from the organ, the farthest {distance[worst]:.0f} mm away at "
+      f"{name}: tiny parts of {organ} ({far.size}, of {voxels} voxels in all) lie apart from the "
+      f"organ, the farthest {distance[worst]:.0f} mm away at "
       f"({', '.join(f'{x:.0f}' for x in place)}) mm RAS+; erase them",
     )

@@ -64,7 +64,7 @@ def from_path(path: Path, labels: Path | None = None) -> Source:
     raise UserError(f"--input={path}: not found; give a scan, or a folder of scans or of training")
   findings: list[Finding] = []
   if (path / "imagesTr").is_dir() or (path / "labelsTr").is_dir():
-    scans = _scans(path / "imagesTr", findings)
+    scans = _nifti(path / "imagesTr", read_nifti, findings)  # training reads nothing else
     masks: Path | None = labels or path / "labelsTr"
   else:
     scans, masks = _scans(path, findings), labels

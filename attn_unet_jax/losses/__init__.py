@@ -13,12 +13,14 @@ the package outside `losses`.
 """
 
 from attn_unet_jax.losses.cross_entropy import (
+  balanced_bce,
   binary_cross_entropy,
   cross_entropy,
   focal,
   weighted_ce,
 )
 from attn_unet_jax.losses.dice import (
+  dice_hinge,
   generalised_dice,
   reference_dice,
   soft_dice,
@@ -33,8 +35,10 @@ __all__ = [
   "LOSSES",
   "OVER_THE_BATCH",
   "UNLABELLED",
+  "balanced_bce",
   "binary_cross_entropy",
   "cross_entropy",
+  "dice_hinge",
   "focal",
   "generalised_dice",
   "reference_dice",

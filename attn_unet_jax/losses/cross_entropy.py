@@ -32,6 +32,35 @@ def binary_cross_entropy(logits: Array, labels: Array) -> Array:
   return mean_of_labelled(jax.nn.softplus(jnp.where(labels > 0, -z, z)), labels)
 
 
+def balanced_bce(logits: Array, labels: Array, *, foreground: float = 0.0) -> Array:
+  """Cross-entropy of foreground against background, balanced by their sizes (Xie and Tu 2015).
+
+      loss = mean_v of -(1 - f) log q where label > 0, -f log(1 - q) elsewhere
+
+  f is the fraction of foreground: of each sample's labelled voxels (arXiv:1504.06375), or one for
+  all samples, from the training set (Roth et al. 2018). The published losses are sums over voxels.
+
+  Args:
+    logits: [N, X, Y, Z, K], K >= 2.
+    labels: integers [N, X, Y, Z].
+    foreground: fraction of foreground voxels in the training set; 0: each sample's own.
+
+  Returns:
+    scalar >= 0, in nats; mean over samples and labelled voxels.
+
+  Raises:
+    ValueError: the shapes do not fit, or K < 2.
+  """
+  logits = checked(logits, labels)
+  z = jax.nn.logsumexp(logits[..., 1:], axis=-1) - logits[..., 0]
+  positive = (labels > 0) & (labels != UNLABELLED)
+  known = jnp.sum(labels != UNLABELLED, (1, 2, 3), keepdims=True)
+  own = jnp.sum(positive, (1, 2, 3), keepdims=True) / jnp.maximum(known, 1)
+  f = (jnp.full_like(own, foreground) if foreground else own).astype(z.dtype)
+  cost = jnp.where(positive, (1 - f) * jax.nn.softplus(-z), f * jax.nn.softplus(z))
+  return mean_of_labelled(cost, labels)
+
+
 def cross_entropy(logits: Array, labels: Array) -> Array:
   """Cross-entropy over all classes, -log softmax(logits)[label], mean over samples and voxels.
 

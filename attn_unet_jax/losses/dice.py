@@ -77,6 +77,31 @@ def squared_dice(logits: Array, labels: Array) -> Array:
   return 1 - jnp.mean(((2 * overlap + SMOOTHING) / (mass + SMOOTHING))[:, 1:])
 
 
+def dice_hinge(logits: Array, labels: Array) -> Array:
+  """Dice with penalties on classes that are all but lost, of Dense V-Net (Gibson et al. 2018).
+
+      d[n, k] = 2 sum(p g) / (sum(p^2) + sum(g) + eps),   k = 0..K-1
+      loss = mean over n, k of 1 - d + 10 (10 min(d, 0.1) - 1)^2 + 10 (100 min(d, 0.01) - 1)^2
+
+  As in the released code: 21 where every d is 0, and 1 - mean of d once every d is 0.1. A class
+  that a sample does not have scores 0 there, which has no gradient.
+
+  Args:
+    logits: [N, X, Y, Z, K], K >= 2.
+    labels: integers [N, X, Y, Z].
+
+  Returns:
+    scalar in [0, 21].
+
+  Raises:
+    ValueError: the shapes do not fit, or K < 2.
+  """
+  p, g = labelled(logits, labels)
+  d = 2 * jnp.sum(p * g, VOXELS) / (jnp.sum(p**2 + g, VOXELS) + SMOOTHING)
+  hinges = [10 * (jnp.minimum(d, least) / least - 1) ** 2 for least in (0.1, 0.01)]
+  return jnp.mean(1 - d + sum(hinges))
+
+
 def generalised_dice(logits: Array, labels: Array) -> Array:
   """Generalised Dice loss (Sudre et al. 2017, arXiv:1707.03237), background included.
 

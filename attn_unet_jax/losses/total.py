@@ -7,12 +7,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from attn_unet_jax.losses.cross_entropy import (
+  balanced_bce,
   binary_cross_entropy,
   cross_entropy,
   focal,
   weighted_ce,
 )
 from attn_unet_jax.losses.dice import (
+  dice_hinge,
   generalised_dice,
   reference_dice,
   soft_dice,
@@ -24,10 +26,12 @@ from attn_unet_jax.losses.vnet_caffe import vnet_caffe_dice
 LOSSES: Mapping[str, Callable[..., Array]] = {
   "dice": soft_dice,
   "bce": binary_cross_entropy,
+  "balanced_bce": balanced_bce,
   "ce": cross_entropy,
   "reference_dice": reference_dice,
   "squared_dice": squared_dice,
   "vnet_caffe_dice": vnet_caffe_dice,
+  "dice_hinge": dice_hinge,
   "generalised_dice": generalised_dice,
   "tversky": tversky,
   "weighted_ce": weighted_ce,
@@ -47,6 +51,7 @@ def total(
   focal_gamma: float = 2.0,
   tversky_alpha: float = 0.3,
   tversky_beta: float = 0.7,
+  foreground: float = 0.0,
 ) -> tuple[Array, dict[str, Array]]:
   """Weighted sum of loss terms.
 
@@ -59,6 +64,7 @@ def total(
     focal_gamma: of `focal`.
     tversky_alpha: of `tversky`.
     tversky_beta: of `tversky`.
+    foreground: of `balanced_bce`.
 
   Returns:
     the sum (a scalar) and each term without its weight.
@@ -72,6 +78,7 @@ def total(
     raise ValueError(f"{fault}; known terms: {', '.join(LOSSES)}")
   options: dict[str, dict[str, Any]] = {
     "weighted_ce": {"class_weights": class_weights},
+    "balanced_bce": {"foreground": foreground},
     "focal": {"gamma": focal_gamma},
     "tversky": {"alpha": tversky_alpha, "beta": tversky_beta},
   }

@@ -5,7 +5,8 @@ from, and then comes one file per network. Nothing here imports anything of the 
 `models`. A network maps `(x [N, X, Y, Z, 1], train)` to `(logits [N, X, Y, Z, K], out)` with the
 gates' coefficients in `out["gates"]`, and states by `patch_multiple` and `output_margin` which
 patches it takes and how much smaller its output is; where those patches are no plain multiples,
-`patch_offset` is what is added. `build` names them for the config.
+`patch_offset` is what is added; `kernel_size` is that of its widest convolution. `build` names them
+for the config.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from attn_unet_jax.models.attention_unet import AttentionUNet
+from attn_unet_jax.models.dense_vnet import DenseDilatedNet, DenseVNet
 from attn_unet_jax.models.dual_attention import DualAttentionUNet
 from attn_unet_jax.models.unet import UNet
 from attn_unet_jax.models.unet3d import UNet3D
@@ -22,6 +24,8 @@ from attn_unet_jax.models.vnet import VNet, VNetCaffe
 
 NETWORKS: dict[str, type[nn.Module]] = {
   "attention_unet": AttentionUNet,
+  "dense_dilated": DenseDilatedNet,
+  "dense_vnet": DenseVNet,
   "dual_attention": DualAttentionUNet,
   "unet": UNet,
   "unet3d": UNet3D,

@@ -5,7 +5,9 @@ PyTorch's default biases, batch-norm scales around one. Parameters and batch sta
 whatever the compute type.
 """
 
+import functools
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -16,7 +18,7 @@ import numpy as np
 
 from attn_unet_jax.models import conv as convolution
 
-Upsampling = Literal["align_corners", "half_pixel"]
+Upsampling = Literal["align_corners", "half_pixel", "tf1"]
 
 # nn.initializers.kaiming_normal truncates; the reference's does not.
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -47,6 +49,7 @@ class Conv(nn.Module):
     padding: `SAME` or `VALID`.
     use_bias: add a bias per output channel.
     bias_init: the bias's initialiser; None is PyTorch's default.
+    kernel_init: the kernel's initialiser.
     form: see `attn_unet_jax.models.conv`.
     dtype: compute type; parameters are float32.
   """
@@ -57,6 +60,7 @@ class Conv(nn.Module):
   padding: Literal["SAME", "VALID"] = "SAME"
   use_bias: bool = True
   bias_init: nn.initializers.Initializer | None = None
+  kernel_init: nn.initializers.Initializer = kaiming_normal
   form: convolution.Form = "auto"
   dtype: Any = jnp.float32
 
@@ -64,7 +68,7 @@ class Conv(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Convolve x [N, X, Y, Z, C]."""
     shape = (self.size,) * 3 + (x.shape[-1], self.features)
-    kernel = self.param("kernel", kaiming_normal, shape, jnp.float32).astype(self.dtype)
+    kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
     y = convolution.conv3d(
       x.astype(self.dtype),
       kernel,
@@ -93,16 +97,31 @@ class BatchNorm(nn.Module):
   batch_axis: str | None = None
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    """Normalise x [N, X, Y, Z, C], by the batch's statistics if `train`, else by the running."""
-    return nn.BatchNorm(
+  def __call__(self, x: jax.Array, train: bool, kept: jax.Array | None = None) -> jax.Array:
+    """Normalise by the batch's statistics if `train`, else by the running ones.
+
+    Args:
+      x: [N, X, Y, Z, C].
+      train: also updates the running statistics,
+      kept: but only of these channels, booleans [C]; None: of all.
+    """
+    norm = nn.BatchNorm(
       use_running_average=not train,
       momentum=0.9,
       epsilon=1e-5,
       dtype=self.dtype,
       scale_init=scale_around_one,
       axis_name=self.batch_axis,
-    )(x)
+    )
+    if kept is None:
+      return norm(x)
+    names = ("mean", "var")
+    before: dict[str, Any] = {name: norm.get_variable("batch_stats", name) for name in names}
+    y = norm(x)
+    for name in names:
+      after: Any = norm.get_variable("batch_stats", name)
+      norm.put_variable("batch_stats", name, jnp.where(kept, after, before[name]))
+    return y
 
 
 class ConvNormRelu(nn.Module):
@@ -138,6 +157,19 @@ class ConvBlock(nn.Module):
     return x
 
 
+def rematerialised(
+  block: type[nn.Module], level: int, levels: int, *, takes_train: bool = True
+) -> type[nn.Module]:
+  """The block; at the finest `levels` one whose inside is computed again in the backward pass.
+
+  What a backward pass keeps of such a block is its input alone. Its call is `(x, train)`, or `(x)`
+  without `takes_train`.
+  """
+  if level > levels:
+    return block
+  return nn.remat(block, static_argnums=(2,) if takes_train else ())
+
+
 def max_pool(x: jax.Array) -> jax.Array:
   """Largest of every 2x2x2 block: [N, X, Y, Z, C] to [N, X/2, Y/2, Z/2, C].
 
@@ -151,11 +183,14 @@ def interpolation_matrix(size: int, target: int, mode: Upsampling) -> np.ndarray
   """Weights [target, size] of linear interpolation along one axis.
 
   Output i is read at i (size - 1) / (target - 1) with `align_corners` (the first and last samples
-  stay where they are) and at (i + 0.5) size / target - 0.5, held inside, with `half_pixel`.
+  stay where they are), at (i + 0.5) size / target - 0.5, held inside, with `half_pixel`, and at
+  i size / target, held inside, with `tf1` (TensorFlow 1's default).
   """
   i = np.arange(target)
   if mode == "align_corners":
     place = i * ((size - 1) / max(target - 1, 1))
+  elif mode == "tf1":
+    place = np.minimum(i * (size / target), size - 1)
   else:
     place = np.clip((i + 0.5) * (size / target) - 0.5, 0, size - 1)
   return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(size)))
@@ -164,12 +199,41 @@ def interpolation_matrix(size: int, target: int, mode: Upsampling) -> np.ndarray
 def upsample(x: jax.Array, shape: Sequence[int], mode: Upsampling = "align_corners") -> jax.Array:
   """Trilinear interpolation of x [N, X, Y, Z, C] to the grid `shape`, of x's type.
 
-  One small matrix per axis: no gather forward, no scatter backward. `align_corners` is the
-  reference's convention (PyTorch before 0.4).
+  No gather forward, no scatter backward: along X shifted neighbours are added up, along Y and Z a
+  small matrix is applied. `align_corners` is the reference's convention (PyTorch before 0.4).
   """
+  if shape[0] % x.shape[1] == 0:
+    x = _upsample_x(x, shape[0] // x.shape[1], mode)
   for axis, target in enumerate(shape, 1):
     if x.shape[axis] == target:
       continue
     weights = jnp.asarray(interpolation_matrix(x.shape[axis], target, mode), x.dtype)
     x = jnp.moveaxis(jnp.tensordot(weights, x, (1, axis)), 0, axis)
   return x
+
+
+def _upsample_x(x: jax.Array, factor: int, mode: Upsampling) -> jax.Array:
+  """Interpolation along X to `factor` times the size, where devices may divide X.
+
+  Output `factor` q + r lies less than one sample from sample q, in both modes and for every r, so
+  it is a sum over q - 1, q and q + 1: a device needs one plane of each neighbour and no more.
+  """
+  if factor == 1:
+    return x
+  size = x.shape[1]
+  table = np.pad(interpolation_matrix(size, factor * size, mode), ((0, 0), (1, 1)))
+  # weights[q, r, k]: of sample q - 1 + k in output `factor` q + r
+  weights = np.stack([table[factor * q : factor * (q + 1), q : q + 3] for q in range(size)])
+  near = [_shifted(x, 1), x, _shifted(x, -1)]
+  planes = []
+  for r in range(factor):
+    used = [k for k in range(3) if weights[:, r, k].any()]
+    terms = [jnp.asarray(weights[:, r, k, None, None, None], x.dtype) * near[k] for k in used]
+    planes.append(functools.reduce(operator.add, terms))
+  return jnp.stack(planes, 2).reshape(x.shape[0], factor * size, *x.shape[2:])
+
+
+def _shifted(x: jax.Array, by: int) -> jax.Array:
+  """X [N, X, Y, Z, C] moved along X, zeros moved in."""
+  none = (0, 0, 0)
+  return jax.lax.pad(x, jnp.zeros((), x.dtype), (none, (by, -by, 0), none, none, none))

@@ -3,7 +3,6 @@
 A subclass that weights the skips overrides `skip` and nothing else.
 """
 
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -16,6 +15,7 @@ from attn_unet_jax.models.layers import (
   ConvBlock,
   kaiming_normal,
   max_pool,
+  rematerialised,
   uniform_bias,
   upsample,
 )
@@ -32,6 +32,7 @@ class UNet(nn.Module):
     conv: form of the convolutions, see `attn_unet_jax.models.conv`.
     dtype: compute type, float32 or bfloat16; parameters, statistics and logits are float32.
     batch_axis: see `attn_unet_jax.models.layers.BatchNorm`.
+    remat: so many of the finest levels compute their blocks again in the backward pass.
   """
 
   num_classes: int = 2
@@ -39,6 +40,7 @@ class UNet(nn.Module):
   conv: convolution.Form = "auto"
   dtype: Any = jnp.float32
   batch_axis: str | None = None
+  remat: int = 0
 
   @property
   def filters(self) -> tuple[int, ...]:
@@ -49,6 +51,11 @@ class UNet(nn.Module):
   def patch_multiple(self) -> tuple[int, int, int]:
     """What a patch's size must be a multiple of, in voxels: four poolings halve it."""
     return (16, 16, 16)
+
+  @property
+  def kernel_size(self) -> int:
+    """Of the widest convolution, in voxels."""
+    return 3
 
   @property
   def output_margin(self) -> tuple[int, int, int]:
@@ -99,15 +106,18 @@ class UNet(nn.Module):
     """
     if any(size % unit for size, unit in zip(x.shape[1:4], self.patch_multiple, strict=True)):
       raise ValueError(f"patch {x.shape[1:4]}: each size must be a multiple of 16")
-    block = functools.partial(
-      ConvBlock, form=self.conv, dtype=self.dtype, batch_axis=self.batch_axis
-    )
+    options = {"form": self.conv, "dtype": self.dtype, "batch_axis": self.batch_axis}
+
+    def block(level: int, name: str) -> nn.Module:
+      kind = rematerialised(ConvBlock, level, self.remat)
+      return kind(self.filters[level - 1], **options, name=name)
+
     encoded: list[jax.Array] = []
-    for level, features in enumerate(self.filters[:-1], 1):
-      x = block(features, name=f"encoder{level}")(x, train)
+    for level in (1, 2, 3, 4):
+      x = block(level, f"encoder{level}")(x, train)
       encoded.append(x)
       x = max_pool(x)
-    x = block(self.filters[-1], name="bottleneck")(x, train)
+    x = block(5, "bottleneck")(x, train)
     decoded: list[jax.Array] = []
     gates: Maps = {}
     signal = None
@@ -116,7 +126,7 @@ class UNet(nn.Module):
       skip, coefficients = self.skip(level, encoded, signal, train)
       gates.update(coefficients)
       x = jnp.concatenate([skip, upsample(x, skip.shape[1:4])], -1)
-      x = block(self.filters[level - 1], name=f"decoder{level}")(x, train)
+      x = block(level, f"decoder{level}")(x, train)
       decoded.insert(0, x)
     head = DeepSupervision(self.num_classes, self.conv, self.dtype, name="deep_supervision")
     return head(decoded), {"gates": gates}

@@ -1,6 +1,5 @@
 """3D U-Net: Cicek et al. 2016, arXiv:1606.06650."""
 
-import functools
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from attn_unet_jax.models import conv as convolution
-from attn_unet_jax.models.layers import BatchNorm, Conv, max_pool
+from attn_unet_jax.models.layers import BatchNorm, Conv, max_pool, rematerialised
 from attn_unet_jax.models.upconv import UpConv
 
 Padding = Literal["VALID", "SAME"]
@@ -35,6 +34,7 @@ class UNet3D(nn.Module):
     conv: form of the convolutions, see `attn_unet_jax.models.conv`.
     dtype: compute type, float32 or bfloat16; parameters, statistics and logits are float32.
     batch_axis: see `attn_unet_jax.models.layers.BatchNorm`.
+    remat: so many of the finest levels compute their blocks again in the backward pass.
   """
 
   num_classes: int = 2
@@ -44,6 +44,7 @@ class UNet3D(nn.Module):
   conv: convolution.Form = "auto"
   dtype: Any = jnp.float32
   batch_axis: str | None = None
+  remat: int = 0
 
   @property
   def filters(self) -> tuple[int, ...]:
@@ -59,6 +60,11 @@ class UNet3D(nn.Module):
   def patch_offset(self) -> tuple[int, int, int]:
     """See `patch_multiple`. The least unpadded patch, 92, leaves an output of 4."""
     return (84, 84, 84) if self.padding == "VALID" else (0, 0, 0)
+
+  @property
+  def kernel_size(self) -> int:
+    """Of the widest convolution, in voxels."""
+    return 3
 
   @property
   def output_margin(self) -> tuple[int, int, int]:
@@ -85,16 +91,14 @@ class UNet3D(nn.Module):
       again = self.clone(parent=None)
       return again.apply(self.variables, x, True, mutable=["batch_stats"])[0]
     options = {"form": self.conv, "dtype": self.dtype}
-    block = functools.partial(
-      _Block,
-      padding=self.padding,
-      form=self.conv,
-      dtype=self.dtype,
-      batch_axis=self.batch_axis,
-    )
+
+    def block(level: int, widths: tuple[int, int], name: str) -> nn.Module:
+      kind = rematerialised(_Block, level, self.remat)
+      return kind(widths, self.padding, **options, batch_axis=self.batch_axis, name=name)
+
     skips = []
     for level, width in enumerate(self.filters, 1):
-      x = block((width // 2, width), name=f"encoder{level}")(x, train)
+      x = block(level, (width // 2, width), f"encoder{level}")(x, train)
       if level < _LEVELS:
         skips.append(x)
         x = max_pool(x)
@@ -102,7 +106,7 @@ class UNet3D(nn.Module):
       x = UpConv(x.shape[-1], use_bias=False, **options, name=f"up{level}")(x)
       x = jnp.concatenate([x, centre(skips[level - 1], x.shape[1:4])], -1)
       width = self.filters[level - 1]
-      x = block((width, width), name=f"decoder{level}")(x, train)
+      x = block(level, (width, width), f"decoder{level}")(x, train)
     logits = Conv(self.num_classes, 1, **options, name="head")(x)
     return logits.astype(jnp.promote_types(self.dtype, jnp.float32)), {"gates": {}}
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from attn_unet_jax.models import conv as convolution
+from attn_unet_jax.models.layers import rematerialised
 from attn_unet_jax.models.upconv import UpConv
 
 # Caffe's MSRA filler with the average of fan-in and fan-out.
@@ -27,6 +28,7 @@ class VNet(nn.Module):
     right: convolutions of the levels on the way up, coarsest first.
     conv: form of the convolutions, see `attn_unet_jax.models.conv`.
     dtype: compute type, float32 or bfloat16; parameters and logits are float32.
+    remat: so many of the finest levels compute their blocks again in the backward pass.
   """
 
   num_classes: int = 2
@@ -35,6 +37,7 @@ class VNet(nn.Module):
   right: tuple[int, int, int, int] = (3, 3, 2, 1)
   conv: convolution.Form = "auto"
   dtype: Any = jnp.float32
+  remat: int = 0
 
   @property
   def filters(self) -> tuple[int, ...]:
@@ -45,6 +48,11 @@ class VNet(nn.Module):
   def patch_multiple(self) -> tuple[int, int, int]:
     """What a patch's size must be a multiple of, in voxels: halved four times."""
     return (16, 16, 16)
+
+  @property
+  def kernel_size(self) -> int:
+    """Of the widest convolution, in voxels."""
+    return 5
 
   @property
   def output_margin(self) -> tuple[int, int, int]:
@@ -78,14 +86,16 @@ class VNet(nn.Module):
       if skips:
         x = MsraConv(width, 2, 2, **options, name=f"down{level}")(x)
         x = PReLU(self.dtype, name=f"down{level}_prelu")(x)
-      x = _Residual(width, convolutions, **options, name=f"left{level}")(x)
+      residual = rematerialised(_Residual, level, self.remat, takes_train=False)
+      x = residual(width, convolutions, **options, name=f"left{level}")(x)
       skips.append(x)
     for level, convolutions in zip((4, 3, 2, 1), self.right, strict=True):
       skip = skips[level - 1]
       x = UpConv(skip.shape[-1], kernel_init=msra, **options, name=f"up{level}")(x)
       x = PReLU(self.dtype, name=f"up{level}_prelu")(x)
       x = jnp.concatenate([x, skip], -1)
-      x = _Residual(x.shape[-1], convolutions, **options, name=f"right{level}")(x)
+      residual = rematerialised(_Residual, level, self.remat, takes_train=False)
+      x = residual(x.shape[-1], convolutions, **options, name=f"right{level}")(x)
     return self.head(x).astype(jnp.promote_types(self.dtype, jnp.float32)), {"gates": {}}
 
 

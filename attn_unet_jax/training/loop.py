@@ -1,36 +1,31 @@
 """The order of events: steps, losses, validation, log, save; then the next epoch."""
 
 import dataclasses
-import functools
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import jax
-import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
 from attn_unet_jax.command import Interrupted
-from attn_unet_jax.data.patches import Batch, answered, fixed_batch, training_corners
-from attn_unet_jax.data.prepare import WorkingCase
-from attn_unet_jax.data.resident import Resident, resident
+from attn_unet_jax.data.patches import Batch, Feed
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.training import logs
 from attn_unet_jax.training.checkpoint import Checkpoints
-from attn_unet_jax.training.nonfinite import Places, Watch
+from attn_unet_jax.training.inputs import PARTS, Loader, open_inputs
+from attn_unet_jax.training.nonfinite import Watch
 from attn_unet_jax.training.optimizer import learning_rate
 from attn_unet_jax.training.parallel import Step, compile_step, on_first_device, spread
 from attn_unet_jax.training.state import TrainState, abstract, create
 from attn_unet_jax.training.step import fixed_loss
 
-PARTS = ("training", "validation", "test")
-Loader = Callable[[str], Sequence[WorkingCase]]
 Validate = Callable[[TrainState], float]
 
 
@@ -47,7 +42,7 @@ def train(
   Args:
     config: the run's config.
     module: the network.
-    load: part of the fold ('training', 'validation', 'test') -> its cases on the working grid.
+    load: part of the fold ('training', 'validation', 'test') -> its cases.
     validate: mean DSC of the validation cases, whole scans.
     store: where states are kept.
     workdir: the run, for its logs.
@@ -63,16 +58,17 @@ def train(
   first = _epochs_done(config, state, workdir)
   if first >= config.train.epochs:
     return state
-  step = compile_step(config, module)
-  data, losses, patches = _prepare(config, module, load)
-  state, data = spread(config, (state, data))
-  place = functools.partial(patches, on_first_device(data))
-  watch = Watch(config, place, int(state.skipped), workdir / "nonfinite")
+  inputs = open_inputs(config, module, load, workdir)
+  step = compile_step(config, module, streamed=inputs.streamed)
+  losses = _losses(config, module, inputs.fixed)
+  state = spread(config, state)
+  watch = Watch(config, inputs.places, int(state.skipped), workdir / "nonfinite")
   log = logs.EpochLog(workdir, first)
   began = time.monotonic()
-  with _signals() as stop:
+  steps = range(int(state.step), config.train.epochs * config.train.steps_per_epoch)
+  with _signals() as stop, inputs.source.feeds(steps) as feeds:
     for epoch in range(first + 1, config.train.epochs + 1):
-      state, seconds = _epoch(config, step, state, data, epoch, stop, store, watch)
+      state, seconds = _epoch(config, step, state, feeds, epoch, stop, store, watch)
       trained = on_first_device(state)
       row = {"epoch": epoch, "train_seconds": seconds, **losses(trained)}
       row["learning_rate"] = float(learning_rate(config)(int(state.step) - 1))
@@ -99,7 +95,7 @@ def _epoch(
   config: ConfigDict,
   step: Step,
   state: TrainState,
-  data: Resident,
+  feeds: Iterator[Feed],
   epoch: int,
   stop: "_Stop",
   store: Checkpoints,
@@ -110,7 +106,8 @@ def _epoch(
   steps = range(int(state.step), epoch * config.train.steps_per_epoch)
   for done in logs.progress(steps, len(steps), f"epoch {epoch}/{config.train.epochs}"):
     _leave_if(stop, state, store)
-    state, outcome = step(state, data)
+    with jax.transfer_guard("disallow"):  # an implicit copy would stall every step
+      state, outcome = step(state, next(feeds))
     watch.note(done + 1, outcome, state)
   watch.settle(state)
   jax.block_until_ready(state)
@@ -138,16 +135,10 @@ def _validated(validate: Validate, state: TrainState, stop: "_Stop", store: Chec
     stop.at_once = False
 
 
-def _prepare(
-  config: ConfigDict, module: nn.Module, load: Loader
-) -> tuple[Resident, Callable[[TrainState], dict[str, Any]], Callable[..., Places]]:
-  """The training set in device memory, how the three losses are measured, and a step's patches."""
-  fixed: dict[str, list[Batch]] = {}
-  for part in PARTS[::-1]:  # the training set last: it stays
-    cases = load(part)
-    data = resident(cases, answered(config.data.patch, module.output_margin))
-    fixed[part] = _fixed_batches(config, module, data)
-  names = [case.id for case in cases]
+def _losses(
+  config: ConfigDict, module: nn.Module, fixed: dict[str, list[Batch]]
+) -> Callable[[TrainState], dict[str, Any]]:
+  """How the three losses are measured, on fixed patches."""
   measure = jax.jit(lambda variables, batch: fixed_loss(config, module, variables, batch))
 
   def losses(state: TrainState) -> dict[str, Any]:
@@ -166,19 +157,7 @@ def _prepare(
         )
     return row
 
-  def patches(data: Resident, step: int) -> Places:
-    places = training_corners(config, data, step - 1, module.output_margin)
-    return [
-      (names[case], tuple(at.tolist())) for case, at in zip(*map(np.asarray, places), strict=True)
-    ]
-
-  return data, losses, patches
-
-
-def _fixed_batches(config: ConfigDict, module: nn.Module, data: Resident) -> list[Batch]:
-  count = math.ceil(config.train.loss_patches / config.train.batch_size)
-  cut = jax.jit(lambda data, index: fixed_batch(config, data, index, module.output_margin))
-  return [cut(data, index) for index in range(count)]
+  return losses
 
 
 def _say(row: dict[str, Any], began: float, first: int, epochs: int) -> None:

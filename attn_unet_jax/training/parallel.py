@@ -1,14 +1,17 @@
-"""Compiles the step for the devices of one host: the batch is divided, all else is on each.
+"""Compiles the step for the devices of one host: the batch is divided, the state is on each.
 
-With `jit` the program is written for the global batch and XLA divides it over a mesh: batch
-statistics, losses and gradients are global by themselves. With `pmap` every device runs the program
-on its own part, and statistics, gradients and loss are averaged. Both give the same result, and
-both take and give the same state: an ordinary tree with a copy on every device. On one device the
-two are the same plain program.
+With `jit` the program is written for the global batch and XLA divides it over a mesh: the patches
+over its axis `data`, and every patch, along X, over `space`. Batch statistics, losses and gradients
+are global by themselves; what a convolution or an upsampling needs of a neighbour's part, the halo,
+XLA exchanges. A patch is cut by each device that holds a part of it, and only that part is gathered
+and augmented there. With `pmap` every device runs the program on its own patches, and statistics,
+gradients and loss are averaged. Both give the same result, and both take and give the same state:
+an ordinary tree with a copy on every device. On one device the two are the same plain program.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -16,51 +19,105 @@ from flax import linen as nn
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from attn_unet_jax.data.resident import Resident
+from attn_unet_jax.data.patches import Batch, Drawn, Fed, Feed
+from attn_unet_jax.data.resident import Block
 from attn_unet_jax.data.schedule import Draw
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.losses import OVER_THE_BATCH
 from attn_unet_jax.training.state import TrainState
 from attn_unet_jax.training.step import Division, Outcome, train_step
 
-Step = Callable[[TrainState, Resident], tuple[TrainState, Outcome]]
+Step = Callable[[TrainState, Feed], tuple[TrainState, Outcome]]
 Tree = TypeVar("Tree")
 
-_AXIS = "data"
+_DATA, _SPACE = "data", "space"
 _EVERYWHERE = PartitionSpec()
-_DIVIDED = PartitionSpec(_AXIS)
+_BATCH = PartitionSpec(_DATA)
+_BATCH_AND_X = PartitionSpec(_DATA, _SPACE)
+_PARTS = PartitionSpec(None, _DATA)  # of a batch that is fed in parts
 
 
 def devices(config: ConfigDict) -> list[jax.Device]:
-  """The devices of this host that divide the batch.
+  """The devices of this host that divide the batch, and along X its patches.
 
   Raises:
     UserError: there are not as many, the batch does not divide by them and by
-      `train.accumulate`, or it is divided and the loss is not the mean of its parts' losses.
+      `train.accumulate`, it is divided and the loss is not the mean of its parts' losses, or a
+      patch is divided with `pmap` or by an unfit convolution.
   """
-  present, count = jax.local_devices(), config.parallel.data or jax.local_device_count()
-  if count > len(present):
+  parallel, present = config.parallel, jax.local_devices()
+  data, space = mesh_shape(config)
+  if data * space > len(present):
     raise UserError(
-      f"config.parallel.data={count}: this host has {len(present)} "
-      f"{present[0].platform} device(s); ask for at most {len(present)}, or 0 for all"
+      f"config.parallel.data={parallel.data}, config.parallel.space={space}: {data * space} "
+      f"devices, and this host has {len(present)} {present[0].platform} device(s); ask for a "
+      f"product of at most {len(present)}, with data=0 for as many as there are"
     )
   batch, parts = config.train.batch_size, config.train.accumulate
   if batch % parts:
     raise UserError(
       f"config.train.accumulate={parts}: must divide config.train.batch_size={batch} without rest"
     )
-  if batch // parts % count:
-    fits = max(n for n in range(1, count + 1) if batch // parts % n == 0)
+  if batch // parts % data:
+    fits = max(n for n in range(1, data + 1) if batch // parts % n == 0)
     of = f" in {parts} parts" if parts > 1 else ""
     raise UserError(
-      f"config.train.batch_size={batch}: cannot be divided{of} over {count} devices; make it a "
-      f"multiple of {parts * count}, or use fewer with --config.parallel.data={fits}"
+      f"config.train.batch_size={batch}: cannot be divided{of} over {data} devices; make it a "
+      f"multiple of {parts * data}, or use fewer with --config.parallel.data={fits}"
     )
-  if config.parallel.mode == "pmap" and count > 1:
+  if parallel.mode == "pmap" and data > 1:
     _check_loss(config, "config.parallel.mode='pmap'", "--config.parallel.mode=jit")
   if parts > 1:
     _check_loss(config, f"config.train.accumulate={parts}", "--config.train.accumulate=1")
-  return present[:count]
+  if space > 1:
+    _check_space(config)
+  return present[: data * space]
+
+
+def mesh_shape(config: ConfigDict) -> tuple[int, int]:
+  """Devices over which the batch, and over which each patch is divided."""
+  space = config.parallel.space
+  return config.parallel.data or max(1, jax.local_device_count() // space), space
+
+
+def check_patch(config: ConfigDict, module: nn.Module) -> None:
+  """Whether the patch can be divided: every device gets whole voxels of every level of the network.
+
+  A level must also be as long as the kernel: XLA (of jax 0.10) divides shorter ones by gathering
+  them, and over a mesh of both axes their gradient comes out wrong.
+
+  Raises:
+    UserError: not so; or the network pads nothing, so that its parts would be of several sizes.
+  """
+  space = config.parallel.space
+  if space == 1:
+    return
+  if any(module.output_margin):
+    raise UserError(
+      f"config.parallel.space={space}: an unpadded network cannot be divided; use "
+      "--config.model.padding=SAME, or --config.parallel.space=1"
+    )
+  size, coarsest = config.data.patch[0], module.patch_multiple[0]
+  least, unit = module.kernel_size * coarsest, coarsest * space
+  if size % unit or size < least:
+    nearest = unit * max(math.ceil(least / unit), round(size / unit))
+    raise UserError(
+      f"config.data.patch={config.data.patch}: with config.parallel.space={space} its X must be a "
+      f"multiple of {unit} and at least {least}; the nearest is {nearest}"
+    )
+
+
+def _check_space(config: ConfigDict) -> None:
+  space, form = config.parallel.space, config.model.conv
+  if config.parallel.mode == "pmap":
+    raise UserError(
+      f"config.parallel.space={space}: 'pmap' divides no patch; use --config.parallel.mode=jit"
+    )
+  if form not in ("auto", "native"):
+    raise UserError(
+      f"config.model.conv={form!r}: would gather the patch that config.parallel.space={space} "
+      "divides; use native or auto"
+    )
 
 
 def _check_loss(config: ConfigDict, needs: str, instead: str) -> None:
@@ -79,7 +136,57 @@ def spread(config: ConfigDict, tree: Tree) -> Tree:
     UserError: see `devices`.
   """
   there = devices(config)
-  return tree if len(there) == 1 else jax.device_put(tree, NamedSharding(_mesh(there), _EVERYWHERE))
+  return (
+    tree
+    if len(there) == 1
+    else jax.device_put(tree, NamedSharding(_mesh(config, there), _EVERYWHERE))
+  )
+
+
+class Placement(NamedTuple):
+  """How streamed blocks reach the devices.
+
+  Attributes:
+    rows: the places of the global batch that this host makes, in the order that `put` takes.
+    put: the number of a step and its blocks, NumPy `[len(rows), ...]`, onto this host's devices.
+  """
+
+  rows: Sequence[int]
+  put: Callable[[int, Block], Fed]
+
+
+def placement(config: ConfigDict) -> Placement:
+  """Where the patches of a batch go; no patch goes to a device that does not train on it.
+
+  Raises:
+    UserError: see `devices`.
+  """
+  there = devices(config)
+  mesh, table = _mesh(config, there), _table(config, len(there))
+  sharding = NamedSharding(mesh, _BATCH if table.ndim == 3 else _PARTS)
+  everywhere = NamedSharding(mesh, _EVERYWHERE)
+  local = sharding.addressable_devices_indices_map(table.shape).values()
+  rows = np.unique(np.concatenate([table[index].ravel() for index in local if index is not None]))
+
+  def array(values: np.ndarray) -> jax.Array:
+    def piece(index: Any) -> np.ndarray:
+      return values[np.searchsorted(rows, table[index[: table.ndim]])]
+
+    return jax.make_array_from_callback((*table.shape, *values.shape[1:]), sharding, piece)
+
+  def put(step: int, blocks: Block) -> Fed:
+    number = jax.make_array_from_callback((), everywhere, lambda _: np.int32(step))
+    return Fed(number, Block(*map(array, blocks)))
+
+  return Placement(rows.tolist(), put)
+
+
+def _table(config: ConfigDict, count: int) -> np.ndarray:
+  """The places of a batch, as its blocks are fed: [parts, n], with `pmap` [devices, parts, n]."""
+  places = np.arange(config.train.batch_size)
+  if config.parallel.mode == "pmap" and count > 1:
+    return places.reshape(config.train.accumulate, count, -1).swapaxes(0, 1)
+  return places.reshape(config.train.accumulate, -1)
 
 
 def on_first_device(tree: Tree) -> Tree:
@@ -87,61 +194,81 @@ def on_first_device(tree: Tree) -> Tree:
   return jax.tree.map(lambda x: x if len(x.devices()) == 1 else x.addressable_data(0), tree)
 
 
-def compile_step(config: ConfigDict, module: nn.Module) -> Step:
-  """`(state, data) -> (state, outcome)`, one compiled program; the state passed in is consumed.
+def compile_step(config: ConfigDict, module: nn.Module, *, streamed: bool = False) -> Step:
+  """`(state, feed) -> (state, outcome)`, one compiled program; the state passed in is consumed.
 
-  Both arguments are to be `spread`, and both results are.
+  Args:
+    config: the run's config.
+    module: the network.
+    streamed: whether a streaming source feeds the step, by way of `placement`. Else the feed is a
+      resident set, and to be `spread` like the state; both results are spread.
 
   Raises:
-    UserError: see `devices`.
+    UserError: see `devices` and `check_patch`.
   """
   there = devices(config)
+  check_patch(config, module)
   if len(there) == 1:
-    return jax.jit(lambda state, data: train_step(config, module, state, data), donate_argnums=0)
+    return jax.jit(lambda state, feed: train_step(config, module, state, feed), donate_argnums=0)
   compile_for = _jit if config.parallel.mode == "jit" else _pmap
-  return compile_for(config, module, _mesh(there))
+  return compile_for(config, module, _mesh(config, there), streamed)
 
 
-def _mesh(there: list[jax.Device]) -> Mesh:
-  return jax.make_mesh((len(there),), (_AXIS,), axis_types=(AxisType.Auto,), devices=there)
+def _mesh(config: ConfigDict, there: list[jax.Device]) -> Mesh:
+  axis_types = (AxisType.Auto,) * 2
+  return jax.make_mesh(mesh_shape(config), (_DATA, _SPACE), axis_types=axis_types, devices=there)
 
 
-def _jit(config: ConfigDict, module: nn.Module, mesh: Mesh) -> Step:
-  everywhere, divided = NamedSharding(mesh, _EVERYWHERE), NamedSharding(mesh, _DIVIDED)
+def _jit(config: ConfigDict, module: nn.Module, mesh: Mesh, streamed: bool) -> Step:
+  everywhere, divided = NamedSharding(mesh, _EVERYWHERE), NamedSharding(mesh, _BATCH)
+  in_space = NamedSharding(mesh, _BATCH_AND_X)
+  if mesh.shape[_SPACE] > 1:
+    module = module.clone(conv="native")
 
-  def share(draw: Draw) -> Draw:
+  def share(drawn: Drawn) -> Drawn:
     """All patches still; but whatever is made of them is made where they are."""
-    return jax.lax.with_sharding_constraint(draw, divided)
+    return jax.lax.with_sharding_constraint(drawn, divided)
 
-  def step(state: TrainState, data: Resident) -> tuple[TrainState, Outcome]:
-    return train_step(config, module, state, data, Division(share))
+  def place(batch: Batch) -> Batch:
+    return jax.lax.with_sharding_constraint(batch, in_space)
 
-  return jax.jit(step, in_shardings=everywhere, out_shardings=everywhere, donate_argnums=0)
+  local = config.parallel.batch_norm == "local"
+  division = Division(share, place, groups=mesh.shape[_DATA] if local else 1)
+
+  def step(state: TrainState, feed: Feed) -> tuple[TrainState, Outcome]:
+    return train_step(config, module, state, feed, division)
+
+  feeds: Any = Fed(everywhere, NamedSharding(mesh, _PARTS)) if streamed else everywhere  # type: ignore[arg-type]
+
+  return jax.jit(step, in_shardings=(everywhere, feeds), out_shardings=everywhere, donate_argnums=0)
 
 
-def _pmap(config: ConfigDict, module: nn.Module, mesh: Mesh) -> Step:
+def _pmap(config: ConfigDict, module: nn.Module, mesh: Mesh, streamed: bool) -> Step:
   count = mesh.size
   size = config.train.batch_size // config.train.accumulate // count
-  if hasattr(module, "batch_axis"):
-    module = module.clone(batch_axis=_AXIS)
+  if config.parallel.batch_norm == "global" and hasattr(module, "batch_axis"):
+    module = module.clone(batch_axis=_DATA)
 
   def mean(tree: Any) -> Any:
-    return jax.lax.pmean(tree, _AXIS)
+    return jax.lax.pmean(tree, _DATA)
 
-  def step(state: TrainState, data: Resident, part: jax.Array) -> tuple[TrainState, Outcome]:
-    def share(draw: Draw) -> Draw:
-      own = (jax.lax.dynamic_slice_in_dim(x, part * size, size) for x in draw)
+  def step(state: TrainState, feed: Feed, part: jax.Array) -> tuple[TrainState, Outcome]:
+    def share(drawn: Drawn) -> Drawn:
+      if not isinstance(drawn, Draw):
+        return drawn  # each device was fed its own blocks
+      own = (jax.lax.dynamic_slice_in_dim(x, part * size, size) for x in drawn)
       return Draw(*own)
 
-    return train_step(config, module, state, data, Division(share, mean))
+    return train_step(config, module, state, feed, Division(share, mean=mean))
 
+  feeds: Any = Fed(None, 0) if streamed else None  # type: ignore[arg-type]
   mapped = jax.pmap(
     step,
-    _AXIS,
-    in_axes=(None, None, 0),
+    _DATA,
+    in_axes=(None, feeds, 0),
     out_axes=None,
     devices=list(mesh.devices.flat),
     donate_argnums=0,
   )
-  parts = jax.device_put(np.arange(count), NamedSharding(mesh, _DIVIDED))
-  return lambda state, data: mapped(state, data, parts)
+  parts = jax.device_put(np.arange(count), NamedSharding(mesh, _BATCH))
+  return lambda state, feed: mapped(state, feed, parts)

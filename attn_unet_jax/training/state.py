@@ -39,11 +39,15 @@ def network(config: ConfigDict, num_classes: int) -> nn.Module:
   """The run's network; `num_classes` counts the background.
 
   Raises:
-    UserError: it cannot take the configured patch; names the nearest that it can.
+    UserError: its options do not fit, or it cannot take the configured patch; then names the
+      nearest that it can.
   """
   module = models.build(num_classes=num_classes, **config.model)
   for key, patch in (("data", config.data.patch), ("inference", window(config))):
-    nearest = models.nearest_patch(module, patch)
+    try:
+      nearest = models.nearest_patch(module, patch)
+    except ValueError as error:
+      raise UserError(f"config.model: {error}") from None
     if nearest != patch:
       raise UserError(
         f"config.{key}.patch={patch}: {config.model.name} cannot take it; the nearest that it can "

@@ -10,20 +10,30 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from attn_unet_jax import losses
-from attn_unet_jax.data.patches import Batch, Share, training_batch, whole
-from attn_unet_jax.data.resident import Resident
+from attn_unet_jax.data.patches import Batch, Drawn, Fed, Feed, Share, training_batch, whole
 from attn_unet_jax.data.schedule import Draw
 from attn_unet_jax.training.optimizer import optimizer
 from attn_unet_jax.training.state import TrainState
 
 Array = jax.Array
 
+_DROPOUT = 2**30  # beside the keys of the patches, which are counted from 0
+
 
 class Division(NamedTuple):
-  """How devices divide a step: each one's share of a batch, and the mean over the shares."""
+  """How devices divide a step.
+
+  Attributes:
+    share: each one's share of the batch, before it is cut.
+    place: where the finished batch lies.
+    mean: over the shares, where a program sees its own share only.
+    groups: parts of the batch that batch normalisation sees as batches of their own.
+  """
 
   share: Share = whole
+  place: Callable[[Batch], Batch] = lambda batch: batch
   mean: Callable[[Any], Any] = lambda tree: tree
+  groups: int = 1
 
 
 class Outcome(NamedTuple):
@@ -37,16 +47,17 @@ def train_step(
   config: ConfigDict,
   module: nn.Module,
   state: TrainState,
-  data: Resident,
+  feed: Feed,
   division: Division = Division(),  # noqa: B008 (immutable)
 ) -> tuple[TrainState, Outcome]:
   """The state after one step, and what the step tells.
 
   Without a finite loss and gradient there is no update: the step is skipped if `skip_nonfinite`
   allows, and else it changes nothing, its own number included. Further steps then repeat it, so
-  whoever looks at the outcome later still finds the state before it.
+  whoever looks at the outcome later still finds the state before it. What is fed for another step
+  than the state's next changes nothing either.
   """
-  (loss, batch_stats), gradient = _loss_and_gradient(config, module, state, data, division)
+  (loss, batch_stats), gradient = _loss_and_gradient(config, module, state, feed, division)
   updates, opt_state = optimizer(config).update(gradient, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   after = state.replace(
@@ -57,33 +68,30 @@ def train_step(
     ema=_averaged(config, state, {"params": params, "batch_stats": batch_stats}),
   )
   outcome = Outcome(loss, optax.tree.norm(gradient))
-  return _unless_broken(config, state, after, outcome), outcome
+  due = state.step == (feed.step if isinstance(feed, Fed) else state.step)
+  return _unless_broken(config, state, after, outcome, due), outcome
 
 
 def _loss_and_gradient(
-  config: ConfigDict, module: nn.Module, state: TrainState, data: Resident, division: Division
+  config: ConfigDict, module: nn.Module, state: TrainState, feed: Feed, division: Division
 ) -> Any:
   """`(loss, batch statistics), gradient`, each the mean over the parts of the batch."""
   parts = config.train.accumulate
 
   def of_part(number: Array | int) -> Any:
-    def share(draw: Draw) -> Draw:
-      return division.share(_part(draw, number, parts))
+    def share(drawn: Drawn) -> Drawn:
+      return division.share(_part(drawn, number, parts))
 
-    batch = training_batch(config, data, state.step, module.output_margin, share)
+    batch = training_batch(config, feed, state.step, module.output_margin, share)
+    batch = division.place(batch)
 
     def loss_of(params: Any) -> tuple[Array, Any]:
-      (logits, _), changed = module.apply(
-        {"params": params, "batch_stats": state.batch_stats},
-        batch.image,
-        train=True,
-        mutable=["batch_stats"],
-      )
-      return _loss(config, module, logits, batch), changed.get("batch_stats", {})
+      variables = {"params": params, "batch_stats": state.batch_stats}
+      key = _dropout_key(config, state.step, number)
+      logits, batch_stats = forward(module, variables, batch.image, key, division.groups)
+      return _loss(config, module, logits, batch), batch_stats
 
-    (loss, batch_stats), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    loss, gradient = division.mean((loss, gradient))
-    return (loss, batch_stats), gradient
+    return division.mean(jax.value_and_grad(loss_of, has_aux=True)(state.params))
 
   if parts == 1:
     return of_part(0)
@@ -96,10 +104,18 @@ def _loss_and_gradient(
   return jax.tree.map(lambda x: x / parts, total)
 
 
-def _part(draw: Draw, number: Array | int, parts: int) -> Draw:
+def _dropout_key(config: ConfigDict, step: Array, part: Array | int) -> Array:
+  """By seed, step and part alone, so that every device drops the same and going on is exact."""
+  key = jax.random.fold_in(jax.random.key(config.seed), step)
+  return jax.random.fold_in(key, _DROPOUT + part)
+
+
+def _part(drawn: Drawn, number: Array | int, parts: int) -> Drawn:
   """Part `number` of the batch; neighbours stay together."""
-  size = draw.case.shape[0] // parts
-  return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, number * size, size), draw)
+  if not isinstance(drawn, Draw):  # blocks come in parts already
+    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, number, keepdims=False), drawn)
+  size = drawn.case.shape[0] // parts
+  return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, number * size, size), drawn)
 
 
 def _averaged(config: ConfigDict, state: TrainState, variables: dict[str, Any]) -> Any:
@@ -119,12 +135,30 @@ def _averaged(config: ConfigDict, state: TrainState, variables: dict[str, Any]) 
 
 
 def _unless_broken(
-  config: ConfigDict, before: TrainState, after: TrainState, outcome: Outcome
+  config: ConfigDict, before: TrainState, after: TrainState, outcome: Outcome, due: Array
 ) -> TrainState:
-  finite = jnp.isfinite(outcome.loss) & jnp.isfinite(outcome.gradient_norm)
-  skip = (before.skipped < config.train.skip_nonfinite).astype(jnp.int32)
+  sound = due & jnp.isfinite(outcome.loss) & jnp.isfinite(outcome.gradient_norm)
+  skip = (due & (before.skipped < config.train.skip_nonfinite)).astype(jnp.int32)
   kept = before.replace(step=before.step + skip, skipped=before.skipped + skip)
-  return jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, kept)
+  return jax.tree.map(lambda new, old: jnp.where(sound, new, old), after, kept)
+
+
+def forward(
+  module: nn.Module, variables: Any, image: Array, key: Array, groups: int
+) -> tuple[Array, Any]:
+  """Logits, and the new running statistics: the mean of those that each group gives."""
+
+  def of_group(image: Array) -> tuple[Array, Any]:
+    (logits, _), changed = module.apply(
+      variables, image, train=True, mutable=["batch_stats"], rngs={"dropout": key}
+    )
+    return logits, changed.get("batch_stats", {})
+
+  if groups == 1:
+    return of_group(image)
+  logits, batch_stats = jax.vmap(of_group)(image.reshape(groups, -1, *image.shape[1:]))
+  mean = jax.tree.map(lambda x: x.mean(0), batch_stats)
+  return logits.reshape(-1, *logits.shape[2:]), mean
 
 
 def fixed_loss(config: ConfigDict, module: nn.Module, variables: Any, batch: Batch) -> Array:

@@ -1,10 +1,10 @@
 """DICOM in: a folder or a .zip with a CT series becomes a volume in HU.
 
 Read are CT images, a slice a file or all in one (multi-frame, "Enhanced"), uncompressed, deflated,
-RLE, JPEG (lossy and lossless), JPEG-LS and JPEG 2000. Slices are ordered by position, never by file
-name or InstanceNumber; the tags of slice thickness and distance are not trusted. Pixels that the
-scanner marked as padding (PixelPaddingValue, to PixelPaddingRangeLimit) become air, -1000 HU. What
-does not form one regular grid is refused.
+RLE, JPEG (lossless, or lossy of 8 bits), JPEG-LS and JPEG 2000. Slices are ordered by position,
+never by file name or InstanceNumber; the tags of slice thickness and distance are not trusted.
+Pixels that the scanner marked as padding (PixelPaddingValue, to PixelPaddingRangeLimit) become air,
+-1000 HU. What does not form one regular grid is refused.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import BinaryIO
 import numpy as np
 import pydicom
 from pydicom.pixels import get_decoder
+from pydicom.uid import JPEGExtended12Bit
 
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.volumes.dicom_files import opened
@@ -210,7 +211,8 @@ def _check_form(file: Path, tags: pydicom.Dataset) -> None:
     readable = get_decoder(syntax).is_available
   except NotImplementedError:
     readable = False
-  if not readable:
+  # No decoder that pydicom trusts reads lossy JPEG of 12 bits, which it claims to.
+  if not readable or (syntax == JPEGExtended12Bit and int(tags.get("BitsStored", 16)) > 8):
     raise UserError(
       f"{file}: stored as {syntax.name}, which is not read here; decompress it first "
       "(dcmdjpeg, gdcmconv --raw)"

@@ -22,6 +22,10 @@ from attn_unet_jax.errors import UserError
 MAX_MEMBERS = 50_000
 MAX_UNPACKED_BYTES = 16 << 30
 MAX_MEMBER_BYTES = 1 << 30
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_META_LENGTH_AT = 140  # preamble, DICM, then element (0002,0000): tag, UL, 4, value
+_MOST_META_BYTES = 1 << 16
+_PIECE = 1 << 20
 
 
 def is_zip(path: Path) -> bool:
@@ -35,6 +39,33 @@ def is_dicom(stream: BinaryIO) -> bool:
   head = stream.read(132)
   stream.seek(0)
   return head[128:] == b"DICM"
+
+
+def check_deflated(file: Path, stream: BinaryIO) -> None:
+  """Refuses a deflated DICOM file that unpacks to more than a scan can be, before pydicom does.
+
+  Raises:
+    UserError: it does, or it is damaged.
+  """
+  stream.seek(_META_LENGTH_AT)
+  length = int.from_bytes(stream.read(4), "little")
+  if length > _MOST_META_BYTES or _DEFLATED not in stream.read(length):
+    stream.seek(0)
+    return
+  unpack, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+  packed = stream.read(_PIECE)
+  try:
+    while packed and not unpack.eof:
+      size += len(unpack.decompress(packed, _PIECE))
+      packed = unpack.unconsumed_tail or stream.read(_PIECE)
+      if size > MAX_MEMBER_BYTES:
+        raise UserError(
+          f"{file}: unpacks to more than {MAX_MEMBER_BYTES >> 20} MiB, which no scan does; "
+          "do not trust this file"
+        )
+  except zlib.error as error:
+    raise UserError(f"{file}: truncated or damaged; copy or export the file again") from error
+  stream.seek(0)
 
 
 def files_of(path: Path) -> list[Path]:

@@ -21,7 +21,7 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from attn_unet_jax.errors import UserError
-from attn_unet_jax.volumes.dicom_files import files_of, is_dicom, opened
+from attn_unet_jax.volumes.dicom_files import check_deflated, files_of, is_dicom, opened
 
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it quotes values it does not like
 
@@ -202,6 +202,7 @@ def _classify(file: Path, stream: BinaryIO) -> tuple[str, pydicom.Dataset | None
         "copy or export the file again, or take it out of the folder"
       )
     return "not DICOM", None
+  check_deflated(file, stream)
   with damage_is_user_error(file):
     header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(_TAGS))
     other = _other_kind(file, header)

@@ -21,7 +21,7 @@ import nibabel as nib
 import numpy as np
 
 from attn_unet_jax.errors import UserError
-from attn_unet_jax.volumes.volume import Volume
+from attn_unet_jax.volumes.volume import Grid, Volume
 
 _SUFFIXES = (".nii", ".nii.gz")
 _GEOMETRY_FIELDS = [
@@ -144,6 +144,21 @@ def read_nifti(path: str | os.PathLike[str]) -> Volume:
   with np.errstate(over="ignore"):  # what overflows becomes inf, which check_image names
     array = array.astype(np.int16 if fits else np.float32, order="K", copy=False)
   return _placed(path, array, affine)
+
+
+def read_grid(path: str | os.PathLike[str]) -> Grid:
+  """Reads where an image's voxels lie, from the header alone.
+
+  Raises:
+    UserError: the file is missing, unreadable or not 3-D, or has no usable affine.
+  """
+  path = Path(path)
+  image = _load(path)
+  _check_header(path, image)
+  try:
+    return Grid(image.shape[:3], image.affine)
+  except ValueError as error:
+    raise UserError(f"{path}: {_one_line(error)}; set a valid sform in its header") from error
 
 
 def read_label(path: str | os.PathLike[str]) -> Volume:

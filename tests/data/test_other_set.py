@@ -45,6 +45,12 @@ def test_all_cases_are_taken_and_classes_are_found_by_name(run, tmp_path):
   assert other.describe() == "other: 2 cases, classes liver=4,pancreas=10 (background: Spleen)"
 
 
+def test_of_many_other_labels_some_are_named(run, tmp_path):
+  names = NAMES | {f"organ{value}": value for value in range(20, 60)}
+  other = open_other(run, {"folder": _folder(tmp_path / "other", "x", names)}, None, [])
+  assert other.describe().endswith("organ32, organ33 and 26 more)")
+
+
 def test_labels_say_which_is_which_in_any_order(run, tmp_path):
   folder = _folder(tmp_path / "other", ["x"], NAMES)
   run.loss_options.class_weights = (1.0, 2.0, 3.0)
@@ -79,15 +85,16 @@ def test_a_part_is_one_of_the_other_sets_folds(run, tmp_path):
     (
       {"folder": "few"},
       None,
-      r"few: no label is called pancreas; the run's classes are liver, pancreas, its labels are "
-      r"background, liver; say which is which by --config\.data\.labels=liver=NAME,pancreas=NAME",
+      r"few: no label is called liver, pancreas; the run's classes are liver, pancreas, its labels "
+      r"are background, Liver; say which is which by "
+      r"--config\.data\.labels=liver=Liver,pancreas=NAME",
     ),
     ({"folder": "test"}, None, "a folder called 'test' would be taken for a part"),
   ],
 )
 def test_what_does_not_fit_is_refused(run, tmp_path, changes, part, complaint):
   _folder(tmp_path / "other", "x", NAMES)
-  _folder(tmp_path / "few", "x", {"background": 0, "liver": 4})
+  _folder(tmp_path / "few", "x", {"background": 0, "Liver": 4})
   _folder(tmp_path / "unnamed", "x")
   _folder(tmp_path / "test", "x", NAMES)
   if "folder" in changes:

@@ -3,21 +3,25 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.data.patches import (
-  fixed_batch,
+  fixed_batches,
   normalise,
   training_batch,
-  training_corners,
+  training_cutter,
 )
 from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.data.resident import resident
 
 
 @pytest.fixture
-def data(config):
+def case(config):
   rng = np.random.default_rng(0)
   config.data.patch = (8, 8, 8)
   image = rng.integers(-200, 300, (12, 13, 14)).astype(np.int16)
-  case = WorkingCase("a", image, (image > 200).astype(np.uint8), float(image.mean()), 7.0)
+  return WorkingCase("a", image, (image > 200).astype(np.uint8), float(image.mean()), 7.0)
+
+
+@pytest.fixture
+def data(config, case):
   return resident([case], config.data.patch)
 
 
@@ -51,9 +55,11 @@ def test_labels_follow_images_through_cut_and_flips(config, data):
   np.testing.assert_array_equal(batch.label, hu > 200.5)
 
 
-def test_fixed_patches_are_not_augmented_and_not_those_of_the_training(config, data):
+def test_fixed_patches_are_not_augmented_and_not_those_of_the_training(config, case, data):
   config.augment.intensity_shift = (5.0, 5.0)
-  batch = fixed_batch(config, data, 0)
+  config.train.loss_patches = 3  # of batches of two
+  batch, another = fixed_batches(config, [case])
+  assert (np.asarray(another.image) != np.asarray(batch.image)).any()
   assert batch.image.max() <= 1.0
   assert training_batch(config, data, 0).image.min() >= 5.0
   config.augment.intensity_shift = (0.0, 0.0)
@@ -81,13 +87,16 @@ def test_a_network_that_answers_for_less_is_asked_about_the_whole_scan(config, d
   assert {0, 8} <= seen
 
 
-def test_corners_say_where_a_steps_patches_come_from(config, data):
+def test_corners_say_where_a_steps_patches_come_from(config, case, data):
   config.augment.flip = (0.0, 0.0, 0.0)
+  config.augment.rotate_deg = (0.0, 0.0, 15.0)  # so that more than the patch is cut
+  blocks = training_cutter(config, [case])
+  config.augment.rotate_deg = (0.0, 0.0, 0.0)
   low, high = config.data.window_hu
   batch = training_batch(config, data, 5)
-  cases, corners = training_corners(config, data, 5)
-  assert cases.tolist() == [0, 0]
-  assert corners[0].tolist() != corners[1].tolist()
-  for image, (x, y, z) in zip(batch.image[..., 0], corners.tolist(), strict=True):
-    piece = np.asarray(data.image[0, x : x + 8, y : y + 8, z : z + 8])
+  (first, one), (second, other) = blocks.corners(5)
+  assert first == second == 0
+  assert one != other
+  for image, (x, y, z) in zip(batch.image[..., 0], (one, other), strict=True):
+    piece = case.image[x : x + 8, y : y + 8, z : z + 8]
     np.testing.assert_allclose(image, (np.clip(piece, low, high) - low) / (high - low), atol=1e-6)

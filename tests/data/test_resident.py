@@ -28,7 +28,7 @@ def _cut(cases, case, block):
 
 
 def test_a_patch_is_a_piece_of_its_case(cases):
-  blocks, _ = _cut(cases, 0, PATCH)
+  blocks = _cut(cases, 0, PATCH)
   windows = np.lib.stride_tricks.sliding_window_view(cases[0].image, PATCH).reshape(-1, *PATCH)
   for image, label in zip(blocks.image, blocks.label, strict=True):
     assert (windows == np.asarray(image)).all((1, 2, 3)).any()
@@ -38,7 +38,7 @@ def test_a_patch_is_a_piece_of_its_case(cases):
 
 
 def test_a_thin_case_is_padded_with_its_minimum(cases):
-  blocks, _ = _cut(cases, 1, PATCH)
+  blocks = _cut(cases, 1, PATCH)
   image = np.asarray(blocks.image)
   assert (image[..., 0] == cases[1].image.min()).all()
   assert (image[..., 1:] != cases[1].image.min()).any((1, 2, 3)).all()
@@ -47,8 +47,8 @@ def test_a_thin_case_is_padded_with_its_minimum(cases):
 
 def test_a_larger_block_has_the_patch_in_its_centre_and_repeats_the_border(cases):
   block = (14, 13, 12)
-  patches, _ = _cut(cases, 0, PATCH)
-  blocks, _ = _cut(cases, 0, block)
+  patches = _cut(cases, 0, PATCH)
+  blocks = _cut(cases, 0, block)
   np.testing.assert_array_equal(np.asarray(blocks.image)[:, 4:10, 4:9, 4:8], patches.image)
   padded = np.pad(cases[0].image, [(8, 8)] * 3, mode="edge")
   windows = np.lib.stride_tricks.sliding_window_view(padded, block).reshape(-1, *block)

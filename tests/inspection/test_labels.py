@@ -45,6 +45,13 @@ def test_values_outside_the_mapping_are_named_with_what_would_fix_them(
     assert word in findings[0].text
 
 
+def test_unlabelled_values_are_known():
+  mapping = parse("background=2,pancreas=1,unlabelled=0", None)
+  assert list(value_findings({0: 9, 1: 1, 2: 5}, mapping, "a.nii")) == []
+  (finding,) = value_findings({0: 9, 1: 1, 2: 5, 7: 1}, mapping, "a.nii")
+  assert "'pancreas=1+7' takes" in finding.text
+
+
 def test_names_of_the_data_make_values_known():
   mapping = parse("pancreas", {"pancreas": 2, "liver": 6})
   assert list(value_findings({0: 9, 2: 1, 6: 1}, mapping, "a.nii")) == []
@@ -74,11 +81,17 @@ def test_a_speck_is_placed_in_mm():
 
 def test_near_or_large_parts_are_no_specks():
   array = drawn_label().array.copy()
-  array[12:14, 29, 9] = 1  # a voxel apart is 8 mm, diagonal neighbours belong to it
-  assert shapes(array) == {}
+  array[12, 29, 9] = 1
+  near = AFFINE @ np.diag([0.5, 0.5, 0.5, 1])  # two voxels of 4 mm away
+  assert shapes(array, "gallbladder", near) == {}
   array = drawn_label().array.copy()
   array[30:36, 24:28, 8:12] = 1
-  assert shapes(array) == {}
+  found = shapes(array)
+  assert list(found) == ["parts"]
+  assert found["parts"].severity == "note"
+  assert "in 2 parts that do not touch, of 49.2, 49.2 ml" in found["parts"].text
+  array[37, 26, 9] = 1  # 16 mm from the nearer part
+  assert "the farthest 16 mm away" in shapes(array)["specks"].text
 
 
 def test_the_border_and_the_volume():

@@ -40,6 +40,15 @@ def test_small_probabilities_are_not_lost():
   assert losses.binary_cross_entropy(logits, labels_of(0)) == pytest.approx(math.exp(-40), rel=1e-5)
 
 
+def test_balanced_bce_by_hand():
+  """One background voxel of three: it weighs 2/3, a foreground voxel 1/3."""
+  costs = [-math.log(0.8), -math.log(0.6), -math.log(0.5)]
+  expected = (2 / 3 * costs[0] + 1 / 3 * (costs[1] + costs[2])) / 3
+  assert losses.balanced_bce(*TWO) == pytest.approx(expected, abs=1e-6)
+  expected = (0.1 * costs[0] + 0.9 * (costs[1] + costs[2])) / 3
+  assert losses.balanced_bce(*TWO, foreground=0.1) == pytest.approx(expected, abs=1e-6)
+
+
 def test_weighted_ce_by_hand():
   costs = [-math.log(0.8), -math.log(0.6), -math.log(0.5)]
   expected = (0.1 * costs[0] + 2 * costs[1] + 2 * costs[2]) / 4.1

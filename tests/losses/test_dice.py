@@ -49,6 +49,20 @@ def test_squared_dice_by_hand():
   assert losses.squared_dice(*TWO) == pytest.approx(expected, abs=1e-6)
 
 
+def test_dice_hinge_by_hand():
+  """21 where nothing overlaps; a hinge each below 0.1 and 0.01; neither from 0.1 on."""
+  apart = logits_of((1e-30, 1.0), (1e-30, 1.0)), labels_of(0, 0)  # the foreground is absent
+  assert losses.dice_hinge(*apart) == pytest.approx(21, abs=1e-4)
+  d = (1.6 / (0.8**2 + 0.4**2 + 0.5**2 + 1 + 1e-5), 2.2 / (0.2**2 + 0.6**2 + 0.5**2 + 2 + 1e-5))
+  assert losses.dice_hinge(*TWO) == pytest.approx(1 - sum(d) / 2, abs=1e-5)
+  logits, labels = logits_of((0.99, 0.01), (0.995, 0.005)), labels_of(0, 1)
+  low = 2 * 0.005 / (0.01**2 + 0.005**2 + 1 + 1e-5)  # 0.009999
+  high = 2 * 0.99 / (0.99**2 + 0.995**2 + 1 + 1e-5)
+  hinges = 10 * (10 * low - 1) ** 2 + 10 * (100 * low - 1) ** 2
+  expected = (1 - high + 1 - low + hinges) / 2
+  assert losses.dice_hinge(logits, labels) == pytest.approx(expected, abs=1e-4)
+
+
 def test_generalised_dice_by_hand():
   weights = (1 / 1**2, 1 / 2**2)  # one background voxel, two of the foreground
   overlap = weights[0] * 0.8 + weights[1] * 1.1

@@ -47,6 +47,16 @@ def test_half_pixel_against_jax_image():
   np.testing.assert_allclose(ours, expected, atol=1e-12)
 
 
+@pytest.mark.usefixtures("_double_precision")
+@pytest.mark.parametrize("mode", ["align_corners", "half_pixel"])
+@pytest.mark.parametrize(("size", "factor"), [(1, 2), (2, 2), (5, 2), (3, 3), (4, 8), (2, 8)])
+def test_shifted_neighbours_along_x_are_the_matrix(size, factor, mode):
+  x = draw(2, size, 2, 1, 3)
+  matrix = layers.interpolation_matrix(size, size * factor, mode)
+  expected = np.einsum("ts,nsyzc->ntyzc", matrix, x)
+  np.testing.assert_allclose(layers.upsample(x, (size * factor, 2, 1), mode), expected, atol=1e-12)
+
+
 def test_one_sample_is_spread_over_its_axis():
   for mode in ("align_corners", "half_pixel"):
     np.testing.assert_array_equal(layers.interpolation_matrix(1, 3, mode), np.ones((3, 1)))

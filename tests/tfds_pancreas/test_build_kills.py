@@ -29,6 +29,7 @@ def start(files, data, workers=2):
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
+    start_new_session=True,
   )
 
 
@@ -82,7 +83,7 @@ def test_killed_in_the_middle_it_is_no_data_set_and_the_next_build_is_clean(halt
 
 def test_sigterm_ends_it_with_143_and_one_line(halted):
   process, workers, _, data = halted
-  process.send_signal(signal.SIGTERM)
+  os.killpg(process.pid, signal.SIGTERM)  # to the workers as well, as batch systems do
   out, err = process.communicate(timeout=60)
   assert process.returncode == 143
   assert out.splitlines()[-1] == f"{NATIVE}: stopped, nothing is built; run the command again"

@@ -25,6 +25,8 @@ def read_numbered(case, offset):
   """Cases are made up; those of a negative number are bad."""
   if case.number < 0:
     return CheckedCase(case.id, problems=[f"number {case.number}"], figures={"n": case.number})
+  if case.number == 0:
+    raise ZeroDivisionError
   image = np.full((3, 4, 5), case.number + offset, np.int16)
   label = np.eye(4, 5, dtype=np.uint8)[None].repeat(3, axis=0) * 2
   affine = np.diag([1.0, 2.0, 3.0, 1.0])
@@ -118,6 +120,14 @@ def test_bad_cases_of_all_splits_are_named_at_once(tmp_path):
   folder = build_made(tmp_path, numbers, skip_bad_cases=True)
   report = json.loads((folder / REPORT_FILE).read_text())
   assert report["left_out"]["d"] == {"problems": ["number -4"], "figures": {"n": -4}}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_mistake_of_ours_names_the_case(workers, tmp_path):
+  with pytest.raises(ZeroDivisionError) as caught:
+    build_made(tmp_path, {"train": {"a": 1, "b": 0}}, workers=workers)
+  assert caught.value.__notes__ == ["while making b"]
+  assert list((tmp_path / "made/native").iterdir()) == []
 
 
 def test_a_case_that_is_there_twice_is_refused(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from attn_unet_jax.data.dataset import Folder
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.volumes.orientation import to_canonical
+from tests.conftest import run_command
 from tests.fake_nifti import assert_is, drawn, write_image, write_label, write_names
 from tfds_pancreas.build import build
 from tfds_pancreas.folder_ct.folder_ct_dataset_builder import make_config
@@ -50,6 +51,15 @@ def test_without_names_1_is_pancreas_and_other_values_are_refused(tmp_path):
   _add(root, "b", drawn(2, (1, 2)))
   with pytest.raises(UserError, match=r"b: label values \[2\] have no names; named are 1 pancreas"):
     build("folder_ct/iso8mm", tmp_path, manual_dir=root)
+
+
+def test_a_collection_that_is_there_is_not_mistaken_for_another(tmp_path):
+  _add(tmp_path / "files", "a", drawn(1, (1,)))
+  build("folder_ct/native", tmp_path, manual_dir=tmp_path / "files")
+  flags = (f"--data_dir={tmp_path}", f"--manual_dir={tmp_path / 'others'}")
+  done = run_command("tfds_pancreas.build", "--dataset=folder_ct/native", *flags)
+  assert done.returncode == 0, done.stderr
+  assert "folder_ct/native: already there, --manual_dir is not looked at" in done.stdout
 
 
 def test_what_records_cannot_hold_and_no_files_are_refused(tmp_path):

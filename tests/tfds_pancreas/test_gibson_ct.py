@@ -82,6 +82,8 @@ def test_the_report_says_how_labels_were_placed_and_what_the_table_has(built):
   figures = built[1]["built"]
   for number, (_, words) in WAYS.items():
     assert figures[f"PANCREAS_{number:04d}"]["placed_by"] == words
+    order = "rising" if number % 2 == 0 else "falling"
+    assert figures[f"PANCREAS_{number:04d}"]["instance_numbers"] == order
   assert figures["PANCREAS_0002"]["cropping"]["extent_sup"] == "9"
   assert figures["img0061"]["cropping"]["extent_inf"] == "1"
   assert "cropping" not in figures["PANCREAS_0001"]

@@ -221,6 +221,12 @@ def _two_labels(root, case):
   write_label(root / f"label{case.number:04d}.nii", case.stored_label(), SPACING)
 
 
+def _two_scans(root, case):
+  shutil.copytree(root / "manifest-1", root / "manifest-2", ignore=lambda _, names: [
+    name for name in names if name.startswith("PANCREAS_") and name != case.id
+  ])  # fmt: skip
+
+
 def _no_scan(root, case):
   shutil.rmtree(scan_files(root, case)[0].parents[2])
 
@@ -260,6 +266,7 @@ BAD = [
   (FakeCase(12), _damaged_label, r"label0012\.nii\.gz: cannot be read"),
   (FakeCase(13), _no_label, r"no label \(label0013\)"),
   (FakeCase(14), _two_labels, r"2 labels: .*label0014\.nii.*keep one"),
+  (FakeCase(18), _two_scans, r"2 scans: .*manifest-1.*manifest-2.*keep one"),
   (FakeCase(15), _no_scan, r"no scan \(folder PANCREAS_0015\)"),
   (_swapped(16), _nothing, r"neither rise nor fall with the position: \[4 3 5\] at slices 3 to 5"),
   (_from_two(17), _nothing, r"run from 2 to 9 over 8 slices, not from 1 to 8"),

@@ -1,6 +1,9 @@
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +14,7 @@ from attn_unet_jax.errors import UserError
 from attn_unet_jax.training import seal
 from attn_unet_jax.training.checkpoint import checkpoints, restore, restore_best, saved
 from attn_unet_jax.training.state import TrainState
+from tests.conftest import ROOT
 
 
 def _state(step):
@@ -187,3 +191,39 @@ def test_what_a_kill_left_unfinished_is_removed(three, tmp_path):
     assert store.latest == 2
     store.save(_state(3))
   assert sorted(p.name for p in folder.iterdir()) == ["1", "2", "3"]
+
+
+ELSEWHERE = """
+import sys
+from pathlib import Path
+import jax
+import numpy as np
+from attn_unet_jax.training.checkpoint import checkpoints, restore
+from attn_unet_jax.training.parallel import on_first_device, spread
+from tests.conftest import small_config
+from tests.training.test_checkpoint import _assert_is, _like, _state
+config, (one, eight) = small_config(), map(Path, sys.argv[1:])
+config.train.batch_size = 8
+state = spread(config, restore(one / "3", _like()))
+assert all(len(x.devices()) == 8 for x in jax.tree.leaves(state))
+_assert_is(on_first_device(state), 3)
+with checkpoints(eight, 1) as store:
+  store.save(jax.tree.map(lambda x: x + 1, state))
+"""
+
+
+def test_a_checkpoint_opens_on_eight_devices_and_theirs_on_one(three, tmp_path):
+  flags = "--xla_force_host_platform_device_count=8"
+  done = subprocess.run(
+    [sys.executable, "-W", "error", "-c", ELSEWHERE, str(three), str(tmp_path / "eight")],
+    cwd=ROOT,
+    env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert done.returncode == 0, done.stderr
+  state = restore(tmp_path / "eight" / "4", _like())
+  assert all(len(x.devices()) == 1 for x in jax.tree.leaves(state))
+  for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(_state(3)), strict=True):
+    np.testing.assert_array_equal(a, b + 1)

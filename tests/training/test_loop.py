@@ -126,8 +126,8 @@ def test_a_signal_at_the_last_step_of_an_epoch_finishes_the_epoch(
 
   real = loop.compile_step
 
-  def compile_and_signal(*arguments):
-    step = real(*arguments)
+  def compile_and_signal(*arguments, **keywords):
+    step = real(*arguments, **keywords)
 
     def signalling(state, data):
       if int(state.step) == 5:
@@ -153,8 +153,8 @@ def test_a_stop_within_an_epoch_resumes_to_the_same_bits(
 
   real, sent = loop.compile_step, []
 
-  def compile_and_signal(*arguments):
-    step = real(*arguments)
+  def compile_and_signal(*arguments, **keywords):
+    step = real(*arguments, **keywords)
 
     def signalling(state, data):
       if not sent:

@@ -1,3 +1,6 @@
+import pytest
+
+from attn_unet_jax.errors import UserError
 from attn_unet_jax.training.state import network
 
 
@@ -11,3 +14,9 @@ def test_the_models_keys_are_the_networks_attributes(config):
   read = [key for key in config.model if hasattr(module, key) and key not in ("name", "dtype")]
   assert {"gates", "gating", "gate", "gate_finest", "gate_bias_init", "conv"} <= set(read)
   assert all(getattr(module, key) == config.model[key] for key in read)
+
+
+def test_options_that_do_not_fit_are_one_line(config):
+  config.model.name, config.model.dilation_rates = "dense_dilated", ((1,), (1,), (1,))
+  with pytest.raises(UserError, match=r"config\.model: dilation_rates of 3 stacks: at most 2"):
+    network(config, 2)

@@ -10,11 +10,13 @@ from attn_unet_jax import losses, models
 from attn_unet_jax.data.patches import Batch
 from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.data.resident import resident
+from attn_unet_jax.models import layers
 from attn_unet_jax.training.state import abstract, network, start
-from attn_unet_jax.training.step import fixed_loss, train_step
+from attn_unet_jax.training.step import _dropout_key, fixed_loss, forward, train_step
 from tests.line import Line
 
-NAMES = ("attention_unet", "dual_attention", "unet", "unet3d", "vnet", "vnet_caffe")
+NAMES = tuple(models.NETWORKS)
+KEY = jax.random.key(0)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -48,6 +50,16 @@ class _Unpadded(nn.Module):
     return jnp.concatenate([jnp.zeros_like(inner), inner], -1), {}
 
 
+class _Alone(nn.Module):
+  """A block as a network."""
+
+  block: nn.Module
+
+  @nn.compact
+  def __call__(self, x, train):
+    return self.block(x, train), {}
+
+
 def test_labels_are_cropped_to_the_networks_output(config):
   rng = np.random.default_rng(0)
   image = jnp.asarray(rng.normal(size=(2, 4, 6, 3, 1)), jnp.float32)
@@ -55,6 +67,20 @@ def test_labels_are_cropped_to_the_networks_output(config):
   logits, _ = _Unpadded().apply({}, image, False)
   expected = losses.total(logits, label[:, 1:3, 2:4], {"dice": 1.0, "bce": 1.0})[0]
   assert fixed_loss(config, _Unpadded(), {}, Batch(image, label)) == expected
+
+
+def test_groups_have_batch_statistics_of_their_own():
+  """Two groups of one batch, against each group by itself."""
+  block = layers.ConvBlock(2, form="native")
+  module = _Alone(block)
+  x = jax.random.normal(jax.random.key(0), (4, 3, 2, 2, 1))
+  variables = module.init(jax.random.key(1), x, train=True)
+  together, statistics = forward(module, variables, x, KEY, 2)
+  apart = [forward(module, variables, part, KEY, 1) for part in jnp.split(x, 2)]
+  np.testing.assert_allclose(together, jnp.concatenate([y for y, _ in apart]), atol=1e-6)
+  mean = jax.tree.map(lambda a, b: (a + b) / 2, *(changed for _, changed in apart))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), statistics, mean)
+  assert jnp.abs(together - forward(module, variables, x, KEY, 1)[0]).max() > 1e-3
 
 
 def _small(config):
@@ -165,3 +191,11 @@ def test_a_broken_step_changes_nothing_and_is_repeated(config, cause):
     assert [int(state.skipped) for state in skipping] == [0, 1, 2, 2, 2]
     _same(skipping[-1].params, states[first].params)
     _same(skipping[-1].opt_state, states[first].opt_state)
+
+
+def test_what_is_dropped_depends_on_seed_step_and_part_alone(config):
+  def bits(step, part):
+    return tuple(jax.random.key_data(_dropout_key(config, jnp.int32(step), part)).tolist())
+
+  assert bits(3, 1) == bits(3, 1)
+  assert len({bits(step, part) for step in range(4) for part in range(3)}) == 12

@@ -273,6 +273,25 @@ def test_every_lossless_encoding_gives_the_same_voxels(syntax, folder):
   assert_same(read_dicom(folder).volume, volume)
 
 
+@pytest.mark.parametrize("syntax", ["JPEG2000", "JPEGLSNearLossless"])
+def test_lossy_encodings_give_nearly_the_same_voxels(syntax, folder):
+  x, y, z = np.indices((32, 24, 3))
+  volume = Volume((-1000 + 40 * x + 20 * y + 5 * z).astype(np.int16), ct().affine)
+  unsigned = {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": 0}
+  for file in write_volume(folder, volume, **unsigned):
+    _gdcm(syntax)(file)
+  read = to_canonical(read_dicom(folder).volume)
+  np.testing.assert_allclose(read.array, to_canonical(volume).array, atol=40)
+
+
+def test_lossy_jpeg_of_12_bits_is_named(folder):
+  unsigned = {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": 0}
+  for file in write_volume(folder, ct(shape=(32, 24, 3)), **unsigned):
+    _gdcm("JPEGExtendedProcess2_4")(file)
+  with pytest.raises(UserError, match=r"0\.dcm: stored as JPEG Extended.*decompress"):
+    read_dicom(folder)
+
+
 def test_an_encoding_that_is_not_read_is_named(folder):
   files = write_volume(folder, ct())
   htj2k = pydicom.dcmread(files[1])

@@ -4,7 +4,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from pydicom.uid import SecondaryCaptureImageStorage
+from pydicom.uid import DeflatedExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.volumes import Volume, dicom_files
@@ -175,6 +175,22 @@ def test_a_zip_that_lies_about_its_sizes_is_refused(tmp_path):
   path.write_bytes(data.replace(size, (1000).to_bytes(4, "little")))
   with pytest.raises(UserError, match="damaged in the zip"):
     find_series(path)
+
+
+def test_a_deflated_file_that_unpacks_beyond_the_limit_is_refused(tmp_path, monkeypatch):
+  slices = slices_of(SCAN)
+  for one in slices:
+    one.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+  slices[1].PixelData = bytes(4_000_000)
+  files = write(tmp_path, slices)
+  assert files[1].stat().st_size < 10_000
+  assert [one.count for one in find_series(tmp_path)] == [3]
+  monkeypatch.setattr(dicom_files, "MAX_MEMBER_BYTES", 2 << 20)
+  with pytest.raises(UserError, match=r"1\.dcm: unpacks to more than 2 MiB"):
+    find_series(tmp_path)
+  files[1].write_bytes(files[1].read_bytes()[:500] + bytes([255] * 500))
+  with pytest.raises(UserError, match=r"1\.dcm: truncated or damaged"):
+    find_series(tmp_path)
 
 
 def test_damaged_encrypted_and_ambiguous_zips_are_refused(tmp_path):

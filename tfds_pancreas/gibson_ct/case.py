@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.volumes.nifti import read_label
 from attn_unet_jax.volumes.orientation import to_canonical
@@ -39,7 +41,11 @@ def _fill(case: CheckedCase, scan: Scan, path: Path, meaning: Meaning) -> None:
   label = Volume(nifti_case.replaced(label.array, meaning.replaced), label.affine)
   if not label.array.any():
     raise UserError(f"{path}: the label is empty")
-  case.figures = {"shape": image.volume.shape, "spacing_mm": image.volume.spacing}
+  case.figures = {
+    "shape": image.volume.shape,
+    "spacing_mm": image.volume.spacing,
+    "instance_numbers": "rising" if np.diff(image.instance_numbers).sum() > 0 else "falling",
+  }
   placed, how = place(label, image)
   case.figures |= how
   nifti_case.fill(case, to_canonical(image.volume), to_canonical(placed), meaning)

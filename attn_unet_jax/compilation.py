@@ -1,0 +1,53 @@
+"""How XLA compiles for this program: what it keeps for the next start, and whether bits repeat."""
+
+import hashlib
+import os
+import platform
+import sys
+from pathlib import Path
+
+_DETERMINISTIC = "--xla_gpu_deterministic_ops=true"  # no atomics, no kernels chosen by a stopwatch
+
+
+def keep_compiled() -> None:
+  """Keeps compiled programs in a folder of the user's, so that a second start compiles nothing.
+
+  The folder is `attn_unet_jax` in $XDG_CACHE_HOME (`~/.cache`), apart for each kind of processor.
+  JAX_COMPILATION_CACHE_DIR names another; where nothing can be written, nothing is kept.
+  """
+  if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+    return
+  try:
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = base / "attn_unet_jax" / f"xla-{_processor()}"
+    folder.mkdir(parents=True, exist_ok=True)
+  except (OSError, RuntimeError):  # RuntimeError: a user without a home
+    return
+  if not os.access(folder, os.W_OK):
+    return
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+  os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+  if jax := sys.modules.get("jax"):  # it has read the environment already
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def make_deterministic() -> None:
+  """Makes a GPU repeat its bits; to be called before JAX first looks at its devices.
+
+  A CPU and a TPU do so anyway.
+  """
+  flags = os.environ.get("XLA_FLAGS", "")
+  if _DETERMINISTIC not in flags:
+    os.environ["XLA_FLAGS"] = f"{flags} {_DETERMINISTIC}".strip()
+
+
+def _processor() -> str:
+  """A short name of what this processor can do: homes are shared between machines that differ."""
+  try:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+  except OSError:
+    lines = []
+  features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+  text = f"{platform.machine()} {platform.processor()} {features}"
+  return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

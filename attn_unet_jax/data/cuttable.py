@@ -1,0 +1,51 @@
+"""A case as patches are cut from it, the same for every source: padded, its foreground listed."""
+
+import dataclasses
+
+import numpy as np
+
+from attn_unet_jax.data.prepare import WorkingCase
+from attn_unet_jax.losses import UNLABELLED
+
+Shape = tuple[int, int, int]
+
+_POSITIONS = 1024  # foreground voxels kept per case: enough that no patch centre repeats often
+
+
+@dataclasses.dataclass(frozen=True)
+class Cuttable:
+  """HU int16 and classes uint8 `[X, Y, Z]`, at least as large as the patch on every axis.
+
+  `mean` and `sd` are of the whole scan in HU, `positions` `[K, 3]` int32 foreground voxels, of
+  which the first `count` are real.
+  """
+
+  image: np.ndarray
+  label: np.ndarray
+  mean: float
+  sd: float
+  positions: np.ndarray
+  count: int
+
+
+def cuttable(case: WorkingCase, patch: Shape) -> Cuttable:
+  """Pads a scan smaller than the patch with its minimum, all around; lists foreground voxels."""
+  image, label = _pad(case.image, patch, case.image.min()), _pad(case.label, patch, 0)
+  return Cuttable(image, label, case.mean, case.sd, *_positions(label))
+
+
+def _pad(array: np.ndarray, patch: Shape, value: int) -> np.ndarray:
+  """Centred padding up to the patch."""
+  missing = [max(0, p - n) for n, p in zip(array.shape, patch, strict=True)]
+  if not any(missing):
+    return array
+  return np.pad(array, [((m + 1) // 2, m // 2) for m in missing], constant_values=value)
+
+
+def _positions(label: np.ndarray) -> tuple[np.ndarray, int]:
+  """Evenly spread over all foreground voxels in memory order."""
+  voxels = np.flatnonzero((label > 0) & (label != UNLABELLED))
+  kept = voxels[np.linspace(0, len(voxels) - 1, min(_POSITIONS, len(voxels))).astype(int)]
+  padded = np.zeros((_POSITIONS, 3), np.int32)
+  padded[: len(kept)] = np.transpose(np.unravel_index(kept, label.shape))
+  return padded, len(kept)

@@ -1,0 +1,222 @@
+"""Dense V-Net (Gibson et al. 2018, IEEE TMI) and the dense dilated network (MICCAI 2017).
+
+The graph is that of the authors' own code in NiftyNet, with what its released form leaves out or
+cancels put back: dilations, batch-wise spatial dropout, a prior for each class.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from attn_unet_jax.models import conv as convolution
+from attn_unet_jax.models.dilation import dilated
+from attn_unet_jax.models.layers import BatchNorm, Conv, upsample
+
+_LEAST_PRIOR = 1e-6  # below it the logarithm would run away
+_truncated_kaiming = nn.initializers.kaiming_normal()
+
+
+class DenseVNet(nn.Module):
+  """Dense stacks at 1/2, 1/4 and 1/8 of the grid, their features joined at 1/2.
+
+  The input is halved twice over: averaged, and by a 5x5x5 convolution of stride 2. A layer of a
+  stack is a 3x3x3 convolution with batch normalisation and ReLU of all that came before it in the
+  stack. Each stack gives a skip, and all but the last a convolution of stride 2 to the next. The
+  logits, of half the grid, gain the logarithm of the prior and are brought to the input's grid.
+  Interpolation is TensorFlow 1's.
+
+  Attributes:
+    num_classes: output channels K, background included.
+    feature_scale: divides all widths, 1 at least.
+    dilation_rates: per stack, its layers' dilations; (): `own_rates`. Their number is the stacks'.
+    channels_kept: batch-wise spatial dropout: in a training step each layer of a stack but the last
+      gives a random part of its channels, for the whole batch alike, and zeros for the others,
+      whose running statistics stay. Nothing is rescaled. 1: no dropout.
+    keep_block_input: whether a stack's own input is among its output; the authors drop it.
+    prior_size: cells a side of the prior, a trained map for each class, of the window; 0: none.
+    conv: form of the convolutions, see `attn_unet_jax.models.conv`.
+    dtype: compute type, float32 or bfloat16; parameters, statistics and logits are float32.
+    batch_axis: see `attn_unet_jax.models.layers.BatchNorm`.
+  """
+
+  num_classes: int = 2
+  feature_scale: float = 1.0
+  dilation_rates: tuple[tuple[int, ...], ...] = ()
+  channels_kept: float = 0.5
+  keep_block_input: bool = False
+  prior_size: int = 12
+  conv: convolution.Form = "auto"
+  dtype: Any = jnp.float32
+  batch_axis: str | None = None
+
+  own_rates: ClassVar[tuple[tuple[int, ...], ...]] = ((1,) * 5, (1,) * 10, (1,) * 10)
+  growths: ClassVar[tuple[int, ...]] = (4, 8, 16)
+  skips: ClassVar[tuple[int, ...]] = (12, 24, 24)
+
+  @property
+  def stacks(self) -> list[tuple[int, int, tuple[int, ...]]]:
+    """Growth, skip's channels and dilations of each stack, finest first."""
+    rates = self.dilation_rates or self.own_rates
+    if len(rates) > len(self.growths):
+      raise ValueError(f"dilation_rates of {len(rates)} stacks: at most {len(self.growths)}")
+    widths = zip(self.growths, self.skips, rates, strict=False)
+    return [(self._width(growth), self._width(skip), rate) for growth, skip, rate in widths]
+
+  @property
+  def patch_multiple(self) -> tuple[int, int, int]:
+    """What a patch's size must be a multiple of, in voxels: halved once, and before each stack."""
+    return (2 ** len(self.stacks),) * 3
+
+  @property
+  def output_margin(self) -> tuple[int, int, int]:
+    """Voxels by which the output is smaller than the input, on each side of each axis."""
+    return (0, 0, 0)
+
+  def _width(self, width: int) -> int:
+    return max(1, int(width / self.feature_scale))
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, dict[str, Any]]:
+    """Segment a batch of patches.
+
+    Args:
+      x: normalised images [N, X, Y, Z, 1]; X, Y and Z are multiples of `patch_multiple`.
+      train: normalise by the batch's statistics, update the running ones, and drop channels, by
+        the random stream `dropout`.
+
+    Returns:
+      Logits [N, X, Y, Z, K] in float32, and `{'gates': {}}`.
+
+    Raises:
+      ValueError: a patch size that cannot be halved as often, or too many stacks.
+    """
+    grid, unit = x.shape[1:4], self.patch_multiple[0]
+    if any(size % unit for size in grid):
+      raise ValueError(f"patch {grid}: each size must be a multiple of {unit}")
+    options = {"form": self.conv, "dtype": self.dtype, "batch_axis": self.batch_axis}
+    small = BatchNorm(self.dtype, self.batch_axis, name="small_norm")(average_pool(x), train)
+    strided = ConvNorm(self._width(24), 5, stride=2, **options, name="strided")(x, train)
+    x = jnp.concatenate([small, strided], -1)
+    found = [small]
+    for level, (growth, skip, rates) in enumerate(self.stacks, 1):
+      stack = DenseStack(
+        growth, rates, self.channels_kept, self.keep_block_input, **options, name=f"stack{level}"
+      )
+      x = stack(x, train)
+      layer = functools.partial(ConvNorm, **options)
+      features = nn.relu(layer(features=skip, name=f"skip{level}")(x, train))
+      found.append(upsample(features, small.shape[1:4], "tf1"))
+      if level < len(self.stacks):
+        x = nn.relu(layer(features=self._width(24), stride=2, name=f"down{level}")(x, train))
+    common = {"form": self.conv, "dtype": self.dtype, "kernel_init": _truncated_kaiming}
+    head = Conv(self.num_classes, bias_init=nn.initializers.zeros, **common, name="head")
+    logits = head(jnp.concatenate(found, -1))
+    logits = logits.astype(jnp.promote_types(self.dtype, jnp.float32))
+    if self.prior_size:
+      logits = logits + self._log_prior(logits)
+    return upsample(logits, grid, "tf1"), {"gates": {}}
+
+  def _log_prior(self, logits: jax.Array) -> jax.Array:
+    """[1, X/2, Y/2, Z/2, K]; one map a class: one for all would cancel in the softmax."""
+    shape = (1, *(self.prior_size,) * 3, self.num_classes)
+    prior = self.param("prior", nn.initializers.ones, shape, jnp.float32).astype(logits.dtype)
+    return jnp.log(jnp.maximum(upsample(prior, logits.shape[1:4], "tf1"), _LEAST_PRIOR))
+
+
+class DenseDilatedNet(DenseVNet):
+  """One dense stack at half the grid, with dilations in the place of coarser grids (MICCAI 2017).
+
+  The paper's list of layers is not published; ten layers of eight channels with these dilations
+  are ours. `dilation_rates` with a second tuple, such as (1, 2, 4, 8, 1), adds a stack at 1/4.
+  """
+
+  own_rates: ClassVar[tuple[tuple[int, ...], ...]] = ((1, 1, 2, 3, 5, 2, 3, 5, 9, 1),)
+  growths: ClassVar[tuple[int, ...]] = (8, 8)
+  skips: ClassVar[tuple[int, ...]] = (24, 24)
+
+
+class DenseStack(nn.Module):
+  """Layers of 3x3x3 convolutions with batch normalisation and ReLU, each of all before it.
+
+  Attributes:
+    growth: channels that each layer adds.
+    rates: the layers' dilations.
+    channels_kept: see `DenseVNet`; so with the rest.
+  """
+
+  growth: int
+  rates: Sequence[int]
+  channels_kept: float = 1.0
+  keep_block_input: bool = True
+  form: convolution.Form = "auto"
+  dtype: Any = jnp.float32
+  batch_axis: str | None = None
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """[N, X, Y, Z, C] to [N, X, Y, Z, (C +) layers * growth]."""
+    features = [x]
+    count = math.ceil(self.channels_kept * self.growth)
+    for i, rate in enumerate(self.rates):
+      kept = None
+      if train and count < self.growth and i < len(self.rates) - 1:
+        kept = jax.random.permutation(self.make_rng("dropout"), self.growth) < count
+      layer = ConvNorm(
+        self.growth,
+        rate=rate,
+        form=self.form,
+        dtype=self.dtype,
+        batch_axis=self.batch_axis,
+        name=f"layer{i}",
+      )
+      y = nn.relu(layer(jnp.concatenate(features, -1), train, kept))
+      features.append(y if kept is None else y * kept.astype(y.dtype))
+    return jnp.concatenate(features[0 if self.keep_block_input else 1 :], -1)
+
+
+class ConvNorm(nn.Module):
+  """Convolution without bias, then batch normalisation; no activation."""
+
+  features: int
+  size: int = 3
+  stride: int = 1
+  rate: int = 1
+  form: convolution.Form = "auto"
+  dtype: Any = jnp.float32
+  batch_axis: str | None = None
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool, kept: jax.Array | None = None) -> jax.Array:
+    """[N, X, Y, Z, C] to [N, X', Y', Z', features]; for `kept` see `BatchNorm`."""
+    layer = Conv(
+      self.features,
+      self.size,
+      self.stride,
+      use_bias=False,
+      kernel_init=_truncated_kaiming,
+      form=self.form,
+      dtype=self.dtype,
+      name="conv",
+    )
+    y = dilated(layer, x, self.rate)
+    return BatchNorm(self.dtype, self.batch_axis, name="norm")(y, train, kept)
+
+
+def average_pool(x: jax.Array) -> jax.Array:
+  """Means over 3x3x3 windows, two voxels apart: [N, X, Y, Z, C] to [N, X/2, Y/2, Z/2, C].
+
+  Padded as TensorFlow pads (`SAME`): a window begins on every even voxel, and what it has outside
+  the grid does not count.
+  """
+  for axis in (1, 2, 3):
+    place, start = np.arange(x.shape[axis]), 2 * np.arange(x.shape[axis] // 2)[:, None]
+    inside = (place >= start) & (place < start + 3)
+    weights = jnp.asarray(inside / inside.sum(1, keepdims=True), x.dtype)
+    x = jnp.moveaxis(jnp.tensordot(weights, x, (1, axis)), 0, axis)
+  return x

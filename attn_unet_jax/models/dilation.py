@@ -1,0 +1,33 @@
+"""Dilated convolution by any convolution, on the interleaved grids that dilation keeps apart."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+
+def dilated(convolve: Callable[[jax.Array], jax.Array], x: jax.Array, rate: int) -> jax.Array:
+  """What `convolve`, zero-padded and of stride 1, would give with its kernel dilated by `rate`.
+
+  Voxels whose places differ by no multiple of the rate never meet, so each of the rate^3
+  interleaved grids is convolved by itself, as a sample of its own; every form of the convolution
+  can then be dilated. Zeros that fill a grid up to a multiple of the rate are those of the padding.
+
+  Args:
+    convolve: [N', X', Y', Z', C] to [N', X', Y', Z', D].
+    x: [N, X, Y, Z, C].
+    rate: at least 1.
+
+  Returns:
+    [N, X, Y, Z, D].
+  """
+  if rate == 1:
+    return convolve(x)
+  n, X, Y, Z, channels = x.shape
+  x = jnp.pad(x, ((0, 0), *((0, -size % rate) for size in (X, Y, Z)), (0, 0)))
+  grid = tuple(size // rate for size in x.shape[1:4])
+  a, b, c = grid
+  apart = x.reshape(n, a, rate, b, rate, c, rate, channels).transpose(0, 2, 4, 6, 1, 3, 5, 7)
+  y = convolve(apart.reshape(-1, *grid, channels))
+  y = y.reshape(n, rate, rate, rate, *grid, -1).transpose(0, 4, 1, 5, 2, 6, 3, 7)
+  return y.reshape(n, a * rate, b * rate, c * rate, -1)[:, :X, :Y, :Z]

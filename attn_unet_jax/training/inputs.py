@@ -1,0 +1,79 @@
+"""What a training reads: its source of patches, and the fixed patches that losses are logged on."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from attn_unet_jax.data.cases import Cases
+from attn_unet_jax.data.patches import Batch, answered, fixed_batches, training_cutter
+from attn_unet_jax.data.prepare import WorkingCase
+from attn_unet_jax.data.resident import resident
+from attn_unet_jax.data.source import Held, Source, choose
+from attn_unet_jax.data.streaming import Streaming
+from attn_unet_jax.training.logs import say
+from attn_unet_jax.training.nonfinite import Places
+from attn_unet_jax.training.parallel import placement, spread
+
+PARTS = ("training", "validation", "test")
+Loader = Callable[[str], Cases]
+
+
+class Inputs(NamedTuple):
+  """All that is read from the data.
+
+  Attributes:
+    source: feeds the steps.
+    streamed: whether what it feeds is streamed.
+    fixed: batches by part of the fold, not augmented.
+    places: number of a step, from 1 -> where its patches came from.
+  """
+
+  source: Source
+  streamed: bool
+  fixed: dict[str, list[Batch]]
+  places: Callable[[int], Places]
+
+
+def open_inputs(config: ConfigDict, module: nn.Module, load: Loader, workdir: Path) -> Inputs:
+  """Chooses the source and says so, prepares what it needs, and cuts the fixed patches.
+
+  Args:
+    config: the run's config.
+    module: the network.
+    load: part of the fold -> its cases.
+    workdir: the run, which keeps prepared scans if the source streams them.
+
+  Raises:
+    UserError: a case cannot be used.
+  """
+  chosen, why = choose(config, load("training"))
+  say(why)
+  cases = {part: _kept(config, load(part), chosen, workdir) for part in PARTS}
+  margin = module.output_margin
+  cutter = training_cutter(config, cases["training"], margin)
+  fixed = {part: fixed_batches(config, cases[part], margin) for part in PARTS[1:]}
+  training: Sequence[WorkingCase] = cases["training"]
+  source: Source
+  if chosen == "resident":
+    training = list(training)
+    held = resident(training, answered(config.data.patch, margin))
+    source = Held(spread(config, held))
+  else:
+    source = Streaming(cutter, *placement(config))
+  fixed["training"] = fixed_batches(config, training, margin)
+
+  def places(step: int) -> Places:
+    ids = cases["training"].ids
+    return [(ids[case], corner) for case, corner in cutter.corners(step - 1)]
+
+  return Inputs(source, chosen == "streaming", fixed, places)
+
+
+def _kept(config: ConfigDict, cases: Cases, chosen: str, workdir: Path) -> Cases:
+  """The cases, kept on disk where the config asks for it or they are to be read again and again."""
+  if config.data.prepared:
+    return cases.kept_in(Path(config.data.prepared))
+  return cases.kept_in(workdir / "prepared") if chosen == "streaming" else cases

@@ -1,0 +1,121 @@
+"""The page docs/scaling.md, made of the figures of benchmarks/scaling.py."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from benchmarks.scaling_model import BACKWARD, SYSTEMS, UTILISATION, System, predict
+
+SIZES = (8, 64, 256, 1024)
+
+_TOP = """# Scaling: a prediction
+
+Made by `python -m benchmarks.scaling`; the figures are in `benchmarks/results/scaling.json`. What
+devices exchange, compute and hold is read from the compiled step. **Times and efficiencies are
+predicted from it and from data sheets; nothing here ran on a GPU, a TPU or a cluster.**
+
+The step: Attention U-Net of `experiments/pancreas.py`, {parameters:,} parameters, float32, patches
+of {patch}, one patch for each place along the mesh's axis `data`, {scans} scans of that size on
+every device. Compiled by jax {jax} for simulated CPU devices, with the convolution of GPU and TPU.
+"""
+
+_PREDICTION = """## Predicted efficiency
+
+Patches a second and device, against one device that has a patch for itself. Weak scaling over
+`data`: each further device (or group of `space` devices) brings a patch of its own.
+
+Assumed:
+
+- An all-reduce of S bytes over p devices takes `2 (p - 1) / p * S / B + 2 ceil(log2 p) L`: the
+  ring's bytes (Patarasuk and Yuan 2009), the rounds of recursive halving and doubling (Thakur,
+  Rabenseifner and Gropp 2005). Over several nodes: reduce-scatter within, all-reduce of the parts
+  between, all-gather within.
+- Devices reach {utilisation:.0%} of their peak. That is much for 16 to 256 channels; at less of it
+  computation takes longer, exchange weighs less, and all these efficiencies rise.
+- Halos and batch-norm statistics go one after the other while all devices wait; `space` lies
+  within a node. Gradients are summed after the backward pass (`after`), or during it, the last
+  {backward:.0%} of the computation (`during`). `local`: as `during`, with
+  `--config.parallel.batch_norm=local`, so without statistics over `data`; the few sums of the
+  loss are neglected there.
+- No contention, no stragglers, no input: patches are cut on the devices.
+
+"""
+
+
+def report(told: dict[str, Any]) -> str:
+  """The page, Markdown."""
+  programs = {(p["data"], p["space"]): p for p in told["programs"]}
+  single = programs[1, 1]
+  patch = "x".join(map(str, told["patch"]))
+  parts = [
+    _TOP.format(patch=patch, scans=told["scans"], jax=told["jax"], parameters=single["parameters"]),
+    "## What the program says, per device\n\n" + _programs(programs),
+    _remarks(programs),
+    _PREDICTION.format(utilisation=UTILISATION, backward=BACKWARD) + _systems(),
+    *(_predicted(programs, system) for system in SYSTEMS),
+  ]
+  return "\n".join(parts)
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+  head = list(head)
+  lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+  return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _bytes(program: dict[str, Any], purpose: str) -> str:
+  chosen = [x for x in program["collectives"] if x["purpose"] == purpose]
+  if not chosen:
+    return "-"
+  size, number = sum(x["bytes"] for x in chosen), sum(x["number"] for x in chosen)
+  return f"{size / 1e6:.2f} MB in {number}"
+
+
+def _programs(programs: dict[tuple[int, int], dict[str, Any]]) -> str:
+  head = ("mesh data x space", "Gop", "state and scans", "temporary", "gradients", "statistics")
+  rows = []
+  for (data, space), p in programs.items():
+    memory = [f"{p[key] / 2**30:.2f} GiB" for key in ("argument_bytes", "temporary_bytes")]
+    sums = [_bytes(p, purpose) for purpose in ("gradients", "statistics", "halo", "other")]
+    rows.append((f"{data} x {space}", f"{p['operations'] / 1e9:.0f}", *memory, *sums))
+  return _table((*head, "halos", "other"), rows)
+
+
+def _remarks(programs: dict[tuple[int, int], dict[str, Any]]) -> str:
+  wide = next(p for (data, space), p in programs.items() if data > 1 and space == 1)
+  sums = sum(x["bytes"] for x in wide["collectives"] if x["purpose"] == "gradients")
+  ratio = sums / (4 * wide["parameters"])
+  return (
+    "Exchanges: bytes of the results, and the number of operations. By hand the gradients are 4\n"
+    "bytes a parameter; the all-reduces that hold those of kernels are\n"
+    f"{ratio:.4f} times that. Over a mesh of both axes they are summed up over each. Memory is\n"
+    "that of the program for the CPU, which differs from a GPU's.\n"
+  )
+
+
+def _systems() -> str:
+  rows = [
+    (
+      s.name,
+      f"{s.peak / 1e12:.0f}",
+      f"{s.near.rate / 1e9:.0f}, {s.near.latency * 1e6:.0f}",
+      f"{s.far.rate / 1e9:.0f}, {s.far.latency * 1e6:.0f}",
+      s.source,
+    )
+    for s in SYSTEMS
+  ]
+  head = ("system", "peak, Top/s", "near: GB/s one way, us", "far: GB/s one way, us", "source")
+  return _table(head, rows) + "\nThe latencies are assumptions.\n"
+
+
+def _predicted(programs: dict[tuple[int, int], dict[str, Any]], system: System) -> str:
+  grown = [programs[8, 1], programs[4, 2], programs[2, 4]]
+  rows = []
+  for program in grown:
+    for devices in SIZES:
+      told = predict(programs[1, 1], program, system, devices)
+      times = [f"{told[key] * 1e3:.2f}" for key in ("compute", "gradients", "statistics", "halo")]
+      shares = [f"{told[key]:.1%}" for key in ("after", "during", "local")]
+      mesh = f"{devices // program['space']} x {program['space']}"
+      rows.append((mesh, *times, *shares))
+  head = ("mesh", "compute, ms", "gradients", "statistics", "halos", "after", "during", "local")
+  return f"### {system.name}\n\n" + _table(head, rows)

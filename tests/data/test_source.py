@@ -1,0 +1,59 @@
+"""Which source trains: by the size of the set and the memory there is, and said in a line."""
+
+import numpy as np
+import pytest
+
+from attn_unet_jax.data import source
+from attn_unet_jax.data.fold import open_fold
+from attn_unet_jax.data.source import choose
+from attn_unet_jax.volumes.resample import working_grid
+
+
+class _Device:
+  def __init__(self, stats):
+    self._stats = stats
+
+  def memory_stats(self):
+    return self._stats
+
+
+@pytest.fixture
+def cases(config, phantoms):
+  config.data.dir = str(phantoms)
+  return open_fold(config).load("training")
+
+
+@pytest.mark.parametrize("asked", ["resident", "streaming"])
+def test_what_is_asked_for_is_taken_unmeasured(config, asked):
+  config.data.source = asked
+  assert choose(config, None) == (asked, f"source of patches: {asked}, as configured")
+
+
+def test_records_are_measured_without_decoding(config, cases):
+  shapes = [case.image.shape for case in cases]
+  assert cases.bytes_together() == 3 * len(cases) * np.prod(np.max(shapes, axis=0))
+  grid = cases.dataset.grid(cases.ids[0])
+  assert working_grid(grid, config.data.spacing_mm).shape == shapes[0]
+
+
+def test_a_quarter_of_the_devices_memory_is_the_limit(config, cases, monkeypatch):
+  needed = cases.bytes_together()
+  for limit, chosen in ((4 * needed, "resident"), (4 * needed - 4, "streaming")):
+    device = _Device({"bytes_limit": limit})
+    monkeypatch.setattr(source.jax, "local_devices", lambda device=device: [device])
+    kind, line = choose(config, cases)
+    assert kind == chosen
+    assert line.startswith(f"source of patches: {chosen} (the training set takes 0.00 GiB")
+    assert "device's memory" in line
+
+
+def test_without_device_memory_the_hosts_counts(config, cases, monkeypatch, tmp_path):
+  assert choose(config, cases)[0] == "resident"
+  limit = tmp_path / "memory.max"
+  limit.write_text("max\n")
+  monkeypatch.setattr(source, "_CGROUP_LIMITS", (str(limit),))
+  assert choose(config, cases)[0] == "resident"
+  limit.write_text("1000\n")  # a container
+  kind, line = choose(config, cases)
+  assert kind == "streaming"
+  assert "host's memory" in line

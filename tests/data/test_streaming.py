@@ -1,0 +1,124 @@
+"""The streaming source gives the resident source's patches, and reads no more than it must."""
+
+import threading
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from attn_unet_jax.augment import Augmentation, source_shape
+from attn_unet_jax.data.cutter import Cutter
+from attn_unet_jax.data.patches import Fed, answered, plan, training_cutter
+from attn_unet_jax.data.prepare import WorkingCase
+from attn_unet_jax.data.resident import cut, resident
+from attn_unet_jax.data.schedule import Plan, schedule
+from attn_unet_jax.data.streaming import Streaming
+from attn_unet_jax.errors import UserError
+
+SHAPES = [(20, 26, 24), (28, 10, 24), (16, 16, 16), (30, 9, 8), (40, 33, 20)]
+
+
+def _case(index, shape):
+  rng = np.random.default_rng(index)
+  image = rng.integers(-1000, 1000, shape).astype(np.int16)
+  label = (image > 900).astype(np.uint8) * (index != 2)  # one without foreground
+  return WorkingCase(str(index), image, label, 1.5 * index, 2.0 + index)
+
+
+@pytest.fixture(scope="module")
+def cases():
+  return [_case(index, shape) for index, shape in enumerate(SHAPES)]
+
+
+class _Counted(list):
+  """Counts how often each case is read."""
+
+  def __init__(self, cases, seconds=0.0):
+    super().__init__(cases)
+    self.read, self._seconds = [], seconds
+
+  def __getitem__(self, index):
+    self.read.append(index)
+    time.sleep(self._seconds)
+    return super().__getitem__(index)
+
+
+def _fed(step, blocks):
+  return Fed(step, jax.device_put(blocks))
+
+
+@pytest.mark.parametrize(("seed", "margin"), [(0, (0, 0, 0)), (5, (2, 3, 1))])
+def test_patches_are_those_of_the_resident_source_bit_for_bit(config, cases, seed, margin):
+  """Scans smaller than the patch, networks with a margin, blocks larger than the patch."""
+  config.seed = seed
+  config.augment.rotate_deg, config.augment.shift = (0.0, 0.0, 15.0), (0.0, 0.1, 0.0)
+  config.train.batch_size, config.data.cases_per_block, config.data.patches_per_case = 3, 2, 3
+  patch = answered(config.data.patch, margin)
+  block = source_shape(config.data.patch, Augmentation(**config.augment))
+  assert block[0] > config.data.patch[0]
+  data = resident(cases, patch)
+  on_device = jax.jit(
+    lambda data, step: cut(data, schedule(plan(config, 5), seed, step), patch, block)
+  )
+  source = Streaming(training_cutter(config, cases, margin), range(3), _fed)
+  steps, seen = range(7, 29), set()
+  with source.feeds(steps) as feeds:
+    for step, fed in zip(steps, feeds, strict=True):
+      assert fed.step == step
+      wanted = on_device(data, np.int32(step))
+      for ours, theirs in zip(fed.blocks, wanted, strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+      seen |= set(np.asarray(fed.blocks.mean).tolist())
+  assert len(seen) == len(cases)
+
+
+def test_each_host_cuts_its_own_rows(config, cases):
+  config.train.batch_size = 4
+  cutter = training_cutter(config, cases)
+  with Streaming(cutter, range(4), _fed).feeds(range(3)) as feeds:
+    whole = [jax.device_get(fed.blocks) for fed in feeds]
+  with Streaming(cutter, [1, 3], _fed).feeds(range(3)) as feeds:
+    part = [jax.device_get(fed.blocks) for fed in feeds]
+  for all_rows, rows in zip(whole, part, strict=True):
+    np.testing.assert_array_equal(all_rows.image[[1, 3]], rows.image)
+    np.testing.assert_array_equal(all_rows.key[[1, 3]], rows.key)
+
+
+def test_a_case_is_read_once_a_block_however_many_threads_want_it(cases):
+  counted = _Counted(cases, seconds=0.02)
+  size = Plan(cases=5, batch_size=2, cases_per_block=2, patches_per_case=4, foreground_fraction=0.5)
+  cutter = Cutter(counted, size, 0, (8, 8, 8), (8, 8, 8))
+  with Streaming(cutter, range(2), _fed).feeds(range(20)) as feeds:
+    assert len(list(feeds)) == 20  # 40 patches, 5 blocks of two cases
+  assert len(counted.read) <= 10
+
+
+def test_nothing_runs_on_when_the_steps_are_broken_off(config, cases):
+  before = set(threading.enumerate())
+  with Streaming(training_cutter(config, cases), range(2), _fed).feeds(range(1000)) as feeds:
+    next(feeds)
+  for thread in set(threading.enumerate()) - before:
+    thread.join(timeout=30)
+    assert not thread.is_alive()
+
+
+def test_a_case_that_cannot_be_read_is_the_users_error(config, cases):
+  class Broken(list):
+    def __getitem__(self, index):
+      raise UserError(f"{index}.nii.gz: truncated")
+
+  source = Streaming(training_cutter(config, Broken(cases)), range(2), _fed)
+  with source.feeds(range(5)) as feeds, pytest.raises(UserError, match="truncated"):
+    next(feeds)
+
+
+def test_a_start_at_a_later_step_is_fed_what_that_step_always_was(config, cases):
+  source = Streaming(training_cutter(config, cases), range(2), _fed)
+  with source.feeds(range(12)) as feeds:
+    *_, last = feeds
+  with source.feeds(range(11, 12)) as feeds:
+    again = next(feeds)
+  for one, other in zip(jax.tree.leaves(last), jax.tree.leaves(again), strict=True):
+    np.testing.assert_array_equal(one, other)

@@ -1,0 +1,63 @@
+"""Trains the smallest network from either source on simulated devices; prints the results as JSON.
+
+  XLA_FLAGS=--xla_force_host_platform_device_count=4 JAX_ENABLE_X64=1 \\
+    python -m tests.fed_steps DATA_DIR FOLDER resident-jit-1x1 streaming-pmap-4x1 ...
+
+Names are source, mode, devices over data and space. A program of its own, since the number of
+devices is fixed when JAX starts.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from attn_unet_jax.data.fold import open_fold
+from attn_unet_jax.training.checkpoint import checkpoints
+from attn_unet_jax.training.loop import train
+from tests.conftest import small_config
+from tests.line import Line
+
+
+class Divisible(Line):
+  """A line whose patch can be divided."""
+
+  conv: str = "native"
+  kernel_size = 1
+
+
+def configured(name: str, data_dir: str) -> ConfigDict:
+  """The config of a run, from its name."""
+  source, mode, shape = name.split("-")
+  config = small_config()
+  config.data.dir, config.data.source = data_dir, source
+  config.augment.flip, config.augment.shift = (0.5, 0.5, 0.5), (0.0, 0.1, 0.0)
+  config.train.batch_size, config.train.accumulate = 8, 2
+  config.train.validate_every = 2
+  config.parallel.mode = mode
+  config.parallel.data, config.parallel.space = map(int, shape.split("x"))
+  return config
+
+
+def main() -> None:
+  data_dir, folder, names = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
+  result = {}
+  for name in names:
+    config, workdir = configured(name, data_dir), folder / name
+    config.data.prepared = str(folder / "prepared")
+    workdir.mkdir()
+    with checkpoints(workdir / "checkpoints", 1) as store:
+      module = Divisible(dtype=jnp.float64)
+      load = open_fold(config).load
+      state = train(config, module, load, lambda _: 0.5, store, workdir)
+    params = np.concatenate([np.ravel(x) for x in jax.tree.leaves(state.params)])
+    result[name] = {"devices": len(state.step.devices()), "params": params.tolist()}
+  print(json.dumps(result))
+
+
+if __name__ == "__main__":
+  main()

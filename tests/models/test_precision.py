@@ -1,0 +1,122 @@
+"""bfloat16 where it saves, float32 where it counts; and blocks that are computed twice."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attn_unet_jax import losses, models
+from attn_unet_jax.info import _equations
+from attn_unet_jax.models.layers import ConvBlock, rematerialised
+
+
+def _forward(module):
+  """Traces a training forward pass: its equations, its outputs and the variables, all abstract."""
+  patch = models.nearest_patch(module, (16, 16, 16))
+  image = jax.ShapeDtypeStruct((2, *patch, 1), jnp.float32)
+  variables = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)
+
+  def run(variables, x):
+    (logits, out), changed = module.apply(variables, x, train=True, mutable=["batch_stats"])
+    return logits, out, changed
+
+  jaxpr, shapes = jax.make_jaxpr(run, return_shape=True)(variables, image)
+  return list(_equations(jaxpr.jaxpr)), shapes, variables
+
+
+def _types(tree):
+  return {x.dtype for x in jax.tree.leaves(tree)}
+
+
+@pytest.mark.parametrize("name", models.NETWORKS)
+def test_bfloat16_computes_and_float32_keeps(name):
+  module = models.build(name, dtype="bfloat16", feature_scale=16.0, conv="native")
+  equations, (logits, _, changed), variables = _forward(module)
+  assert _types(variables) == {jnp.dtype("float32")}
+  assert _types(changed) <= {jnp.dtype("float32")}
+  assert logits.dtype == jnp.float32
+  products = [e for e in equations if e.primitive.name == "conv_general_dilated"]
+  assert {v.aval.dtype for e in products for v in e.invars} == {jnp.dtype("bfloat16")}
+  for equation in equations:  # the statistics of a batch norm
+    if equation.primitive.name in ("reduce_sum", "rsqrt", "integer_pow"):
+      assert equation.invars[0].aval.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("name", ["dice", "bce", "ce", "focal", "tversky", "generalised_dice"])
+def test_softmax_and_loss_are_float32(name):
+  logits = jax.ShapeDtypeStruct((1, 4, 4, 4, 2), jnp.bfloat16)
+  label = jnp.zeros((1, 4, 4, 4), jnp.uint8)
+  jaxpr = jax.make_jaxpr(lambda x: losses.total(x, label, {name: 1.0})[0])(logits)
+  equations = [e for e in _equations(jaxpr.jaxpr) if e.primitive.name != "convert_element_type"]
+  assert {"exp", "reduce_sum"} <= {e.primitive.name for e in equations}
+  types = {v.aval.dtype for e in equations for v in e.invars}
+  assert jnp.dtype("bfloat16") not in types
+
+
+def _kept(module, variables, x):
+  """Bytes that the forward pass hands to the backward pass, and blocks that are rematerialised."""
+  blocks = set()
+
+  def note(call, arguments, keywords, context):
+    if type(context.module).__name__.startswith("Checkpoint"):
+      blocks.add(context.module.name)
+    return call(*arguments, **keywords)
+
+  def backward(params):
+    def run(params):
+      (logits, _), _ = module.apply({**variables, "params": params}, x, True, mutable="batch_stats")
+      return logits
+
+    return jax.vjp(run, params)[1]
+
+  with nn.intercept_methods(note):
+    kept = jax.eval_shape(backward, variables["params"])
+  return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept)), len(blocks)
+
+
+@pytest.mark.parametrize(("name", "most"), [("attention_unet", 9), ("unet3d", 7), ("vnet", 9)])
+def test_a_rematerialised_network_keeps_less_for_its_backward_pass(name, most):
+  found, structures = [], []
+  for levels in (0, 1, 9):
+    module = models.build(name, feature_scale=8.0, conv="native", remat=levels)
+    x = jnp.zeros((1, *models.nearest_patch(module, (32, 32, 32)), 1))
+    variables = jax.eval_shape(lambda m=module, x=x: m.init(jax.random.key(0), x, train=False))
+    structures.append(jax.tree.structure(variables))
+    numbers = jax.tree.map(lambda v: np.zeros(v.shape, v.dtype), variables)
+    found.append(_kept(module, numbers, x))
+  assert structures[0] == structures[1] == structures[2]  # any checkpoint opens
+  (plain, none), (finest, two), (all_, every) = found
+  assert (none, two, every) == (0, 2, most)
+  assert all_ < finest < 0.9 * plain
+  assert all_ < 0.8 * plain, found
+
+
+class _Blocks(nn.Module):
+  """Two blocks on one grid."""
+
+  remat: int
+
+  @nn.compact
+  def __call__(self, x):
+    for i in range(2):
+      kind = rematerialised(ConvBlock, 1, self.remat)
+      x = kind(4, "native", jnp.float64, name=f"block{i}")(x, True)
+    return x
+
+
+def test_rematerialised_blocks_give_the_same_gradient():
+  """Float64, 1e-12. The memory is not compared here: XLA's CPU compiler computes nothing twice."""
+  with jax.enable_x64(True):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 6, 6, 6, 4)))
+    variables = jax.jit(_Blocks(0).init)(jax.random.key(0), x)
+    results = []
+    for remat in (0, 1):
+
+      def loss(params, remat=remat):
+        y, changed = _Blocks(remat).apply({**variables, "params": params}, x, mutable="batch_stats")
+        return jnp.mean(y**2), changed
+
+      results.append(jax.jit(jax.grad(loss, has_aux=True))(variables["params"]))
+  for a, b in zip(*map(jax.tree.leaves, results), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)

@@ -1,0 +1,88 @@
+"""What is kept for the next start, and flags that must be there before JAX starts."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+COUNT = """
+import json, os, sys
+import jax, jax.numpy as jnp
+from attn_unet_jax import compilation
+found = {"/jax/compilation_cache/cache_misses": 0, "/jax/compilation_cache/cache_hits": 0}
+def note(event, **_):
+  found[event] = found.get(event, 0) + 1
+jax.monitoring.register_event_listener(note)
+compilation.keep_compiled()
+x = jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((4, 4))) + 1
+jax.block_until_ready(x)
+print(json.dumps([jax.config.jax_compilation_cache_dir, *list(found.values())[:2]]))
+"""
+
+
+def _count(**env):
+  """The folder in use, and how many programs were compiled and were found there."""
+  kept = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XDG_"))}
+  done = subprocess.run(
+    [sys.executable, "-W", "error", "-c", COUNT],
+    cwd=ROOT,
+    env={**kept, "JAX_PLATFORMS": "cpu", **env},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert (done.returncode, done.stderr) == (0, "")
+  return json.loads(done.stdout)
+
+
+def test_a_second_start_compiles_nothing(tmp_path):
+  folder, compiled, found = _count(XDG_CACHE_HOME=str(tmp_path))
+  assert folder.startswith(f"{tmp_path}/attn_unet_jax/xla-")
+  assert compiled >= 2
+  assert found == 0
+  assert _count(XDG_CACHE_HOME=str(tmp_path)) == [folder, 0, compiled]
+
+
+def test_the_folder_that_jax_was_given_is_left_alone(tmp_path):
+  given = str(tmp_path / "given")
+  env = {"JAX_COMPILATION_CACHE_DIR": given, "XDG_CACHE_HOME": str(tmp_path / "own")}
+  assert _count(**env)[0] == given
+  assert not (tmp_path / "own").exists()
+
+
+def test_where_nothing_can_be_written_nothing_is_kept(tmp_path):
+  (tmp_path / "file").write_text("")
+  folder, compiled, found = _count(XDG_CACHE_HOME=str(tmp_path / "file"))
+  assert (folder, compiled, found) == (None, 0, 0)
+
+
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_determinism_is_asked_for_before_the_devices_are(value):
+  """XLA reads its flags once, with the first device; an unknown one would end the program."""
+  code = (
+    "import os\nfrom absl import app, flags\nfrom ml_collections import config_flags\n"
+    "from attn_unet_jax import command\n"
+    "config_flags.DEFINE_config_file('config')\n"
+    "def main():\n"
+    "  command.checked_config(data=False)\n"
+    "  from jax._src import xla_bridge\n"
+    "  assert not xla_bridge.backends_are_initialized()\n"
+    "  import jax\n  jax.devices()\n  print(os.environ['XLA_FLAGS'])\n"
+    "command.run(main)"
+  )
+  flags = ["--config=tests/small.py", f"--config.deterministic={value}"]
+  done = subprocess.run(
+    [sys.executable, "-c", code, *flags],
+    cwd=ROOT,
+    env={**os.environ, "XLA_FLAGS": "--xla_cpu_enable_fast_math=false", "JAX_PLATFORMS": "cpu"},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert done.returncode == 0, done.stderr
+  asked = " --xla_gpu_deterministic_ops=true" if value == "true" else ""
+  assert done.stdout == f"--xla_cpu_enable_fast_math=false{asked}\n"

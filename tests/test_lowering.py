@@ -1,0 +1,79 @@
+"""The training step and the prediction window lowered for GPU and TPU, on a machine without."""
+
+import re
+
+import numpy as np
+import pytest
+from jax import export
+
+from attn_unet_jax.data.prepare import WorkingCase
+from attn_unet_jax.data.resident import resident
+from attn_unet_jax.inference.sliding import SlidingWindow
+from attn_unet_jax.training.parallel import compile_step
+from attn_unet_jax.training.state import abstract, network
+from tests.conftest import small_config
+
+DTYPES = {"float32": "f32", "bfloat16": "bf16"}
+
+
+def _config(dtype):
+  """All of the step: every augmentation, gates, batch statistics."""
+  config = small_config()
+  config.model.dtype = dtype
+  config.augment.rotate_deg, config.augment.shift = (5.0, 5.0, 15.0), (0.1, 0.1, 0.1)
+  config.augment.scale, config.augment.noise_sd = (0.7, 1.3), (0.0, 0.1)
+  return config
+
+
+def _program(config, what, platforms):
+  """The exported program, as text; nothing is compiled."""
+  module = network(config, 2)
+  state = abstract(config, module)
+  if what == "step":
+    case = WorkingCase("a", np.zeros((40, 40, 40), np.int16), np.zeros((40,) * 3, np.uint8), 0, 1)
+    function, arguments = compile_step(config, module), (state, resident([case], (16, 16, 16)))
+  else:
+    function = SlidingWindow(config, module, (16, 16, 16)).window
+    hu, number = np.zeros((16, 16, 16), np.int16), np.float32(0)
+    arguments = (state.variables, hu, number, number)
+  exported = export.export(function, platforms=platforms)(*arguments)
+  assert exported.platforms == tuple(platforms)
+  return exported.mlir_module()
+
+
+def _convolutions(text):
+  """How many convolutions there are by rank, and the types that they compute in."""
+  found = re.findall(r"stablehlo\.convolution.*-> tensor<((?:\d+x)+)(\w+)>", text)
+  ranks = [shape.count("x") for shape, _ in found]
+  return {rank: ranks.count(rank) for rank in set(ranks)}, {kind for _, kind in found}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("what", ["step", "window"])
+def test_lowers_for_gpu_and_tpu_in_their_own_form(what, dtype):
+  """Every convolution is XLA's own, of rank 5, in the compute type; and there are no foreign calls.
+
+  The form for the CPU, on which this runs, would show as convolutions of rank 4.
+  """
+  text = _program(_config(dtype), what, ["cuda", "tpu"])
+  ranks, kinds = _convolutions(text)
+  # 18 of 3x3x3; in the step each with its two gradients, but the image's own. One copy a platform.
+  assert ranks == {5: 2 * (18 * 3 - 1 if what == "step" else 18)}
+  assert kinds == {DTYPES[dtype]}
+  assert "custom_call" not in text
+
+
+def test_the_form_is_that_of_the_platform_lowered_for():
+  """By hand: 8 of the convolutions have at least 512 voxels, so six products, 10 have three."""
+  config = _config("float32")
+  assert _convolutions(_program(config, "window", ["cpu"]))[0] == {4: 8 * 6 + 10 * 3}
+  assert _convolutions(_program(config, "window", ["cuda"]))[0] == {5: 18}
+
+
+@pytest.mark.parametrize("name", ["unet", "unet3d", "vnet", "vnet_caffe"])
+def test_the_other_networks_lower_too(name):
+  config = _config("bfloat16")
+  config.model.name, config.model.padding = name, "SAME"
+  ranks, kinds = _convolutions(_program(config, "window", ["cuda", "tpu"]))
+  assert set(ranks) == {5}
+  assert kinds == {"bf16"}

@@ -1,0 +1,151 @@
+"""Training from either source, with the smallest network: the same patches, the same states."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from attn_unet_jax.command import Interrupted
+from attn_unet_jax.data.fold import open_fold
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.training import inputs, loop
+from attn_unet_jax.training.checkpoint import checkpoints
+from attn_unet_jax.training.loop import train
+from tests.conftest import ROOT
+from tests.line import Line
+
+
+@pytest.fixture
+def config(config, phantoms):
+  config.data.dir = str(phantoms)
+  config.data.cases_per_block, config.data.patches_per_case = 2, 3
+  config.augment.flip = (0.5, 0.5, 0.5)
+  config.train.validate_every = 2
+  return config
+
+
+def _train(config, workdir, source="streaming"):
+  config.data.source = source
+  workdir.mkdir(exist_ok=True)
+  with checkpoints(workdir / "checkpoints", 2) as store:
+    load = open_fold(config).load
+    return train(config, Line(batch_norm=True), load, lambda _: 0.5, store, workdir)
+
+
+def _assert_equal(a, b):
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    np.testing.assert_array_equal(x, y)
+
+
+def test_both_sources_train_the_same_network_under_the_transfer_guard(config, tmp_path, capsys):
+  """Also where a batch is taken in parts."""
+  config.train.accumulate = 2
+  states = [_train(config, tmp_path / source, source) for source in ("resident", "streaming")]
+  for x, y in zip(*map(jax.tree.leaves, states), strict=True):
+    np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+  assert int(states[1].step) == 6
+  said = capsys.readouterr().out
+  assert "source of patches: resident, as configured" in said
+  assert "source of patches: streaming, as configured" in said
+  tables = [(tmp_path / s / "metrics.csv").read_text() for s in ("resident", "streaming")]
+  columns = [[line.split(",")[1:4] for line in table.splitlines()] for table in tables]
+  assert columns[0][0] == columns[1][0]
+  np.testing.assert_allclose(
+    *[np.array(rows[1:], float) for rows in columns], rtol=1e-4
+  )  # losses on fixed patches
+  kept = {path.name.split(".")[0] for path in (tmp_path / "streaming" / "prepared").iterdir()}
+  assert set(open_fold(config).split.training) <= kept
+  assert not (tmp_path / "resident" / "prepared").exists()
+
+
+def test_a_streamed_run_that_is_stopped_goes_on_to_the_same_bits(config, tmp_path, monkeypatch):
+  """Stopped within an epoch, while batches for later steps lie ready."""
+  whole = _train(config, tmp_path / "whole")
+  real = loop.compile_step
+
+  def stopping(*arguments, **keywords):
+    step = real(*arguments, **keywords)
+
+    def signalling(state, feed):
+      if int(jax.device_get(feed.step)) == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+      return step(state, feed)
+
+    return signalling
+
+  monkeypatch.setattr(loop, "compile_step", stopping)
+  with pytest.raises(Interrupted):
+    _train(config, tmp_path / "stopped")
+  monkeypatch.undo()
+  _assert_equal(_train(config, tmp_path / "stopped"), whole)
+
+
+def test_a_broken_step_leaves_the_state_before_it_though_other_steps_are_fed(config, tmp_path):
+  config.optimizer.learning_rate = 1e38
+  with pytest.raises(UserError, match=r"^step 2: the loss is (nan|inf)"):
+    _train(config, tmp_path)
+  with ocp.StandardCheckpointer() as checkpointer:
+    state = checkpointer.restore((tmp_path / "nonfinite" / "state").absolute())
+  assert int(state["step"]) == 1
+  assert np.isfinite(state["params"]["kernel"]).all()
+
+
+def test_what_crosses_implicitly_is_refused(config, tmp_path, monkeypatch):
+  """Blocks that nobody put onto the device."""
+  real = inputs.placement
+
+  def forgetful(config):
+    rows, put = real(config)
+    return rows, lambda step, blocks: jax.device_get(put(step, blocks))
+
+  monkeypatch.setattr(inputs, "placement", forgetful)
+  with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+    _train(config, tmp_path)
+
+
+def test_a_named_folder_of_prepared_scans_serves_every_run_and_source(
+  config, tmp_path, monkeypatch
+):
+  config.data.prepared = str(tmp_path / "scans")
+  first = _train(config, tmp_path / "a", "resident")
+  names = sorted(path.name for path in (tmp_path / "scans").iterdir())
+
+  def no(*_):
+    raise AssertionError("prepared again")
+
+  monkeypatch.setattr("attn_unet_jax.data.cases.prepare", no)
+  second = _train(config, tmp_path / "b", "resident")
+  _assert_equal(first, second)
+  _train(config, tmp_path / "c", "streaming")
+  assert sorted(path.name for path in (tmp_path / "scans").iterdir()) == names
+
+
+def test_devices_that_are_fed_their_own_patches_train_the_same_network(phantoms, tmp_path):
+  """Streaming over four devices, with a batch in two parts, against the resident set on one."""
+  one = "resident-jit-1x1"
+  fed = ["streaming-jit-2x2", "streaming-pmap-4x1"]
+  done = subprocess.run(
+    [sys.executable, "-m", "tests.fed_steps", phantoms, tmp_path, one, *fed],
+    cwd=ROOT,
+    env={
+      **os.environ,
+      "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+      "JAX_PLATFORMS": "cpu",
+      "JAX_ENABLE_X64": "1",
+    },
+    capture_output=True,
+    text=True,
+    timeout=900,
+  )
+  assert done.returncode == 0, done.stderr
+  told = json.loads(done.stdout.splitlines()[-1])
+  assert told[one]["params"] != [0.5, 0.0]
+  for name in fed:
+    assert told[name]["devices"] == 4
+    np.testing.assert_allclose(told[name]["params"], told[one]["params"], rtol=0, atol=1e-9)
