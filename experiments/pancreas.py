@@ -8,7 +8,8 @@ data: Pancreas-CT, or any folder of images and labels:
 
   pancreas.py:paper_loss   the same with the released code's Dice alone
   pancreas.py:phantom      the demo: small, on the embedded phantoms (`make demo`)
-  pancreas.py:painted      the demo on CT painted on real label maps (tfds_pancreas/painted_ct)
+  pancreas.py:painted      the demo on CT painted on real label maps (tfds_pancreas/painted_ct):
+                           DSC 0.388 on maps that were held out, 0.008 on one real scan
   pancreas.py:one_scan     memorise one 3 mm scan, called scan: shows that a set-up learns
 """
 
@@ -67,8 +68,10 @@ def _phantom(config: ConfigDict) -> None:
 def _painted(config: ConfigDict) -> None:
   _phantom(config)
   config.data.dataset = "painted_ct/demo"
-  config.train.epochs = 12
-  config.train.validate_every = 12
+  config.augment.rotate_deg = (8.0, 8.0, 12.0)
+  config.augment.scale = (0.8, 1.2)
+  config.augment.intensity_scale = (0.9, 1.1)
+  config.augment.intensity_shift = (-0.08, 0.08)
 
 
 def _one_scan(config: ConfigDict) -> None:
