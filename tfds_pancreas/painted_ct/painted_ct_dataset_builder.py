@@ -11,15 +11,15 @@ import tensorflow_datasets as tfds
 from attn_unet_jax.errors import UserError
 from tfds_pancreas.abdomen.organs import ALL_ORGANS
 from tfds_pancreas.checked_builder import CheckedBuilder
-from tfds_pancreas.checked_case import CheckedCase, Pair
+from tfds_pancreas.checked_case import CheckedCase
 from tfds_pancreas.grids import GridConfig, grid_config, spacing_of
-from tfds_pancreas.painted_ct.maps import find_maps, problems_of, read_map, split_maps
+from tfds_pancreas.painted_ct.case import Organs, PaintingFiles, paint_case
+from tfds_pancreas.painted_ct.maps import find_maps, problems_of, split_maps
 from tfds_pancreas.painted_ct.names import organs_of_values
-from tfds_pancreas.painted_ct.painting import Recipe, paint_map
+from tfds_pancreas.painted_ct.painting import Recipe
 
 _PAINTINGS = {"train": 8, "validation": 2, "test": 2}
 _OFTEN = "8 paintings a map for training, 2 for validation and test"
-Organs = tuple[tuple[int, str], ...]
 
 
 @dataclass(eq=False)
@@ -33,16 +33,6 @@ class PaintedConfig(GridConfig):
 
   paintings: Mapping[str, int] = field(default_factory=dict)
   recipe: Recipe = field(default_factory=Recipe)
-
-
-@dataclass(frozen=True)
-class PaintingFiles:
-  """One painting to be made."""
-
-  id: str
-  map_id: str
-  path: Path
-  number: int
 
 
 def make_config(name: str) -> GridConfig:
@@ -86,6 +76,7 @@ the image, and what the map does not name, are synthetic."""
     *(make_config(name) for name in ("native", "iso2mm")),
   )
   make_config = staticmethod(make_config)
+  _organs: Organs = ()
 
   def find_cases(self, root: Path) -> Mapping[str, Sequence[PaintingFiles]]:
     """Every painting of every map that can be painted.
@@ -94,7 +85,7 @@ the image, and what the map does not name, are synthetic."""
       UserError: maps or names are missing, or maps cannot be painted and may not be skipped.
     """
     maps = find_maps(root)
-    self._organs: Organs = tuple(organs_of_values(root).items())
+    self._organs = tuple(organs_of_values(root).items())
     self._left_out = problems_of(maps, self._organs)
     if self._left_out and not self._skip_bad_cases:
       raise UserError(
@@ -113,29 +104,9 @@ the image, and what the map does not name, are synthetic."""
 
   def reader(self) -> Callable[[PaintingFiles], CheckedCase]:
     """Paints a map."""
-    return partial(_paint, organs=self._organs, recipe=self.builder_config.recipe)
+    return partial(paint_case, organs=self._organs, recipe=self.builder_config.recipe)
 
   @property
   def excluded(self) -> Mapping[str, str]:
     """Maps that cannot be painted."""
     return self._left_out
-
-
-def _paint(files: PaintingFiles, organs: Organs, recipe: Recipe) -> CheckedCase:
-  case = CheckedCase(files.id)
-  try:
-    image, label = paint_map(read_map(files.path, organs), files.map_id, files.number, recipe)
-  except UserError as error:
-    case.problems.append(str(error))
-    return case
-  pancreas = label.array == ALL_ORGANS["pancreas"]
-  case.pair = Pair(image, label)
-  case.figures = {
-    "map": files.map_id,
-    "painting": files.number,
-    "shape": image.shape,
-    "spacing_mm": image.spacing,
-    "pancreas_ml": round(float(pancreas.sum()) * label.voxel_volume_ml, 1),
-    "pancreas_mean_hu": round(float(image.array[pancreas].mean()), 1),
-  }
-  return case
