@@ -8,7 +8,8 @@ data: Pancreas-CT, or any folder of images and labels:
 
   pancreas.py:paper_loss   the same with the released code's Dice alone
   pancreas.py:phantom      the demo: small, on the embedded phantoms (`make demo`)
-  pancreas.py:painted      the demo on CT painted on real label maps (tfds_pancreas/painted_ct)
+  pancreas.py:painted      the demo on CT painted on real label maps (tfds_pancreas/painted_ct):
+                           DSC 0.388 on maps that were held out, 0.008 on one real scan
   pancreas.py:one_scan     memorise one 3 mm scan, called scan: shows that a set-up learns
 """
 

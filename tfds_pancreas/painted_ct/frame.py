@@ -1,10 +1,10 @@
 """Where the patient's frame lies in a label map of organs, and the trunk that holds them.
 
 The spine is not in such a map. It is found from what stands in a fixed relation to it, with the
-distances measured on the 3 mm scan that TotalSegmentator carries as a test file (whose map has
-vertebrae) and checked on the others: midway between the outer faces of liver and spleen; 3 mm in
-front of a kidney's middle, 48 mm in front of the spleen's and liver's back, 45 mm behind the back
-of what crosses the midline at the pancreas's height.
+distances seen on the 3 mm scan that TotalSegmentator carries as a test file (whose map has
+vertebrae): midway between the outer faces of liver and spleen; 3 mm in front of a kidney's middle,
+48 mm in front of the spleen's and liver's back, 45 mm behind the back of what crosses the midline
+at the pancreas's height. On other maps these differ by up to 3 cm; their mean is taken.
 """
 
 from dataclasses import dataclass
