@@ -63,11 +63,19 @@ def window(config: ConfigDict) -> tuple[int, int, int]:
 
 
 def create(config: ConfigDict, module: nn.Module) -> TrainState:
-  """The state before the first step, on the device."""
+  """The state before the first step, on this process's first device.
+
+  It is drawn on the host: the same parameters for a seed, whatever the devices.
+  """
+  device = jax.local_devices()[0]
+  try:
+    host = jax.local_devices(backend="cpu")[0]
+  except RuntimeError:  # JAX_PLATFORMS names the accelerator alone
+    host = device
   # The key is an argument, else XLA would draw all parameters while it compiles. Its kind is 'rbg'
   # because the default one takes 30 s to compile for a hundred parameters on two CPU cores.
-  key = jax.random.key(config.seed, impl="rbg")
-  return jax.jit(lambda key: _initial(config, module, key))(key)
+  key = jax.device_put(jax.random.key(config.seed, impl="rbg"), host)
+  return jax.device_put(jax.jit(lambda key: _initial(config, module, key))(key), device)
 
 
 def abstract(config: ConfigDict, module: nn.Module) -> TrainState:
