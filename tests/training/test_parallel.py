@@ -94,6 +94,12 @@ def test_bytes_read_from_a_program_are_those_counted_by_hand(told):
   assert counted["patches_per_device"] == 1
 
 
+def test_a_device_augments_its_own_part_only(told):
+  """Trilinear: eight neighbours of every voxel, of the batch or of half a patch."""
+  assert told[0]["jit-1x1"]["gathered"] == [4 * 64 * 16 * 16] * 8
+  assert told[0]["jit-4x2"]["gathered"] == [32 * 16 * 16] * 8
+
+
 @pytest.mark.slow
 def test_every_division_gives_what_one_device_gives(tmp_path):
   """Also batch statistics of each device's own patches, by either mode."""
