@@ -10,6 +10,7 @@ numbers that a process without float64 can restore.
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,7 @@ def main() -> None:
       "params": _numbers(seen.params),
       "batch_stats": _numbers(seen.batch_stats),
       "collectives": collectives(text, jax.device_count()),
+      "gathered": [int(size) for size in re.findall(r"= f32\[(\d+),1,1\]\S* gather\(", text)],
     }
   print(json.dumps(result))
 

@@ -173,16 +173,8 @@ def test_paths_with_nothing_to_look_at(tmp_path):
       from_path(path)
 
 
-@pytest.mark.parametrize(
-  ("flags", "complaint"),
-  [
-    (["--input=a", "--dataset=b"], "give --input=PATH"),
-    (["--dataset=phantom_ct/tiny", "--data_dir=nowhere"], "has not been built"),
-  ],
-)
-def test_wrong_flags_are_one_line(flags, complaint):
-  done = run_command(CHECK, *flags)
+def test_wrong_flags_are_one_line():
+  done = run_command(CHECK, "--input=a", "--dataset=b")
   assert done.returncode == 2
-  assert done.stderr.startswith("error: ")
+  assert done.stderr.startswith("error: give --input=PATH, or --dataset=NAME/CONFIG")
   assert done.stderr.count("\n") == 1
-  assert complaint in done.stderr

@@ -1,6 +1,7 @@
 """A run that is killed at random moments, or whose disk is full, ends with the bits it would have.
 
-The moments come from a seed, in epochs and fractions of a second, so half of them lie within saves.
+The moments come from a seed, in epochs and fractions of a second, and half of them lie within
+saves. After the last kill the newest checkpoint is damaged, so the one before it must do.
 """
 
 import os
@@ -105,6 +106,12 @@ def _kill(config, workdir, epoch, delay, *, in_save):
   return bool(list(folder.glob("*-tmp")))
 
 
+def _flip_a_bit(path):
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+
+
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize(
   ("kills", "epochs"), [(3, 24), pytest.param(20, 120, marks=pytest.mark.slow)]
@@ -119,7 +126,11 @@ def test_killed_at_random_moments_and_started_again(
     epoch = number * epochs // (kills + 2)
     cut_off.append(_kill(config, tmp_path, epoch, delay, in_save=in_save))
   assert cut_off[1]
-  assert "epoch 1/" not in _finish(config, tmp_path)  # it went on
+  newest = tmp_path / "checkpoints" / str(saved(tmp_path / "checkpoints")[-1])
+  _flip_a_bit(next((newest / "default" / "d").iterdir()))
+  output = _finish(config, tmp_path)
+  assert f"{newest} is damaged (default/d/" in output
+  assert "epoch 1/" not in output  # it went on from the one before
   _assert_the_same_end(config, undisturbed(source, epochs), tmp_path)
 
 

@@ -114,6 +114,8 @@ def build(
   """
   builder_class, config = _find(dataset)
   options = _options(builder_class, manual_dir, skip_bad_cases) | {"workers": workers}
+  if workers and (beam_runner or beam):
+    raise UserError("--workers is for this machine alone; with Beam say it by --beam_options")
   settings = _settings(manual_dir, beam_runner, beam)
   logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of every iso<k>mm that is not listed
   try:

@@ -69,14 +69,14 @@ class Checkpoints:
     step = int(state.step)
     with self._to_disk():
       self._manager.wait_until_finished()
-      if step == self.latest:
-        if validation_dsc is not None:
-          self._scores[step] = validation_dsc
-          if jax.process_index() == 0:
-            seal.score(self.folder / str(step), validation_dsc)
-        return
-      self._saving, self._scores[step] = step, validation_dsc
-      self._manager.save(step, args=ocp.args.StandardSave(state))
+      again, self._saving = step == self.latest, step
+      if not again:
+        self._scores[step] = validation_dsc
+        self._manager.save(step, args=ocp.args.StandardSave(state))
+      elif validation_dsc is not None:
+        self._scores[step] = validation_dsc
+        if jax.process_index() == 0:
+          seal.score(self.folder / str(step), validation_dsc)
 
   def restore(self, step: int, like: TrainState) -> TrainState:
     """The state saved at `step`; see `restore`."""

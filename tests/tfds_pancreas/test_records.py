@@ -101,6 +101,11 @@ def test_an_unknown_data_set_is_refused_with_the_known_ones(dataset, tmp_path):
     build(dataset, tmp_path)
 
 
+def test_workers_are_not_for_beam(tmp_path):
+  with pytest.raises(UserError, match="with Beam say it by --beam_options"):
+    build(TINY, tmp_path, workers=2, beam_runner="DirectRunner")
+
+
 def test_a_place_that_cannot_be_written_is_refused(tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(UserError, match="cannot be written"):

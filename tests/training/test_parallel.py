@@ -94,6 +94,12 @@ def test_bytes_read_from_a_program_are_those_counted_by_hand(told):
   assert counted["patches_per_device"] == 1
 
 
+def test_a_device_augments_its_own_part_only(told):
+  """Trilinear: eight neighbours of every voxel, of the batch or of half a patch."""
+  assert told[0]["jit-1x1"]["gathered"] == [4 * 64 * 16 * 16] * 8
+  assert told[0]["jit-4x2"]["gathered"] == [32 * 16 * 16] * 8
+
+
 @pytest.mark.slow
 def test_every_division_gives_what_one_device_gives(tmp_path):
   """Also batch statistics of each device's own patches, by either mode."""
@@ -207,3 +213,45 @@ def test_the_state_passed_in_is_consumed(config):
   step(state, data)
   assert all(leaf.is_deleted() for leaf in leaves)
   assert not data.image.is_deleted()
+
+
+IN_PARTS = """
+import json, sys
+import jax, jax.numpy as jnp, numpy as np
+from attn_unet_jax.data.prepare import WorkingCase
+from attn_unet_jax.data.resident import resident
+from attn_unet_jax.training.parallel import compile_step, spread
+from attn_unet_jax.training.state import create
+from tests.conftest import small_config
+from tests.line import Line
+config, module = small_config(), Line(dtype=jnp.float64)
+config.train.batch_size, config.train.accumulate, config.data.patch = 16, 2, (4, 4, 4)
+image = np.random.default_rng(0).integers(-200, 300, (9, 8, 7)).astype(np.int16)
+data = resident([WorkingCase("a", image, (image > 100).astype(np.uint8), 0.0, 1.0)], (4, 4, 4))
+told = []
+for config.parallel.mode, config.parallel.data in (("jit", 1), ("jit", 4), ("pmap", 4)):
+  step = compile_step(config, module)
+  state, set_ = spread(config, (create(config, module), data))
+  for _ in range(2):
+    state, outcome = step(state, set_)
+  numbers = jax.tree.leaves((state.params, outcome))
+  told.append([float(np.ravel(x)[0]) for x in numbers])
+print(json.dumps(told))
+"""
+
+
+def test_the_parts_of_a_batch_are_divided_over_devices_alike():
+  """Two parts over four devices: the parameters, loss and gradient norm of one device's."""
+  flags = "--xla_force_host_platform_device_count=4"
+  done = subprocess.run(
+    [sys.executable, "-W", "error", "-c", IN_PARTS],
+    cwd=ROOT,
+    env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"},
+    capture_output=True,
+    text=True,
+    timeout=500,
+  )
+  assert done.returncode == 0, done.stderr
+  one, *several = json.loads(done.stdout)
+  for other in several:
+    np.testing.assert_allclose(other, one, rtol=1e-5)
