@@ -62,3 +62,19 @@ def test_a_foreign_config_json_is_not_overwritten(config, tmp_path):
   with pytest.raises(UserError, match=r"config\.json"):
     run.claim(tmp_path, config)
   assert "something else" in (tmp_path / "config.json").read_text()
+
+
+def test_what_a_run_started_from_stays_on_record(config, tmp_path):
+  """Where it goes on; a run that is begun anew forgets it."""
+  run.claim(tmp_path, config)
+
+  def recorded(**said):
+    with run.recorded(tmp_path, **said):
+      pass
+    return json.loads((tmp_path / "run.json").read_text()).get("init")
+
+  assert recorded(init={"workdir": "b"}) == {"workdir": "b"}
+  assert recorded() is None
+  assert recorded(init={"workdir": "b"}) == {"workdir": "b"}
+  (tmp_path / "checkpoints" / "0").mkdir(parents=True)
+  assert recorded() == {"workdir": "b"}

@@ -46,31 +46,33 @@ def schedule(plan: Plan, seed: int, step: Array | int) -> Draw:
   step_key = jax.random.fold_in(jax.random.key(seed), step)
   keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(index)
   open_cases = min(plan.cases_per_block, plan.cases)
-  block, within = jnp.divmod(step * plan.batch_size + index, open_cases * plan.patches_per_case)
+  length = open_cases * plan.patches_per_case
+  block, within = jnp.divmod(step * plan.batch_size + index, length)
   turn, slot = jnp.divmod(within, open_cases)
-  blocks = (plan.batch_size - 1) // (open_cases * plan.patches_per_case) + 2  # at most, in a batch
-  case = _cases_at(plan.cases, seed, block * open_cases + slot, blocks * open_cases)
+  first = step * plan.batch_size // length * open_cases  # place of the batch's first block
+  span = ((plan.batch_size - 1) // length + 2) * open_cases  # at most, from there
+  case = _cases_at(plan.cases, seed, block * open_cases + slot, first, span)
   count = (block + turn + slot).astype(jnp.float32)
   share = plan.foreground_fraction
   foreground = jnp.floor((count + 1) * share) > jnp.floor(count * share)
   return Draw(case, foreground, keys)
 
 
-def _cases_at(cases: int, seed: int, places: Array, span: int) -> Array:
-  """The cases at `places` `[N]` of the endless order of rounds; they lie within `span` of another.
+def _cases_at(cases: int, seed: int, places: Array, first: Array | int, span: int) -> Array:
+  """The cases at `places` `[N]`, `first` to `first` + `span` - 1, of the endless order of rounds.
 
   Only the orders of the rounds that a batch can touch are drawn: with thousands of cases each is a
   sort, and a large batch would draw the same one for every patch.
   """
   round_, position = jnp.divmod(places, cases)
   order_key = jax.random.fold_in(jax.random.key(seed), _ORDER_STREAM)
-  first = jnp.min(round_)
+  first_round = first // cases
 
   def order(number: Array) -> Array:
     return jax.random.permutation(jax.random.fold_in(order_key, number), cases)
 
-  orders = jax.vmap(order)(first + jnp.arange((span - 2) // cases + 2))
-  return orders[round_ - first, position]
+  orders = jax.vmap(order)(first_round + jnp.arange((span - 2) // cases + 2))
+  return orders[round_ - first_round, position]
 
 
 def corner(

@@ -5,7 +5,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -63,10 +63,13 @@ def train(
   losses = _losses(config, module, inputs.fixed)
   state = spread(config, state)
   watch = Watch(config, inputs.places, int(state.skipped), workdir / "nonfinite")
-  log = logs.EpochLog(workdir, first)
   began = time.monotonic()
   steps = range(int(state.step), config.train.epochs * config.train.steps_per_epoch)
-  with _signals() as stop, inputs.source.feeds(steps) as feeds:
+  with (
+    closing(logs.EpochLog(workdir, first)) as log,
+    inputs.source.feeds(steps) as feeds,
+    _signals() as stop,
+  ):
     for epoch in range(first + 1, config.train.epochs + 1):
       state, seconds = _epoch(config, step, state, feeds, epoch, stop, store, watch)
       trained = on_first_device(state)
@@ -80,7 +83,6 @@ def train(
       if due or epoch % config.train.save_every == 0:
         store.save(state, row["validation_dsc"])
       _leave_if(stop, state, store)
-  log.close()
   return state
 
 

@@ -1,0 +1,119 @@
+r"""What a step's input costs: steps fed by a source against the same step fed one batch for ever.
+
+  python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
+  python -m benchmarks.input_cost --config=experiments/pancreas.py:phantom \
+    --output=benchmarks/results/input_cost.json
+
+Both take forward, augmentation, backward and update. They are timed in turn, in blocks of steps; a
+source first runs untimed until its threads are neither ahead of the steps nor behind. Scans are
+prepared before. The median of the paired ratios is given with its 95 % bootstrap interval.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from flax import linen as nn
+from ml_collections import ConfigDict, config_flags
+
+from attn_unet_jax import command
+from attn_unet_jax.data.fold import open_fold
+from attn_unet_jax.data.patches import Feed
+from attn_unet_jax.run import environment, write_text
+from attn_unet_jax.training.inputs import Inputs, open_inputs
+from attn_unet_jax.training.parallel import Step, compile_step, spread
+from attn_unet_jax.training.state import TrainState, create, network
+
+_PAIRS = flags.DEFINE_integer("pairs", 30, "Pairs of blocks for each source.")
+_STEPS = flags.DEFINE_integer("steps", 8, "Steps of a block.")
+_OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
+config_flags.DEFINE_config_file("config", "experiments/pancreas.py:phantom", "Experiment file.")
+
+_UNTIMED = 6  # steps, more than a source can have ready
+
+Begin = Callable[[], TrainState]
+
+
+def main() -> None:
+  """Measures, prints and writes."""
+  config = command.checked_config()
+  fold = open_fold(config)
+  module = network(config, len(fold.mapping.classes) + 1)
+  with tempfile.TemporaryDirectory() as folder:
+    config.data.prepared = folder
+    result = {"environment": environment(), "steps_per_block": _STEPS.value}
+    for source in ("resident", "streaming"):
+      config.data.source = source
+      result[source] = cost(config, module, open_inputs(config, module, fold.load, Path(folder)))
+  text = json.dumps(result, indent=2)
+  print(text)
+  if _OUTPUT.value:
+    write_text(Path(_OUTPUT.value), text + "\n")
+
+
+def cost(config: ConfigDict, module: nn.Module, inputs: Inputs) -> dict[str, Any]:
+  """Seconds a step with and without its input, and the ratio."""
+  fixed = _one_batch(config, module)
+  alone = compile_step(config, module, streamed=True)
+  fed = alone if inputs.streamed else compile_step(config, module)
+
+  def begin() -> TrainState:
+    return jax.block_until_ready(spread(config, create(config, module)))
+
+  total = _UNTIMED + _STEPS.value
+  with_input, without = [], []
+  for pair in range(_PAIRS.value + 1):  # the first compiles
+    with inputs.source.feeds(range(total)) as feeds:
+      full = _seconds(fed, begin(), feeds)
+    bare = _seconds(alone, begin(), iter([fixed] * total))
+    if pair:
+      with_input.append(full)
+      without.append(bare)
+  return {
+    "step_s": round(float(np.median(with_input)), 4),
+    "step_without_input_s": round(float(np.median(without)), 4),
+    "pairs": len(without),
+    **_ratio(np.array(with_input) / np.array(without)),
+  }
+
+
+def _one_batch(config: ConfigDict, module: nn.Module) -> Feed:
+  """What a streaming source feeds the first step, on the device for good."""
+  streaming = config.copy_and_resolve_references()
+  streaming.data.source = "streaming"
+  load = open_fold(streaming).load
+  inputs = open_inputs(streaming, module, load, Path(config.data.prepared))
+  with inputs.source.feeds(range(1)) as feeds:
+    return jax.block_until_ready(next(feeds))
+
+
+def _seconds(step: Step, state: TrainState, feeds: Iterator[Feed]) -> float:
+  """A step's share of a block's time, after the untimed steps."""
+  for _ in range(_UNTIMED):
+    state, _ = step(state, next(feeds))
+  jax.block_until_ready(state)
+  began = time.perf_counter()
+  for _ in range(_STEPS.value):
+    state, outcome = step(state, next(feeds))
+  jax.block_until_ready((state, outcome))
+  return (time.perf_counter() - began) / _STEPS.value
+
+
+def _ratio(ratios: np.ndarray) -> dict[str, Any]:
+  """The median, and the interval in which 95 % of the medians of resamples lie."""
+  draws = np.random.default_rng(0).choice(ratios, (10000, len(ratios)))
+  low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
+  return {
+    "ratio": round(float(np.median(ratios)), 4),
+    "ratio_95": [round(float(low), 4), round(float(high), 4)],
+  }
+
+
+if __name__ == "__main__":
+  command.run(main)
