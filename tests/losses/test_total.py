@@ -60,7 +60,7 @@ def test_total_is_the_weighted_sum(case):
 
 
 def test_total_names_the_known_terms(case):
-  with pytest.raises(ValueError, match=r"unknown loss term fokal.*dice, bce, ce, reference_dice"):
+  with pytest.raises(ValueError, match=r"unknown loss term fokal.*dice, bce, balanced_bce, ce"):
     losses.total(*case, {"fokal": 1.0})
   with pytest.raises(ValueError, match="no loss term"):
     losses.total(*case, {})
