@@ -76,6 +76,15 @@ def interrupt_when(folder, count):
   os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.fixture
+def _ctrl_c_is_heard():
+  """Also where the tests run in the background of a shell, which has it ignored."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c_is_heard")
 def test_workers_end_at_once_when_the_parent_is_interrupted(tmp_path):
   start = time.monotonic()
   threading.Thread(target=interrupt_when, args=(tmp_path, 2), daemon=True).start()

@@ -2,11 +2,11 @@ import jax
 import numpy as np
 import pytest
 
-from attn_unet_jax.convert import converted, read_state_dict
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.inference.trained import open_run
 from attn_unet_jax.models.reference import from_reference, reference_name
 from attn_unet_jax.training.state import network
+from attn_unet_jax.weights import converted, read_state_dict
 from tests.conftest import run_command
 
 torch = pytest.importorskip("torch", reason="the extra 'bench' is not installed")

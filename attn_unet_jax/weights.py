@@ -1,0 +1,75 @@
+"""Weights of the reference PyTorch code, from their file to the state that a run starts from."""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from attn_unet_jax.data.labels import class_names
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.models.reference import describe, from_reference
+from attn_unet_jax.training.state import TrainState, abstract, network, start
+
+
+def converted(source: Path, config: ConfigDict) -> TrainState:
+  """The state before the first step, with the weights of a file.
+
+  Raises:
+    UserError: the file cannot be read, or holds another network than the config names.
+  """
+  state_dict = read_state_dict(source)
+  module = network(config, len(class_names(config.data.labels)) + 1)
+  try:
+    variables = from_reference(state_dict, abstract(config, module).variables)
+  except KeyError as error:
+    raise UserError(
+      f"config.model.name={config.model.name!r}: the reference has no variable like {error}; "
+      f"the file holds {describe(state_dict)}"
+    ) from None
+  except ValueError as error:
+    raise UserError(f"{source}: {error}; the file holds {describe(state_dict)}") from None
+  return start(config, jax.tree.map(jnp.asarray, variables))
+
+
+def read_state_dict(path: Path) -> dict[str, np.ndarray]:
+  """Arrays by name; nothing in the file is executed.
+
+  Raises:
+    UserError: no such file, a package is missing, or its content is something else.
+  """
+  if not path.is_file():
+    raise UserError(f"--input={path}: no such file")
+  if path.suffix == ".safetensors":
+    read = _package("safetensors.numpy", path).load_file
+    return _checked(lambda: read(path), path)
+  torch = _package("torch", path)
+  return _checked(lambda: _arrays(torch.load(path, map_location="cpu", weights_only=True)), path)
+
+
+def _arrays(content: Any) -> dict[str, np.ndarray]:
+  return {str(name): tensor.detach().float().numpy() for name, tensor in content.items()}
+
+
+def _checked(read: Callable[[], dict[str, np.ndarray]], path: Path) -> dict[str, np.ndarray]:
+  try:
+    return read()
+  except Exception as error:  # each reader raises its own
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    raise UserError(
+      f"{path}: not a state_dict ({first[:120]}); save one by torch.save(net.state_dict(), FILE)"
+    ) from None
+
+
+def _package(name: str, path: Path) -> Any:
+  try:
+    return importlib.import_module(name)
+  except ImportError:
+    raise UserError(
+      f"{path}: to read it, the package {name.partition('.')[0]} is needed; "
+      "pip install -e '.[bench]'"
+    ) from None
