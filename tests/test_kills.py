@@ -112,9 +112,12 @@ def _flip_a_bit(path):
   path.write_bytes(content)
 
 
-@pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize(
-  ("kills", "epochs"), [(3, 24), pytest.param(20, 120, marks=pytest.mark.slow)]
+  ("source", "kills", "epochs"),
+  [
+    ("resident", 3, 24),
+    *[pytest.param(source, 20, 120, marks=pytest.mark.slow) for source in SOURCES],
+  ],
 )
 def test_killed_at_random_moments_and_started_again(
   phantoms, undisturbed, tmp_path, source, kills, epochs
