@@ -1,10 +1,10 @@
-# make demo | test | test-slow | lint | bench: each makes .venv itself when it is missing or stale.
+# make demo | test | test-slow | test-soak | lint | bench: each makes .venv itself when it is missing or stale.
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_RUN ?= runs/demo
 DEMO_FLAGS ?=
 
-.PHONY: demo test test-slow lint format bench
+.PHONY: demo test test-slow test-soak lint format bench
 
 demo: .venv/installed
 	$(BIN)/python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
@@ -16,6 +16,9 @@ test: .venv/installed-dev
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+
+test-soak: .venv/installed-dev
+	$(BIN)/python -m pytest -n 2 --dist load -m soak
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .

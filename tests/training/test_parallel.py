@@ -111,7 +111,7 @@ def test_every_division_gives_what_one_device_gives(tmp_path):
   assert np.abs(np.subtract(told[local[0]]["losses"], told["jit-1x1"]["losses"])).max() > 1e-3
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize(("name", "size"), [("vnet", 96), ("unet3d", 64), ("dual_attention", 64)])
 def test_other_networks_are_divided_too(tmp_path, name, size):
   names = ("jit-1x1", "jit-4x2")
@@ -121,7 +121,7 @@ def test_other_networks_are_divided_too(tmp_path, name, size):
   assert kinds == {"all-reduce", "collective-permute"}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize(("optimizer", "loss", "params"), [("sgd", 1e-5, 1e-4), ("adam", 1e-4, 0)])
 def test_every_division_in_float32(tmp_path, optimizer, loss, params):
   """Adam turns the rounding of a gradient that is 0 into a full step: only its loss is compared."""
