@@ -11,9 +11,7 @@ say more than scans per minute; `load_before` is the load average.
 """
 
 import contextlib
-import json
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
@@ -28,6 +26,7 @@ from absl import app, flags
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from benchmarks.result import keep, machine
 from tfds_pancreas.abdomen.organs import ORGANS
 from tfds_pancreas.abdomen.paint import paint_ct
 from tfds_pancreas.phantom_ct.anatomy import label_map
@@ -149,19 +148,6 @@ def measure(files: pathlib.Path, cases: int) -> dict[str, Any]:
   return result
 
 
-def machine() -> dict[str, Any]:
-  """What the figures were taken on, and how busy it was before."""
-  cpuinfo = pathlib.Path("/proc/cpuinfo")
-  lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-  names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-  return {
-    "cpu": names[0] if names else platform.processor(),
-    "cores": len(names),
-    "load_before": round(psutil.getloadavg()[0], 1),
-    "python": platform.python_version(),
-  }
-
-
 def main(argv: list[str]) -> None:
   """Writes the scans, measures, prints and stores."""
   del argv
@@ -172,12 +158,7 @@ def main(argv: list[str]) -> None:
     if not files.is_dir():
       write_scans(files, _CASES.value, (x, y, z))
     result |= measure(files, _CASES.value)
-  text = json.dumps(result, indent=2)
-  print(text)
-  if _OUTPUT.value:
-    path = pathlib.Path(_OUTPUT.value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text + "\n")
+  keep(result, _OUTPUT.value)
 
 
 if __name__ == "__main__":

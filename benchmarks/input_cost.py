@@ -9,7 +9,6 @@ source first runs untimed until its threads are neither ahead of the steps nor b
 prepared before. The median of the paired ratios is given with its 95 % bootstrap interval.
 """
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,10 +24,11 @@ from ml_collections import ConfigDict, config_flags
 from attn_unet_jax import command
 from attn_unet_jax.data.fold import open_fold
 from attn_unet_jax.data.patches import Feed
-from attn_unet_jax.run import environment, write_text
+from attn_unet_jax.run import environment
 from attn_unet_jax.training.inputs import Inputs, open_inputs
 from attn_unet_jax.training.parallel import Step, compile_step, spread
 from attn_unet_jax.training.state import TrainState, create, network
+from benchmarks.result import keep
 
 _PAIRS = flags.DEFINE_integer("pairs", 30, "Pairs of blocks for each source.")
 _STEPS = flags.DEFINE_integer("steps", 8, "Steps of a block.")
@@ -51,10 +51,7 @@ def main() -> None:
     for source in ("resident", "streaming"):
       config.data.source = source
       result[source] = cost(config, module, open_inputs(config, module, fold.load, Path(folder)))
-  text = json.dumps(result, indent=2)
-  print(text)
-  if _OUTPUT.value:
-    write_text(Path(_OUTPUT.value), text + "\n")
+  keep(result, _OUTPUT.value)
 
 
 def cost(config: ConfigDict, module: nn.Module, inputs: Inputs) -> dict[str, Any]:

@@ -6,9 +6,6 @@
 """
 
 import importlib.util
-import json
-import pathlib
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -22,6 +19,7 @@ from absl import app, flags, logging
 
 from attn_unet_jax import models
 from attn_unet_jax.models.conv import Form
+from benchmarks.result import keep, machine
 
 FORMS: tuple[Form, ...] = ("native", "auto")  # the first is the base of the ratios
 
@@ -98,19 +96,10 @@ def all_works(images: np.ndarray, labels: np.ndarray) -> dict[str, dict[str, Cal
   return ours | theirs
 
 
-def machine() -> dict[str, Any]:
-  """What the figures were taken on."""
-  cpuinfo = pathlib.Path("/proc/cpuinfo")
-  lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-  names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-  return {
-    "cpu": names[0] if names else platform.processor(),
-    "cores": len(names),
-    "device": jax.devices()[0].device_kind,
-    "jax": jax.__version__,
-    "torch": metadata.version("torch") if importlib.util.find_spec("torch") else None,
-    "python": platform.python_version(),
-  }
+def versions() -> dict[str, Any]:
+  """Of what is compared, and the device that it ran on."""
+  torch = metadata.version("torch") if importlib.util.find_spec("torch") else None
+  return {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "torch": torch}
 
 
 def main(argv: list[str]) -> None:
@@ -122,15 +111,14 @@ def main(argv: list[str]) -> None:
   images = draw.normal(size=(*shape, 1)).astype(np.float32)
   labels = (draw.random(shape) < 0.1).astype(np.float32)
   works = all_works(images, labels)
-  result: dict[str, Any] = {"machine": machine(), "patch": _PATCH.value, "batch": _BATCH.value}
+  result: dict[str, Any] = {
+    "machine": machine() | versions(),
+    "patch": _PATCH.value,
+    "batch": _BATCH.value,
+  }
   for work in ("train_step", "inference"):
     result[work] = compare({name: works[name][work] for name in works}, _REPEATS.value)
-  text = json.dumps(result, indent=2)
-  print(text)
-  if _OUTPUT.value:
-    path = pathlib.Path(_OUTPUT.value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text + "\n")
+  keep(result, _OUTPUT.value)
 
 
 if __name__ == "__main__":

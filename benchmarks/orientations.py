@@ -10,7 +10,6 @@ status 1 if a mask differs.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from attn_unet_jax.metrics.overlap import count, dice
 from attn_unet_jax.volumes.nifti import read_label, read_nifti, write_nifti
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
+from benchmarks.result import keep
 
 _DEGREES = 12.0
 
@@ -51,9 +51,7 @@ def main() -> None:
     "dsc_resampled": dice(count(answer, truth.array > 0)),
     "dsc_resampled_against_original_mask": dice(count(answer, there > 0)),
   }
-  print(json.dumps(figures, indent=2))
-  if arguments.output:
-    Path(arguments.output).write_text(json.dumps(figures, indent=2) + "\n")
+  keep(figures, arguments.output)
   sys.exit(not all(equal.values()))
 
 

@@ -11,9 +11,7 @@ Three methods, fitted on the training cases and scored on the test cases (mean D
 Thresholds of the last two are chosen on the validation cases. Writes a JSON file; takes 2 minutes.
 """
 
-import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ from scipy import ndimage
 from sklearn.ensemble import RandomForestClassifier
 
 from attn_unet_jax.command import run
+from benchmarks.result import keep
 from tfds_pancreas.records import Record, open_records
 
 LIMITS = {"window": 0.25, "place": 0.45, "forest": 0.55}
@@ -59,9 +58,7 @@ def main() -> None:
     "limits": LIMITS,
     "below_limits": all(scores[name] < limit for name, limit in LIMITS.items()),
   }
-  print(json.dumps(result, indent=2))
-  Path(_OUTPUT.value).parent.mkdir(parents=True, exist_ok=True)
-  Path(_OUTPUT.value).write_text(json.dumps(result, indent=2) + "\n")
+  keep(result, _OUTPUT.value)
 
 
 def measure_case(record: Record, value: int) -> Case:

@@ -20,6 +20,7 @@ from absl import flags
 
 from attn_unet_jax.command import run
 from attn_unet_jax.run import write_text
+from benchmarks.result import keep
 from tfds_pancreas.records import open_records
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the three runs.", required=True)
@@ -60,7 +61,7 @@ def main() -> None:
     "scratch": _row(scratch / "evaluation"),
   }
   result = {"source": _SOURCE.value, "target": _TARGET.value, "arguments": sys.argv[1:], **rows}
-  write_text(Path(_OUTPUT.value), json.dumps(result, indent=2) + "\n")
+  keep(result, _OUTPUT.value)
   for name, row in rows.items():
     print(f"{name}: pancreas DSC {row['dsc']['mean']:.3f} +- {row['dsc']['sd']:.3f}")
 
