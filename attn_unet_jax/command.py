@@ -25,6 +25,7 @@ class Interrupted(Exception):
 
   def __init__(self, signal_number: int):
     super().__init__(f"stopped by signal {signal_number}")
+    self.number = signal_number
     self.status = 128 + signal_number
 
 

@@ -197,7 +197,7 @@ def default() -> ConfigDict:
 
   config.parallel = ConfigDict()
   config.parallel.mode = "jit"  # jit: XLA divides the step over a mesh; pmap: each device its part
-  config.parallel.data = 0  # devices of this host over which the batch is divided; 0: all
+  config.parallel.data = 0  # devices, of all hosts, over which the batch is divided; 0: all
   config.parallel.space = 1  # jit: devices over which each patch is divided, along X
   config.parallel.batch_norm = "global"  # statistics of the whole batch; local: of a device's part
 

@@ -120,7 +120,7 @@ def _store(workdir: Path, record: dict[str, Any]) -> None:
 def _peak_memory() -> dict[str, int]:
   unit = 1 if sys.platform == "darwin" else 1024
   peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
-  for index, device in enumerate(jax.devices()):
+  for index, device in enumerate(jax.local_devices()):
     stats = device.memory_stats()
     if stats:
       peak[f"device_{index}"] = stats.get("peak_bytes_in_use", 0)

@@ -17,6 +17,7 @@ class Line(nn.Module):
 
   @nn.compact
   def __call__(self, x, train):
+    x = x.astype(self.dtype)
     if self.batch_norm:
       x = nn.BatchNorm(use_running_average=not train, momentum=0.9, param_dtype=x.dtype)(x)
     weight = self.param("kernel", nn.initializers.constant(0.5), (1,), self.dtype)

@@ -1,41 +1,74 @@
-"""A training run that starts in seconds: for tests that kill it or fill its disk.
+"""A training run that starts in seconds: for tests that kill it, fill its disk, or divide it.
 
   python -m tests.tiny_run --config=tests/small.py --workdir=WORKDIR --config.data.dir=DIR ...
 
 The network is the smallest there is, and every validation scores 0.5; all else is as in the
-command. With --full_at=N no file can grow beyond 2000 bytes from the validation at step N on.
+command. With --full_at=N no file can grow beyond 2000 bytes from the validation at step N on; with
+--network the config's network is trained, in float64; with --reads=FILE the ids of the training
+cases that this process read are written there; --unreadable=ID is a case that it cannot read.
 """
 
+import json
 import resource
 from pathlib import Path
 
+import jax.numpy as jnp
 from absl import flags
 from ml_collections import config_flags
 
 from attn_unet_jax import command, run
+from attn_unet_jax.data.cases import Cases
 from attn_unet_jax.data.fold import open_fold
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.training import hosts
 from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.loop import train
-from attn_unet_jax.training.state import TrainState
+from attn_unet_jax.training.state import TrainState, network
 from tests.line import Line
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 _FULL_AT = flags.DEFINE_integer("full_at", -1, "Step from which the disk is full.")
+_NETWORK = flags.DEFINE_bool("network", False, "Whether the config's network is trained.")
+_READS = flags.DEFINE_string("reads", None, "File for the ids of the cases that were read.")
+_UNREADABLE = flags.DEFINE_string("unreadable", None, "A case that cannot be read.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "As in the command.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "As in the command.")
+_PROCESS = flags.DEFINE_integer("process", None, "As in the command.")
 config_flags.DEFINE_config_file("config", None, "Experiment file.")
 
 
 def main() -> None:
   config, workdir = command.checked_config(), Path(_WORKDIR.value)
+  module, read = Line(batch_norm=True, dtype=jnp.result_type(float)), []
+  if _NETWORK.value:
+    config.model.dtype = "float64"
+    module = network(config, 2)
 
   def validate(state: TrainState) -> float:
     if int(state.step) == _FULL_AT.value:
       resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
     return 0.5
 
-  fold = open_fold(config)
-  run.claim(workdir, config)
-  with run.recorded(workdir), checkpoints(workdir / "checkpoints", config.train.keep) as store:
-    train(config, Line(batch_norm=True), fold.load, validate, store, workdir)
+  def load(part: str) -> Cases:
+    return Noted(**vars(fold.load(part))) if part == "training" else fold.load(part)
+
+  class Noted(Cases):
+    def __getitem__(self, index):
+      if self.ids[index] == _UNREADABLE.value:
+        raise UserError(f"{self.ids[index]}: cannot be read")
+      read.append(self.ids[index])
+      return super().__getitem__(index)
+
+  with hosts.joined(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
+    fold = open_fold(config)
+    hosts.on_first(run.claim, workdir, config)
+    with (
+      hosts.only_first(run.recorded, workdir),
+      checkpoints(workdir / "checkpoints", config.train.keep) as store,
+    ):
+      train(config, module, load, validate, store, workdir)
+  if _READS.value:
+    Path(_READS.value).write_text(json.dumps(sorted(set(read))))
 
 
 if __name__ == "__main__":

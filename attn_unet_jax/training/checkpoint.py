@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import (
   AnyPreservationPolicy,
   LatestN,
@@ -21,7 +20,7 @@ from orbax.checkpoint.checkpoint_managers import (
 )
 
 from attn_unet_jax.errors import UserError
-from attn_unet_jax.training import logs, seal
+from attn_unet_jax.training import hosts, logs, seal
 from attn_unet_jax.training.state import TrainState
 
 _UNFINISHED = ".orbax-checkpoint-tmp"  # what Orbax appends until a checkpoint is complete
@@ -31,13 +30,15 @@ _DAMAGED = ".damaged"
 class Checkpoints:
   """The folder `checkpoints/` of a run that is being trained; saving is asynchronous and atomic.
 
+  Several hosts share the folder and all call every method.
+
   Raises:
     UserError: there are checkpoints, and every one is damaged.
   """
 
   def __init__(self, folder: Path, keep: int):
     self.folder = folder
-    _set_damaged_aside(folder)
+    hosts.on_first(_set_damaged_aside, folder)
     self._scores = {step: seal.validation_dsc(folder / str(step)) for step in saved(folder)}
     self._saving: int | None = None
     self._manager = ocp.CheckpointManager(
@@ -75,7 +76,7 @@ class Checkpoints:
         self._manager.save(step, args=ocp.args.StandardSave(state))
       elif validation_dsc is not None:
         self._scores[step] = validation_dsc
-        if jax.process_index() == 0:
+        if hosts.is_first():
           seal.score(self.folder / str(step), validation_dsc)
 
   def restore(self, step: int, like: TrainState) -> TrainState:
@@ -94,7 +95,10 @@ class Checkpoints:
       self._manager.close()
 
   def _seal(self) -> None:
-    """Orbax calls this when all is written, before the folder gets its final name."""
+    """Orbax calls this when all is written, before the folder gets its final name.
+
+    On the first host only.
+    """
     assert self._saving is not None
     seal.write(self.folder / f"{self._saving}{_UNFINISHED}", self._scores[self._saving])
 
@@ -189,20 +193,18 @@ def _ranked(steps: Iterable[int], scores: dict[int, float | None]) -> list[int]:
 
 def _set_damaged_aside(folder: Path) -> None:
   """Renames damaged checkpoints, so that their steps can be saved again, unless all are."""
-  if jax.process_index() == 0:
-    damaged = {}
-    for step in saved(folder):
-      try:
-        seal.verify(folder / str(step))
-      except seal.DamagedError as error:
-        damaged[step] = str(error)
-    if damaged and len(damaged) == len(saved(folder)):
-      raise _no_intact(folder)
-    for step, why in damaged.items():
-      aside = _free(folder / f"{step}{_DAMAGED}")
-      (folder / str(step)).rename(aside)
-      logs.say(f"{folder}/{step} is damaged ({why}): left as {aside.name}, the one before it used")
-  multihost_utils.sync_global_devices(f"verified {folder}")
+  damaged = {}
+  for step in saved(folder):
+    try:
+      seal.verify(folder / str(step))
+    except seal.DamagedError as error:
+      damaged[step] = str(error)
+  if damaged and len(damaged) == len(saved(folder)):
+    raise _no_intact(folder)
+  for step, why in damaged.items():
+    aside = _free(folder / f"{step}{_DAMAGED}")
+    (folder / str(step)).rename(aside)
+    logs.say(f"{folder}/{step} is damaged ({why}): left as {aside.name}, the one before it used")
 
 
 def _free(path: Path) -> Path:

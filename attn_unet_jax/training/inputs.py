@@ -13,6 +13,7 @@ from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.data.resident import resident
 from attn_unet_jax.data.source import Held, Source, choose
 from attn_unet_jax.data.streaming import Streaming
+from attn_unet_jax.training import hosts
 from attn_unet_jax.training.logs import say
 from attn_unet_jax.training.nonfinite import Places
 from attn_unet_jax.training.parallel import placement, spread
@@ -27,7 +28,7 @@ class Inputs(NamedTuple):
   Attributes:
     source: feeds the steps.
     streamed: whether what it feeds is streamed.
-    fixed: batches by part of the fold, not augmented.
+    fixed: batches by part of the fold, not augmented; on the first host, none on the others.
     places: number of a step, from 1 -> where its patches came from.
   """
 
@@ -40,6 +41,9 @@ class Inputs(NamedTuple):
 def open_inputs(config: ConfigDict, module: nn.Module, load: Loader, workdir: Path) -> Inputs:
   """Chooses the source and says so, prepares what it needs, and cuts the fixed patches.
 
+  Of several hosts the first chooses. A host reads what its own patches need: the resident source
+  the whole training set, the streaming one the cases of its part of each batch.
+
   Args:
     config: the run's config.
     module: the network.
@@ -49,12 +53,11 @@ def open_inputs(config: ConfigDict, module: nn.Module, load: Loader, workdir: Pa
   Raises:
     UserError: a case cannot be used.
   """
-  chosen, why = choose(config, load("training"))
+  chosen, why = hosts.on_first(choose, config, load("training"))
   say(why)
   cases = {part: _kept(config, load(part), chosen, workdir) for part in PARTS}
   margin = module.output_margin
   cutter = training_cutter(config, cases["training"], margin)
-  fixed = {part: fixed_batches(config, cases[part], margin) for part in PARTS[1:]}
   training: Sequence[WorkingCase] = cases["training"]
   source: Source
   if chosen == "resident":
@@ -63,7 +66,8 @@ def open_inputs(config: ConfigDict, module: nn.Module, load: Loader, workdir: Pa
     source = Held(spread(config, held))
   else:
     source = Streaming(cutter, *placement(config))
-  fixed["training"] = fixed_batches(config, training, margin)
+  of_part = {**cases, "training": training}
+  fixed = {part: fixed_batches(config, of_part[part], margin) for part in PARTS if hosts.is_first()}
 
   def places(step: int) -> Places:
     ids = cases["training"].ids

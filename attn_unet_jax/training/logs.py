@@ -15,6 +15,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
 from attn_unet_jax.run import write_text
+from attn_unet_jax.training import hosts
 
 COLUMNS = (
   "epoch",
@@ -81,14 +82,16 @@ def _text(value: Any) -> str:
 
 
 def say(line: str) -> None:
-  """A line on the screen that does not tear a progress bar."""
-  tqdm.write(line, file=sys.stdout)
-  sys.stdout.flush()
+  """A line on the screen of the first host; it does not tear a progress bar."""
+  if hosts.is_first():
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()
 
 
 def progress(items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
   """A bar with the time left on a terminal; nothing elsewhere, where `say` has plain lines."""
-  return iter(tqdm(items, total=total, desc=what, leave=False, disable=not sys.stderr.isatty()))
+  shown = sys.stderr.isatty() and hosts.is_first()
+  return iter(tqdm(items, total=total, desc=what, leave=False, disable=not shown))
 
 
 def duration(seconds: float) -> str:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.run import write_text
-from attn_unet_jax.training import logs
+from attn_unet_jax.training import hosts, logs
 from attn_unet_jax.training.state import TrainState
 from attn_unet_jax.training.step import Outcome
 
@@ -87,6 +87,6 @@ class Watch:
     """Writes `state/` (as Orbax does) and `batch.json`; what lay there before is replaced."""
     with ocp.StandardCheckpointer() as checkpointer:
       checkpointer.save(self._folder.absolute() / "state", state, force=True)
-    if jax.process_index() == 0:
+    if hosts.is_first():
       about["patches"] = [{"case": case, "corner": corner} for case, corner in places]
       write_text(self._folder / "batch.json", json.dumps(about, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Compiles the step for the devices of one host: the batch is divided, the state is on each.
+"""Compiles the step for the devices of all hosts: the batch is divided, the state is on each.
 
 With `jit` the program is written for the global batch and XLA divides it over a mesh: the patches
 over its axis `data`, and every patch, along X, over `space`. Batch statistics, losses and gradients
@@ -7,6 +7,8 @@ XLA exchanges. A patch is cut by each device that holds a part of it, and only t
 and augmented there. With `pmap` every device runs the program on its own patches, and statistics,
 gradients and loss are averaged. Both give the same result, and both take and give the same state:
 an ordinary tree with a copy on every device. On one device the two are the same plain program.
+
+Several hosts (`hosts.py`) run the `jit` program together, over all their devices.
 """
 
 import math
@@ -38,19 +40,20 @@ _PARTS = PartitionSpec(None, _DATA)  # of a batch that is fed in parts
 
 
 def devices(config: ConfigDict) -> list[jax.Device]:
-  """The devices of this host that divide the batch, and along X its patches.
+  """The devices that divide the batch, and along X its patches; those of several hosts are all.
 
   Raises:
-    UserError: there are not as many, the batch does not divide by them and by
-      `train.accumulate`, it is divided and the loss is not the mean of its parts' losses, or a
-      patch is divided with `pmap` or by an unfit convolution.
+    UserError: there are not as many, or several hosts have more, the batch does not divide by them
+      and by `train.accumulate`, it is divided and the loss is not the mean of its parts' losses,
+      or a patch is divided with `pmap` or by an unfit convolution.
   """
-  parallel, present = config.parallel, jax.local_devices()
+  parallel, present = config.parallel, jax.devices()
   data, space = mesh_shape(config)
+  _check_hosts(config)
   if data * space > len(present):
     raise UserError(
       f"config.parallel.data={parallel.data}, config.parallel.space={space}: {data * space} "
-      f"devices, and this host has {len(present)} {present[0].platform} device(s); ask for a "
+      f"devices, and there are {len(present)} {present[0].platform} device(s); ask for a "
       f"product of at most {len(present)}, with data=0 for as many as there are"
     )
   batch, parts = config.train.batch_size, config.train.accumulate
@@ -77,7 +80,7 @@ def devices(config: ConfigDict) -> list[jax.Device]:
 def mesh_shape(config: ConfigDict) -> tuple[int, int]:
   """Devices over which the batch, and over which each patch is divided."""
   space = config.parallel.space
-  return config.parallel.data or max(1, jax.local_device_count() // space), space
+  return config.parallel.data or max(1, jax.device_count() // space), space
 
 
 def check_patch(config: ConfigDict, module: nn.Module) -> None:
@@ -107,6 +110,23 @@ def check_patch(config: ConfigDict, module: nn.Module) -> None:
     )
 
 
+def _check_hosts(config: ConfigDict) -> None:
+  hosts, there = jax.process_count(), jax.device_count()
+  if hosts == 1:
+    return
+  if not jax.distributed.is_initialized():
+    raise UserError(f"this is one of {hosts} hosts: start it on each, with --coordinator=auto")
+  data, space = mesh_shape(config)
+  if data * space != there:
+    raise UserError(
+      f"config.parallel.data={config.parallel.data}, config.parallel.space={space}: the {hosts} "
+      f"hosts have {there} devices together, and all take part; make the product {there}, with "
+      "data=0 for as many as there are"
+    )
+  if config.parallel.mode == "pmap":
+    raise UserError("config.parallel.mode='pmap': for one host; use --config.parallel.mode=jit")
+
+
 def _check_space(config: ConfigDict) -> None:
   space, form = config.parallel.space, config.model.conv
   if config.parallel.mode == "pmap":
@@ -132,15 +152,25 @@ def _check_loss(config: ConfigDict, needs: str, instead: str) -> None:
 def spread(config: ConfigDict, tree: Tree) -> Tree:
   """The tree with a copy on each of the run's devices; as it is where there is one.
 
+  Args:
+    config: the run's config.
+    tree: arrays on this host, of the same values on every host.
+
   Raises:
     UserError: see `devices`.
   """
   there = devices(config)
-  return (
-    tree
-    if len(there) == 1
-    else jax.device_put(tree, NamedSharding(_mesh(config, there), _EVERYWHERE))
-  )
+  if len(there) == 1:
+    return tree
+  everywhere = NamedSharding(_mesh(config, there), _EVERYWHERE)
+  if jax.process_count() == 1:
+    return jax.device_put(tree, everywhere)
+
+  def joined(x: jax.Array) -> jax.Array:  # every host puts its own copy onto its own devices
+    copies = [jax.device_put(x, device) for device in everywhere.addressable_devices]
+    return jax.make_array_from_single_device_arrays(x.shape, everywhere, copies)
+
+  return jax.tree.map(joined, tree)
 
 
 class Placement(NamedTuple):
@@ -190,7 +220,7 @@ def _table(config: ConfigDict, count: int) -> np.ndarray:
 
 
 def on_first_device(tree: Tree) -> Tree:
-  """The first device's copy of a tree that was `spread`; shares its memory."""
+  """The copy of this host's first device, of a tree that was `spread`; shares its memory."""
   return jax.tree.map(lambda x: x if len(x.devices()) == 1 else x.addressable_data(0), tree)
 
 

@@ -1,0 +1,302 @@
+"""Two processes on loopback, with two simulated devices each, train what one device trains."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attn_unet_jax.data.patches import plan
+from attn_unet_jax.data.schedule import schedule
+from attn_unet_jax.errors import UserError
+from attn_unet_jax.training import hosts
+from attn_unet_jax.training.checkpoint import restore, saved
+from attn_unet_jax.training.logs import read_metrics
+from attn_unet_jax.training.parallel import devices
+from attn_unet_jax.training.state import abstract, network
+from experiments.pancreas import get_config
+from tests.conftest import ROOT, flags_of, small_config
+from tests.line import Line
+
+CASES = 4  # for training, of phantom_ct/tiny
+
+
+def _config(phantoms, **keys):
+  config = small_config()
+  config.data.dir = str(phantoms)
+  config.augment.flip, config.augment.noise_sd = (0.5, 0.5, 0.5), (0.0, 0.1)
+  config.train.batch_size, config.train.epochs, config.train.steps_per_epoch = 4, 4, 5
+  config.train.validate_every = 2
+  config.update_from_flattened_dict(keys)
+  return config
+
+
+def _start(module, config, workdir, flags=((),), count=2, experiment="tests/small.py"):
+  """A process for each tuple of flags; several are the hosts of one run."""
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    port = free.getsockname()[1]
+  env = {
+    "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
+    "JAX_PLATFORMS": "cpu",
+    "JAX_ENABLE_X64": "1",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+  }
+  common = [f"--config={experiment}", f"--workdir={workdir}", *flags_of(config)]
+  several = [f"--coordinator=localhost:{port}", f"--processes={len(flags)}"]
+  return [
+    subprocess.Popen(
+      [sys.executable, "-m", module, *common, *own]
+      + ([*several, f"--process={index}"] if len(flags) > 1 else []),
+      cwd=ROOT,
+      env={**os.environ, **env},
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for index, own in enumerate(flags)
+  ]
+
+
+def _ended(processes):
+  """Status, output and errors of each; what Gloo prints is left out."""
+  told = [process.communicate(timeout=570) for process in processes]
+  outputs = [[x for x in out.splitlines() if not x.startswith("[Gloo]")] for out, _ in told]
+  return [
+    (process.returncode, out, errors)
+    for process, out, (_, errors) in zip(processes, outputs, told, strict=True)
+  ]
+
+
+def _train(config, workdir, *flags, **keywords):
+  """Outputs of runs that end well."""
+  ended = _ended(_start("tests.tiny_run", config, workdir, flags or ((),), **keywords))
+  assert [(status, errors) for status, _, errors in ended] == [(0, "")] * len(ended)
+  return [output for _, output, _ in ended]
+
+
+def _assert_same_end(config, a, b, module=None):
+  module = module or Line(batch_norm=True, dtype=jnp.float64)
+  with jax.enable_x64(True):
+    like, states = abstract(config, module), []
+    for workdir in (a, b):
+      step = saved(workdir / "checkpoints")[-1]
+      assert step == config.train.epochs * config.train.steps_per_epoch
+      states.append(restore(workdir / "checkpoints" / str(step), like))
+    for x, y in zip(*(jax.tree.leaves(state.params) for state in states), strict=True):
+      assert x.dtype == np.float64
+      np.testing.assert_allclose(x, y, atol=1e-7, rtol=0)
+  for x, y in zip(*(read_metrics(workdir / "metrics.csv") for workdir in (a, b)), strict=True):
+    for name in ("epoch", "train_seg_loss", "test_seg_loss", "validation_dsc"):
+      assert x[name] == y[name]
+
+
+def _refused(ended, status=2):
+  """The one line of errors that all processes gave."""
+  assert [code for code, _, _ in ended] == [status] * len(ended), ended
+  lines = {errors for _, _, errors in ended}
+  assert len(lines) == 1, lines
+  return lines.pop()
+
+
+@pytest.mark.slow
+def test_two_hosts_train_the_parameters_of_one_and_read_only_their_cases(phantoms, tmp_path):
+  config = _config(phantoms, **{"data.source": "streaming", "data.patches_per_case": 100})
+  two, one = tmp_path / "two", tmp_path / "one"
+  files = [tmp_path / "first", tmp_path / "second"]
+  outputs = _train(config, two, *([f"--reads={file}"] for file in files))
+  _train(config, one, count=1)
+  _assert_same_end(config, one, two)
+  drawn = [
+    set(np.asarray(schedule(plan(config, CASES), config.seed, step).case[2:]).tolist())
+    for step in range(20)
+  ]
+  read = [json.loads(file.read_text()) for file in files]
+  assert len(read[0]) == CASES  # it measures the losses too
+  assert len(read[1]) == len(set.union(*drawn)) == 2
+  assert any("epoch 4/4" in line for line in outputs[0])
+  assert not outputs[1]
+  record = json.loads((two / "run.json").read_text())
+  assert (record["exit"], len(record["devices"])) == ("done", 4)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_host_ends_all_and_one_device_trains_the_rest(phantoms, tmp_path):
+  """SIGTERM to the second host, then, in a second start, SIGINT to the first."""
+  config, two, one = _config(phantoms, **{"train.epochs": 60}), tmp_path / "two", tmp_path / "one"
+  reached = [0]
+  for number, host in ((signal.SIGTERM, 1), (signal.SIGINT, 0)):
+    processes = _start("tests.tiny_run", config, two, ((), ()))
+    while saved(two / "checkpoints")[-1:] < [reached[-1] + 20]:
+      assert processes[host].poll() is None, _ended(processes)
+      time.sleep(0.02)
+    processes[host].send_signal(number)
+    ended = _ended(processes)
+    assert [(status, errors) for status, _, errors in ended] == [(128 + number, "")] * 2
+    assert f"stopped by signal {number}; saved after step" in ended[0][1][-1]
+    assert not ended[1][1]
+    reached.append(saved(two / "checkpoints")[-1])
+  assert reached == sorted({*reached, 0})
+  assert reached[-1] < 300
+  _train(config, two, count=1)
+  _train(config, one, count=1)
+  _assert_same_end(config, one, two)
+
+
+@pytest.mark.slow
+def test_a_host_that_fails_alone_takes_the_others_along(phantoms, tmp_path):
+  config = _config(phantoms, **{"data.source": "streaming"})
+  unreadable = [f"--unreadable=phantom_000{index}" for index in range(CASES)]
+  processes = _start("tests.tiny_run", config, tmp_path, ((), unreadable))
+  ended = _ended(processes)
+  assert [status for status, _, _ in ended] == [2, 2]
+  assert "another host of the run ended" in ended[0][2]
+  assert re.fullmatch(r"error: phantom_000\d: cannot be read\n", ended[1][2])
+
+
+def test_a_mesh_of_fewer_devices_than_there_are_is_refused_by_all(phantoms, tmp_path):
+  config = _config(phantoms, **{"parallel.data": 2})
+  error = _refused(_ended(_start("tests.tiny_run", config, tmp_path, ((), ()))))
+  assert "config.parallel.data=2" in error
+  assert "the 2 hosts have 4 devices together" in error
+
+
+@pytest.mark.slow
+def test_the_command_on_two_hosts_trains_tests_and_goes_on(phantoms, tmp_path):
+  """And refuses hosts whose flags or file systems differ."""
+  config = _config(phantoms, **{"train.epochs": 1, "train.steps_per_epoch": 2})
+  main = "attn_unet_jax.main"
+  other = [f"--workdir={tmp_path / 'other'}"]
+  error = _refused(_ended(_start(main, config, tmp_path / "a", ((), ["--config.seed=1"]))))
+  assert error.startswith("error: --config: not the same on process 0 and process 1")
+  ended = _ended(_start(main, config, tmp_path / "a", ((), other)))
+  for folder, (status, _, error) in zip(("a", "other"), ended, strict=True):
+    assert (status, f"{folder}/folds.json: process 1 does not see it" in error) == (2, True), error
+  for said in ("new run", "going on with"):
+    ended = _ended(_start(main, config, tmp_path / "run", ((), ())))
+    assert [(status, errors) for status, _, errors in ended] == [(0, "")] * 2
+    assert ended[0][1][0].startswith(said)
+    assert not ended[1][1]
+  scores = json.loads((tmp_path / "run" / "evaluation" / "summary.json").read_text())
+  assert scores["checkpoint_step"] == 2
+  assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.slow
+def test_the_demo_on_two_hosts_for_20_steps_is_that_of_one_device(demo, tmp_path):
+  experiment = "experiments/pancreas.py:phantom"
+  config = get_config("phantom")
+  keys = {"data.dir": str(demo), "train.batch_size": 4, "train.epochs": 2}
+  keys |= {"train.steps_per_epoch": 10, "train.validate_every": 2, "train.loss_patches": 4}
+  config.update_from_flattened_dict(keys)
+  for folder, count, flags in (("two", 2, (["--network"],) * 2), ("one", 1, (["--network"],))):
+    _train(config, tmp_path / folder, *flags, count=count, experiment=experiment)
+  config.model.dtype = "float64"
+  _assert_same_end(config, tmp_path / "one", tmp_path / "two", network(config, 2))
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+  from tfds_pancreas.build import build
+
+  folder = tmp_path_factory.mktemp("demo")
+  build("phantom_ct/demo", folder)
+  return folder
+
+
+@pytest.mark.parametrize(
+  ("keys", "joined", "said"),
+  [
+    ({"parallel.data": 3}, True, r"data=3, .*space=1: the 2 hosts have 4 devices together"),
+    ({"parallel.data": 2, "parallel.space": 1}, True, "make the product 4"),
+    ({"parallel.mode": "pmap"}, True, "mode='pmap': for one host"),
+    ({}, False, "one of 2 hosts: start it on each, with --coordinator=auto"),
+  ],
+)
+def test_what_several_hosts_cannot_do_is_refused(monkeypatch, keys, joined, said):
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  monkeypatch.setattr(jax, "device_count", lambda: 4)
+  monkeypatch.setattr(jax, "devices", lambda: jax.local_devices() * 4)
+  monkeypatch.setattr(jax.distributed, "is_initialized", lambda: joined)
+  with pytest.raises(UserError, match=said):
+    devices(_config("", **keys))
+
+
+@pytest.mark.parametrize(
+  ("given", "said"),
+  [
+    (("node1:1234", 2, None), "--process=None: give --processes=N and, from 0 to N - 1, --proc"),
+    (("node1:1234", None, 1), "--processes=None, --process=1: give"),
+    ((None, 2, 0), "need --coordinator=HOST:PORT"),
+    (("auto", None, 0), "need --coordinator=HOST:PORT"),
+    (("node1", 2, 0), "--coordinator=node1, .* must be HOST:PORT"),
+    (("node1:1234", 2, 2), "--process=2: processes are counted from 0"),
+  ],
+)
+def test_incomplete_flags_are_refused(given, said):
+  with pytest.raises(UserError, match=said), hosts.joined(*given):
+    pass
+
+
+@pytest.mark.parametrize(
+  ("environment", "given", "joins"),
+  [
+    ({}, (None, None, None), None),
+    ({"SLURM_STEP_NUM_TASKS": "1"}, (None, None, None), None),
+    ({"SLURM_STEP_NUM_TASKS": "2"}, (None, None, None), {}),
+    ({"OMPI_COMM_WORLD_SIZE": "8"}, (None, None, None), {}),
+    ({"TPU_WORKER_HOSTNAMES": "a,b"}, (None, None, None), {}),
+    ({"TPU_WORKER_HOSTNAMES": "localhost"}, (None, None, None), None),
+    ({}, ("auto", None, None), {}),
+    (
+      {"SLURM_STEP_NUM_TASKS": "2"},
+      ("node1:1234", 4, 3),
+      {"coordinator_address": "node1:1234", "num_processes": 4, "process_id": 3},
+    ),
+  ],
+)
+def test_joins_others_where_flags_or_the_launcher_say_so(monkeypatch, environment, given, joins):
+  for name in (*hosts._COUNTS, hosts._NAMES):
+    monkeypatch.delenv(name, raising=False)
+  for name, value in environment.items():
+    monkeypatch.setenv(name, value)
+  calls = []
+
+  def initialize(**arguments):
+    calls.append(arguments)
+    raise RuntimeError("nobody there")
+
+  monkeypatch.setattr(jax.distributed, "initialize", initialize)
+  if joins is None:
+    with hosts.joined(*given):
+      pass
+    assert not calls
+  else:
+    with (
+      pytest.raises(UserError, match=r"did not come together \(nobody there\)"),
+      hosts.joined(*given),
+    ):
+      pass
+    assert calls == [joins]
+
+
+def test_a_process_alone_does_everything_itself(tmp_path):
+  def failing():
+    raise UserError("no")
+
+  assert (hosts.count(), hosts.is_first()) == (1, True)
+  assert hosts.on_first(lambda x: {x}, 3) == {3}  # no JSON: nothing is sent
+  with pytest.raises(UserError, match="no"):
+    hosts.on_first(failing)
+  agreed = hosts.Agreement()
+  assert (agreed(None), agreed(15), agreed(2, now=True)) == (None, 15, 2)
+  with pytest.raises(UserError, match=r"nothing: process 0 does not see it"):
+    hosts.check_shared(tmp_path / "nothing")
