@@ -51,14 +51,14 @@ class Box:
   def grown(self, margin_mm: float) -> Box:
     """The box with a margin on each side."""
     low, high = np.array(self.low) - margin_mm, np.array(self.high) + margin_mm
-    return Box(_corner(low), _corner(high))
+    return box_between(low, high)
 
   def joined(self, other: Box | None) -> Box:
     """The smallest box that holds both."""
     if other is None:
       return self
     low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
-    return Box(_corner(low), _corner(high))
+    return box_between(low, high)
 
   def _edges(self, grid: Grid) -> tuple[list[float], list[float]]:
     """Both corners in voxels from the grid's lowest edge; 1e-6 voxel counts as nothing."""
@@ -68,12 +68,17 @@ class Box:
     return low, high
 
 
+def box_between(low: np.ndarray, high: np.ndarray) -> Box:
+  """The box of these corners, each [3] in mm."""
+  return Box(_corner(low), _corner(high))
+
+
 def box_of(where: Slices, grid: Grid) -> Box:
   """The box that these voxels fill."""
   half, spacing = np.array(grid.shape) / 2, np.array(grid.spacing)
   low = (np.array([part.start for part in where]) - half) * spacing
   high = (np.array([part.stop for part in where]) - half) * spacing
-  return Box(_corner(low), _corner(high))
+  return box_between(low, high)
 
 
 def tight_box(mask: np.ndarray, grid: Grid) -> Box | None:
@@ -100,6 +105,20 @@ def paste(probabilities: np.ndarray, where: Slices, shape: Shape) -> np.ndarray:
   whole[..., 0] = 1
   whole[where] = probabilities
   return whole
+
+
+def share_inside(box: Box, mask: Volume) -> float:
+  """Share of the voxels of a canonical mask that the box holds (its recall); NaN of none."""
+  total = np.count_nonzero(mask.array)
+  inside = np.count_nonzero(mask.array[box.centres(mask.grid)])
+  return inside / total if total else math.nan
+
+
+def share_left_out(box: Box, grid: Grid) -> float:
+  """Share of the field of view that the box leaves out (its reduction of the volume)."""
+  half = np.array(grid.shape) * grid.spacing / 2
+  extent = np.minimum(box.high, half) - np.maximum(box.low, -half)
+  return float(1 - np.prod(np.maximum(extent, 0)) / np.prod(2 * half))
 
 
 def _along(low: float, high: float, n: int, least: int) -> tuple[int, int]:

@@ -1,11 +1,22 @@
+import math
+
 import numpy as np
 import pytest
 
-from attn_unet_jax.volumes.box import Box, box_of, cut, paste, tight_box
+from attn_unet_jax.volumes.box import (
+  Box,
+  box_of,
+  cut,
+  paste,
+  share_inside,
+  share_left_out,
+  tight_box,
+)
 from attn_unet_jax.volumes.resample import working_grid
 from attn_unet_jax.volumes.volume import Grid, Volume
 
 GRID = Grid((10, 8, 7), np.diag([2.0, 1.0, 3.0, 1.0]))
+SCAN = Grid((20, 20, 10), np.diag([2.0, 2.0, 2.0, 1.0]))
 
 
 def _ends(where):
@@ -77,3 +88,27 @@ def test_cut_and_paste():
   inside[where] = True
   assert (whole[inside] == 0.5).all()
   assert (whole[~inside] == (1, 0)).all()
+
+
+def test_recall_by_hand():
+  label = np.zeros(SCAN.shape, np.uint8)
+  label[5:9, 5, 5] = 1
+  box = box_of((slice(6, 20), slice(0, 20), slice(0, 10)), SCAN)
+  assert share_inside(box, Volume(label, SCAN.affine)) == 0.75
+  assert math.isnan(share_inside(box, Volume(0 * label, SCAN.affine)))
+
+
+def test_recall_on_another_grid_of_the_same_scan():
+  """On half the spacing each voxel is eight: the share stays."""
+  label = np.zeros(SCAN.shape, np.uint8)
+  label[5:9, 5, 5] = 1
+  fine = Volume(label.repeat(2, 0).repeat(2, 1).repeat(2, 2), np.diag([1.0, 1.0, 1.0, 1.0]))
+  assert share_inside(box_of((slice(6, 20), slice(0, 20), slice(0, 10)), SCAN), fine) == 0.75
+
+
+def test_volume_reduction_by_hand():
+  assert share_left_out(
+    box_of((slice(0, 10), slice(5, 15), slice(0, 5)), SCAN), SCAN
+  ) == pytest.approx(1 - 1 / 8)
+  beyond = Box((-100.0, -100.0, -100.0), (0.0, 100.0, 100.0))  # what lies outside does not count
+  assert share_left_out(beyond, SCAN) == pytest.approx(0.5)
