@@ -37,6 +37,7 @@ _CHOICES = {
   "data.label_resampling": ("nearest", "onehot_linear"),
   "optimizer.name": ("adam", "adamw", "sgd"),
   "optimizer.schedule": ("constant", "step", "cosine"),
+  "stages.count": (1, 2),
   "parallel.mode": ("jit", "pmap"),
   "parallel.batch_norm": ("global", "local"),
 }
@@ -49,7 +50,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
       *("model.feature_scale", "optimizer.learning_rate", "optimizer.decay_epochs"),
       *("optimizer.decay_factor", "train.epochs", "train.steps_per_epoch", "train.batch_size"),
       *("train.loss_patches", "train.keep", "train.validate_every", "train.save_every"),
-      *("parallel.space", "train.accumulate"),
+      *("parallel.space", "train.accumulate", "stages.superpixel_mm"),
     ),
     lambda value: value > 0,
     "above 0",
@@ -58,7 +59,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (
       *("data.blur_mm", "data.labelled_slices", "data.fold", "parallel.data"),
       *("optimizer.weight_decay", "optimizer.warmup_steps", "train.skip_nonfinite"),
-      "model.remat",
+      *("model.remat", "stages.patch", "stages.box_margin_mm"),
       *("optimizer.bias_rate", "loss_options.focal_gamma", "loss_options.tversky_alpha"),
       *("loss_options.tversky_beta", "model.channel_reduction", "model.prior_size"),
     ),
@@ -74,6 +75,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     "at least 0, below 1",
   ),
   (("data.foreground_fraction",), lambda value: 0 <= value <= 1, "0 to 1"),
+  (("stages.inner_folds",), lambda value: value >= 2, "at least 2"),
   (("model.channels_kept",), lambda value: 0 < value <= 1, "above 0, at most 1"),
   (("model.feature_scale",), lambda value: value <= 64, "at most 64, which leaves one channel"),
   (("seed",), lambda value: 0 <= value < 2**30, "0 to 2^30 - 1"),
@@ -129,6 +131,7 @@ def default() -> ConfigDict:
   config.data.cases_per_block = 8  # cases that are open at a time
   config.data.patches_per_case = 4  # cut from a case before the next block is opened
 
+  config.data.target = "interior"  # TEMPORARY
   config.data.boxes = ""  # a JSON file, see data/boxes.py: work inside these; '': on whole scans
   config.data.source = "auto"  # of patches: resident (in device memory), streaming; auto: by size
   config.data.prepared = ""  # folder of prepared scans, for several runs; '': streaming has its own
@@ -202,6 +205,13 @@ def default() -> ConfigDict:
   config.parallel.space = 1  # jit: devices over which each patch is divided, along X
   config.parallel.batch_norm = "global"  # statistics of the whole batch; local: of a device's part
 
+  config.stages = ConfigDict()  # several networks and a forest, see attn_unet_jax/stages
+  config.stages.count = 1  # 1: one network; 2: a box, then interior, boundary and a forest in it
+  config.stages.inner_folds = 2  # of the training cases, for what the forest learns from
+  config.stages.patch = (0, 0, 0)  # of the second stage; zeros: data.patch. A box is at least this
+  config.stages.box_margin_mm = 0.0  # around what the first stage finds
+  config.stages.superpixel_mm = 12.0  # side of a superpixel, about
+
   config.inference = ConfigDict()
   config.inference.patch = (0, 0, 0)  # of the sliding window; zeros: data.patch
   config.inference.overlap = 0.5  # of neighbouring windows, fraction
@@ -231,6 +241,7 @@ def validate(config: ConfigDict, *, data: bool = True) -> ConfigDict:
   _require(any(config.loss.values()), config, "loss", "at least one weight other than 0")
   _check_loss_options(config)
   _check_patterns(config)
+  _check_stages(config)
   rates = config.model.dilation_rates
   fits = all(isinstance(stack, tuple) and stack for stack in rates)
   fits = fits and all(isinstance(rate, int) and rate > 0 for stack in rates for rate in stack)
@@ -263,6 +274,14 @@ def _check_loss_options(config: ConfigDict) -> None:
   rule = f"() or {classes} values of at least 0, background first"
   fits = not weights or (len(weights) == classes and min(weights) >= 0)
   _require(fits, config, "loss_options.class_weights", rule)
+
+
+def _check_stages(config: ConfigDict) -> None:
+  if config.stages.count == 1:
+    return
+  _require(len(class_names(config.data.labels)) == 1, config, "data.labels", "one class in stages")
+  _require(not config.data.boxes, config, "data.boxes", "empty: stages find their own")
+  _require(config.data.target == "interior", config, "data.target", "interior: stages set it")
 
 
 def _check_patterns(config: ConfigDict) -> None:

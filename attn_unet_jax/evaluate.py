@@ -26,7 +26,7 @@ from attn_unet_jax.inference.scoring import (
   score_folders,
   write_scores,
 )
-from attn_unet_jax.inference.trained import open_run
+from attn_unet_jax.stages.trained import open_any
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run: its cases are segmented and scored.")
 _PART = flags.DEFINE_enum(
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
-  trained = open_run(workdir)
+  trained = open_any(workdir)
   listing = workdir / "folds.json"
   if not other:
     evaluate_run(trained, open_fold(trained.config, listing), workdir, _PART.value or "test")

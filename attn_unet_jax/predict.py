@@ -20,7 +20,8 @@ from attn_unet_jax import command
 from attn_unet_jax.data.boxes import check, read
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.inference.segment import Locate, segment
-from attn_unet_jax.inference.trained import Trained, open_run
+from attn_unet_jax.inference.trained import Trained
+from attn_unet_jax.stages.trained import open_any
 from attn_unet_jax.training.logs import say
 from attn_unet_jax.volumes.checks import check_image
 from attn_unet_jax.volumes.nifti import write_nifti
@@ -45,7 +46,7 @@ def main() -> None:
   """The command."""
   pairs = list(scans(Path(_INPUT.value), Path(_OUTPUT.value), series=_SERIES.value))
   _check_writable(pairs[0][1].parent)
-  trained = open_run(Path(_WORKDIR.value))
+  trained = open_any(Path(_WORKDIR.value))
   locate = _locator(trained, [output for _, output in pairs])
   names = ", ".join(f"{index + 1} {name}" for index, name in enumerate(trained.classes))
   for index, (path, output) in enumerate(pairs):

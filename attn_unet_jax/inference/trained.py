@@ -52,6 +52,8 @@ def best(workdir: Path) -> Best:
   config = config_keys.load(workdir / "config.json")
   if config.deterministic:
     make_deterministic()
+  if config.stages.count > 1:
+    raise UserError(f"{workdir}: a run of several stages; name one of them, {workdir}/stage1")
   classes = class_names(config.data.labels)
   module = network(config, len(classes) + 1)
   if not begun(workdir):
