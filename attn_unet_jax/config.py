@@ -131,6 +131,7 @@ def default() -> ConfigDict:
   config.data.cases_per_block = 8  # cases that are open at a time
   config.data.patches_per_case = 4  # cut from a case before the next block is opened
 
+  config.data.boxes = ""  # a JSON file, see data/boxes.py: work inside these; '': on whole scans
   config.data.source = "auto"  # of patches: resident (in device memory), streaming; auto: by size
   config.data.prepared = ""  # folder of prepared scans, for several runs; '': streaming has its own
 

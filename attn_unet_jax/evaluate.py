@@ -42,6 +42,7 @@ _OTHER_SET = {
   "dir": flags.DEFINE_string("config.data.dir", None, "Where it lies; default: as the run's own."),
   "folder": flags.DEFINE_string("config.data.folder", None, "Or: a folder with images and labels."),
   "labels": flags.DEFINE_string("config.data.labels", None, "The run's classes in its labels."),
+  "boxes": flags.DEFINE_string("config.data.boxes", None, "Boxes of its cases, to look in."),
   "folds": flags.DEFINE_string("config.data.folds", None, "A list of its folds, for --part."),
   "fold": flags.DEFINE_integer("config.data.fold", None, "Which fold of that list."),
 }

@@ -12,6 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from attn_unet_jax import command, run
+from attn_unet_jax.data.boxes import check_same, to_json
 from attn_unet_jax.data.fold import open_fold
 from attn_unet_jax.inference.scoring import evaluate_run, mean_dsc
 from attn_unet_jax.inference.sliding import SlidingWindow
@@ -41,9 +42,13 @@ def main() -> None:
   check_patch(config, module)
   check_patterns(config, abstract(config, module).params)
   origin = None if begun else starting_point(config, module)
+  if begun and fold.boxes:
+    check_same(Path(config.data.boxes), fold.boxes)
   goes_on = run.claim(workdir, config)
   if not goes_on:
     run.write_text(listing, fold.to_json())
+    if fold.boxes:
+      run.write_text(workdir / "boxes.json", to_json(fold.boxes))
   say(f"{'going on with' if goes_on else 'new run'} {workdir}: {fold.describe()}")
   validator = SlidingWindow(config, module, window(config))
 
