@@ -20,14 +20,15 @@ from attn_unet_jax.errors import UserError
 
 _CHOICES = {
   "model.name": (
-    *("attention_unet", "dense_dilated", "dense_vnet", "dual_attention", "unet", "unet3d"),
-    *("vnet", "vnet_caffe"),
+    *("attention_unet", "dense_dilated", "dense_vnet", "dual_attention", "hnn", "unet"),
+    *("unet3d", "vnet", "vnet_caffe"),
   ),
   "model.gates": (1, 2),
   "model.gating": ("progressive", "shared"),
   "model.gate": ("sigmoid", "softplus", "softmax"),
   "model.attention_joining": ("product", "max", "mean"),
   "model.parallel_skips": ("levels", "own"),
+  "model.trunk_norm": ("none", "group"),
   "model.padding": ("VALID", "SAME"),
   "model.test_statistics": ("running", "batch"),
   "model.conv": ("auto", "native", "planes", "winograd"),
@@ -103,6 +104,7 @@ def default() -> ConfigDict:
   config.model.channels_kept = 0.5  # dense_*: part of a layer's channels in a step; 1: no dropout
   config.model.keep_block_input = False  # dense_*: a stack's input is part of its output
   config.model.prior_size = 12  # dense_*: cells a side of the prior of each class; 0: none
+  config.model.trunk_norm = "none"  # hnn: as VGG-16; group: GroupNorm, to learn from random weights
   config.model.padding = "VALID"  # unet3d: VALID (as published, the output is smaller) or SAME
   config.model.test_statistics = "running"  # unet3d: batch norm outside training; running or batch
   config.model.conv = "auto"  # form of the 3-D convolution; auto: by platform and shape
@@ -160,6 +162,7 @@ def default() -> ConfigDict:
   config.loss.vnet_caffe_dice = 0.0  # the released V-Net's: hard Dice with a gradient of its own
   config.loss.dice_hinge = 0.0  # Dense V-Net's: squared Dice, and penalties on lost classes
   config.loss.balanced_bce = 0.0  # bce with foreground and background balanced by their sizes
+  config.loss.side_bce = 0.0  # hnn: balanced_bce of every side output of every view, by slices
   config.loss.generalised_dice = 0.0  # classes weighted by their inverse squared volume
   config.loss.tversky = 0.0  # Dice with false positives and negatives weighted apart
   config.loss.weighted_ce = 0.0  # cross-entropy by class_weights, over labelled voxels
@@ -167,7 +170,7 @@ def default() -> ConfigDict:
 
   config.loss_options = ConfigDict()
   config.loss_options.class_weights = ()  # weighted_ce: per class, background first; (): all 1
-  config.loss_options.foreground = 0.0  # balanced_bce: its fraction; 0: that of each patch
+  config.loss_options.foreground = 0.0  # balanced_bce, side_bce: its part; 0: each patch's, slice's
   config.loss_options.focal_gamma = 2.0  # focal: 0 is plain cross-entropy
   config.loss_options.tversky_alpha = 0.3  # tversky: weight of false positives
   config.loss_options.tversky_beta = 0.7  # tversky: weight of false negatives
@@ -240,6 +243,7 @@ def validate(config: ConfigDict, *, data: bool = True) -> ConfigDict:
   _require(low < high, config, "data.window_hu", "lower end below the upper")
   _require(any(config.loss.values()), config, "loss", "at least one weight other than 0")
   _check_loss_options(config)
+  _check_hnn(config)
   _check_patterns(config)
   _check_stages(config)
   rates = config.model.dilation_rates
@@ -282,6 +286,17 @@ def _check_stages(config: ConfigDict) -> None:
   _require(len(class_names(config.data.labels)) == 1, config, "data.labels", "one class in stages")
   _require(not config.data.boxes, config, "data.boxes", "empty: stages find their own")
   _require(config.data.target == "interior", config, "data.target", "interior: stages set it")
+
+
+def _check_hnn(config: ConfigDict) -> None:
+  """Its views are trained by their own maps alone, which no other network has."""
+  of_sides = [name for name, weight in config.loss.items() if weight] == ["side_bce"]
+  if config.model.name == "hnn":
+    rule = "the only loss of hnn, as in experiments/hnn.py: set the weights of the others to 0"
+    _require(of_sides, config, "loss.side_bce", rule)
+  else:
+    rule = f"0 for {config.model.name}: only hnn has side outputs"
+    _require(not config.loss.side_bce, config, "loss.side_bce", rule)
 
 
 def _check_patterns(config: ConfigDict) -> None:

@@ -110,6 +110,8 @@ def test_a_missing_stored_config_is_refused(tmp_path):
     ("model.dilation_rates", ((1, 0),), "tuples of whole numbers above 0"),
     ("model.channels_kept", 0.0, "above 0, at most 1"),
     ("augment.corner_scale", 1.0, "below 1"),
+    ("loss.side_bce", 1.0, "only hnn has side outputs"),
+    ("model.trunk_norm", "batch", "one of"),
     ("parallel.mode", "shard", "one of"),
     ("parallel.data", -1, "at least 0"),
     ("parallel.space", 0, "above 0"),
@@ -133,6 +135,19 @@ def test_no_loss_is_refused():
   config.loss.dice = config.loss.bce = 0.0
   with pytest.raises(UserError, match="at least one weight"):
     validate(config)
+
+
+def test_hnn_is_trained_by_its_side_outputs_alone():
+  config = default()
+  config.data.dataset = "phantom_ct/tiny"
+  config.model.name = "hnn"
+  with pytest.raises(UserError, match=r"loss\.side_bce=0\.0: must be the only loss of hnn"):
+    validate(config)
+  config.loss.side_bce = 1.0
+  with pytest.raises(UserError, match="must be the only loss of hnn"):
+    validate(config)
+  config.loss.dice = config.loss.bce = 0.0
+  assert validate(config) is config
 
 
 @pytest.mark.parametrize("variant", ["", "paper_loss", "phantom", "one_scan"])

@@ -92,6 +92,11 @@ def check_patch(config: ConfigDict, module: nn.Module) -> None:
   space = config.parallel.space
   if space == 1:
     return
+  if not hasattr(module, "kernel_size"):
+    raise UserError(
+      f"config.parallel.space={space}: {type(module).__name__} does not divide its patches; use "
+      "--config.parallel.space=1"
+    )
   if any(module.output_margin):
     raise UserError(
       f"config.parallel.space={space}: an unpadded network cannot be divided; use "
