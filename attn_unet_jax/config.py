@@ -35,6 +35,7 @@ _CHOICES = {
   "model.dtype": ("float32", "bfloat16"),
   "data.source": ("auto", "resident", "streaming"),
   "data.normalisation": ("window", "zscore"),
+  "data.target": ("interior", "boundary"),
   "data.label_resampling": ("nearest", "onehot_linear"),
   "optimizer.name": ("adam", "adamw", "sgd"),
   "optimizer.schedule": ("constant", "step", "cosine"),
@@ -124,6 +125,7 @@ def default() -> ConfigDict:
   config.data.fold = 0  # which fold of that list
   config.data.spacing_mm = 2.0  # of the working grid, isotropic
   config.data.blur_mm = 0.0  # sd of a Gaussian blur of the image before it is resampled
+  config.data.target = "interior"  # what is learnt of the organ; boundary: its outermost voxels
   config.data.label_resampling = "nearest"  # nearest, or onehot_linear
   config.data.labelled_slices = (0, 0, 0)  # train on every k-th slice across X, Y, Z; zeros: on all
   config.data.normalisation = "window"  # window: window_hu to [0, 1]; zscore: by the whole scan

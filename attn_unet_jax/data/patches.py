@@ -14,6 +14,7 @@ from attn_unet_jax.data.cutter import Cutter, together
 from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.data.resident import Block, Resident, cut
 from attn_unet_jax.data.schedule import Draw, Plan, schedule
+from attn_unet_jax.data.target import boundary
 
 Array = jax.Array
 
@@ -110,6 +111,8 @@ def _input(config: ConfigDict, blocks: Block, augmentation: Augmentation) -> Bat
   image, label = jax.vmap(
     lambda key, hu, label: augment(key, hu, label, config.data.patch, augmentation)
   )(jax.random.wrap_key_data(blocks.key), image, blocks.label)
+  if config.data.target == "boundary":
+    label = jax.vmap(boundary)(label)
   return Batch(image[..., None], label)
 
 

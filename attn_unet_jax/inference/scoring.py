@@ -14,6 +14,7 @@ from attn_unet_jax.data.fold import Fold
 from attn_unet_jax.data.labels import parse
 from attn_unet_jax.data.other_set import OtherSet
 from attn_unet_jax.data.prepare import native_classes
+from attn_unet_jax.data.target import native_boundary
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.inference.segment import Locate, segment
 from attn_unet_jax.inference.sliding import System
@@ -93,6 +94,8 @@ def score_cases(
     find = locate or _given(fold.boxes[case_id] if fold.boxes else None)
     prediction, box = segment(case.image, system, config, find)
     reference = native_classes(case, fold.mapping)
+    if config.data.target == "boundary":
+      reference = native_boundary(reference, config.data.spacing_mm)
     rows[case_id] = score_case(
       prediction.array,
       reference.array,

@@ -53,6 +53,8 @@ def train(
   """
   if store.latest is None:
     state = create(config, module)
+    if config.model.name == "hnn":
+      logs.say("from random weights, not from ImageNet's: attn_unet_jax.convert --help says how")
   else:
     state = store.restore(store.latest, abstract(config, module))
   first = _epochs_done(config, state, workdir)
