@@ -71,7 +71,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
   (
     (
       *("optimizer.betas", "optimizer.momentum", "optimizer.ema_decay", "inference.overlap"),
-      *("loss_options.foreground", "augment.corner_scale"),
+      *("loss_options.foreground", "stages.foreground", "augment.corner_scale"),
     ),
     lambda value: 0 <= value < 1,
     "at least 0, below 1",
@@ -135,7 +135,6 @@ def default() -> ConfigDict:
   config.data.cases_per_block = 8  # cases that are open at a time
   config.data.patches_per_case = 4  # cut from a case before the next block is opened
 
-  config.data.target = "interior"  # TEMPORARY
   config.data.boxes = ""  # a JSON file, see data/boxes.py: work inside these; '': on whole scans
   config.data.source = "auto"  # of patches: resident (in device memory), streaming; auto: by size
   config.data.prepared = ""  # folder of prepared scans, for several runs; '': streaming has its own
@@ -214,6 +213,7 @@ def default() -> ConfigDict:
   config.stages.count = 1  # 1: one network; 2: a box, then interior, boundary and a forest in it
   config.stages.inner_folds = 2  # of the training cases, for what the forest learns from
   config.stages.patch = (0, 0, 0)  # of the second stage; zeros: data.patch. A box is at least this
+  config.stages.foreground = (0.0, 0.0)  # of its two networks' losses; 0: loss_options.foreground
   config.stages.box_margin_mm = 0.0  # around what the first stage finds
   config.stages.superpixel_mm = 12.0  # side of a superpixel, about
 

@@ -1,4 +1,4 @@
-"""Holistically nested networks on pancreas CT: one stage, that is, three views on one region.
+"""Holistically nested networks on pancreas CT: one stage, or all of them.
 
 Roth et al. 2018 (arXiv:1702.00045); data: Pancreas-CT, or any folder of images and labels:
 
@@ -14,6 +14,13 @@ Roth et al. 2018 (arXiv:1702.00045); data: Pancreas-CT, or any folder of images 
   hnn.py:phantom    narrower, on the embedded phantoms, with the demo's patches:
     python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
     python -m attn_unet_jax.main --config=experiments/hnn.py:phantom --workdir=runs/hnn_phantom
+
+  hnn.py:stages     the paper's whole system: a box, in it networks of the interior and of the
+                    boundary, a random forest over superpixels: nine trainings; needs the
+                    extra `hnn`:
+    python -m attn_unet_jax.main --config=experiments/hnn.py:stages \
+      --config.data.folder=DATA --workdir=runs/hnn_stages
+  hnn.py:phantom_stages   the same, narrow and on the phantoms
 
 Of the paper: the window, VGG-16 in each view, six maps a view, cross-entropy balanced by one
 fraction of foreground for all slices (give that of your data by --config.loss_options.foreground;
@@ -38,7 +45,8 @@ _PIXELS = 160 * 160  # of an axial slice of a patch
 
 def get_config(arg: str = "") -> ConfigDict:
   """The config that `arg` names; see above."""
-  variants = {"": _from_scratch, "imagenet": _imagenet, "phantom": _phantom}
+  variants = {"": _from_scratch, "imagenet": _imagenet, "phantom": _phantom,
+              "stages": _stages, "phantom_stages": _phantom_stages}  # fmt: skip
   if arg not in variants:
     raise UserError(f"experiments/hnn.py:{arg}: no such variant; there are {list(variants)}")
   return variants[arg]()
@@ -98,4 +106,22 @@ def _phantom() -> ConfigDict:
   _network_and_loss(config)
   config.model.feature_scale = 8.0
   config.loss_options.foreground = 0.0186  # measured, of 160 batches of the demo's patches
+  return config
+
+
+def _stages() -> ConfigDict:
+  """Both stages with the same recipe; the second sees boxes, in which the pancreas fills more."""
+  config = _from_scratch()
+  config.stages.count = 2
+  config.stages.patch = (96, 96, 64)
+  # A pancreas of 80 ml in the 4.7 litres of a patch. As a cylinder of 150 mm it has a third of its
+  # voxels of 2 mm outside.
+  config.stages.foreground = (0.017, 0.006)
+  return config
+
+
+def _phantom_stages() -> ConfigDict:
+  config = _phantom()
+  config.stages.count = 2
+  config.stages.patch = (32, 32, 32)
   return config

@@ -11,7 +11,7 @@ from experiments import dense_vnet, dual_attention, hnn, pancreas, pancreas_1mm,
 VARIANTS = [
   *[(dense_vnet, variant) for variant in ("", "released", "dilated", "phantom")],
   (pancreas, "painted"),
-  *[(hnn, variant) for variant in ("", "imagenet", "phantom")],
+  *[(hnn, variant) for variant in ("", "imagenet", "phantom", "stages", "phantom_stages")],
   *[(dual_attention, ""), (dual_attention, "phantom"), (unet3d, ""), (unet3d, "phantom")],
   *[(pancreas_1mm, ""), (pancreas_1mm, "phantom")],
   *[(vnet, ""), (vnet, "released"), (vnet, "phantom")],

@@ -45,8 +45,7 @@ def train_chain(
     run.write_text(written, box_files.to_json(_boxes(config, workdir, fold, held_out or {})))
   found = box_files.read(written)
   for name, target in ((INTERIOR, "interior"), (BOUNDARY, "boundary")):
-    second = second_config(config)
-    second.data.target = target
+    second = second_config(config, target)
     fit(second, refolded(second, fold, fold.split, found), workdir / name, test=False)
 
 
@@ -59,9 +58,12 @@ def first_config(config: ConfigDict) -> ConfigDict:
   return stage
 
 
-def second_config(config: ConfigDict) -> ConfigDict:
-  """The config of the network of the interior."""
+def second_config(config: ConfigDict, target: str = "interior") -> ConfigDict:
+  """The config of the network of the interior or of the boundary."""
   stage = first_config(config)
+  stage.data.target = target
+  if foreground := config.stages.foreground[target == "boundary"]:
+    stage.loss_options.foreground = foreground
   if any(config.stages.patch):
     stage.data.patch = config.stages.patch
   return stage

@@ -148,6 +148,7 @@ def test_training_boxes_hold_their_labels(setup, tmp_path, monkeypatch):
 
 def test_each_stage_is_an_ordinary_run(setup, tmp_path):
   config, _, stages = setup
+  config.loss_options.foreground, config.stages.foreground = 0.1, (0.0, 0.3)
   train_stages(config, tmp_path)
   first, interior, boundary = (
     stages.given[tmp_path / name] for name in (FIRST, INTERIOR, BOUNDARY)
@@ -155,6 +156,7 @@ def test_each_stage_is_an_ordinary_run(setup, tmp_path):
   assert (first[0].data.patch, interior[0].data.patch) == ((8, 8, 8), (4, 4, 4))
   targets = [stage[0].data.target for stage in (first, interior, boundary)]
   assert targets == ["interior", "interior", "boundary"]
+  assert [s[0].loss_options.foreground for s in (first, interior, boundary)] == [0.1, 0.1, 0.3]
   assert first[1].boxes == box_files.read(tmp_path / "body.json")
   assert interior[1].boxes == boundary[1].boxes == box_files.read(tmp_path / "boxes.json")
   for stage, fold in (first, interior, boundary):
