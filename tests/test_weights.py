@@ -3,12 +3,12 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.errors import UserError
-from attn_unet_jax.inference.trained import open_run
+from attn_unet_jax.inference.trained import best, open_run
 from attn_unet_jax.models.hnn import VIEWS
 from attn_unet_jax.models.reference import from_reference, reference_name
 from attn_unet_jax.training.state import network
 from attn_unet_jax.weights import converted, read_state_dict
-from tests.conftest import run_command
+from tests.conftest import flags_of, run_command
 
 torch = pytest.importorskip("torch", reason="the extra 'bench' is not installed")
 safetensors = pytest.importorskip("safetensors.torch", reason="needs the extra 'bench'")
@@ -55,14 +55,15 @@ def test_logits_are_those_of_the_same_network_in_pytorch(config, gates, tmp_path
   np.testing.assert_allclose(np.moveaxis(logits, -1, 1), expected, atol=1e-4)
 
 
-def vgg16():
-  """Torchvision's layers, called by its names, at full width; every weight is drawn at random."""
+def vgg16(scale=1):
+  """Torchvision's layers, called by its names; every weight is drawn at random."""
   torch.manual_seed(0)
   layers, before = [], 3
   for width in (64, 64, "M", 128, 128, "M", *[256] * 3, "M", *[512] * 3, "M", *[512] * 3, "M"):
     if width == "M":
       layers.append(torch.nn.MaxPool2d(2, 2))
     else:
+      width //= scale
       layers += [torch.nn.Conv2d(before, width, 3, padding=1), torch.nn.ReLU()]
       torch.nn.init.kaiming_normal_(layers[-2].weight)
       torch.nn.init.normal_(layers[-2].bias, std=0.1)
@@ -115,6 +116,36 @@ def test_imagenets_trunk_answers_in_every_view_as_in_pytorch(config, tmp_path):
       expected = nested(net, heads, np.moveaxis(x[0, ..., 0], axis - 1, 0))
     assert expected.std() > 0.1
     np.testing.assert_allclose(np.moveaxis(found[axis][0], axis - 1, 0), expected, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_training_starts_from_imagenets_trunk_or_says_that_it_does_not(
+  config, tmp_path, phantoms
+):
+  """The commands; the trunk is an eighth of VGG-16's width."""
+  torch.save(vgg16(8).state_dict(), tmp_path / "vgg16.pth")
+  config.model.name, config.model.feature_scale, config.data.dir = "hnn", 8.0, str(phantoms)
+  config.loss.dice, config.loss.bce, config.loss.side_bce = 0.0, 0.0, 1.0
+  config.train.epochs, config.train.steps_per_epoch = 1, 2
+  config.optimizer.learning_rate = 1e-9
+  flags = ["--config=tests/small.py", *flags_of(config)]
+  vgg, trained = tmp_path / "vgg", tmp_path / "trained"
+  made = run_command(
+    "attn_unet_jax.convert", *flags, f"--input={tmp_path / 'vgg16.pth'}", f"--workdir={vgg}"
+  )
+  assert made.returncode == 0, made.stderr
+  begun = run_command(
+    "attn_unet_jax.main", *flags, f"--workdir={trained}", f"--config.init.workdir={vgg}"
+  )
+  assert begun.returncode == 0, begun.stderr
+  assert f"from step 0 of {vgg}" in begun.stdout
+  assert "random weights" not in begun.stdout
+  kernel = best(trained).variables["params"]["coronal"]["stage5"]["conv3"]["kernel"]
+  weight = vgg16(8).features[28].weight.detach().numpy()
+  np.testing.assert_allclose(kernel, weight.transpose(2, 3, 1, 0), atol=1e-6)
+  fresh = run_command("attn_unet_jax.main", *flags, f"--workdir={tmp_path / 'fresh'}")
+  assert fresh.returncode == 0, fresh.stderr
+  assert "from random weights, not from ImageNet's" in fresh.stdout
 
 
 def test_another_vgg_or_another_width_is_refused(config, tmp_path):
