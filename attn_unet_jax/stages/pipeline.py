@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
+import jax
 from ml_collections import ConfigDict
 
 from attn_unet_jax import run
@@ -39,8 +40,11 @@ def train_stages(config: ConfigDict, workdir: Path) -> None:
   """Trains and tests the whole system.
 
   Raises:
-    UserError: the data does not fit, or a package of the extra `hnn` is not installed.
+    UserError: the data does not fit, a package of the extra `hnn` is not installed, or there are
+      several hosts.
   """
+  if jax.process_count() > 1:
+    raise UserError("config.stages.count=2: stages train on one host; start it on one alone")
   needed("skimage.segmentation"), needed("sklearn.ensemble")  # now, not after days of training
   listing = workdir / "folds.json"
   fold = open_fold(config, listing if run.begun(workdir) else None)

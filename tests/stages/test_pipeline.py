@@ -221,6 +221,13 @@ def test_an_unfinished_run_is_not_opened(setup, tmp_path):
     best(tmp_path)
 
 
+def test_several_hosts_are_refused(setup, tmp_path, monkeypatch):
+  monkeypatch.setattr(pipeline.jax, "process_count", lambda: 2)
+  with pytest.raises(UserError, match="on one host"):
+    train_stages(setup[0], tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("package", ["skimage.segmentation", "sklearn.ensemble"])
 def test_a_missing_package_is_told_before_any_work(setup, tmp_path, monkeypatch, package):
   monkeypatch.setitem(__import__("sys").modules, package, None)
