@@ -21,7 +21,7 @@ DILATED = {"model.dilation_rates": ((1, 2),), "model.prior_size": 4}
 
 
 def slow(name, experiment):
-  """Half a minute, nearly all of it to compile."""
+  """A system that takes up to a minute, nearly all of it to compile."""
   file = experiment.__name__.rpartition(".")[2]
   return pytest.param(name, experiment, {}, marks=pytest.mark.slow, id=f"{file}-{name}")
 
