@@ -150,6 +150,7 @@ def default() -> ConfigDict:
   config.augment.deform_sd = (0.0, 0.0, 0.0)  # of a smooth random displacement, voxels
   config.augment.deform_spacing = 32.0  # voxels between its control points
   config.augment.deform_probability = 1.0  # that it applies to a patch
+  config.augment.histogram_probability = 0.0  # of intensities mapped to another open case's
   config.augment.intensity_scale = (1.0, 1.0)  # range of a factor, after normalisation
   config.augment.intensity_shift = (0.0, 0.0)  # range of a summand, after normalisation
   config.augment.noise_sd = (0.0, 0.0)  # range of the noise's sd, after normalisation

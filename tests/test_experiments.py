@@ -60,6 +60,7 @@ def test_the_recipe_of_vnet():
   assert optimizer.decay_epochs * config.train.steps_per_epoch == 25_000
   assert (config.data.patch, config.train.batch_size) == ((128, 128, 64), 2)
   assert weights(config) == {"squared_dice": 1.0}
+  assert (config.augment.histogram_probability, config.augment.deform_probability) == (1.0, 0.5)
   assert weights(released) == {"vnet_caffe_dice": 1.0}
   assert released.train.epochs * released.train.steps_per_epoch == 100_000
 
