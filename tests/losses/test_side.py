@@ -67,6 +67,7 @@ def test_gradients_and_what_is_unlabelled(case):
   with jax.enable_x64(True):
     sides, labels = jax.tree.map(jnp.asarray, case)
     loss = jax.jit(lambda maps: losses.side_bce(maps, labels))
+    np.testing.assert_allclose(loss(sides), losses.side_bce(sides, labels), rtol=1e-12)
     check_grads(loss, (sides,), order=1, modes=("fwd", "rev"), atol=1e-7, rtol=1e-7)
     for slope in jax.grad(loss)(sides).values():
       assert not slope[labels == losses.UNLABELLED].any()

@@ -157,6 +157,33 @@ def test_number_of_parameters():
   assert count(num_classes=2, parallel_skips="own") == 5_887_466 + raw
 
 
+def test_grids_and_channels_of_every_level():
+  """Of 160x160x96, as the paper's; a decoder takes in its skip, three of 16, and what is below."""
+  network = models.build("dual_attention")
+  x = jax.ShapeDtypeStruct((1, 160, 160, 96, 1), jnp.float32)
+  variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, False), x)
+
+  def traced(v, x):
+    return network.apply(v, x, False, capture_intermediates=True, mutable=["intermediates"])
+
+  (logits, out), kept = jax.eval_shape(traced, variables, x)
+  trace, params = kept["intermediates"], variables["params"]
+  widths = (16, 32, 64, 128, 256)
+  for level, width in enumerate(widths, 1):
+    grid = (1, *(n // 2 ** (level - 1) for n in (160, 160, 96)))
+    name = "bottleneck" if level == 5 else f"encoder{level}"
+    assert trace[name]["__call__"][0].shape == (*grid, width)
+    if level == 5:
+      continue
+    assert trace[f"decoder{level}"]["__call__"][0].shape == (*grid, width)
+    taken = params[f"decoder{level}"]["ConvNormRelu_0"]["Conv_0"]["kernel"].shape[-2]
+    assert taken == width + (3 * 16 if level > 1 else 0) + widths[level]
+    if level > 1:
+      features, alpha = trace[f"skip{level}"]["__call__"][0]
+      assert features.shape == alpha.shape == out["gates"][f"level{level}"].shape == (*grid, width)
+  assert logits.shape == (1, 160, 160, 96, 2)
+
+
 def test_the_networks_gradient_along_a_direction():
   """Reverse mode through a small instance against a difference."""
   network = models.build("dual_attention", feature_scale=32, conv="native", dtype=jnp.float64)

@@ -133,16 +133,19 @@ def test_block_combines_its_gates_to_the_skips_channels(number):
 
 
 @pytest.mark.parametrize("variant", ["sigmoid", "softplus", "softmax"])
-def test_gradients(variant):
+def test_gradients_and_the_compiled_program(variant):
   # No custom_vjp in a gate: its convolutions are matrix products, so both modes are checked.
   x, g = draw(1, 4, 4, 2, 2), draw(1, 2, 2, 1, 3, seed=1)
   block = gates.GatedSkip(2, variant=variant, dtype=jnp.float64)
   variables = ready(block, x, g)
 
-  @jax.jit
   def apply(params, x, g):
     state = {**variables, "params": params}
     (out, coefficients), _ = block.apply(state, x, g, True, mutable=["batch_stats"])
     return out, coefficients
 
-  check_grads(apply, (variables["params"], x, g), order=1, modes=["fwd", "rev"])
+  compiled, arguments = jax.jit(apply), (variables["params"], x, g)
+  check_grads(compiled, arguments, order=1, modes=["fwd", "rev"])
+  plain, fast = (jax.tree.leaves(of(*arguments)) for of in (apply, compiled))
+  for a, b in zip(plain, fast, strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-12)

@@ -39,6 +39,23 @@ def test_number_of_parameters_and_shapes():
   assert {maps.shape for maps in out["side_logits"].values()} == {(2, *PATCH, 6)}
 
 
+def test_grids_and_channels_of_every_stage():
+  """VGG-16's, the grid kept by padding and halved between stages; each side is read at its own."""
+  module = SliceNetwork(1.0)
+  x = jax.ShapeDtypeStruct((3, 224, 160, 1), jnp.float32)
+  params = jax.eval_shape(lambda x: module.init(jax.random.key(0), x), x)
+
+  def traced(v, x):
+    return module.apply(v, x, capture_intermediates=True, mutable=["intermediates"])[1]
+
+  trace = jax.eval_shape(traced, params, x)["intermediates"]
+  for stage, channels in enumerate((64, 128, 256, 512, 512), 1):
+    grid = (3, 224 // 2 ** (stage - 1), 160 // 2 ** (stage - 1))
+    assert trace[f"stage{stage}"]["__call__"][0].shape == (*grid, channels)
+    assert trace[f"side{stage}"]["__call__"][0].shape == (*grid, 1)
+  assert trace["fuse"]["__call__"][0].shape == (3, 224, 160, 1)
+
+
 def test_the_start():
   """Side outputs at zero, the fusion at 0.2 of each, kernels as for ReLU."""
   params = jax.jit(lambda key: SliceNetwork(4.0).init(key, jnp.zeros((1, 16, 16, 1))))(
@@ -153,10 +170,12 @@ def test_gradients(one_view):
     check_grads(ready, (params,), order=1, modes=["rev"], eps=1e-7)
 
 
-def test_no_jit(one_view):
+def test_forward_gradients_and_no_jit(one_view):
   with jax.enable_x64(True):
     loss, params = one_view
-    np.testing.assert_allclose(loss(params), jax.jit(loss)(params), rtol=1e-12)
+    compiled = jax.jit(loss)
+    np.testing.assert_allclose(loss(params), compiled(params), rtol=1e-12)
+    check_grads(compiled, (params,), order=1, modes=["fwd"], eps=1e-7)
 
 
 def test_stages_that_are_computed_again_are_kept_no_more():
