@@ -30,6 +30,7 @@ _CHOICES = {
   "model.parallel_skips": ("levels", "own"),
   "model.trunk_norm": ("none", "group"),
   "model.padding": ("VALID", "SAME"),
+  "model.upsampling": ("align_corners", "half_pixel"),
   "model.test_statistics": ("running", "batch"),
   "model.conv": ("auto", "native", "planes", "winograd"),
   "model.dtype": ("float32", "bfloat16"),
@@ -108,6 +109,7 @@ def default() -> ConfigDict:
   config.model.trunk_norm = "none"  # hnn: as VGG-16; group: GroupNorm, to learn from random weights
   config.model.padding = "VALID"  # unet3d: VALID (as published, the output is smaller) or SAME
   config.model.test_statistics = "running"  # unet3d: batch norm outside training; running or batch
+  config.model.upsampling = "align_corners"  # U-Nets but unet3d; or half_pixel
   config.model.conv = "auto"  # form of the 3-D convolution; auto: by platform and shape
   config.model.remat = 0  # finest levels computed again going backward: less GPU or TPU memory
   config.model.dtype = "float32"  # of activations; parameters and losses stay float32

@@ -40,9 +40,16 @@ def config_of(config, gates: int):
   return config
 
 
-@pytest.mark.parametrize("gates", [0, 2])
-def test_logits_are_those_of_the_same_network_in_pytorch(config, gates, tmp_path):
+@pytest.mark.parametrize(
+  ("gates", "upsampling"), [(0, "align_corners"), (2, "align_corners"), (2, "half_pixel")]
+)
+def test_logits_are_those_of_the_same_network_in_pytorch(
+  config, gates, upsampling, tmp_path, monkeypatch
+):
   net, config = twin(gates), config_of(config, gates)
+  config.model.upsampling = upsampling
+  aligned = upsampling == "align_corners"
+  monkeypatch.setattr("benchmarks.torch_twin.ALIGN_CORNERS", aligned)
   torch.save(net.state_dict(), tmp_path / "weights.pth")
   state = converted(tmp_path / "weights.pth", config)
   image = np.random.default_rng(1).normal(size=(1, 1, *SHAPE)).astype(np.float32)

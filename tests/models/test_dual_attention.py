@@ -42,23 +42,26 @@ def sigmoid(z):
   return 1 / (1 + np.exp(-np.asarray(z)))
 
 
-def spatial_in_numpy(params, x, g):
+def spatial_in_numpy(params, x, g, upsampling="align_corners"):
   """sigmoid(w . [x, trilinear(g)] + b), the interpolation made before the product."""
   for axis in (1, 2, 3):
-    weights = interpolation_matrix(g.shape[axis], x.shape[axis], "align_corners")
+    weights = interpolation_matrix(g.shape[axis], x.shape[axis], upsampling)
     g = np.moveaxis(np.tensordot(weights, g, (1, axis)), 0, axis)
   joined = np.concatenate([x, g], -1)
   return sigmoid(joined @ params["spatial_kernel"] + params["spatial_bias"])
 
 
-@pytest.mark.parametrize("joining", JOININGS)
-def test_attention_against_its_equation_in_numpy(joining):
+@pytest.mark.parametrize(
+  ("joining", "upsampling"),
+  [*((joining, "align_corners") for joining in JOININGS), ("mean", "half_pixel")],
+)
+def test_attention_against_its_equation_in_numpy(joining, upsampling):
   x, g = draw(*X), draw(*G, seed=1)
-  module = DualAttention(joining, dtype=jnp.float64)
+  module = DualAttention(joining, upsampling=upsampling, dtype=jnp.float64)
   variables = ready(module, x, g)
   params = variables["params"]
   _, alpha = module.apply(variables, x, g, False)
-  spatial = spatial_in_numpy(params, np.asarray(x), np.asarray(g))
+  spatial = spatial_in_numpy(params, np.asarray(x), np.asarray(g), upsampling)
   pooled = np.concatenate([np.mean(x, (1, 2, 3)), np.mean(g, (1, 2, 3))], -1)
   channel = sigmoid(pooled @ params["channel_kernel"] + params["channel_bias"])
   channel = channel[:, None, None, None]
