@@ -1,4 +1,4 @@
-"""Scores segmentations on the native grid: DSC, precision and recall per case and class.
+"""Scores segmentations on the native grid: DSC, precision, recall, ASSD per case and class.
 
   python -m attn_unet_jax.evaluate --workdir=runs/a
   python -m attn_unet_jax.evaluate --workdir=runs/a --config.data.dataset=decathlon_pancreas/native
