@@ -8,6 +8,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
 
@@ -17,10 +18,11 @@ from ml_collections import ConfigDict
 from attn_unet_jax import compilation
 from attn_unet_jax.errors import UserError
 
+_LATER_S = 0.1
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # where Python does not know the file
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):
   """A signal asked the program to stop, and what had to be saved is saved."""
 
   def __init__(self, signal_number: int):
@@ -80,6 +82,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 def _guarded(main: Callable[[], None]) -> None:
   signal.signal(signal.SIGTERM, _interrupt)
+  sys.unraisablehook = _unraisable
   compilation.keep_compiled()
   try:
     main()
@@ -100,6 +103,15 @@ def _guarded(main: Callable[[], None]) -> None:
 
 def _interrupt(number: int, _: FrameType | None) -> None:
   raise Interrupted(number)
+
+
+def _unraisable(ignored: "sys.UnraisableHookArgs") -> None:
+  """Gives a signal again that came where Python drops exceptions (a finaliser, a weakref)."""
+  again = {Interrupted: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}.get(ignored.exc_type)
+  if again is None:
+    sys.__unraisablehook__(ignored)
+  else:  # later: here it would be dropped as well
+    threading.Timer(_LATER_S, os.kill, (os.getpid(), again)).start()
 
 
 def _one_line(error: BaseException) -> str:

@@ -20,23 +20,27 @@ from attn_unet_jax.errors import UserError
 
 _CHOICES = {
   "model.name": (
-    *("attention_unet", "dense_dilated", "dense_vnet", "dual_attention", "unet", "unet3d"),
-    *("vnet", "vnet_caffe"),
+    *("attention_unet", "dense_dilated", "dense_vnet", "dual_attention", "hnn", "unet"),
+    *("unet3d", "vnet", "vnet_caffe"),
   ),
   "model.gates": (1, 2),
   "model.gating": ("progressive", "shared"),
   "model.gate": ("sigmoid", "softplus", "softmax"),
   "model.attention_joining": ("product", "max", "mean"),
   "model.parallel_skips": ("levels", "own"),
+  "model.trunk_norm": ("none", "group"),
   "model.padding": ("VALID", "SAME"),
+  "model.upsampling": ("align_corners", "half_pixel"),
   "model.test_statistics": ("running", "batch"),
   "model.conv": ("auto", "native", "planes", "winograd"),
   "model.dtype": ("float32", "bfloat16"),
   "data.source": ("auto", "resident", "streaming"),
   "data.normalisation": ("window", "zscore"),
+  "data.target": ("interior", "boundary"),
   "data.label_resampling": ("nearest", "onehot_linear"),
   "optimizer.name": ("adam", "adamw", "sgd"),
   "optimizer.schedule": ("constant", "step", "cosine"),
+  "stages.count": (1, 2),
   "parallel.mode": ("jit", "pmap"),
   "parallel.batch_norm": ("global", "local"),
 }
@@ -49,7 +53,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
       *("model.feature_scale", "optimizer.learning_rate", "optimizer.decay_epochs"),
       *("optimizer.decay_factor", "train.epochs", "train.steps_per_epoch", "train.batch_size"),
       *("train.loss_patches", "train.keep", "train.validate_every", "train.save_every"),
-      *("parallel.space", "train.accumulate"),
+      *("parallel.space", "train.accumulate", "stages.superpixel_mm"),
     ),
     lambda value: value > 0,
     "above 0",
@@ -58,7 +62,7 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (
       *("data.blur_mm", "data.labelled_slices", "data.fold", "parallel.data"),
       *("optimizer.weight_decay", "optimizer.warmup_steps", "train.skip_nonfinite"),
-      "model.remat",
+      *("model.remat", "stages.patch", "stages.box_margin_mm"),
       *("optimizer.bias_rate", "loss_options.focal_gamma", "loss_options.tversky_alpha"),
       *("loss_options.tversky_beta", "model.channel_reduction", "model.prior_size"),
     ),
@@ -68,12 +72,13 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
   (
     (
       *("optimizer.betas", "optimizer.momentum", "optimizer.ema_decay", "inference.overlap"),
-      *("loss_options.foreground", "augment.corner_scale"),
+      *("loss_options.foreground", "stages.foreground", "augment.corner_scale"),
     ),
     lambda value: 0 <= value < 1,
     "at least 0, below 1",
   ),
   (("data.foreground_fraction",), lambda value: 0 <= value <= 1, "0 to 1"),
+  (("stages.inner_folds",), lambda value: value >= 2, "at least 2"),
   (("model.channels_kept",), lambda value: 0 < value <= 1, "above 0, at most 1"),
   (("model.feature_scale",), lambda value: value <= 64, "at most 64, which leaves one channel"),
   (("seed",), lambda value: 0 <= value < 2**30, "0 to 2^30 - 1"),
@@ -101,8 +106,10 @@ def default() -> ConfigDict:
   config.model.channels_kept = 0.5  # dense_*: part of a layer's channels in a step; 1: no dropout
   config.model.keep_block_input = False  # dense_*: a stack's input is part of its output
   config.model.prior_size = 12  # dense_*: cells a side of the prior of each class; 0: none
+  config.model.trunk_norm = "none"  # hnn: as VGG-16; group: GroupNorm, to learn from random weights
   config.model.padding = "VALID"  # unet3d: VALID (as published, the output is smaller) or SAME
   config.model.test_statistics = "running"  # unet3d: batch norm outside training; running or batch
+  config.model.upsampling = "align_corners"  # U-Nets but unet3d; or half_pixel
   config.model.conv = "auto"  # form of the 3-D convolution; auto: by platform and shape
   config.model.remat = 0  # finest levels computed again going backward: less GPU or TPU memory
   config.model.dtype = "float32"  # of activations; parameters and losses stay float32
@@ -120,6 +127,7 @@ def default() -> ConfigDict:
   config.data.fold = 0  # which fold of that list
   config.data.spacing_mm = 2.0  # of the working grid, isotropic
   config.data.blur_mm = 0.0  # sd of a Gaussian blur of the image before it is resampled
+  config.data.target = "interior"  # what is learnt of the organ; boundary: its outermost voxels
   config.data.label_resampling = "nearest"  # nearest, or onehot_linear
   config.data.labelled_slices = (0, 0, 0)  # train on every k-th slice across X, Y, Z; zeros: on all
   config.data.normalisation = "window"  # window: window_hu to [0, 1]; zscore: by the whole scan
@@ -129,6 +137,7 @@ def default() -> ConfigDict:
   config.data.cases_per_block = 8  # cases that are open at a time
   config.data.patches_per_case = 4  # cut from a case before the next block is opened
 
+  config.data.boxes = ""  # a JSON file, see data/boxes.py: work inside these; '': on whole scans
   config.data.source = "auto"  # of patches: resident (in device memory), streaming; auto: by size
   config.data.prepared = ""  # folder of prepared scans, for several runs; '': streaming has its own
 
@@ -143,6 +152,7 @@ def default() -> ConfigDict:
   config.augment.deform_sd = (0.0, 0.0, 0.0)  # of a smooth random displacement, voxels
   config.augment.deform_spacing = 32.0  # voxels between its control points
   config.augment.deform_probability = 1.0  # that it applies to a patch
+  config.augment.histogram_probability = 0.0  # of intensities mapped to another open case's
   config.augment.intensity_scale = (1.0, 1.0)  # range of a factor, after normalisation
   config.augment.intensity_shift = (0.0, 0.0)  # range of a summand, after normalisation
   config.augment.noise_sd = (0.0, 0.0)  # range of the noise's sd, after normalisation
@@ -156,6 +166,7 @@ def default() -> ConfigDict:
   config.loss.vnet_caffe_dice = 0.0  # the released V-Net's: hard Dice with a gradient of its own
   config.loss.dice_hinge = 0.0  # Dense V-Net's: squared Dice, and penalties on lost classes
   config.loss.balanced_bce = 0.0  # bce with foreground and background balanced by their sizes
+  config.loss.side_bce = 0.0  # hnn: balanced_bce of every side output of every view, by slices
   config.loss.generalised_dice = 0.0  # classes weighted by their inverse squared volume
   config.loss.tversky = 0.0  # Dice with false positives and negatives weighted apart
   config.loss.weighted_ce = 0.0  # cross-entropy by class_weights, over labelled voxels
@@ -163,7 +174,7 @@ def default() -> ConfigDict:
 
   config.loss_options = ConfigDict()
   config.loss_options.class_weights = ()  # weighted_ce: per class, background first; (): all 1
-  config.loss_options.foreground = 0.0  # balanced_bce: its fraction; 0: that of each patch
+  config.loss_options.foreground = 0.0  # balanced_bce, side_bce: its part; 0: each patch's, slice's
   config.loss_options.focal_gamma = 2.0  # focal: 0 is plain cross-entropy
   config.loss_options.tversky_alpha = 0.3  # tversky: weight of false positives
   config.loss_options.tversky_beta = 0.7  # tversky: weight of false negatives
@@ -201,6 +212,14 @@ def default() -> ConfigDict:
   config.parallel.space = 1  # jit: devices over which each patch is divided, along X
   config.parallel.batch_norm = "global"  # statistics of the whole batch; local: of a device's part
 
+  config.stages = ConfigDict()  # several networks and a forest, see attn_unet_jax/stages
+  config.stages.count = 1  # 1: one network; 2: a box, then interior, boundary and a forest in it
+  config.stages.inner_folds = 2  # of the training cases, for what the forest learns from
+  config.stages.patch = (0, 0, 0)  # of the second stage; zeros: data.patch. A box is at least this
+  config.stages.foreground = (0.0, 0.0)  # of its two networks' losses; 0: loss_options.foreground
+  config.stages.box_margin_mm = 0.0  # around what the first stage finds
+  config.stages.superpixel_mm = 12.0  # side of a superpixel, about
+
   config.inference = ConfigDict()
   config.inference.patch = (0, 0, 0)  # of the sliding window; zeros: data.patch
   config.inference.overlap = 0.5  # of neighbouring windows, fraction
@@ -229,7 +248,9 @@ def validate(config: ConfigDict, *, data: bool = True) -> ConfigDict:
   _require(low < high, config, "data.window_hu", "lower end below the upper")
   _require(any(config.loss.values()), config, "loss", "at least one weight other than 0")
   _check_loss_options(config)
+  _check_hnn(config)
   _check_patterns(config)
+  _check_stages(config)
   rates = config.model.dilation_rates
   fits = all(isinstance(stack, tuple) and stack for stack in rates)
   fits = fits and all(isinstance(rate, int) and rate > 0 for stack in rates for rate in stack)
@@ -262,6 +283,25 @@ def _check_loss_options(config: ConfigDict) -> None:
   rule = f"() or {classes} values of at least 0, background first"
   fits = not weights or (len(weights) == classes and min(weights) >= 0)
   _require(fits, config, "loss_options.class_weights", rule)
+
+
+def _check_stages(config: ConfigDict) -> None:
+  if config.stages.count == 1:
+    return
+  _require(len(class_names(config.data.labels)) == 1, config, "data.labels", "one class in stages")
+  _require(not config.data.boxes, config, "data.boxes", "empty: stages find their own")
+  _require(config.data.target == "interior", config, "data.target", "interior: stages set it")
+
+
+def _check_hnn(config: ConfigDict) -> None:
+  """Its views are trained by their own maps alone, which no other network has."""
+  of_sides = [name for name, weight in config.loss.items() if weight] == ["side_bce"]
+  if config.model.name == "hnn":
+    rule = "the only loss of hnn, as in experiments/hnn.py: set the weights of the others to 0"
+    _require(of_sides, config, "loss.side_bce", rule)
+  else:
+    rule = f"0 for {config.model.name}: only hnn has side outputs"
+    _require(not config.loss.side_bce, config, "loss.side_bce", rule)
 
 
 def _check_patterns(config: ConfigDict) -> None:

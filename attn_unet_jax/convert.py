@@ -1,4 +1,4 @@
-"""Makes a run out of weights of the reference PyTorch code, to predict with or to start from.
+"""Makes a run out of weights of PyTorch networks, to predict with or to start from.
 
   python -m attn_unet_jax.convert --input=weights.pth --workdir=runs/reference \
     --config=experiments/pancreas.py:paper_loss \
@@ -6,7 +6,9 @@
 
 WEIGHTS is a state_dict of unet_ct_dsv, unet_ct_single_att_dsv or unet_ct_multi_att_dsv: a
 .safetensors file (needs the package safetensors), or a .pth file, which is read without running
-any code in it (needs torch: pip install -e '.[bench]'). The config says the rest: the network, the
+any code in it (needs torch: pip install -e '.[bench]'). For experiments/hnn.py it is torchvision's
+vgg16, trained on ImageNet, which becomes the trunk of every view, and the run is one to start from
+(--config.init.workdir). The config says the rest: the network, the
 classes in the order of its outputs, and how scans are prepared. Nothing is overwritten.
 """
 

@@ -1,4 +1,4 @@
-"""Scores segmentations on the native grid: DSC, precision and recall per case and class.
+"""Scores segmentations on the native grid: DSC, precision, recall, ASSD per case and class.
 
   python -m attn_unet_jax.evaluate --workdir=runs/a
   python -m attn_unet_jax.evaluate --workdir=runs/a --config.data.dataset=decathlon_pancreas/native
@@ -26,7 +26,7 @@ from attn_unet_jax.inference.scoring import (
   score_folders,
   write_scores,
 )
-from attn_unet_jax.inference.trained import open_run
+from attn_unet_jax.stages.trained import open_any
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run: its cases are segmented and scored.")
 _PART = flags.DEFINE_enum(
@@ -42,6 +42,7 @@ _OTHER_SET = {
   "dir": flags.DEFINE_string("config.data.dir", None, "Where it lies; default: as the run's own."),
   "folder": flags.DEFINE_string("config.data.folder", None, "Or: a folder with images and labels."),
   "labels": flags.DEFINE_string("config.data.labels", None, "The run's classes in its labels."),
+  "boxes": flags.DEFINE_string("config.data.boxes", None, "Boxes of its cases, to look in."),
   "folds": flags.DEFINE_string("config.data.folds", None, "A list of its folds, for --part."),
   "fold": flags.DEFINE_integer("config.data.fold", None, "Which fold of that list."),
 }
@@ -65,7 +66,7 @@ def main() -> None:
 
 
 def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
-  trained = open_run(workdir)
+  trained = open_any(workdir)
   listing = workdir / "folds.json"
   if not other:
     evaluate_run(trained, open_fold(trained.config, listing), workdir, _PART.value or "test")

@@ -10,22 +10,15 @@ hosts train one run where each starts it: see docs/training.md.
 from pathlib import Path
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from attn_unet_jax import command, run
 from attn_unet_jax import config as config_keys
+from attn_unet_jax.data.boxes import check_same
 from attn_unet_jax.data.fold import open_fold
-from attn_unet_jax.inference.scoring import evaluate_run, mean_dsc
-from attn_unet_jax.inference.sliding import SlidingWindow
-from attn_unet_jax.inference.trained import open_run
+from attn_unet_jax.stages.pipeline import train_stages
 from attn_unet_jax.training import hosts
-from attn_unet_jax.training.checkpoint import checkpoints
-from attn_unet_jax.training.logs import say
-from attn_unet_jax.training.loop import train
-from attn_unet_jax.training.optimizer import check_patterns
-from attn_unet_jax.training.parallel import check_patch, devices, spread
-from attn_unet_jax.training.state import TrainState, abstract, network, window
-from attn_unet_jax.transfer import starting_point
+from attn_unet_jax.training.fit import fit
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 config_flags.DEFINE_config_file("config", None, "Experiment file, such as experiments/pancreas.py.")
@@ -40,41 +33,17 @@ _PROCESS = flags.DEFINE_integer("process", None, "With HOST:PORT: which one this
 def main() -> None:
   """The command."""
   config = command.checked_config()
+  workdir = Path(_WORKDIR.value or "")
   with hosts.joined(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
-    _train_and_test(config, Path(_WORKDIR.value or ""))
-
-
-def _train_and_test(config: ConfigDict, workdir: Path) -> None:
-  hosts.check_same("--config", config_keys.to_json(config), "start all with the same flags")
-  listing = workdir / "folds.json"
-  begun = hosts.on_first(run.begun, workdir)
-  fold = open_fold(config, listing if begun else None)
-  hosts.check_same("the cases and their folds", fold.to_json(), "give all the same data")
-  module = network(config, len(fold.mapping.classes) + 1)
-  devices(config)  # refuses, as the next three, what does not fit before anything is written
-  check_patch(config, module)
-  check_patterns(config, abstract(config, module).params)
-  origin = None if begun else starting_point(config, module)
-  goes_on = hosts.on_first(run.claim, workdir, config)
-  if not goes_on:
-    hosts.on_first(run.write_text, listing, fold.to_json())
-  hosts.check_shared(listing)
-  say(f"{'going on with' if goes_on else 'new run'} {workdir}: {fold.describe()}")
-  validator = SlidingWindow(config, module, window(config))
-
-  def validate(state: TrainState) -> float:
-    return mean_dsc(fold, fold.split.validation, validator.use(state.variables), config)
-
-  with hosts.only_first(run.recorded, workdir, origin.describe() if origin else None):
-    with checkpoints(workdir / "checkpoints", config.train.keep) as store:
-      if origin:
-        say(f"from {origin}")
-        store.save(spread(config, origin.state(config, module)))
-      train(config, module, fold.load, validate, store, workdir)
-    trained = open_run(workdir)
-    say(f"testing the checkpoint of step {trained.step} on {len(fold.split.test)} cases")
-    hosts.on_first(evaluate_run, trained, fold, workdir)
-  say(f"the run: {workdir}/metrics.csv (a line per epoch), run.json, checkpoints/")
+    hosts.check_same("--config", config_keys.to_json(config), "start all with the same flags")
+    if config.stages.count > 1:
+      train_stages(config, workdir)
+    else:
+      begun = hosts.on_first(run.begun, workdir)
+      fold = open_fold(config, workdir / "folds.json" if begun else None)
+      if begun and fold.boxes:
+        check_same(Path(config.data.boxes), fold.boxes)
+      fit(config, fold, workdir)
 
 
 if __name__ == "__main__":

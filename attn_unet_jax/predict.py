@@ -11,15 +11,17 @@ the classes in the order of config.data.labels. An answer that is there already 
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from absl import flags
 
 from attn_unet_jax import command
+from attn_unet_jax.data.boxes import check, read
 from attn_unet_jax.errors import UserError
-from attn_unet_jax.inference.segment import segment
-from attn_unet_jax.inference.trained import open_run
+from attn_unet_jax.inference.segment import Locate, segment
+from attn_unet_jax.inference.trained import Trained
+from attn_unet_jax.stages.trained import open_any
 from attn_unet_jax.training.logs import say
 from attn_unet_jax.volumes.checks import check_image
 from attn_unet_jax.volumes.nifti import write_nifti
@@ -35,24 +37,44 @@ _SERIES = flags.DEFINE_string(
   "series", None, "SeriesInstanceUID to segment, where --input holds several DICOM series."
 )
 
+_BOXES = flags.DEFINE_string(
+  "boxes", None, "JSON file of boxes to look in, as of config.data.boxes, by the masks' names."
+)
+
 
 def main() -> None:
   """The command."""
   pairs = list(scans(Path(_INPUT.value), Path(_OUTPUT.value), series=_SERIES.value))
   _check_writable(pairs[0][1].parent)
-  trained = open_run(Path(_WORKDIR.value))
+  trained = open_any(Path(_WORKDIR.value))
+  locate = _locator(trained, [output for _, output in pairs])
   names = ", ".join(f"{index + 1} {name}" for index, name in enumerate(trained.classes))
   for index, (path, output) in enumerate(pairs):
     began = time.monotonic()
     image = read_scan(path, series_uid=_SERIES.value)
     check_image(image, path)
-    mask = segment(image, trained.system, trained.config)
+    mask = segment(image, trained.system, trained.config, locate(output)).mask
     write_nifti(output, mask, like=None if is_dicom_scan(path) else path)
     millilitres = (mask.array > 0).sum() * mask.voxel_volume_ml
     say(
       f"{index + 1}/{len(pairs)} {output}: {millilitres:.1f} ml ({names}), "
       f"{time.monotonic() - began:.1f} s"
     )
+
+
+def _locator(trained: Trained, outputs: Sequence[Path]) -> Callable[[Path], Locate | None]:
+  """Where to look in the scan of each mask: a stage of the run finds it, or --boxes says it."""
+  if not _BOXES.value:
+    if trained.config.data.boxes:
+      raise UserError("the run was trained inside boxes; give those of these scans by --boxes=FILE")
+    return lambda _: trained.locate
+  boxes = read(Path(_BOXES.value))
+  check(boxes, [_name(output) for output in outputs], _BOXES.value)
+  return lambda output: lambda _: boxes[_name(output)]
+
+
+def _name(output: Path) -> str:
+  return output.name.removesuffix(".gz").removesuffix(".nii")
 
 
 def _check_writable(folder: Path) -> None:

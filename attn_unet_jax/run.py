@@ -21,6 +21,8 @@ from attn_unet_jax.errors import UserError
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "nibabel")
 
+STAGES_BEGUN = "body.json"  # what a run in stages makes first
+
 
 def claim(workdir: Path, config: ConfigDict) -> bool:
   """Makes the folder a run of this config; whether it was one before, to be gone on with.
@@ -51,9 +53,10 @@ def claim(workdir: Path, config: ConfigDict) -> bool:
 
 
 def begun(workdir: Path) -> bool:
-  """Whether a run has a checkpoint, that is, something to go on with and to lose."""
+  """Whether a run, or one in stages, has something to go on with and to lose."""
   folder = workdir / "checkpoints"
-  return folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
+  saved = folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
+  return saved or (workdir / STAGES_BEGUN).is_file()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -116,9 +116,10 @@ def class_blocks(config: ConfigDict, count: int) -> dict[str, dict[int, int]]:
     name -> axis -> how many blocks of `count` channels that axis is made of: 1 in a head, 4 at the
     input of a convolution that fuses four heads.
   """
+  grows = "num_classes" in network(config, count).__dataclass_fields__
   few, more = (
     flatten_dict(abstract(config, network(config, k)).variables, sep="/")
-    for k in (count, count + 1)
+    for k in (count, count + grows)
   )
   steps = {name: np.subtract(more[name].shape, few[name].shape) for name in few}
   return {name: {axis: int(n) for axis, n in enumerate(step) if n} for name, step in steps.items()}

@@ -1,4 +1,4 @@
-"""Weights of the reference PyTorch code, from their file to the state that a run starts from."""
+"""Weights of PyTorch networks, from their file to the state that a run starts from."""
 
 import importlib
 from collections.abc import Callable
@@ -8,22 +8,28 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from ml_collections import ConfigDict
 
 from attn_unet_jax.data.labels import class_names
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.models.reference import describe, from_reference
-from attn_unet_jax.training.state import TrainState, abstract, network, start
+from attn_unet_jax.models.vgg16 import with_vgg16
+from attn_unet_jax.training.state import TrainState, abstract, create, network, start
 
 
 def converted(source: Path, config: ConfigDict) -> TrainState:
   """The state before the first step, with the weights of a file.
+
+  For `hnn` these are of VGG-16's trunk, for every view; the rest is as a new run's.
 
   Raises:
     UserError: the file cannot be read, or holds another network than the config names.
   """
   state_dict = read_state_dict(source)
   module = network(config, len(class_names(config.data.labels)) + 1)
+  if config.model.name == "hnn":
+    return _with_trunk(source, state_dict, config, module)
   try:
     variables = from_reference(state_dict, abstract(config, module).variables)
   except KeyError as error:
@@ -34,6 +40,20 @@ def converted(source: Path, config: ConfigDict) -> TrainState:
   except ValueError as error:
     raise UserError(f"{source}: {error}; the file holds {describe(state_dict)}") from None
   return start(config, jax.tree.map(jnp.asarray, variables))
+
+
+def _with_trunk(
+  source: Path, state_dict: dict[str, np.ndarray], config: ConfigDict, module: nn.Module
+) -> TrainState:
+  fresh = create(config, module)
+  try:
+    params = with_vgg16(state_dict, fresh.params)
+  except ValueError as error:
+    raise UserError(
+      f"{source}: {error}; needed is torchvision's vgg16 (without batch norm), and "
+      f"config.model.feature_scale=1 (now {config.model.feature_scale:g})"
+    ) from None
+  return start(config, {"params": jax.tree.map(jnp.asarray, params)})
 
 
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:

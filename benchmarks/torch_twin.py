@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _WIDTHS = (64, 128, 256, 512, 1024)
+ALIGN_CORNERS = True  # as PyTorch did before 0.4
 
 
 def upsample(x: Tensor, size: torch.Size) -> Tensor:
-  """Trilinear with aligned corners, as PyTorch did before 0.4."""
-  return functional.interpolate(x, size=size[2:], mode="trilinear", align_corners=True)
+  """Trilinear, by default with aligned corners."""
+  return functional.interpolate(x, size=size[2:], mode="trilinear", align_corners=ALIGN_CORNERS)
 
 
 def conv_norm_relu(inputs: int, outputs: int, size: int) -> nn.Sequential:

@@ -36,6 +36,7 @@ def configured(name: str, data_dir: str) -> ConfigDict:
   config = small_config()
   config.data.dir, config.data.source = data_dir, source
   config.augment.flip, config.augment.shift = (0.5, 0.5, 0.5), (0.0, 0.1, 0.0)
+  config.augment.histogram_probability = 0.5
   config.train.batch_size, config.train.accumulate = 8, 2
   config.train.validate_every = 2
   config.parallel.mode = mode

@@ -183,6 +183,36 @@ def test_evaluate_scores_another_set_by_the_names_of_its_classes(trained, other_
   assert {p: p.read_bytes() for p in own} == own
 
 
+@pytest.mark.slow
+def test_a_run_inside_boxes(data_dir, scan, tmp_path):
+  """Trained and scored inside them, resumed with the same ones only, predicting with others."""
+  case_ids = RecordSet(open_records("phantom_ct/tiny", data_dir)).ids
+  boxes, workdir = tmp_path / "in.json", tmp_path / "run"
+  box = [[-150, -150, -80], [20, 150, 80]]
+  boxes.write_text(json.dumps(dict.fromkeys(case_ids, box)))
+  flags = _flags(data_dir, workdir, data__labels="liver", data__boxes=str(boxes))
+  done = run_command(MAIN, *flags)
+  assert done.returncode == 0, done.stderr
+  rows = list(csv.DictReader((workdir / "evaluation" / "cases.csv").read_text().splitlines()))
+  assert all(0 < float(row["box_recall"]) < 1 for row in rows)
+  assert all(0 < float(row["box_volume_reduction"]) < 1 for row in rows)
+  (mask,) = list((workdir / "predictions").iterdir())[:1]
+  array = to_canonical(read_label(mask)).array
+  assert not array[int(0.8 * len(array)) :].any()  # beyond 20 mm to the right of the middle
+  command = ("attn_unet_jax.predict", f"--workdir={workdir}", f"--input={scan}")
+  done = run_command(*command, f"--output={tmp_path}/mask.nii.gz")
+  assert (done.returncode, "--boxes=FILE" in done.stderr) == (2, True)
+  boxes.write_text(json.dumps({**dict.fromkeys(case_ids, box), "mask": box}))
+  done = run_command(*command, f"--output={tmp_path}/mask.nii.gz", f"--boxes={boxes}")
+  assert done.returncode == 0, done.stderr
+  assert run_command(MAIN, *flags).returncode == 0
+  other = [[-150, -150, -80], [30, 150, 80]]
+  boxes.write_text(json.dumps(dict.fromkeys(case_ids, other)))
+  done = run_command(MAIN, *flags)
+  assert done.returncode == 2
+  assert "is not the one that the run was begun with" in done.stderr
+
+
 def test_evaluate_changes_no_key_but_those_of_another_set(tmp_path):
   flags = (f"--workdir={tmp_path}", "--config.data.spacing_mm=3")
   done = run_command("attn_unet_jax.evaluate", *flags)
@@ -286,6 +316,7 @@ def test_sigterm_saves_leaves_143_and_the_run_goes_on(data_dir, tmp_path):
     (["--config.data.dataset=", "--config.data.folder=nowhere"], "imagesTr/NAME.nii.gz"),
     (["--workdir=LICENSE/run"], "cannot be written"),
     (["--config=none.py"], "none.py"),
+    (["--config.data.boxes=nowhere.json"], "nowhere.json: No such file"),
     (["--config.init.workdir=nowhere"], "nowhere/config.json: not found"),
   ],
 )

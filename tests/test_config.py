@@ -110,7 +110,13 @@ def test_a_missing_stored_config_is_refused(tmp_path):
     ("model.dilation_rates", ((1, 0),), "tuples of whole numbers above 0"),
     ("model.channels_kept", 0.0, "above 0, at most 1"),
     ("augment.corner_scale", 1.0, "below 1"),
+    ("loss.side_bce", 1.0, "only hnn has side outputs"),
+    ("model.trunk_norm", "batch", "one of"),
     ("parallel.mode", "shard", "one of"),
+    ("stages.count", 3, "one of"),
+    ("stages.inner_folds", 1, "at least 2"),
+    ("stages.superpixel_mm", 0.0, "above 0"),
+    ("stages.foreground", (0.0, 1.0), "below 1"),
     ("parallel.data", -1, "at least 0"),
     ("parallel.space", 0, "above 0"),
     ("parallel.batch_norm", "none", "one of"),
@@ -127,12 +133,42 @@ def test_bad_values_are_refused_with_their_key(key, value, complaint):
   assert key.split(".")[1] in str(error.value) or section in str(error.value)
 
 
+@pytest.mark.parametrize(
+  ("key", "value", "complaint"),
+  [
+    ("labels", "liver,spleen", "one class in stages"),
+    ("boxes", "boxes.json", "empty: stages find their own"),
+    ("target", "boundary", "interior: stages set it"),
+  ],
+)
+def test_what_stages_decide_themselves_is_refused(key, value, complaint):
+  config = default()
+  config.data.dataset, config.stages.count = "phantom_ct/tiny", 2
+  assert validate(config) is config
+  config.data[key] = value
+  with pytest.raises(UserError, match=f"config.data.{key}.*{complaint}"):
+    validate(config)
+
+
 def test_no_loss_is_refused():
   config = default()
   config.data.dataset = "phantom_ct/tiny"
   config.loss.dice = config.loss.bce = 0.0
   with pytest.raises(UserError, match="at least one weight"):
     validate(config)
+
+
+def test_hnn_is_trained_by_its_side_outputs_alone():
+  config = default()
+  config.data.dataset = "phantom_ct/tiny"
+  config.model.name = "hnn"
+  with pytest.raises(UserError, match=r"loss\.side_bce=0\.0: must be the only loss of hnn"):
+    validate(config)
+  config.loss.side_bce = 1.0
+  with pytest.raises(UserError, match="must be the only loss of hnn"):
+    validate(config)
+  config.loss.dice = config.loss.bce = 0.0
+  assert validate(config) is config
 
 
 @pytest.mark.parametrize("variant", ["", "paper_loss", "phantom", "one_scan"])

@@ -4,12 +4,14 @@ import pytest
 
 from attn_unet_jax.config import validate
 from attn_unet_jax.errors import UserError
-from attn_unet_jax.training.state import network
-from experiments import dense_vnet, dual_attention, pancreas, pancreas_1mm, unet3d, vnet
+from attn_unet_jax.training.optimizer import check_patterns
+from attn_unet_jax.training.state import abstract, network
+from experiments import dense_vnet, dual_attention, hnn, pancreas, pancreas_1mm, unet3d, vnet
 
 VARIANTS = [
   *[(dense_vnet, variant) for variant in ("", "released", "dilated", "phantom")],
   (pancreas, "painted"),
+  *[(hnn, variant) for variant in ("", "imagenet", "phantom", "stages", "phantom_stages")],
   *[(dual_attention, ""), (dual_attention, "phantom"), (unet3d, ""), (unet3d, "phantom")],
   *[(pancreas_1mm, ""), (pancreas_1mm, "phantom")],
   *[(vnet, ""), (vnet, "released"), (vnet, "phantom")],
@@ -26,13 +28,13 @@ def test_is_valid_and_takes_its_patch(experiment, variant):
   assert all(n > 2 * m for n, m in zip(config.data.patch, module.output_margin, strict=True))
 
 
-@pytest.mark.parametrize("experiment", [dual_attention, pancreas_1mm, unet3d, vnet])
+@pytest.mark.parametrize("experiment", [dual_attention, hnn, pancreas_1mm, unet3d, vnet])
 def test_an_unknown_variant_is_refused(experiment):
   with pytest.raises(UserError, match="no such variant"):
     experiment.get_config("nope")
 
 
-@pytest.mark.parametrize("experiment", [dense_vnet, dual_attention, unet3d, vnet])
+@pytest.mark.parametrize("experiment", [dense_vnet, dual_attention, hnn, unet3d, vnet])
 def test_phantom_variants_have_the_demos_budget(experiment):
   ours, demo = experiment.get_config("phantom"), pancreas.get_config("phantom")
   assert (ours.train, ours.data, ours.augment) == (demo.train, demo.data, demo.augment)
@@ -58,6 +60,7 @@ def test_the_recipe_of_vnet():
   assert optimizer.decay_epochs * config.train.steps_per_epoch == 25_000
   assert (config.data.patch, config.train.batch_size) == ((128, 128, 64), 2)
   assert weights(config) == {"squared_dice": 1.0}
+  assert (config.augment.histogram_probability, config.augment.deform_probability) == (1.0, 0.5)
   assert weights(released) == {"vnet_caffe_dice": 1.0}
   assert released.train.epochs * released.train.steps_per_epoch == 100_000
 
@@ -83,3 +86,18 @@ def test_the_recipe_of_dense_vnet():
   assert (config.data.patch, config.augment.corner_scale) == ((144, 144, 144), 0.1)
   assert config.train.epochs * config.train.steps_per_epoch == 5_000
   assert dilated.model.name == "dense_dilated"
+
+
+def test_the_recipe_of_holistically_nested_networks():
+  config, imagenet = hnn.get_config(), hnn.get_config("imagenet")
+  for variant in (config, imagenet):
+    assert weights(variant) == {"side_bce": 1.0}
+    assert variant.data.window_hu == (-160.0, 240.0)
+    assert variant.model.feature_scale == 1.0
+  assert (config.model.trunk_norm, imagenet.model.trunk_norm) == ("group", "none")
+  optimizer = imagenet.optimizer
+  assert (optimizer.name, optimizer.momentum, optimizer.bias_rate) == ("sgd", 0.9, 2.0)
+  assert optimizer.layer_rates == (("stage5", 100.0), ("side", 0.01), ("fuse", 0.001))
+  # What it takes from a weight, rate x decay x weight, is HED's.
+  assert optimizer.learning_rate * optimizer.weight_decay == pytest.approx(1e-6 * 2e-4)
+  check_patterns(imagenet, abstract(imagenet, network(imagenet, 2)).params)

@@ -70,6 +70,16 @@ def test_the_form_is_that_of_the_platform_lowered_for():
   assert _convolutions(_program(config, "window", ["cuda"]))[0] == {5: 18}
 
 
+def test_slices_lower_as_2d_convolutions_on_every_platform():
+  """13 of 3x3 in each of three views, the slices in the batch."""
+  config = _config("bfloat16")
+  config.model.name = "hnn"
+  for platforms in (["cuda", "tpu"], ["cpu"]):
+    text = _program(config, "window", platforms)
+    assert _convolutions(text) == ({4: 39 * len(platforms)}, {"bf16"})
+    assert "custom_call" not in text
+
+
 @pytest.mark.parametrize("name", ["unet", "unet3d", "vnet", "vnet_caffe"])
 def test_the_other_networks_lower_too(name):
   config = _config("bfloat16")

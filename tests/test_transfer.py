@@ -26,6 +26,14 @@ def test_axes_that_count_classes():
   }
 
 
+def test_a_network_of_one_organ_has_no_such_axes():
+  config = small_config()
+  config.model.name = "hnn"
+  blocks = transfer.class_blocks(config, 2)
+  assert "params/axial/fuse/bias" in blocks
+  assert not any(blocks.values())
+
+
 def test_classes_are_matched_by_name():
   """Two blocks of (background, a, b) become two of (background, b, new)."""
   old = np.arange(18).reshape(6, 3)

@@ -3,14 +3,16 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.errors import UserError
-from attn_unet_jax.inference.trained import open_run
+from attn_unet_jax.inference.trained import best, open_run
+from attn_unet_jax.models.hnn import VIEWS
 from attn_unet_jax.models.reference import from_reference, reference_name
 from attn_unet_jax.training.state import network
 from attn_unet_jax.weights import converted, read_state_dict
-from tests.conftest import run_command
+from tests.conftest import flags_of, run_command
 
 torch = pytest.importorskip("torch", reason="the extra 'bench' is not installed")
 safetensors = pytest.importorskip("safetensors.torch", reason="needs the extra 'bench'")
+SIDES = [f"side{i}" for i in range(1, 6)]
 SHAPE = (32, 16, 16)  # X, Y, Z; axes of unlike size would show if they were mixed up
 
 
@@ -38,9 +40,16 @@ def config_of(config, gates: int):
   return config
 
 
-@pytest.mark.parametrize("gates", [0, 2])
-def test_logits_are_those_of_the_same_network_in_pytorch(config, gates, tmp_path):
+@pytest.mark.parametrize(
+  ("gates", "upsampling"), [(0, "align_corners"), (2, "align_corners"), (2, "half_pixel")]
+)
+def test_logits_are_those_of_the_same_network_in_pytorch(
+  config, gates, upsampling, tmp_path, monkeypatch
+):
   net, config = twin(gates), config_of(config, gates)
+  config.model.upsampling = upsampling
+  aligned = upsampling == "align_corners"
+  monkeypatch.setattr("benchmarks.torch_twin.ALIGN_CORNERS", aligned)
   torch.save(net.state_dict(), tmp_path / "weights.pth")
   state = converted(tmp_path / "weights.pth", config)
   image = np.random.default_rng(1).normal(size=(1, 1, *SHAPE)).astype(np.float32)
@@ -51,6 +60,114 @@ def test_logits_are_those_of_the_same_network_in_pytorch(config, gates, tmp_path
   )
   assert expected.std() > 0.1
   np.testing.assert_allclose(np.moveaxis(logits, -1, 1), expected, atol=1e-4)
+
+
+def vgg16(scale=1):
+  """Torchvision's layers, called by its names; every weight is drawn at random."""
+  torch.manual_seed(0)
+  layers, before = [], 3
+  for width in (64, 64, "M", 128, 128, "M", *[256] * 3, "M", *[512] * 3, "M", *[512] * 3, "M"):
+    if width == "M":
+      layers.append(torch.nn.MaxPool2d(2, 2))
+    else:
+      width //= scale
+      layers += [torch.nn.Conv2d(before, width, 3, padding=1), torch.nn.ReLU()]
+      torch.nn.init.kaiming_normal_(layers[-2].weight)
+      torch.nn.init.normal_(layers[-2].bias, std=0.1)
+      before = width
+  net = torch.nn.Module()
+  net.features, net.classifier = torch.nn.Sequential(*layers), torch.nn.Linear(7, 2)
+  return net.eval()
+
+
+def nested(net, heads, slices):
+  """The six maps [S, A, B, 6] of slices [S, A, B], by PyTorch's layers and their hooks."""
+  mean, sd = (
+    torch.tensor(v)[None, :, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+  )
+  x, maps = (torch.from_numpy(slices)[:, None].expand(-1, 3, -1, -1) - mean) / sd, []
+  for layer in net.features[:-1]:
+    if isinstance(layer, torch.nn.MaxPool2d):
+      maps.append(x)
+    x = layer(x)
+  maps = [
+    torch.nn.functional.interpolate(
+      torch.einsum("schw,c->shw", m, torch.tensor(w[:, 0]))[:, None] + torch.tensor(b),
+      slices.shape[1:],
+      mode="bilinear",
+      align_corners=False,
+    )
+    for m, (w, b) in zip([*maps, x], heads[:5], strict=True)
+  ]
+  sides = torch.cat(maps, 1)
+  fused = torch.einsum("schw,c->shw", sides, torch.tensor(heads[5][0][:, 0]))[:, None]
+  return torch.cat([sides, fused + torch.tensor(heads[5][1])], 1).movedim(1, -1).numpy()
+
+
+def test_imagenets_trunk_answers_in_every_view_as_in_pytorch(config, tmp_path):
+  net = vgg16()
+  torch.save(net.state_dict(), tmp_path / "vgg16.pth")
+  config.model.name, config.model.feature_scale = "hnn", 1.0
+  params = converted(tmp_path / "vgg16.pth", config).params
+  rng = np.random.default_rng(1)
+  for view in params.values():
+    for name in (name for name in view if not name.startswith("stage")):
+      assert name == "fuse" or not view[name]["kernel"].any()
+      view[name] = {k: rng.normal(0, 0.1, a.shape).astype("f") for k, a in view[name].items()}
+  x = rng.uniform(size=(1, 16, 32, 16, 1)).astype(np.float32)
+  apply = jax.jit(lambda v, x: network(config, 2).apply(v, x, train=False)[1]["side_logits"])
+  found = apply({"params": params}, x)
+  for view, axis in VIEWS.items():
+    heads = [(params[view][n]["kernel"], params[view][n]["bias"]) for n in (*SIDES, "fuse")]
+    with torch.no_grad():
+      expected = nested(net, heads, np.moveaxis(x[0, ..., 0], axis - 1, 0))
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(np.moveaxis(found[axis][0], axis - 1, 0), expected, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_training_starts_from_imagenets_trunk_or_says_that_it_does_not(
+  config, tmp_path, phantoms
+):
+  """The commands; the trunk is an eighth of VGG-16's width."""
+  torch.save(vgg16(8).state_dict(), tmp_path / "vgg16.pth")
+  config.model.name, config.model.feature_scale, config.data.dir = "hnn", 8.0, str(phantoms)
+  config.loss.dice, config.loss.bce, config.loss.side_bce = 0.0, 0.0, 1.0
+  config.train.epochs, config.train.steps_per_epoch = 1, 2
+  config.optimizer.learning_rate = 1e-9
+  flags = ["--config=tests/small.py", *flags_of(config)]
+  vgg, trained = tmp_path / "vgg", tmp_path / "trained"
+  made = run_command(
+    "attn_unet_jax.convert", *flags, f"--input={tmp_path / 'vgg16.pth'}", f"--workdir={vgg}"
+  )
+  assert made.returncode == 0, made.stderr
+  begun = run_command(
+    "attn_unet_jax.main", *flags, f"--workdir={trained}", f"--config.init.workdir={vgg}"
+  )
+  assert begun.returncode == 0, begun.stderr
+  assert f"from step 0 of {vgg}" in begun.stdout
+  assert "random weights" not in begun.stdout
+  kernel = best(trained).variables["params"]["coronal"]["stage5"]["conv3"]["kernel"]
+  weight = vgg16(8).features[28].weight.detach().numpy()
+  np.testing.assert_allclose(kernel, weight.transpose(2, 3, 1, 0), atol=1e-6)
+  fresh = run_command("attn_unet_jax.main", *flags, f"--workdir={tmp_path / 'fresh'}")
+  assert fresh.returncode == 0, fresh.stderr
+  assert "from random weights, not from ImageNet's" in fresh.stdout
+
+
+def test_another_vgg_or_another_width_is_refused(config, tmp_path):
+  state_dict = vgg16().state_dict()
+  torch.save(state_dict, tmp_path / "vgg16.pth")
+  config.model.name, config.model.feature_scale = "hnn", 32.0
+  with pytest.raises(
+    UserError, match=r"features\.0\.\w+ has the shape .*feature_scale=1 \(now 32\)"
+  ):
+    converted(tmp_path / "vgg16.pth", config)
+  del state_dict["features.28.weight"]
+  config.model.feature_scale = 1.0
+  torch.save(state_dict, tmp_path / "vgg13.pth")
+  with pytest.raises(UserError, match=r"vgg13\.pth: features\.28\.weight is missing; needed is"):
+    converted(tmp_path / "vgg13.pth", config)
 
 
 def test_both_file_formats_hold_the_same(tmp_path):

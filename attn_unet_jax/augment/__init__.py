@@ -7,12 +7,14 @@ invented. Angles are those of the voxel grid: on an anisotropic working grid a r
 anatomy.
 
 `options` says what may be drawn, `affine` and `deformation` draw coordinates, `warp` samples,
-`intensity` changes the image, and `patch` puts them together. Nothing here imports anything of the
-package outside `augment`.
+`intensity` changes the image, and `patch` puts them together. `histogram`, before normalisation,
+gives a patch the intensities of another scan. Nothing here imports anything of the package outside
+`augment`.
 """
 
 from attn_unet_jax.augment.affine import spatial_matrix
 from attn_unet_jax.augment.deformation import displacement
+from attn_unet_jax.augment.histogram import is_matched, match_histogram
 from attn_unet_jax.augment.intensity import intensity
 from attn_unet_jax.augment.options import Augmentation
 from attn_unet_jax.augment.patch import augment, source_shape
@@ -24,6 +26,8 @@ __all__ = [
   "displacement",
   "flip",
   "intensity",
+  "is_matched",
+  "match_histogram",
   "mirrored_axes",
   "source_shape",
   "spatial_matrix",

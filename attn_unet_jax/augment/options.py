@@ -10,7 +10,7 @@ PerAxis = tuple[float, float, float]
 
 _RANGES = ("scale", "intensity_scale", "intensity_shift", "noise_sd")
 _PER_AXIS = ("flip", "rotate_deg", "shift", "scale_axes", "deform_sd")
-_PROBABILITIES = ("flip", "spatial_probability", "deform_probability")
+_PROBABILITIES = ("flip", "spatial_probability", "deform_probability", "histogram_probability")
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Augmentation:
     deform_sd: standard deviation of a smooth random displacement along each axis, in voxels.
     deform_spacing: voxels between its control points.
     deform_probability: probability that it applies to a patch.
+    histogram_probability: probability that a patch takes on the intensities of another scan, before
+      all else.
     intensity_scale: range of the factor a of `a * image + b`.
     intensity_shift: range of b, in units of the normalised image.
     noise_sd: range of the standard deviation of Gaussian noise, in the same units.
@@ -47,6 +49,7 @@ class Augmentation:
   deform_sd: PerAxis = (0.0, 0.0, 0.0)
   deform_spacing: float = 32.0
   deform_probability: float = 1.0
+  histogram_probability: float = 0.0
   intensity_scale: Range = (1.0, 1.0)
   intensity_shift: Range = (0.0, 0.0)
   noise_sd: Range = (0.0, 0.0)

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from attn_unet_jax.data.boxes import Boxes, voxels
 from attn_unet_jax.data.dataset import Dataset
 from attn_unet_jax.data.labels import LabelMapping
 from attn_unet_jax.data.prepare import WorkingCase, prepare
 from attn_unet_jax.data.prepared import digest, kept
 from attn_unet_jax.data.sparse import thinned
+from attn_unet_jax.volumes.box import Box
 from attn_unet_jax.volumes.orientation import canonical_grid
 from attn_unet_jax.volumes.resample import working_grid
 
@@ -30,6 +32,7 @@ class Cases(Sequence[WorkingCase]):
     config: the run's config, which says how the working grid is reached.
     thin: whether labels are forgotten as `data.labelled_slices` says.
     folder: where prepared cases are kept, or None.
+    boxes: the part of each case that is worked on; None: all of it.
   """
 
   ids: Sequence[str]
@@ -38,6 +41,7 @@ class Cases(Sequence[WorkingCase]):
   config: ConfigDict
   thin: bool = False
   folder: Path | None = None
+  boxes: Boxes | None = None
 
   def __len__(self) -> int:
     return len(self.ids)
@@ -66,15 +70,25 @@ class Cases(Sequence[WorkingCase]):
 
   def _extent(self, case_id: str) -> tuple[int, int, int]:
     grid = canonical_grid(self.dataset.grid(case_id))
-    return working_grid(grid, self.config.data.spacing_mm).shape
+    working = working_grid(grid, self.config.data.spacing_mm)
+    if not (box := self._box(case_id)):
+      return working.shape
+    where = voxels(box, working, self.config.data.patch, case_id)
+    x, y, z = (part.stop - part.start for part in where)
+    return x, y, z
+
+  def _box(self, case_id: str) -> Box | None:
+    return self.boxes[case_id] if self.boxes else None
 
   def _prepare(self, case_id: str) -> WorkingCase:
-    return prepare(self.dataset.load(case_id), self.mapping, self.config)
+    return prepare(self.dataset.load(case_id), self.mapping, self.config, self._box(case_id))
 
   def _kept(self, case_id: str) -> WorkingCase:
     assert self.folder is not None
     data, mapping = self.config.data, self.mapping
-    recipe = (data.spacing_mm, data.blur_mm, data.label_resampling)
+    recipe: tuple[object, ...] = (data.spacing_mm, data.blur_mm, data.label_resampling)
+    if box := self._box(case_id):
+      recipe += (box, data.patch)
     values = [sorted(values) for values in (*mapping.values, mapping.unlabelled)]
     name = digest(recipe, values, self.dataset.fingerprint(case_id))
     return kept(self.folder, case_id, name, lambda: self._prepare(case_id))

@@ -6,10 +6,13 @@ import numpy as np
 
 from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.losses import UNLABELLED
+from attn_unet_jax.volumes.intensity import quantiles
 
 Shape = tuple[int, int, int]
 
 _POSITIONS = 1024  # foreground voxels kept per case: enough that no patch centre repeats often
+
+_QUANTILES = 256  # of a histogram
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Cuttable:
   """HU int16 and classes uint8 `[X, Y, Z]`, at least as large as the patch on every axis.
 
   `mean` and `sd` are of the whole scan in HU, `positions` `[K, 3]` int32 foreground voxels, of
-  which the first `count` are real.
+  which the first `count` are real. `quantiles` are the scan's, float32 HU at even levels, or None.
   """
 
   image: np.ndarray
@@ -26,12 +29,17 @@ class Cuttable:
   sd: float
   positions: np.ndarray
   count: int
+  quantiles: np.ndarray | None = None
 
 
-def cuttable(case: WorkingCase, patch: Shape) -> Cuttable:
-  """Pads a scan smaller than the patch with its minimum, all around; lists foreground voxels."""
+def cuttable(case: WorkingCase, patch: Shape, *, histogram: bool = False) -> Cuttable:
+  """Pads a scan smaller than the patch with its minimum, all around; lists foreground voxels.
+
+  With `histogram` the scan's quantiles are taken, of what is not padding.
+  """
   image, label = _pad(case.image, patch, case.image.min()), _pad(case.label, patch, 0)
-  return Cuttable(image, label, case.mean, case.sd, *_positions(label))
+  own = quantiles(case.image, _QUANTILES) if histogram else None
+  return Cuttable(image, label, case.mean, case.sd, *_positions(label), own)
 
 
 def _pad(array: np.ndarray, patch: Shape, value: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from attn_unet_jax.data.cuttable import Cuttable, Shape, cuttable
 from attn_unet_jax.data.prepare import WorkingCase
-from attn_unet_jax.data.resident import Block
+from attn_unet_jax.data.resident import Block, Reference
 from attn_unet_jax.data.schedule import Draw, Plan, schedule, spot
 
 
@@ -29,7 +29,10 @@ class Cutter:
   def __init__(
     self, cases: Sequence[WorkingCase], plan: Plan, seed: int, patch: Shape, block: Shape
   ):
-    self._open = _Open(lambda index: cuttable(cases[index], patch), 2 * plan.cases_per_block)
+    self._open = _Open(
+      lambda index: cuttable(cases[index], patch, histogram=plan.references),
+      2 * plan.cases_per_block,
+    )
     self._plan, self._patch, self._block = plan, patch, block
 
     def drawn(step: jax.Array) -> Draw:
@@ -46,29 +49,36 @@ class Cutter:
 
   def __call__(self, step: int, row: int) -> Block:
     """The block of one patch, in NumPy: place `row` in the global batch of step `step`."""
-    case, low, key = self._find(step, row)[1:]
+    case, low, key, reference = self._find(step, row)[1:]
     image, label = (_clamped(array, low, self._block) for array in (case.image, case.label))
-    return Block(image, label, np.float32(case.mean), np.float32(case.sd), key)
+    return Block(image, label, np.float32(case.mean), np.float32(case.sd), key, reference)
 
   def corners(self, step: int) -> list[tuple[int, tuple[int, ...]]]:
     """Index of the case, and lowest voxel in it (padded to the patch), of every patch of a step."""
     around = (np.array(self._block) - self._patch) // 2
     found = (self._find(step, row) for row in range(self._plan.batch_size))
-    return [(index, tuple((low + around).tolist())) for index, _, low, _ in found]
+    return [(index, tuple((low + around).tolist())) for index, _, low, *_ in found]
 
-  def _find(self, step: int, row: int) -> tuple[int, Cuttable, np.ndarray, np.ndarray]:
-    """A patch's case and its index, where its block begins, and its key."""
+  def _find(
+    self, step: int, row: int
+  ) -> tuple[int, Cuttable, np.ndarray, np.ndarray, Reference | None]:
+    """Index of a patch's case, the case, where the block begins, its key, and its reference."""
     draw = self._draw(np.int32(step))
     index = int(draw.case[row])
     case = self._open[index]
     size, count = np.array(case.image.shape, np.int32), np.int32(case.count)
     low, key = self._spot(draw.key[row], draw.foreground[row], size, case.positions, count)
-    return index, case, low, key
+    reference = None
+    if draw.reference is not None:
+      other = self._open[int(draw.reference[row])]
+      mean, sd = np.float32(other.mean), np.float32(other.sd)
+      reference = Reference(case.quantiles, other.quantiles, mean, sd)
+    return index, case, low, key, reference
 
 
 def together(blocks: Sequence[Block]) -> Block:
   """A batch of NumPy blocks."""
-  return Block(*(np.stack(leaves) for leaves in zip(*blocks, strict=True)))
+  return jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)
 
 
 def _on_host(function: Callable[..., Any]) -> Callable[..., Any]:

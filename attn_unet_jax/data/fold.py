@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from attn_unet_jax.data import folds
+from attn_unet_jax.data.boxes import Boxes, check, read
 from attn_unet_jax.data.cases import Cases
 from attn_unet_jax.data.dataset import Dataset, open_dataset
 from attn_unet_jax.data.labels import LabelMapping, parse
@@ -15,18 +16,24 @@ from attn_unet_jax.data.labels import LabelMapping, parse
 
 @dataclasses.dataclass(frozen=True)
 class Fold:
-  """One fold of a data set; `listing` is the list of folds that it comes from."""
+  """One fold of a data set.
+
+  `listing` is the list of folds that it comes from; `boxes` is the part of each case that is worked
+  on, None all of it.
+  """
 
   config: ConfigDict
   dataset: Dataset
   mapping: LabelMapping
   split: folds.Split
   listing: dict[str, Any]
+  boxes: Boxes | None = None
 
   def load(self, part: str) -> Cases:
     """The cases of `training` (thinned, if so configured), `validation` or `test`, prepared."""
     ids = getattr(self.split, part)
-    return Cases(ids, self.dataset, self.mapping, self.config, thin=part == "training")
+    thin = part == "training"
+    return Cases(ids, self.dataset, self.mapping, self.config, thin, boxes=self.boxes)
 
   def to_json(self) -> str:
     """The list of folds, as it can be given to `--config.data.folds`."""
@@ -43,14 +50,18 @@ def open_fold(config: ConfigDict, written: Path | None = None) -> Fold:
 
   Args:
     config: the run's config.
-    written: the list of folds that the run wrote when it began. It holds from then on, whatever
-      becomes of the data: no case may move from training to test.
+    written: the list of folds that the run wrote when it began, its boxes beside it. They hold
+      from then on, whatever becomes of the data: no case may move from training to test.
 
   Raises:
-    UserError: the data is not there, or the labels or the fold do not fit it.
+    UserError: the data is not there, or the labels, the fold or the boxes do not fit it.
   """
   dataset = open_dataset(config)
   mapping = parse(config.data.labels, dataset.label_names)
   source = str(written) if written else config.data.folds
   split, listing = folds.choose(dataset.ids, dataset.parts, source, config.data.fold)
-  return Fold(config, dataset, mapping, split, listing)
+  boxes, path = None, Path(config.data.boxes)
+  if config.data.boxes:
+    boxes = read(written.with_name("boxes.json") if written else path)
+    check(boxes, [case for part in folds.PARTS for case in getattr(split, part)], path)
+  return Fold(config, dataset, mapping, split, listing, boxes)

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from attn_unet_jax import config as config_keys
 from attn_unet_jax.data import folds
+from attn_unet_jax.data.boxes import check, read
 from attn_unet_jax.data.dataset import Dataset, open_dataset
 from attn_unet_jax.data.fold import Fold
 from attn_unet_jax.data.labels import LabelMapping, class_names, parse
@@ -65,6 +66,10 @@ def open_other(
   if part:
     split, listing = folds.choose(dataset.ids, dataset.parts, config.data.folds, config.data.fold)
     cases = getattr(split, part)
+  boxes = None
+  if path := config.data.boxes:
+    boxes = read(Path(path))
+    check(boxes, cases, path)
   about = {
     "data": _source(config),
     "labels": str(mapping),
@@ -73,7 +78,7 @@ def open_other(
   }
   return OtherSet(
     f"{name}/{part}" if part else name,
-    Fold(config, dataset, mapping, folds.Split((), (), cases), listing),
+    Fold(config, dataset, mapping, folds.Split((), (), cases), listing, boxes),
     about,
   )
 
@@ -88,6 +93,8 @@ def _config(run: ConfigDict, changes: Mapping[str, Any], part: str | None) -> Co
   if not part and changes.keys() & {"folds", "fold"}:
     raise UserError("--config.data.folds, --config.data.fold: say which part of them by --part")
   config = run.copy_and_resolve_references()
+  if run.data.boxes and "boxes" not in changes:
+    raise UserError("the run was trained inside boxes; give those of this set by config.data.boxes")
   config.data.update({"dataset": "", "folder": "", "folds": "", "fold": 0})
   config.data.update({key: value for key, value in changes.items() if key != "labels"})
   config_keys.validate(config)

@@ -1,5 +1,6 @@
 """Network input from what a source feeds: cut or already cut, normalised, augmented, inside jit."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
@@ -8,12 +9,19 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from attn_unet_jax.augment import Augmentation, augment, source_shape
+from attn_unet_jax.augment import (
+  Augmentation,
+  augment,
+  is_matched,
+  match_histogram,
+  source_shape,
+)
 from attn_unet_jax.data.cuttable import Shape
 from attn_unet_jax.data.cutter import Cutter, together
 from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.data.resident import Block, Resident, cut
 from attn_unet_jax.data.schedule import Draw, Plan, schedule
+from attn_unet_jax.data.target import boundary
 
 Array = jax.Array
 
@@ -90,7 +98,8 @@ def fixed_batches(
   """The patches on which losses are logged, not augmented; reads only the cases that they need."""
   patch, size = config.data.patch, config.train.batch_size
   seed = config.seed + _FIXED_SEED_OFFSET
-  cutter = Cutter(cases, plan(config, len(cases)), seed, answered(patch, margin), patch)
+  unmatched = dataclasses.replace(plan(config, len(cases)), references=False)
+  cutter = Cutter(cases, unmatched, seed, answered(patch, margin), patch)
   normalised = jax.jit(lambda blocks: _input(config, blocks, Augmentation()))
   steps = range(math.ceil(config.train.loss_patches / size))
   cuts = (together([cutter(step, row) for row in range(size)]) for step in steps)
@@ -104,13 +113,31 @@ def answered(patch: Shape, margin: Shape) -> Shape:
 
 
 def _input(config: ConfigDict, blocks: Block, augmentation: Augmentation) -> Batch:
+  if augmentation.histogram_probability:
+    blocks = jax.vmap(lambda block: _matched(block, augmentation))(blocks)
   image = jax.vmap(lambda hu, mean, sd: normalise(config, hu, mean, sd))(
     blocks.image, blocks.mean, blocks.sd
   )
   image, label = jax.vmap(
     lambda key, hu, label: augment(key, hu, label, config.data.patch, augmentation)
   )(jax.random.wrap_key_data(blocks.key), image, blocks.label)
+  if config.data.target == "boundary":
+    label = jax.vmap(boundary)(label)
   return Batch(image[..., None], label)
+
+
+def _matched(block: Block, augmentation: Augmentation) -> Block:
+  """The block, or with the histogram, the mean and the sd of its reference."""
+  assert block.reference is not None
+  own, other, mean, sd = block.reference
+  key = jax.random.wrap_key_data(block.key)
+  chosen = is_matched(key, augmentation.histogram_probability)
+  hu = block.image.astype(jnp.float32)
+  return block._replace(
+    image=jnp.where(chosen, match_histogram(hu, own, other), hu),
+    mean=jnp.where(chosen, mean, block.mean),
+    sd=jnp.where(chosen, sd, block.sd),
+  )
 
 
 def plan(config: ConfigDict, cases: int) -> Plan:
@@ -122,6 +149,7 @@ def plan(config: ConfigDict, cases: int) -> Plan:
     cases_per_block=data.cases_per_block,
     patches_per_case=data.patches_per_case,
     foreground_fraction=data.foreground_fraction,
+    references=config.augment.histogram_probability > 0,
   )
 
 

@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 from ml_collections import ConfigDict
 
+from attn_unet_jax.data.boxes import voxels
 from attn_unet_jax.data.dataset import Case
 from attn_unet_jax.data.labels import LabelMapping
+from attn_unet_jax.volumes.box import Box, cut
 from attn_unet_jax.volumes.intensity import statistics
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.resample import gaussian_blur, resample, resample_labels, working_grid
@@ -19,7 +21,7 @@ _INT16 = np.iinfo(np.int16)
 class WorkingCase:
   """A case on the working grid: HU int16 and class indices uint8 `[X, Y, Z]`, canonical axes.
 
-  `mean` and `sd` are those of the whole scan on the working grid, HU.
+  `mean` and `sd` are those of the whole scan on the working grid, or of the box in it, HU.
   """
 
   id: str
@@ -38,15 +40,27 @@ def working_image(canonical: Volume, config: ConfigDict) -> Volume:
   return Volume(rounded, working.affine)
 
 
-def prepare(case: Case, mapping: LabelMapping, config: ConfigDict) -> WorkingCase:
+def prepare(
+  case: Case, mapping: LabelMapping, config: ConfigDict, box: Box | None = None
+) -> WorkingCase:
   """Image and label on one working grid, which is decided from the image.
 
+  Args:
+    case: on its native grid.
+    mapping: what its labels mean.
+    config: the run's config.
+    box: the part to keep, grown to the patch. Mean and sd are then those of the part, which is
+      all that the network sees of a scan.
+
   Raises:
-    UserError: label values outside the mapping.
+    UserError: label values outside the mapping, or the box lies outside the scan.
   """
   image = working_image(to_canonical(case.image), config)
   label = to_canonical(native_classes(case, mapping))
   classes = resample_labels(label, image.grid, config.data.label_resampling)
+  if box:
+    where = voxels(box, image.grid, config.data.patch, case.id)
+    image, classes = cut(image, where), cut(classes, where)
   mean, sd = statistics(image.array)
   return WorkingCase(case.id, image.array, classes.array, mean, sd)
 

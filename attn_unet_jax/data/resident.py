@@ -20,7 +20,8 @@ class Resident(struct.PyTreeNode):
 
   `image` is int16 HU `[C, X, Y, Z]`, `label` uint8 class indices, `size` `[C, 3]` the real extents,
   `mean` and `sd` `[C]` of the whole scan in HU, `positions` `[C, K, 3]` foreground voxels of which
-  the first `count[c]` are real.
+  the first `count[c]` are real; `quantiles` float32 HU `[C, Q]` of the scans, where histograms are
+  matched.
   """
 
   image: Array
@@ -30,13 +31,27 @@ class Resident(struct.PyTreeNode):
   sd: Array
   positions: Array
   count: Array
+  quantiles: Array | None = None
+
+
+class Reference(NamedTuple):
+  """What matching the histogram of a patch needs: of its own scan and of another one.
+
+  `own` and `quantiles` are of the patch's scan and of the other, `[Q]` float32 HU at even levels,
+  `mean` and `sd` the other's.
+  """
+
+  own: Any
+  quantiles: Any
+  mean: Any
+  sd: Any
 
 
 class Block(NamedTuple):
   """What is cut for one patch: HU `[SX, SY, SZ]` int16, classes uint8, the scan's mean and sd.
 
-  `key` is the data of the key for its augmentation, uint32. Arrays of JAX, or of NumPy where the
-  host cuts.
+  `key` is the data of the key for its augmentation, uint32; `reference` is there where histograms
+  are matched. Arrays of JAX, or of NumPy where the host cuts.
   """
 
   image: Any
@@ -44,11 +59,12 @@ class Block(NamedTuple):
   mean: Any
   sd: Any
   key: Any
+  reference: Reference | None = None
 
 
-def resident(cases: Iterable[WorkingCase], patch: Shape) -> Resident:
+def resident(cases: Iterable[WorkingCase], patch: Shape, *, histograms: bool = False) -> Resident:
   """Puts a set into device memory; scans smaller than the patch are padded with their minimum."""
-  held = [cuttable(case, patch) for case in cases]
+  held = [cuttable(case, patch, histogram=histograms) for case in cases]
   size = np.array([case.image.shape for case in held], np.int32)
   arrays = {
     "image": _stack([case.image for case in held], size.max(0)),
@@ -58,6 +74,7 @@ def resident(cases: Iterable[WorkingCase], patch: Shape) -> Resident:
     "sd": np.array([case.sd for case in held], np.float32),
     "positions": np.stack([case.positions for case in held]),
     "count": np.array([case.count for case in held], np.int32),
+    "quantiles": np.array([case.quantiles for case in held]) if histograms else None,
   }
   return Resident(**jax.device_put(arrays))
 
@@ -85,9 +102,19 @@ def cut(data: Resident, draw: Draw, patch: Shape, block: Shape) -> Block:
     positions, count = data.positions[case], data.count[case]
     low, key = spot(draw.key, draw.foreground, size, positions, count, patch, block)
     image, label = (_clamped(array, case, low, size, block) for array in (data.image, data.label))
-    return Block(image, label, data.mean[case], data.sd[case], key)
+    return Block(image, label, data.mean[case], data.sd[case], key, _reference(data, draw))
 
   return jax.vmap(one)(draw)
+
+
+def _reference(data: Resident, draw: Draw) -> Reference | None:
+  if draw.reference is None:
+    return None
+  assert data.quantiles is not None
+  other = draw.reference
+  return Reference(
+    data.quantiles[draw.case], data.quantiles[other], data.mean[other], data.sd[other]
+  )
 
 
 def _clamped(array: Array, case: Array, low: Array, size: Array, block: Shape) -> Array:

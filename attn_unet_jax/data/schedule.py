@@ -15,6 +15,7 @@ import jax.numpy as jnp
 Array = jax.Array
 
 _ORDER_STREAM = 2**31 - 1  # keeps the keys of the case order apart from those of the steps
+_REFERENCE_STREAM = 2  # apart from the halves into which `spot` splits a patch's key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,14 +27,19 @@ class Plan:
   cases_per_block: int
   patches_per_case: int
   foreground_fraction: float
+  references: bool = False  # whether each patch is given another case too
 
 
 class Draw(NamedTuple):
-  """One global batch: case index, whether the patch is centred on foreground, and a key, `[N]`."""
+  """One global batch: case index, whether the patch is centred on foreground, and a key, `[N]`.
+
+  `reference` is the index of another case of the same block, or None where the plan has none.
+  """
 
   case: Array
   foreground: Array
   key: Array
+  reference: Array | None = None
 
 
 def schedule(plan: Plan, seed: int, step: Array | int) -> Draw:
@@ -51,11 +57,24 @@ def schedule(plan: Plan, seed: int, step: Array | int) -> Draw:
   turn, slot = jnp.divmod(within, open_cases)
   first = step * plan.batch_size // length * open_cases  # place of the batch's first block
   span = ((plan.batch_size - 1) // length + 2) * open_cases  # at most, from there
-  case = _cases_at(plan.cases, seed, block * open_cases + slot, first, span)
+
+  def cases_of(slots: Array) -> Array:
+    return _cases_at(plan.cases, seed, block * open_cases + slots, first, span)
+
   count = (block + turn + slot).astype(jnp.float32)
   share = plan.foreground_fraction
   foreground = jnp.floor((count + 1) * share) > jnp.floor(count * share)
-  return Draw(case, foreground, keys)
+  reference = cases_of(_another(keys, slot, open_cases)) if plan.references else None
+  return Draw(cases_of(slot), foreground, keys, reference)
+
+
+def _another(keys: Array, slot: Array, open_cases: int) -> Array:
+  """Another slot of the block for each patch, by its key; its own if the block has no other."""
+
+  def step(key: Array) -> Array:
+    return jax.random.randint(jax.random.fold_in(key, _REFERENCE_STREAM), (), 1, max(open_cases, 2))
+
+  return (slot + jax.vmap(step)(keys)) % open_cases
 
 
 def _cases_at(cases: int, seed: int, places: Array, first: Array | int, span: int) -> Array:

@@ -8,24 +8,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from attn_unet_jax.data.fold import Fold
 from attn_unet_jax.data.labels import parse
 from attn_unet_jax.data.other_set import OtherSet
 from attn_unet_jax.data.prepare import native_classes
+from attn_unet_jax.data.target import native_boundary
 from attn_unet_jax.errors import UserError
-from attn_unet_jax.inference.segment import segment
+from attn_unet_jax.inference.segment import Locate, segment
 from attn_unet_jax.inference.sliding import System
 from attn_unet_jax.inference.trained import Trained
 from attn_unet_jax.losses import UNLABELLED
 from attn_unet_jax.metrics.overlap import Scores, score_case, summarise
+from attn_unet_jax.metrics.surface import assd_mm
 from attn_unet_jax.run import write_text
 from attn_unet_jax.training.logs import progress, say
+from attn_unet_jax.volumes.box import Box, share_inside, share_left_out
 from attn_unet_jax.volumes.checks import check_pair
 from attn_unet_jax.volumes.nifti import read_label, write_nifti
 from attn_unet_jax.volumes.nifti_folder import nifti_files
 from attn_unet_jax.volumes.orientation import to_canonical
+from attn_unet_jax.volumes.volume import Volume
 
 
 def evaluate_run(trained: Trained, fold: Fold, workdir: Path, part: str = "test") -> None:
@@ -61,7 +66,9 @@ def _evaluate(
   folder, predictions = workdir / "evaluation" / beside, workdir / "predictions" / beside
   predictions.mkdir(parents=True, exist_ok=True)
   ids = getattr(fold.split, part)
-  rows = score_cases(fold, ids, trained.system, trained.config, predictions)
+  rows = score_cases(
+    fold, ids, trained.system, trained.config, trained.locate, predictions, surfaces=True
+  )
   write_scores(rows, folder, {**about, "checkpoint_step": trained.step})
   say(f"segmentations: {predictions}/*.nii.gz")
 
@@ -77,14 +84,25 @@ def score_cases(
   ids: Sequence[str],
   system: System,
   config: ConfigDict,
+  locate: Locate | None = None,
   predictions: Path | None = None,
+  *,
+  surfaces: bool = False,
 ) -> dict[str, Scores]:
-  """Scores by case id; with `predictions`, a folder, the masks are written there too."""
+  """Scores by case id; with `predictions`, a folder, the masks are written there too.
+
+  With `surfaces`, `assd_mm` is among the scores; it is slow where a prediction is scattered. Where
+  only a box of each scan is looked at (the fold's, or what `locate` finds), `box_recall` and
+  `box_volume_reduction` are among the scores.
+  """
   rows = {}
   for case_id in progress(ids, len(ids), "cases"):
     case = fold.dataset.load(case_id)
-    prediction = segment(case.image, system, config)
+    find = locate or _given(fold.boxes[case_id] if fold.boxes else None)
+    prediction, box = segment(case.image, system, config, find)
     reference = native_classes(case, fold.mapping)
+    if config.data.target == "boundary":
+      reference = native_boundary(reference, config.data.spacing_mm)
     rows[case_id] = score_case(
       prediction.array,
       reference.array,
@@ -92,9 +110,36 @@ def score_cases(
       reference.voxel_volume_ml,
       UNLABELLED,
     )
+    if surfaces:
+      _add_surface_distance(rows[case_id], prediction.array, reference, fold.mapping.class_indices)
+    if box:
+      _add_box_scores(rows[case_id], box, reference, fold.mapping.class_indices)
     if predictions:
       write_nifti(predictions / f"{case_id}.nii.gz", prediction)
   return rows
+
+
+def _add_surface_distance(
+  scores: Scores, prediction: np.ndarray, reference: Volume, classes: Mapping[str, int]
+) -> None:
+  known = reference.array != UNLABELLED
+  for name, value in classes.items():
+    masks = (prediction == value) & known, reference.array == value
+    scores[name]["assd_mm"] = assd_mm(*masks, reference.spacing)
+
+
+def _given(box: Box | None) -> Locate:
+  return lambda _: box
+
+
+def _add_box_scores(
+  scores: Scores, box: Box, reference: Volume, classes: Mapping[str, int]
+) -> None:
+  canonical = to_canonical(reference)
+  for name, value in classes.items():
+    mask = Volume(canonical.array == value, canonical.affine)
+    scores[name]["box_recall"] = share_inside(box, mask)
+    scores[name]["box_volume_reduction"] = share_left_out(box, canonical.grid)
 
 
 def score_folders(prediction: Path, reference: Path, labels: str) -> dict[str, Scores]:
@@ -114,13 +159,16 @@ def score_folders(prediction: Path, reference: Path, labels: str) -> dict[str, S
     files = predicted[case_id], wanted[case_id]
     answer, truth = (to_canonical(read_label(path)) for path in files)
     check_pair(truth.grid, answer.grid, files[::-1])
+    predicted_map = mapping.apply(answer.array, str(files[0]))
+    truth = Volume(mapping.apply(truth.array, str(files[1])), truth.affine)
     rows[case_id] = score_case(
-      mapping.apply(answer.array, str(files[0])),
-      mapping.apply(truth.array, str(files[1])),
+      predicted_map,
+      truth.array,
       mapping.class_indices,
       truth.voxel_volume_ml,
       UNLABELLED,
     )
+    _add_surface_distance(rows[case_id], predicted_map, truth, mapping.class_indices)
   return rows
 
 
@@ -137,7 +185,8 @@ def write_scores(
   except OSError as error:
     raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another") from None
   for name, metrics in summary.items():
-    means = ", ".join(f"{m} {_mean_and_sd(metrics[m])}" for m in ("dsc", "precision", "recall"))
+    shown = [name for name in ("dsc", "precision", "recall", "assd_mm") if name in metrics]
+    means = ", ".join(f"{m} {_mean_and_sd(metrics[m])}" for m in shown)
     say(f"{name}, {len(rows)} case{'s'[: len(rows) > 1]}: {means}")
   say(f"scores: {folder}/cases.csv, {folder}/summary.json")
 

@@ -1,24 +1,56 @@
 """A scan in, its segmentation on the same grid out."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
 from ml_collections import ConfigDict
 
+from attn_unet_jax.data.boxes import voxels
 from attn_unet_jax.data.prepare import working_image
 from attn_unet_jax.inference.sliding import System
+from attn_unet_jax.volumes.box import Box, cut, paste
 from attn_unet_jax.volumes.orientation import from_canonical, to_canonical
 from attn_unet_jax.volumes.resample import probabilities_to_labels
 from attn_unet_jax.volumes.volume import Volume
 
+Locate = Callable[[Volume], Box | None]
 
-def segment(image: Volume, system: System, config: ConfigDict) -> Volume:
-  """Class indices uint8 on the grid of `image`, whatever its axes and spacing.
+
+class Segmentation(NamedTuple):
+  """Class indices uint8 on the scan's own grid; the box that was looked at, None for all of it."""
+
+  mask: Volume
+  box: Box | None
+
+
+def segment(
+  image: Volume, system: System, config: ConfigDict, locate: Locate | None = None
+) -> Segmentation:
+  """Segments a scan, whatever its axes and spacing.
 
   Args:
     image: the scan on its native grid, HU.
     system: what segments a working-grid volume.
     config: the run's config; its `data` section says how the working grid is reached.
+    locate: where in the working-grid volume to look; elsewhere is background. None: everywhere.
+
+  Raises:
+    UserError: the box lies outside the scan.
   """
   canonical = to_canonical(image)
   working = working_image(canonical, config)
-  probabilities = system.predict(working)
+  box = locate(working) if locate else None
+  probabilities = predict_within(working, box, system, config)
   labels = probabilities_to_labels(probabilities, working.grid, canonical.grid)
-  return from_canonical(labels.array, image.grid)
+  return Segmentation(from_canonical(labels.array, image.grid), box)
+
+
+def predict_within(
+  working: Volume, box: Box | None, system: System, config: ConfigDict
+) -> np.ndarray:
+  """Class probabilities float32 `[X, Y, Z, K]` of a volume of which only a box is looked at."""
+  if box is None:
+    return system.predict(working)
+  where = voxels(box, working.grid, config.data.patch, "this scan")
+  return paste(system.predict(cut(working, where)), where, working.shape)

@@ -11,6 +11,7 @@ from attn_unet_jax import config as config_keys
 from attn_unet_jax.compilation import make_deterministic
 from attn_unet_jax.data.labels import class_names
 from attn_unet_jax.errors import UserError
+from attn_unet_jax.inference.segment import Locate
 from attn_unet_jax.inference.sliding import SlidingWindow, System
 from attn_unet_jax.run import begun
 from attn_unet_jax.training.checkpoint import restore_best
@@ -30,12 +31,16 @@ class Best:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-  """A run ready to segment; `step` is that of the checkpoint in use."""
+  """A run ready to segment.
+
+  `step` is that of the checkpoint in use; `locate` says where to look, None is everywhere.
+  """
 
   config: ConfigDict
   classes: tuple[str, ...]
   system: System
   step: int
+  locate: Locate | None = None
 
 
 def best(workdir: Path) -> Best:
@@ -47,6 +52,8 @@ def best(workdir: Path) -> Best:
   config = config_keys.load(workdir / "config.json")
   if config.deterministic:
     make_deterministic()
+  if config.stages.count > 1:
+    raise UserError(f"{workdir}: a run of several stages; name one of them, {workdir}/stage1")
   classes = class_names(config.data.labels)
   module = network(config, len(classes) + 1)
   if not begun(workdir):

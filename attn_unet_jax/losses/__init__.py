@@ -3,7 +3,8 @@
 Every loss maps logits `[N, X, Y, Z, K]` and integer labels `[N, X, Y, Z]` in `0..K-1` (0 is the
 background) to a scalar. Logits of a lower precision than float32 are computed on in float32;
 float64 stays float64, so that gradients can be checked. A label outside `0..K-1` counts as no
-class: it adds nothing to the Dice sums and to the cross-entropy.
+class: it adds nothing to the Dice sums and to the cross-entropy. Only `side_bce` reads other maps
+than the logits.
 
 The label `UNLABELLED` marks a voxel of which nobody said what it is. Every loss leaves such voxels
 out of all its sums.
@@ -28,6 +29,7 @@ from attn_unet_jax.losses.dice import (
   tversky,
 )
 from attn_unet_jax.losses.operands import UNLABELLED
+from attn_unet_jax.losses.side import side_bce
 from attn_unet_jax.losses.total import LOSSES, OVER_THE_BATCH, total
 from attn_unet_jax.losses.vnet_caffe import vnet_caffe_dice
 
@@ -42,6 +44,7 @@ __all__ = [
   "focal",
   "generalised_dice",
   "reference_dice",
+  "side_bce",
   "soft_dice",
   "squared_dice",
   "total",

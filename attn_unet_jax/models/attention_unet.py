@@ -51,5 +51,6 @@ class AttentionUNet(UNet):
     if level == 1 and not self.gate_finest:
       return x, {}
     options = (self.gate_bias_init, self.gate, self.conv, self.dtype, self.batch_axis)
-    features, coefficients = GatedSkip(self.gates, *options, name=f"skip{level}")(x, signal, train)
+    block = GatedSkip(self.gates, *options, self.upsampling, name=f"skip{level}")
+    features, coefficients = block(x, signal, train)
     return features, {f"level{level}/{i}": alpha for i, alpha in enumerate(coefficients)}

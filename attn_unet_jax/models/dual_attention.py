@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from attn_unet_jax.models import conv as convolution
-from attn_unet_jax.models.layers import Conv, ConvNormRelu, max_pool, upsample
+from attn_unet_jax.models.layers import Conv, ConvNormRelu, Upsampling, max_pool, upsample
 from attn_unet_jax.models.unet import Maps, UNet
 
 Joining = Literal["product", "max", "mean"]
@@ -52,7 +52,7 @@ class DualAttentionUNet(UNet):
     x = encoded[level - 1]
     if level == 1 and not self.gate_finest:
       return x, {}
-    options = (self.conv, self.dtype, self.batch_axis)
+    options = (self.conv, self.dtype, self.batch_axis, self.upsampling)
     attention = DualAttention(
       self.attention_joining, self.channel_reduction, *options, name=f"skip{level}"
     )
@@ -70,7 +70,7 @@ class DualAttentionUNet(UNet):
       name = f"parallel{level}_{other}"
       narrow = Conv(self.filters[0], 1, form=self.conv, dtype=self.dtype, name=name)(features)
       # On its own grid, if that is coarser: a 1x1x1 convolution commutes with interpolation.
-      found.append(upsample(narrow, encoded[level - 1].shape[1:4]))
+      found.append(upsample(narrow, encoded[level - 1].shape[1:4], self.upsampling))
     return found
 
 
@@ -89,6 +89,7 @@ class DualAttention(nn.Module):
     form: see `attn_unet_jax.models.conv`.
     dtype: compute type.
     batch_axis: see `attn_unet_jax.models.layers.BatchNorm`.
+    upsampling: see `attn_unet_jax.models.layers.upsample`.
   """
 
   joining: Joining = "product"
@@ -96,6 +97,7 @@ class DualAttention(nn.Module):
   form: convolution.Form = "auto"
   dtype: Any = jnp.float32
   batch_axis: str | None = None
+  upsampling: Upsampling = "align_corners"
 
   @nn.compact
   def __call__(self, x: jax.Array, g: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
@@ -123,7 +125,7 @@ class DualAttention(nn.Module):
     """[N, X, Y, Z, 1]; g's share on its own grid, since interpolation commutes with a product."""
     kernel, bias = self._linear("spatial", x.shape[-1] + g.shape[-1], 1)
     own, gating = jnp.split(kernel, [x.shape[-1]])
-    return nn.sigmoid(x @ own + upsample(g @ gating, x.shape[1:4]) + bias)
+    return nn.sigmoid(x @ own + upsample(g @ gating, x.shape[1:4], self.upsampling) + bias)
 
   def _channel(self, x: jax.Array, g: jax.Array) -> jax.Array:
     """[N, 1, 1, 1, C]."""

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from attn_unet_jax.models import conv as convolution
-from attn_unet_jax.models.layers import BatchNorm, Conv, ConvNormRelu, upsample
+from attn_unet_jax.models.layers import BatchNorm, Conv, ConvNormRelu, Upsampling, upsample
 
 Variant = Literal["sigmoid", "softplus", "softmax"]
 
@@ -35,6 +35,7 @@ class AttentionGate(nn.Module):
     form: see `attn_unet_jax.models.conv`.
     dtype: compute type.
     batch_axis: see `attn_unet_jax.models.layers.BatchNorm`.
+    upsampling: see `attn_unet_jax.models.layers.upsample`.
   """
 
   gate_bias_init: float | None = None
@@ -42,6 +43,7 @@ class AttentionGate(nn.Module):
   form: convolution.Form = "auto"
   dtype: Any = jnp.float32
   batch_axis: str | None = None
+  upsampling: Upsampling = "align_corners"
 
   @nn.compact
   def __call__(self, x: jax.Array, g: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
@@ -65,13 +67,15 @@ class AttentionGate(nn.Module):
     common = {"form": self.form, "dtype": self.dtype}
     channels = x.shape[-1]
     theta = Conv(channels, 2, 2, "VALID", use_bias=False, name="theta", **common)(x)
-    phi = upsample(Conv(channels, 1, name="phi", **common)(g), theta.shape[1:4])
+    phi = Conv(channels, 1, name="phi", **common)(g)
+    phi = upsample(phi, theta.shape[1:4], self.upsampling)
     start = self.gate_bias_init
     bias_init = None if start is None else nn.initializers.constant(start)
     activation = nn.softplus if self.variant == "softplus" else nn.relu
     q = Conv(1, 1, bias_init=bias_init, name="psi", **common)(activation(theta + phi))
     softmax = self.variant == "softmax"
-    alpha = upsample(nn.softmax(q, axis=(1, 2, 3)) if softmax else nn.sigmoid(q), x.shape[1:4])
+    alpha = nn.softmax(q, axis=(1, 2, 3)) if softmax else nn.sigmoid(q)
+    alpha = upsample(alpha, x.shape[1:4], self.upsampling)
     out = Conv(channels, 1, name="output", **common)(alpha * x)
     return BatchNorm(self.dtype, self.batch_axis, name="output_norm")(out, train), alpha
 
@@ -87,6 +91,7 @@ class GatedSkip(nn.Module):
     form: see `attn_unet_jax.models.conv`.
     dtype: compute type.
     batch_axis: see `attn_unet_jax.models.layers.BatchNorm`.
+    upsampling: see `attn_unet_jax.models.layers.upsample`.
   """
 
   gates: int
@@ -95,6 +100,7 @@ class GatedSkip(nn.Module):
   form: convolution.Form = "auto"
   dtype: Any = jnp.float32
   batch_axis: str | None = None
+  upsampling: Upsampling = "align_corners"
 
   @nn.compact
   def __call__(self, x: jax.Array, g: jax.Array, train: bool) -> tuple[jax.Array, list[jax.Array]]:
@@ -103,7 +109,7 @@ class GatedSkip(nn.Module):
     start, variant = self.gate_bias_init, self.variant
     outputs, coefficients = [], []
     for i in range(self.gates):
-      gate = AttentionGate(start, variant, *options, name=f"gate{i}")
+      gate = AttentionGate(start, variant, *options, self.upsampling, name=f"gate{i}")
       gated, alpha = gate(x, g, train)
       outputs.append(gated)
       coefficients.append(alpha)

@@ -13,6 +13,7 @@ from attn_unet_jax.models import conv as convolution
 from attn_unet_jax.models.layers import (
   Conv,
   ConvBlock,
+  Upsampling,
   kaiming_normal,
   max_pool,
   rematerialised,
@@ -33,6 +34,8 @@ class UNet(nn.Module):
     dtype: compute type, float32 or bfloat16; parameters, statistics and logits are float32.
     batch_axis: see `attn_unet_jax.models.layers.BatchNorm`.
     remat: so many of the finest levels compute their blocks again in the backward pass.
+    upsampling: how samples of two grids lie to each other, see `attn_unet_jax.models.layers`:
+      `align_corners`, as published; `half_pixel`, as the released code has it in PyTorch since 0.4.
   """
 
   num_classes: int = 2
@@ -41,6 +44,7 @@ class UNet(nn.Module):
   dtype: Any = jnp.float32
   batch_axis: str | None = None
   remat: int = 0
+  upsampling: Upsampling = "align_corners"
 
   @property
   def filters(self) -> tuple[int, ...]:
@@ -125,10 +129,12 @@ class UNet(nn.Module):
       signal = self.gating_signal(x, signal, train)
       skip, coefficients = self.skip(level, encoded, signal, train)
       gates.update(coefficients)
-      x = jnp.concatenate([skip, upsample(x, skip.shape[1:4])], -1)
+      x = jnp.concatenate([skip, upsample(x, skip.shape[1:4], self.upsampling)], -1)
       x = block(level, f"decoder{level}")(x, train)
       decoded.insert(0, x)
-    head = DeepSupervision(self.num_classes, self.conv, self.dtype, name="deep_supervision")
+    head = DeepSupervision(
+      self.num_classes, self.conv, self.dtype, self.upsampling, name="deep_supervision"
+    )
     return head(decoded), {"gates": gates}
 
 
@@ -144,6 +150,7 @@ class DeepSupervision(nn.Module):
   num_classes: int
   form: convolution.Form = "auto"
   dtype: Any = jnp.float32
+  upsampling: Upsampling = "align_corners"
 
   @nn.compact
   def __call__(self, levels: list[jax.Array]) -> jax.Array:
@@ -154,5 +161,6 @@ class DeepSupervision(nn.Module):
     wide = jnp.promote_types(self.dtype, jnp.float32)
     for i, (x, share) in enumerate(zip(levels, jnp.split(kernel, len(levels)), strict=True), 1):
       scores = Conv(classes, 1, form=self.form, dtype=self.dtype, name=f"level{i}")(x)
-      logits = logits + upsample(scores.astype(wide) @ share, levels[0].shape[1:4])
+      shape = levels[0].shape[1:4]
+      logits = logits + upsample(scores.astype(wide) @ share, shape, self.upsampling)
     return logits

@@ -62,7 +62,8 @@ def open_inputs(config: ConfigDict, module: nn.Module, load: Loader, workdir: Pa
   source: Source
   if chosen == "resident":
     training = list(training)
-    held = resident(training, answered(config.data.patch, margin))
+    matched = config.augment.histogram_probability > 0
+    held = resident(training, answered(config.data.patch, margin), histograms=matched)
     source = Held(spread(config, held))
   else:
     source = Streaming(cutter, *placement(config))

@@ -50,6 +50,8 @@ def train(
   latest = hosts.on_first(lambda: store.latest)
   if latest is None:
     state = create(config, module)
+    if config.model.name == "hnn":
+      logs.say("from random weights, not from ImageNet's: attn_unet_jax.convert --help says how")
   else:
     state = store.restore(latest, abstract(config, module))
   first = hosts.on_first(_epochs_done, config, state, workdir)

@@ -95,6 +95,11 @@ def check_patch(config: ConfigDict, module: nn.Module) -> None:
   space = config.parallel.space
   if space == 1:
     return
+  if not hasattr(module, "kernel_size"):
+    raise UserError(
+      f"config.parallel.space={space}: {type(module).__name__} does not divide its patches; use "
+      "--config.parallel.space=1"
+    )
   if any(module.output_margin):
     raise UserError(
       f"config.parallel.space={space}: an unpadded network cannot be divided; use "
@@ -206,7 +211,7 @@ def placement(config: ConfigDict) -> Placement:
 
   def put(step: int, blocks: Block) -> Fed:
     number = jax.make_array_from_callback((), everywhere, lambda _: np.int32(step))
-    return Fed(number, Block(*map(array, blocks)))
+    return Fed(number, jax.tree.map(array, blocks))
 
   return Placement(rows.tolist(), put)
 
@@ -286,8 +291,7 @@ def _pmap(config: ConfigDict, module: nn.Module, mesh: Mesh, streamed: bool) -> 
     def share(drawn: Drawn) -> Drawn:
       if not isinstance(drawn, Draw):
         return drawn  # each device was fed its own blocks
-      own = (jax.lax.dynamic_slice_in_dim(x, part * size, size) for x in drawn)
-      return Draw(*own)
+      return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, part * size, size), drawn)
 
     return train_step(config, module, state, feed, Division(share, mean=mean))
 

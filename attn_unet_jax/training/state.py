@@ -39,10 +39,13 @@ def network(config: ConfigDict, num_classes: int) -> nn.Module:
   """The run's network; `num_classes` counts the background.
 
   Raises:
-    UserError: its options do not fit, or it cannot take the configured patch; then names the
-      nearest that it can.
+    UserError: its options or classes do not fit, or it cannot take the configured patch; then
+      names the nearest that it can.
   """
-  module = models.build(num_classes=num_classes, **config.model)
+  try:
+    module = models.build(num_classes=num_classes, **config.model)
+  except ValueError as error:
+    raise UserError(f"config.data.labels={config.data.labels!r}: {error}") from None
   for key, patch in (("data", config.data.patch), ("inference", window(config))):
     try:
       nearest = models.nearest_patch(module, patch)

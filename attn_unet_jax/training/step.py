@@ -36,6 +36,13 @@ class Division(NamedTuple):
   groups: int = 1
 
 
+class Answer(NamedTuple):
+  """What a loss reads: logits, and of some networks further maps, see `losses.side_bce`."""
+
+  logits: Array
+  sides: dict[int, Array]
+
+
 class Outcome(NamedTuple):
   """What a step tells: the loss of its batch, and the norm of its gradient. Scalars."""
 
@@ -88,8 +95,8 @@ def _loss_and_gradient(
     def loss_of(params: Any) -> tuple[Array, Any]:
       variables = {"params": params, "batch_stats": state.batch_stats}
       key = _dropout_key(config, state.step, number)
-      logits, batch_stats = forward(module, variables, batch.image, key, division.groups)
-      return _loss(config, module, logits, batch), batch_stats
+      answer, batch_stats = forward(module, variables, batch.image, key, division.groups)
+      return _loss(config, module, answer, batch), batch_stats
 
     return division.mean(jax.value_and_grad(loss_of, has_aux=True)(state.params))
 
@@ -145,33 +152,38 @@ def _unless_broken(
 
 def forward(
   module: nn.Module, variables: Any, image: Array, key: Array, groups: int
-) -> tuple[Array, Any]:
-  """Logits, and the new running statistics: the mean of those that each group gives."""
+) -> tuple[Answer, Any]:
+  """The answer, and the new running statistics: the mean of those that each group gives."""
 
-  def of_group(image: Array) -> tuple[Array, Any]:
-    (logits, _), changed = module.apply(
+  def of_group(image: Array) -> tuple[Answer, Any]:
+    (logits, out), changed = module.apply(
       variables, image, train=True, mutable=["batch_stats"], rngs={"dropout": key}
     )
-    return logits, changed.get("batch_stats", {})
+    return _answer(logits, out), changed.get("batch_stats", {})
 
   if groups == 1:
     return of_group(image)
-  logits, batch_stats = jax.vmap(of_group)(image.reshape(groups, -1, *image.shape[1:]))
+  answers, batch_stats = jax.vmap(of_group)(image.reshape(groups, -1, *image.shape[1:]))
   mean = jax.tree.map(lambda x: x.mean(0), batch_stats)
-  return logits.reshape(-1, *logits.shape[2:]), mean
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), answers), mean
+
+
+def _answer(logits: Array, out: Any) -> Answer:
+  return Answer(logits, out.get("side_logits", {}))
 
 
 def fixed_loss(config: ConfigDict, module: nn.Module, variables: Any, batch: Batch) -> Array:
   """Loss of a batch that is not trained on, with running batch-norm statistics."""
-  logits, _ = module.apply(variables, batch.image, train=False)
-  return _loss(config, module, logits, batch)
+  logits, out = module.apply(variables, batch.image, train=False)
+  return _loss(config, module, _answer(logits, out), batch)
 
 
-def _loss(config: ConfigDict, module: nn.Module, logits: Array, batch: Batch) -> Array:
+def _loss(config: ConfigDict, module: nn.Module, answer: Answer, batch: Batch) -> Array:
   """Sum of the configured terms, over the voxels that the network's output covers."""
   x, y, z = (
     slice(m, n - m) for m, n in zip(module.output_margin, batch.label.shape[1:], strict=True)
   )
   weights = {k: w for k, w in config.loss.items() if w}
-  total, _ = losses.total(logits, batch.label[:, x, y, z], weights, **config.loss_options)
+  label = batch.label[:, x, y, z]
+  total, _ = losses.total(answer.logits, label, weights, sides=answer.sides, **config.loss_options)
   return total

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -5,11 +6,13 @@ import pytest
 from attn_unet_jax.data.patches import (
   fixed_batches,
   normalise,
+  plan,
   training_batch,
   training_cutter,
 )
 from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.data.resident import resident
+from attn_unet_jax.data.schedule import schedule
 
 
 @pytest.fixture
@@ -100,3 +103,44 @@ def test_corners_say_where_a_steps_patches_come_from(config, case, data):
   for image, (x, y, z) in zip(batch.image[..., 0], (one, other), strict=True):
     piece = case.image[x : x + 8, y : y + 8, z : z + 8]
     np.testing.assert_allclose(image, (np.clip(piece, low, high) - low) / (high - low), atol=1e-6)
+
+
+@pytest.fixture
+def pair(config, case):
+  """The case, and what is 3 times its HU less 400, in one set of two."""
+  config.augment.flip, config.train.batch_size = (0.0, 0.0, 0.0), 8
+  hu = (3 * case.image.astype(np.int32) - 400).astype(np.int16)
+  other = WorkingCase("b", hu, case.label, 3 * case.mean - 400, 3 * case.sd)
+  return resident([case, other], config.data.patch, histograms=True)
+
+
+def test_a_matched_patch_has_the_other_scans_intensities(config, pair):
+  config.data.window_hu = (-2000.0, 2000.0)
+  plain = training_batch(config, pair, 0).image * 4000 - 2000
+  config.augment.histogram_probability = 1.0
+  matched = training_batch(config, pair, 0).image * 4000 - 2000
+  which = np.asarray(schedule(plan(config, 2), config.seed, 0).case)
+  assert set(which) == {0, 1}
+  for case, before, after in zip(which, plain, matched, strict=True):
+    expected = (before + 400) / 3 if case else 3 * before - 400
+    np.testing.assert_allclose(after, expected, atol=0.01)
+
+
+def test_a_matched_patch_is_normalised_as_the_other_scan_is(config, pair):
+  """Of scans that differ by scale and shift alone, z-scores do not tell whose histogram it is."""
+  config.data.normalisation = "zscore"
+  plain = training_batch(config, pair, 0)
+  config.augment.histogram_probability = 1.0
+  np.testing.assert_allclose(training_batch(config, pair, 0).image, plain.image, atol=1e-3)
+
+
+def test_without_matching_the_program_is_as_if_there_were_none(config, data, pair):
+  """No quantiles are held or looked up, and where a patch is not chosen all draws are the same."""
+  config.augment.flip, config.augment.noise_sd = (0.5, 0.5, 0.5), (0.0, 0.5)
+  trace = jax.make_jaxpr(lambda data, step: training_batch(config, data, step))
+  assert data.quantiles is None
+  assert "searchsorted" not in str(trace(data, 0))
+  plain = training_batch(config, pair, 0)
+  config.augment.histogram_probability = 1e-30
+  assert "searchsorted" in str(trace(pair, 0))
+  np.testing.assert_allclose(training_batch(config, pair, 0).image, plain.image, atol=1e-6)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,3 +75,24 @@ def test_foreground_patches_hold_a_listed_voxel():
   corners = np.asarray(draw(jax.random.split(jax.random.key(1), 40)))
   # The third position is padding: never drawn. Near the border the patch is moved inside.
   assert {tuple(c) for c in corners.tolist()} == {(0, 16, 8), (5, 6, 7)}
+
+
+def test_a_reference_is_another_case_of_the_same_block_and_changes_nothing_else():
+  """Blocks of two of four cases, eight patches each: the other one; of one case, itself."""
+  plan = Plan(4, 4, 2, 4, 0.5)
+  both = [plan, dataclasses.replace(plan, references=True)]
+  draws = [jax.jit(jax.vmap(lambda n, p=p: schedule(p, 3, n)))(jnp.arange(40)) for p in both]
+  assert draws[0].reference is None
+  for name in ("case", "foreground"):
+    np.testing.assert_array_equal(*(getattr(draw, name) for draw in draws))
+  np.testing.assert_array_equal(*(jax.random.key_data(draw.key) for draw in draws))
+  case, reference = (np.asarray(a).reshape(-1, 8) for a in (draws[1].case, draws[1].reference))
+  np.testing.assert_array_equal(reference[:, 0::2], case[:, 1::2])
+  np.testing.assert_array_equal(reference[:, 1::2], case[:, 0::2])
+  wide = Plan(5, 4, 5, 4, 0.5, references=True)
+  many = jax.jit(jax.vmap(lambda n: schedule(wide, 3, n)))(jnp.arange(200))
+  pairs = set(
+    zip(*(np.asarray(a).ravel().tolist() for a in (many.case, many.reference)), strict=True)
+  )
+  assert pairs == {(a, b) for a in range(5) for b in range(5) if a != b}
+  assert schedule(Plan(1, 2, 8, 4, 0.5, references=True), 0, 0).reference.tolist() == [0, 0]

@@ -48,16 +48,19 @@ def _fed(step, blocks):
   return Fed(step, jax.device_put(blocks))
 
 
-@pytest.mark.parametrize(("seed", "margin"), [(0, (0, 0, 0)), (5, (2, 3, 1))])
-def test_patches_are_those_of_the_resident_source_bit_for_bit(config, cases, seed, margin):
+@pytest.mark.parametrize(
+  ("seed", "margin", "matched"), [(0, (0, 0, 0), 0.0), (5, (2, 3, 1), 0.5), (1, (0, 0, 0), 1.0)]
+)
+def test_patches_are_those_of_the_resident_source_bit_for_bit(config, cases, seed, margin, matched):
   """Scans smaller than the patch, networks with a margin, blocks larger than the patch."""
+  config.augment.histogram_probability = matched
   config.seed = seed
   config.augment.rotate_deg, config.augment.shift = (0.0, 0.0, 15.0), (0.0, 0.1, 0.0)
   config.train.batch_size, config.data.cases_per_block, config.data.patches_per_case = 3, 2, 3
   patch = answered(config.data.patch, margin)
   block = source_shape(config.data.patch, Augmentation(**config.augment))
   assert block[0] > config.data.patch[0]
-  data = resident(cases, patch)
+  data = resident(cases, patch, histograms=matched > 0)
   on_device = jax.jit(
     lambda data, step: cut(data, schedule(plan(config, 5), seed, step), patch, block)
   )
@@ -67,7 +70,9 @@ def test_patches_are_those_of_the_resident_source_bit_for_bit(config, cases, see
     for step, fed in zip(steps, feeds, strict=True):
       assert fed.step == step
       wanted = on_device(data, np.int32(step))
-      for ours, theirs in zip(fed.blocks, wanted, strict=True):
+      assert (wanted.reference is not None) == (matched > 0)
+      assert jax.tree.structure(fed.blocks) == jax.tree.structure(wanted)
+      for ours, theirs in zip(*map(jax.tree.leaves, (fed.blocks, wanted)), strict=True):
         assert ours.dtype == theirs.dtype
         np.testing.assert_array_equal(ours, theirs)
       seen |= set(np.asarray(fed.blocks.mean).tolist())

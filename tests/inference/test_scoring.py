@@ -1,11 +1,15 @@
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from attn_unet_jax.data.dataset import Case
+from attn_unet_jax.data.labels import parse
+from attn_unet_jax.data.target import native_boundary
 from attn_unet_jax.errors import UserError
-from attn_unet_jax.inference.scoring import score_folders, write_scores
+from attn_unet_jax.inference.scoring import mean_dsc, score_folders, write_scores
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
 
@@ -56,6 +60,26 @@ def test_masks_on_other_grids_are_refused(folders):
   write_nifti(folders[0] / "a.nii.gz", _mask([1, 1, 0, 0, 0, 0, 0, 0], spacing=1.0))
   with pytest.raises(UserError, match="mm apart"):
     score_folders(*folders, "pancreas=1")
+
+
+def test_a_network_of_the_boundary_is_scored_against_the_boundary(config):
+  grid = np.stack(np.meshgrid(*[np.arange(24) - 11.5] * 3), -1)
+  ball = Volume((np.linalg.norm(grid, axis=-1) < 6).astype(np.uint8), np.eye(4))
+  case = Case("a", Volume(np.zeros((24, 24, 24), np.int16), np.eye(4)), ball, "a")
+  dataset = SimpleNamespace(load=lambda _: case)
+  fold = SimpleNamespace(dataset=dataset, mapping=parse("pancreas=1", None), boxes=None)
+  config.data.spacing_mm = 1.0
+  whole, shell = (_answering(mask) for mask in (ball, native_boundary(ball, 1.0)))
+  for target, right, wrong in (("interior", whole, shell), ("boundary", shell, whole)):
+    config.data.target = target
+    assert mean_dsc(fold, ["a"], right, config) == 1
+    assert mean_dsc(fold, ["a"], wrong, config) < 0.9
+
+
+def _answering(mask):
+  """A system that answers with this mask."""
+  probabilities = np.stack([1 - mask.array, mask.array], -1).astype(np.float32)
+  return SimpleNamespace(predict=lambda volume: probabilities)
 
 
 def test_an_empty_folder_is_refused(tmp_path, folders):

@@ -5,6 +5,7 @@ import pytest
 from scipy import ndimage
 
 from attn_unet_jax.inference.segment import segment
+from attn_unet_jax.volumes.box import box_of
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
 from benchmarks.orientations import on_axes, turned
@@ -30,12 +31,12 @@ def scan():
 @pytest.mark.parametrize("spacing", [1.5, 3.0])
 def test_the_same_mask_from_every_orientation(config, scan, spacing):
   config.data.spacing_mm = spacing
-  reference = segment(scan, _Threshold(), config)
+  reference = segment(scan, _Threshold(), config).mask
   np.testing.assert_array_equal(reference.affine, scan.affine)
   assert reference.array.dtype == np.uint8
   assert 0.02 < reference.array.mean() < 0.5
   for other in (on_axes(scan, "LPS"), on_axes(scan, "SRA"), turned(scan)):
-    mask = segment(other, _Threshold(), config)
+    mask = segment(other, _Threshold(), config).mask
     assert mask.shape == other.shape
     np.testing.assert_array_equal(mask.affine, other.affine)
     np.testing.assert_array_equal(to_canonical(mask).array, reference.array)
@@ -44,4 +45,31 @@ def test_the_same_mask_from_every_orientation(config, scan, spacing):
 def test_on_the_native_grid_it_is_the_systems_own_answer(config, scan):
   config.data.spacing_mm = 2.0
   isotropic = Volume(scan.array, np.diag([2.0, 2.0, 2.0, 1.0]))
-  np.testing.assert_array_equal(segment(isotropic, _Threshold(), config).array, scan.array > 100)
+  mask = segment(isotropic, _Threshold(), config).mask
+  np.testing.assert_array_equal(mask.array, scan.array > 100)
+
+
+def test_outside_the_box_is_background(config, scan):
+  config.data.spacing_mm = 2.0
+  config.data.patch = (4, 4, 4)
+  isotropic = Volume(scan.array, np.diag([2.0, 2.0, 2.0, 1.0]))
+  where = (slice(3, 20), slice(5, 12), slice(2, 9))
+  box = box_of(where, isotropic.grid)
+  expected = np.zeros(scan.shape, bool)
+  expected[where] = scan.array[where] > 100
+  found = segment(isotropic, _Threshold(), config, lambda working: box)
+  assert found.box == box
+  np.testing.assert_array_equal(found.mask.array, expected)
+  turned_back = segment(on_axes(isotropic, "LSP"), _Threshold(), config, lambda working: box).mask
+  np.testing.assert_array_equal(to_canonical(turned_back).array, expected)
+
+
+def test_a_box_smaller_than_the_patch_is_looked_at_with_its_surroundings(config, scan):
+  config.data.spacing_mm = 2.0
+  config.data.patch = (30, 8, 8)
+  isotropic = Volume(scan.array, np.diag([2.0, 2.0, 2.0, 1.0]))
+  box = box_of((slice(3, 5), slice(8, 10), slice(4, 6)), isotropic.grid)
+  mask = segment(isotropic, _Threshold(), config, lambda working: box).mask
+  expected = np.zeros(scan.shape, bool)
+  expected[:, 5:13, 1:9] = (scan.array > 100)[:, 5:13, 1:9]
+  np.testing.assert_array_equal(mask.array, expected)

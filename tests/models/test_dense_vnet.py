@@ -33,6 +33,33 @@ def drawn(shapes, dtype=jnp.float64):
   return jax.tree_util.tree_map_with_path(one, shapes)
 
 
+def test_grids_and_channels_of_every_stack():
+  """72^3, 36^3 and 18^3 of 144^3; with their inputs the stacks hold 45, 104 and 184 channels."""
+  network = models.build("dense_vnet", num_classes=9, keep_block_input=True)
+  x = jax.ShapeDtypeStruct((1, 144, 144, 144, 1), jnp.float32)
+  variables = jax.eval_shape(lambda x: network.init(KEY, x, False), x)
+
+  def traced(v, x):
+    return network.apply(v, x, False, capture_intermediates=True, mutable=["intermediates"])[1]
+
+  trace = jax.eval_shape(traced, variables, x)["intermediates"]
+  shapes = {key: value["__call__"][0].shape for key, value in trace.items() if key != "__call__"}
+  half, quarter, eighth = ((1, n, n, n) for n in (72, 36, 18))
+  assert shapes == {
+    "small_norm": (*half, 1),
+    "strided": (*half, 24),
+    "stack1": (*half, 45),
+    "skip1": (*half, 12),
+    "down1": (*quarter, 24),
+    "stack2": (*quarter, 104),
+    "skip2": (*quarter, 24),
+    "down2": (*eighth, 24),
+    "stack3": (*eighth, 184),
+    "skip3": (*eighth, 24),
+    "head": (*half, 9),
+  }
+
+
 @pytest.mark.parametrize(("kept", "number"), [(True, 878_514), (False, 807_558)])
 def test_number_of_parameters_and_channels(kept, number):
   """The released graph's, without the prior: 9 x 12^3 = 15,552."""
@@ -130,15 +157,14 @@ def small():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 8, 8, 8, 1)))
     variables = drawn(jax.eval_shape(lambda: network.init(KEY, x, False)))
 
-    @jax.jit
-    def logits(params):
+    def apply(params):
       return network.apply({**variables, "params": params}, x, False)[0]
 
-    yield logits, variables["params"]
+    yield jax.jit(apply), variables["params"], apply
 
 
 def test_the_prior_of_a_class_moves_the_output_where_it_stands(small):
-  logits, params = small
+  logits, params, _ = small
   before = jax.nn.softmax(logits(params))
   raised = params["prior"].at[0, 0, 0, 0, 1].multiply(10.0)
   after = jax.nn.softmax(logits({**params, "prior": raised}))
@@ -148,8 +174,13 @@ def test_the_prior_of_a_class_moves_the_output_where_it_stands(small):
   np.testing.assert_allclose(common, before, atol=1e-12)  # one for all classes cancels
 
 
+def test_without_compiling(small):
+  logits, params, apply = small
+  np.testing.assert_allclose(apply(params), logits(params), atol=1e-12)
+
+
 def test_gradients_of_the_network(small):
-  logits, params = small
+  logits, params, _ = small
 
   @jax.jit
   def loss(params):

@@ -42,23 +42,26 @@ def sigmoid(z):
   return 1 / (1 + np.exp(-np.asarray(z)))
 
 
-def spatial_in_numpy(params, x, g):
+def spatial_in_numpy(params, x, g, upsampling="align_corners"):
   """sigmoid(w . [x, trilinear(g)] + b), the interpolation made before the product."""
   for axis in (1, 2, 3):
-    weights = interpolation_matrix(g.shape[axis], x.shape[axis], "align_corners")
+    weights = interpolation_matrix(g.shape[axis], x.shape[axis], upsampling)
     g = np.moveaxis(np.tensordot(weights, g, (1, axis)), 0, axis)
   joined = np.concatenate([x, g], -1)
   return sigmoid(joined @ params["spatial_kernel"] + params["spatial_bias"])
 
 
-@pytest.mark.parametrize("joining", JOININGS)
-def test_attention_against_its_equation_in_numpy(joining):
+@pytest.mark.parametrize(
+  ("joining", "upsampling"),
+  [*((joining, "align_corners") for joining in JOININGS), ("mean", "half_pixel")],
+)
+def test_attention_against_its_equation_in_numpy(joining, upsampling):
   x, g = draw(*X), draw(*G, seed=1)
-  module = DualAttention(joining, dtype=jnp.float64)
+  module = DualAttention(joining, upsampling=upsampling, dtype=jnp.float64)
   variables = ready(module, x, g)
   params = variables["params"]
   _, alpha = module.apply(variables, x, g, False)
-  spatial = spatial_in_numpy(params, np.asarray(x), np.asarray(g))
+  spatial = spatial_in_numpy(params, np.asarray(x), np.asarray(g), upsampling)
   pooled = np.concatenate([np.mean(x, (1, 2, 3)), np.mean(g, (1, 2, 3))], -1)
   channel = sigmoid(pooled @ params["channel_kernel"] + params["channel_bias"])
   channel = channel[:, None, None, None]
@@ -155,6 +158,33 @@ def test_number_of_parameters():
   assert count(num_classes=2, gate_finest=True) == expected
   raw = sum(attention(widths[level]) + 27 * widths[level] ** 2 for level in (2, 3, 4))
   assert count(num_classes=2, parallel_skips="own") == 5_887_466 + raw
+
+
+def test_grids_and_channels_of_every_level():
+  """Of 160x160x96, as the paper's; a decoder takes in its skip, three of 16, and what is below."""
+  network = models.build("dual_attention")
+  x = jax.ShapeDtypeStruct((1, 160, 160, 96, 1), jnp.float32)
+  variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, False), x)
+
+  def traced(v, x):
+    return network.apply(v, x, False, capture_intermediates=True, mutable=["intermediates"])
+
+  (logits, out), kept = jax.eval_shape(traced, variables, x)
+  trace, params = kept["intermediates"], variables["params"]
+  widths = (16, 32, 64, 128, 256)
+  for level, width in enumerate(widths, 1):
+    grid = (1, *(n // 2 ** (level - 1) for n in (160, 160, 96)))
+    name = "bottleneck" if level == 5 else f"encoder{level}"
+    assert trace[name]["__call__"][0].shape == (*grid, width)
+    if level == 5:
+      continue
+    assert trace[f"decoder{level}"]["__call__"][0].shape == (*grid, width)
+    taken = params[f"decoder{level}"]["ConvNormRelu_0"]["Conv_0"]["kernel"].shape[-2]
+    assert taken == width + (3 * 16 if level > 1 else 0) + widths[level]
+    if level > 1:
+      features, alpha = trace[f"skip{level}"]["__call__"][0]
+      assert features.shape == alpha.shape == out["gates"][f"level{level}"].shape == (*grid, width)
+  assert logits.shape == (1, 160, 160, 96, 2)
 
 
 def test_the_networks_gradient_along_a_direction():

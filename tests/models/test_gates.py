@@ -25,18 +25,24 @@ def ready(module, x, g):
   return jax.tree.map(lambda a: jnp.asarray(rng.uniform(0.2, 1, a.shape)), shapes)
 
 
-def linear(grid, shape):
-  """Trilinear with aligned corners, [X, Y, Z, C] to the grid `shape`."""
-  places = [np.linspace(0, a - 1, b) for a, b in zip(grid.shape[:3], shape, strict=True)]
+def linear(grid, shape, upsampling):
+  """Trilinear, [X, Y, Z, C] to the grid `shape`."""
+  if upsampling == "align_corners":
+    places = [np.linspace(0, a - 1, b) for a, b in zip(grid.shape[:3], shape, strict=True)]
+  else:  # by the places of voxel centres; beyond the outermost their values are repeated
+    places = [
+      np.clip((np.arange(b) + 0.5) * a / b - 0.5, 0, a - 1)
+      for a, b in zip(grid.shape[:3], shape, strict=True)
+    ]
   where = np.meshgrid(*places, indexing="ij")
   channels = [ndimage.map_coordinates(c, where, order=1) for c in np.moveaxis(grid, -1, 0)]
   return np.stack(channels, -1)
 
 
-def gate_in_numpy(variant, params, stats, x, g):
+def gate_in_numpy(variant, upsampling, params, stats, x, g):
   """The gate's equation voxel by voxel, for one image."""
   grid = tuple(n // 2 for n in x.shape[:3])
-  phi = linear(g @ params["phi"]["kernel"][0, 0, 0] + params["phi"]["bias"], grid)
+  phi = linear(g @ params["phi"]["kernel"][0, 0, 0] + params["phi"]["bias"], grid, upsampling)
   q = np.zeros((*grid, 1))
   for i in np.ndindex(*grid):
     f = phi[i]
@@ -46,23 +52,27 @@ def gate_in_numpy(variant, params, stats, x, g):
     f = np.log(1 + np.exp(f)) if variant == "softplus" else np.maximum(f, 0)
     q[i] = params["psi"]["kernel"][0, 0, 0].T @ f + params["psi"]["bias"]
   half = np.exp(q) / np.exp(q).sum() if variant == "softmax" else 1 / (1 + np.exp(-q))
-  alpha = linear(half, x.shape[:3])
+  alpha = linear(half, x.shape[:3], upsampling)
   y = (alpha * x) @ params["output"]["kernel"][0, 0, 0] + params["output"]["bias"]
   (norm,), (running,) = params["output_norm"].values(), stats["output_norm"].values()
   y = (y - running["mean"]) / np.sqrt(running["var"] + 1e-5) * norm["scale"] + norm["bias"]
   return y, alpha
 
 
-@pytest.mark.parametrize("variant", ["sigmoid", "softplus", "softmax"])
+@pytest.mark.parametrize(
+  ("variant", "upsampling"),
+  [(v, "align_corners") for v in ("sigmoid", "softplus", "softmax")] + [("sigmoid", "half_pixel")],
+)
 @pytest.mark.parametrize("grid", [(2, 3, 1), (1, 3, 1)])  # of the signal: half, and coarser
-def test_gate_against_its_equation_in_numpy(variant, grid):
+def test_gate_against_its_equation_in_numpy(variant, upsampling, grid):
   x, g = draw(2, 4, 6, 2, 3), draw(2, *grid, 5, seed=1)
-  gate = gates.AttentionGate(variant=variant, dtype=jnp.float64)
+  gate = gates.AttentionGate(variant=variant, upsampling=upsampling, dtype=jnp.float64)
   variables = ready(gate, x, g)
   out, alpha = jax.jit(gate.apply, static_argnums=3)(variables, x, g, False)
   params, stats = jax.tree.map(np.asarray, (variables["params"], variables["batch_stats"]))
   for n in range(2):
-    expected = gate_in_numpy(variant, params, stats, np.asarray(x[n]), np.asarray(g[n]))
+    one = np.asarray(x[n]), np.asarray(g[n])
+    expected = gate_in_numpy(variant, upsampling, params, stats, *one)
     np.testing.assert_allclose(out[n], expected[0], atol=1e-12)
     np.testing.assert_allclose(alpha[n], expected[1], atol=1e-12)
 
@@ -133,16 +143,19 @@ def test_block_combines_its_gates_to_the_skips_channels(number):
 
 
 @pytest.mark.parametrize("variant", ["sigmoid", "softplus", "softmax"])
-def test_gradients(variant):
+def test_gradients_and_the_compiled_program(variant):
   # No custom_vjp in a gate: its convolutions are matrix products, so both modes are checked.
   x, g = draw(1, 4, 4, 2, 2), draw(1, 2, 2, 1, 3, seed=1)
   block = gates.GatedSkip(2, variant=variant, dtype=jnp.float64)
   variables = ready(block, x, g)
 
-  @jax.jit
   def apply(params, x, g):
     state = {**variables, "params": params}
     (out, coefficients), _ = block.apply(state, x, g, True, mutable=["batch_stats"])
     return out, coefficients
 
-  check_grads(apply, (variables["params"], x, g), order=1, modes=["fwd", "rev"])
+  compiled, arguments = jax.jit(apply), (variables["params"], x, g)
+  check_grads(compiled, arguments, order=1, modes=["fwd", "rev"])
+  plain, fast = (jax.tree.leaves(of(*arguments)) for of in (apply, compiled))
+  for a, b in zip(plain, fast, strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-12)

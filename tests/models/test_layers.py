@@ -125,3 +125,24 @@ def test_resizing_gradients(mode):
     return layers.upsample(layers.max_pool(x), (3, 4, 5), mode)
 
   check_grads(jax.jit(resize), (draw(1, 4, 4, 2, 2),), order=1, modes=["fwd", "rev"])
+
+
+@pytest.mark.usefixtures("_double_precision")
+@pytest.mark.parametrize("mode", ["align_corners", "half_pixel"])
+def test_every_voxel_of_an_upsampled_map_by_its_eight_neighbours(mode):
+  """Trilinear interpolation as a sum over corners, in loops."""
+  x, shape = draw(1, 2, 3, 2, 1), (4, 6, 8)
+  source, grid = np.asarray(x[0, ..., 0]), x.shape[1:4]
+  ours = layers.upsample(x, shape, mode)[0, ..., 0]
+  for voxel in np.ndindex(*shape):
+    if mode == "align_corners":
+      place = [i * (a - 1) / (b - 1) for i, a, b in zip(voxel, grid, shape, strict=True)]
+    else:
+      place = [(i + 0.5) * a / b - 0.5 for i, a, b in zip(voxel, grid, shape, strict=True)]
+      place = [min(max(p, 0.0), a - 1.0) for p, a in zip(place, grid, strict=True)]
+    value = 0.0
+    for corner in np.ndindex(2, 2, 2):
+      low = [min(int(p), a - 2) for p, a in zip(place, grid, strict=True)]
+      weights = [p - k if c else k + 1 - p for c, p, k in zip(corner, place, low, strict=True)]
+      value += np.prod(weights) * source[tuple(k + c for k, c in zip(low, corner, strict=True))]
+    assert float(ours[voxel]) == pytest.approx(value, abs=1e-12)

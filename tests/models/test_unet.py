@@ -68,14 +68,19 @@ def test_nearest_patch(patch, nearest):
   assert network.output_margin == (0, 0, 0)
 
 
-def test_deep_supervision_is_a_convolution_of_the_concatenated_maps():
+@pytest.mark.parametrize("upsampling", ["align_corners", "half_pixel"])
+def test_deep_supervision_is_a_convolution_of_the_concatenated_maps(upsampling):
   rng = np.random.default_rng(0)
   levels = [jnp.asarray(rng.normal(size=(1, s, s, s, 8 // s)), jnp.float32) for s in (8, 4, 2, 1)]
-  head = DeepSupervision(3)
+  head = DeepSupervision(3, upsampling=upsampling)
   variables = head.init(jax.random.key(0), levels)
   params = variables["params"]
   maps = [
-    upsample(x @ params[f"level{i}"]["kernel"][0, 0, 0] + params[f"level{i}"]["bias"], (8, 8, 8))
+    upsample(
+      x @ params[f"level{i}"]["kernel"][0, 0, 0] + params[f"level{i}"]["bias"],
+      (8, 8, 8),
+      upsampling,
+    )
     for i, x in enumerate(levels, 1)
   ]
   expected = jnp.concatenate(maps, -1) @ params["kernel"] + params["bias"]

@@ -25,7 +25,7 @@ from tests.line import Line
 def config(config, phantoms):
   config.data.dir = str(phantoms)
   config.data.cases_per_block, config.data.patches_per_case = 2, 3
-  config.augment.flip = (0.5, 0.5, 0.5)
+  config.augment.flip, config.augment.histogram_probability = (0.5, 0.5, 0.5), 0.5
   config.train.validate_every = 2
   return config
 

@@ -175,6 +175,15 @@ def test_a_patch_is_divided_where_every_level_is(config, name, size, space, told
       check_patch(config, module)
 
 
+@pytest.mark.parametrize("name", ["hnn", "dense_vnet"])
+def test_a_network_that_does_not_divide_its_patches_says_so(config, name):
+  module = models.build(name)
+  check_patch(config, module)
+  config.parallel.space = 2
+  with pytest.raises(UserError, match=r"space=2: \w+ does not divide its patches"):
+    check_patch(config, module)
+
+
 def test_an_unpadded_network_is_not_divided(config):
   config.data.patch, config.parallel.space = (132, 132, 132), 2
   with pytest.raises(UserError, match=r"--config.model.padding=SAME"):

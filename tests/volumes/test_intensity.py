@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from attn_unet_jax.volumes.intensity import statistics
+from attn_unet_jax.volumes.intensity import quantiles, statistics
 
 
 def test_by_hand():
@@ -22,3 +22,14 @@ def test_the_memory_layout_does_not_change_a_bit():
   array = np.random.default_rng(1).normal(size=(30, 40, 50)).astype(np.float32)
   other = np.ascontiguousarray(array[::-1])[::-1]
   assert statistics(np.asfortranarray(array)) == statistics(array) == statistics(other)
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.uint8])
+def test_quantiles_are_numpys(kind):
+  """Ties, one voxel, the whole range of the type, more levels than voxels."""
+  rng, ends = np.random.default_rng(0), np.iinfo(kind)
+  for shape, count in (((5, 6, 7), 9), ((1, 1, 1), 4), ((2, 2, 3), 40)):
+    array = rng.integers(0, 50, shape).astype(kind)
+    array.flat[[0, -1]] = ends.min, ends.max
+    expected = np.quantile(array.astype(float), np.linspace(0, 1, count))
+    np.testing.assert_allclose(quantiles(array, count), expected, rtol=1e-6)

@@ -1,0 +1,136 @@
+"""Distance between the surfaces of two masks, in mm.
+
+The surface of a mask runs between voxel centres: in every cube of 2x2x2 of them that is neither all
+inside nor all outside lies a piece of it, the polygons of marching cubes (Lorensen and Cline 1987;
+vertices halfway along the cube's edges). A piece counts by its area and lies at the cube's centre:
+without areas, slanted surfaces would weigh more than flat ones, and thin slices more than thick.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from scipy.spatial import KDTree
+
+Corner = tuple[int, int, int]
+
+_CORNERS: list[Corner] = [(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1)]
+
+
+def assd_mm(prediction: np.ndarray, reference: np.ndarray, spacing_mm: Sequence[float]) -> float:
+  """Average symmetric surface distance: the plain mean of the two directed averages.
+
+  Args:
+    prediction: mask, bool [X, Y, Z].
+    reference: mask of the same grid.
+    spacing_mm: distance of voxel centres along each axis.
+
+  Returns:
+    mm; NaN where a mask is empty.
+
+  Raises:
+    ValueError: the masks have different shapes.
+  """
+  return sum(directed_averages_mm(prediction, reference, spacing_mm)) / 2
+
+
+def directed_averages_mm(
+  prediction: np.ndarray, reference: np.ndarray, spacing_mm: Sequence[float]
+) -> tuple[float, float]:
+  """Mean distance from the prediction's surface to the reference's, and the way back.
+
+    sum over pieces of (area x distance to the nearest piece of the other) / sum of areas
+
+  Arguments, result and errors as of `assd_mm`.
+  """
+  if prediction.shape != reference.shape:
+    raise ValueError(f"prediction {prediction.shape} and reference {reference.shape} differ")
+  points, areas = zip(*(_surface(m, spacing_mm) for m in (prediction, reference)), strict=True)
+  if not (len(points[0]) and len(points[1])):
+    return math.nan, math.nan
+  there, back = KDTree(points[1]).query(points[0])[0], KDTree(points[0]).query(points[1])[0]
+  return float(np.average(there, weights=areas[0])), float(np.average(back, weights=areas[1]))
+
+
+def _surface(mask: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+  """Centres [P, 3] in mm and areas [P] in mm^2 of the pieces of a mask's surface."""
+  low, inside = _cropped(mask)
+  padded = np.pad(inside, 1).astype(np.uint8)  # the surface is closed at the scan's border too
+  shape = np.array(padded.shape) - 1
+  codes = np.zeros(shape, np.uint8)
+  for bit, corner in enumerate(_CORNERS):
+    codes |= padded[tuple(map(slice, corner, shape + corner))] << bit
+  index = np.argwhere((codes != 0) & (codes != 255))
+  areas = _areas(tuple(map(float, spacing_mm)))[codes[tuple(index.T)]]
+  return (index + low) * np.asarray(spacing_mm, np.float64), areas
+
+
+def _cropped(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """The mask's first index along each axis, and its part in its bounding box."""
+  sides = []
+  for axis in range(3):
+    others = tuple(a for a in range(3) if a != axis)
+    there = np.flatnonzero(mask.any(others))
+    sides.append(slice(there[0], there[-1] + 1) if there.size else slice(0))
+  return np.array([side.start or 0 for side in sides]), mask[tuple(sides)]
+
+
+@lru_cache(maxsize=64)
+def _areas(spacing_mm: tuple[float, float, float]) -> np.ndarray:
+  """Area in mm^2 of the piece in a cube, by which of its corners are inside (a bit each) [256]."""
+  return np.array([_area(code, spacing_mm) for code in range(256)])
+
+
+def _area(code: int, spacing_mm: tuple[float, float, float]) -> float:
+  """The polygons cut off the connected corners of the side that has fewer of them."""
+  inside = [c for bit, c in enumerate(_CORNERS) if code >> bit & 1]
+  outside = [c for c in _CORNERS if c not in inside]
+  fewer = min(inside, outside, key=len)
+  return sum(_cut_off(corners, spacing_mm) for corners in _connected(fewer))
+
+
+def _cut_off(corners: list[Corner], spacing_mm: tuple[float, float, float]) -> float:
+  """Area of the polygon between one to four connected corners and the rest of the cube.
+
+  It is made of triangles that cut one corner off, halves of the rectangles that cut an edge off,
+  and halves of a section of the cube: all with known areas.
+  """
+  x, y, z = spacing_mm
+  faces = np.array([y * z, x * z, x * y])  # area of the cube's section across each axis
+  corner = float(np.linalg.norm(faces)) / 8
+  half_edge = [float(np.linalg.norm(np.delete(faces, axis))) / 4 for axis in range(3)]
+  extent = np.ptp(corners, axis=0)
+  if len(corners) == 1:
+    return corner
+  if len(corners) == 2:
+    return 2 * half_edge[int(np.argmax(extent))]
+  if not extent.all():  # in one face of the cube: a corner less than it, or all of it
+    flat = float(faces[np.argmin(extent)])
+    return 3 * corner + flat / 2 if len(corners) == 3 else flat
+  ends = [c for c in corners if sum(_are_neighbours(c, other) for other in corners) == 1]
+  if len(ends) == 3:  # a corner and its three neighbours: a hexagon
+    return 6 * corner
+  # A path along all three axes.
+  outer = [_axis(end, c) for end in ends for c in corners if _are_neighbours(end, c)]
+  return 4 * corner + sum(half_edge[axis] for axis in outer)
+
+
+def _connected(corners: list[Corner]) -> list[list[Corner]]:
+  """The corners in groups that hang together by edges of the cube."""
+  groups: list[list[Corner]] = []
+  for corner in corners:
+    joined = [g for g in groups if any(_are_neighbours(corner, other) for other in g)]
+    groups = [g for g in groups if g not in joined]
+    groups.append([corner, *itertools.chain(*joined)])
+  return groups
+
+
+def _are_neighbours(a: Corner, b: Corner) -> bool:
+  return sum(i != j for i, j in zip(a, b, strict=True)) == 1
+
+
+def _axis(a: Corner, b: Corner) -> int:
+  """Along which two neighbours differ."""
+  return [i != j for i, j in zip(a, b, strict=True)].index(True)

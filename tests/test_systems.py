@@ -1,0 +1,66 @@
+"""Every system, from its experiment file to a mask: two steps, saved, opened again, applied.
+
+`test_commands.py` does the same with Attention U-Net by the commands, and trains it longer.
+"""
+
+import jax
+import nibabel as nib
+import numpy as np
+import pytest
+
+from attn_unet_jax.config import validate
+from attn_unet_jax.data.fold import open_fold
+from attn_unet_jax.inference.trained import best
+from attn_unet_jax.models import NETWORKS
+from attn_unet_jax.training.fit import fit
+from attn_unet_jax.training.logs import read_metrics
+from experiments import dense_vnet, dual_attention, hnn, pancreas, pancreas_1mm, unet3d, vnet
+
+SHORT = {"model.dilation_rates": ((1, 1), (1,), (1,)), "data.labels": "liver,pancreas"}
+DILATED = {"model.dilation_rates": ((1, 2),), "model.prior_size": 4}
+
+
+def slow(name, experiment):
+  """A system that takes up to a minute, nearly all of it to compile."""
+  file = experiment.__name__.rpartition(".")[2]
+  return pytest.param(name, experiment, {}, marks=pytest.mark.slow, id=f"{file}-{name}")
+
+
+SYSTEMS = [
+  pytest.param("dense_vnet", dense_vnet, SHORT, id="dense_vnet-dense_vnet"),
+  pytest.param("dense_dilated", dense_vnet, DILATED, id="dense_vnet-dense_dilated"),
+  *(slow("attention_unet", experiment) for experiment in (pancreas, pancreas_1mm)),
+  *(slow("dual_attention", dual_attention), slow("hnn", hnn), slow("unet", pancreas)),
+  *(slow("unet3d", unet3d), slow("vnet", vnet), slow("vnet_caffe", vnet)),
+]
+
+
+def smallest(name, experiment, changes, phantoms):
+  """The phantom variant with 16^3 patches and the fewest channels; all else is its own."""
+  config = experiment.get_config("phantom")
+  config.model.name, config.model.feature_scale, config.model.conv = name, 32.0, "native"
+  config.update_from_flattened_dict(changes)
+  config.data.dir, config.data.dataset = str(phantoms), "phantom_ct/tiny"
+  config.data.spacing_mm, config.data.patch = 10.0, (16, 16, 16)
+  config.train.epochs, config.train.steps_per_epoch, config.train.loss_patches = 1, 2, 2
+  return validate(config)
+
+
+@pytest.mark.parametrize(("name", "experiment", "changes"), SYSTEMS)
+def test_trains_saves_restores_and_segments(name, experiment, changes, phantoms, tmp_path):
+  config = smallest(name, experiment, changes, phantoms)
+  fold = open_fold(config)
+  fit(config, fold, tmp_path)
+  (row,) = read_metrics(tmp_path / "metrics.csv")
+  assert np.isfinite([float(row[f"{part}_seg_loss"]) for part in ("train", "validation")]).all()
+  restored = best(tmp_path)
+  assert (restored.step, type(restored.module)) == (2, NETWORKS[name])
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(restored.variables))
+  assert len(fold.split.test) == 2
+  for case_id in fold.split.test:
+    scan = fold.dataset.load(case_id).image
+    mask = nib.load(tmp_path / "predictions" / f"{case_id}.nii.gz")
+    assert mask.shape == scan.array.shape
+    np.testing.assert_allclose(mask.affine, scan.affine, atol=1e-4)
+    values = np.unique(np.asarray(mask.dataobj))
+    assert set(values) <= set(range(len(restored.classes) + 1))
