@@ -223,6 +223,7 @@ def default() -> ConfigDict:
   config.inference = ConfigDict()
   config.inference.patch = (0, 0, 0)  # of the sliding window; zeros: data.patch
   config.inference.overlap = 0.5  # of neighbouring windows, fraction
+  config.inference.class_weights = ()  # divide the probabilities: undoes a loss's weights; (): none
   return config.lock()
 
 
@@ -247,7 +248,7 @@ def validate(config: ConfigDict, *, data: bool = True) -> ConfigDict:
   low, high = config.data.window_hu
   _require(low < high, config, "data.window_hu", "lower end below the upper")
   _require(any(config.loss.values()), config, "loss", "at least one weight other than 0")
-  _check_loss_options(config)
+  _check_class_weights(config)
   _check_hnn(config)
   _check_patterns(config)
   _check_stages(config)
@@ -278,11 +279,12 @@ def _check_keys_and_types(config: ConfigDict) -> None:
       )
 
 
-def _check_loss_options(config: ConfigDict) -> None:
-  weights, classes = config.loss_options.class_weights, 1 + len(class_names(config.data.labels))
-  rule = f"() or {classes} values of at least 0, background first"
-  fits = not weights or (len(weights) == classes and min(weights) >= 0)
-  _require(fits, config, "loss_options.class_weights", rule)
+def _check_class_weights(config: ConfigDict) -> None:
+  classes = 1 + len(class_names(config.data.labels))
+  for key, least in (("loss_options.class_weights", 0), ("inference.class_weights", 1e-9)):
+    weights = _value(config, key)
+    fits = not weights or (len(weights) == classes and min(weights) >= least)
+    _require(fits, config, key, f"() or {classes} values of at least {least}, background first")
 
 
 def _check_stages(config: ConfigDict) -> None:

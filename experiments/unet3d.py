@@ -73,4 +73,5 @@ def _phantom() -> ConfigDict:
   config.model.name = "unet3d"
   config.model.padding = "SAME"  # unpadded, the least patch is 276 mm wide and leaves 12 mm
   _loss(config)
+  config.inference.class_weights = config.loss_options.class_weights
   return config

@@ -100,6 +100,8 @@ def test_a_missing_stored_config_is_refused(tmp_path):
     ("augment.scale", (1.2, 0.8), "config.augment"),
     ("loss_options.class_weights", (1.0,), r"\(\) or 2 values"),
     ("loss_options.class_weights", (1.0, -1.0), r"\(\) or 2 values"),
+    ("inference.class_weights", (1.0,), r"\(\) or 2 values"),
+    ("inference.class_weights", (0.0, 1.0), r"\(\) or 2 values of at least 1e-09"),
     ("loss_options.focal_gamma", -1.0, "at least 0"),
     ("optimizer.momentum", 1.0, "below 1"),
     ("optimizer.layer_rates", ("gating", 0.1), "pairs of a regex and a factor"),

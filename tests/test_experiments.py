@@ -37,6 +37,8 @@ def test_an_unknown_variant_is_refused(experiment):
 @pytest.mark.parametrize("experiment", [dense_vnet, dual_attention, hnn, unet3d, vnet])
 def test_phantom_variants_have_the_demos_budget(experiment):
   ours, demo = experiment.get_config("phantom"), pancreas.get_config("phantom")
+  if experiment is dense_vnet:
+    demo.data.foreground_fraction = 1.0  # its loss learns nothing where the organ is not
   assert (ours.train, ours.data, ours.augment) == (demo.train, demo.data, demo.augment)
 
 

@@ -31,6 +31,10 @@ class SlidingWindow:
   Neighbours overlap by `inference.overlap`; where windows overlap their probabilities are averaged
   with a Gaussian weight (sd an eighth of the window), so that no seam shows.
 
+  A network whose loss weighs class k by w[k] learns p[k] ~ w[k] P(k | image). With w as
+  `inference.class_weights` a window's probabilities are p[k] / w[k], scaled to sum to 1: 0.5 is
+  then where both classes are as likely. (Elkan 2001: cost-sensitive learning, theorem 2.)
+
   Attributes:
     variables: the parameters in use.
     window: compiled, `(variables, HU [X, Y, Z], mean, sd)` to probabilities `[X', Y', Z', K]`.
@@ -43,12 +47,13 @@ class SlidingWindow:
     self._inner = answered(patch, self._margin)
     self._weights = gaussian_weights(self._inner)
     self._classes: int = module.num_classes
+    shift = -np.log(np.array(config.inference.class_weights or [1.0], np.float32))
     self.variables: Any = None
 
     def window(variables: Any, hu: jax.Array, mean: jax.Array, sd: jax.Array) -> jax.Array:
       image = normalise(config, hu, mean, sd)[None, ..., None]
       logits, _ = module.apply(variables, image, train=False)
-      return jax.nn.softmax(logits[0].astype(jnp.float32))
+      return jax.nn.softmax(logits[0].astype(jnp.float32) + shift)
 
     self.window = jax.jit(window)
 

@@ -61,6 +61,17 @@ def test_a_volume_smaller_than_the_window_is_padded_and_cropped(config):
   np.testing.assert_allclose(probabilities, jax.nn.softmax(logits[0]), atol=2e-6)
 
 
+def test_class_weights_of_the_loss_divide_the_probabilities(config, volume):
+  module = _Convolution(0)
+  variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)), False)
+  plain = SlidingWindow(config, module, (32, 32, 32)).use(variables).predict(volume)
+  weights = (0.02, 0.5, 0.98)
+  config.inference.class_weights = weights
+  divided = SlidingWindow(config, module, (32, 32, 32)).use(variables).predict(volume)
+  expected = plain / np.array(weights)
+  np.testing.assert_allclose(divided, expected / expected.sum(-1, keepdims=True), atol=1e-6)
+
+
 def test_windows_cover_the_volume_and_overlap_enough():
   for extent in range(8, 60):
     (starts,) = window_starts((extent,), (8,), 0.5)
