@@ -11,7 +11,6 @@ number of cases and classes then separates source and target, and fine-tuning ha
 """
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from absl import flags
 
 from attn_unet_jax.command import run
 from attn_unet_jax.run import write_text
+from benchmarks import runs
 from benchmarks.result import keep
 from tfds_pancreas.records import open_records
 
@@ -99,7 +99,7 @@ def _train(workdir: Path, *changes: str) -> None:
   common = ("--config.train.steps_per_epoch=40", "--config.loss.bce=0.0", "--config.loss.ce=1.0")
   config = "--config=experiments/pancreas.py:phantom"
   asked = (f"--config.{change}" for change in _CHANGES.value)
-  _command("main", config, f"--workdir={workdir}", *common, *changes, *asked)
+  runs.command("main", config, f"--workdir={workdir}", *common, *changes, *asked)
 
 
 def _scored_on_target(source: Path, target: tuple[str, ...]) -> Path:
@@ -107,12 +107,8 @@ def _scored_on_target(source: Path, target: tuple[str, ...]) -> Path:
   if _SOURCE.value == _TARGET.value:  # its own test cases
     return source / "evaluation"
   labels = f"--config.data.labels={_LABELS.value}"
-  _command("evaluate", f"--workdir={source}", *target, labels, "--part=test")
+  runs.command("evaluate", f"--workdir={source}", *target, labels, "--part=test")
   return source / "evaluation" / _TARGET.value.replace("/", "_") / "test"
-
-
-def _command(name: str, *arguments: str) -> None:
-  subprocess.run([sys.executable, "-m", f"attn_unet_jax.{name}", *arguments], check=True)
 
 
 def _row(folder: Path) -> dict[str, Any]:

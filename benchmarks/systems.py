@@ -1,0 +1,78 @@
+"""Trains every system on the same phantoms with the same number of patches; writes their table.
+
+  python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
+  python -m benchmarks.systems --data_dir=data --workdir=runs/systems
+
+Each is the `phantom` variant of its experiment: narrower than published (the table has the
+divisor), 640 steps of two patches of 48^3 voxels of 3 mm, one seed; a system in stages spreads as
+many patches over its trainings. Only the project's commands are called, so a start goes on where
+the last one stopped, and a system that was tested stays as it is. The table is a section of
+docs/results.md; --systems=vnet,hnn trains these first and leaves the others for another start, and
+the table has all that are done. About an hour and a half on two idle cores.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from attn_unet_jax.command import run
+from attn_unet_jax.comparison.runs import Scored, read_run
+from attn_unet_jax.comparison.table import compare
+from attn_unet_jax.errors import UserError
+from benchmarks import runs
+from benchmarks.page import write_section
+from benchmarks.recipes import SYSTEMS, System
+from benchmarks.result import keep, machine
+from benchmarks.tables import METRICS, systems_table
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
+_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the records are.")
+_SYSTEMS = flags.DEFINE_list("systems", list(SYSTEMS), f"Some of {', '.join(SYSTEMS)}.")
+_PAGE = flags.DEFINE_string("page", "docs/results.md", "Page to write the table into.")
+_OUTPUT = flags.DEFINE_string("output", "benchmarks/results/systems.json", "JSON to write.")
+
+
+def main() -> None:
+  """Trains, compares, prints and writes."""
+  folder = Path(_WORKDIR.value or "")
+  if unknown := set(_SYSTEMS.value or ()) - set(SYSTEMS):
+    raise UserError(f"--systems={','.join(unknown)}: some of {', '.join(SYSTEMS)}")
+  for key in _SYSTEMS.value or ():
+    system = SYSTEMS[key]
+    data = f"--config.data.dir={_DATA_DIR.value}"
+    runs.train(system.experiment, folder / key, data, *system.flags)
+  done = {key: folder / key for key in SYSTEMS if runs.is_done(folder / key)}
+  if len(done) < 2:
+    raise UserError(f"--systems={','.join(_SYSTEMS.value or ())}: a table needs two or more")
+  told = [described(SYSTEMS[key], workdir) for key, workdir in done.items()]
+  scored = [read_run(workdir) for workdir in done.values()]
+  keep({"machine": machine(), "systems": [*map(told_of, told, scored)]}, _OUTPUT.value)
+  text = systems_table(told, compare(scored, METRICS).rows)
+  print(text)
+  write_section(Path(_PAGE.value), "systems", text)
+  print(f"a section of {_PAGE.value}", file=sys.stderr)
+
+
+def described(system: System, workdir: Path) -> dict[str, Any]:
+  """What a row says beside its scores; seconds are of the machine that trained it."""
+  step, total = runs.training_seconds(workdir)
+  return {
+    "name": system.name,
+    "command": " ".join([f"experiments/{system.experiment}", *system.flags]),
+    "published": system.published,
+    "feature_scale": runs.config_of(workdir).model.feature_scale,
+    "parameters": runs.parameters(workdir),
+    "step_seconds": step,
+    "training_seconds": total,
+  }
+
+
+def told_of(told: dict[str, Any], scored: Scored) -> dict[str, Any]:
+  """A system and the scores of its cases, for the JSON."""
+  return {**told, "checkpoint_step": scored.step, "scores": scored.scores}
+
+
+if __name__ == "__main__":
+  run(main)

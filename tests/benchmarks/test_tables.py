@@ -1,0 +1,44 @@
+"""Tables of results from made figures."""
+
+import math
+
+from attn_unet_jax.comparison.table import Row
+from attn_unet_jax.metrics.paired import Paired
+from benchmarks.tables import COLUMNS, ablation_table, curves_table, systems_table
+
+
+def test_rows_show_scores_and_the_test_against_the_first():
+  spread = {"dsc": (0.8, 0.05, 12), "precision": (0.9, 0.1, 12), "recall": (0.7, 0.2, 12)}
+  spread["assd_mm"] = (2.34, 1.06, 12)
+  rows = [
+    Row("a", "pancreas", 640, {}, spread, None, math.nan),
+    Row("b", "pancreas", 640, {}, spread, Paired(12, -0.031, 0.0214, 0.01), 0.0428),
+  ]
+  told = {"parameters": 6473322, "feature_scale": 8.0, "published": "0.84"}
+  told |= {"step_seconds": 0.456, "training_seconds": 330.0}
+  text = systems_table([{"name": "A", **told}, {"name": "B", **told}], rows)
+  cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+  assert cells[2] == ["A", "6,473,322", "8", "0.46", "5.5", "0.800 ± 0.050", "0.900 ± 0.100",
+                      "0.700 ± 0.200", "2.3 ± 1.1", "-", "-", "0.84"]  # fmt: skip
+  assert cells[3][9:11] == ["-0.031", "0.021 (0.043)"]
+
+
+def test_the_ablation_shows_each_seed_and_its_difference():
+  scores = {"U-Net": (0.7, 0.8, 0.75), "Attention U-Net, two gates": (0.72, 0.78, 0.81)}
+  rows = [
+    {"name": name, "seed": seed, "parameters": 1234567, "dsc": values[seed]}
+    for seed in range(3)
+    for name, values in scores.items()
+  ]
+  lines = ablation_table(rows).splitlines()
+  assert lines[2] == "| U-Net | 1,234,567 | 0.700 | 0.800 | 0.750 | 0.750 ± 0.050 |"
+  # 0.02, -0.02, 0.06: mean 0.02, sd 0.04
+  assert lines[4] == "| difference |  | +0.020 | -0.020 | +0.060 | +0.020 ± 0.040 |"
+
+
+def test_curves_have_a_row_for_each_epoch():
+  flat = [dict.fromkeys(COLUMNS, 0.9)] * 2
+  falling = [dict.fromkeys(COLUMNS, value) for value in (0.8, 0.4)]
+  lines = curves_table({"SGD": flat, "Adam": falling}).splitlines()
+  assert lines[0].startswith("| epoch | SGD, train | SGD, validation | SGD, test | Adam, train |")
+  assert lines[3] == "| 2 | 0.9000 | 0.9000 | 0.9000 | 0.4000 | 0.4000 | 0.4000 |"
