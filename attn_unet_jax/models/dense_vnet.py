@@ -16,7 +16,7 @@ import numpy as np
 
 from attn_unet_jax.models import conv as convolution
 from attn_unet_jax.models.dilation import dilated
-from attn_unet_jax.models.layers import BatchNorm, Conv, upsample
+from attn_unet_jax.models.layers import BatchNorm, Conv, rematerialised, upsample
 
 _LEAST_PRIOR = 1e-6  # below it the logarithm would run away
 _truncated_kaiming = nn.initializers.kaiming_normal()
@@ -43,6 +43,7 @@ class DenseVNet(nn.Module):
     conv: form of the convolutions, see `attn_unet_jax.models.conv`.
     dtype: compute type, float32 or bfloat16; parameters, statistics and logits are float32.
     batch_axis: see `attn_unet_jax.models.layers.BatchNorm`.
+    remat: so many of the finest stacks are computed again in the backward pass.
   """
 
   num_classes: int = 2
@@ -54,6 +55,7 @@ class DenseVNet(nn.Module):
   conv: convolution.Form = "auto"
   dtype: Any = jnp.float32
   batch_axis: str | None = None
+  remat: int = 0
 
   own_rates: ClassVar[tuple[tuple[int, ...], ...]] = ((1,) * 5, (1,) * 10, (1,) * 10)
   growths: ClassVar[tuple[int, ...]] = (4, 8, 16)
@@ -105,7 +107,7 @@ class DenseVNet(nn.Module):
     x = jnp.concatenate([small, strided], -1)
     found = [small]
     for level, (growth, skip, rates) in enumerate(self.stacks, 1):
-      stack = DenseStack(
+      stack = rematerialised(DenseStack, level, self.remat)(
         growth, rates, self.channels_kept, self.keep_block_input, **options, name=f"stack{level}"
       )
       x = stack(x, train)
