@@ -16,12 +16,15 @@ SIDES = [f"side{i}" for i in range(1, 6)]
 SHAPE = (32, 16, 16)  # X, Y, Z; axes of unlike size would show if they were mixed up
 
 
-def twin(gates: int, classes: int = 3):
+def twin(gates: int, classes: int = 3, *, shared: bool = False):
   """A reference network whose every variable is drawn at random, the statistics too."""
   from benchmarks.torch_twin import TorchTwin
 
   torch.manual_seed(0)
-  net = TorchTwin(classes, gates, 16.0).eval()
+  net = TorchTwin(classes, gates, 16.0)
+  if shared:
+    share_signal(net, gates)
+  net.eval()
   with torch.no_grad():
     for name, value in net.state_dict().items():
       if name.endswith("running_var"):
@@ -29,6 +32,25 @@ def twin(gates: int, classes: int = 3):
       elif value.dtype.is_floating_point:
         value.add_(0.1 * torch.randn_like(value))
   return net
+
+
+def share_signal(net, gates: int) -> None:
+  """As first released: the bottleneck's signal, at half its channels, for the gates of all levels.
+
+  Each gate brings phi of it to its own grid.
+  """
+  from benchmarks.torch_twin import Gates, conv_norm_relu, upsample
+
+  net.gating.conv1, kept = conv_norm_relu(64, 32, 1), {}
+  net.gating.register_forward_hook(lambda _, given, signal: kept.update(signal=signal))
+  for level, channels in ((2, 8), (3, 16), (4, 32)):
+    block = Gates(channels, 32, gates)
+    block.register_forward_pre_hook(lambda _, given: (given[0], kept["signal"]))
+    grid = torch.Size([1, 1, *(n // 2**level for n in SHAPE)])
+    for name in block.gates:
+      phi = block.get_submodule(name).phi
+      phi.register_forward_hook(lambda _, given, y, grid=grid: upsample(y, grid))
+    setattr(net, f"attentionblock{level}", block)
 
 
 def config_of(config, gates: int):
@@ -41,13 +63,20 @@ def config_of(config, gates: int):
 
 
 @pytest.mark.parametrize(
-  ("gates", "upsampling"), [(0, "align_corners"), (2, "align_corners"), (2, "half_pixel")]
+  ("gates", "gating", "upsampling"),
+  [
+    (0, "progressive", "align_corners"),
+    (1, "progressive", "align_corners"),
+    (2, "progressive", "align_corners"),
+    (2, "progressive", "half_pixel"),
+    (2, "shared", "align_corners"),
+  ],
 )
 def test_logits_are_those_of_the_same_network_in_pytorch(
-  config, gates, upsampling, tmp_path, monkeypatch
+  config, gates, gating, upsampling, tmp_path, monkeypatch
 ):
-  net, config = twin(gates), config_of(config, gates)
-  config.model.upsampling = upsampling
+  net, config = twin(gates, shared=gating == "shared"), config_of(config, gates)
+  config.model.upsampling, config.model.gating = upsampling, gating
   aligned = upsampling == "align_corners"
   monkeypatch.setattr("benchmarks.torch_twin.ALIGN_CORNERS", aligned)
   torch.save(net.state_dict(), tmp_path / "weights.pth")
@@ -204,13 +233,21 @@ def test_another_network_is_refused_and_the_files_own_is_named(config, tmp_path)
   config = config_of(config, 2)
   with pytest.raises(UserError, match=r"33 missing.*attention_unet with model\.gates=1"):
     converted(tmp_path / "single.pth", config)
-  config.model.gates = 1
-  config.data.labels = "pancreas=2"
+  config.model.gates, config.model.gating = 1, "shared"
+  with pytest.raises(UserError, match=r"model\.gates=1 and model\.gating=progressive"):
+    converted(tmp_path / "single.pth", config)
+  config.model.gating, config.data.labels = "progressive", "pancreas=2"
   with pytest.raises(UserError, match=r"final.*2 classes beside the background"):
     converted(tmp_path / "single.pth", config)
   config.model.name = "vnet"
   with pytest.raises(UserError, match="the reference has no variable like"):
     converted(tmp_path / "single.pth", config)
+
+
+def test_the_first_releases_network_is_named(config, tmp_path):
+  torch.save(twin(2, shared=True).state_dict(), tmp_path / "first.pth")
+  with pytest.raises(UserError, match=r"match.*model\.gates=2 and model\.gating=shared"):
+    converted(tmp_path / "first.pth", config_of(config, 2))
 
 
 def test_names_and_layout():

@@ -91,9 +91,15 @@ def describe(state_dict: Mapping[str, np.ndarray]) -> str:
   if not first or not last:
     return "not a network of the reference: conv1.conv1.0.weight or final.weight is absent"
   gates = len({n for n in shapes if re.fullmatch(r"attentionblock4\.gate_block_\d\.psi\.bias", n)})
-  name = f"attention_unet with model.gates={gates}" if gates else "unet"
+  name = f"attention_unet with model.gates={gates} and {_gating(shapes)}" if gates else "unet"
   scale = f"model.feature_scale about {64 / first[0]:.3g} ({first[0]} filters at the finest level)"
   return f"{name}, {scale}, {last[0] - 1} classes beside the background"
+
+
+def _gating(shapes: Mapping[str, tuple[int, ...]]) -> str:
+  """A signal that is shared has half the bottleneck's channels, else it has all of them."""
+  shape = shapes.get("gating.conv1.0.weight", (0, 0))
+  return f"model.gating={'shared' if shape[0] < shape[1] else 'progressive'}"
 
 
 def _array(array: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
