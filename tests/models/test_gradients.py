@@ -1,8 +1,8 @@
 """Gradients of networks whose own tests check none, or not all, and the same without compiling.
 
 Reverse and forward mode in float64, in the native form of the convolution: the others have a
-custom_vjp, see `test_conv.py`. 3D U-Net, V-Net, Dense V-Net and the nested network are in
-`test_unet3d.py`, `test_vnet.py`, `test_dense_vnet.py` and `test_hnn.py`.
+custom_vjp, see `test_conv.py`. 3D U-Net, V-Net, Dense V-Net without dropout and one view of the
+nested network are in `test_unet3d.py`, `test_vnet.py`, `test_dense_vnet.py` and `test_hnn.py`.
 """
 
 import jax
@@ -14,18 +14,27 @@ from jax.test_util import check_grads
 from attn_unet_jax import models
 
 PATCH = (16, 16, 16)
+# Compiling is all the cost; at level 0 it takes half as long. Not where maxima are pooled: XLA
+# then computes them twice, not to the same bits, finds them nowhere, and the gradient is NaN.
+QUICK = {"xla_backend_optimization_level": 0}
 DENSE = {"dilation_rates": ((1, 2),), "prior_size": 2, "channels_kept": 1.0}
+# A layer of the first stack gives one of its two channels; which, is the same at every call.
+DROPPED = {"dilation_rates": ((1, 1), (1,)), "prior_size": 2, "channels_kept": 0.5}
+GATES = {"gating": "shared", "gate": "softmax", "gate_finest": True}
+
+
+def slow(name, scale, title=None, **options):
+  return pytest.param(
+    name, {"feature_scale": scale, **options}, id=title or name, marks=pytest.mark.slow
+  )
+
+
 SMALL = [
   pytest.param("dense_dilated", {"feature_scale": 8.0, **DENSE}, id="dense_dilated"),
-  *(
-    pytest.param(name, {"feature_scale": scale}, id=name, marks=pytest.mark.slow)
-    for name, scale in {
-      "attention_unet": 64.0,
-      "dual_attention": 64.0,
-      "unet": 64.0,
-      "vnet_caffe": 16.0,
-    }.items()
-  ),
+  *(slow("attention_unet", 64.0), slow("dual_attention", 64.0), slow("unet", 64.0)),
+  *(slow("vnet_caffe", 16.0), slow("hnn", 64.0, trunk_norm="group")),
+  slow("dense_vnet", 2.0, title="dense_vnet_dropping", **DROPPED),
+  slow("attention_unet", 64.0, title="attention_unet_shared_softmax_finest", **GATES),
 ]
 
 
@@ -52,10 +61,33 @@ def loss_of(name, options):
 
   def loss(params):
     state = {**variables, "params": params}
-    (logits, _), _ = network.apply(state, x, True, mutable=["batch_stats"])
-    return jnp.mean(jax.nn.softmax(logits)[..., 1] * jnp.sin(jnp.arange(float(PATCH[2]))))
+    rngs = {"dropout": jax.random.key(1)}
+    (logits, out), _ = network.apply(state, x, True, mutable=["batch_stats"], rngs=rngs)
+    # No gradient goes through the nested network's logits: it is trained by its sides' maps.
+    sides = [jax.nn.sigmoid(maps) for maps in out.get("side_logits", {}).values()]
+    weights = jnp.sin(jnp.arange(float(PATCH[2])))[:, None]
+    return sum(jnp.mean(p * weights) for p in sides or [jax.nn.softmax(logits)[..., 1:]])
 
   return loss, variables["params"]
+
+
+@pytest.mark.parametrize(
+  ("name", "scale", "options"), [("unet", 64.0, None), ("vnet_caffe", 16.0, QUICK)]
+)
+def test_a_small_instance_along_a_direction(name, scale, options):
+  """The fast suite's one instance of these: forward, and reverse mode against a difference."""
+  loss, params = loss_of(name, {"feature_scale": scale})
+  both = jax.jit(jax.value_and_grad(loss)).lower(params).compile(compiler_options=options)
+  value, gradient = both(params)
+  rng = np.random.default_rng(2)
+  way = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape)), params)
+  step = 1e-8  # a longer one crosses kinks of the ReLUs and poolings
+  ends = [
+    both(jax.tree.map(lambda p, d, s=sign: p + s * step * d, params, way))[0] for sign in (1, -1)
+  ]
+  slope = sum(jnp.vdot(g, d) for g, d in zip(*map(jax.tree.leaves, (gradient, way)), strict=True))
+  assert 1e-6 < abs(float(value)) < 1
+  np.testing.assert_allclose((ends[0] - ends[1]) / (2 * step), slope, rtol=1e-3)
 
 
 @pytest.mark.parametrize(("name", "options"), SMALL)
