@@ -70,7 +70,8 @@ def write_text(path: Path, text: str) -> None:
 def recorded(workdir: Path, init: dict[str, Any] | None = None) -> Iterator[None]:
   """Keeps `run.json` while the work inside goes on.
 
-  It says how the last start ended: `exit` is 'running', 'done', or the exception's name.
+  It says how the last start ended: `exit` is 'running', 'done', or the exception's name; and what
+  all starts that could say so took together: `total_wall_seconds`.
 
   Args:
     workdir: the run.
@@ -78,14 +79,16 @@ def recorded(workdir: Path, init: dict[str, Any] | None = None) -> Iterator[None
   """
   began = time.monotonic()
   record = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **environment(), "exit": "running"}
-  if init := init or (_said_before(workdir) if begun(workdir) else None):
+  before = _said_before(workdir) if begun(workdir) else {}
+  if init := init or before.get("init"):
     record["init"] = init
-  _store(workdir, record)
+  earlier = before.get("total_wall_seconds", 0.0)
+  _store(workdir, record | {"total_wall_seconds": earlier})
 
   def end(how: str) -> None:
     wall = round(time.monotonic() - began, 1)
-    ended = {"exit": how, "wall_seconds": wall, "peak_memory_bytes": _peak_memory()}
-    _store(workdir, record | ended)
+    ended = {"exit": how, "wall_seconds": wall, "total_wall_seconds": round(earlier + wall, 1)}
+    _store(workdir, record | ended | {"peak_memory_bytes": _peak_memory()})
 
   try:
     yield
@@ -96,11 +99,11 @@ def recorded(workdir: Path, init: dict[str, Any] | None = None) -> Iterator[None
   end("done")
 
 
-def _said_before(workdir: Path) -> dict[str, Any] | None:
+def _said_before(workdir: Path) -> dict[str, Any]:
   try:
-    return json.loads((workdir / "run.json").read_text()).get("init")
+    return json.loads((workdir / "run.json").read_text())
   except (OSError, ValueError):
-    return None
+    return {}
 
 
 def environment() -> dict[str, Any]:

@@ -26,7 +26,7 @@ COARSE = ("--config.data.spacing_mm=4.5", "--config.data.patch=(32, 32, 32)")
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the records are.")
-_SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each network.")
+_SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each network.", lower_bound=2)
 _PAGE = flags.DEFINE_string("page", "docs/results.md", "Page to write the table into.")
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/ablation.json", "JSON to write.")
 
@@ -34,7 +34,7 @@ _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/ablation.json", "JSO
 def main() -> None:
   """Trains, compares, prints and writes."""
   folder, data = Path(_WORKDIR.value or ""), f"--config.data.dir={_DATA_DIR.value}"
-  rows = []
+  on, rows = machine(), []
   for seed in range(_SEEDS.value):
     for name, (model, scale) in PAIR.items():
       workdir = folder / f"{model}_{seed}"
@@ -44,7 +44,7 @@ def main() -> None:
       scores = [case["dsc"] for case in read_run(workdir).scores["pancreas"].values()]
       mean, parameters = statistics.mean(scores), runs.parameters(workdir)
       rows.append({"name": name, "seed": seed, "parameters": parameters, "dsc": mean})
-  keep({"machine": machine(), "runs": rows}, _OUTPUT.value)
+  keep({"machine": on, "runs": rows}, _OUTPUT.value)
   text = ablation_table(rows)
   print(text)
   write_section(Path(_PAGE.value), "ablation", text)

@@ -78,3 +78,17 @@ def test_what_a_run_started_from_stays_on_record(config, tmp_path):
   assert recorded(init={"workdir": "b"}) == {"workdir": "b"}
   (tmp_path / "checkpoints" / "0").mkdir(parents=True)
   assert recorded() == {"workdir": "b"}
+
+
+def test_the_time_of_all_starts_is_on_record(tmp_path, monkeypatch):
+  """A start that was killed took an unknown time; what was known before stays."""
+  clock = iter([0.0, 10.0, 100.0, 107.5, 1000.0, 1001.0])
+  monkeypatch.setattr(run.time, "monotonic", lambda: next(clock))
+  with run.recorded(tmp_path):
+    pass
+  (tmp_path / "checkpoints" / "0").mkdir(parents=True)
+  with run.recorded(tmp_path):
+    pass
+  with run.recorded(tmp_path):
+    stored = json.loads((tmp_path / "run.json").read_text())  # what a kill would leave
+  assert (stored["exit"], stored["total_wall_seconds"]) == ("running", 17.5)
