@@ -51,6 +51,17 @@ def _cells(told: dict[str, Any], row: Row) -> list[str]:
   return [*cells, f"{row.tests.difference:+.3f}", f"{row.tests.p_wilcoxon:.2g} ({row.p_holm:.2g})"]
 
 
+def three_rows_table(rows: dict[str, dict[str, Any]]) -> str:
+  """A row per training; scores as `summary.json` has them."""
+  body = []
+  for name, row in rows.items():
+    spreads = [(row[metric]["mean"], row[metric]["sd"], row[metric]["n"]) for metric in METRICS]
+    digits = (3, 3, 3, 1)
+    cells = [spread(*pair, row["cases"]) for pair in zip(spreads, digits, strict=True)]
+    body.append([name, str(row["checkpoint_step"]), *cells])
+  return table(["training", "step", "DSC", "precision", "recall", "ASSD mm"], body)
+
+
 def ablation_table(rows: list[dict[str, Any]]) -> str:
   """Both networks, each seed's mean DSC over the test cases, and the differences by seed."""
   names = list(dict.fromkeys(row["name"] for row in rows))

@@ -11,6 +11,7 @@ from benchmarks.tables import (
   curves_table,
   papers_table,
   systems_table,
+  three_rows_table,
 )
 
 
@@ -56,3 +57,12 @@ def test_curves_have_a_row_for_each_epoch():
   lines = curves_table({"SGD": flat, "Adam": falling}).splitlines()
   assert lines[0].startswith("| epoch | SGD, train | SGD, validation | SGD, test | Adam, train |")
   assert lines[3] == "| 1 | 0.9000 | 0.9000 | 0.9000 | 0.4000 | 0.4000 | 0.4000 |"
+
+
+def test_the_three_rows_show_the_scores_of_each_training():
+  score = {"mean": 0.5, "sd": 0.25, "n": 12}
+  row = {"cases": 12, "checkpoint_step": 320, **dict.fromkeys(METRICS, score)}
+  row["assd_mm"] = {"mean": 3.25, "sd": 1.0, "n": 11}
+  lines = three_rows_table({"before": row, "after": row | {"checkpoint_step": 200}}).splitlines()
+  shown = "0.500 ± 0.250 | 0.500 ± 0.250 | 0.500 ± 0.250 | 3.2 ± 1.0 (11)"
+  assert lines[2:] == [f"| before | 320 | {shown} |", f"| after | 200 | {shown} |"]
