@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from flax import linen as nn
@@ -35,7 +36,7 @@ from attn_unet_jax.training.parallel import Step, compile_step, spread
 from attn_unet_jax.training.state import TrainState, create, network
 from benchmarks.result import keep, machine
 
-_PAIRS = flags.DEFINE_integer("pairs", 30, "Pairs of blocks for each source.")
+_PAIRS = flags.DEFINE_integer("pairs", 30, "Pairs of windows for each source.")
 _STEPS = flags.DEFINE_integer("steps", 8, "Steps of a window.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
 config_flags.DEFINE_config_file("config", "experiments/pancreas.py:phantom", "Experiment file.")
@@ -70,8 +71,10 @@ def cost(config: ConfigDict, module: nn.Module, inputs: Inputs) -> dict[str, Any
   alone = compile_step(config, module, streamed=True)
   fed = alone if inputs.streamed else compile_step(config, module)
 
-  def begin() -> TrainState:
-    return jax.block_until_ready(spread(config, create(config, module)))
+  start = spread(config, create(config, module))
+
+  def begin() -> TrainState:  # a step consumes its state
+    return jax.block_until_ready(jax.tree.map(jnp.copy, start))
 
   with_input, without = [], []
   for pair in range(_PAIRS.value + 1):  # the first compiles
