@@ -166,3 +166,5 @@ def _signals() -> Iterator["_Stop"]:
   finally:
     for number, handler in before.items():
       signal.signal(number, handler)
+  if seen.number is not None:  # came after the last look, when all was saved
+    raise Interrupted(seen.number)

@@ -172,6 +172,26 @@ def test_a_kill_between_the_score_and_the_log_loses_neither(
   assert [row["epoch"] for row in read_metrics(killed / "metrics.csv")] == ["1", "2", "3"]
 
 
+def test_a_signal_that_comes_after_the_last_look_ends_the_run(
+  setting, undisturbed, tmp_path, monkeypatch
+):
+  """Before the test cases are segmented, which may take long."""
+  real, before = loop._leave, signal.getsignal(signal.SIGTERM)
+
+  def leave(number, state, store):
+    real(number, state, store)
+    if int(state.step) == 9:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  monkeypatch.setattr(loop, "_leave", leave)
+  with pytest.raises(Interrupted) as stop:
+    _train(setting, tmp_path)
+  assert stop.value.number == signal.SIGTERM
+  assert signal.getsignal(signal.SIGTERM) == before
+  assert saved(tmp_path / "checkpoints")[-1] == 9
+  _assert_equal(_train(setting, tmp_path), undisturbed[0])
+
+
 def test_a_signal_at_the_last_step_of_an_epoch_finishes_the_epoch(
   setting, undisturbed, tmp_path, monkeypatch
 ):
