@@ -58,7 +58,8 @@ class Report:
       UserError: a loss is not finite.
     """
     row = {"epoch": epoch, "train_seconds": seconds, **self._losses(state)}
-    row["learning_rate"] = float(learning_rate(self._config)(int(state.step) - 1))
+    updates = int(state.step) - int(state.skipped)  # what the optimiser's schedule counts
+    row["learning_rate"] = float(learning_rate(self._config)(max(0, updates - 1)))
     row["validation_dsc"] = validate(state) if validate else None
     return row
 
