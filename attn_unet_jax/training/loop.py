@@ -49,7 +49,7 @@ def train(
   """
   latest = hosts.on_first(lambda: store.latest)
   if latest is None:
-    state = create(config, module)
+    state = hosts.of_first(create(config, module))
     if config.model.name == "hnn":
       logs.say("from random weights, not from ImageNet's: attn_unet_jax.convert --help says how")
   else:
