@@ -23,33 +23,51 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 
 STAGES_BEGUN = "body.json"  # what a run in stages makes first
 
+# Keys that say how a run is computed and not what: one that goes on may have others.
+HOW = (
+  *("data.prepared", "data.source", "model.remat", "train.skip_nonfinite"),
+  *("parallel.data", "parallel.mode", "parallel.space"),
+)
+
 
 def claim(workdir: Path, config: ConfigDict) -> bool:
   """Makes the folder a run of this config; whether it was one before, to be gone on with.
 
-  A run that ended before its first checkpoint has nothing to lose and is begun anew.
+  A run that ended before its first checkpoint has nothing to lose and is begun anew. One that goes
+  on may have other values of `HOW`, and a line says which.
 
   Raises:
     UserError: it holds a run of another config (says what differs), or cannot be written.
   """
   path = workdir / "config.json"
   stored = config_keys.load(path) if path.exists() else None  # a foreign file is refused
-  if stored is not None and begun(workdir):
-    differing = config_keys.difference(stored, config)
-    if differing:
-      named = ", ".join(
-        f"{key}: {old!r} there, {new!r} now" for key, (old, new) in differing.items()
-      )
-      raise UserError(
-        f"{workdir}: holds a run of another config ({named}); choose another --workdir"
-      )
-    return True
   try:
     workdir.mkdir(parents=True, exist_ok=True)
+    goes_on = stored is not None and begun(workdir)
+    if stored is not None and goes_on:
+      _compare(workdir, stored, config)
     write_text(path, config_keys.to_json(config))
   except OSError as error:
     raise UserError(f"--workdir={workdir}: cannot be written ({error.strerror})") from None
-  return False
+  return goes_on
+
+
+def _compare(workdir: Path, stored: ConfigDict, config: ConfigDict) -> None:
+  """Refuses a config that computes something else; says what is computed in another way."""
+  differing = config_keys.difference(stored, config)
+  fixed = {key: values for key, values in differing.items() if not _may_change(key, config)}
+  if fixed:
+    named = ", ".join(f"{key}: {old!r} there, {new!r} now" for key, (old, new) in fixed.items())
+    raise UserError(f"{workdir}: holds a run of another config ({named}); choose another --workdir")
+  if differing:
+    named = ", ".join(f"{key}={new!r}, was {old!r}" for key, (old, new) in differing.items())
+    print(f"{workdir} goes on with {named}", flush=True)
+
+
+def _may_change(key: str, config: ConfigDict) -> bool:
+  """Not the devices, where batch statistics are each device's own."""
+  local = config.parallel.batch_norm == "local"
+  return key in HOW and not (local and key.startswith("parallel."))
 
 
 def begun(workdir: Path) -> bool:

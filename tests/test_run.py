@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from attn_unet_jax import config as config_keys
 from attn_unet_jax import run
 from attn_unet_jax.errors import UserError
 
@@ -23,6 +24,34 @@ def test_a_trained_run_of_another_config_is_not_overwritten(config, tmp_path):
   with pytest.raises(UserError, match="seed: 0 there, 7 now"):
     run.claim(tmp_path, config)
   assert (tmp_path / "config.json").read_text() == before
+
+
+def test_a_run_that_goes_on_may_be_computed_in_another_way(config, tmp_path, capsys):
+  config.parallel.data, config.data.source = 8, "resident"
+  run.claim(tmp_path, config)
+  (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+  assert run.claim(tmp_path, config) is True
+  assert capsys.readouterr().out == ""
+  config.parallel.data, config.data.source = 1, "streaming"
+  assert run.claim(tmp_path, config) is True
+  said = (
+    f"{tmp_path} goes on with data.source='streaming', was 'resident', parallel.data=1, was 8\n"
+  )
+  assert capsys.readouterr().out == said
+  assert config_keys.load(tmp_path / "config.json") == config
+  config.parallel.data, config.optimizer.learning_rate = 2, 0.5
+  with pytest.raises(UserError, match=r"config \(optimizer.learning_rate: 0.01 there, 0.5 now\)"):
+    run.claim(tmp_path, config)
+  assert config_keys.load(tmp_path / "config.json").parallel.data == 1
+
+
+def test_the_devices_stay_where_each_has_batch_statistics_of_its_own(config, tmp_path):
+  config.parallel.batch_norm, config.parallel.data = "local", 8
+  run.claim(tmp_path, config)
+  (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+  config.parallel.data = 1
+  with pytest.raises(UserError, match=r"parallel\.data: 8 there, 1 now"):
+    run.claim(tmp_path, config)
 
 
 def test_a_folder_that_cannot_be_written_is_refused(config, tmp_path):

@@ -76,9 +76,10 @@ class Watch:
     if self._skipped >= allowed:
       self._keep(state, {"step": step, "loss": str(loss), "gradient_norm": str(norm)}, places)
       raise UserError(
-        f"{told}; the state before it is in {self._folder}. Start another --workdir with a lower "
-        f"--config.optimizer.learning_rate (now {self._config.optimizer.learning_rate:g}), or with "
-        f"--config.train.skip_nonfinite={allowed + 3} to leave such updates out"
+        f"{told}; the state before it is in {self._folder}. Start again with "
+        f"--config.train.skip_nonfinite={allowed + 3} to go on and leave such updates out, or "
+        "another --workdir with a lower --config.optimizer.learning_rate "
+        f"(now {self._config.optimizer.learning_rate:g})"
       )
     self._skipped += 1
     logs.say(f"{told}; update left out, {self._skipped} of {allowed}")

@@ -249,7 +249,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(setting, tmp_path, capsys):
   config = config.copy_and_resolve_references()
   config.optimizer.learning_rate = 1e38
   config.train.skip_nonfinite = 1
-  with pytest.raises(UserError, match=r"^step 3: the loss is inf .*learning_rate \(now 1e\+38\)"):
+  told = r"^step 3: the loss is inf .*skip_nonfinite=4 to go on.*learning_rate \(now 1e\+38\)"
+  with pytest.raises(UserError, match=told):
     _train((config, Line(), fold), tmp_path)
   assert "step 2: the loss is inf (patches: " in capsys.readouterr().out
   told = json.loads((tmp_path / "nonfinite" / "batch.json").read_text())
