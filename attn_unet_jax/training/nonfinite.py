@@ -20,7 +20,8 @@ from attn_unet_jax.training import hosts, logs
 from attn_unet_jax.training.state import TrainState
 from attn_unet_jax.training.step import Outcome
 
-# Case id and lowest voxel, in the working grid, of every patch of a batch.
+# Of every patch of a batch, the case's id and the lowest voxel, in the working grid of the whole
+# scan: below 0 where the patch is larger. Of an unpadded network: of what it answers for.
 Places = Sequence[tuple[str, tuple[int, ...]]]
 
 
