@@ -224,6 +224,7 @@ def default() -> ConfigDict:
   config.inference.patch = (0, 0, 0)  # of the sliding window; zeros: data.patch
   config.inference.overlap = 0.5  # of neighbouring windows, fraction
   config.inference.class_weights = ()  # divide the probabilities: undoes a loss's weights; (): none
+  config.inference.largest_component = False  # of a class's mask nothing else is kept; V-Net: True
   return config.lock()
 
 
@@ -252,6 +253,7 @@ def validate(config: ConfigDict, *, data: bool = True) -> ConfigDict:
   _check_hnn(config)
   _check_patterns(config)
   _check_stages(config)
+  _check_pieces(config)
   rates = config.model.dilation_rates
   fits = all(isinstance(stack, tuple) and stack for stack in rates)
   fits = fits and all(isinstance(rate, int) and rate > 0 for stack in rates for rate in stack)
@@ -293,6 +295,12 @@ def _check_stages(config: ConfigDict) -> None:
   _require(len(class_names(config.data.labels)) == 1, config, "data.labels", "one class in stages")
   _require(not config.data.boxes, config, "data.boxes", "empty: stages find their own")
   _require(config.data.target == "interior", config, "data.target", "interior: stages set it")
+
+
+def _check_pieces(config: ConfigDict) -> None:
+  fits = not config.inference.largest_component or config.data.target == "interior"
+  rule = "False for data.target=boundary: so thin a layer falls into many pieces"
+  _require(fits, config, "inference.largest_component", rule)
 
 
 def _check_hnn(config: ConfigDict) -> None:

@@ -14,8 +14,11 @@ classes; data: Pancreas-CT, or any folder of images and labels:
 The paper's: convolutions without padding on 132x132x116 voxels, batches of one, batch statistics at
 test time too, cross-entropy with a reduced weight of the background, SGD for 70,000 steps;
 rotation, scaling, grey values and smooth deformations (normal vectors of 4 voxels, 32 apart) as
-augmentation. Its rates, weights and other ranges are not known; those here are ours. It learns from
-few annotated slices: --config.data.labels=pancreas=1,unlabelled=2 where a value marks the rest.
+augmentation. Between the grid's points a cubic spline that goes through their vectors moves less:
+over all voxels by 4 m^(3/2) = 3.27 voxels, where m = 0.874 is the mean along an axis of the sum of
+its squared weights. Its rates, weights and other ranges are not known; those here are ours. It
+learns from few annotated slices: --config.data.labels=pancreas=1,unlabelled=2 where a value marks
+the rest.
 """
 
 from ml_collections import ConfigDict
@@ -51,7 +54,7 @@ def _paper() -> ConfigDict:
   config.augment.scale = (0.85, 1.15)
   config.augment.scale_axes = (True, True, True)
   config.augment.shift = (0.0, 0.0, 0.0)
-  config.augment.deform_sd = (4.0, 4.0, 4.0)
+  config.augment.deform_sd = (3.27, 3.27, 3.27)  # see above
   config.augment.deform_spacing = 32.0
   config.augment.intensity_scale = (0.9, 1.1)
   config.augment.intensity_shift = (-0.1, 0.1)

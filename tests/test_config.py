@@ -152,6 +152,15 @@ def test_what_stages_decide_themselves_is_refused(key, value, complaint):
     validate(config)
 
 
+def test_one_piece_of_a_boundary_is_refused():
+  config = default()
+  config.data.dataset, config.inference.largest_component = "phantom_ct/tiny", True
+  assert validate(config) is config
+  config.data.target = "boundary"
+  with pytest.raises(UserError, match=r"inference\.largest_component=True: must be False"):
+    validate(config)
+
+
 def test_no_loss_is_refused():
   config = default()
   config.data.dataset = "phantom_ct/tiny"

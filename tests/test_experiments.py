@@ -1,7 +1,10 @@
 """The experiments of the other systems: valid, buildable, and the papers' recipes where known."""
 
+import numpy as np
 import pytest
+from scipy import ndimage
 
+from attn_unet_jax.augment.deformation import spline_basis
 from attn_unet_jax.config import validate
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.training.optimizer import check_patterns
@@ -54,6 +57,24 @@ def test_the_recipe_of_the_3d_unet():
   assert config.train.epochs * config.train.steps_per_epoch == 70_000
 
 
+def test_the_3d_unets_deformation_is_that_of_vectors_of_four_voxels():
+  """SciPy's cubic spline through one vector among zeros: its square, summed over the axis.
+
+  Vectors are independent, so that is what the mean variance between two of them is of theirs.
+  """
+  one = (np.arange(64) == 32).astype(float)
+  m = np.sum(ndimage.zoom(one, 64, order=3, mode="grid-wrap", grid_mode=True) ** 2) / 64
+  sd = 4 * m**1.5  # of the product of three axes
+  assert unet3d.get_config().augment.deform_sd == pytest.approx((sd, sd, sd), rel=1e-3)
+
+
+def test_the_deformation_of_vnet_is_that_of_coefficients_of_15_voxels():
+  """Of B-splines themselves, along all three axes; across slices nothing moves."""
+  weights = spline_basis(6401, 6400 / 4)
+  sd = 15 * np.mean(np.sum(weights**2, axis=1)) ** 1.5
+  assert vnet.get_config().augment.deform_sd == pytest.approx((sd, sd, 0), rel=0.01)
+
+
 def test_the_recipe_of_vnet():
   config, released = vnet.get_config(), vnet.get_config("released")
   optimizer = config.optimizer
@@ -64,6 +85,9 @@ def test_the_recipe_of_vnet():
   assert weights(config) == {"squared_dice": 1.0}
   assert (config.augment.histogram_probability, config.augment.deform_probability) == (1.0, 0.5)
   assert weights(released) == {"vnet_caffe_dice": 1.0}
+  assert config.inference.largest_component
+  assert released.inference.largest_component
+  assert not vnet.get_config("phantom").inference.largest_component
   assert released.train.epochs * released.train.steps_per_epoch == 100_000
 
 

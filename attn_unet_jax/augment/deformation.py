@@ -1,6 +1,9 @@
 """A smooth random displacement of every voxel: a cubic B-spline over a coarse grid of vectors.
 
-As in Cicek et al. 2016 (normal vectors of 4 voxels on a grid of 32) and Milletari et al. 2016.
+`deform_sd` is the sd of the displacement over all voxels. Papers give that of their grid's vectors,
+of which splines make less: in Cicek et al. 2016 (4 voxels, 32 apart) vectors are what the grid's
+points themselves move by, interpolated, and the factor is 0.817 (`experiments/unet3d.py`); in
+Milletari et al. 2016 they are coefficients of B-splines, and it is 0.332.
 """
 
 from functools import lru_cache

@@ -21,7 +21,8 @@ def keep_slices(label: np.ndarray, every: tuple[int, int, int]) -> np.ndarray:
   """Keeps the labels of every k-th labelled slice per axis (Cicek et al. 2016, section 3).
 
   A slice counts as labelled where any of its voxels is; of these the one in the middle of each k
-  is kept. A voxel keeps its label if it lies in a kept slice of any axis.
+  is kept; of fewer than k the one in their own middle, so that no labelled case loses all of its
+  labels. A voxel keeps its label if it lies in a kept slice of any axis.
 
   Args:
     label: classes uint8 [X, Y, Z], `UNLABELLED` where unknown.
@@ -35,5 +36,6 @@ def keep_slices(label: np.ndarray, every: tuple[int, int, int]) -> np.ndarray:
     if k:
       others = tuple(a for a in range(3) if a != axis)
       labelled = np.flatnonzero((label != UNLABELLED).any(axis=others))
-      np.moveaxis(kept, axis, 0)[labelled[k // 2 :: k]] = True
+      first = min(k, len(labelled)) // 2
+      np.moveaxis(kept, axis, 0)[labelled[first::k]] = True
   return np.where(kept, label, np.uint8(UNLABELLED))

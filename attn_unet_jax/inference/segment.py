@@ -10,6 +10,7 @@ from attn_unet_jax.data.boxes import voxels
 from attn_unet_jax.data.prepare import working_image
 from attn_unet_jax.inference.sliding import System
 from attn_unet_jax.volumes.box import Box, cut, paste
+from attn_unet_jax.volumes.components import largest_components
 from attn_unet_jax.volumes.orientation import from_canonical, to_canonical
 from attn_unet_jax.volumes.resample import probabilities_to_labels
 from attn_unet_jax.volumes.volume import Volume
@@ -29,10 +30,14 @@ def segment(
 ) -> Segmentation:
   """Segments a scan, whatever its axes and spacing.
 
+  With `inference.largest_component` each class of the mask is one piece: on the native grid, since
+  what hangs together on the working grid need not do so once it is interpolated.
+
   Args:
     image: the scan on its native grid, HU.
     system: what segments a working-grid volume.
-    config: the run's config; its `data` section says how the working grid is reached.
+    config: the run's config; its `data` section says how the working grid is reached, and
+      `inference` what becomes of the mask.
     locate: where in the working-grid volume to look; elsewhere is background. None: everywhere.
 
   Raises:
@@ -43,7 +48,10 @@ def segment(
   box = locate(working) if locate else None
   probabilities = predict_within(working, box, system, config)
   labels = probabilities_to_labels(probabilities, working.grid, canonical.grid)
-  return Segmentation(from_canonical(labels.array, image.grid), box)
+  mask = labels.array
+  if config.inference.largest_component:
+    mask = largest_components(mask)
+  return Segmentation(from_canonical(mask, image.grid), box)
 
 
 def predict_within(

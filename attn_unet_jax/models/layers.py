@@ -215,7 +215,7 @@ def upsample(x: jax.Array, shape: Sequence[int], mode: Upsampling = "align_corne
 def _upsample_x(x: jax.Array, factor: int, mode: Upsampling) -> jax.Array:
   """Interpolation along X to `factor` times the size, where devices may divide X.
 
-  Output `factor` q + r lies less than one sample from sample q, in both modes and for every r, so
+  Output `factor` q + r lies less than one sample from sample q, in all modes and for every r, so
   it is a sum over q - 1, q and q + 1: a device needs one plane of each neighbour and no more.
   """
   if factor == 1:

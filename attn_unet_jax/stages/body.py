@@ -4,10 +4,10 @@ import numpy as np
 from scipy import ndimage
 
 from attn_unet_jax.volumes.box import Box, box_of, tight_box
+from attn_unet_jax.volumes.components import SIX_NEIGHBOURS, largest_component
 from attn_unet_jax.volumes.volume import Volume
 
 _BODY_HU = -500  # as in the release of Roth et al. 2018
-_SIX = ndimage.generate_binary_structure(3, 1)
 
 
 def largest_opened(mask: np.ndarray) -> np.ndarray:
@@ -20,12 +20,8 @@ def largest_opened(mask: np.ndarray) -> np.ndarray:
   Args:
     mask: bool [X, Y, Z].
   """
-  eroded = ndimage.binary_erosion(mask, _SIX, border_value=1)
-  components, count = ndimage.label(eroded, _SIX)
-  if not count:
-    return np.zeros_like(mask)
-  largest = 1 + np.argmax(np.bincount(components.ravel())[1:])
-  return ndimage.binary_dilation(components == largest, _SIX)
+  eroded = ndimage.binary_erosion(mask, SIX_NEIGHBOURS, border_value=1)
+  return ndimage.binary_dilation(largest_component(eroded), SIX_NEIGHBOURS)
 
 
 def body_box(volume: Volume) -> Box:

@@ -62,6 +62,8 @@ def second_config(config: ConfigDict, target: str = "interior") -> ConfigDict:
   """The config of the network of the interior or of the boundary."""
   stage = first_config(config)
   stage.data.target = target
+  if target == "boundary":
+    stage.inference.largest_component = False  # a layer of one voxel falls into many pieces
   if foreground := config.stages.foreground[target == "boundary"]:
     stage.loss_options.foreground = foreground
   if any(config.stages.patch):

@@ -55,7 +55,8 @@ def optimizer(config: ConfigDict) -> optax.GradientTransformation:
 
 def _biases(params: Any) -> Any:
   """Tree of booleans: which parameters are biases, batch normalisation's shift included."""
-  return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "bias", params)
+  # By its end: `dual_attention` has `spatial_bias` and `channel_bias` beside its kernels.
+  return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key.endswith("bias"), params)
 
 
 def _no_biases(params: Any) -> Any:

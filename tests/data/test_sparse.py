@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.data.sparse import keep_slices, thinned
@@ -28,6 +29,21 @@ def test_only_labelled_slices_count():
   sparse = keep_slices(label, (2, 0, 0))
   np.testing.assert_array_equal(sparse[3], LABEL[3])
   assert (np.delete(sparse, 3, axis=0) == UNLABELLED).all()
+
+
+@pytest.mark.parametrize("k", [8, 14, 100])
+def test_the_middle_slice_is_kept_of_fewer_than_k(k):
+  """Of seven; the middle of 14 and more would lie beyond them."""
+  expected = np.full_like(LABEL, UNLABELLED)
+  expected[3] = LABEL[3]
+  np.testing.assert_array_equal(keep_slices(LABEL, (k, 0, 0)), expected)
+
+
+def test_one_labelled_slice_stays_and_none_stays_none():
+  label = np.full_like(LABEL, UNLABELLED)
+  np.testing.assert_array_equal(keep_slices(label, (0, 8, 0)), label)
+  label[:, 5] = LABEL[:, 5]
+  np.testing.assert_array_equal(keep_slices(label, (0, 8, 0)), label)
 
 
 def test_a_case_is_thinned_as_configured(config):

@@ -76,6 +76,21 @@ def test_a_network_of_the_boundary_is_scored_against_the_boundary(config):
     assert mean_dsc(fold, ["a"], wrong, config) < 0.9
 
 
+def test_validation_scores_the_largest_piece_where_it_alone_is_kept(config):
+  label = np.zeros((24, 24, 24), np.uint8)
+  label[4:12, 4:12, 4:12] = 1
+  answer = label.copy()
+  answer[18:22, 18:22, 18:22] = 1
+  ball, found = (Volume(array, np.eye(4)) for array in (label, answer))
+  case = Case("a", Volume(np.zeros((24, 24, 24), np.int16), np.eye(4)), ball, "a")
+  dataset = SimpleNamespace(load=lambda _: case)
+  fold = SimpleNamespace(dataset=dataset, mapping=parse("pancreas=1", None), boxes=None)
+  config.data.spacing_mm = 1.0
+  assert mean_dsc(fold, ["a"], _answering(found), config) == pytest.approx(2 * 512 / (1024 + 64))
+  config.inference.largest_component = True
+  assert mean_dsc(fold, ["a"], _answering(found), config) == 1
+
+
 def _answering(mask):
   """A system that answers with this mask."""
   probabilities = np.stack([1 - mask.array, mask.array], -1).astype(np.float32)

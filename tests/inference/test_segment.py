@@ -1,5 +1,7 @@
 """A scan's mask lies on the scan's own grid, and does not depend on how the file stores it."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -47,6 +49,38 @@ def test_on_the_native_grid_it_is_the_systems_own_answer(config, scan):
   isotropic = Volume(scan.array, np.diag([2.0, 2.0, 2.0, 1.0]))
   mask = segment(isotropic, _Threshold(), config).mask
   np.testing.assert_array_equal(mask.array, scan.array > 100)
+
+
+def test_one_piece_alone_if_so_configured_from_every_orientation(config):
+  """A rod of 9 voxels, a smaller one of 8 and, by an edge of the rod, a voxel that hangs on."""
+  hu = np.full((12, 10, 8), -1000, np.int16)
+  hu[1:10, 2, 2] = 300
+  hu[10, 3, 2] = 300
+  hu[3:11, 7, 6] = 300
+  scan = Volume(hu, np.diag([2.0, 2.0, 2.0, 1.0]))
+  config.data.spacing_mm = 2.0
+  np.testing.assert_array_equal(segment(scan, _Threshold(), config).mask.array, hu > 100)
+  config.inference.largest_component = True
+  rod = np.zeros(hu.shape, bool)
+  rod[1:10, 2, 2] = True
+  for stored in (scan, on_axes(scan, "LPS"), on_axes(scan, "SRA")):
+    mask = segment(stored, _Threshold(), config).mask
+    np.testing.assert_array_equal(to_canonical(mask).array, rod)
+
+
+def test_the_piece_is_one_on_the_scans_own_grid(config):
+  """Two blocks that a voxel of 2 mm joins: a grid of 4 mm does not see it."""
+  working = np.zeros((16, 8, 8), np.float32)
+  working[2:6, 2:6, 2:6] = working[10:14, 2:6, 2:4] = working[6:10, 2, 2] = 1
+  system = SimpleNamespace(predict=lambda volume: np.stack([1 - working, working], -1))
+  scan = Volume(np.zeros((8, 4, 4), np.int16), np.diag([4.0, 4.0, 4.0, 1.0]))
+  config.data.spacing_mm = 2.0
+  assert ndimage.label(working)[1] == 1
+  assert ndimage.label(segment(scan, system, config).mask.array)[1] == 2
+  config.inference.largest_component = True
+  expected = np.zeros(scan.shape, bool)
+  expected[1:3, 1:3, 1:3] = True
+  np.testing.assert_array_equal(segment(scan, system, config).mask.array, expected)
 
 
 def test_outside_the_box_is_background(config, scan):

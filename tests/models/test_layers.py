@@ -48,7 +48,7 @@ def test_half_pixel_against_jax_image():
 
 
 @pytest.mark.usefixtures("_double_precision")
-@pytest.mark.parametrize("mode", ["align_corners", "half_pixel"])
+@pytest.mark.parametrize("mode", ["align_corners", "half_pixel", "tf1"])
 @pytest.mark.parametrize(("size", "factor"), [(1, 2), (2, 2), (5, 2), (3, 3), (4, 8), (2, 8)])
 def test_shifted_neighbours_along_x_are_the_matrix(size, factor, mode):
   x = draw(2, size, 2, 1, 3)
@@ -58,7 +58,7 @@ def test_shifted_neighbours_along_x_are_the_matrix(size, factor, mode):
 
 
 def test_one_sample_is_spread_over_its_axis():
-  for mode in ("align_corners", "half_pixel"):
+  for mode in ("align_corners", "half_pixel", "tf1"):
     np.testing.assert_array_equal(layers.interpolation_matrix(1, 3, mode), np.ones((3, 1)))
 
 
@@ -128,7 +128,7 @@ def test_resizing_gradients(mode):
 
 
 @pytest.mark.usefixtures("_double_precision")
-@pytest.mark.parametrize("mode", ["align_corners", "half_pixel"])
+@pytest.mark.parametrize("mode", ["align_corners", "half_pixel", "tf1"])
 def test_every_voxel_of_an_upsampled_map_by_its_eight_neighbours(mode):
   """Trilinear interpolation as a sum over corners, in loops."""
   x, shape = draw(1, 2, 3, 2, 1), (4, 6, 8)
@@ -138,7 +138,8 @@ def test_every_voxel_of_an_upsampled_map_by_its_eight_neighbours(mode):
     if mode == "align_corners":
       place = [i * (a - 1) / (b - 1) for i, a, b in zip(voxel, grid, shape, strict=True)]
     else:
-      place = [(i + 0.5) * a / b - 0.5 for i, a, b in zip(voxel, grid, shape, strict=True)]
+      half = 0.5 if mode == "half_pixel" else 0.0
+      place = [(i + half) * a / b - half for i, a, b in zip(voxel, grid, shape, strict=True)]
       place = [min(max(p, 0.0), a - 1.0) for p, a in zip(place, grid, strict=True)]
     value = 0.0
     for corner in np.ndindex(2, 2, 2):

@@ -13,7 +13,7 @@ from attn_unet_jax.errors import UserError
 from attn_unet_jax.inference.trained import Trained, best
 from attn_unet_jax.stages import chain, pipeline, table, trained
 from attn_unet_jax.stages.cases import label_box, volume_of
-from attn_unet_jax.stages.chain import BOUNDARY, FIRST, INTERIOR
+from attn_unet_jax.stages.chain import BOUNDARY, FIRST, INTERIOR, second_config
 from attn_unet_jax.stages.pipeline import inner_splits, train_stages
 from attn_unet_jax.stages.trained import open_any
 from attn_unet_jax.volumes.box import Box
@@ -234,3 +234,11 @@ def test_a_missing_package_is_told_before_any_work(setup, tmp_path, monkeypatch,
   with pytest.raises(UserError, match=r"pip install '.\[hnn\]'"):
     train_stages(setup[0], tmp_path / "run")
   assert not (tmp_path / "run").exists()
+
+
+def test_the_boundary_is_not_cut_down_to_one_piece(config):
+  config.inference.largest_component = True
+  kept = [
+    second_config(config, target).inference.largest_component for target in ("interior", "boundary")
+  ]
+  assert kept == [True, False]

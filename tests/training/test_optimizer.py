@@ -3,8 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.traverse_util import flatten_dict
 
 from attn_unet_jax.errors import UserError
+from attn_unet_jax.models.dual_attention import DualAttention
 from attn_unet_jax.training.optimizer import check_patterns, learning_rate, optimizer
 
 
@@ -74,6 +76,24 @@ def test_sgd_with_biases_at_a_rate_of_their_own_and_no_decay(config, nesterov):
   np.testing.assert_allclose(updates["a"]["kernel"], -0.01 * factor * kernel, rtol=1e-6)
   np.testing.assert_allclose(updates["a"]["bias"], [-0.02 * factor * 2.0], rtol=1e-6)
   np.testing.assert_allclose(updates["slope"], [-0.01 * factor * 1.1], rtol=1e-6)
+
+
+def test_biases_of_attention_are_biases(config):
+  """Parameters of their module, beside its kernels."""
+  config.optimizer.name, config.optimizer.momentum = "sgd", 0.0
+  config.optimizer.weight_decay, config.optimizer.learning_rate = 0.5, 1.0
+  config.optimizer.bias_rate, config.optimizer.decay_biases = 2.0, False
+  x, g = jnp.zeros((1, 2, 2, 2, 4)), jnp.zeros((1, 1, 1, 1, 8))
+  module = DualAttention(channel_reduction=2)
+  shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), x, g, False))["params"]
+  ones = jax.tree.map(lambda a: jnp.ones(a.shape), shapes)
+  transform = optimizer(config)
+  updates, _ = transform.update(ones, transform.init(ones), ones)
+  found = {"/".join(k): float(u.ravel()[0]) for k, u in flatten_dict(updates).items()}
+  biases = {"spatial_bias", "channel_bias", "channel_reduced_bias", "output/Conv_0/bias"}
+  biases.add("output/BatchNorm_0/BatchNorm_0/bias")
+  assert {name for name, update in found.items() if update == -2.0} == biases
+  assert {update for name, update in found.items() if name not in biases} == {-1.5}
 
 
 def test_adamw_decays_beside_the_moments(config):

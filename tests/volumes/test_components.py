@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from attn_unet_jax.volumes.components import largest_component, largest_components
+
+
+def mask_of(*voxels, shape=(5, 4, 3)):
+  mask = np.zeros(shape, bool)
+  for voxel in voxels:
+    mask[voxel] = True
+  return mask
+
+
+def test_the_largest_of_three_is_kept():
+  rod = [(0, 0, 0), (1, 0, 0)]
+  corner = [(3, 1, 0), (3, 2, 0), (3, 2, 1)]
+  speck = [(0, 3, 2)]
+  found = largest_component(mask_of(*rod, *corner, *speck))
+  np.testing.assert_array_equal(found, mask_of(*corner))
+
+
+@pytest.mark.parametrize("other", [(1, 1, 0), (0, 1, 1), (1, 0, 1), (1, 1, 1)])
+def test_edges_and_corners_do_not_join(other):
+  assert largest_component(mask_of((0, 0, 0), other)).sum() == 1
+
+
+def test_of_equal_ones_the_first_is_kept_in_any_memory_order():
+  mask = mask_of((1, 3, 2), (4, 0, 0))
+  for array in (mask, np.asfortranarray(mask)):
+    np.testing.assert_array_equal(largest_component(array), mask_of((1, 3, 2)))
+
+
+def test_every_class_keeps_its_own():
+  """A class's parts are not joined by another class that lies between them."""
+  labels = np.zeros((7, 3, 3), np.uint8)
+  labels[0:3, 1, 1] = 1
+  labels[3, 1, 1] = 3
+  labels[4:6, 1, 1] = 1
+  labels[6, 0, 0] = 3
+  labels[6, 0, 1] = 3
+  before, expected = labels.copy(), labels.copy()
+  expected[4:6, 1, 1] = 0
+  expected[3, 1, 1] = 0
+  np.testing.assert_array_equal(largest_components(labels), expected)
+  np.testing.assert_array_equal(labels, before)
+  assert largest_components(labels.T.copy().T).dtype == np.uint8
+
+
+def test_nothing_stays_nothing():
+  assert not largest_component(np.zeros((2, 2, 2), bool)).any()
+  assert not largest_components(np.zeros((2, 2, 2), np.uint8)).any()
