@@ -54,7 +54,7 @@ SYSTEMS = {
     "V-Net",
     "vnet.py:phantom",
     "no pancreas; DSC 0.869 (r) on PROMISE12's prostate",
-    "Adam for SGD, no histogram matching, no deformation, no largest component",
+    "Adam for SGD, no histogram matching, no deformation",
   ),
   "dense_vnet": System(
     "Dense V-Net",
