@@ -2,11 +2,13 @@
 
   python -m attn_unet_jax.info --config=experiments/pancreas.py
 
-Starts no training, compiles nothing and reads no data. Operations are those of the direct
-convolutions and matrix products (a multiply-add is two), counted in the traced program; a training
-step is three forward passes. Activation bytes are what a backward pass keeps: the output of every
-convolution and normalisation. The memory estimate is these, the state and the gradients; the
-training set, which lies in device memory too (3 bytes a voxel of the working grid), comes on top.
+Starts no training and reads no data, unless --count_foreground=STEPS asks for the part of
+foreground in the patches of so many steps: the number for --config.loss_options.foreground.
+Operations are those of the direct convolutions and matrix products (a multiply-add is two), counted
+in the traced program; a training step is three forward passes. Activation bytes are what a backward
+pass keeps: the output of every convolution and normalisation. The memory estimate is these, the
+state and the gradients; the training set, which lies in device memory too (3 bytes a voxel of the
+working grid), comes on top.
 """
 
 import json
@@ -22,16 +24,30 @@ from jax.extend import core
 from ml_collections import ConfigDict, config_flags
 
 from attn_unet_jax import command
+from attn_unet_jax.data.fold import open_fold
 from attn_unet_jax.data.labels import class_names
+from attn_unet_jax.data.patches import foreground_part
 from attn_unet_jax.training.state import TrainState, abstract, network
 
 config_flags.DEFINE_config_file("config", None, "Experiment file, such as experiments/pancreas.py.")
 flags.mark_flag_as_required("config")
+_COUNT = flags.DEFINE_integer(
+  "count_foreground", 0, "Steps whose patches are read to count foreground.", lower_bound=0
+)
 
 
 def main() -> None:
   """The command."""
-  print(json.dumps(describe(command.checked_config(data=False)), indent=2))
+  config = command.checked_config(data=bool(_COUNT.value))
+  counted = {"foreground": foreground(config, _COUNT.value)} if _COUNT.value else {}
+  print(json.dumps(describe(config) | counted, indent=2))
+
+
+def foreground(config: ConfigDict, steps: int) -> float:
+  """Part of the training's labelled voxels that is foreground, over the first steps."""
+  fold = open_fold(config)
+  margin = network(config, len(fold.mapping.classes) + 1).output_margin
+  return foreground_part(config, fold.load("training"), steps, margin)
 
 
 def describe(config: ConfigDict) -> dict[str, Any]:

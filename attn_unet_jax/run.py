@@ -1,9 +1,12 @@
 """A run is one folder: who may write into it, and what it records about itself."""
 
+import errno
+import fcntl
 import json
 import os
 import platform
 import resource
+import socket
 import subprocess
 import sys
 import time
@@ -23,33 +26,85 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 
 STAGES_BEGUN = "body.json"  # what a run in stages makes first
 
+# Keys that say how a run is computed and not what: one that goes on may have others.
+HOW = (
+  *("data.prepared", "data.source", "model.remat", "train.skip_nonfinite"),
+  *("parallel.data", "parallel.mode", "parallel.space"),
+)
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system
+_locks: dict[Path, int] = {}  # folders of this process -> files that are open until it ends
+
 
 def claim(workdir: Path, config: ConfigDict) -> bool:
   """Makes the folder a run of this config; whether it was one before, to be gone on with.
 
-  A run that ended before its first checkpoint has nothing to lose and is begun anew.
+  A run that ended before its first checkpoint has nothing to lose and is begun anew. One that goes
+  on may have other values of `HOW`, and a line says which. The folder is this process's until its
+  end.
 
   Raises:
-    UserError: it holds a run of another config (says what differs), or cannot be written.
+    UserError: it holds a run of another config (says what differs), another process is training
+      it, or it cannot be written.
   """
   path = workdir / "config.json"
   stored = config_keys.load(path) if path.exists() else None  # a foreign file is refused
-  if stored is not None and begun(workdir):
-    differing = config_keys.difference(stored, config)
-    if differing:
-      named = ", ".join(
-        f"{key}: {old!r} there, {new!r} now" for key, (old, new) in differing.items()
-      )
-      raise UserError(
-        f"{workdir}: holds a run of another config ({named}); choose another --workdir"
-      )
-    return True
   try:
     workdir.mkdir(parents=True, exist_ok=True)
+    _lock(workdir)
+    goes_on = stored is not None and begun(workdir)
+    if stored is not None and goes_on:
+      _compare(workdir, stored, config)
     write_text(path, config_keys.to_json(config))
   except OSError as error:
     raise UserError(f"--workdir={workdir}: cannot be written ({error.strerror})") from None
-  return False
+  return goes_on
+
+
+def _compare(workdir: Path, stored: ConfigDict, config: ConfigDict) -> None:
+  """Refuses a config that computes something else; says what is computed in another way."""
+  differing = config_keys.difference(stored, config)
+  fixed = {key: values for key, values in differing.items() if not _may_change(key, config)}
+  if fixed:
+    named = ", ".join(f"{key}: {old!r} there, {new!r} now" for key, (old, new) in fixed.items())
+    raise UserError(f"{workdir}: holds a run of another config ({named}); choose another --workdir")
+  if differing:
+    named = ", ".join(f"{key}={new!r}, was {old!r}" for key, (old, new) in differing.items())
+    print(f"{workdir} goes on with {named}", flush=True)
+
+
+def _may_change(key: str, config: ConfigDict) -> bool:
+  """Not the devices, where batch statistics are each device's own."""
+  local = config.parallel.batch_norm == "local"
+  return key in HOW and not (local and key.startswith("parallel."))
+
+
+def _lock(workdir: Path) -> None:
+  """Makes the folder this process's until its end, where its file system has locks.
+
+  A run may still be saving when it is started again: both would write its checkpoints.
+
+  Raises:
+    UserError: it is another process's.
+  """
+  if workdir.resolve() in _locks:
+    return
+  file = os.open(workdir / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    holder = os.read(file, 200).decode(errors="replace")
+    os.close(file)
+    raise UserError(
+      f"{workdir}: another process is training it ({holder}); wait for its end or choose another "
+      "--workdir"
+    ) from None
+  except OSError as error:
+    if error.errno not in _NO_LOCKS:
+      raise
+  _locks[workdir.resolve()] = file
+  os.truncate(file, 0)
+  os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
 
 
 def begun(workdir: Path) -> bool:
@@ -70,7 +125,8 @@ def write_text(path: Path, text: str) -> None:
 def recorded(workdir: Path, init: dict[str, Any] | None = None) -> Iterator[None]:
   """Keeps `run.json` while the work inside goes on.
 
-  It says how the last start ended: `exit` is 'running', 'done', or the exception's name.
+  It says how the last start ended: `exit` is 'running', 'done', or the exception's name; and what
+  all starts that could say so took together: `total_wall_seconds`.
 
   Args:
     workdir: the run.
@@ -78,14 +134,16 @@ def recorded(workdir: Path, init: dict[str, Any] | None = None) -> Iterator[None
   """
   began = time.monotonic()
   record = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **environment(), "exit": "running"}
-  if init := init or (_said_before(workdir) if begun(workdir) else None):
+  before = _said_before(workdir) if begun(workdir) else {}
+  if init := init or before.get("init"):
     record["init"] = init
-  _store(workdir, record)
+  earlier = before.get("total_wall_seconds", 0.0)
+  _store(workdir, record | {"total_wall_seconds": earlier})
 
   def end(how: str) -> None:
     wall = round(time.monotonic() - began, 1)
-    ended = {"exit": how, "wall_seconds": wall, "peak_memory_bytes": _peak_memory()}
-    _store(workdir, record | ended)
+    ended = {"exit": how, "wall_seconds": wall, "total_wall_seconds": round(earlier + wall, 1)}
+    _store(workdir, record | ended | {"peak_memory_bytes": _peak_memory()})
 
   try:
     yield
@@ -96,11 +154,11 @@ def recorded(workdir: Path, init: dict[str, Any] | None = None) -> Iterator[None
   end("done")
 
 
-def _said_before(workdir: Path) -> dict[str, Any] | None:
+def _said_before(workdir: Path) -> dict[str, Any]:
   try:
-    return json.loads((workdir / "run.json").read_text()).get("init")
+    return json.loads((workdir / "run.json").read_text())
   except (OSError, ValueError):
-    return None
+    return {}
 
 
 def environment() -> dict[str, Any]:

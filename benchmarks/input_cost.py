@@ -4,11 +4,15 @@ r"""What a step's input costs: steps fed by a source against the same step fed o
   python -m benchmarks.input_cost --config=experiments/pancreas.py:phantom \
     --output=benchmarks/results/input_cost.json
 
-Both take forward, augmentation, backward and update. They are timed in turn, in blocks of steps; a
-source first runs untimed until its threads are neither ahead of the steps nor behind. Scans are
-prepared before. The median of the paired ratios is given with its 95 % bootstrap interval.
+Both take forward, augmentation, backward and update. They are timed in turn, in windows of steps.
+Each window of a source begins where the last one ended, so that it opens the next cases of the
+schedule; untimed steps before it use up what its threads had ready, and its feed goes on beyond it,
+so that they work throughout. Scans are prepared before. The median of the paired ratios is given
+with its 95 % bootstrap interval.
 """
 
+import itertools
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from flax import linen as nn
@@ -26,16 +31,18 @@ from attn_unet_jax.data.fold import open_fold
 from attn_unet_jax.data.patches import Feed
 from attn_unet_jax.run import environment
 from attn_unet_jax.training.inputs import Inputs, open_inputs
+from attn_unet_jax.training.logs import say
 from attn_unet_jax.training.parallel import Step, compile_step, spread
 from attn_unet_jax.training.state import TrainState, create, network
-from benchmarks.result import keep
+from benchmarks.result import keep, machine
 
-_PAIRS = flags.DEFINE_integer("pairs", 30, "Pairs of blocks for each source.")
-_STEPS = flags.DEFINE_integer("steps", 8, "Steps of a block.")
+_PAIRS = flags.DEFINE_integer("pairs", 30, "Pairs of windows for each source.")
+_STEPS = flags.DEFINE_integer("steps", 8, "Steps of a window.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
 config_flags.DEFINE_config_file("config", "experiments/pancreas.py:phantom", "Experiment file.")
 
-_UNTIMED = 6  # steps, more than a source can have ready
+_READY = (os.cpu_count() or 1) + 4  # steps, more than a source can have ready
+_SETTLING = 2  # steps of a fixed batch before its window
 
 Begin = Callable[[], TrainState]
 
@@ -47,7 +54,11 @@ def main() -> None:
   module = network(config, len(fold.mapping.classes) + 1)
   with tempfile.TemporaryDirectory() as folder:
     config.data.prepared = folder
-    result = {"environment": environment(), "steps_per_block": _STEPS.value}
+    result: dict[str, Any] = {
+      "machine": machine(),
+      "environment": environment(),
+      "steps_per_window": _STEPS.value,
+    }
     for source in ("resident", "streaming"):
       config.data.source = source
       result[source] = cost(config, module, open_inputs(config, module, fold.load, Path(folder)))
@@ -60,23 +71,25 @@ def cost(config: ConfigDict, module: nn.Module, inputs: Inputs) -> dict[str, Any
   alone = compile_step(config, module, streamed=True)
   fed = alone if inputs.streamed else compile_step(config, module)
 
-  def begin() -> TrainState:
-    return jax.block_until_ready(spread(config, create(config, module)))
+  start = spread(config, create(config, module))
 
-  total = _UNTIMED + _STEPS.value
+  def begin() -> TrainState:  # a step consumes its state
+    return jax.block_until_ready(jax.tree.map(jnp.copy, start))
+
   with_input, without = [], []
   for pair in range(_PAIRS.value + 1):  # the first compiles
-    with inputs.source.feeds(range(total)) as feeds:
-      full = _seconds(fed, begin(), feeds)
-    bare = _seconds(alone, begin(), iter([fixed] * total))
+    with inputs.source.feeds(window(pair, _STEPS.value)) as feeds:
+      full = seconds(fed, begin(), feeds, _READY, _STEPS.value)
+    bare = seconds(alone, begin(), itertools.repeat(fixed), _SETTLING, _STEPS.value)
     if pair:
       with_input.append(full)
       without.append(bare)
+      say(f"{config.data.source}: pair {pair}/{_PAIRS.value}, {full / bare:.3f}")
   return {
     "step_s": round(float(np.median(with_input)), 4),
     "step_without_input_s": round(float(np.median(without)), 4),
     "pairs": len(without),
-    **_ratio(np.array(with_input) / np.array(without)),
+    **ratio(np.array(with_input) / np.array(without)),
   }
 
 
@@ -90,19 +103,27 @@ def _one_batch(config: ConfigDict, module: nn.Module) -> Feed:
     return jax.block_until_ready(next(feeds))
 
 
-def _seconds(step: Step, state: TrainState, feeds: Iterator[Feed]) -> float:
-  """A step's share of a block's time, after the untimed steps."""
-  for _ in range(_UNTIMED):
+def window(pair: int, steps: int) -> range:
+  """The steps that a source is asked for: untimed, timed, and those it works on meanwhile."""
+  begin = pair * (_READY + steps)
+  return range(begin, begin + steps + 2 * _READY)
+
+
+def seconds(
+  step: Step, state: TrainState, feeds: Iterator[Feed], untimed: int, timed: int
+) -> float:
+  """A step's share of a window's time, after the untimed steps."""
+  for _ in range(untimed):
     state, _ = step(state, next(feeds))
   jax.block_until_ready(state)
   began = time.perf_counter()
-  for _ in range(_STEPS.value):
+  for _ in range(timed):
     state, outcome = step(state, next(feeds))
   jax.block_until_ready((state, outcome))
-  return (time.perf_counter() - began) / _STEPS.value
+  return (time.perf_counter() - began) / timed
 
 
-def _ratio(ratios: np.ndarray) -> dict[str, Any]:
+def ratio(ratios: np.ndarray) -> dict[str, Any]:
   """The median, and the interval in which 95 % of the medians of resamples lie."""
   draws = np.random.default_rng(0).choice(ratios, (10000, len(ratios)))
   low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])

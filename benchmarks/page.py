@@ -26,6 +26,9 @@ def table(head: list[str], rows: list[list[str]]) -> str:
   return "\n".join([lines[0], f"|{' --- |' * len(head)}", *lines[1:]])
 
 
-def spread(values: tuple[float, float, int], digits: int = 3) -> str:
-  """Mean ± sd."""
-  return f"{values[0]:.{digits}f} ± {values[1]:.{digits}f}"
+def spread(values: tuple[float, float, int], digits: int = 3, cases: int = 0) -> str:
+  """Mean ± sd, and n in brackets where it is fewer than the cases."""
+  mean, sd, n = values
+  if not n:
+    return "-"
+  return f"{mean:.{digits}f} ± {sd:.{digits}f}" + (f" ({n})" if n < cases else "")

@@ -1,15 +1,19 @@
 """Training runs of a benchmark: the project's own commands, and what their folders tell."""
 
+import json
 import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
-from ml_collections import ConfigDict
+from absl import flags as absl_flags
+from ml_collections import ConfigDict, config_flags
 
 from attn_unet_jax import config as config_keys
 from attn_unet_jax.data.labels import class_names
+from attn_unet_jax.errors import UserError
 from attn_unet_jax.training.logs import read_metrics
 from attn_unet_jax.training.state import abstract, network
 
@@ -18,9 +22,11 @@ def command(name: str, *arguments: str) -> None:
   """Runs one of the project's commands to its end.
 
   Raises:
-    CalledProcessError: it failed; it said why.
+    SystemExit: it failed, with its status; it said why.
   """
-  subprocess.run([sys.executable, "-m", f"attn_unet_jax.{name}", *arguments], check=True)
+  done = subprocess.run([sys.executable, "-m", f"attn_unet_jax.{name}", *arguments], check=False)
+  if done.returncode:
+    raise SystemExit(done.returncode if done.returncode > 0 else 128 - done.returncode)
 
 
 def train(experiment: str, workdir: Path, *flags: str) -> None:
@@ -28,16 +34,46 @@ def train(experiment: str, workdir: Path, *flags: str) -> None:
 
   `experiment` is a file of `experiments/` with its variant; the flags are those of
   `attn_unet_jax.main`.
+
+  Raises:
+    UserError: what is done there was trained by another config.
+    SystemExit: as of `command`.
   """
+  arguments = (f"--config=experiments/{experiment}", f"--workdir={workdir}", *flags)
+  if is_done(workdir):
+    _require_same(workdir, arguments)
+    return
   workdir.parent.mkdir(parents=True, exist_ok=True)
-  if not is_done(workdir):
-    command("main", f"--config=experiments/{experiment}", f"--workdir={workdir}", *flags)
+  command("main", *arguments)
+
+
+def _require_same(workdir: Path, arguments: tuple[str, ...]) -> None:
+  differing = config_keys.difference(config_of(workdir), asked(*arguments))
+  if differing:
+    named = ", ".join(f"{key}: {old!r} there, {new!r} now" for key, (old, new) in differing.items())
+    raise UserError(
+      f"{workdir}: holds a run of another config ({named}); move it away, or name another --workdir"
+    )
+
+
+def asked(*arguments: str) -> ConfigDict:
+  """The config that `attn_unet_jax.main` makes of its arguments."""
+  known = absl_flags.FlagValues()
+  argv = ["main", *(value for value in arguments if value.startswith("--config"))]
+  flag = config_flags.DEFINE_config_file("config", flag_values=known, sys_argv=argv)
+  known(argv)
+  return flag.value
 
 
 def is_done(workdir: Path) -> bool:
   """Whether a run was trained and tested to its end."""
-  record = workdir / "run.json"
-  return record.is_file() and '"exit": "done"' in record.read_text()
+  return record(workdir).get("exit") == "done"
+
+
+def record(workdir: Path) -> dict[str, Any]:
+  """What a run's `run.json` says; empty where there is none."""
+  path = workdir / "run.json"
+  return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def parameters(workdir: Path) -> int:
@@ -45,16 +81,14 @@ def parameters(workdir: Path) -> int:
   return sum(_parameters(folder) for folder in _kept(workdir))
 
 
-def training_seconds(workdir: Path) -> tuple[float, float]:
-  """Of a step (median of the epochs' means, one network's), and of all training steps."""
-  logs = [(file.parent, read_metrics(file)) for file in sorted(workdir.rglob("metrics.csv"))]
-  of_steps = [
-    float(row["train_seconds"]) / config_of(folder).train.steps_per_epoch
-    for folder, rows in logs
-    for row in rows
-  ]
-  total = sum(float(row["train_seconds"]) for _, rows in logs for row in rows)
-  return statistics.median(of_steps), total
+def step_seconds(workdir: Path) -> float | None:
+  """Of a step: the median of the epochs' means without the first, which compiles.
+
+  None for a run in stages, whose networks and patches are of several sizes.
+  """
+  steps = config_of(workdir).train.steps_per_epoch
+  rows = read_metrics(workdir / "metrics.csv")[1:]
+  return statistics.median(float(row["train_seconds"]) / steps for row in rows) if rows else None
 
 
 def config_of(workdir: Path) -> ConfigDict:

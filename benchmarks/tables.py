@@ -1,37 +1,65 @@
 """Tables of results as Markdown, each from the figures of one benchmark."""
 
 import statistics
-from collections.abc import Sequence
 from typing import Any
 
-from attn_unet_jax.comparison.table import Row
+from attn_unet_jax.comparison.table import Row, Table
 from benchmarks.page import spread, table
 
 METRICS = ("dsc", "precision", "recall", "assd_mm")
 COLUMNS = ("train_seg_loss", "validation_seg_loss", "test_seg_loss")
 
 
-def systems_table(told: list[dict[str, Any]], rows: Sequence[Row]) -> str:
-  """The rows as Markdown; tests are against the first."""
+def systems_table(told: list[dict[str, Any]], compared: Table) -> str:
+  """The rows as Markdown, tested against the first; below, how to read them."""
   head = ["system", "parameters", "width /", "s a step", "min", "DSC", "precision", "recall"]
-  head += ["ASSD mm", "Δ DSC", "p Wilcoxon (Holm)", "DSC its paper reports"]
-  return table(head, [_cells(*pair) for pair in zip(told, rows, strict=True)])
+  head += ["ASSD mm", "Δ DSC", "p Wilcoxon (Holm)"]
+  rows = table(head, [_cells(*pair) for pair in zip(told, compared.rows, strict=True)])
+  cases = max(n for row in compared.rows for _, _, n in row.spread.values())
+  about = (
+    f"Mean ± sd over {cases} test cases, on their native grids; a score that is undefined (of an "
+    "empty mask) is left out, and the number that is left then stands in brackets. Δ DSC: mean "
+    f"difference to {told[0]['name']} over the cases of both; p: two-sided, of Wilcoxon's signed "
+    f"rank test on them, and adjusted by Holm's rule for {len(told) - 1} systems. ASSD: the mean "
+    "of the two directed averages. min: the whole run on the wall clock, with compilation, "
+    "validation and test; s a step: the median over epochs, the first left out (it compiles)."
+  )
+  return "\n\n".join([rows, about, *(f"Note: {note}." for note in compared.notes)])
+
+
+def papers_table(told: list[dict[str, Any]]) -> str:
+  """What each system's paper reports, and what the recipe here leaves out."""
+  head = ["system", "its paper reports", "here, beside the width"]
+  rows = [[row["name"], row["published"], row["departs"] or "-"] for row in told]
+  return table(head, rows) + "\n\n(r): recalled from other papers' tables, not read in the paper."
 
 
 def _cells(told: dict[str, Any], row: Row) -> list[str]:
+  cases = max(n for _, _, n in row.spread.values())
+  step = told["step_seconds"]
   cells = [
     told["name"],
     f"{told['parameters']:,}",
     f"{told['feature_scale']:g}",
-    f"{told['step_seconds']:.2f}",
-    f"{told['training_seconds'] / 60:.1f}",
-    *(spread(row.spread[metric]) for metric in METRICS[:3]),
-    spread(row.spread["assd_mm"], 1),
+    "-" if step is None else f"{step:.2f}",
+    f"{told['wall_seconds'] / 60:.0f}",
+    *(spread(row.spread[metric], cases=cases) for metric in METRICS[:3]),
+    spread(row.spread["assd_mm"], 1, cases),
   ]
   if row.tests is None:
-    return [*cells, "-", "-", told["published"]]
-  p = f"{row.tests.p_wilcoxon:.2g} ({row.p_holm:.2g})"
-  return [*cells, f"{row.tests.difference:+.3f}", p, told["published"]]
+    return [*cells, "-", "-"]
+  return [*cells, f"{row.tests.difference:+.3f}", f"{row.tests.p_wilcoxon:.2g} ({row.p_holm:.2g})"]
+
+
+def three_rows_table(rows: dict[str, dict[str, Any]]) -> str:
+  """A row per training; scores as `summary.json` has them."""
+  body = []
+  for name, row in rows.items():
+    spreads = [(row[metric]["mean"], row[metric]["sd"], row[metric]["n"]) for metric in METRICS]
+    digits = (3, 3, 3, 1)
+    cells = [spread(*pair, row["cases"]) for pair in zip(spreads, digits, strict=True)]
+    body.append([name, str(row["checkpoint_step"]), *cells])
+  return table(["training", "step", "DSC", "precision", "recall", "ASSD mm"], body)
 
 
 def ablation_table(rows: list[dict[str, Any]]) -> str:
@@ -55,11 +83,11 @@ def _seeds(values: list[float], form: str) -> list[str]:
 
 
 def curves_table(curves: dict[str, list[dict[str, float]]]) -> str:
-  """A row per epoch: the loss on fixed patches of training, validation and test cases."""
+  """A row per epoch, 0 the start: losses on fixed patches of training, validation, test cases."""
   parts = [column.removesuffix("_seg_loss") for column in COLUMNS]
   head = ["epoch", *(f"{name}, {part}" for name in curves for part in parts)]
   rows = [
     [str(epoch), *(f"{row[column]:.4f}" for row in of_epoch for column in COLUMNS)]
-    for epoch, of_epoch in enumerate(zip(*curves.values(), strict=True), 1)
+    for epoch, of_epoch in enumerate(zip(*curves.values(), strict=True))
   ]
   return table(head, rows)

@@ -8,6 +8,7 @@ scored as it is (before), trained on for the pancreas alone (after), and compare
 starts afresh with the same budget (scratch). Only the project's commands are called, so what was
 interrupted goes on. Where both sets are the same, their training cases are divided; nothing but the
 number of cases and classes then separates source and target, and fine-tuning has little to bridge.
+Writes a section of docs/results.md.
 """
 
 import json
@@ -20,7 +21,9 @@ from absl import flags
 from attn_unet_jax.command import run
 from attn_unet_jax.run import write_text
 from benchmarks import runs
-from benchmarks.result import keep
+from benchmarks.page import write_section
+from benchmarks.result import keep, machine
+from benchmarks.tables import METRICS, three_rows_table
 from tfds_pancreas.records import open_records
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the three runs.", required=True)
@@ -35,12 +38,13 @@ _SOURCE_EPOCHS = flags.DEFINE_integer("source_epochs", 8, "Epochs of the source 
 _EPOCHS = flags.DEFINE_integer("target_epochs", 5, "Epochs of the other two, of 40 steps.")
 _RATE = flags.DEFINE_float("fine_tuning_rate", 5e-4, "Learning rate of the run that goes on.")
 _CHANGES = flags.DEFINE_multi_string("change", [], "A key of all runs: data.spacing_mm=4.5, ...")
+_PAGE = flags.DEFINE_string("page", "docs/results.md", "Page to write the table into.")
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/three_rows.json", "JSON to write.")
 
 
 def main() -> None:
   """Trains, scores, prints and writes."""
-  workdir = Path(_WORKDIR.value)
+  workdir, on = Path(_WORKDIR.value or ""), machine()
   workdir.mkdir(parents=True, exist_ok=True)
   folds = _write_folds(workdir)
   source, after, scratch = (workdir / name for name in ("source", "after", "scratch"))
@@ -61,9 +65,10 @@ def main() -> None:
     "scratch": _row(scratch / "evaluation"),
   }
   result = {"source": _SOURCE.value, "target": _TARGET.value, "arguments": sys.argv[1:], **rows}
-  keep(result, _OUTPUT.value)
-  for name, row in rows.items():
-    print(f"{name}: pancreas DSC {row['dsc']['mean']:.3f} +- {row['dsc']['sd']:.3f}")
+  keep({"machine": on, **result}, _OUTPUT.value)
+  text = three_rows_table(rows)
+  print(text)
+  write_section(Path(_PAGE.value), "three_rows", text)
 
 
 def _write_folds(workdir: Path) -> dict[str, Path]:
@@ -97,9 +102,8 @@ def _data(dataset: str, folds: Path) -> tuple[str, ...]:
 def _train(workdir: Path, *changes: str) -> None:
   """Dice and cross-entropy over all classes, as the source run has several."""
   common = ("--config.train.steps_per_epoch=40", "--config.loss.bce=0.0", "--config.loss.ce=1.0")
-  config = "--config=experiments/pancreas.py:phantom"
   asked = (f"--config.{change}" for change in _CHANGES.value)
-  runs.command("main", config, f"--workdir={workdir}", *common, *changes, *asked)
+  runs.train("pancreas.py:phantom", workdir, *common, *changes, *asked)
 
 
 def _scored_on_target(source: Path, target: tuple[str, ...]) -> Path:
@@ -114,7 +118,7 @@ def _scored_on_target(source: Path, target: tuple[str, ...]) -> Path:
 def _row(folder: Path) -> dict[str, Any]:
   """The pancreas's scores, their number of cases, and what trained the network."""
   summary = json.loads((folder / "summary.json").read_text())
-  scores = {name: summary["classes"]["pancreas"][name] for name in ("dsc", "precision", "recall")}
+  scores = {name: summary["classes"]["pancreas"][name] for name in METRICS}
   return {"cases": summary["cases"], "checkpoint_step": summary["checkpoint_step"], **scores}
 
 

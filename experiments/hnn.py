@@ -23,7 +23,8 @@ Roth et al. 2018 (arXiv:1702.00045); data: Pancreas-CT, or any folder of images 
   hnn.py:phantom_stages   the same, narrow and on the phantoms
 
 Of the paper: the window, VGG-16 in each view, six maps a view, cross-entropy balanced by one
-fraction of foreground for all slices (give that of your data by --config.loss_options.foreground;
+fraction of foreground for all slices (that of your data: python -m attn_unet_jax.info
+--count_foreground=160 with the same flags; give it by --config.loss_options.foreground;
 0: each slice's own, as Xie and Tu 2015, for which slices without the organ count nothing), no
 augmentation, the fusion of the views, as many slices as its 100,000 iterations of ten. The default
 starts from random weights, for which the paper's rates are far too high: it adds GroupNorm and

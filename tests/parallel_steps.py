@@ -111,6 +111,7 @@ def _refusals() -> dict[str, str]:
   said = {}
   for name, config in {
     "absent": changed("jit-3x3"),
+    "left out": changed("jit-0x3", **{"train.batch_size": 2}),
     "odd": changed("jit-0x1", **{"train.batch_size": 12}),
     "uneven": changed("pmap-0x1", **{"loss.focal": 1.0}),
     "pmap": changed("pmap-0x2"),

@@ -87,7 +87,7 @@ def test_the_recipe_of_vnet():
   assert weights(released) == {"vnet_caffe_dice": 1.0}
   assert config.inference.largest_component
   assert released.inference.largest_component
-  assert not vnet.get_config("phantom").inference.largest_component
+  assert vnet.get_config("phantom").inference.largest_component
   assert released.train.epochs * released.train.steps_per_epoch == 100_000
 
 

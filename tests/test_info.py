@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from attn_unet_jax.info import _contracted, _equations, describe
+from attn_unet_jax.info import _contracted, _equations, describe, foreground
 from experiments.pancreas import get_config
 
 
@@ -45,3 +45,13 @@ def test_memory_grows_with_the_batch(facts):
   more = describe(config)
   assert more["train_step_activation_bytes"] == 2 * facts["train_step_activation_bytes"]
   assert more["inference_operations_per_window"] == facts["inference_operations_per_window"]
+
+
+def test_the_foreground_of_a_set_is_counted(phantoms):
+  """Of organs that are known to lie in the patches; more of them, more foreground."""
+  config = get_config("phantom")
+  config.data.dir, config.data.dataset = str(phantoms), "phantom_ct/tiny"
+  config.data.spacing_mm, config.data.patch = 10.0, (16, 16, 16)
+  pancreas = foreground(config, 4)
+  config.data.labels = "organs=pancreas+liver"
+  assert 0 < pancreas < foreground(config, 4) < 0.7

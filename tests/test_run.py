@@ -1,9 +1,15 @@
+import errno
+import fcntl
 import json
+import subprocess
+import sys
 
 import pytest
 
+from attn_unet_jax import config as config_keys
 from attn_unet_jax import run
 from attn_unet_jax.errors import UserError
+from tests.conftest import ROOT
 
 
 def test_a_new_folder_is_claimed_and_an_untrained_one_again(config, tmp_path):
@@ -23,6 +29,77 @@ def test_a_trained_run_of_another_config_is_not_overwritten(config, tmp_path):
   with pytest.raises(UserError, match="seed: 0 there, 7 now"):
     run.claim(tmp_path, config)
   assert (tmp_path / "config.json").read_text() == before
+
+
+def test_a_run_that_goes_on_may_be_computed_in_another_way(config, tmp_path, capsys):
+  config.parallel.data, config.data.source = 8, "resident"
+  run.claim(tmp_path, config)
+  (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+  assert run.claim(tmp_path, config) is True
+  assert capsys.readouterr().out == ""
+  config.parallel.data, config.data.source = 1, "streaming"
+  assert run.claim(tmp_path, config) is True
+  said = (
+    f"{tmp_path} goes on with data.source='streaming', was 'resident', parallel.data=1, was 8\n"
+  )
+  assert capsys.readouterr().out == said
+  assert config_keys.load(tmp_path / "config.json") == config
+  config.parallel.data, config.optimizer.learning_rate = 2, 0.5
+  with pytest.raises(UserError, match=r"config \(optimizer.learning_rate: 0.01 there, 0.5 now\)"):
+    run.claim(tmp_path, config)
+  assert config_keys.load(tmp_path / "config.json").parallel.data == 1
+
+
+def test_the_devices_stay_where_each_has_batch_statistics_of_its_own(config, tmp_path):
+  config.parallel.batch_norm, config.parallel.data = "local", 8
+  run.claim(tmp_path, config)
+  (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+  config.parallel.data = 1
+  with pytest.raises(UserError, match=r"parallel\.data: 8 there, 1 now"):
+    run.claim(tmp_path, config)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from attn_unet_jax import run
+from tests.conftest import small_config
+run.claim(Path(sys.argv[1]), small_config())
+print("claimed", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_two_processes_do_not_train_one_run(config, tmp_path):
+  """The second is refused until the first has ended, however it ends."""
+  command = [sys.executable, "-c", HOLD, str(tmp_path)]
+  pipe = subprocess.PIPE
+  with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as first:
+    assert first.stdout.readline() == "claimed\n"
+    before = (tmp_path / "config.json").read_text()
+    config.seed = 1
+    told = rf"{tmp_path}: another process is training it \(process {first.pid} on .*\); wait for"
+    with pytest.raises(UserError, match=told):
+      run.claim(tmp_path, config)
+    assert (tmp_path / "config.json").read_text() == before
+    first.kill()
+  for _ in range(2):  # a process does not shut itself out
+    assert run.claim(tmp_path, config) is False
+  with (tmp_path / ".lock").open() as other, pytest.raises(BlockingIOError):
+    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.parametrize(("number", "goes_on"), [(errno.ENOLCK, True), (errno.EIO, False)])
+def test_a_file_system_without_locks_will_do(config, tmp_path, monkeypatch, number, goes_on):
+  def flock(*_):
+    raise OSError(number, "no")
+
+  monkeypatch.setattr(run.fcntl, "flock", flock)
+  if goes_on:
+    assert run.claim(tmp_path, config) is False
+  else:
+    with pytest.raises(UserError, match=r"cannot be written \(no\)"):
+      run.claim(tmp_path, config)
 
 
 def test_a_folder_that_cannot_be_written_is_refused(config, tmp_path):
@@ -78,3 +155,17 @@ def test_what_a_run_started_from_stays_on_record(config, tmp_path):
   assert recorded(init={"workdir": "b"}) == {"workdir": "b"}
   (tmp_path / "checkpoints" / "0").mkdir(parents=True)
   assert recorded() == {"workdir": "b"}
+
+
+def test_the_time_of_all_starts_is_on_record(tmp_path, monkeypatch):
+  """A start that was killed took an unknown time; what was known before stays."""
+  clock = iter([0.0, 10.0, 100.0, 107.5, 1000.0, 1001.0])
+  monkeypatch.setattr(run.time, "monotonic", lambda: next(clock))
+  with run.recorded(tmp_path):
+    pass
+  (tmp_path / "checkpoints" / "0").mkdir(parents=True)
+  with run.recorded(tmp_path):
+    pass
+  with run.recorded(tmp_path):
+    stored = json.loads((tmp_path / "run.json").read_text())  # what a kill would leave
+  assert (stored["exit"], stored["total_wall_seconds"]) == ("running", 17.5)

@@ -3,31 +3,40 @@
   python -m tests.tiny_run --config=tests/small.py --workdir=WORKDIR --config.data.dir=DIR ...
 
 The network is the smallest there is, and every validation scores 0.5; all else is as in the
-command. With --full_at=N no file can grow beyond 2000 bytes from the validation at step N on; with
---network the config's network is trained, in float64; with --reads=FILE the ids of the training
-cases that this process read are written there; --unreadable=ID is a case that it cannot read.
+command. With --full_at=N no file can grow beyond 2000 bytes from the save at step N on; with
+--network the config's network is trained, all in float64 where that is enabled; with --stop_at=N a
+signal comes in the validation at step N; with --reads=FILE the ids of the training cases that this
+process read are written there; --unreadable=ID is a case that it cannot read; with --other_start
+this process draws other parameters than those of the seed.
 """
 
 import json
+import os
 import resource
+import signal
 from pathlib import Path
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from attn_unet_jax import command, run
 from attn_unet_jax.data.cases import Cases
 from attn_unet_jax.data.fold import open_fold
 from attn_unet_jax.errors import UserError
-from attn_unet_jax.training import hosts
-from attn_unet_jax.training.checkpoint import checkpoints
+from attn_unet_jax.training import hosts, state
+from attn_unet_jax.training.checkpoint import Checkpoints, checkpoints
 from attn_unet_jax.training.loop import train
 from attn_unet_jax.training.state import TrainState, network
+from tests import wide
 from tests.line import Line
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 _FULL_AT = flags.DEFINE_integer("full_at", -1, "Step from which the disk is full.")
+_STOP_AT = flags.DEFINE_integer("stop_at", -1, "Step whose validation a signal ends.")
+_OTHER_START = flags.DEFINE_bool("other_start", False, "Whether other parameters are drawn here.")
 _NETWORK = flags.DEFINE_bool("network", False, "Whether the config's network is trained.")
 _READS = flags.DEFINE_string("reads", None, "File for the ids of the cases that were read.")
 _UNREADABLE = flags.DEFINE_string("unreadable", None, "A case that cannot be read.")
@@ -41,13 +50,13 @@ def main() -> None:
   config, workdir = command.checked_config(), Path(_WORKDIR.value)
   module, read = Line(batch_norm=True, dtype=jnp.result_type(float)), []
   if _NETWORK.value:
-    config.model.dtype = "float64"
+    config.model.dtype = str(jnp.result_type(float))
     module = network(config, 2)
+    if config.model.dtype == "float64":
+      state.start = wide.start
 
-  def validate(state: TrainState) -> float:
-    if int(state.step) == _FULL_AT.value:
-      resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
-    return 0.5
+  if _OTHER_START.value:
+    state.start = _other_start
 
   def load(part: str) -> Cases:
     return Noted(**vars(fold.load(part))) if part == "training" else fold.load(part)
@@ -66,9 +75,31 @@ def main() -> None:
       hosts.only_first(run.recorded, workdir),
       checkpoints(workdir / "checkpoints", config.train.keep) as store,
     ):
-      train(config, module, load, validate, store, workdir)
+      _fill_disk(store)
+      train(config, module, load, _validate, store, workdir)
   if _READS.value:
     Path(_READS.value).write_text(json.dumps(sorted(set(read))))
+
+
+def _other_start(config: ConfigDict, variables: Any) -> TrainState:
+  return wide.real(config, jax.tree.map(lambda x: x + 0.1, variables))
+
+
+def _validate(reached: TrainState) -> float:
+  if int(reached.step) == _STOP_AT.value:
+    os.kill(os.getpid(), signal.SIGTERM)
+  return 0.5
+
+
+def _fill_disk(store: Checkpoints) -> None:
+  save = store.save
+
+  def filling(reached: TrainState, *score: float) -> None:
+    if int(reached.step) == _FULL_AT.value:
+      resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+    save(reached, *score)
+
+  store.save = filling
 
 
 if __name__ == "__main__":

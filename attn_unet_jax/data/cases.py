@@ -16,7 +16,7 @@ from attn_unet_jax.data.labels import LabelMapping
 from attn_unet_jax.data.prepare import WorkingCase, prepare
 from attn_unet_jax.data.prepared import digest, kept
 from attn_unet_jax.data.sparse import thinned
-from attn_unet_jax.volumes.box import Box
+from attn_unet_jax.volumes.box import Box, Slices
 from attn_unet_jax.volumes.orientation import canonical_grid
 from attn_unet_jax.volumes.resample import working_grid
 
@@ -64,17 +64,18 @@ class Cases(Sequence[WorkingCase]):
     From the headers: no scan is read.
     """
     with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as threads:
-      extents = list(threads.map(self._extent, self.ids))
+      parts = list(threads.map(self.part, self.ids))
+    extents = [[along.stop - along.start for along in part] for part in parts]
     voxels = len(extents) * int(np.prod(np.max(extents, axis=0), dtype=np.int64))
     return voxels * (np.dtype(np.int16).itemsize + np.dtype(np.uint8).itemsize)
 
-  def _extent(self, case_id: str) -> tuple[int, int, int]:
+  def part(self, case_id: str) -> Slices:
+    """The voxels of a scan's working grid that its case has: all, or those of the box."""
     grid = canonical_grid(self.dataset.grid(case_id))
     working = working_grid(grid, self.config.data.spacing_mm)
-    if not (box := self._box(case_id)):
-      return working.shape
-    where = voxels(box, working, self.config.data.patch, case_id)
-    x, y, z = (part.stop - part.start for part in where)
+    if box := self._box(case_id):
+      return voxels(box, working, self.config.data.patch, case_id)
+    x, y, z = (slice(0, n) for n in working.shape)
     return x, y, z
 
   def _box(self, case_id: str) -> Box | None:

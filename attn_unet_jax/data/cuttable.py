@@ -44,10 +44,14 @@ def cuttable(case: WorkingCase, patch: Shape, *, histogram: bool = False) -> Cut
 
 def _pad(array: np.ndarray, patch: Shape, value: int) -> np.ndarray:
   """Centred padding up to the patch."""
-  missing = [max(0, p - n) for n, p in zip(array.shape, patch, strict=True)]
-  if not any(missing):
-    return array
-  return np.pad(array, [((m + 1) // 2, m // 2) for m in missing], constant_values=value)
+  widths = padding(array.shape, patch)
+  return np.pad(array, widths, constant_values=value) if np.any(widths) else array
+
+
+def padding(shape: tuple[int, ...], patch: Shape) -> list[tuple[int, int]]:
+  """Voxels that `cuttable` adds before and after each axis."""
+  missing = (max(0, p - n) for n, p in zip(shape, patch, strict=True))
+  return [((m + 1) // 2, m // 2) for m in missing]
 
 
 def _positions(label: np.ndarray) -> tuple[np.ndarray, int]:

@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from attn_unet_jax.augment import (
@@ -22,6 +23,7 @@ from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.data.resident import Block, Resident, cut
 from attn_unet_jax.data.schedule import Draw, Plan, schedule
 from attn_unet_jax.data.target import boundary
+from attn_unet_jax.losses import UNLABELLED
 
 Array = jax.Array
 
@@ -104,6 +106,30 @@ def fixed_batches(
   steps = range(math.ceil(config.train.loss_patches / size))
   cuts = (together([cutter(step, row) for row in range(size)]) for step in steps)
   return [normalised(jax.device_put(blocks)) for blocks in cuts]
+
+
+def foreground_part(
+  config: ConfigDict, cases: Sequence[WorkingCase], steps: int, margin: Shape = (0, 0, 0)
+) -> float:
+  """Part of the labelled voxels that is foreground, in the patches of the first steps.
+
+  What losses that balance foreground and background by one number for the whole training take.
+  """
+  cutter = training_cutter(config, cases, margin)
+  augmentation = Augmentation(**config.augment)
+  inner = tuple(slice(m, n - m) for m, n in zip(margin, config.data.patch, strict=True))
+
+  @jax.jit
+  def counts(blocks: Block) -> Array:
+    label = _input(config, blocks, augmentation).label[:, *inner]
+    labelled = label != UNLABELLED
+    return jnp.stack([jnp.sum(labelled & (label > 0)), jnp.sum(labelled)])
+
+  total = np.zeros(2, np.int64)
+  for step in range(steps):
+    blocks = together([cutter(step, row) for row in range(config.train.batch_size)])
+    total += jax.device_get(counts(jax.device_put(blocks)))
+  return float(total[0] / max(total[1], 1))
 
 
 def answered(patch: Shape, margin: Shape) -> Shape:

@@ -53,7 +53,7 @@ def fit(config: ConfigDict, fold: Fold, workdir: Path, *, test: bool = True) -> 
     with checkpoints(workdir / "checkpoints", config.train.keep) as store:
       if origin:
         say(f"from {origin}")
-        store.save(spread(config, origin.state(config, module)))
+        store.save(spread(config, hosts.of_first(origin.state(config, module))))
       train(config, module, fold.load, validate, store, workdir)
     if test:
       trained = open_run(workdir)

@@ -27,6 +27,7 @@ from attn_unet_jax.command import Interrupted
 from attn_unet_jax.errors import UserError
 
 T = TypeVar("T")
+Tree = TypeVar("Tree")
 
 _COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")  # of processes, as launchers set them
 _NAMES = "TPU_WORKER_HOSTNAMES"  # of a TPU slice's hosts, as GKE sets it
@@ -176,6 +177,14 @@ def check_shared(path: Path) -> None:
 def all_of(value: Any) -> np.ndarray:
   """A number of every process, `[processes]`."""
   return np.ravel(multihost_utils.process_allgather(np.asarray(value)))
+
+
+def of_first(tree: Tree) -> Tree:
+  """The arrays of the first process, on all; hosts of several kinds round differently.
+
+  To be called by all, with arrays of the same shapes.
+  """
+  return tree if count() == 1 else multihost_utils.broadcast_one_to_all(tree)
 
 
 class Agreement:

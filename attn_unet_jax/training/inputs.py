@@ -8,6 +8,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from attn_unet_jax.data.cases import Cases
+from attn_unet_jax.data.cuttable import Shape, padding
 from attn_unet_jax.data.patches import Batch, answered, fixed_batches, training_cutter
 from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.data.resident import resident
@@ -57,13 +58,14 @@ def open_inputs(config: ConfigDict, module: nn.Module, load: Loader, workdir: Pa
   say(why)
   cases = {part: _kept(config, load(part), chosen, workdir) for part in PARTS}
   margin = module.output_margin
+  extent = answered(config.data.patch, margin)
   cutter = training_cutter(config, cases["training"], margin)
   training: Sequence[WorkingCase] = cases["training"]
   source: Source
   if chosen == "resident":
     training = list(training)
     matched = config.augment.histogram_probability > 0
-    held = resident(training, answered(config.data.patch, margin), histograms=matched)
+    held = resident(training, extent, histograms=matched)
     source = Held(spread(config, held))
   else:
     source = Streaming(cutter, *placement(config))
@@ -71,10 +73,20 @@ def open_inputs(config: ConfigDict, module: nn.Module, load: Loader, workdir: Pa
   fixed = {part: fixed_batches(config, of_part[part], margin) for part in PARTS if hosts.is_first()}
 
   def places(step: int) -> Places:
-    ids = cases["training"].ids
-    return [(ids[case], corner) for case, corner in cutter.corners(step - 1)]
+    return [_place(cases["training"], *found, extent) for found in cutter.corners(step - 1)]
 
   return Inputs(source, chosen == "streaming", fixed, places)
+
+
+def _place(
+  cases: Cases, index: int, corner: tuple[int, ...], extent: Shape
+) -> tuple[str, tuple[int, ...]]:
+  """A patch's case, and its corner, known in the padded case, in the whole scan's working grid."""
+  case_id = cases.ids[index]
+  part = cases.part(case_id)
+  added = padding(tuple(along.stop - along.start for along in part), extent)
+  lowest = zip(corner, added, part, strict=True)
+  return case_id, tuple(at - before + along.start for at, (before, _), along in lowest)
 
 
 def _kept(config: ConfigDict, cases: Cases, chosen: str, workdir: Path) -> Cases:

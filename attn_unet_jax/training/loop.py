@@ -1,4 +1,4 @@
-"""The order of events: steps, losses, validation, log, save; then the next epoch."""
+"""The order of events: steps, save, losses, validation, score, log; then the next epoch."""
 
 import dataclasses
 import signal
@@ -49,7 +49,7 @@ def train(
   """
   latest = hosts.on_first(lambda: store.latest)
   if latest is None:
-    state = create(config, module)
+    state = hosts.of_first(create(config, module))
     if config.model.name == "hnn":
       logs.say("from random weights, not from ImageNet's: attn_unet_jax.convert --help says how")
   else:
@@ -71,19 +71,22 @@ def train(
     for epoch in range(first + 1, config.train.epochs + 1):
       state, seconds = _epoch(config, step, state, feeds, epoch, stop, store, watch)
       due = epoch == config.train.epochs or epoch % config.train.validate_every == 0
+      if due or epoch % config.train.save_every == 0:
+        store.save(state)  # before it is validated, which may take longer than a grace period
       validation = stop.breaking_into(validate) if due else None
       try:
-        dsc = hosts.on_first(report, epoch, on_first_device(state), seconds, validation)
+        row = hosts.on_first(report.measure, epoch, on_first_device(state), seconds, validation)
       except Interrupted as stopped:  # the next start validates this state again
         _leave(stopped.number, state, store)
-      if due or epoch % config.train.save_every == 0:
-        store.save(state, dsc)
+      if due:
+        store.save(state, row["validation_dsc"])
+      report.write(row)  # last: what is in the log is not validated again
       _leave(stop.heeded(now=True), state, store)
   return state
 
 
 def _epochs_done(config: ConfigDict, state: TrainState, workdir: Path) -> int:
-  """Epochs that need nothing more: trained, and, unless stopped before that, in the log."""
+  """Epochs that need nothing more: trained, and, unless it ended before that, in the log."""
   epochs, rest = divmod(int(state.step), config.train.steps_per_epoch)
   logged = {int(row["epoch"]) for row in logs.read_metrics(workdir / "metrics.csv")}
   return epochs - 1 if epochs and not rest and epochs not in logged else epochs
@@ -163,3 +166,5 @@ def _signals() -> Iterator["_Stop"]:
   finally:
     for number, handler in before.items():
       signal.signal(number, handler)
+  if seen.number is not None:  # came after the last look, when all was saved
+    raise Interrupted(seen.number)

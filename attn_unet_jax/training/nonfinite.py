@@ -20,7 +20,8 @@ from attn_unet_jax.training import hosts, logs
 from attn_unet_jax.training.state import TrainState
 from attn_unet_jax.training.step import Outcome
 
-# Case id and lowest voxel, in the working grid, of every patch of a batch.
+# Of every patch of a batch, the case's id and the lowest voxel, in the working grid of the whole
+# scan: below 0 where the patch is larger. Of an unpadded network: of what it answers for.
 Places = Sequence[tuple[str, tuple[int, ...]]]
 
 
@@ -76,9 +77,10 @@ class Watch:
     if self._skipped >= allowed:
       self._keep(state, {"step": step, "loss": str(loss), "gradient_norm": str(norm)}, places)
       raise UserError(
-        f"{told}; the state before it is in {self._folder}. Start another --workdir with a lower "
-        f"--config.optimizer.learning_rate (now {self._config.optimizer.learning_rate:g}), or with "
-        f"--config.train.skip_nonfinite={allowed + 3} to leave such updates out"
+        f"{told}; the state before it is in {self._folder}. Start again with "
+        f"--config.train.skip_nonfinite={allowed + 3} to go on and leave such updates out, or "
+        "another --workdir with a lower --config.optimizer.learning_rate "
+        f"(now {self._config.optimizer.learning_rate:g})"
       )
     self._skipped += 1
     logs.say(f"{told}; update left out, {self._skipped} of {allowed}")

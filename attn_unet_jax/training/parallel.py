@@ -43,9 +43,9 @@ def devices(config: ConfigDict) -> list[jax.Device]:
   """The devices that divide the batch, and along X its patches; those of several hosts are all.
 
   Raises:
-    UserError: there are not as many, or several hosts have more, the batch does not divide by them
-      and by `train.accumulate`, it is divided and the loss is not the mean of its parts' losses,
-      or a patch is divided with `pmap` or by an unfit convolution.
+    UserError: there are not as many, several hosts or 'all' would leave some out, the batch does
+      not divide by them and by `train.accumulate`, it is divided and the loss is not the mean of
+      its parts' losses, or a patch is divided with `pmap` or by an unfit convolution.
   """
   parallel, present = config.parallel, jax.devices()
   data, space = mesh_shape(config)
@@ -55,6 +55,12 @@ def devices(config: ConfigDict) -> list[jax.Device]:
       f"config.parallel.data={parallel.data}, config.parallel.space={space}: {data * space} "
       f"devices, and there are {len(present)} {present[0].platform} device(s); ask for a "
       f"product of at most {len(present)}, with data=0 for as many as there are"
+    )
+  if not parallel.data and len(present) % space:
+    raise UserError(
+      f"config.parallel.space={space}: does not divide the {len(present)} {present[0].platform} "
+      f"devices, all of which config.parallel.data=0 asks for; use --config.parallel.data={data} "
+      f"for {data * space} of them, or a space that divides {len(present)}"
     )
   batch, parts = config.train.batch_size, config.train.accumulate
   if batch % parts:

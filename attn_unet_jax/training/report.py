@@ -43,10 +43,10 @@ class Report:
     self._began, self._first = time.monotonic(), epochs_done
     self._measure = jax.jit(lambda variables, batch: fixed_loss(config, module, variables, batch))
 
-  def __call__(
+  def measure(
     self, epoch: int, state: TrainState, seconds: float, validate: Validate | None
-  ) -> float | None:
-    """The mean validation DSC, if `validate` was given.
+  ) -> dict[str, Any]:
+    """The epoch's row of the log; `validation_dsc` is None where `validate` is.
 
     Args:
       epoch: number of the epoch, from 1.
@@ -57,13 +57,17 @@ class Report:
     Raises:
       UserError: a loss is not finite.
     """
-    assert self._log is not None
     row = {"epoch": epoch, "train_seconds": seconds, **self._losses(state)}
-    row["learning_rate"] = float(learning_rate(self._config)(int(state.step) - 1))
+    updates = int(state.step) - int(state.skipped)  # what the optimiser's schedule counts
+    row["learning_rate"] = float(learning_rate(self._config)(max(0, updates - 1)))
     row["validation_dsc"] = validate(state) if validate else None
-    self._log.write(row)
-    self._say(row)
-    return row["validation_dsc"]
+    return row
+
+  def write(self, row: dict[str, Any]) -> None:
+    """Writes the row and says a line, on the first host."""
+    if self._log is not None:
+      self._log.write(row)
+      self._say(row)
 
   def _losses(self, state: TrainState) -> dict[str, Any]:
     row: dict[str, Any] = {}

@@ -1,25 +1,29 @@
 """The systems that are compared: each is an experiment that exists, with the same patches."""
 
-import importlib
-
 import pytest
 
 from benchmarks.recipes import SYSTEMS
-from experiments import pancreas
+from benchmarks.runs import asked
+from experiments import dense_vnet, pancreas
 
 DEMO = pancreas.get_config("phantom")
 
 
 @pytest.mark.parametrize("key", SYSTEMS)
 def test_each_sees_as_many_patches_of_one_size(key):
-  file, variant = SYSTEMS[key].experiment.split(".py:")
-  config = importlib.import_module(f"experiments.{file}").get_config(variant)
-  flags = [flag.removeprefix("--config.").split("=") for flag in SYSTEMS[key].flags]
-  config.update_from_flattened_dict(
-    {name: int(value) if value.isdigit() else value for name, value in flags}
-  )
+  config = asked(f"--config=experiments/{SYSTEMS[key].experiment}", *SYSTEMS[key].flags)
   trainings = 3 * (1 + config.stages.inner_folds) if config.stages.count > 1 else 1
   steps = trainings * config.train.epochs * config.train.steps_per_epoch
   assert steps == pytest.approx(DEMO.train.epochs * DEMO.train.steps_per_epoch, abs=1)
   assert config.train.batch_size == DEMO.train.batch_size
   assert config.data.patch == DEMO.data.patch
+  if config.stages.count > 1 and config.stages.patch != DEMO.data.patch:
+    assert "32^3" in SYSTEMS[key].departs  # the table says so
+
+
+def test_every_departure_of_the_dense_networks_is_told():
+  config = dense_vnet.get_config("phantom")
+  assert (config.model.prior_size, config.model.channels_kept) == (0, 1.0)
+  assert config.data.foreground_fraction == 1.0
+  for part in ("no prior", "no channel dropout", "every patch centred"):
+    assert part in SYSTEMS["dense_vnet"].departs

@@ -2,25 +2,40 @@
 
 import math
 
-from attn_unet_jax.comparison.table import Row
+from attn_unet_jax.comparison.table import Row, Table
 from attn_unet_jax.metrics.paired import Paired
-from benchmarks.tables import COLUMNS, ablation_table, curves_table, systems_table
+from benchmarks.tables import (
+  COLUMNS,
+  METRICS,
+  ablation_table,
+  curves_table,
+  papers_table,
+  systems_table,
+  three_rows_table,
+)
 
 
 def test_rows_show_scores_and_the_test_against_the_first():
   spread = {"dsc": (0.8, 0.05, 12), "precision": (0.9, 0.1, 12), "recall": (0.7, 0.2, 12)}
   spread["assd_mm"] = (2.34, 1.06, 12)
+  some = spread | {"precision": (0.5, 0.25, 11), "assd_mm": (math.nan, math.nan, 0)}
   rows = [
     Row("a", "pancreas", 640, {}, spread, None, math.nan),
-    Row("b", "pancreas", 640, {}, spread, Paired(12, -0.031, 0.0214, 0.01), 0.0428),
+    Row("b", "pancreas", 640, {}, some, Paired(12, -0.031, 0.0214, 0.01), 0.0428),
   ]
-  told = {"parameters": 6473322, "feature_scale": 8.0, "published": "0.84"}
-  told |= {"step_seconds": 0.456, "training_seconds": 330.0}
-  text = systems_table([{"name": "A", **told}, {"name": "B", **told}], rows)
+  told = {"parameters": 6473322, "feature_scale": 8.0, "published": "0.84", "departs": ""}
+  told |= {"step_seconds": 0.456, "wall_seconds": 330.0}
+  both = [{"name": "A", **told}, {"name": "B", **told, "step_seconds": None, "departs": "no prior"}]
+  text = systems_table(both, Table(METRICS, rows, ["a case is missing"]))
   cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
-  assert cells[2] == ["A", "6,473,322", "8", "0.46", "5.5", "0.800 ± 0.050", "0.900 ± 0.100",
-                      "0.700 ± 0.200", "2.3 ± 1.1", "-", "-", "0.84"]  # fmt: skip
-  assert cells[3][9:11] == ["-0.031", "0.021 (0.043)"]
+  assert cells[2] == ["A", "6,473,322", "8", "0.46", "6", "0.800 ± 0.050", "0.900 ± 0.100",
+                      "0.700 ± 0.200", "2.3 ± 1.1", "-", "-"]  # fmt: skip
+  assert cells[3][3] == "-"
+  assert cells[3][6:] == ["0.500 ± 0.250 (11)", "0.700 ± 0.200", "-", "-0.031", "0.021 (0.043)"]
+  assert "over 12 test cases" in text
+  assert "difference to A over" in text
+  assert text.endswith("\n\nNote: a case is missing.")
+  assert "| B | 0.84 | no prior |" in papers_table(both)
 
 
 def test_the_ablation_shows_each_seed_and_its_difference():
@@ -41,4 +56,13 @@ def test_curves_have_a_row_for_each_epoch():
   falling = [dict.fromkeys(COLUMNS, value) for value in (0.8, 0.4)]
   lines = curves_table({"SGD": flat, "Adam": falling}).splitlines()
   assert lines[0].startswith("| epoch | SGD, train | SGD, validation | SGD, test | Adam, train |")
-  assert lines[3] == "| 2 | 0.9000 | 0.9000 | 0.9000 | 0.4000 | 0.4000 | 0.4000 |"
+  assert lines[3] == "| 1 | 0.9000 | 0.9000 | 0.9000 | 0.4000 | 0.4000 | 0.4000 |"
+
+
+def test_the_three_rows_show_the_scores_of_each_training():
+  score = {"mean": 0.5, "sd": 0.25, "n": 12}
+  row = {"cases": 12, "checkpoint_step": 320, **dict.fromkeys(METRICS, score)}
+  row["assd_mm"] = {"mean": 3.25, "sd": 1.0, "n": 11}
+  lines = three_rows_table({"before": row, "after": row | {"checkpoint_step": 200}}).splitlines()
+  shown = "0.500 ± 0.250 | 0.500 ± 0.250 | 0.500 ± 0.250 | 3.2 ± 1.0 (11)"
+  assert lines[2:] == [f"| before | 320 | {shown} |", f"| after | 200 | {shown} |"]

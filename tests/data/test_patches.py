@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +7,7 @@ import pytest
 
 from attn_unet_jax.data.patches import (
   fixed_batches,
+  foreground_part,
   normalise,
   plan,
   training_batch,
@@ -88,6 +91,21 @@ def test_a_network_that_answers_for_less_is_asked_about_the_whole_scan(config, d
       (corner,) = np.argwhere((windows == centre).all((3, 4, 5)))
       seen.add(int(corner[0]))
   assert {0, 8} <= seen
+
+
+def test_the_part_of_foreground_is_that_of_the_batches_of_a_training(config, case, data):
+  config.data.foreground_fraction = 0.5
+  unlabelled = dataclasses.replace(case, label=case.label.copy())
+  unlabelled.label[::2] = 255
+  for cases in ([case], [unlabelled]):
+    held = resident(cases, config.data.patch)
+    labels = np.stack([training_batch(config, held, step).label for step in range(3)])
+    expected = np.sum(labels == 1) / np.sum(labels != 255)
+    assert foreground_part(config, cases, 3) == pytest.approx(expected)
+  margin = (2, 2, 2)  # what the network does not answer for is not counted
+  held = resident([case], (4, 4, 4))
+  labels = np.asarray(training_batch(config, held, 0, margin).label)[:, 2:-2, 2:-2, 2:-2]
+  assert foreground_part(config, [case], 1, margin) == pytest.approx(labels.mean())
 
 
 def test_corners_say_where_a_steps_patches_come_from(config, case, data):

@@ -17,12 +17,13 @@ import pytest
 from attn_unet_jax.data.patches import plan
 from attn_unet_jax.data.schedule import schedule
 from attn_unet_jax.errors import UserError
-from attn_unet_jax.training import hosts
+from attn_unet_jax.training import hosts, state
 from attn_unet_jax.training.checkpoint import restore, saved
 from attn_unet_jax.training.logs import read_metrics
 from attn_unet_jax.training.parallel import devices
 from attn_unet_jax.training.state import abstract, network
 from experiments.pancreas import get_config
+from tests import wide
 from tests.conftest import ROOT, flags_of, small_config
 from tests.line import Line
 
@@ -85,13 +86,15 @@ def _train(config, workdir, *flags, **keywords):
 
 
 def _assert_same_end(config, a, b, module):
+  """Parameters to 1e-7, of float64 all of them, and what was logged."""
   with jax.enable_x64(True):
     like, states = abstract(config, module), []
     for workdir in (a, b):
       step = saved(workdir / "checkpoints")[-1]
       assert step == config.train.epochs * config.train.steps_per_epoch
       states.append(restore(workdir / "checkpoints" / str(step), like))
-    for x, y in zip(*(jax.tree.leaves(state.params) for state in states), strict=True):
+    for x, y in zip(*(jax.tree.leaves(reached.params) for reached in states), strict=True):
+      assert x.dtype == np.float64
       np.testing.assert_allclose(x, y, atol=1e-7, rtol=0)
   for x, y in zip(*(read_metrics(workdir / "metrics.csv") for workdir in (a, b)), strict=True):
     for name in ("epoch", "train_seg_loss", "test_seg_loss", "validation_dsc"):
@@ -108,10 +111,12 @@ def _refused(ended, status=2):
 
 @pytest.mark.slow
 def test_two_hosts_train_the_parameters_of_one_and_read_only_their_cases(phantoms, tmp_path):
+  """Also where the second would begin with others."""
   config = _config(phantoms, **{"data.source": "streaming", "data.patches_per_case": 100})
   two, one = tmp_path / "two", tmp_path / "one"
   files = [tmp_path / "first", tmp_path / "second"]
-  outputs = _train(config, two, *([f"--reads={file}"] for file in files))
+  first, second = ([f"--reads={file}"] for file in files)
+  outputs = _train(config, two, first, [*second, "--other_start"])
   _train(config, one, count=1)
   _assert_same_end(config, one, two, LINE)
   drawn = [
@@ -130,7 +135,8 @@ def test_two_hosts_train_the_parameters_of_one_and_read_only_their_cases(phantom
 @pytest.mark.slow
 def test_a_signal_to_one_host_ends_all_and_one_device_trains_the_rest(phantoms, tmp_path):
   """SIGTERM to the second host, then, in a second start, SIGINT to the first."""
-  config, two, one = _config(phantoms, **{"train.epochs": 60}), tmp_path / "two", tmp_path / "one"
+  keys = {"train.epochs": 60, "parallel.data": 4}
+  config, two, one = _config(phantoms, **keys), tmp_path / "two", tmp_path / "one"
   reached = [0]
   for number, host in ((signal.SIGTERM, 1), (signal.SIGINT, 0)):
     processes = _start("tests.tiny_run", config, two, ((), ()))
@@ -145,7 +151,9 @@ def test_a_signal_to_one_host_ends_all_and_one_device_trains_the_rest(phantoms, 
     reached.append(saved(two / "checkpoints")[-1])
   assert reached == sorted({*reached, 0})
   assert reached[-1] < 300
-  _train(config, two, count=1)
+  config.parallel.data = 1
+  output = _train(config, two, count=1)
+  assert f"{two} goes on with parallel.data=1, was 4" in output[0]
   _train(config, one, count=1)
   _assert_same_end(config, one, two, LINE)
 
@@ -189,28 +197,28 @@ def test_the_command_on_two_hosts_trains_tests_and_goes_on(phantoms, tmp_path):
   assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.soak
-def test_the_demo_on_two_hosts_for_20_steps_is_that_of_one_device(demo, tmp_path):
-  """On coarser voxels and narrower; computed in float64, with parameters of float32."""
+@pytest.mark.slow
+def test_two_hosts_begin_the_demo_and_one_device_ends_it(phantoms, tmp_path, monkeypatch):
+  """10 steps and 10, against 20 on one device; smaller phantoms on coarser voxels, narrower."""
   experiment = "experiments/pancreas.py:phantom"
   config = get_config("phantom")
-  keys = {"data.dir": str(demo), "data.spacing_mm": 4.5, "data.patch": (32, 32, 32)}
-  keys |= {"model.feature_scale": 32.0, "model.conv": "native", "train.batch_size": 4}
-  keys |= {"train.epochs": 2, "train.steps_per_epoch": 10, "train.loss_patches": 4}
+  keys = {"data.dataset": "phantom_ct/tiny", "data.dir": str(phantoms), "data.spacing_mm": 10.0}
+  keys |= {"data.patch": (16, 16, 16), "model.feature_scale": 32.0}
+  keys |= {"model.gates": 1, "model.conv": "native"}
+  keys |= {"train.batch_size": 4, "train.epochs": 2, "train.steps_per_epoch": 10}
+  keys |= {"train.loss_patches": 4, "train.validate_every": 1}
   config.update_from_flattened_dict(keys)
-  for folder, count, flags in (("two", 2, (["--network"],) * 2), ("one", 1, (["--network"],))):
-    _train(config, tmp_path / folder, *flags, count=count, experiment=experiment)
+  run, two, one = "tests.tiny_run", tmp_path / "two", tmp_path / "one"
+  first = (["--network", "--stop_at=10"],) * 2
+  ended = _ended(_start(run, config, two, first, experiment=experiment))
+  assert [(status, errors) for status, _, errors in ended] == [(143, "")] * 2
+  assert saved(two / "checkpoints") == [10]
+  for folder in (two, one):
+    output = _train(config, folder, ["--network"], count=1, experiment=experiment)
+    assert any("epoch 2/2" in line for line in output[0])
+  monkeypatch.setattr(state, "start", wide.start)
   config.model.dtype = "float64"
-  _assert_same_end(config, tmp_path / "one", tmp_path / "two", network(config, 2))
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-  from tfds_pancreas.build import build
-
-  folder = tmp_path_factory.mktemp("demo")
-  build("phantom_ct/demo", folder)
-  return folder
+  _assert_same_end(config, one, two, network(config, 2))
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,15 @@ import orbax.checkpoint as ocp
 import pytest
 
 from attn_unet_jax.command import Interrupted
+from attn_unet_jax.data.boxes import to_json
+from attn_unet_jax.data.dataset import open_dataset
 from attn_unet_jax.data.fold import open_fold
+from attn_unet_jax.data.patches import training_batch
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.training import inputs, loop
 from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.loop import train
+from attn_unet_jax.volumes.box import Box
 from tests.conftest import ROOT
 from tests.line import Line
 
@@ -107,6 +111,29 @@ def test_what_crosses_implicitly_is_refused(config, tmp_path, monkeypatch):
   monkeypatch.setattr(inputs, "placement", forgetful)
   with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
     _train(config, tmp_path)
+
+
+def test_where_a_patch_came_from_is_told_in_the_whole_scan(config, tmp_path):
+  """Though it is cut inside a box, and a scan that is smaller than the patch is padded."""
+  config.augment.flip, config.augment.histogram_probability = (0.0, 0.0, 0.0), 0.0
+  config.data.foreground_fraction, config.train.batch_size = 1.0, 4
+  config.data.patch = (6, 8, 50)
+  whole = {case.id: case for case in open_fold(config).load("training")}
+  assert all(case.label.shape[2] < 50 for case in whole.values())
+  box = Box((-60.0, -50.0, -30.0), (70.0, 90.0, 20.0))
+  config.data.boxes, config.data.source = str(tmp_path / "boxes.json"), "resident"
+  (tmp_path / "boxes.json").write_text(to_json(dict.fromkeys(open_dataset(config).ids, box)))
+  read = inputs.open_inputs(config, Line(), open_fold(config).load, tmp_path)
+  with read.source.feeds(range(2, 3)) as feeds:
+    batch = training_batch(config, next(feeds), 2)
+  places = read.places(3)
+  assert len({corner[:2] for _, corner in places}) > 1
+  for (case, corner), label in zip(places, batch.label, strict=True):
+    assert corner[2] == -((50 - whole[case].label.shape[2] + 1) // 2)
+    x, y, _ = (slice(c, c + n) for c, n in zip(corner, config.data.patch, strict=True))
+    expected = np.pad(whole[case].label[x, y], [(0, 0), (0, 0), (-corner[2], 50)])[:, :, :50]
+    np.testing.assert_array_equal(label, expected)
+    assert expected.any()
 
 
 def test_a_named_folder_of_prepared_scans_serves_every_run_and_source(

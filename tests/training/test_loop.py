@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -15,7 +16,8 @@ from attn_unet_jax.data.fold import open_fold
 from attn_unet_jax.data.patches import training_batch
 from attn_unet_jax.data.resident import resident
 from attn_unet_jax.errors import UserError
-from attn_unet_jax.training.checkpoint import checkpoints
+from attn_unet_jax.training import loop
+from attn_unet_jax.training.checkpoint import checkpoints, saved
 from attn_unet_jax.training.logs import COLUMNS, read_metrics
 from attn_unet_jax.training.loop import train
 from tests.conftest import small_config
@@ -118,11 +120,81 @@ def test_a_signal_in_validation_breaks_in_and_the_epoch_is_validated_again(
     assert store.best in (6, 9)
 
 
+def _copied(workdir, to):
+  """What a kill at this moment would leave."""
+  to.mkdir()
+  shutil.copytree(workdir / "checkpoints", to / "checkpoints")
+  shutil.copy(workdir / "metrics.csv", to)
+
+
+def test_an_epoch_is_saved_before_it_is_validated(setting, undisturbed, tmp_path):
+  """A kill in a validation loses no step, and that validation is done again."""
+  killed = tmp_path / "killed"
+
+  def slow(state):
+    deadline = time.monotonic() + 60
+    while saved(tmp_path / "checkpoints")[-1:] != [int(state.step)]:
+      assert time.monotonic() < deadline, "not saved while it is validated"
+      time.sleep(0.01)
+    if int(state.step) == 6:
+      _copied(tmp_path, killed)
+    return 0.1 * int(state.step)
+
+  _train(setting, tmp_path, slow)
+  validated = []
+  state = _train(setting, killed, lambda state: validated.append(int(state.step)) or 0.7)
+  assert validated == [6, 9]
+  _assert_equal(state, undisturbed[0])
+  assert [row["validation_dsc"] for row in read_metrics(killed / "metrics.csv")] == [
+    *("0.3", "0.7", "0.7")
+  ]
+  with checkpoints(tmp_path / "checkpoints", 2) as store:
+    assert store.best == 9
+
+
+def test_a_kill_between_the_score_and_the_log_loses_neither(
+  setting, undisturbed, tmp_path, monkeypatch
+):
+  killed, real = tmp_path / "killed", loop.Report.write
+
+  def write(report, row):
+    if row["epoch"] == 2:
+      _copied(tmp_path, killed)
+    real(report, row)
+
+  monkeypatch.setattr(loop.Report, "write", write)
+  _train(setting, tmp_path, lambda state: 0.9 if int(state.step) == 6 else 0.1)
+  monkeypatch.undo()
+  with checkpoints(killed / "checkpoints", 2) as store:
+    assert (store.latest, store.best) == (6, 6)
+  assert [row["epoch"] for row in read_metrics(killed / "metrics.csv")] == ["1"]
+  _assert_equal(_train(setting, killed), undisturbed[0])
+  assert [row["epoch"] for row in read_metrics(killed / "metrics.csv")] == ["1", "2", "3"]
+
+
+def test_a_signal_that_comes_after_the_last_look_ends_the_run(
+  setting, undisturbed, tmp_path, monkeypatch
+):
+  """Before the test cases are segmented, which may take long."""
+  real, before = loop._leave, signal.getsignal(signal.SIGTERM)
+
+  def leave(number, state, store):
+    real(number, state, store)
+    if int(state.step) == 9:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  monkeypatch.setattr(loop, "_leave", leave)
+  with pytest.raises(Interrupted) as stop:
+    _train(setting, tmp_path)
+  assert stop.value.number == signal.SIGTERM
+  assert signal.getsignal(signal.SIGTERM) == before
+  assert saved(tmp_path / "checkpoints")[-1] == 9
+  _assert_equal(_train(setting, tmp_path), undisturbed[0])
+
+
 def test_a_signal_at_the_last_step_of_an_epoch_finishes_the_epoch(
   setting, undisturbed, tmp_path, monkeypatch
 ):
-  from attn_unet_jax.training import loop
-
   real = loop.compile_step
 
   def compile_and_signal(*arguments, **keywords):
@@ -148,8 +220,6 @@ def test_a_stop_within_an_epoch_resumes_to_the_same_bits(
   setting, undisturbed, tmp_path, monkeypatch
 ):
   """The signal arrives before the first step of epoch 1, so the state is saved after step 1."""
-  from attn_unet_jax.training import loop
-
   real, sent = loop.compile_step, []
 
   def compile_and_signal(*arguments, **keywords):
@@ -179,7 +249,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(setting, tmp_path, capsys):
   config = config.copy_and_resolve_references()
   config.optimizer.learning_rate = 1e38
   config.train.skip_nonfinite = 1
-  with pytest.raises(UserError, match=r"^step 3: the loss is inf .*learning_rate \(now 1e\+38\)"):
+  told = r"^step 3: the loss is inf .*skip_nonfinite=4 to go on.*learning_rate \(now 1e\+38\)"
+  with pytest.raises(UserError, match=told):
     _train((config, Line(), fold), tmp_path)
   assert "step 2: the loss is inf (patches: " in capsys.readouterr().out
   told = json.loads((tmp_path / "nonfinite" / "batch.json").read_text())

@@ -146,6 +146,8 @@ def test_a_state_of_many_devices_opens_on_one(config, told, name):
 def test_what_does_not_fit_is_refused(told):
   said = told[0]["refusals"]
   assert "config.parallel.space=3: 9 devices, and there are 8 cpu" in said["absent"]
+  assert "config.parallel.space=3: does not divide the 8 cpu devices" in said["left out"]
+  assert "--config.parallel.data=2 for 6 of them" in said["left out"]
   assert "config.train.batch_size=12: cannot be divided over 8 devices" in said["odd"]
   assert "--config.parallel.data=6" in said["odd"]
   assert "config.loss.focal=1.0" in said["uneven"]
