@@ -19,7 +19,7 @@ import pytest
 from attn_unet_jax.config import load
 from attn_unet_jax.training.checkpoint import restore, saved
 from attn_unet_jax.training.logs import read_metrics
-from attn_unet_jax.training.state import abstract
+from attn_unet_jax.training.state import abstract, network
 from tests.conftest import ROOT, flags_of, small_config
 from tests.line import Line
 
@@ -52,8 +52,8 @@ def _start(config, workdir, *flags):
   )
 
 
-def _finish(config, workdir):
-  process = _start(config, workdir)
+def _finish(config, workdir, *flags):
+  process = _start(config, workdir, *flags)
   output, errors = process.communicate(timeout=600)
   assert (process.returncode, errors) == (0, ""), output
   return output
@@ -140,6 +140,23 @@ def test_killed_at_random_moments_and_started_again(
   assert f"{newest} is damaged (default/d/" in output
   assert "epoch 1/" not in output  # it went on from the one before
   _assert_the_same_end(config, undisturbed(source, epochs), tmp_path)
+
+
+@pytest.mark.slow
+def test_a_killed_attention_unet_ends_with_the_same_bits(phantoms, tmp_path):
+  """Killed in the steps of its third epoch."""
+  config, killed, whole = _config(phantoms, 4, "resident"), tmp_path / "killed", tmp_path / "whole"
+  config.model.gates, config.model.conv = 1, "native"  # compiles faster
+  process = _start(config, killed, "--network")
+  _wait(process, lambda: len(read_metrics(killed / "metrics.csv")) == 2)
+  time.sleep(0.05)
+  process.kill()
+  process.communicate()
+  assert saved(killed / "checkpoints")[-1] in (5, 10)  # 10 may have been on its way
+  for workdir in (killed, whole):
+    output = _finish(config, workdir, "--network")
+    assert ("epoch 1/" in output) == (workdir == whole)
+  _assert_the_same_end(config, whole, killed, network(config, 2))
 
 
 def test_a_run_that_was_killed_goes_on_from_the_other_source(phantoms, undisturbed, tmp_path):
