@@ -159,6 +159,7 @@ def test_a_killed_attention_unet_ends_with_the_same_bits(phantoms, tmp_path):
   _assert_the_same_end(config, whole, killed, network(config, 2))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_from_the_other_source(phantoms, undisturbed, tmp_path):
   """Which cuts the same patches, but in another program: to rounding."""
   _kill(_config(phantoms, 24, "resident"), tmp_path, 8, 0.0)
