@@ -16,12 +16,14 @@ import jax
 import numpy as np
 import pytest
 
+from attn_unet_jax.config import load
 from attn_unet_jax.training.checkpoint import restore, saved
 from attn_unet_jax.training.logs import read_metrics
-from attn_unet_jax.training.state import abstract
+from attn_unet_jax.training.state import abstract, network
 from tests.conftest import ROOT, flags_of, small_config
 from tests.line import Line
 
+LINE = Line(batch_norm=True)
 SOURCES = {"resident": {}, "streaming": {"source": "streaming"}}  # name -> keys of the config
 
 
@@ -50,8 +52,8 @@ def _start(config, workdir, *flags):
   )
 
 
-def _finish(config, workdir):
-  process = _start(config, workdir)
+def _finish(config, workdir, *flags):
+  process = _start(config, workdir, *flags)
   output, errors = process.communicate(timeout=600)
   assert (process.returncode, errors) == (0, ""), output
   return output
@@ -71,13 +73,16 @@ def undisturbed(phantoms, tmp_path_factory):
   return workdir
 
 
-def _assert_the_same_end(config, a, b):
-  like, states = abstract(config, Line(batch_norm=True)), []
-  for workdir in (a, b):
-    step = saved(workdir / "checkpoints")[-1]
-    assert step == 5 * config.train.epochs
-    states.append(restore(workdir / "checkpoints" / str(step), like))
-  for x, y in zip(*map(jax.tree.leaves, states), strict=True):
+def _last_states(config, *workdirs, module):
+  """The arrays of the last state of each run: optimiser, statistics and averages too."""
+  like, steps = abstract(config, module), 5 * config.train.epochs
+  assert all(saved(workdir / "checkpoints")[-1] == steps for workdir in workdirs)
+  folders = [workdir / "checkpoints" / str(steps) for workdir in workdirs]
+  return [jax.tree.leaves(restore(folder, like)) for folder in folders]
+
+
+def _assert_the_same_end(config, a, b, module=LINE):
+  for x, y in zip(*_last_states(config, a, b, module=module), strict=True):
     np.testing.assert_array_equal(x, y)
   tables = [read_metrics(workdir / "metrics.csv") for workdir in (a, b)]
   measured = [name for name in tables[0][0] if not name.endswith("seconds")]
@@ -86,14 +91,14 @@ def _assert_the_same_end(config, a, b):
 
 
 def _wait(process, holds):
-  deadline = time.monotonic() + 240
+  deadline = time.monotonic() + 570
   while not holds():
     assert process.poll() is None, process.communicate()
     assert time.monotonic() < deadline
     time.sleep(0.002)
 
 
-def _kill(config, workdir, epoch, delay, *, in_save):
+def _kill(config, workdir, epoch, delay, *, in_save=False):
   """Kills a run some time after the checkpoint of an epoch; whether a save was cut off."""
   process, folder = _start(config, workdir), workdir / "checkpoints"
   _wait(process, lambda: saved(folder)[-1:] >= [5 * epoch])
@@ -135,6 +140,37 @@ def test_killed_at_random_moments_and_started_again(
   assert f"{newest} is damaged (default/d/" in output
   assert "epoch 1/" not in output  # it went on from the one before
   _assert_the_same_end(config, undisturbed(source, epochs), tmp_path)
+
+
+@pytest.mark.slow
+def test_a_killed_attention_unet_ends_with_the_same_bits(phantoms, tmp_path):
+  """Killed in the steps of its third epoch."""
+  config, killed, whole = _config(phantoms, 4, "resident"), tmp_path / "killed", tmp_path / "whole"
+  config.model.gates, config.model.conv = 1, "native"  # compiles faster
+  process = _start(config, killed, "--network")
+  _wait(process, lambda: len(read_metrics(killed / "metrics.csv")) == 2)
+  time.sleep(0.05)
+  process.kill()
+  process.communicate()
+  assert saved(killed / "checkpoints")[-1] in (5, 10)  # 10 may have been on its way
+  for workdir in (killed, whole):
+    output = _finish(config, workdir, "--network")
+    assert ("epoch 1/" in output) == (workdir == whole)
+  _assert_the_same_end(config, whole, killed, network(config, 2))
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_goes_on_from_the_other_source(phantoms, undisturbed, tmp_path):
+  """Which cuts the same patches, but in another program: to rounding."""
+  _kill(_config(phantoms, 24, "resident"), tmp_path, 8, 0.0)
+  config = _config(phantoms, 24, "streaming")
+  output = _finish(config, tmp_path)
+  assert f"{tmp_path} goes on with data.source='streaming', was 'auto'" in output
+  assert "epoch 7/" not in output
+  assert load(tmp_path / "config.json") == config
+  folders = undisturbed("resident", 24), tmp_path
+  for x, y in zip(*_last_states(config, *folders, module=LINE), strict=True):
+    np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
 
 
 def test_a_full_disk_ends_with_one_line_and_the_run_goes_on_when_there_is_room(
