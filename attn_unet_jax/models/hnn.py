@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from attn_unet_jax.models.layers import kaiming_normal, rematerialised, upsample
+from attn_unet_jax.models.layers import kaiming_normal, larger_of_two, rematerialised, upsample
 
 # View -> the axis of [N, X, Y, Z, C] along which its slices are stacked.
 VIEWS: Mapping[str, int] = {"axial": 3, "coronal": 2, "sagittal": 1}
@@ -159,7 +159,8 @@ class Stage(nn.Module):
 def max_pool(x: jax.Array) -> jax.Array:
   """Largest of every 2x2 block, [S, A, B, C] to [S, A/2, B/2, C]; by reshape as in `layers`."""
   s, A, B, channels = x.shape
-  return x.reshape(s, A // 2, 2, B // 2, 2, channels).max(axis=(2, 4))
+  blocks = x.reshape(s, A // 2, 2, B // 2, 2, channels)
+  return larger_of_two(larger_of_two(blocks, 2), 3)
 
 
 def _enlarged(side: jax.Array, grid: tuple[int, ...]) -> jax.Array:

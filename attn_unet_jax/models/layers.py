@@ -176,7 +176,19 @@ def max_pool(x: jax.Array) -> jax.Array:
   By reshape, since the gradient of `reduce_window` is a select-and-scatter, slow on every device.
   """
   n, X, Y, Z, channels = x.shape
-  return x.reshape(n, X // 2, 2, Y // 2, 2, Z // 2, 2, channels).max(axis=(2, 4, 6))
+  blocks = x.reshape(n, X // 2, 2, Y // 2, 2, Z // 2, 2, channels)
+  return larger_of_two(larger_of_two(larger_of_two(blocks, 2), 3), 4)
+
+
+def larger_of_two(x: jax.Array, axis: int) -> jax.Array:
+  """The larger element along an axis of two, which goes; NaN where one is.
+
+  The gradient goes to the larger, of equal ones to the second. Not `max`: its gradient looks for
+  the maximum among the operands, and where a compiler computes these again with other rounding it
+  finds none and divides 0 by 0 (seen on the CPU with jax 0.10.2 at a low optimisation level).
+  """
+  first, second = (jax.lax.index_in_dim(x, i, axis, keepdims=False) for i in (0, 1))
+  return jnp.where((first > second) | jnp.isnan(first), first, second)
 
 
 def interpolation_matrix(size: int, target: int, mode: Upsampling) -> np.ndarray:

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,6 +69,33 @@ def test_max_pool_against_reduce_window():
   window = (1, 2, 2, 2, 1)
   expected = lax.reduce_window(x, -jnp.inf, lax.max, window, window, "VALID")
   np.testing.assert_array_equal(layers.max_pool(x), expected)
+
+
+def test_the_gradient_of_max_pool_goes_to_the_largest():
+  x = draw(1, 4, 2, 2, 3)
+  gradient = jax.grad(lambda x: jnp.sum(layers.max_pool(x) * jnp.arange(1.0, 4.0)))(x)
+  pooled = np.repeat(layers.max_pool(x), 2, axis=1)
+  np.testing.assert_array_equal(gradient, np.where(x == pooled, np.arange(1.0, 4.0), 0))
+  np.testing.assert_array_equal(
+    layers.max_pool(x.at[0, 0, 0, 0, 0].set(jnp.nan))[0, 0, 0, 0, 0], jnp.nan
+  )
+
+
+def test_the_gradient_of_max_pool_survives_operands_that_are_computed_twice():
+  """As XLA does here, with other rounding each time: reduce_max finds no maximum, 0 / 0."""
+  x, a, b = draw(2, 8, 8, 8, 4), draw(4), draw(4)
+  low = {"xla_backend_optimization_level": 0}
+
+  def loss(pool, x, a, b):
+    normalised = (x - x.mean()) * jax.lax.rsqrt(x.var() + 1e-5) * a + b
+    return jnp.sum(jnp.sin(pool(normalised)))
+
+  def gradient(pool):
+    compiled = jax.jit(jax.grad(partial(loss, pool))).lower(x, a, b).compile(compiler_options=low)
+    return compiled(x, a, b)
+
+  expected = jax.grad(partial(loss, layers.max_pool))(x, a, b)
+  np.testing.assert_allclose(gradient(layers.max_pool), expected, atol=1e-4)
 
 
 def test_initialisation_is_the_references():
