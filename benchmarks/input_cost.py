@@ -12,10 +12,8 @@ with its 95 % bootstrap interval.
 """
 
 import itertools
-import os
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +30,16 @@ from attn_unet_jax.data.patches import Feed
 from attn_unet_jax.run import environment
 from attn_unet_jax.training.inputs import Inputs, open_inputs
 from attn_unet_jax.training.logs import say
-from attn_unet_jax.training.parallel import Step, compile_step, spread
+from attn_unet_jax.training.parallel import compile_step, spread
 from attn_unet_jax.training.state import TrainState, create, network
 from benchmarks.result import keep, machine
+from benchmarks.windows import READY, ratio, seconds, window
 
 _PAIRS = flags.DEFINE_integer("pairs", 30, "Pairs of windows for each source.")
 _STEPS = flags.DEFINE_integer("steps", 8, "Steps of a window.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
 config_flags.DEFINE_config_file("config", "experiments/pancreas.py:phantom", "Experiment file.")
 
-_READY = (os.cpu_count() or 1) + 4  # steps, more than a source can have ready
 _SETTLING = 2  # steps of a fixed batch before its window
 
 Begin = Callable[[], TrainState]
@@ -79,7 +77,7 @@ def cost(config: ConfigDict, module: nn.Module, inputs: Inputs) -> dict[str, Any
   with_input, without = [], []
   for pair in range(_PAIRS.value + 1):  # the first compiles
     with inputs.source.feeds(window(pair, _STEPS.value)) as feeds:
-      full = seconds(fed, begin(), feeds, _READY, _STEPS.value)
+      full = seconds(fed, begin(), feeds, READY, _STEPS.value)
     bare = seconds(alone, begin(), itertools.repeat(fixed), _SETTLING, _STEPS.value)
     if pair:
       with_input.append(full)
@@ -101,36 +99,6 @@ def _one_batch(config: ConfigDict, module: nn.Module) -> Feed:
   inputs = open_inputs(streaming, module, load, Path(config.data.prepared))
   with inputs.source.feeds(range(1)) as feeds:
     return jax.block_until_ready(next(feeds))
-
-
-def window(pair: int, steps: int) -> range:
-  """The steps that a source is asked for: untimed, timed, and those it works on meanwhile."""
-  begin = pair * (_READY + steps)
-  return range(begin, begin + steps + 2 * _READY)
-
-
-def seconds(
-  step: Step, state: TrainState, feeds: Iterator[Feed], untimed: int, timed: int
-) -> float:
-  """A step's share of a window's time, after the untimed steps."""
-  for _ in range(untimed):
-    state, _ = step(state, next(feeds))
-  jax.block_until_ready(state)
-  began = time.perf_counter()
-  for _ in range(timed):
-    state, outcome = step(state, next(feeds))
-  jax.block_until_ready((state, outcome))
-  return (time.perf_counter() - began) / timed
-
-
-def ratio(ratios: np.ndarray) -> dict[str, Any]:
-  """The median, and the interval in which 95 % of the medians of resamples lie."""
-  draws = np.random.default_rng(0).choice(ratios, (10000, len(ratios)))
-  low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
-  return {
-    "ratio": round(float(np.median(ratios)), 4),
-    "ratio_95": [round(float(low), 4), round(float(high), 4)],
-  }
 
 
 if __name__ == "__main__":

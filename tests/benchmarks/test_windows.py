@@ -4,41 +4,38 @@ import itertools
 
 import numpy as np
 
-from benchmarks import input_cost
+from benchmarks import windows
 
 
 def test_windows_follow_each_other_and_their_feeds_go_on_beyond_them():
   """Else a source would read no new case, or have all steps ready before the first is timed."""
   steps = 8
-  timed = [
-    input_cost.window(pair, steps)[input_cost._READY : input_cost._READY + steps]
-    for pair in range(3)
-  ]
+  timed = [windows.window(pair, steps)[windows.READY : windows.READY + steps] for pair in range(3)]
   for pair, (a, b) in enumerate(itertools.pairwise(timed)):
-    assert b.start == input_cost.window(pair, steps).start + 2 * input_cost._READY + steps
+    assert b.start == windows.window(pair, steps).start + 2 * windows.READY + steps
     assert b.start > a.stop
   for pair, of_pair in enumerate(timed):
     assert len(of_pair) == steps
-    assert input_cost.window(pair, steps).stop - of_pair.stop == input_cost._READY
+    assert windows.window(pair, steps).stop - of_pair.stop == windows.READY
 
 
 def test_untimed_steps_are_not_timed(monkeypatch):
   """Ten seconds for each untimed step, one for each timed one, by a clock that the step moves."""
   now, taken = [0.0], []
-  monkeypatch.setattr(input_cost.time, "perf_counter", lambda: now[0])
+  monkeypatch.setattr(windows.time, "perf_counter", lambda: now[0])
 
   def step(state, feed):
     taken.append(feed)
     now[0] += 10 if feed < 3 else 1
     return state + 1, feed
 
-  assert input_cost.seconds(step, 0, iter(range(100)), untimed=3, timed=5) == 1.0
+  assert windows.seconds(step, 0, iter(range(100)), untimed=3, timed=5) == 1.0
   assert taken == list(range(8))
 
 
 def test_the_interval_holds_the_median_and_grows_with_the_spread():
-  wide = input_cost.ratio(np.linspace(0.8, 1.4, 31))
-  narrow = input_cost.ratio(np.linspace(1.09, 1.11, 31))
+  wide = windows.ratio(np.linspace(0.8, 1.4, 31))
+  narrow = windows.ratio(np.linspace(1.09, 1.11, 31))
   assert wide["ratio"] == narrow["ratio"] == 1.1
   (a, b), (c, d) = wide["ratio_95"], narrow["ratio_95"]
   assert a < c <= 1.1 <= d < b
