@@ -111,6 +111,13 @@ def test_every_division_gives_what_one_device_gives(tmp_path):
   assert np.abs(np.subtract(told[local[0]]["losses"], told["jit-1x1"]["losses"])).max() > 1e-3
 
 
+@pytest.mark.slow
+def test_three_divisions_in_float32(tmp_path):
+  """The soak test below has all of them, and Adam."""
+  told = _train(tmp_path, "attention_unet", "float32", "sgd", "4", "64", *RUNS, x64=False)
+  _assert_same(told, RUNS, 1e-5, 1e-4)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize(("name", "size"), [("vnet", 96), ("unet3d", 64), ("dual_attention", 64)])
 def test_other_networks_are_divided_too(tmp_path, name, size):
