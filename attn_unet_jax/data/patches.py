@@ -64,6 +64,7 @@ def training_batch(
   step: Array | int,
   margin: Shape = (0, 0, 0),
   share: Share = whole,
+  shares: int = 1,
 ) -> Batch:
   """The augmented global batch of one step, or a device's share of it.
 
@@ -75,11 +76,12 @@ def training_batch(
       network answers for lies within the scan; what it sees around may not.
     share: which patches of the global batch are made here. What a patch is depends on its place
       in the global batch alone, so every division makes the same ones.
+    shares: devices that divide what is left.
   """
   patch, augmentation = config.data.patch, Augmentation(**config.augment)
   if isinstance(feed, Resident):
     draw = share(schedule(plan(config, feed.image.shape[0]), config.seed, step))
-    blocks = cut(feed, draw, answered(patch, margin), source_shape(patch, augmentation))
+    blocks = cut(feed, draw, answered(patch, margin), source_shape(patch, augmentation), shares)
   else:
     blocks = share(feed.blocks)
   return _input(config, blocks, augmentation)

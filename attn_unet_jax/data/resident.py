@@ -87,14 +87,18 @@ def _stack(arrays: Sequence[np.ndarray], extent: np.ndarray) -> np.ndarray:
   return stack
 
 
-def cut(data: Resident, draw: Draw, patch: Shape, block: Shape) -> Block:
+def cut(data: Resident, draw: Draw, patch: Shape, block: Shape, shares: int = 1) -> Block:
   """Cuts the blocks of a batch, each with a leading batch axis.
+
+  One after the other within a share: without the loop XLA fuses the cut into the sampling that
+  follows, and cuts every voxel once for each of its eight neighbours.
 
   Args:
     data: the set.
     draw: the batch, from `schedule`.
     patch: extent of the patches that the corners are drawn for.
     block: extent to cut, the patch in its centre; beyond the scan its border is repeated.
+    shares: equal parts of the batch that are cut side by side, on a device each.
   """
 
   def one(draw: Draw) -> Block:
@@ -104,7 +108,9 @@ def cut(data: Resident, draw: Draw, patch: Shape, block: Shape) -> Block:
     image, label = (_clamped(array, case, low, size, block) for array in (data.image, data.label))
     return Block(image, label, data.mean[case], data.sd[case], key, _reference(data, draw))
 
-  return jax.vmap(one)(draw)
+  parts = jax.tree.map(lambda x: x.reshape(shares, -1, *x.shape[1:]), draw)
+  blocks = jax.vmap(lambda part: jax.lax.map(one, part))(parts)
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), blocks)
 
 
 def _reference(data: Resident, draw: Draw) -> Reference | None:

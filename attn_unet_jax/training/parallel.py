@@ -274,7 +274,8 @@ def _jit(config: ConfigDict, module: nn.Module, mesh: Mesh, streamed: bool) -> S
     return jax.lax.with_sharding_constraint(batch, in_space)
 
   local = config.parallel.batch_norm == "local"
-  division = Division(share, place, groups=mesh.shape[_DATA] if local else 1)
+  shares = mesh.shape[_DATA]
+  division = Division(share, shares, place, groups=shares if local else 1)
 
   def step(state: TrainState, feed: Feed) -> tuple[TrainState, Outcome]:
     return train_step(config, module, state, feed, division)

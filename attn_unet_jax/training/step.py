@@ -25,12 +25,14 @@ class Division(NamedTuple):
 
   Attributes:
     share: each one's share of the batch, before it is cut.
+    shares: how many of them the program sees.
     place: where the finished batch lies.
     mean: over the shares, where a program sees its own share only.
     groups: parts of the batch that batch normalisation sees as batches of their own.
   """
 
   share: Share = whole
+  shares: int = 1
   place: Callable[[Batch], Batch] = lambda batch: batch
   mean: Callable[[Any], Any] = lambda tree: tree
   groups: int = 1
@@ -89,7 +91,7 @@ def _loss_and_gradient(
     def share(drawn: Drawn) -> Drawn:
       return division.share(_part(drawn, number, parts))
 
-    batch = training_batch(config, feed, state.step, module.output_margin, share)
+    batch = training_batch(config, feed, state.step, module.output_margin, share, division.shares)
     batch = division.place(batch)
 
     def loss_of(params: Any) -> tuple[Array, Any]:
