@@ -4,13 +4,11 @@ import dataclasses
 
 import numpy as np
 
+from attn_unet_jax.data.positions import MOST, foreground_positions
 from attn_unet_jax.data.prepare import WorkingCase
-from attn_unet_jax.losses import UNLABELLED
 from attn_unet_jax.volumes.intensity import quantiles
 
 Shape = tuple[int, int, int]
-
-_POSITIONS = 1024  # foreground voxels kept per case: enough that no patch centre repeats often
 
 _QUANTILES = 256  # of a histogram
 
@@ -39,7 +37,7 @@ def cuttable(case: WorkingCase, patch: Shape, *, histogram: bool = False) -> Cut
   """
   image, label = _pad(case.image, patch, case.image.min()), _pad(case.label, patch, 0)
   own = quantiles(case.image, _QUANTILES) if histogram else None
-  return Cuttable(image, label, case.mean, case.sd, *_positions(label), own)
+  return Cuttable(image, label, case.mean, case.sd, *_positions(case, patch), own)
 
 
 def _pad(array: np.ndarray, patch: Shape, value: int) -> np.ndarray:
@@ -54,10 +52,10 @@ def padding(shape: tuple[int, ...], patch: Shape) -> list[tuple[int, int]]:
   return [((m + 1) // 2, m // 2) for m in missing]
 
 
-def _positions(label: np.ndarray) -> tuple[np.ndarray, int]:
-  """Evenly spread over all foreground voxels in memory order."""
-  voxels = np.flatnonzero((label > 0) & (label != UNLABELLED))
-  kept = voxels[np.linspace(0, len(voxels) - 1, min(_POSITIONS, len(voxels))).astype(int)]
-  padded = np.zeros((_POSITIONS, 3), np.int32)
-  padded[: len(kept)] = np.transpose(np.unravel_index(kept, label.shape))
-  return padded, len(kept)
+def _positions(case: WorkingCase, patch: Shape) -> tuple[np.ndarray, int]:
+  """Foreground voxels in the padded case, on as many rows for every case."""
+  listed = case.positions if case.positions is not None else foreground_positions(case.label)
+  before = [added for added, _ in padding(case.label.shape, patch)]
+  rows = np.zeros((MOST, 3), np.int32)
+  rows[: len(listed)] = listed + np.array(before, np.int32)
+  return rows, len(listed)

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from attn_unet_jax.data.boxes import voxels
 from attn_unet_jax.data.dataset import Case
 from attn_unet_jax.data.labels import LabelMapping
+from attn_unet_jax.data.positions import foreground_positions
 from attn_unet_jax.volumes.box import Box, cut
 from attn_unet_jax.volumes.intensity import statistics
 from attn_unet_jax.volumes.orientation import to_canonical
@@ -22,6 +23,7 @@ class WorkingCase:
   """A case on the working grid: HU int16 and class indices uint8 `[X, Y, Z]`, canonical axes.
 
   `mean` and `sd` are those of the whole scan on the working grid, or of the box in it, HU.
+  `positions` are the `foreground_positions` of the label, None where they are still to be listed.
   """
 
   id: str
@@ -29,6 +31,7 @@ class WorkingCase:
   label: np.ndarray
   mean: float
   sd: float
+  positions: np.ndarray | None = None
 
 
 def working_image(canonical: Volume, config: ConfigDict) -> Volume:
@@ -62,7 +65,8 @@ def prepare(
     where = voxels(box, image.grid, config.data.patch, case.id)
     image, classes = cut(image, where), cut(classes, where)
   mean, sd = statistics(image.array)
-  return WorkingCase(case.id, image.array, classes.array, mean, sd)
+  positions = foreground_positions(classes.array)
+  return WorkingCase(case.id, image.array, classes.array, mean, sd, positions)
 
 
 def native_classes(case: Case, mapping: LabelMapping) -> Volume:

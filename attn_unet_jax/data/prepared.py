@@ -1,9 +1,10 @@
 """Cases on the working grid, kept on disk: a scan is blurred and resampled once, then only read.
 
-A file per case, an ArrayRecord whose records are a header (JSON), the image and the label. Its name
-carries a digest of all that the content depends on, so that runs of one recipe can share a folder
-and a changed scan, spacing or mapping is prepared anew. It is written beside and renamed: processes
-and hosts that prepare at the same time do not disturb each other.
+A file per case, an ArrayRecord whose records are a header (JSON), the image, the label and the
+foreground voxels that patches are centred on. Its name carries a digest of all that the content
+depends on, so that runs of one recipe can share a folder and a changed scan, spacing or mapping is
+prepared anew. It is written beside and renamed: processes and hosts that prepare at the same time
+do not disturb each other.
 """
 
 import contextlib
@@ -18,10 +19,11 @@ import numpy as np
 from absl import logging
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
+from attn_unet_jax.data.positions import foreground_positions
 from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.errors import UserError
 
-_VERSION = 1  # to be raised when `prepare` gives other values
+_VERSION = 2  # to be raised when `prepare` gives other values
 _WRITER = "group_size:1,zstd:1"  # reads five times as fast as the default, a tenth larger
 _READER = "readahead_buffer_size:0,max_parallelism:0"  # for random access
 
@@ -63,7 +65,7 @@ def kept(folder: Path, case_id: str, name: str, prepare: Callable[[], WorkingCas
 def _read(path: Path) -> WorkingCase:
   reader = ArrayRecordReader(str(path), _READER)
   try:
-    header, image, label = reader.read([0, 1, 2])
+    header, image, label, positions = reader.read([0, 1, 2, 3])
   finally:
     reader.close()
   about = json.loads(header)
@@ -74,11 +76,13 @@ def _read(path: Path) -> WorkingCase:
     np.frombuffer(label, np.uint8).reshape(shape),
     about["mean"],
     about["sd"],
+    np.frombuffer(positions, "<i4").reshape(-1, 3),
   )
 
 
 def _write(path: Path, case: WorkingCase) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
+  listed = case.positions if case.positions is not None else foreground_positions(case.label)
   about = {"id": case.id, "shape": case.image.shape, "mean": case.mean, "sd": case.sd}
   beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
   try:
@@ -86,6 +90,7 @@ def _write(path: Path, case: WorkingCase) -> None:
     writer.write(json.dumps(about).encode())
     writer.write(case.image.astype("<i2", copy=False).tobytes())
     writer.write(case.label.tobytes())
+    writer.write(listed.astype("<i4", copy=False).tobytes())
     writer.close()
     beside.replace(path)
   finally:

@@ -14,7 +14,7 @@ def thinned(case: WorkingCase, config: ConfigDict) -> WorkingCase:
   every = config.data.labelled_slices
   if not any(every):
     return case
-  return dataclasses.replace(case, label=keep_slices(case.label, every))
+  return dataclasses.replace(case, label=keep_slices(case.label, every), positions=None)
 
 
 def keep_slices(label: np.ndarray, every: tuple[int, int, int]) -> np.ndarray:

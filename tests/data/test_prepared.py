@@ -1,5 +1,6 @@
 """Prepared scans on disk: read back to the bit, made once, never half a file, never stale."""
 
+import dataclasses
 import os
 import resource
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.data.fold import open_fold
+from attn_unet_jax.data.positions import foreground_positions
 from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.data.prepared import digest, kept
 from attn_unet_jax.errors import UserError
@@ -35,6 +37,13 @@ def test_a_case_comes_back_to_the_bit_and_is_prepared_once(case, tmp_path):
   assert (again.id, again.mean, again.sd) == (case.id, case.mean, case.sd)
   assert (again.image.dtype, again.label.dtype) == (np.int16, np.uint8)
   assert file.name.endswith(".x.array_record")
+  np.testing.assert_array_equal(again.positions, foreground_positions(case.label))
+
+
+def test_a_case_without_foreground_has_no_positions(case, tmp_path):
+  empty = dataclasses.replace(case, label=np.zeros_like(case.label))
+  kept(tmp_path, case.id, "x", lambda: empty)
+  assert kept(tmp_path, case.id, "x", _no).positions.shape == (0, 3)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
