@@ -20,7 +20,7 @@ Roth et al. 2018 (arXiv:1702.00045); data: Pancreas-CT, or any folder of images 
                     extra `hnn`:
     python -m attn_unet_jax.main --config=experiments/hnn.py:stages \
       --config.data.folder=DATA --workdir=runs/hnn_stages
-  hnn.py:phantom_stages   the same, narrow and on the phantoms
+  hnn.py:phantom_stages   the same, narrow, on patches of 32^3 of the phantoms
 
 Of the paper: the window, VGG-16 in each view, six maps a view, cross-entropy balanced by one
 fraction of foreground for all slices (that of your data: python -m attn_unet_jax.info
@@ -127,6 +127,9 @@ def _stages() -> ConfigDict:
 def _phantom_stages() -> ConfigDict:
   config = _phantom()
   config.inference.class_weights = ()  # the forest finds its own threshold
+  config.data.patch = (32, 32, 32)
   config.stages.count = 2
-  config.stages.patch = (32, 32, 32)
+  # In patches of 32^3: anywhere, in the boxes, and of their boundary; measured as above.
+  config.loss_options.foreground = 0.0317
+  config.stages.foreground = (0.071, 0.030)
   return config
