@@ -18,7 +18,8 @@ paper's: 144^3 voxels, batch-wise spatial dropout of 0.5, a prior of 12^3 cells 
 corners moved by 0.1, batches of 10, 5,000 steps of Adam at 0.001, and Dice with hinges (here the
 released code's). Its scans are cropped to the abdomen and resized to 144^3; here a window is 360 mm
 wide, so that the prior sees nearly the whole scan. dense_vnet.py:phantom
-reached DSC 0.715 ± 0.069 on 12 test phantoms in 7 min on two busy cores; no other was trained.
+reached DSC 0.715 ± 0.069 on 12 test phantoms in 7 min on two busy cores, with
+--config.model.name=dense_dilated 0.718 ± 0.076 in 16 min; no other was trained.
 """
 
 from ml_collections import ConfigDict
