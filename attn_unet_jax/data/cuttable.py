@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from attn_unet_jax.data.positions import MOST, foreground_positions
+from attn_unet_jax.data.positions import MOST
 from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.volumes.intensity import quantiles
 
@@ -54,7 +54,7 @@ def padding(shape: tuple[int, ...], patch: Shape) -> list[tuple[int, int]]:
 
 def _positions(case: WorkingCase, patch: Shape) -> tuple[np.ndarray, int]:
   """Foreground voxels in the padded case, on as many rows for every case."""
-  listed = case.positions if case.positions is not None else foreground_positions(case.label)
+  listed = case.centres
   before = [added for added, _ in padding(case.label.shape, patch)]
   rows = np.zeros((MOST, 3), np.int32)
   rows[: len(listed)] = listed + np.array(before, np.int32)

@@ -76,7 +76,7 @@ def training_batch(
       network answers for lies within the scan; what it sees around may not.
     share: which patches of the global batch are made here. What a patch is depends on its place
       in the global batch alone, so every division makes the same ones.
-    shares: devices that divide what is left.
+    shares: equal parts of what `share` leaves that are made side by side, on a device each.
   """
   patch, augmentation = config.data.patch, Augmentation(**config.augment)
   if isinstance(feed, Resident):

@@ -33,6 +33,11 @@ class WorkingCase:
   sd: float
   positions: np.ndarray | None = None
 
+  @property
+  def centres(self) -> np.ndarray:
+    """Where patches may be centred: `positions`, listed now if they are not yet."""
+    return foreground_positions(self.label) if self.positions is None else self.positions
+
 
 def working_image(canonical: Volume, config: ConfigDict) -> Volume:
   """A canonical scan, blurred and resampled as configured, rounded to int16 HU."""

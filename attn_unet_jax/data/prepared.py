@@ -19,7 +19,6 @@ import numpy as np
 from absl import logging
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from attn_unet_jax.data.positions import foreground_positions
 from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.errors import UserError
 
@@ -82,7 +81,6 @@ def _read(path: Path) -> WorkingCase:
 
 def _write(path: Path, case: WorkingCase) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
-  listed = case.positions if case.positions is not None else foreground_positions(case.label)
   about = {"id": case.id, "shape": case.image.shape, "mean": case.mean, "sd": case.sd}
   beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
   try:
@@ -90,7 +88,7 @@ def _write(path: Path, case: WorkingCase) -> None:
     writer.write(json.dumps(about).encode())
     writer.write(case.image.astype("<i2", copy=False).tobytes())
     writer.write(case.label.tobytes())
-    writer.write(listed.astype("<i4", copy=False).tobytes())
+    writer.write(case.centres.astype("<i4", copy=False).tobytes())
     writer.close()
     beside.replace(path)
   finally:

@@ -1,4 +1,4 @@
-"""The systems that are compared: each is an experiment that exists, with the same patches."""
+"""The systems that are compared: each is an experiment that exists, with as much to see."""
 
 import math
 
