@@ -15,6 +15,11 @@ from attn_unet_jax.config import default
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
+# A quarter of the time to compile: LLVM does not optimise, and fusions are not made by way of MLIR.
+# What XLA does before is the same but for small simplifications: tests of compiled text hold as well.
+_QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+if _QUICK not in os.environ.get("XLA_FLAGS", ""):
+  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_QUICK}".strip()
 
 
 def small_config() -> ConfigDict:
@@ -46,13 +51,21 @@ def flags_of(config: ConfigDict) -> list[str]:
   return [f"--config.{key}={value}" for key, (_, value) in changed.items()]
 
 
+def host_devices(count: int) -> dict[str, str]:
+  """An environment in which JAX sees the CPU as so many devices."""
+  flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={count}"
+  return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _compile_once(tmp_path_factory: pytest.TempPathFactory) -> None:
   """One compilation cache for all workers and for the commands that tests start."""
   base = tmp_path_factory.getbasetemp()
   folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "xla"
   os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+  os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
   jax.config.update("jax_compilation_cache_dir", str(folder))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ numbers that a process without float64 can restore.
 """
 
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -104,6 +105,12 @@ def _numbers(tree) -> list[float]:
   return [float(number) for x in jax.tree.leaves(tree) for number in np.ravel(x)]
 
 
+def _gathered(text: str) -> list[int]:
+  """Numbers of float32 values that a program's gathers each bring."""
+  shapes = re.findall(r"= f32\[([\d,]+)\]\S* gather\(", text)
+  return [math.prod(map(int, shape.split(","))) for shape in shapes]
+
+
 def _refusals() -> dict[str, str]:
   def changed(name: str, **changes: Any) -> ConfigDict:
     config = _config(name, "attention_unet", "float64", "adam", 8, 64)
@@ -158,7 +165,7 @@ def main() -> None:
       "params": _numbers(seen.params),
       "batch_stats": _numbers(seen.batch_stats),
       "collectives": collectives(text, jax.device_count()),
-      "gathered": [int(size) for size in re.findall(r"= f32\[(\d+),1,1\]\S* gather\(", text)],
+      "gathered": _gathered(text),
     }
   print(json.dumps(result))
 

@@ -25,6 +25,7 @@ from tests.written_dicom import assert_anonymous, write_volume
 from tfds_pancreas.records import open_records
 
 MAIN = "attn_unet_jax.main"
+SLOW = pytest.mark.slow
 TRAINED = {"train__steps_per_epoch": 40, "data__labels": "liver"}  # large enough to be found
 
 
@@ -101,6 +102,7 @@ def test_a_run_writes_everything_it_promises(trained):
   assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_evaluated_again_and_changes_nothing(trained, data_dir):
   workdir, _ = trained
   before = (workdir / "metrics.csv").read_text()
@@ -135,6 +137,7 @@ def test_a_run_starts_from_another_and_goes_on_without_it(trained, data_dir, tmp
   assert json.loads((workdir / "run.json").read_text())["init"] == record
 
 
+@pytest.mark.slow
 def test_evaluate_scores_another_part(trained):
   workdir, _ = trained
   done = run_command("attn_unet_jax.evaluate", f"--workdir={workdir}", "--part=validation")
@@ -254,6 +257,7 @@ def test_dicom_gives_the_mask_of_the_same_scan_as_nifti(trained, scan, tmp_path)
   assert_anonymous(done.stdout + done.stderr + str(nib.load(masks / "folder.nii.gz").header))
 
 
+@pytest.mark.slow
 def test_predict_takes_the_chosen_series(trained, scan, tmp_path):
   image, output = read_nifti(scan), tmp_path / "mask.nii.gz"
   write_volume(tmp_path / "dicom" / "a", image)
@@ -285,6 +289,7 @@ def test_a_real_scan_gives_the_same_mask_from_every_orientation(trained, tmp_pat
     np.testing.assert_allclose(mask.affine, variants[name].affine, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_leaves_143_and_the_run_goes_on(data_dir, tmp_path):
   workdir = tmp_path / "run"
   flags = _flags(data_dir, workdir, train__epochs=500, train__validate_every=500)
@@ -304,20 +309,22 @@ def test_sigterm_saves_leaves_143_and_the_run_goes_on(data_dir, tmp_path):
   ("flags", "complaint"),
   [
     (["--config.data.patc=3"], "unknown config key"),
-    (["--config.data.fold=one"], "config.data.fold"),
-    (["--nonsense=1"], "nonsense"),
-    (["stray"], "'stray' is not a flag"),
+    pytest.param(["--config.data.fold=one"], "config.data.fold", marks=SLOW),
+    pytest.param(["--nonsense=1"], "nonsense", marks=SLOW),
+    pytest.param(["stray"], "'stray' is not a flag", marks=SLOW),
     (["--config.train.epochs=0"], "config.train.epochs=0: must be above 0"),
-    (["--config.inference.patch=(20,32,40)"], "nearest that it can is (16, 32, 32)"),
-    (["--config.data.labels=pancreas=9+x"], "'x' must be one of"),
+    pytest.param(
+      ["--config.inference.patch=(20,32,40)"], "nearest that it can is (16, 32, 32)", marks=SLOW
+    ),
+    pytest.param(["--config.data.labels=pancreas=9+x"], "'x' must be one of", marks=SLOW),
     (["--config.data.labels=spleeen"], "'spleeen' must be one of"),
-    (["--config.data.fold=3"], "config.data.fold=3"),
+    pytest.param(["--config.data.fold=3"], "config.data.fold=3", marks=SLOW),
     (["--config.data.dir=nowhere"], "tfds_pancreas.build"),
     (["--config.data.dataset=", "--config.data.folder=nowhere"], "imagesTr/NAME.nii.gz"),
     (["--workdir=LICENSE/run"], "cannot be written"),
-    (["--config=none.py"], "none.py"),
-    (["--config.data.boxes=nowhere.json"], "nowhere.json: No such file"),
-    (["--config.init.workdir=nowhere"], "nowhere/config.json: not found"),
+    pytest.param(["--config=none.py"], "none.py", marks=SLOW),
+    pytest.param(["--config.data.boxes=nowhere.json"], "nowhere.json: No such file", marks=SLOW),
+    pytest.param(["--config.init.workdir=nowhere"], "nowhere/config.json: not found", marks=SLOW),
   ],
 )
 def test_a_wrong_run_ends_with_one_line_and_status_2(data_dir, tmp_path, flags, complaint):
@@ -349,11 +356,23 @@ def test_another_config_in_the_workdir_is_refused_and_nothing_is_lost(trained, d
   [
     (lambda p, scan: None, "not found"),
     (lambda p, scan: p.write_bytes(scan.read_bytes()[:2000]), "scan.nii.gz"),
-    (lambda p, scan: p.write_text("no scan"), "scan.nii.gz"),
-    (lambda p, scan: write_nifti(p, Volume(np.full((9, 9, 9), np.nan), np.eye(4))), "NaN"),
-    (lambda p, scan: write_nifti(p, Volume(np.full((9, 9, 9), 7), np.eye(4))), "constant"),
+    pytest.param(lambda p, scan: p.write_text("no scan"), "scan.nii.gz", marks=SLOW),
+    pytest.param(
+      lambda p, scan: write_nifti(p, Volume(np.full((9, 9, 9), np.nan), np.eye(4))),
+      "NaN",
+      marks=SLOW,
+    ),
+    pytest.param(
+      lambda p, scan: write_nifti(p, Volume(np.full((9, 9, 9), 7), np.eye(4))),
+      "constant",
+      marks=SLOW,
+    ),
     (lambda p, scan: nib.save(nib.Nifti1Image(np.ones((9, 9)), np.eye(4)), p), "2-D"),
-    (lambda p, scan: nib.save(nib.Nifti1Image(np.ones((9, 9, 9, 2)), np.eye(4)), p), "4-D"),
+    pytest.param(
+      lambda p, scan: nib.save(nib.Nifti1Image(np.ones((9, 9, 9, 2)), np.eye(4)), p),
+      "4-D",
+      marks=SLOW,
+    ),
   ],
 )
 def test_a_bad_scan_ends_predict_with_status_2_and_no_output(
@@ -396,10 +415,14 @@ def test_predict_does_not_overwrite_the_scan(trained, scan):
   ("content", "complaint"),
   [
     ("def get_config(:", "SyntaxError"),
-    ("import nowhere", "nowhere"),
+    pytest.param("import nowhere", "nowhere", marks=SLOW),
     ("def get_config():\n  raise RuntimeError('oops')", "oops"),
-    ("x = 1", "get_config"),
-    ("import ml_collections\nget_config = ml_collections.ConfigDict", "start from default"),
+    pytest.param("x = 1", "get_config", marks=SLOW),
+    pytest.param(
+      "import ml_collections\nget_config = ml_collections.ConfigDict",
+      "start from default",
+      marks=SLOW,
+    ),
   ],
 )
 def test_a_broken_experiment_file_is_one_line(tmp_path, content, complaint):

@@ -133,6 +133,7 @@ def nested(net, heads, slices):
   return torch.cat([sides, fused + torch.tensor(heads[5][1])], 1).movedim(1, -1).numpy()
 
 
+@pytest.mark.slow
 def test_imagenets_trunk_answers_in_every_view_as_in_pytorch(config, tmp_path):
   net = vgg16()
   torch.save(net.state_dict(), tmp_path / "vgg16.pth")
@@ -262,6 +263,7 @@ def test_names_and_layout():
   assert ours[1, 0, 1, 2, 0] == kernel[0, 2, 1, 0, 1]
 
 
+@pytest.mark.slow
 def test_the_command_makes_a_run_that_opens(config, tmp_path):
   torch.save(twin(2).state_dict(), tmp_path / "weights.pth")
   arguments = ("--config=experiments/pancreas.py:phantom", f"--input={tmp_path / 'weights.pth'}",

@@ -7,6 +7,8 @@ damaged is named, and the one before it used.
 import contextlib
 import os
 import re
+import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,11 +134,35 @@ class _Best(PreservationPolicy):
 @contextlib.contextmanager
 def checkpoints(folder: Path, keep: int) -> Iterator[Checkpoints]:
   """Opens a run's checkpoints for training and leaves them complete on disk."""
-  store = Checkpoints(folder, keep)
+  with _one_failure_told():
+    store = Checkpoints(folder, keep)
+    try:
+      yield store
+    finally:
+      store.close()
+
+
+@contextlib.contextmanager
+def _one_failure_told() -> Iterator[None]:
+  """Leaves unsaid what follows from a write that failed, and is raised.
+
+  A checkpoint is many files. The first that cannot be written ends the event loop that waits for
+  all; TensorStore's threads, which bring it the other failures, then print a traceback each, and
+  Python warns of files that were not begun.
+  """
+  say = sys.unraisablehook
+
+  def unless_late(late: Any) -> None:
+    if str(late.exc_value) != "Event loop is closed":
+      say(late)
+
+  sys.unraisablehook = unless_late
   try:
-    yield store
-  finally:
-    store.close()
+    yield
+  except UserError:  # others may still be on their way
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    raise
+  sys.unraisablehook = say
 
 
 def saved(folder: Path) -> list[int]:

@@ -2,16 +2,11 @@
 
 import csv
 import io
-import os
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
 from attn_unet_jax.run import write_text
@@ -45,10 +40,10 @@ class EpochLog:
     writer.writeheader()
     writer.writerows(kept)
     write_text(self._path, text.getvalue())
-    # Not SummaryWriter: its thread dies of a full disk, and a kill loses what waits in its queue.
-    self._events = EventsWriter(str(workdir / "events"), f".{os.getpid()}")
-    start = SessionLog(status=SessionLog.START)  # hides later epochs of earlier files
-    self._events.write_event(Event(step=epochs_done + 1, session_log=start))
+    # Not above: where there is PyTorch, tensorboardX loads it, two seconds of every command.
+    from attn_unet_jax.training.events import Events
+
+    self._events = Events(workdir, epochs_done + 1)
 
   def write(self, row: dict[str, Any]) -> None:
     """Adds an epoch; a value that was not measured is None."""
@@ -57,10 +52,7 @@ class EpochLog:
         {k: _text(row[k]) for k in COLUMNS}
       )
     measured = [name for name in COLUMNS[1:] if row[name] is not None]
-    values = [Summary.Value(tag=name, simple_value=row[name]) for name in measured]
-    event = Event(wall_time=time.time(), step=row["epoch"], summary=Summary(value=values))
-    self._events.write_event(event)
-    self._events.flush()
+    self._events.write(row["epoch"], {name: row[name] for name in measured})
 
   def close(self) -> None:
     """Closes the event file."""

@@ -59,6 +59,7 @@ def test_all_cubes_by_the_package():
     assert ours[code] == pytest.approx(theirs[their_code], abs=1e-12), code
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not PAIRS.is_dir(), reason=f"the real mask pairs are not at {PAIRS}")
 def test_real_masks_by_the_package():
   """Both directed averages, on every pair whose affines agree."""

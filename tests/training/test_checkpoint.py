@@ -1,9 +1,9 @@
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from attn_unet_jax.errors import UserError
 from attn_unet_jax.training import seal
 from attn_unet_jax.training.checkpoint import checkpoints, restore, restore_best, saved
 from attn_unet_jax.training.state import TrainState
-from tests.conftest import ROOT
+from tests.conftest import ROOT, host_devices
 
 
 def _state(step):
@@ -22,6 +22,14 @@ def _state(step):
   statistics = {"mean": jnp.full(3, step / 3)}
   averaged = {"params": params, "batch_stats": statistics}
   return TrainState(jnp.int32(step), params, statistics, (jnp.zeros(2), None), averaged)
+
+
+@pytest.fixture
+def unsaid():
+  """Puts back what a failure changes for the rest of a program."""
+  hook = sys.unraisablehook
+  yield
+  sys.unraisablehook = hook
 
 
 def _like():
@@ -213,11 +221,10 @@ with checkpoints(eight, 1) as store:
 
 
 def test_a_checkpoint_opens_on_eight_devices_and_theirs_on_one(three, tmp_path):
-  flags = "--xla_force_host_platform_device_count=8"
   done = subprocess.run(
     [sys.executable, "-W", "error", "-c", ELSEWHERE, str(three), str(tmp_path / "eight")],
     cwd=ROOT,
-    env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+    env=host_devices(8),
     capture_output=True,
     text=True,
     timeout=300,
@@ -227,3 +234,30 @@ def test_a_checkpoint_opens_on_eight_devices_and_theirs_on_one(three, tmp_path):
   assert all(len(x.devices()) == 1 for x in jax.tree.leaves(state))
   for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(_state(3)), strict=True):
     np.testing.assert_array_equal(a, b + 1)
+
+
+def test_what_follows_from_a_failed_write_is_not_said_again(tmp_path, unsaid):
+  """Also once the run has ended with it: TensorStore's threads go on for a while."""
+  said = []
+  sys.unraisablehook = lambda late: said.append(str(late.exc_value))
+
+  def fail():
+    with checkpoints(tmp_path, 1):
+      tell("Event loop is closed")
+      tell("something else")
+      raise UserError("no room")
+
+  def tell(what):
+    sys.unraisablehook(SimpleNamespace(exc_value=RuntimeError(what)))
+
+  with pytest.raises(UserError):
+    fail()
+  tell("Event loop is closed")
+  assert said == ["something else"]
+
+
+def test_nothing_is_kept_unsaid_after_a_run_that_ends_well(tmp_path):
+  hook = sys.unraisablehook
+  with checkpoints(tmp_path, 1):
+    assert sys.unraisablehook is not hook
+  assert sys.unraisablehook is hook

@@ -1,7 +1,6 @@
 """Two processes on loopback, with two simulated devices each, train what one device trains."""
 
 import json
-import os
 import re
 import signal
 import socket
@@ -24,7 +23,7 @@ from attn_unet_jax.training.parallel import devices
 from attn_unet_jax.training.state import abstract, network
 from experiments.pancreas import get_config
 from tests import wide
-from tests.conftest import ROOT, flags_of, small_config
+from tests.conftest import ROOT, flags_of, host_devices, small_config
 from tests.line import Line
 
 CASES = 4  # for training, of phantom_ct/tiny
@@ -46,12 +45,7 @@ def _start(module, config, workdir, flags=((),), count=2, experiment="tests/smal
   with socket.socket() as free:
     free.bind(("localhost", 0))
     port = free.getsockname()[1]
-  env = {
-    "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
-    "JAX_PLATFORMS": "cpu",
-    "JAX_ENABLE_X64": "1",
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-  }
+  env = {**host_devices(count), "JAX_ENABLE_X64": "1"}
   common = [f"--config={experiment}", f"--workdir={workdir}", *flags_of(config)]
   several = [f"--coordinator=localhost:{port}", f"--processes={len(flags)}"]
   return [
@@ -59,7 +53,7 @@ def _start(module, config, workdir, flags=((),), count=2, experiment="tests/smal
       [sys.executable, "-m", module, *common, *own]
       + ([*several, f"--process={index}"] if len(flags) > 1 else []),
       cwd=ROOT,
-      env={**os.environ, **env},
+      env=env,
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,

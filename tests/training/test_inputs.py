@@ -21,7 +21,7 @@ from attn_unet_jax.training import inputs, loop
 from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.loop import train
 from attn_unet_jax.volumes.box import Box
-from tests.conftest import ROOT
+from tests.conftest import ROOT, host_devices
 from tests.line import Line
 
 
@@ -160,12 +160,7 @@ def test_devices_that_are_fed_their_own_patches_train_the_same_network(phantoms,
   done = subprocess.run(
     [sys.executable, "-m", "tests.fed_steps", phantoms, tmp_path, one, *fed],
     cwd=ROOT,
-    env={
-      **os.environ,
-      "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-      "JAX_PLATFORMS": "cpu",
-      "JAX_ENABLE_X64": "1",
-    },
+    env={**host_devices(4), "JAX_ENABLE_X64": "1"},
     capture_output=True,
     text=True,
     timeout=900,

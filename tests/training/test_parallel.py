@@ -1,7 +1,6 @@
 """The same training on one and on eight simulated devices, and what cannot be divided."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -18,21 +17,20 @@ from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.parallel import check_patch, compile_step
 from attn_unet_jax.training.state import abstract, create, network
 from benchmarks.collectives import Collective
-from tests.conftest import ROOT
+from tests.conftest import ROOT, host_devices
 from tests.line import Line
 
 PARAMETERS = 97_979  # of the network that is trained
-RUNS = ("jit-1x1", "jit-4x2", "pmap-4x1")
+RUNS = ("jit-1x1", "jit-8x1", "jit-4x2", "jit-1x8", "pmap-8x1")
+LOCAL = ("jit-8x1-local", "pmap-8x1-local")  # batch statistics of each device's own patches
 
 
 def _train(folder, *arguments, x64=True):
   """What tests/parallel_steps.py prints for runs like `jit-4x2`."""
-  flags = "--xla_force_host_platform_device_count=8"
-  env = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": str(int(x64))}
   done = subprocess.run(
     [sys.executable, "-W", "error", "-m", "tests.parallel_steps", str(folder), *arguments],
     cwd=ROOT,
-    env={**os.environ, **env},
+    env={**host_devices(8), "JAX_ENABLE_X64": str(int(x64))},
     capture_output=True,
     text=True,
     timeout=1000,
@@ -56,18 +54,28 @@ def _assert_same(told, names, loss=1e-9, params=1e-7):
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
+  """Float64, Adam, with augmentation: a batch of 8 patches of 128 x 16 x 16."""
   folder = tmp_path_factory.mktemp("divided")
-  return _train(folder, "attention_unet", "float64", "adam", "4", "64", *RUNS), folder
+  return _train(folder, "attention_unet", "float64", "adam", "8", "128", *RUNS, *LOCAL), folder
 
 
-def test_devices_give_what_one_gives(told):
-  """Float64, Adam, with augmentation: losses to 1e-9, parameters and statistics to 1e-7."""
+@pytest.mark.slow
+def test_every_division_gives_what_one_device_gives(told):
+  """Losses to 1e-9, parameters and statistics to 1e-7."""
   _assert_same(told[0], RUNS)
-  assert [told[0][name]["devices"] for name in RUNS] == [[1, 1], [8, 1], [4, 1]]
+  assert [told[0][name]["devices"] for name in RUNS] == [[1, 1]] + [[8, 1]] * 4
 
 
+@pytest.mark.slow
+def test_batch_statistics_of_each_device_are_the_same_by_either_mode(told):
+  _assert_same(told[0], LOCAL)
+  losses = [told[0][name]["losses"] for name in ("jit-1x1", LOCAL[0])]
+  assert np.abs(np.subtract(*losses)).max() > 1e-3
+
+
+@pytest.mark.slow
 def test_devices_exchange_sums_and_halos_only(told):
-  """A patch's halo is one plane along X (the 4 x 2 mesh has one patch of 64 x 16 x 16 a place).
+  """A patch's halo is one plane along X (the 4 x 2 mesh has two patches of 64 x 16 x 16 a place).
 
   Nothing is gathered, nothing is reordered; what is summed up are gradients and statistics.
   """
@@ -75,7 +83,7 @@ def test_devices_exchange_sums_and_halos_only(told):
   assert {x.kind for x in exchanged} == {"all-reduce", "collective-permute"}
   halos = [shape for x in exchanged if x.kind == "collective-permute" for _, shape in x.arrays]
   assert max(shape[2] for shape in halos) == 16
-  assert all(shape[:2] == [1, 1] and len(shape) == 5 for shape in halos)
+  assert all(shape[:2] == [2, 1] and len(shape) == 5 for shape in halos)
   sums = [x for x in exchanged if x.kind == "all-reduce"]
   assert {x.group for x in sums} == {2, 4}
   # Over each axis: the gradients, and sums over the batch of at most three kinds per channel.
@@ -85,6 +93,7 @@ def test_devices_exchange_sums_and_halos_only(told):
   assert told[0]["jit-1x1"]["collectives"] == []
 
 
+@pytest.mark.slow
 def test_bytes_read_from_a_program_are_those_counted_by_hand(told):
   """V-Net on two devices: its gradients, 4 bytes a parameter, and two or three sums of the loss."""
   counted = told[0]["counted"]
@@ -94,28 +103,19 @@ def test_bytes_read_from_a_program_are_those_counted_by_hand(told):
   assert counted["patches_per_device"] == 1
 
 
+@pytest.mark.slow
 def test_a_device_augments_its_own_part_only(told):
   """Trilinear: eight neighbours of every voxel, of the batch or of half a patch."""
-  assert told[0]["jit-1x1"]["gathered"] == [4 * 64 * 16 * 16] * 8
-  assert told[0]["jit-4x2"]["gathered"] == [32 * 16 * 16] * 8
-
-
-@pytest.mark.slow
-def test_every_division_gives_what_one_device_gives(tmp_path):
-  """Also batch statistics of each device's own patches, by either mode."""
-  names = ("jit-1x1", "jit-8x1", "jit-4x2", "jit-1x8", "pmap-8x1")
-  local = ("jit-8x1-local", "pmap-8x1-local")
-  told = _train(tmp_path, "attention_unet", "float64", "adam", "8", "128", *names, *local)
-  _assert_same(told, names)
-  _assert_same(told, local)
-  assert np.abs(np.subtract(told[local[0]]["losses"], told["jit-1x1"]["losses"])).max() > 1e-3
+  assert told[0]["jit-1x1"]["gathered"] == [8 * 128 * 16 * 16] * 8
+  assert told[0]["jit-4x2"]["gathered"] == [2 * 64 * 16 * 16] * 8
 
 
 @pytest.mark.slow
 def test_three_divisions_in_float32(tmp_path):
   """The soak test below has all of them, and Adam."""
-  told = _train(tmp_path, "attention_unet", "float32", "sgd", "4", "64", *RUNS, x64=False)
-  _assert_same(told, RUNS, 1e-5, 1e-4)
+  names = ("jit-1x1", "jit-4x2", "pmap-4x1")
+  told = _train(tmp_path, "attention_unet", "float32", "sgd", "4", "64", *names, x64=False)
+  _assert_same(told, names, 1e-5, 1e-4)
 
 
 @pytest.mark.soak
@@ -132,12 +132,12 @@ def test_other_networks_are_divided_too(tmp_path, name, size):
 @pytest.mark.parametrize(("optimizer", "loss", "params"), [("sgd", 1e-5, 1e-4), ("adam", 1e-4, 0)])
 def test_every_division_in_float32(tmp_path, optimizer, loss, params):
   """Adam turns the rounding of a gradient that is 0 into a full step: only its loss is compared."""
-  names = ("jit-1x1", "jit-8x1", "jit-4x2", "jit-1x8", "pmap-8x1")
-  told = _train(tmp_path, "attention_unet", "float32", optimizer, "8", "128", *names, x64=False)
-  _assert_same(told, names, loss, params)
+  told = _train(tmp_path, "attention_unet", "float32", optimizer, "8", "128", *RUNS, x64=False)
+  _assert_same(told, RUNS, loss, params)
 
 
-@pytest.mark.parametrize("name", ["jit-4x2", "pmap-4x1"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["jit-4x2", "pmap-8x1"])
 def test_a_state_of_many_devices_opens_on_one(config, told, name):
   result, folder = told
   config.model.gates = 1
@@ -150,6 +150,7 @@ def test_a_state_of_many_devices_opens_on_one(config, told, name):
   assert int(state.step) == 5
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused(told):
   said = told[0]["refusals"]
   assert "config.parallel.space=3: 9 devices, and there are 8 cpu" in said["absent"]
@@ -260,11 +261,10 @@ print(json.dumps(told))
 
 def test_the_parts_of_a_batch_are_divided_over_devices_alike():
   """Two parts over four devices: the parameters, loss and gradient norm of one device's."""
-  flags = "--xla_force_host_platform_device_count=4"
   done = subprocess.run(
     [sys.executable, "-W", "error", "-c", IN_PARTS],
     cwd=ROOT,
-    env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"},
+    env={**host_devices(4), "JAX_ENABLE_X64": "1"},
     capture_output=True,
     text=True,
     timeout=500,
