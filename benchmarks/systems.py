@@ -1,15 +1,16 @@
-"""Trains every system on the same phantoms with as much to see; writes their table.
+"""Trains every system on the same phantoms, each network on as many patches; writes their table.
 
   python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
   python -m benchmarks.systems --data_dir=data --workdir=runs/systems
 
 Each is the `phantom` variant of its experiment: narrower than published (the table has the
 divisor, and what else departs from the paper), 640 steps of two patches of 48^3 voxels of 3 mm, one
-seed; a system in stages sees as many voxels over its trainings, in more and smaller patches. Only
+seed; each network of a system in stages has as many patches, of 32^3: it looks inside boxes. Only
 the project's commands are called, so a start goes on where the last one stopped, and a system that
 was tested stays as it is. The table is a section of docs/results.md; --systems=vnet,hnn trains
 these and leaves the others for another start, and the table has all that are done beside Attention
-U-Net, which all are tested against. About two hours on two idle cores.
+U-Net, which all are tested against. About two hours on two cores, and HNN's nine trainings
+beyond that.
 """
 
 import sys

@@ -15,10 +15,13 @@ from attn_unet_jax.config import default
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
-# A quarter of the time to compile: LLVM does not optimise, and fusions are not made by way of MLIR.
-# What XLA does before is the same but for small simplifications: tests of compiled text hold as well.
+# A quarter of the time to compile: LLVM does not optimise, and no fusion is made by way of MLIR.
+# What XLA does before is the same but for small simplifications: tests of compiled text hold too.
 _QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-if _QUICK not in os.environ.get("XLA_FLAGS", ""):
+
+
+def pytest_configure() -> None:
+  """Of the tests and the commands that they start; before JAX looks at its devices."""
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_QUICK}".strip()
 
 
@@ -51,9 +54,9 @@ def flags_of(config: ConfigDict) -> list[str]:
   return [f"--config.{key}={value}" for key, (_, value) in changed.items()]
 
 
-def host_devices(count: int) -> dict[str, str]:
-  """An environment in which JAX sees the CPU as so many devices."""
-  flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={count}"
+def host_devices(count: int, quick: bool = True) -> dict[str, str]:
+  """An environment in which JAX sees the CPU as so many devices; `quick`: in which it compiles."""
+  flags = f"{_QUICK if quick else ''} --xla_force_host_platform_device_count={count}".strip()
   return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
 
 

@@ -48,8 +48,13 @@ def _convolutions(text):
   return {rank: ranks.count(rank) for rank in set(ranks)}, {kind for _, kind in found}
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("what", ["step", "window"])
+@pytest.mark.parametrize(
+  ("what", "dtype"),
+  [
+    pytest.param("step", "float32", marks=pytest.mark.slow),
+    *(("step", "bfloat16"), ("window", "float32"), ("window", "bfloat16")),
+  ],
+)
 def test_lowers_for_gpu_and_tpu_in_their_own_form(what, dtype):
   """Every convolution is XLA's own, of rank 5, in the compute type; and there are no foreign calls.
 

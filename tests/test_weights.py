@@ -185,6 +185,7 @@ def test_a_training_starts_from_imagenets_trunk_or_says_that_it_does_not(
   assert "from random weights, not from ImageNet's" in fresh.stdout
 
 
+@pytest.mark.slow
 def test_another_vgg_or_another_width_is_refused(config, tmp_path):
   state_dict = vgg16().state_dict()
   torch.save(state_dict, tmp_path / "vgg16.pth")

@@ -187,6 +187,7 @@ def test_grids_and_channels_of_every_level():
   assert logits.shape == (1, 160, 160, 96, 2)
 
 
+@pytest.mark.slow
 def test_the_networks_gradient_along_a_direction():
   """Reverse mode through a small instance against a difference."""
   network = models.build("dual_attention", feature_scale=32, conv="native", dtype=jnp.float64)

@@ -14,9 +14,6 @@ from jax.test_util import check_grads
 from attn_unet_jax import models
 
 PATCH = (16, 16, 16)
-# Compiling is all the cost; at level 0 it takes half as long. Not where maxima are pooled: XLA
-# then computes them twice, not to the same bits, finds them nowhere, and the gradient is NaN.
-QUICK = {"xla_backend_optimization_level": 0}
 DENSE = {"dilation_rates": ((1, 2),), "prior_size": 2, "channels_kept": 1.0}
 # A layer of the first stack gives one of its two channels; which, is the same at every call.
 DROPPED = {"dilation_rates": ((1, 1), (1,)), "prior_size": 2, "channels_kept": 0.5}
@@ -71,13 +68,11 @@ def loss_of(name, options):
   return loss, variables["params"]
 
 
-@pytest.mark.parametrize(
-  ("name", "scale", "options"), [("unet", 64.0, None), ("vnet_caffe", 16.0, QUICK)]
-)
-def test_a_small_instance_along_a_direction(name, scale, options):
+@pytest.mark.parametrize(("name", "scale"), [("unet", 64.0), ("vnet_caffe", 16.0)])
+def test_a_small_instance_along_a_direction(name, scale):
   """The fast suite's one instance of these: forward, and reverse mode against a difference."""
   loss, params = loss_of(name, {"feature_scale": scale})
-  both = jax.jit(jax.value_and_grad(loss)).lower(params).compile(compiler_options=options)
+  both = jax.jit(jax.value_and_grad(loss))
   value, gradient = both(params)
   rng = np.random.default_rng(2)
   way = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape)), params)

@@ -153,6 +153,7 @@ def test_a_named_folder_of_prepared_scans_serves_every_run_and_source(
   assert sorted(path.name for path in (tmp_path / "scans").iterdir()) == names
 
 
+@pytest.mark.slow
 def test_devices_that_are_fed_their_own_patches_train_the_same_network(phantoms, tmp_path):
   """Streaming over four devices, with a batch in two parts, against the resident set on one."""
   one = "resident-jit-1x1"
