@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -58,6 +59,16 @@ def host_devices(count: int, quick: bool = True) -> dict[str, str]:
   """An environment in which JAX sees the CPU as so many devices; `quick`: in which it compiles."""
   flags = f"{_QUICK if quick else ''} --xla_force_host_platform_device_count={count}".strip()
   return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+
+
+def run_flags(data_dir: Path, workdir: Path, **changes: Any) -> list[str]:
+  """Those of a small run; changes such as `train__epochs=1`."""
+  config = small_config()
+  config.data.dir = str(data_dir)
+  for key, value in changes.items():
+    section, name = key.split("__")
+    config[section][name] = value
+  return ["--config=tests/small.py", f"--workdir={workdir}", *flags_of(config)]
 
 
 @pytest.fixture(scope="session", autouse=True)

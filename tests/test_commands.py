@@ -20,7 +20,7 @@ from attn_unet_jax.volumes.nifti import read_label, read_nifti, write_nifti
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
 from benchmarks.orientations import on_axes, turned
-from tests.conftest import ROOT, SHARED, flags_of, run_command, small_config, stop_when
+from tests.conftest import ROOT, SHARED, run_command, run_flags, stop_when
 from tests.written_dicom import assert_anonymous, write_volume
 from tfds_pancreas.records import open_records
 
@@ -47,19 +47,10 @@ def data_dir(no_tensorflow, tmp_path_factory):
   return folder
 
 
-def _flags(data_dir, workdir, **changes):
-  config = small_config()
-  config.data.dir = str(data_dir)
-  for key, value in changes.items():
-    section, name = key.split("__")
-    config[section][name] = value
-  return ["--config=tests/small.py", f"--workdir={workdir}", *flags_of(config)]
-
-
 @pytest.fixture(scope="module")
 def trained(no_tensorflow, data_dir, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("runs") / "a"
-  done = run_command(MAIN, *_flags(data_dir, workdir, **TRAINED), env=no_tensorflow)
+  done = run_command(MAIN, *run_flags(data_dir, workdir, **TRAINED), env=no_tensorflow)
   assert done.returncode == 0, done.stderr
   return workdir, done
 
@@ -107,7 +98,7 @@ def test_a_finished_run_is_evaluated_again_and_changes_nothing(trained, data_dir
   workdir, _ = trained
   before = (workdir / "metrics.csv").read_text()
   cases = (workdir / "evaluation" / "cases.csv").read_text()
-  done = run_command(MAIN, *_flags(data_dir, workdir, **TRAINED))
+  done = run_command(MAIN, *run_flags(data_dir, workdir, **TRAINED))
   assert done.returncode == 0, done.stderr
   assert "going on with" in done.stdout
   assert (workdir / "metrics.csv").read_text() == before
@@ -120,7 +111,7 @@ def test_a_run_starts_from_another_and_goes_on_without_it(trained, data_dir, tmp
   source, workdir = tmp_path / "source", tmp_path / "a"
   shutil.copytree(trained[0], source)
   changes = {"init__workdir": str(source), "init__freeze": "coder[234]|encoder1|bottle|gat|skip"}
-  flags = _flags(data_dir, workdir, data__labels="liver", train__epochs=1, **changes)
+  flags = run_flags(data_dir, workdir, data__labels="liver", train__epochs=1, **changes)
   done = run_command(MAIN, *flags)
   assert done.returncode == 0, done.stderr
   assert "background, liver" in done.stdout
@@ -193,7 +184,7 @@ def test_a_run_inside_boxes(data_dir, scan, tmp_path):
   boxes, workdir = tmp_path / "in.json", tmp_path / "run"
   box = [[-150, -150, -80], [20, 150, 80]]
   boxes.write_text(json.dumps(dict.fromkeys(case_ids, box)))
-  flags = _flags(data_dir, workdir, data__labels="liver", data__boxes=str(boxes))
+  flags = run_flags(data_dir, workdir, data__labels="liver", data__boxes=str(boxes))
   done = run_command(MAIN, *flags)
   assert done.returncode == 0, done.stderr
   rows = list(csv.DictReader((workdir / "evaluation" / "cases.csv").read_text().splitlines()))
@@ -214,14 +205,6 @@ def test_a_run_inside_boxes(data_dir, scan, tmp_path):
   done = run_command(MAIN, *flags)
   assert done.returncode == 2
   assert "is not the one that the run was begun with" in done.stderr
-
-
-def test_evaluate_changes_no_key_but_those_of_another_set(tmp_path):
-  flags = (f"--workdir={tmp_path}", "--config.data.spacing_mm=3")
-  done = run_command("attn_unet_jax.evaluate", *flags)
-  assert done.returncode == 2
-  assert done.stderr.startswith("error: Unknown command line flag 'config.data.spacing_mm'")
-  assert done.stderr.count("\n") == 1
 
 
 def test_predict_writes_on_the_files_own_grid(trained, scan, no_tensorflow, tmp_path):
@@ -292,7 +275,7 @@ def test_a_real_scan_gives_the_same_mask_from_every_orientation(trained, tmp_pat
 @pytest.mark.slow
 def test_sigterm_saves_leaves_143_and_the_run_goes_on(data_dir, tmp_path):
   workdir = tmp_path / "run"
-  flags = _flags(data_dir, workdir, train__epochs=500, train__validate_every=500)
+  flags = run_flags(data_dir, workdir, train__epochs=500, train__validate_every=500)
   process = subprocess.Popen(
     [sys.executable, "-m", MAIN, *flags], cwd=ROOT, stdout=subprocess.PIPE, text=True
   )
@@ -305,38 +288,6 @@ def test_sigterm_saves_leaves_143_and_the_run_goes_on(data_dir, tmp_path):
   assert f"saved after step {max(steps)}," in output
 
 
-@pytest.mark.parametrize(
-  ("flags", "complaint"),
-  [
-    (["--config.data.patc=3"], "unknown config key"),
-    pytest.param(["--config.data.fold=one"], "config.data.fold", marks=SLOW),
-    pytest.param(["--nonsense=1"], "nonsense", marks=SLOW),
-    pytest.param(["stray"], "'stray' is not a flag", marks=SLOW),
-    (["--config.train.epochs=0"], "config.train.epochs=0: must be above 0"),
-    pytest.param(
-      ["--config.inference.patch=(20,32,40)"], "nearest that it can is (16, 32, 32)", marks=SLOW
-    ),
-    pytest.param(["--config.data.labels=pancreas=9+x"], "'x' must be one of", marks=SLOW),
-    (["--config.data.labels=spleeen"], "'spleeen' must be one of"),
-    pytest.param(["--config.data.fold=3"], "config.data.fold=3", marks=SLOW),
-    (["--config.data.dir=nowhere"], "tfds_pancreas.build"),
-    (["--config.data.dataset=", "--config.data.folder=nowhere"], "imagesTr/NAME.nii.gz"),
-    (["--workdir=LICENSE/run"], "cannot be written"),
-    pytest.param(["--config=none.py"], "none.py", marks=SLOW),
-    pytest.param(["--config.data.boxes=nowhere.json"], "nowhere.json: No such file", marks=SLOW),
-    pytest.param(["--config.init.workdir=nowhere"], "nowhere/config.json: not found", marks=SLOW),
-  ],
-)
-def test_a_wrong_run_ends_with_one_line_and_status_2(data_dir, tmp_path, flags, complaint):
-  workdir = tmp_path / "run"
-  done = run_command(MAIN, *_flags(data_dir, workdir), *flags)
-  assert done.returncode == 2, done.stderr
-  assert done.stderr.startswith("error: ")
-  assert done.stderr.count("\n") == 1
-  assert complaint in done.stderr
-  assert not workdir.exists()
-
-
 def test_another_config_in_the_workdir_is_refused_and_nothing_is_lost(trained, data_dir):
   workdir, _ = trained
 
@@ -345,7 +296,7 @@ def test_another_config_in_the_workdir_is_refused_and_nothing_is_lost(trained, d
     return sorted((p, p.stat().st_mtime_ns) for p in files)
 
   before = held()
-  done = run_command(MAIN, *_flags(data_dir, workdir, **TRAINED), "--config.seed=5")
+  done = run_command(MAIN, *run_flags(data_dir, workdir, **TRAINED), "--config.seed=5")
   assert done.returncode == 2
   assert "seed: 0 there, 5 now" in done.stderr
   assert held() == before
@@ -409,30 +360,6 @@ def test_predict_does_not_overwrite_the_scan(trained, scan):
     assert done.returncode == 2
     assert "would overwrite the scan" in done.stderr
   assert scan.read_bytes() == before
-
-
-@pytest.mark.parametrize(
-  ("content", "complaint"),
-  [
-    ("def get_config(:", "SyntaxError"),
-    pytest.param("import nowhere", "nowhere", marks=SLOW),
-    ("def get_config():\n  raise RuntimeError('oops')", "oops"),
-    pytest.param("x = 1", "get_config", marks=SLOW),
-    pytest.param(
-      "import ml_collections\nget_config = ml_collections.ConfigDict",
-      "start from default",
-      marks=SLOW,
-    ),
-  ],
-)
-def test_a_broken_experiment_file_is_one_line(tmp_path, content, complaint):
-  path = tmp_path / "experiment.py"
-  path.write_text(content)
-  done = run_command("attn_unet_jax.info", f"--config={path}")
-  assert done.returncode == 2, done.stderr
-  assert done.stderr.startswith("error: ")
-  assert done.stderr.count("\n") == 1
-  assert complaint in done.stderr
 
 
 def test_sigterm_outside_training_is_143_too():

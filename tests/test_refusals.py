@@ -1,0 +1,72 @@
+"""What a user gets wrong in a command line ends with one line and status 2; nothing is written."""
+
+import pytest
+
+from tests.conftest import run_command, run_flags
+
+MAIN = "attn_unet_jax.main"
+SLOW = pytest.mark.slow
+
+
+def test_evaluate_changes_no_key_but_those_of_another_set(tmp_path):
+  flags = (f"--workdir={tmp_path}", "--config.data.spacing_mm=3")
+  done = run_command("attn_unet_jax.evaluate", *flags)
+  assert done.returncode == 2
+  assert done.stderr.startswith("error: Unknown command line flag 'config.data.spacing_mm'")
+  assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+  ("flags", "complaint"),
+  [
+    (["--config.data.patc=3"], "unknown config key"),
+    pytest.param(["--config.data.fold=one"], "config.data.fold", marks=SLOW),
+    pytest.param(["--nonsense=1"], "nonsense", marks=SLOW),
+    pytest.param(["stray"], "'stray' is not a flag", marks=SLOW),
+    (["--config.train.epochs=0"], "config.train.epochs=0: must be above 0"),
+    pytest.param(
+      ["--config.inference.patch=(20,32,40)"], "nearest that it can is (16, 32, 32)", marks=SLOW
+    ),
+    pytest.param(["--config.data.labels=pancreas=9+x"], "'x' must be one of", marks=SLOW),
+    (["--config.data.labels=spleeen"], "'spleeen' must be one of"),
+    pytest.param(["--config.data.fold=3"], "config.data.fold=3", marks=SLOW),
+    (["--config.data.dir=nowhere"], "tfds_pancreas.build"),
+    (["--config.data.dataset=", "--config.data.folder=nowhere"], "imagesTr/NAME.nii.gz"),
+    (["--workdir=LICENSE/run"], "cannot be written"),
+    pytest.param(["--config=none.py"], "none.py", marks=SLOW),
+    pytest.param(["--config.data.boxes=nowhere.json"], "nowhere.json: No such file", marks=SLOW),
+    pytest.param(["--config.init.workdir=nowhere"], "nowhere/config.json: not found", marks=SLOW),
+  ],
+)
+def test_a_wrong_run_ends_with_one_line_and_status_2(phantoms, tmp_path, flags, complaint):
+  workdir = tmp_path / "run"
+  done = run_command(MAIN, *run_flags(phantoms, workdir), *flags)
+  assert done.returncode == 2, done.stderr
+  assert done.stderr.startswith("error: ")
+  assert done.stderr.count("\n") == 1
+  assert complaint in done.stderr
+  assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+  ("content", "complaint"),
+  [
+    ("def get_config(:", "SyntaxError"),
+    pytest.param("import nowhere", "nowhere", marks=SLOW),
+    ("def get_config():\n  raise RuntimeError('oops')", "oops"),
+    pytest.param("x = 1", "get_config", marks=SLOW),
+    pytest.param(
+      "import ml_collections\nget_config = ml_collections.ConfigDict",
+      "start from default",
+      marks=SLOW,
+    ),
+  ],
+)
+def test_a_broken_experiment_file_is_one_line(tmp_path, content, complaint):
+  path = tmp_path / "experiment.py"
+  path.write_text(content)
+  done = run_command("attn_unet_jax.info", f"--config={path}")
+  assert done.returncode == 2, done.stderr
+  assert done.stderr.startswith("error: ")
+  assert done.stderr.count("\n") == 1
+  assert complaint in done.stderr
