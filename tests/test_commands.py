@@ -419,7 +419,13 @@ def test_a_folder_without_a_run_is_refused(scan, tmp_path):
   assert "config.json: not found" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["main", "predict", "evaluate", "info", "check", "compare"])
+@pytest.mark.parametrize(
+  "command",
+  [
+    "main",
+    *(pytest.param(c, marks=SLOW) for c in ("predict", "evaluate", "info", "check", "compare")),
+  ],
+)
 def test_help_says_how_it_is_used(command):
   done = run_command(f"attn_unet_jax.{command}", "--help")
   assert f"python -m attn_unet_jax.{command} --" in done.stdout

@@ -173,6 +173,7 @@ def test_a_run_that_was_killed_goes_on_from_the_other_source(phantoms, undisturb
     np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_with_one_line_and_the_run_goes_on_when_there_is_room(
   phantoms, undisturbed, tmp_path
 ):

@@ -91,6 +91,34 @@ def test_logits_are_those_of_the_same_network_in_pytorch(
   np.testing.assert_allclose(np.moveaxis(logits, -1, 1), expected, atol=1e-4)
 
 
+@pytest.mark.slow
+def test_gradients_are_those_of_the_same_network_in_pytorch(config, tmp_path):
+  """Compiled as for users: fusions once lost part of this very gradient, see `larger_of_two`."""
+  net, config = twin(2), config_of(config, 2)
+  config.model.conv = "auto"
+  torch.save(net.state_dict(), tmp_path / "weights.pth")
+  image, weights = np.random.default_rng(1).normal(size=(2, 2, 1, 48, 48, 48))
+  net.double().train()
+  torch.sum(net(torch.from_numpy(image)) * torch.from_numpy(weights)).backward()
+  with jax.enable_x64(True):
+    state = converted(tmp_path / "weights.pth", config)
+    module = network(config, 3).clone(dtype="float64")
+
+    def loss(params):
+      variables, x = {**state.variables, "params": params}, np.moveaxis(image, 1, -1)
+      (logits, _), _ = module.apply(variables, x, True, mutable=["batch_stats"])
+      return jax.numpy.sum(logits * np.moveaxis(weights, 1, -1))
+
+    users = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+    found = jax.jit(jax.grad(loss)).lower(state.params).compile(users)(state.params)
+  named = {name: p.grad.numpy() for name, p in net.named_parameters()}
+  expected = from_reference(named, {"params": state.params})["params"]
+  largest = max(float(abs(g).max()) for g in jax.tree.leaves(expected))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * largest), found, expected
+  )
+
+
 def vgg16(scale=1):
   """Torchvision's layers, called by its names; every weight is drawn at random."""
   torch.manual_seed(0)

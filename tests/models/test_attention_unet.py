@@ -59,6 +59,7 @@ def auto(variables):
   return trained("auto")(variables["params"], variables["batch_stats"], images())
 
 
+@pytest.mark.slow
 def test_every_form_gives_the_same_network_and_gradients(variables, auto):
   native = trained("native")(variables["params"], variables["batch_stats"], images())
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9), auto, native)
