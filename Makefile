@@ -11,11 +11,14 @@ demo: .venv/installed
 	$(BIN)/python -m attn_unet_jax.main --config=experiments/pancreas.py:phantom \
 	  --workdir=$(DEMO_RUN) $(DEMO_FLAGS)
 
+# In the order of tests/conftest.py, the longest files first.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
 
 test-slow: .venv/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+	$(PYTEST) -m slow
 
 test-soak: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist load -m soak

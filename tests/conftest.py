@@ -20,10 +20,26 @@ SHARED = ROOT.parent / "shared" / "data"
 # What XLA does before is the same but for small simplifications: tests of compiled text hold too.
 _QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
+# Begun first, lest one worker be left with such a file when the others have nothing to do.
+_LONGEST = (
+  "tests/training/test_parallel.py",
+  "tests/test_kills.py",
+  "tests/stages/test_commands.py",
+  "tests/test_commands.py",
+  "tests/training/test_hosts.py",
+  "tests/test_weights.py",
+)
+
 
 def pytest_configure() -> None:
   """Of the tests and the commands that they start; before JAX looks at its devices."""
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_QUICK}".strip()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+  """The order of files, for `--dist loadfile --no-loadscope-reorder`."""
+  place = {name: number for number, name in enumerate(_LONGEST)}
+  items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(place)))
 
 
 def small_config() -> ConfigDict:
