@@ -13,7 +13,7 @@ images and labels:
 
 Data and training are Attention U-Net's (pancreas.py). The loss is lambda1 Dice + lambda2 CE, both
 1: --config.loss.dice and --config.loss.ce; with binary cross-entropy: loss.ce=0, loss.bce=1.
-dual_attention.py:phantom reached DSC 0.832 ± 0.039 on 12 test phantoms in 26 min on two busy cores;
+dual_attention.py:phantom reached DSC 0.835 ± 0.035 on 12 test phantoms in 44 min beside other work;
 the full recipe was not trained.
 """
 
