@@ -108,6 +108,36 @@ def _conv2d(x: jax.Array, kernel: jax.Array, strides: Sequence[int], pads: Seque
   return y.reshape(*x.shape[:2], *y.shape[1:])
 
 
+def _conv2d_kernel_gradients(
+  x: jax.Array, g: jax.Array, size: Sequence[int], pads: Sequence[tuple[int, int]]
+) -> jax.Array:
+  """Gradients of `_conv2d` at stride 1 in its kernel, for a batch of T: [T, ky, kz, C, D].
+
+  One matrix product over all voxels: x, shifted by each tap along Z, has kz C columns, and g,
+  shifted against it by each tap along Y, has ky D. XLA's own form of this gradient reaches a tenth
+  of what the processor can do.
+
+  Args:
+    x: inputs [T, N, X, Y, Z, C].
+    g: cotangents of the outputs [T, N, X, Y', Z', D].
+    size: ky, kz.
+    pads: along Y and Z.
+  """
+  (ky, kz), (low, high) = size, pads[0]
+  columns = jnp.concatenate(_windows(x, 4, pads[1], kz), axis=-1)
+  shifted = jnp.concatenate(_windows(g, 3, (ky - 1 - low, ky - 1 - high), ky)[::-1], axis=-1)
+  rows = [a.reshape(a.shape[0], -1, a.shape[-1]) for a in (columns, shifted)]
+  product = jnp.einsum("trc,trd->tcd", *rows)
+  return product.reshape(-1, kz, x.shape[-1], ky, g.shape[-1]).transpose(0, 3, 1, 2, 4)
+
+
+def _windows(x: jax.Array, axis: int, pad: tuple[int, int], taps: int) -> list[jax.Array]:
+  """What each of a kernel's taps along an axis sees of x."""
+  x = jnp.pad(x, [pad if i == axis else (0, 0) for i in range(x.ndim)])
+  length = x.shape[axis] - taps + 1
+  return [lax.slice_in_dim(x, tap, tap + length, axis=axis) for tap in range(taps)]
+
+
 def _planes(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads) -> jax.Array:
   x = jnp.pad(x, ((0, 0), pads[0], (0, 0), (0, 0), (0, 0)))
   reach = x.shape[1] - kernel.shape[0] + 1
@@ -161,12 +191,9 @@ def _winograd_kernel_gradient(
   g = jnp.pad(g, ((0, 0), (0, 4 * tiles - g.shape[1]), (0, 0), (0, 0), (0, 0)))
   blocks = g.reshape(g.shape[0], tiles, 4, *g.shape[2:])
   outputs = [_combine(column, [blocks[:, :, i] for i in range(4)]) for column in _A.T]
-  shape = jax.ShapeDtypeStruct(kernel.shape[1:], kernel.dtype)
-  products = []
-  for d, o in zip(_input_transform(x, pads[0], tiles), outputs, strict=True):
-    (product,) = jax.linear_transpose(lambda u, d=d: _conv2d(d, u, (1, 1), pads[1:]), shape)(o)
-    products.append(product)
-  return jnp.stack([_combine(column, products) for column in _G.T]).astype(dtype)
+  inputs = jnp.stack(_input_transform(x, pads[0], tiles))
+  products = _conv2d_kernel_gradients(inputs, jnp.stack(outputs), kernel.shape[1:3], pads[1:])
+  return jnp.stack([_combine(column, list(products)) for column in _G.T]).astype(dtype)
 
 
 _COMPUTE: dict[str, Callable[..., jax.Array]] = {
