@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.run import write_text
 from attn_unet_jax.training import hosts, logs
+from attn_unet_jax.training.checkpoint import system_error
 from attn_unet_jax.training.state import TrainState
 from attn_unet_jax.training.step import Outcome
 
@@ -75,9 +76,19 @@ class Watch:
     told = f"step {step}: {what} (patches: {where})"
     allowed = self._config.train.skip_nonfinite
     if self._skipped >= allowed:
-      self._keep(state, {"step": step, "loss": str(loss), "gradient_norm": str(norm)}, places)
+      about = {"step": step, "loss": str(loss), "gradient_norm": str(norm)}
+      try:
+        self._keep(state, about, places)
+        kept = f"is in {self._folder}"
+      except (
+        OSError,
+        ValueError,
+        RuntimeError,
+      ) as error:  # what broke the run is told all the same
+        reason = system_error(error) or type(error).__name__
+        kept = f"could not be written to {self._folder} ({reason})"
       raise UserError(
-        f"{told}; the state before it is in {self._folder}. Start again with "
+        f"{told}; the state before it {kept}. Start again with "
         f"--config.train.skip_nonfinite={allowed + 3} to go on and leave such updates out, or "
         "another --workdir with a lower --config.optimizer.learning_rate "
         f"(now {self._config.optimizer.learning_rate:g})"
