@@ -4,12 +4,14 @@
 stopped by SIGINT or SIGTERM after saving.
 """
 
+import dataclasses
 import errno
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 
 from absl import app, flags, logging
@@ -19,6 +21,7 @@ from attn_unet_jax import compilation
 from attn_unet_jax.errors import UserError
 
 _LATER_S = 0.1
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # where Python does not know the file
 
 
@@ -29,6 +32,42 @@ class Interrupted(BaseException):
     super().__init__(f"stopped by signal {signal_number}")
     self.number = signal_number
     self.status = 128 + signal_number
+
+
+@dataclasses.dataclass
+class Stop:
+  """Whether a signal asked to stop while signals were `noted`.
+
+  Attributes:
+    number: the last signal that did.
+    at_once: whether the next one raises `Interrupted` where the program is.
+  """
+
+  number: int | None = None
+  at_once: bool = False
+
+  def obey(self) -> None:
+    """Raises `Interrupted` if one did."""
+    if self.number is not None:
+      raise Interrupted(self.number)
+
+
+@contextmanager
+def noted(stop: Stop) -> Iterator[None]:
+  """While open, SIGTERM and SIGINT do no more than `stop` says."""
+
+  def note(number: int, _: FrameType | None) -> None:
+    stop.number = number
+    if stop.at_once:
+      stop.at_once = False  # one is enough: what it makes the program do is not broken off
+      raise Interrupted(number)
+
+  before = {number: signal.signal(number, note) for number in _STOPPING}
+  try:
+    yield
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
 
 
 def run(main: Callable[[], None]) -> None:
@@ -96,9 +135,16 @@ def _guarded(main: Callable[[], None]) -> None:
       raise
     _fail(f"{error.filename or 'writing a file'}: {error.strerror}")
   except Interrupted as stop:
-    sys.exit(stop.status)
+    _leave(stop.status)
   except KeyboardInterrupt:
-    sys.exit(130)
+    _leave(128 + signal.SIGINT)
+
+
+def _leave(status: int) -> None:
+  """A second signal would only change the status."""
+  for number in _STOPPING:
+    signal.signal(number, signal.SIG_IGN)
+  sys.exit(status)
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:

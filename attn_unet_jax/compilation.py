@@ -13,7 +13,8 @@ def keep_compiled() -> None:
   """Keeps compiled programs in a folder of the user's, so that a second start compiles nothing.
 
   The folder is `attn_unet_jax` in $XDG_CACHE_HOME (`~/.cache`), apart for each kind of processor.
-  JAX_COMPILATION_CACHE_DIR names another; where nothing can be written, nothing is kept.
+  JAX_COMPILATION_CACHE_DIR names another; where nothing can be written, nothing is kept. Every
+  program is, unless JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS leaves out what compiles fast.
   """
   if "JAX_COMPILATION_CACHE_DIR" in os.environ:
     return
@@ -25,11 +26,16 @@ def keep_compiled() -> None:
     return
   if not os.access(folder, os.W_OK):
     return
-  os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-  os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+  _set("jax_compilation_cache_dir", str(folder))
+  if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+    _set("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _set(key: str, value: str | float) -> None:
+  """Sets a key of JAX's, for the processes that this one starts too."""
+  os.environ[key.upper()] = str(value)
   if jax := sys.modules.get("jax"):  # it has read the environment already
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update(key, value)
 
 
 def make_deterministic() -> None:

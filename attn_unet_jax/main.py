@@ -24,7 +24,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=T
 config_flags.DEFINE_config_file("config", None, "Experiment file, such as experiments/pancreas.py.")
 flags.mark_flag_as_required("config")
 _COORDINATOR = flags.DEFINE_string(
-  "coordinator", None, "Several hosts: HOST:PORT of process 0; auto: as the cluster tells."
+  "coordinator",
+  None,
+  "Several hosts: HOST:PORT of process 0; auto: as the cluster tells; none: a run on each.",
 )
 _PROCESSES = flags.DEFINE_integer("processes", None, "With HOST:PORT: how many hosts.")
 _PROCESS = flags.DEFINE_integer("process", None, "With HOST:PORT: which one this is, from 0.")
@@ -35,7 +37,8 @@ def main() -> None:
   config = command.checked_config()
   workdir = Path(_WORKDIR.value or "")
   with hosts.joined(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
-    hosts.check_same("--config", config_keys.to_json(config), "start all with the same flags")
+    remedy = f"start all with the same flags, or, {hosts.APART}"
+    hosts.check_same("--config", config_keys.to_json(config), remedy)
     if config.stages.count > 1:
       train_stages(config, workdir)
     else:

@@ -48,10 +48,10 @@ def claim(workdir: Path, config: ConfigDict) -> bool:
       it, or it cannot be written.
   """
   path = workdir / "config.json"
-  stored = config_keys.load(path) if path.exists() else None  # a foreign file is refused
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    _lock(workdir)
+    _lock(workdir)  # first: until then another process may be making it a run
+    stored = config_keys.load(path) if path.exists() else None  # a foreign file is refused
     goes_on = stored is not None and begun(workdir)
     if stored is not None and goes_on:
       _compare(workdir, stored, config)
@@ -117,8 +117,12 @@ def begun(workdir: Path) -> bool:
 def write_text(path: Path, text: str) -> None:
   """Writes beside, then renames: the file is there whole or not at all."""
   beside = path.with_name(f".{path.name}.{os.getpid()}")
-  beside.write_text(text)
-  beside.replace(path)
+  try:
+    beside.write_text(text)
+    beside.replace(path)
+  finally:
+    with suppress(OSError):
+      beside.unlink()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 
 import nibabel as nib
@@ -15,6 +16,7 @@ from flax.traverse_util import flatten_dict
 
 from attn_unet_jax.data.dataset import RecordSet
 from attn_unet_jax.inference.trained import best
+from attn_unet_jax.training.checkpoint import saved
 from attn_unet_jax.training.logs import COLUMNS, read_metrics
 from attn_unet_jax.volumes.nifti import read_label, read_nifti, write_nifti
 from attn_unet_jax.volumes.orientation import to_canonical
@@ -273,19 +275,29 @@ def test_a_real_scan_gives_the_same_mask_from_every_orientation(trained, tmp_pat
 
 
 @pytest.mark.slow
-def test_sigterm_saves_leaves_143_and_the_run_goes_on(data_dir, tmp_path):
-  workdir = tmp_path / "run"
+def test_a_signal_saves_and_leaves_with_its_status_and_the_run_goes_on(data_dir, tmp_path):
+  """SIGTERM, then, when the run has gone on, SIGINT; each twice, as an impatient person does."""
+  workdir, reached = tmp_path / "run", 0
   flags = run_flags(data_dir, workdir, train__epochs=500, train__validate_every=500)
-  process = subprocess.Popen(
-    [sys.executable, "-m", MAIN, *flags], cwd=ROOT, stdout=subprocess.PIPE, text=True
-  )
-  stop_when(process, workdir / "checkpoints" / "6", signal.SIGTERM)
-  output, _ = process.communicate(timeout=120)
-  assert process.returncode == 143, output
-  assert "saved after step" in output
-  assert json.loads((workdir / "run.json").read_text())["exit"].startswith("Interrupted")
-  steps = [int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()]
-  assert f"saved after step {max(steps)}," in output
+  for number, begins in ((signal.SIGTERM, "new run"), (signal.SIGINT, "going on with")):
+    process = subprocess.Popen(
+      [sys.executable, "-m", MAIN, *flags],
+      cwd=ROOT,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    stop_when(process, workdir / "checkpoints" / str(reached + 6), number)
+    time.sleep(0.2)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (128 + number, ""), output
+    assert output.startswith(begins)
+    assert json.loads((workdir / "run.json").read_text())["exit"].startswith("Interrupted")
+    steps = saved(workdir / "checkpoints")
+    assert f"saved after step {steps[-1]}," in output
+    assert steps[-1] >= reached + 6
+    reached = steps[-1] // 3 * 3  # a checkpoint of each epoch's end comes by
 
 
 def test_another_config_in_the_workdir_is_refused_and_nothing_is_lost(trained, data_dir):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +46,13 @@ def test_a_second_start_compiles_nothing(tmp_path):
   assert compiled >= 2
   assert found == 0
   assert _count(XDG_CACHE_HOME=str(tmp_path)) == [folder, 0, compiled]
+
+
+def test_what_compiles_fast_is_left_out_where_jax_was_told_so(tmp_path):
+  env = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1000", "XDG_CACHE_HOME": str(tmp_path)}
+  folder = _count(**env)[0]
+  assert folder.startswith(str(tmp_path))
+  assert not [path for path in Path(folder).iterdir() if path.name.startswith("jit")]
 
 
 def test_the_folder_that_jax_was_given_is_left_alone(tmp_path):

@@ -59,6 +59,26 @@ def test_the_devices_stay_where_each_has_batch_statistics_of_its_own(config, tmp
     run.claim(tmp_path, config)
 
 
+def test_a_run_that_is_made_just_before_the_lock_is_taken_is_not_overwritten(
+  config, tmp_path, monkeypatch
+):
+  """By a process that began at the same time, trained, and ended."""
+  real = run._lock
+
+  def late(workdir):
+    if not (workdir / "config.json").exists():
+      run.write_text(workdir / "config.json", config_keys.to_json(config))
+      (workdir / "checkpoints" / "3").mkdir(parents=True)
+    real(workdir)
+
+  monkeypatch.setattr(run, "_lock", late)
+  other = config.copy_and_resolve_references()
+  other.seed = 7
+  with pytest.raises(UserError, match="seed: 0 there, 7 now"):
+    run.claim(tmp_path, other)
+  assert config_keys.load(tmp_path / "config.json") == config
+
+
 HOLD = """
 import sys
 from pathlib import Path
@@ -119,6 +139,11 @@ def test_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
   with pytest.raises(OSError, match="disk full"):
     run.write_text(path, "new")
   assert path.read_text() == "old"
+  monkeypatch.undo()
+  monkeypatch.setattr("pathlib.Path.replace", full)
+  with pytest.raises(OSError, match="disk full"):
+    run.write_text(path, "new")
+  assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_the_record_says_how_it_ended(tmp_path):

@@ -5,9 +5,9 @@
 The network is the smallest there is, and every validation scores 0.5; all else is as in the
 command. With --full_at=N no file can grow beyond 2000 bytes from the save at step N on; with
 --network the config's network is trained, all in float64 where that is enabled; with --stop_at=N a
-signal comes in the validation at step N; with --reads=FILE the ids of the training cases that this
-process read are written there; --unreadable=ID is a case that it cannot read; with --other_start
-this process draws other parameters than those of the seed.
+signal comes in the validation at step N, with --stop_in_save=N in the save at it; with --reads=FILE
+the ids of the training cases that this process read are written there; --unreadable=ID is a case
+that it cannot read; with --other_start this process draws other parameters than those of the seed.
 """
 
 import json
@@ -36,6 +36,7 @@ from tests.line import Line
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 _FULL_AT = flags.DEFINE_integer("full_at", -1, "Step from which the disk is full.")
 _STOP_AT = flags.DEFINE_integer("stop_at", -1, "Step whose validation a signal ends.")
+_STOP_IN_SAVE = flags.DEFINE_integer("stop_in_save", -1, "Step in whose save a signal comes.")
 _OTHER_START = flags.DEFINE_bool("other_start", False, "Whether other parameters are drawn here.")
 _NETWORK = flags.DEFINE_bool("network", False, "Whether the config's network is trained.")
 _READS = flags.DEFINE_string("reads", None, "File for the ids of the cases that were read.")
@@ -75,7 +76,7 @@ def main() -> None:
       hosts.only_first(run.recorded, workdir),
       checkpoints(workdir / "checkpoints", config.train.keep) as store,
     ):
-      _fill_disk(store)
+      _disturb_saves(store)
       train(config, module, load, _validate, store, workdir)
   if _READS.value:
     Path(_READS.value).write_text(json.dumps(sorted(set(read))))
@@ -91,15 +92,17 @@ def _validate(reached: TrainState) -> float:
   return 0.5
 
 
-def _fill_disk(store: Checkpoints) -> None:
+def _disturb_saves(store: Checkpoints) -> None:
   save = store.save
 
-  def filling(reached: TrainState, *score: float) -> None:
+  def disturbed(reached: TrainState, *score: float) -> None:
     if int(reached.step) == _FULL_AT.value:
       resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+    if int(reached.step) == _STOP_IN_SAVE.value:
+      os.kill(os.getpid(), signal.SIGTERM)
     save(reached, *score)
 
-  store.save = filling
+  store.save = disturbed
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ what a step is fed depends on its number alone, so a run goes on anywhere.
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 
 import grain
@@ -33,10 +35,15 @@ class Streaming:
 
   @contextmanager
   def feeds(self, steps: range) -> Iterator[Iterator[Fed]]:
-    """What these steps are fed, one after the other; threads work on it until this is left."""
-    count = len(self._rows)
+    """What these steps are fed, one after the other; threads work on it until this is left.
+
+    Then they finish the patches that they are at, which may be waiting for a scan to be prepared.
+    """
+    count, left = len(self._rows), threading.Event()
 
     def patch(place: int) -> tuple[int, Block]:
+      if left.is_set():  # else the whole batch would be waited for
+        raise CancelledError
       step, row = steps[place // count], self._rows[place % count]
       return step, self._cutter(step, row)
 
@@ -47,9 +54,11 @@ class Streaming:
     patches = grain.MapDataset.range(len(steps) * count).map(patch).to_iter_dataset(threads)
     batches = patches.batch(count, batch_fn=fed)
     ahead = iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=_AHEAD))
+    ahead.start_prefetch()  # not in the first `next`, which a signal may break off
     try:
       yield ahead
     finally:
+      left.set()
       ahead.close()
 
 

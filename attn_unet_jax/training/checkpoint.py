@@ -21,6 +21,7 @@ from orbax.checkpoint.checkpoint_managers import (
   PreservationPolicy,
 )
 
+from attn_unet_jax.command import Stop, noted
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.training import hosts, logs, seal
 from attn_unet_jax.training.state import TrainState
@@ -79,16 +80,30 @@ class Checkpoints:
       elif validation_dsc is not None:
         self._scores[step] = validation_dsc
         if hosts.is_first():
-          seal.score(self.folder / str(step), validation_dsc)
+          with self._intact(step):
+            seal.score(self.folder / str(step), validation_dsc)
 
   def restore(self, step: int, like: TrainState) -> TrainState:
-    """The state saved at `step`; see `restore`."""
+    """The state saved at `step`.
+
+    Raises:
+      UserError: it is not what was saved.
+    """
+    self.wait()
+    with self._intact(step):
+      return restore(self.folder / str(step), like)
+
+  def wait(self) -> None:
+    """Waits until everything is on disk.
+
+    Raises:
+      UserError: the last save found no room.
+    """
     with self._to_disk():
       self._manager.wait_until_finished()
-    return restore(self.folder / str(step), like)
 
   def close(self) -> None:
-    """Waits until everything is on disk.
+    """Waits until everything is on disk, for the last time.
 
     Raises:
       UserError: the last save found no room.
@@ -109,12 +124,22 @@ class Checkpoints:
     try:
       yield
     except (OSError, ValueError, RuntimeError) as error:
-      reason = _system_error(error)
+      reason = system_error(error)
       if reason is None:
         raise
       raise UserError(
         f"{self.folder}: step {self._saving} could not be saved ({reason}); earlier checkpoints "
         "are as they were. Make room and start again to go on from the newest"
+      ) from error
+
+  @contextlib.contextmanager
+  def _intact(self, step: int) -> Iterator[None]:
+    try:
+      yield
+    except seal.DamagedError as error:
+      raise UserError(
+        f"{self.folder}/{step}: damaged since it was opened or saved ({error}); start again to go "
+        "on from the newest that is intact"
       ) from error
 
 
@@ -135,11 +160,13 @@ class _Best(PreservationPolicy):
 def checkpoints(folder: Path, keep: int) -> Iterator[Checkpoints]:
   """Opens a run's checkpoints for training and leaves them complete on disk."""
   with _one_failure_told():
-    store = Checkpoints(folder, keep)
+    store, stop = Checkpoints(folder, keep), Stop()
     try:
       yield store
     finally:
-      store.close()
+      with noted(stop):  # who stops waiting for a save loses it
+        store.close()
+    stop.obey()
 
 
 @contextlib.contextmanager
@@ -249,7 +276,7 @@ def _no_intact(folder: Path) -> UserError:
   )
 
 
-def _system_error(error: BaseException) -> str | None:
+def system_error(error: BaseException) -> str | None:
   """What the system said, such as 'No space left on device'; None if the fault is another."""
   if isinstance(error, OSError):
     return error.strerror

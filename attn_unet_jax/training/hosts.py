@@ -29,6 +29,8 @@ from attn_unet_jax.errors import UserError
 T = TypeVar("T")
 Tree = TypeVar("Tree")
 
+APART = "for a run on each, give --coordinator=none"  # of refusals
+
 _COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")  # of processes, as launchers set them
 _NAMES = "TPU_WORKER_HOSTNAMES"  # of a TPU slice's hosts, as GKE sets it
 _ANSWER, _LEFT = "attn_unet_jax/answer/", "attn_unet_jax/left"  # keys
@@ -42,8 +44,8 @@ def joined(coordinator: str | None, processes: int | None, process: int | None) 
   """Joins the hosts of a run; inside, who leaves with an error takes the others along.
 
   Args:
-    coordinator: HOST:PORT of process 0; 'auto': as the cluster tells; None: the same where the
-      launcher says that there are several processes, and else this process is alone.
+    coordinator: HOST:PORT of process 0; 'auto': as the cluster tells; 'none': this process is
+      alone; None: 'auto' where the launcher says that there are several processes, else 'none'.
     processes: how many there are; with HOST:PORT.
     process: the number of this one, from 0; with HOST:PORT.
 
@@ -83,14 +85,14 @@ def _address(
 ) -> dict[str, Any] | None:
   """What `jax.distributed.initialize` is to be given; None where there is nobody to join."""
   given = f"--coordinator={coordinator}, --processes={processes}, --process={process}"
-  if coordinator in (None, "auto"):
+  if coordinator in (None, "auto", "none"):
     if processes is not None or process is not None:
       raise UserError(f"{given}: --processes and --process need --coordinator=HOST:PORT")
-    return {} if coordinator or _one_of_several() else None
+    return {} if coordinator == "auto" or (not coordinator and _one_of_several()) else None
   if processes is None or process is None:
     raise UserError(f"{given}: give --processes=N and, from 0 to N - 1, --process=I too")
   if not re.fullmatch(r".+:\d+", coordinator or ""):
-    raise UserError(f"{given}: the coordinator must be HOST:PORT, of process 0, or auto")
+    raise UserError(f"{given}: the coordinator must be HOST:PORT, of process 0, auto or none")
   if not 0 <= process < processes:
     raise UserError(f"{given}: processes are counted from 0 to --processes - 1")
   return {"coordinator_address": coordinator, "num_processes": processes, "process_id": process}
@@ -170,7 +172,7 @@ def check_shared(path: Path) -> None:
   if not seen.all():
     raise UserError(
       f"{path}: process {int(np.argmin(seen))} does not see it; --workdir must lie on a file "
-      "system that all hosts share"
+      f"system that all hosts share, or, {APART}"
     )
 
 

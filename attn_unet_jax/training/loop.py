@@ -1,18 +1,17 @@
 """The order of events: steps, save, losses, validation, score, log; then the next epoch."""
 
 import dataclasses
-import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from types import FrameType
+from typing import Any, TypeVar
 
 import jax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from attn_unet_jax.command import Interrupted
+from attn_unet_jax.command import Interrupted, Stop, noted
 from attn_unet_jax.data.patches import Feed
 from attn_unet_jax.training import hosts, logs
 from attn_unet_jax.training.checkpoint import Checkpoints
@@ -21,6 +20,8 @@ from attn_unet_jax.training.nonfinite import Watch
 from attn_unet_jax.training.parallel import Step, compile_step, on_first_device, spread
 from attn_unet_jax.training.report import Report, Validate
 from attn_unet_jax.training.state import TrainState, abstract, create
+
+T = TypeVar("T")
 
 
 def train(
@@ -73,10 +74,11 @@ def train(
       due = epoch == config.train.epochs or epoch % config.train.validate_every == 0
       if due or epoch % config.train.save_every == 0:
         store.save(state)  # before it is validated, which may take longer than a grace period
+      _leave(stop.heeded(now=True), state, store)  # the next start measures this epoch
       validation = stop.breaking_into(validate) if due else None
       try:
         row = hosts.on_first(report.measure, epoch, on_first_device(state), seconds, validation)
-      except Interrupted as stopped:  # the next start validates this state again
+      except Interrupted as stopped:  # the same
         _leave(stopped.number, state, store)
       if due:
         store.save(state, row["validation_dsc"])
@@ -107,8 +109,12 @@ def _epoch(
   steps = range(int(state.step), epoch * config.train.steps_per_epoch)
   for done in logs.progress(steps, len(steps), f"epoch {epoch}/{config.train.epochs}"):
     _leave(stop.heeded(), state, store)
+    try:
+      feed = stop.breaking_into(next)(feeds) if hosts.count() == 1 else next(feeds)
+    except Interrupted as stopped:
+      _leave(stopped.number, state, store)
     with jax.transfer_guard("disallow"):  # an implicit copy would stall every step
-      state, outcome = step(state, next(feeds))
+      state, outcome = step(state, feed)
     watch.note(done + 1, outcome, state)
   watch.settle(state)
   jax.block_until_ready(state)
@@ -120,29 +126,29 @@ def _leave(number: int | None, state: TrainState, store: Checkpoints) -> None:
   if number is None:
     return
   store.save(state)
+  store.wait()
   logs.say(f"stopped by signal {number}; saved after step {int(state.step)}, start again to go on")
   raise Interrupted(number)
 
 
 @dataclasses.dataclass
-class _Stop:
-  """The signal that asked to stop, if one did, and whether it may break in now."""
+class _Stop(Stop):
+  """The same, where several hosts stop together."""
 
-  number: int | None = None
-  at_once: bool = False
   agreement: hosts.Agreement = dataclasses.field(default_factory=hosts.Agreement)
 
   def heeded(self, *, now: bool = False) -> int | None:
     """The signal that all hosts heed here; see `hosts.Agreement`."""
     return self.agreement(self.number, now=now)
 
-  def breaking_into(self, validate: Validate) -> Validate:
-    """The same, but that a signal raises `Interrupted` inside."""
+  def breaking_into(self, work: Callable[..., T]) -> Callable[..., T]:
+    """The same, but that a signal, also one that came before, raises `Interrupted` inside."""
 
-    def breakable(state: TrainState) -> float:
+    def breakable(*arguments: Any) -> T:
       self.at_once = True
       try:
-        return validate(state)
+        self.obey()
+        return work(*arguments)
       finally:
         self.at_once = False
 
@@ -152,19 +158,7 @@ class _Stop:
 @contextmanager
 def _signals() -> Iterator["_Stop"]:
   """While open, SIGTERM and SIGINT are noted, or raise `Interrupted` where that loses nothing."""
-  seen = _Stop()
-
-  def note(number: int, _: FrameType | None) -> None:
-    seen.number = number
-    if seen.at_once:
-      raise Interrupted(number)
-
-  numbers = (signal.SIGTERM, signal.SIGINT)
-  before = {number: signal.signal(number, note) for number in numbers}
-  try:
-    yield seen
-  finally:
-    for number, handler in before.items():
-      signal.signal(number, handler)
-  if seen.number is not None:  # came after the last look, when all was saved
-    raise Interrupted(seen.number)
+  stop = _Stop()
+  with noted(stop):
+    yield stop
+  stop.obey()  # came after the last look, when all was saved

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.run import write_text
 from attn_unet_jax.training import hosts, logs
+from attn_unet_jax.training.checkpoint import system_error
 from attn_unet_jax.training.state import TrainState
 from attn_unet_jax.training.step import Outcome
 
@@ -75,9 +76,10 @@ class Watch:
     told = f"step {step}: {what} (patches: {where})"
     allowed = self._config.train.skip_nonfinite
     if self._skipped >= allowed:
-      self._keep(state, {"step": step, "loss": str(loss), "gradient_norm": str(norm)}, places)
+      about = {"step": step, "loss": str(loss), "gradient_norm": str(norm)}
+      kept = self._keep(state, about, places)
       raise UserError(
-        f"{told}; the state before it is in {self._folder}. Start again with "
+        f"{told}; the state before it {kept}. Start again with "
         f"--config.train.skip_nonfinite={allowed + 3} to go on and leave such updates out, or "
         "another --workdir with a lower --config.optimizer.learning_rate "
         f"(now {self._config.optimizer.learning_rate:g})"
@@ -85,10 +87,18 @@ class Watch:
     self._skipped += 1
     logs.say(f"{told}; update left out, {self._skipped} of {allowed}")
 
-  def _keep(self, state: TrainState, about: dict[str, Any], places: Places) -> None:
-    """Writes `state/` (as Orbax does) and `batch.json`; what lay there before is replaced."""
-    with ocp.StandardCheckpointer() as checkpointer:
-      checkpointer.save(self._folder.absolute() / "state", state, force=True)
-    if hosts.is_first():
-      about["patches"] = [{"case": case, "corner": corner} for case, corner in places]
-      write_text(self._folder / "batch.json", json.dumps(about, indent=2) + "\n")
+  def _keep(self, state: TrainState, about: dict[str, Any], places: Places) -> str:
+    """Writes `state/` (as Orbax does) and `batch.json`; what lay there before is replaced.
+
+    Says where, or why it could not: the run ends for another reason, which is to be told.
+    """
+    try:
+      with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(self._folder.absolute() / "state", state, force=True)
+      if hosts.is_first():
+        about["patches"] = [{"case": case, "corner": corner} for case, corner in places]
+        write_text(self._folder / "batch.json", json.dumps(about, indent=2) + "\n")
+    except (OSError, ValueError, RuntimeError) as error:
+      reason = system_error(error) or type(error).__name__
+      return f"could not be written to {self._folder} ({reason})"
+    return f"is in {self._folder}"

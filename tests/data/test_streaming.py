@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.augment import Augmentation, source_shape
+from attn_unet_jax.data import streaming
 from attn_unet_jax.data.cutter import Cutter
 from attn_unet_jax.data.patches import Fed, answered, plan, training_cutter
 from attn_unet_jax.data.prepare import WorkingCase
@@ -107,6 +108,27 @@ def test_nothing_runs_on_when_the_steps_are_broken_off(config, cases):
   for thread in set(threading.enumerate()) - before:
     thread.join(timeout=30)
     assert not thread.is_alive()
+
+
+def test_no_scan_is_begun_once_the_steps_are_broken_off(config, cases, monkeypatch):
+  """The one that is being prepared then is finished."""
+  began, left = threading.Event(), threading.Event()
+
+  class Slow(_Counted):
+    def __getitem__(self, index):
+      began.set()
+      assert left.wait(60)
+      return super().__getitem__(index)
+
+  slow = Slow(cases)
+  config.data.cases_per_block, config.data.patches_per_case = 5, 1
+  config.train.batch_size = 5
+  monkeypatch.setattr(streaming, "_cores", lambda: 1)
+  with Streaming(training_cutter(config, slow), range(5), _fed).feeds(range(9)) as feeds:
+    assert began.wait(60)
+    close = feeds.close
+    feeds.close = lambda: (left.set(), close())
+  assert len(slow.read) == 1
 
 
 def test_a_case_that_cannot_be_read_is_the_users_error(config, cases):

@@ -1,8 +1,11 @@
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import jax
@@ -10,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from attn_unet_jax.command import Interrupted, Stop, noted
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.training import seal
 from attn_unet_jax.training.checkpoint import checkpoints, restore, restore_best, saved
@@ -80,6 +84,41 @@ def test_a_step_is_saved_once(store):
   store.save(_state(5), 0.3)
   store.save(_state(5))
   assert store.best == 5
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+  """A signal comes while a save is written, slowly; where nothing notes it, it breaks in."""
+  write, stop = seal.write, Stop(at_once=True)
+
+  def slowly(*arguments):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.3)
+    write(*arguments)
+
+  monkeypatch.setattr(seal, "write", slowly)
+  with noted(stop):
+    yield stop
+
+
+def test_a_signal_at_the_end_waits_for_the_last_save(stopped, tmp_path):
+  with pytest.raises(Interrupted) as stop, checkpoints(tmp_path, 1) as store:
+    store.save(_state(5))
+  assert (stop.value.status, saved(tmp_path)) == (143, [5])
+  assert stopped.at_once  # it did not come through where signals break in
+
+
+def test_what_ended_a_run_is_told_though_a_signal_came_while_it_was_saved(
+  stopped, tmp_path, unsaid
+):
+  def fail():
+    with checkpoints(tmp_path, 1) as store:
+      store.save(_state(5))
+      raise UserError("why")
+
+  with pytest.raises(UserError, match="why"):
+    fail()
+  assert saved(tmp_path) == [5]
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +226,17 @@ def test_a_score_that_comes_later_is_sealed_too(three, tmp_path):
   (folder / "3" / seal.NAME).write_text(json.dumps({**content, "validation_dsc": 0.99}))
   with pytest.raises(seal.DamagedError, match=seal.NAME):
     seal.verify(folder / "3")
+
+
+def test_damage_that_comes_while_a_run_is_open_is_told(three, tmp_path):
+  folder = tmp_path / "checkpoints"
+  shutil.copytree(three, folder)
+  told = rf"^{folder}/3: damaged since .*seal\.json: not what was saved\); start again"
+  with checkpoints(folder, keep=3) as store:
+    _flip(folder / "3" / seal.NAME)
+    for use in (lambda: store.restore(3, _like()), lambda: store.save(_state(3), 0.5)):
+      with pytest.raises(UserError, match=told):
+        use()
 
 
 def test_what_a_kill_left_unfinished_is_removed(three, tmp_path):

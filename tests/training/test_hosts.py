@@ -153,6 +153,19 @@ def test_a_signal_to_one_host_ends_all_and_one_device_trains_the_rest(phantoms, 
 
 
 @pytest.mark.slow
+def test_a_signal_to_one_host_before_a_validation_leaves_it_to_the_next_start(phantoms, tmp_path):
+  config, two = _config(phantoms), tmp_path / "two"
+  ended = _ended(_start("tests.tiny_run", config, two, ((), ["--stop_in_save=10"])))
+  assert [(status, errors) for status, _, errors in ended] == [(143, "")] * 2
+  assert ended[0][1][-1] == "stopped by signal 15; saved after step 10, start again to go on"
+  assert saved(two / "checkpoints")[-1] == 10
+  assert [row["epoch"] for row in read_metrics(two / "metrics.csv")] == ["1"]
+  _train(config, two, count=1)
+  _train(config, tmp_path / "one", count=1)
+  _assert_same_end(config, tmp_path / "one", two, LINE)
+
+
+@pytest.mark.slow
 def test_a_host_that_fails_alone_takes_the_others_along(phantoms, tmp_path):
   config = _config(phantoms, **{"data.source": "streaming"})
   unreadable = [f"--unreadable=phantom_000{index}" for index in range(CASES)]
@@ -178,6 +191,7 @@ def test_the_command_on_two_hosts_trains_tests_and_goes_on(phantoms, tmp_path):
   other = [f"--workdir={tmp_path / 'other'}"]
   error = _refused(_ended(_start(main, config, tmp_path / "a", ((), ["--config.seed=1"]))))
   assert error.startswith("error: --config: not the same on process 0 and process 1")
+  assert error.endswith("for a run on each, give --coordinator=none\n")
   ended = _ended(_start(main, config, tmp_path / "a", ((), other)))
   for folder, (status, _, error) in zip(("a", "other"), ended, strict=True):
     assert (status, f"{folder}/folds.json: process 1 does not see it" in error) == (2, True), error
@@ -242,6 +256,7 @@ def test_what_several_hosts_cannot_do_is_refused(monkeypatch, keys, joined, said
     (("auto", None, 0), "need --coordinator=HOST:PORT"),
     (("node1", 2, 0), "--coordinator=node1, .* must be HOST:PORT"),
     (("node1:1234", 2, 2), "--process=2: processes are counted from 0"),
+    (("none", 2, 0), "need --coordinator=HOST:PORT"),
   ],
 )
 def test_incomplete_flags_are_refused(given, said):
@@ -259,6 +274,7 @@ def test_incomplete_flags_are_refused(given, said):
     ({"TPU_WORKER_HOSTNAMES": "a,b"}, (None, None, None), {}),
     ({"TPU_WORKER_HOSTNAMES": "localhost"}, (None, None, None), None),
     ({}, ("auto", None, None), {}),
+    ({"SLURM_STEP_NUM_TASKS": "2"}, ("none", None, None), None),
     (
       {"SLURM_STEP_NUM_TASKS": "2"},
       ("node1:1234", 4, 3),

@@ -1,12 +1,19 @@
 """The loop on the tiny phantoms: it learns, logs, resumes to the same bits, and obeys signals."""
 
+import itertools
 import json
 import os
+import re
+import resource
 import shutil
 import signal
 import time
+from contextlib import contextmanager
+from functools import partial
+from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -16,10 +23,13 @@ from attn_unet_jax.data.fold import open_fold
 from attn_unet_jax.data.patches import training_batch
 from attn_unet_jax.data.resident import resident
 from attn_unet_jax.errors import UserError
-from attn_unet_jax.training import loop
+from attn_unet_jax.training import loop, seal
 from attn_unet_jax.training.checkpoint import checkpoints, saved
 from attn_unet_jax.training.logs import COLUMNS, read_metrics
 from attn_unet_jax.training.loop import train
+from attn_unet_jax.training.nonfinite import Watch
+from attn_unet_jax.training.report import Report
+from attn_unet_jax.training.step import Outcome
 from tests.conftest import small_config
 from tests.line import Line
 
@@ -176,11 +186,12 @@ def test_a_signal_that_comes_after_the_last_look_ends_the_run(
   setting, undisturbed, tmp_path, monkeypatch
 ):
   """Before the test cases are segmented, which may take long."""
-  real, before = loop._leave, signal.getsignal(signal.SIGTERM)
+  real, before, looked = loop._leave, signal.getsignal(signal.SIGTERM), []
 
   def leave(number, state, store):
     real(number, state, store)
-    if int(state.step) == 9:
+    looked.append(int(state.step))
+    if looked.count(9) == 2:  # before the validation, and after
       os.kill(os.getpid(), signal.SIGTERM)
 
   monkeypatch.setattr(loop, "_leave", leave)
@@ -192,51 +203,110 @@ def test_a_signal_that_comes_after_the_last_look_ends_the_run(
   _assert_equal(_train(setting, tmp_path), undisturbed[0])
 
 
-def test_a_signal_at_the_last_step_of_an_epoch_finishes_the_epoch(
-  setting, undisturbed, tmp_path, monkeypatch
-):
+def _signal_at(monkeypatch, number):
+  """SIGTERM in the step from state `number`."""
   real = loop.compile_step
 
   def compile_and_signal(*arguments, **keywords):
     step = real(*arguments, **keywords)
 
     def signalling(state, data):
-      if int(state.step) == 5:
+      if int(state.step) == number:
         os.kill(os.getpid(), signal.SIGTERM)
       return step(state, data)
 
     return signalling
 
   monkeypatch.setattr(loop, "compile_step", compile_and_signal)
-  with pytest.raises(Interrupted):
-    _train(setting, tmp_path)
-  rows = read_metrics(tmp_path / "metrics.csv")
-  assert [row["epoch"] for row in rows] == ["1", "2"]
-  assert rows[1]["validation_dsc"] == "0.5"
-  _assert_equal(_train(setting, tmp_path), undisturbed[0])
+
+
+def _signal_in_the_losses(monkeypatch):
+  real = Report._losses
+
+  def losses(report, state):
+    if int(state.step) == 6:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return real(report, state)
+
+  monkeypatch.setattr(Report, "_losses", losses)
+
+
+@pytest.mark.parametrize(
+  "signalled", [lambda patch: _signal_at(patch, 5), _signal_in_the_losses], ids=["step", "losses"]
+)
+def test_a_signal_before_a_validation_leaves_it_to_the_next_start(
+  setting, undisturbed, tmp_path, monkeypatch, signalled
+):
+  """One that comes in the epoch's last step, or while losses are measured."""
+  validated = []
+
+  def validate(state):
+    validated.append(int(state.step))
+    return 0.5
+
+  with monkeypatch.context() as patch:
+    signalled(patch)
+    with pytest.raises(Interrupted):
+      _train(setting, tmp_path, validate)
+  assert (validated, saved(tmp_path / "checkpoints")[-1]) == ([3], 6)
+  assert [row["epoch"] for row in read_metrics(tmp_path / "metrics.csv")] == ["1"]
+  _assert_equal(_train(setting, tmp_path, validate), undisturbed[0])
+  assert validated == [3, 6, 9]
+  assert [row["epoch"] for row in read_metrics(tmp_path / "metrics.csv")] == ["1", "2", "3"]
 
 
 def test_a_stop_within_an_epoch_resumes_to_the_same_bits(
   setting, undisturbed, tmp_path, monkeypatch
 ):
-  """The signal arrives before the first step of epoch 1, so the state is saved after step 1."""
-  real, sent = loop.compile_step, []
+  """The signal arrives in the first step of epoch 1, so the state is saved after step 1.
 
-  def compile_and_signal(*arguments, **keywords):
-    step = real(*arguments, **keywords)
+  It is on disk when that is said, though the disk is slow and a second signal comes.
+  """
+  write, told = seal.write, []
 
-    def signalling(state, data):
-      if not sent:
-        sent.append(os.kill(os.getpid(), signal.SIGTERM))
-      return step(state, data)
+  def slowly(*arguments):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.3)
+    write(*arguments)
 
-    return signalling
+  def say(line):
+    told.append((line, saved(tmp_path / "checkpoints")))
 
-  monkeypatch.setattr(loop, "compile_step", compile_and_signal)
-  with pytest.raises(Interrupted):
-    _train(setting, tmp_path)
-  with checkpoints(tmp_path / "checkpoints", 1) as store:
-    assert store.latest == 1
+  with monkeypatch.context() as patch:
+    _signal_at(patch, 0)
+    patch.setattr(seal, "write", slowly)
+    patch.setattr(loop.logs, "say", say)
+    with pytest.raises(Interrupted) as stop:
+      _train(setting, tmp_path)
+  assert stop.value.status == 143
+  assert told[-1] == ("stopped by signal 15; saved after step 1, start again to go on", [1])
+  _assert_equal(_train(setting, tmp_path), undisturbed[0])
+
+
+def test_a_signal_breaks_off_the_wait_for_a_feed(setting, undisturbed, tmp_path, monkeypatch):
+  """Such as for scans that a streaming source still prepares."""
+  opened = loop.open_inputs
+
+  def late(feeds):
+    yield from itertools.islice(feeds, 4)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(1)
+    raise AssertionError("it was waited for")
+
+  @contextmanager
+  def fed(source, steps):
+    with source.feeds(steps) as feeds:
+      yield late(feeds)
+
+  def open_late(*arguments):
+    inputs = opened(*arguments)
+    return inputs._replace(source=SimpleNamespace(feeds=partial(fed, inputs.source)))
+
+  with monkeypatch.context() as patch:
+    patch.setattr(loop, "open_inputs", open_late)
+    with pytest.raises(Interrupted):
+      _train(setting, tmp_path)
+  assert saved(tmp_path / "checkpoints")[-1] == 4
   _assert_equal(_train(setting, tmp_path), undisturbed[0])
 
 
@@ -265,3 +335,22 @@ def test_a_loss_that_is_not_finite_stops_the_run(setting, tmp_path, capsys):
   assert (int(state["step"]), int(state["skipped"])) == (2, 1)
   assert abs(state["params"]["kernel"][0]) > 1e30
   assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_loss_that_is_not_finite_is_told_though_the_disk_is_full(config, tmp_path):
+  def places(step):
+    return [("scan", (step, 0, 0))]
+
+  watch = Watch(config, places, 0, tmp_path / "nonfinite")
+  watch.note(3, Outcome(jnp.float32(jnp.nan), jnp.float32(1)), None)
+  state = {"kernel": np.random.default_rng(0).normal(size=5000)}
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+  try:
+    with pytest.raises(UserError) as told:
+      watch.settle(state)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  said = r"step 3: the loss is nan \(patches: scan at voxel \(3, 0, 0\)\); the state before it "
+  said += rf"could not be written to {tmp_path}/nonfinite \(File too large\)\. Start again with "
+  assert re.match(said, str(told.value))
