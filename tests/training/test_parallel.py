@@ -14,7 +14,7 @@ from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.data.resident import resident
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.training.checkpoint import checkpoints
-from attn_unet_jax.training.parallel import check_patch, compile_step
+from attn_unet_jax.training.parallel import check_patch, compile_step, parts_alone
 from attn_unet_jax.training.state import abstract, create, network
 from benchmarks.collectives import Collective
 from tests.conftest import ROOT, host_devices
@@ -165,6 +165,22 @@ def test_what_does_not_fit_is_refused(told):
   assert "--config.parallel.mode=jit" in said["uneven"]
   assert "'pmap' divides no patch" in said["pmap"]
   assert "config.model.conv='winograd'" in said["winograd"]
+
+
+@pytest.mark.parametrize(
+  ("changes", "parts"),
+  [
+    ({"parallel.space": 2}, 6),
+    ({"parallel.mode": "pmap"}, 6),
+    ({"parallel.data": 1, "train.accumulate": 1}, 1),
+    ({"loss.focal": 1.0, "train.accumulate": 1}, 1),
+  ],
+)
+def test_one_device_takes_the_parts_that_devices_divide_a_batch_into(config, changes, parts):
+  """But all of it for a loss that is not the mean of its parts'."""
+  config.parallel.data, config.train.accumulate = 3, 2
+  config.update_from_flattened_dict(changes)
+  assert parts_alone(config) == parts
 
 
 @pytest.mark.parametrize(
