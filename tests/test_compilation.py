@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_command
 
 COUNT = """
 import json, os, sys
@@ -45,6 +45,16 @@ def test_a_second_start_compiles_nothing(tmp_path):
   assert compiled >= 2
   assert found == 0
   assert _count(XDG_CACHE_HOME=str(tmp_path)) == [folder, 0, compiled]
+
+
+def test_a_command_keeps_what_it_compiles(tmp_path, monkeypatch):
+  """The folder is there before the command looks at its input, which does not exist here."""
+  monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+  flags = ("--config=tests/small.py", "--config.data.folder=nothing", f"--workdir={tmp_path}/run")
+  done = run_command("attn_unet_jax.main", *flags, env={"XDG_CACHE_HOME": str(tmp_path)})
+  assert (done.returncode, "nothing" in done.stderr) == (2, True), done.stderr
+  (folder,) = (tmp_path / "attn_unet_jax").iterdir()
+  assert folder.name.startswith("xla-")
 
 
 def test_the_folder_that_jax_was_given_is_left_alone(tmp_path):
