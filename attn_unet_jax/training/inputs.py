@@ -71,9 +71,7 @@ def open_inputs(config: ConfigDict, module: nn.Module, load: Loader, workdir: Pa
     source = Streaming(cutter, *placement(config))
   of_part, parts = {**cases, "training": training}, parts_alone(config)
   fixed = {
-    part: fixed_batches(config, of_part[part], margin, parts)
-    for part in PARTS
-    if hosts.is_first()
+    part: fixed_batches(config, of_part[part], margin, parts) for part in PARTS if hosts.is_first()
   }
 
   def places(step: int) -> Places:
