@@ -18,6 +18,7 @@ from absl import app, flags
 from ml_collections import ConfigDict
 
 from attn_unet_jax.data.resident import Resident
+from attn_unet_jax.run import environment
 from attn_unet_jax.training.parallel import compile_step
 from attn_unet_jax.training.state import abstract, network
 from benchmarks.collectives import Collective, collectives
@@ -113,7 +114,12 @@ def main(argv: list[str]) -> None:
     for data, space in MESHES:
       programs.append(figures(configured(data, space)))
       print(json.dumps(programs[-1]), flush=True)
-    told = {"jax": jax.__version__, "patch": PATCH, "scans": SCANS, "programs": programs}
+    told = {
+      "environment": environment(),
+      "patch": PATCH,
+      "scans": SCANS,
+      "programs": programs,
+    }
     output.write_text(json.dumps(told, indent=1) + "\n")
   Path(_PAGE.value).write_text(report(json.loads(output.read_text())))
 

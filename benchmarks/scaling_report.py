@@ -46,8 +46,9 @@ def report(told: dict[str, Any]) -> str:
   programs = {(p["data"], p["space"]): p for p in told["programs"]}
   single = programs[1, 1]
   patch = "x".join(map(str, told["patch"]))
+  jax = told["environment"]["versions"]["jax"]
   parts = [
-    _TOP.format(patch=patch, scans=told["scans"], jax=told["jax"], parameters=single["parameters"]),
+    _TOP.format(patch=patch, scans=told["scans"], jax=jax, parameters=single["parameters"]),
     "## What the program says, per device\n\n" + _programs(programs),
     _remarks(programs),
     _PREDICTION.format(utilisation=UTILISATION, backward=BACKWARD) + _systems(),

@@ -4,9 +4,9 @@
     python -m tests.parallel_steps FOLDER unet float64 adam 4 64 jit-1x1 jit-4x2 pmap-4x1-local
 
 After the folder: network, type, optimiser, the batch, the patch's X, and the runs: mode, devices
-over data and space, and `local` for batch statistics of each device. A program of its own, since
-the number of devices is fixed when JAX starts. Each run's last state is saved in FOLDER/NAME, as
-numbers that a process without float64 can restore.
+over data and space, `local` for batch statistics of each device, and `gates` for two gates a skip
+instead of one. A program of its own, since the number of devices is fixed when JAX starts. Each
+run's last state is saved in FOLDER/NAME, as numbers that a process without float64 can restore.
 """
 
 import json
@@ -38,10 +38,10 @@ def _config(
   name: str, network: str, dtype: str, optimizer: str, batch: int, length: int
 ) -> ConfigDict:
   """The config of a run, from its name and the command line."""
-  mode, shape, *local = name.split("-")
+  mode, shape, *options = name.split("-")
   config = small_config()
-  config.model.name, config.model.dtype, config.model.gates = network, dtype, 1
-  config.model.conv, config.model.padding = "native", "SAME"
+  config.model.name, config.model.dtype, config.model.padding = network, dtype, "SAME"
+  config.model.gates = 2 if "gates" in options else 1
   config.data.patch = (length, 16, 16)
   config.augment.flip = (0.5, 0.5, 0.5)
   config.augment.rotate_deg, config.augment.noise_sd = (0.0, 0.0, 15.0), (0.0, 0.1)
@@ -51,7 +51,9 @@ def _config(
   config.train.batch_size = batch
   config.parallel.mode = mode
   config.parallel.data, config.parallel.space = map(int, shape.split("x"))
-  config.parallel.batch_norm = "local" if local else "global"
+  config.parallel.batch_norm = "local" if "local" in options else "global"
+  # With "auto" a CPU would take another form, which a patch that is divided must not.
+  config.model.conv = "auto" if config.parallel.space > 1 else "native"
   return config
 
 
@@ -86,19 +88,23 @@ def _start(config: ConfigDict) -> TrainState:
   return TrainState(np.zeros((), np.int32), params, statistics, moments)
 
 
-def _run(config: ConfigDict, state: TrainState, data: Resident) -> tuple[list, TrainState, str]:
-  """Losses, the last state and, with `jit`, the compiled text."""
+def _run(
+  config: ConfigDict, state: TrainState, data: Resident
+) -> tuple[list, TrainState, str, bool]:
+  """Losses, the last state, with `jit` the compiled text, and whether steps consume their state."""
   step, text = compile_step(config, network(config, 2)), ""
   state, data = spread(config, jax.device_put((state, data)))
   if config.parallel.mode == "jit":
     step = step.lower(state, data).compile()
     text = step.as_text()
-  losses = []
+  losses, consumed = [], True
   for _ in range(STEPS):
+    before = jax.tree.leaves(state)
     with jax.transfer_guard("disallow"):
       state, outcome = step(state, data)
     losses.append(float(outcome.loss))
-  return losses, state, text
+    consumed &= all(leaf.is_deleted() for leaf in before)
+  return losses, state, text, consumed
 
 
 def _numbers(tree) -> list[float]:
@@ -156,11 +162,12 @@ def main() -> None:
   data, start = _set(length), _start(configs[names[0]])
   result = {"refusals": _refusals(), "start": _numbers(start.params), "counted": _counted()}
   for name, config in configs.items():
-    losses, state, text = _run(config, start, data)
+    losses, state, text, consumed = _run(config, start, data)
     seen = on_first_device(state)
     _save(state, folder / name)
     result[name] = {
       "losses": losses,
+      "consumed": consumed,
       "devices": [len(tree.step.devices()) for tree in (state, seen)],
       "params": _numbers(seen.params),
       "batch_stats": _numbers(seen.batch_stats),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_command
 
 COUNT = """
 import json, os, sys
@@ -53,6 +53,16 @@ def test_what_compiles_fast_is_left_out_where_jax_was_told_so(tmp_path):
   folder = _count(**env)[0]
   assert folder.startswith(str(tmp_path))
   assert not [path for path in Path(folder).iterdir() if path.name.startswith("jit")]
+
+
+def test_a_command_keeps_what_it_compiles(tmp_path, monkeypatch):
+  """The folder is there before the command looks at its input, which does not exist here."""
+  monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+  flags = ("--config=tests/small.py", "--config.data.folder=nothing", f"--workdir={tmp_path}/run")
+  done = run_command("attn_unet_jax.main", *flags, env={"XDG_CACHE_HOME": str(tmp_path)})
+  assert (done.returncode, "nothing" in done.stderr) == (2, True), done.stderr
+  (folder,) = (tmp_path / "attn_unet_jax").iterdir()
+  assert folder.name.startswith("xla-")
 
 
 def test_the_folder_that_jax_was_given_is_left_alone(tmp_path):

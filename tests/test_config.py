@@ -1,9 +1,11 @@
 import ast
 import json
+import sys
 from pathlib import Path
 
 import pytest
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 from attn_unet_jax import config as config_keys
 from attn_unet_jax.config import default, difference, flatten, load, to_json, validate
@@ -51,6 +53,25 @@ def test_every_key_is_explained(key):
   line = next(line for line in source.splitlines() if f"config.{key} = " in line)
   section = key.rpartition(".")[0]
   assert "#" in line or section == "optimizer" or key in ("train.epochs", "train.steps_per_epoch")
+
+
+@pytest.mark.parametrize(("key", "value"), flatten(default()).items())
+def test_every_key_is_a_flag(key, value, monkeypatch):
+  given, parsed = _another(value), flags.FlagValues()
+  arguments = ["command", "--config=tests/small.py", f"--config.{key}={given}"]
+  monkeypatch.setattr(sys, "argv", arguments)  # where ml_collections looks for keys
+  config_flags.DEFINE_config_file("config", flag_values=parsed)
+  parsed(arguments)
+  assert flatten(parsed.config) == flatten(default()) | {key: given}
+
+
+def _another(value):
+  """A value of the same type; what is allowed does not matter here."""
+  if isinstance(value, tuple):
+    return tuple(map(_another, value)) or (1.5, 2.5)
+  if value is None:
+    return 1.5
+  return not value if isinstance(value, bool) else value + type(value)(1)
 
 
 def test_an_unknown_key_fails():

@@ -1,7 +1,8 @@
 """A run that is killed at random moments, or whose disk is full, ends with the bits it would have.
 
-The moments come from a seed, in epochs and fractions of a second, and half of them lie within
-saves. After the last kill the newest checkpoint is damaged, so the one before it must do.
+The moments come from a seed, in epochs and fractions of a second: in the very first step, and then
+in turn within saves and among steps. After the last kill the newest checkpoint is damaged, so the
+one before it must do.
 """
 
 import os
@@ -98,17 +99,31 @@ def _wait(process, holds):
     time.sleep(0.002)
 
 
-def _kill(config, workdir, epoch, delay, *, in_save=False):
-  """Kills a run some time after the checkpoint of an epoch; whether a save was cut off."""
-  process, folder = _start(config, workdir), workdir / "checkpoints"
-  _wait(process, lambda: saved(folder)[-1:] >= [5 * epoch])
-  if in_save:
-    _wait(process, lambda: list(folder.glob("*-tmp")))
+def _kill(config, workdir, epoch, delay=0.0, *, in_save=False):
+  """Kills a run some time after the checkpoint of an epoch, 0 the start; where that fell.
+
+  That is in a 'save', among the 'steps' of an epoch, or 'between' those of two.
+  """
+  folder, begun = workdir / "checkpoints", workdir / "begun"
+  begun.unlink(missing_ok=True)
+  process = _start(config, workdir, f"--slow_steps={begun}")
+
+  def saving():
+    return bool(list(folder.glob("*-tmp")))
+
+  def last():
+    """The step that began last; 0 as long as there is none."""
+    return int(begun.read_text() or 0) if begun.exists() else 0
+
+  _wait(process, lambda: not epoch or saved(folder)[-1:] >= [5 * epoch])
+  _wait(process, saving if in_save else lambda: last() % 5 in (1, 2, 3) and not saving())
   time.sleep(delay)
   process.kill()
   process.communicate()
   assert process.returncode == -9
-  return bool(list(folder.glob("*-tmp")))
+  if saving():
+    return "save"
+  return "steps" if last() % 5 else "between"
 
 
 def _flip_a_bit(path):
@@ -127,19 +142,29 @@ def _flip_a_bit(path):
 def test_killed_at_random_moments_and_started_again(
   phantoms, undisturbed, tmp_path, source, kills, epochs
 ):
-  config, moments, cut_off = _config(phantoms, epochs, source), random.Random(0), []
-  for number in range(1, kills + 1):
-    in_save = number % 2 == 0
-    delay = 0 if number == 2 else moments.uniform(0, 0.02 if in_save else 0.1)
-    epoch = number * epochs // (kills + 2)
-    cut_off.append(_kill(config, tmp_path, epoch, delay, in_save=in_save))
-  assert cut_off[1]
+  config, moments, fell = _config(phantoms, epochs, source), random.Random(1), []
+  for number in range(kills):
+    in_save = number % 2 == 1
+    delay = 0 if number < 2 else moments.uniform(0, 0.02 if in_save else 0.1)
+    fell.append(_kill(config, tmp_path, number * epochs // (kills + 1), delay, in_save=in_save))
+    assert number or not saved(tmp_path / "checkpoints")
+  assert fell[:2] == ["steps", "save"]
+  assert "steps" in fell[2:], fell
   newest = tmp_path / "checkpoints" / str(saved(tmp_path / "checkpoints")[-1])
   _flip_a_bit(next((newest / "default" / "d").iterdir()))
   output = _finish(config, tmp_path)
   assert f"{newest} is damaged (default/d/" in output
   assert "epoch 1/" not in output  # it went on from the one before
   _assert_the_same_end(config, undisturbed(source, epochs), tmp_path)
+
+
+def test_a_streamed_run_killed_among_its_steps_ends_with_the_same_bits(
+  phantoms, undisturbed, tmp_path
+):
+  config = _config(phantoms, 8, "streaming")
+  assert _kill(config, tmp_path, 4) == "steps"
+  assert "epoch 1/" not in _finish(config, tmp_path)
+  _assert_the_same_end(config, undisturbed("streaming", 8), tmp_path)
 
 
 @pytest.mark.slow
@@ -162,7 +187,7 @@ def test_a_killed_attention_unet_ends_with_the_same_bits(phantoms, tmp_path):
 @pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_from_the_other_source(phantoms, undisturbed, tmp_path):
   """Which cuts the same patches, but in another program: to rounding."""
-  _kill(_config(phantoms, 24, "resident"), tmp_path, 8, 0.0)
+  _kill(_config(phantoms, 24, "resident"), tmp_path, 8)
   config = _config(phantoms, 24, "streaming")
   output = _finish(config, tmp_path)
   assert f"{tmp_path} goes on with data.source='streaming', was 'auto'" in output

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from jax import export
 
+from attn_unet_jax.augment import Augmentation
+from attn_unet_jax.data.cutter import together
+from attn_unet_jax.data.patches import training_cutter
 from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.data.resident import resident
 from attn_unet_jax.inference.sliding import SlidingWindow
-from attn_unet_jax.training.parallel import compile_step
+from attn_unet_jax.training.parallel import compile_step, placement
 from attn_unet_jax.training.state import abstract, network
 from tests.conftest import small_config
 
@@ -17,11 +20,16 @@ DTYPES = {"float32": "f32", "bfloat16": "bf16"}
 
 
 def _config(dtype):
-  """All of the step: every augmentation, gates, batch statistics."""
+  """All of the step: every augmentation, gates, batch statistics, averaged parameters."""
   config = small_config()
   config.model.dtype = dtype
+  config.optimizer.ema_decay = 0.99
+  config.augment.flip = (0.5, 0.5, 0.5)
   config.augment.rotate_deg, config.augment.shift = (5.0, 5.0, 15.0), (0.1, 0.1, 0.1)
-  config.augment.scale, config.augment.noise_sd = (0.7, 1.3), (0.0, 0.1)
+  config.augment.scale, config.augment.corner_scale = (0.7, 1.3), 0.1
+  config.augment.deform_sd, config.augment.histogram_probability = (1.0, 1.0, 1.0), 0.5
+  config.augment.intensity_scale, config.augment.intensity_shift = (0.9, 1.1), (-0.1, 0.1)
+  config.augment.noise_sd = (0.0, 0.1)
   return config
 
 
@@ -29,9 +37,11 @@ def _program(config, what, platforms):
   """The exported program, as text; nothing is compiled."""
   module = network(config, 2)
   state = abstract(config, module)
-  if what == "step":
-    case = WorkingCase("a", np.zeros((40, 40, 40), np.int16), np.zeros((40,) * 3, np.uint8), 0, 1)
-    function, arguments = compile_step(config, module), (state, resident([case], (16, 16, 16)))
+  if what != "window":
+    case = WorkingCase("a", np.zeros((90, 90, 90), np.int16), np.zeros((90,) * 3, np.uint8), 0, 1)
+    streamed = what == "streamed step"
+    feed = _fed(config, case) if streamed else resident([case], (16, 16, 16), histograms=True)
+    function, arguments = compile_step(config, module, streamed=streamed), (state, feed)
   else:
     function = SlidingWindow(config, module, (16, 16, 16)).window
     hu, number = np.zeros((16, 16, 16), np.int16), np.float32(0)
@@ -39,6 +49,13 @@ def _program(config, what, platforms):
   exported = export.export(function, platforms=platforms)(*arguments)
   assert exported.platforms == tuple(platforms)
   return exported.mlir_module()
+
+
+def _fed(config, case):
+  """What a streaming source feeds the first step."""
+  rows, put = placement(config)
+  cutter = training_cutter(config, [case])
+  return put(0, together([cutter(0, row) for row in rows]))
 
 
 def _convolutions(text):
@@ -52,7 +69,8 @@ def _convolutions(text):
   ("what", "dtype"),
   [
     pytest.param("step", "float32", marks=pytest.mark.slow),
-    *(("step", "bfloat16"), ("window", "float32"), ("window", "bfloat16")),
+    *(("step", "bfloat16"), ("streamed step", "bfloat16")),
+    *(("window", "float32"), ("window", "bfloat16")),
   ],
 )
 def test_lowers_for_gpu_and_tpu_in_their_own_form(what, dtype):
@@ -63,9 +81,16 @@ def test_lowers_for_gpu_and_tpu_in_their_own_form(what, dtype):
   text = _program(_config(dtype), what, ["cuda", "tpu"])
   ranks, kinds = _convolutions(text)
   # 18 of 3x3x3; in the step each with its two gradients, but the image's own. One copy a platform.
-  assert ranks == {5: 2 * (18 * 3 - 1 if what == "step" else 18)}
+  assert ranks == {5: 2 * (18 if what == "window" else 18 * 3 - 1)}
   assert kinds == {DTYPES[dtype]}
   assert "custom_call" not in text
+
+
+def test_no_augmentation_is_left_out():
+  """Each option differs from its neutral value, but for how often and how finely it applies."""
+  drawn, neutral = _config("float32").augment, vars(Augmentation())
+  left = {name for name, value in drawn.items() if value == neutral[name]}
+  assert left == {"spatial_probability", "deform_spacing", "deform_probability"}
 
 
 def test_the_form_is_that_of_the_platform_lowered_for():

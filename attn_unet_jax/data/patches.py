@@ -97,16 +97,24 @@ def training_cutter(
 
 
 def fixed_batches(
-  config: ConfigDict, cases: Sequence[WorkingCase], margin: Shape = (0, 0, 0)
+  config: ConfigDict, cases: Sequence[WorkingCase], margin: Shape = (0, 0, 0), parts: int = 1
 ) -> list[Batch]:
-  """The patches on which losses are logged, not augmented; reads only the cases that they need."""
+  """The patches on which losses are logged, not augmented; reads only the cases that they need.
+
+  Args:
+    config: the run's config.
+    cases: what they are cut from.
+    margin: as for `training_batch`.
+    parts: equal parts into which each batch of the training's size is divided.
+  """
   patch, size = config.data.patch, config.train.batch_size
   seed = config.seed + _FIXED_SEED_OFFSET
   unmatched = dataclasses.replace(plan(config, len(cases)), references=False)
   cutter = Cutter(cases, unmatched, seed, answered(patch, margin), patch)
   normalised = jax.jit(lambda blocks: _input(config, blocks, Augmentation()))
   steps = range(math.ceil(config.train.loss_patches / size))
-  cuts = (together([cutter(step, row) for row in range(size)]) for step in steps)
+  rows = np.split(np.arange(size), parts)
+  cuts = (together([cutter(step, row) for row in part]) for step in steps for part in rows)
   return [normalised(jax.device_put(blocks)) for blocks in cuts]
 
 

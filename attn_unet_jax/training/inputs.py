@@ -17,7 +17,7 @@ from attn_unet_jax.data.streaming import Streaming
 from attn_unet_jax.training import hosts
 from attn_unet_jax.training.logs import say
 from attn_unet_jax.training.nonfinite import Places
-from attn_unet_jax.training.parallel import placement, spread
+from attn_unet_jax.training.parallel import parts_alone, placement, spread
 
 PARTS = ("training", "validation", "test")
 Loader = Callable[[str], Cases]
@@ -69,8 +69,10 @@ def open_inputs(config: ConfigDict, module: nn.Module, load: Loader, workdir: Pa
     source = Held(spread(config, held))
   else:
     source = Streaming(cutter, *placement(config))
-  of_part = {**cases, "training": training}
-  fixed = {part: fixed_batches(config, of_part[part], margin) for part in PARTS if hosts.is_first()}
+  of_part, parts = {**cases, "training": training}, parts_alone(config)
+  fixed = {
+    part: fixed_batches(config, of_part[part], margin, parts) for part in PARTS if hosts.is_first()
+  }
 
   def places(step: int) -> Places:
     return [_place(cases["training"], *found, extent) for found in cutter.corners(step - 1)]

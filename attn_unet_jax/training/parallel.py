@@ -89,6 +89,16 @@ def mesh_shape(config: ConfigDict) -> tuple[int, int]:
   return config.parallel.data or max(1, jax.device_count() // space), space
 
 
+def parts_alone(config: ConfigDict) -> int:
+  """Into how many parts one device takes a batch by itself, to need no more memory than a step.
+
+  A part is what the device trains on; the whole batch where a loss is not the mean of its parts'.
+  """
+  if any(config.loss[name] for name in OVER_THE_BATCH):
+    return 1
+  return config.train.accumulate * mesh_shape(config)[0]
+
+
 def check_patch(config: ConfigDict, module: nn.Module) -> None:
   """Whether the patch can be divided: every device gets whole voxels of every level of the network.
 

@@ -29,6 +29,15 @@ def test_every_case_comes_once_a_round(draws):
     assert sorted(round_) == list(range(PLAN.cases))
 
 
+def test_a_case_keeps_its_place_in_the_batch_where_batches_fill_the_turns_of_a_block():
+  """So that one of several hosts reads it."""
+  plan = dataclasses.replace(PLAN, cases=8, batch_size=2)
+  drawn = jax.jit(jax.vmap(lambda step: schedule(plan, 11, step).case))(jnp.arange(40))
+  for first, second in np.asarray(drawn).reshape(4, 10, 2).swapaxes(1, 2):
+    assert len(set(first)) == len(set(second)) == 2
+    assert not set(first) & set(second)
+
+
 def test_rounds_are_ordered_differently(draws):
   cases, _, _ = draws
   order = cases.reshape(-1, PLAN.patches_per_case, PLAN.cases_per_block)[:, 0].reshape(-1, 7)

@@ -5,6 +5,7 @@ import time
 
 import jax
 import numpy as np
+import psutil
 import pytest
 
 from attn_unet_jax.augment import Augmentation, source_shape
@@ -129,6 +130,15 @@ def test_no_scan_is_begun_once_the_steps_are_broken_off(config, cases, monkeypat
     close = feeds.close
     feeds.close = lambda: (left.set(), close())
   assert len(slow.read) == 1
+
+
+def test_threads_do_the_work_and_no_processes(config, cases):
+  """All of them use the cases that are open; processes would each open their own."""
+  before, threads = psutil.Process().children(recursive=True), set(threading.enumerate())
+  with Streaming(training_cutter(config, cases), range(2), _fed).feeds(range(1000)) as feeds:
+    next(feeds)
+    assert psutil.Process().children(recursive=True) == before
+    assert set(threading.enumerate()) - threads
 
 
 def test_a_case_that_cannot_be_read_is_the_users_error(config, cases):

@@ -206,8 +206,10 @@ def test_the_command_on_two_hosts_trains_tests_and_goes_on(phantoms, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_hosts_begin_the_demo_and_one_device_ends_it(phantoms, tmp_path, monkeypatch):
-  """10 steps and 10, against 20 on one device; smaller phantoms on coarser voxels, narrower."""
+def test_two_hosts_train_the_demo_or_begin_it_and_one_device_ends_it(
+  phantoms, tmp_path, monkeypatch
+):
+  """20 steps, or 10 and 10, against 20 on one; smaller phantoms on coarser voxels, narrower."""
   experiment = "experiments/pancreas.py:phantom"
   config = get_config("phantom")
   keys = {"data.dataset": "phantom_ct/tiny", "data.dir": str(phantoms), "data.spacing_mm": 10.0}
@@ -217,6 +219,7 @@ def test_two_hosts_begin_the_demo_and_one_device_ends_it(phantoms, tmp_path, mon
   keys |= {"train.loss_patches": 4, "train.validate_every": 1}
   config.update_from_flattened_dict(keys)
   run, two, one = "tests.tiny_run", tmp_path / "two", tmp_path / "one"
+  whole = tmp_path / "whole"
   first = (["--network", "--stop_at=10"],) * 2
   ended = _ended(_start(run, config, two, first, experiment=experiment))
   assert [(status, errors) for status, _, errors in ended] == [(143, "")] * 2
@@ -224,9 +227,11 @@ def test_two_hosts_begin_the_demo_and_one_device_ends_it(phantoms, tmp_path, mon
   for folder in (two, one):
     output = _train(config, folder, ["--network"], count=1, experiment=experiment)
     assert any("epoch 2/2" in line for line in output[0])
+  _train(config, whole, *[["--network"]] * 2, experiment=experiment)
   monkeypatch.setattr(state, "start", wide.start)
   config.model.dtype = "float64"
-  _assert_same_end(config, one, two, network(config, 2))
+  for several in (two, whole):
+    _assert_same_end(config, one, several, network(config, 2))
 
 
 @pytest.mark.parametrize(

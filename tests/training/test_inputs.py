@@ -20,6 +20,8 @@ from attn_unet_jax.errors import UserError
 from attn_unet_jax.training import inputs, loop
 from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.loop import train
+from attn_unet_jax.training.report import Report
+from attn_unet_jax.training.state import create
 from attn_unet_jax.volumes.box import Box
 from tests.conftest import ROOT, host_devices
 from tests.line import Line
@@ -134,6 +136,25 @@ def test_where_a_patch_came_from_is_told_in_the_whole_scan(config, tmp_path):
     expected = np.pad(whole[case].label[x, y], [(0, 0), (0, 0), (-corner[2], 50)])[:, :, :50]
     np.testing.assert_array_equal(label, expected)
     assert expected.any()
+
+
+def test_losses_are_measured_on_as_many_patches_at_a_time_as_a_device_trains_on(config, tmp_path):
+  """A batch of 8 in 4 parts: the same patches two by two, and the same loss."""
+  config.train.batch_size = 8
+  batches, rows = {}, {}
+  for config.train.accumulate in (1, 4):
+    fixed = inputs.open_inputs(config, Line(), open_fold(config).load, tmp_path).fixed
+    state = create(config, Line())
+    batches[config.train.accumulate] = fixed["validation"]
+    rows[config.train.accumulate] = Report(config, Line(), fixed, None, 0).measure(
+      1, state, 0, None
+    )
+  assert [batch.image.shape[0] for batch in batches[1]] == [8]
+  assert [batch.image.shape[0] for batch in batches[4]] == [2, 2, 2, 2]
+  for whole, *parts in zip(*batches[1], *batches[4], strict=True):
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+  for name in ("train_seg_loss", "validation_seg_loss", "test_seg_loss"):
+    assert rows[4][name] == pytest.approx(rows[1][name], rel=1e-6)
 
 
 def test_a_named_folder_of_prepared_scans_serves_every_run_and_source(
