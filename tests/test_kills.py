@@ -158,15 +158,6 @@ def test_killed_at_random_moments_and_started_again(
   _assert_the_same_end(config, undisturbed(source, epochs), tmp_path)
 
 
-def test_a_streamed_run_killed_among_its_steps_ends_with_the_same_bits(
-  phantoms, undisturbed, tmp_path
-):
-  config = _config(phantoms, 8, "streaming")
-  assert _kill(config, tmp_path, 4) == "steps"
-  assert "epoch 1/" not in _finish(config, tmp_path)
-  _assert_the_same_end(config, undisturbed("streaming", 8), tmp_path)
-
-
 @pytest.mark.slow
 def test_a_killed_attention_unet_ends_with_the_same_bits(phantoms, tmp_path):
   """Killed in the steps of its third epoch."""
