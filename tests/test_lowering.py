@@ -69,8 +69,8 @@ def _convolutions(text):
   ("what", "dtype"),
   [
     pytest.param("step", "float32", marks=pytest.mark.slow),
-    *(("step", "bfloat16"), ("streamed step", "bfloat16")),
-    *(("window", "float32"), ("window", "bfloat16")),
+    pytest.param("streamed step", "bfloat16", marks=pytest.mark.slow),
+    *(("step", "bfloat16"), ("window", "float32"), ("window", "bfloat16")),
   ],
 )
 def test_lowers_for_gpu_and_tpu_in_their_own_form(what, dtype):
