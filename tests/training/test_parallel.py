@@ -37,7 +37,7 @@ def _train(folder, *arguments, x64=True):
     env={**host_devices(8, quick=False), "JAX_ENABLE_X64": str(int(x64))},
     capture_output=True,
     text=True,
-    timeout=1000,
+    timeout=3000,
   )
   assert done.returncode == 0, done.stderr
   return json.loads(done.stdout)
