@@ -19,6 +19,8 @@ SHARED = ROOT.parent / "shared" / "data"
 # A quarter of the time to compile: LLVM does not optimise, and no fusion is made by way of MLIR.
 # What XLA does before is the same but for small simplifications: tests of compiled text hold too.
 _QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+# Where more is computed than compiled.
+HALF = "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
 
 # Begun first, lest one worker be left with such a file when the others have nothing to do.
 _LONGEST = (
@@ -71,9 +73,9 @@ def flags_of(config: ConfigDict) -> list[str]:
   return [f"--config.{key}={value}" for key, (_, value) in changed.items()]
 
 
-def host_devices(count: int, quick: bool = True) -> dict[str, str]:
-  """An environment in which JAX sees the CPU as so many devices; `quick`: in which it compiles."""
-  flags = f"{_QUICK if quick else ''} --xla_force_host_platform_device_count={count}".strip()
+def host_devices(count: int, compiled: str = _QUICK) -> dict[str, str]:
+  """An environment in which JAX sees the CPU as so many devices; by what flags it compiles."""
+  flags = f"{compiled} --xla_force_host_platform_device_count={count}".strip()
   return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
 
 

@@ -136,7 +136,7 @@ def _flip_a_bit(path):
   ("source", "kills", "epochs"),
   [
     ("resident", 3, 24),
-    *[pytest.param(source, 20, 120, marks=pytest.mark.slow) for source in SOURCES],
+    *[pytest.param(source, 20, 63, marks=pytest.mark.slow) for source in SOURCES],
   ],
 )
 def test_killed_at_random_moments_and_started_again(

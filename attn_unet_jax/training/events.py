@@ -1,12 +1,18 @@
 """TensorBoard's events of a run."""
 
 import os
+import sys
 import time
 from pathlib import Path
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
+# Where PyTorch is installed tensorboardX would load it, for seconds, to draw what we do not.
+_LOADED = sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # None: cannot be imported
+from tensorboardX.event_file_writer import EventsWriter  # noqa: E402
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # noqa: E402
+from tensorboardX.proto.summary_pb2 import Summary  # noqa: E402
+
+if _LOADED is None:
+  del sys.modules["torch"]
 
 
 class Events:

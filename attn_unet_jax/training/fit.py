@@ -9,7 +9,7 @@ from attn_unet_jax.data.boxes import to_json
 from attn_unet_jax.data.fold import Fold
 from attn_unet_jax.inference.scoring import evaluate_run, mean_dsc
 from attn_unet_jax.inference.sliding import SlidingWindow
-from attn_unet_jax.inference.trained import open_run
+from attn_unet_jax.inference.trained import Trained, best
 from attn_unet_jax.training import hosts
 from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.logs import say
@@ -56,7 +56,9 @@ def fit(config: ConfigDict, fold: Fold, workdir: Path, *, test: bool = True) -> 
         store.save(spread(config, hosts.of_first(origin.state(config, module))))
       train(config, module, fold.load, validate, store, workdir)
     if test:
-      trained = open_run(workdir)
+      found = best(workdir)
+      system = validator.use(found.variables)  # which is compiled already
+      trained = Trained(config, found.classes, system, found.step)
       say(f"testing the checkpoint of step {trained.step} on {len(fold.split.test)} cases")
       hosts.on_first(evaluate_run, trained, fold, workdir)
   if test:

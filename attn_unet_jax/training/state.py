@@ -1,5 +1,6 @@
 """All that training changes, as one tree: it is what a checkpoint holds."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,9 @@ from ml_collections import ConfigDict
 from attn_unet_jax import models
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.training.optimizer import optimizer
+
+# The default kind of key takes 30 s to compile for a hundred parameters on two CPU cores.
+_KEY = "rbg"
 
 
 class TrainState(struct.PyTreeNode):
@@ -70,39 +74,49 @@ def create(config: ConfigDict, module: nn.Module) -> TrainState:
 
   It is drawn on the host: the same parameters for a seed, whatever the devices.
   """
-  device = jax.local_devices()[0]
-  try:
-    host = jax.local_devices(backend="cpu")[0]
-  except RuntimeError:  # JAX_PLATFORMS names the accelerator alone
-    host = device
-  # The key is an argument, else XLA would draw all parameters while it compiles. Its kind is 'rbg'
-  # because the default one takes 30 s to compile for a hundred parameters on two CPU cores.
-  key = jax.device_put(jax.random.key(config.seed, impl="rbg"), host)
-  return jax.device_put(jax.jit(lambda key: _initial(config, module, key))(key), device)
+  key = jax.device_put(jax.random.key(config.seed, impl=_KEY), _host())
+  variables = _drawing(module).lower().compile()(key)
+  return jax.device_put(start(config, variables), jax.local_devices()[0])
 
 
 def abstract(config: ConfigDict, module: nn.Module) -> TrainState:
   """Shapes and types of the state; computes nothing."""
-  return jax.eval_shape(lambda: _initial(config, module, jax.random.key(0)))
+  return jax.eval_shape(lambda variables: start(config, variables), _drawing(module).out_info)
 
 
-def _initial(config: ConfigDict, module: nn.Module, key: jax.Array) -> TrainState:
+@functools.lru_cache(maxsize=1)
+def _drawing(module: nn.Module) -> jax.stages.Traced:
+  """What draws a network's parameters from a key, traced: slow, and wanted more than once."""
   # Parameters depend neither on the patch nor on how convolutions are computed: the least patch
   # that the network takes, and the form that is traced in a quarter of the time.
   image = jax.ShapeDtypeStruct((1, *models.nearest_patch(module, (1, 1, 1)), 1), jnp.float32)
   quick = module.clone(conv="native") if hasattr(module, "conv") else module
-  return start(config, quick.lazy_init(key, image, train=False))
+  draw = jax.jit(
+    lambda key: quick.lazy_init(key, image, train=False),
+    in_shardings=jax.sharding.SingleDeviceSharding(_host()),
+  )
+  # The key is an argument, else XLA would draw all parameters while it compiles.
+  return draw.trace(jax.eval_shape(lambda: jax.random.key(0, impl=_KEY)))
+
+
+def _host() -> jax.Device:
+  try:
+    return jax.local_devices(backend="cpu")[0]
+  except RuntimeError:  # JAX_PLATFORMS names the accelerator alone
+    return jax.local_devices()[0]
 
 
 def start(config: ConfigDict, variables: Mapping[str, Any]) -> TrainState:
   """The state before the first step, of given parameters and batch statistics."""
   params, batch_stats = variables["params"], variables.get("batch_stats", {})
   averaged = {"params": params, "batch_stats": batch_stats}
+  # Of its own: a step consumes the buffers of both.
+  ema = jax.tree.map(jnp.copy, averaged) if config.optimizer.ema_decay else None
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
     batch_stats=batch_stats,
     opt_state=optimizer(config).init(params),
-    ema=averaged if config.optimizer.ema_decay else None,
+    ema=ema,
     skipped=jnp.zeros((), jnp.int32),
   )

@@ -1,11 +1,14 @@
 import io
+import os
 import struct
+import subprocess
 import sys
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from attn_unet_jax.training.logs import COLUMNS, EpochLog, duration, progress, read_metrics
+from tests.conftest import ROOT
 
 
 def _row(epoch):
@@ -73,6 +76,19 @@ class _Screen(io.StringIO):
 
   def isatty(self):
     return self.terminal
+
+
+def test_pytorch_is_not_loaded_for_it_but_can_be_after(tmp_path):
+  (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+  code = "import attn_unet_jax.training.events; print('events'); import torch"
+  done = subprocess.run(
+    [sys.executable, "-c", code],
+    env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+  assert (done.stdout, done.stderr) == ("events\n", "torch was imported\n")
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -17,7 +17,7 @@ from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.parallel import check_patch, compile_step, parts_alone
 from attn_unet_jax.training.state import abstract, create, network
 from benchmarks.collectives import Collective
-from tests.conftest import ROOT, host_devices
+from tests.conftest import HALF, ROOT, host_devices
 from tests.line import Line
 
 PARAMETERS = 97_979  # of the network that is trained
@@ -27,14 +27,14 @@ LOCAL = ("jit-8x1-local", "pmap-8x1-local")  # batch statistics of each device's
 
 
 def _train(folder, *arguments, x64=True):
-  """What tests/parallel_steps.py prints for runs like `jit-4x2`, compiled as for users.
+  """What tests/parallel_steps.py prints for runs like `jit-4x2`.
 
-  Quickly compiled, float32 rounds so much worse that five steps leave the bounds.
+  In float32 compiled as for users, else rounding is so much worse that five steps leave the bounds.
   """
   done = subprocess.run(
     [sys.executable, "-W", "error", "-m", "tests.parallel_steps", str(folder), *arguments],
     cwd=ROOT,
-    env={**host_devices(8, quick=False), "JAX_ENABLE_X64": str(int(x64))},
+    env={**host_devices(8, HALF if x64 else ""), "JAX_ENABLE_X64": str(int(x64))},
     capture_output=True,
     text=True,
     timeout=3000,
