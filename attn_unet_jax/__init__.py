@@ -6,3 +6,10 @@ A CT scan comes in as a file, becomes a *volume* (`volumes/`), is stored as a *r
 the grid of the file it came from (`inference/`) and is scored there (`metrics/`). Only the commands
 (`main.py`, `predict.py`, `evaluate.py`, `info.py`) know flags.
 """
+
+import sys
+
+if sys.argv[:1] == ["-m"]:  # Python still looks for the command, and has loaded nothing else
+  from attn_unet_jax import pages
+
+  pages.ask_for_large()

@@ -10,6 +10,9 @@ STOPPED_IN_A_CALLBACK = """
   import signal, time, weakref
   from attn_unet_jax import command
 
+  # Ignored in a job that a script starts in the background; nothing is to be shown of that here.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
+
   class Held: pass
 
   def main():
