@@ -33,7 +33,7 @@ format: .venv/installed-dev
 	$(BIN)/ruff format .
 
 bench: .venv/installed-bench
-	$(BIN)/python -m benchmarks.network_speed --repeats=9 --output=benchmarks/results/network_speed.json
+	$(BIN)/python -m benchmarks.network_speed --torch=torch_channels_last,torch_compiled --output=benchmarks/results/network_speed.json
 	$(BIN)/python -m benchmarks.build_speed --output=benchmarks/results/build_speed.json
 	$(BIN)/python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
 	$(BIN)/python -m benchmarks.phantom_difficulty --data_dir=data

@@ -64,12 +64,17 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def compare(works: dict[str, Callable[[], Any]], repeats: int) -> dict[str, Any]:
-  """Time every form in turn, so that a busy machine slows them alike; ratios of medians."""
+  """Time every form in turn, so that a busy machine slows them alike; ratios of medians.
+
+  Each time after a call of its own that is not timed, as in a training: a system that gave its free
+  pages to another machine meanwhile would let whoever comes after a long pause wait for them.
+  """
   for work in works.values():
     seconds(work)
   times: dict[str, list[float]] = {form: [] for form in works}
   for _ in range(repeats):
     for form, work in works.items():
+      seconds(work)
       times[form].append(seconds(work))
   base = statistics.median(times[next(iter(times))])
   return {
