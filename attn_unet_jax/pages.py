@@ -4,7 +4,8 @@ import os
 import sys
 from pathlib import Path
 
-_ASKING = "glibc.malloc.hugetlb=1"  # glibc's malloc asks, from version 2.35 on
+_ASKING = "glibc.malloc.hugetlb=1"
+_GLIBC = (2, 35)  # the first that knows it
 _GIVEN = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
@@ -25,6 +26,7 @@ def ask_for_large() -> None:
 
 def _would_be_given() -> bool:
   try:
-    return os.confstr("CS_GNU_LIBC_VERSION") is not None and "[madvise]" in _GIVEN.read_text()
+    version = (os.confstr("CS_GNU_LIBC_VERSION") or "").removeprefix("glibc ").split(".")
+    return tuple(map(int, version)) >= _GLIBC and "[madvise]" in _GIVEN.read_text()
   except (OSError, ValueError):  # not Linux, or not glibc
     return False

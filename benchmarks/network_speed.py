@@ -66,11 +66,10 @@ def seconds(work: Callable[[], Any]) -> float:
 def compare(works: dict[str, Callable[[], Any]], repeats: int) -> dict[str, Any]:
   """Time every form in turn, so that a busy machine slows them alike; ratios of medians.
 
-  Each time after a call of its own that is not timed, as in a training: a system that gave its free
-  pages to another machine meanwhile would let whoever comes after a long pause wait for them.
+  Each time after a call of its own that is not timed (the first compiles), as in a training: a
+  system that gave its free pages to another machine meanwhile would let whoever comes after a long
+  pause wait for them.
   """
-  for work in works.values():
-    seconds(work)
   times: dict[str, list[float]] = {form: [] for form in works}
   for _ in range(repeats):
     for form, work in works.items():

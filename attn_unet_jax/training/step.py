@@ -88,6 +88,8 @@ def _loss_and_gradient(
   parts = config.train.accumulate
 
   def of_part(number: Array | int) -> Any:
+    """The same, of one part of the batch."""
+
     def share(drawn: Drawn) -> Drawn:
       return division.share(_part(drawn, number, parts))
 
