@@ -8,7 +8,7 @@ from attn_unet_jax.models.hnn import VIEWS
 from attn_unet_jax.models.reference import from_reference, reference_name
 from attn_unet_jax.training.state import network
 from attn_unet_jax.weights import converted, read_state_dict
-from tests.conftest import flags_of, run_command
+from tests.conftest import BY_MLIR, flags_of, run_command
 
 torch = pytest.importorskip("torch", reason="the extra 'bench' is not installed")
 safetensors = pytest.importorskip("safetensors.torch", reason="needs the extra 'bench'")
@@ -109,7 +109,7 @@ def test_gradients_are_those_of_the_same_network_in_pytorch(config, tmp_path):
       (logits, _), _ = module.apply(variables, x, True, mutable=["batch_stats"])
       return jax.numpy.sum(logits * np.moveaxis(weights, 1, -1))
 
-    users = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+    users = {"xla_backend_optimization_level": 3, **BY_MLIR}
     found = jax.jit(jax.grad(loss)).lower(state.params).compile(users)(state.params)
   named = {name: p.grad.numpy() for name, p in net.named_parameters()}
   expected = from_reference(named, {"params": state.params})["params"]

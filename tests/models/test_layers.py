@@ -9,6 +9,7 @@ from jax.test_util import check_grads
 from scipy import ndimage
 
 from attn_unet_jax.models import layers
+from tests.conftest import BY_MLIR
 
 
 def draw(*shape, seed=0):
@@ -84,7 +85,7 @@ def test_the_gradient_of_max_pool_goes_to_the_largest():
 def test_the_gradient_of_max_pool_survives_operands_that_are_computed_twice():
   """As XLA does here, with other rounding each time: reduce_max finds no maximum, 0 / 0."""
   x, a, b = draw(2, 8, 8, 8, 4), draw(4), draw(4)
-  low = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": True}
+  low = {"xla_backend_optimization_level": 0, **BY_MLIR}
 
   def loss(pool, x, a, b):
     normalised = (x - x.mean()) * jax.lax.rsqrt(x.var() + 1e-5) * a + b
