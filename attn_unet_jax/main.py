@@ -19,6 +19,7 @@ from attn_unet_jax.data.fold import open_fold
 from attn_unet_jax.stages.pipeline import train_stages
 from attn_unet_jax.training import hosts
 from attn_unet_jax.training.fit import fit
+from attn_unet_jax.training.parallel import name_devices
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 config_flags.DEFINE_config_file("config", None, "Experiment file, such as experiments/pancreas.py.")
@@ -39,6 +40,7 @@ def main() -> None:
   with hosts.joined(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
     remedy = f"start all with the same flags, or, {hosts.APART}"
     hosts.check_same("--config", config_keys.to_json(config), remedy)
+    name_devices(config)
     if config.stages.count > 1:
       train_stages(config, workdir)
     else:

@@ -26,9 +26,10 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 
 STAGES_BEGUN = "body.json"  # what a run in stages makes first
 
-# Keys that say how a run is computed and not what: one that goes on may have others.
+# Keys that say how and where a run is computed and not what: one that goes on may have others.
 HOW = (
-  *("data.prepared", "data.source", "model.remat", "train.skip_nonfinite"),
+  *("data.dir", "data.folder", "data.prepared", "data.source", "model.remat"),
+  *("train.keep", "train.save_every", "train.skip_nonfinite"),
   *("parallel.data", "parallel.mode", "parallel.space"),
 )
 
@@ -75,6 +76,8 @@ def _compare(workdir: Path, stored: ConfigDict, config: ConfigDict) -> None:
 
 def _may_change(key: str, config: ConfigDict) -> bool:
   """Not the devices, where batch statistics are each device's own."""
+  if key == "train.epochs":
+    return config.optimizer.schedule != "cosine"  # the others' rates do not know the last epoch
   local = config.parallel.batch_norm == "local"
   return key in HOW and not (local and key.startswith("parallel."))
 

@@ -50,6 +50,24 @@ def test_a_run_that_goes_on_may_be_computed_in_another_way(config, tmp_path, cap
   assert config_keys.load(tmp_path / "config.json").parallel.data == 1
 
 
+def test_a_run_may_be_lengthened_and_its_data_moved(config, tmp_path, capsys):
+  """Unless its rates go by the last epoch."""
+  config.optimizer.schedule, config.data.folder = "step", "a"
+  run.claim(tmp_path, config)
+  (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+  config.train.epochs, config.train.keep, config.data.folder = 3, 1, "b"
+  assert run.claim(tmp_path, config) is True
+  said = "goes on with data.folder='b', was 'a', train.epochs=3, was 2, train.keep=1, was 2\n"
+  assert capsys.readouterr().out.endswith(said)
+  config.optimizer.schedule = "cosine"
+  other = tmp_path / "cosine"
+  run.claim(other, config)
+  (other / "checkpoints" / "3").mkdir(parents=True)
+  config.train.epochs = 4
+  with pytest.raises(UserError, match=r"train\.epochs: 3 there, 4 now"):
+    run.claim(other, config)
+
+
 def test_the_devices_stay_where_each_has_batch_statistics_of_its_own(config, tmp_path):
   config.parallel.batch_norm, config.parallel.data = "local", 8
   run.claim(tmp_path, config)

@@ -19,7 +19,8 @@ class Cutter:
   """Cuts one patch at a time; many threads may ask at once.
 
   Args:
-    cases: read one by one, when the schedule first names them; two blocks' cases stay open.
+    cases: read one by one, when the schedule first names them; two blocks' cases stay open, or
+      those of as many blocks as `at_once` asks for.
     plan: what the schedule goes by.
     seed: of the schedule.
     patch: extent of the patches that the corners are drawn for.
@@ -29,11 +30,9 @@ class Cutter:
   def __init__(
     self, cases: Sequence[WorkingCase], plan: Plan, seed: int, patch: Shape, block: Shape
   ):
-    self._open = _Open(
-      lambda index: cuttable(cases[index], patch, histogram=plan.references),
-      2 * plan.cases_per_block,
-    )
+    self._open = _Open(lambda index: cuttable(cases[index], patch, histogram=plan.references))
     self._plan, self._patch, self._block = plan, patch, block
+    self.at_once(1, plan.batch_size)
 
     def drawn(step: jax.Array) -> Draw:
       draw = schedule(plan, seed, step)
@@ -52,6 +51,18 @@ class Cutter:
     case, low, key, reference = self._find(step, row)[1:]
     image, label = (_clamped(array, low, self._block) for array in (case.image, case.label))
     return Block(image, label, np.float32(case.mean), np.float32(case.sd), key, reference)
+
+  def at_once(self, count: int, of_a_batch: int) -> None:
+    """Keeps open what so many patches need that are cut side by side, lest a case be read twice.
+
+    Args:
+      count: of patches, those of one host one after the other.
+      of_a_batch: how many of a batch's patches are that host's.
+    """
+    plan = self._plan
+    reach = (count // of_a_batch + 1) * plan.batch_size  # of the schedule's patches
+    blocks = 2 + reach // (plan.cases_per_block * plan.patches_per_case)
+    self._open.capacity = blocks * plan.cases_per_block
 
   def corners(self, step: int) -> list[tuple[int, tuple[int, ...]]]:
     """Index of the case, and lowest voxel in it (padded to the patch), of every patch of a step."""
@@ -105,8 +116,10 @@ class _Open:
   A case that cannot be read raises for everybody who waits for it.
   """
 
-  def __init__(self, read: Callable[[int], Cuttable], capacity: int):
-    self._read, self._capacity = read, capacity
+  capacity: int
+
+  def __init__(self, read: Callable[[int], Cuttable]):
+    self._read = read
     self._held: dict[int, Future[Cuttable]] = {}
     self._lock = threading.Lock()
 
@@ -115,7 +128,7 @@ class _Open:
       held = self._held.pop(index, None)
       case = held or Future()
       self._held[index] = case  # last, that is, used last
-      if len(self._held) > self._capacity:
+      if len(self._held) > self.capacity:
         del self._held[next(iter(self._held))]
     if held is None:
       try:

@@ -15,7 +15,8 @@ from attn_unet_jax.data.patches import Feed
 from attn_unet_jax.data.resident import Resident
 
 _SHARE = 0.25  # of the memory that a resident set may take; the network needs most of it
-_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
 class Source(Protocol):
@@ -63,7 +64,20 @@ def _memory() -> tuple[int, str]:
 
 
 def _container() -> Iterator[int]:
-  """The memory that a container may use, where there is a limit."""
-  for path in map(Path, _CGROUP_LIMITS):
-    if path.is_file() and (text := path.read_text().strip()).isdigit():
-      yield int(text)
+  """The memory that a container or a job may use, of each of its control groups that has a limit.
+
+  A line of the system's list is `0::PATH` (version 2) or, of version 1, `N:memory:PATH`; Slurm
+  limits a group below the container's own, and what holds for a group holds for those in it.
+  """
+  listed = _OWN_CGROUPS.read_text().splitlines() if _OWN_CGROUPS.is_file() else []
+  for line in listed:
+    _, names, path = line.split(":", 2)
+    if names and "memory" not in names.split(","):
+      continue
+    root, limit = (
+      (_CGROUPS / "memory", "memory.limit_in_bytes") if names else (_CGROUPS, "memory.max")
+    )
+    group = root / path.lstrip("/")
+    for file in (place / limit for place in (group, *group.parents)):
+      if file.is_file() and (text := file.read_text().strip()).isdigit():
+        yield int(text)

@@ -51,6 +51,7 @@ class Streaming:
       return self._put(patches[0][0], together([block for _, block in patches]))
 
     threads = grain.ReadOptions(_cores(), max(_cores(), _AHEAD * count))
+    self._cutter.at_once(threads.prefetch_buffer_size, count)
     patches = grain.MapDataset.range(len(steps) * count).map(patch).to_iter_dataset(threads)
     batches = patches.batch(count, batch_fn=fed)
     ahead = iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=_AHEAD))

@@ -74,16 +74,16 @@ def train(
       due = epoch == config.train.epochs or epoch % config.train.validate_every == 0
       if due or epoch % config.train.save_every == 0:
         store.save(state)  # before it is validated, which may take longer than a grace period
-      _leave(stop.heeded(now=True), state, store)  # the next start measures this epoch
+      _leave(stop.heeded(now=True), state, store, watch)  # the next start measures this epoch
       validation = stop.breaking_into(validate) if due else None
       try:
         row = hosts.on_first(report.measure, epoch, on_first_device(state), seconds, validation)
       except Interrupted as stopped:  # the same
-        _leave(stopped.number, state, store)
+        _leave(stopped.number, state, store, watch)
       if due:
         store.save(state, row["validation_dsc"])
       report.write(row)  # last: what is in the log is not validated again
-      _leave(stop.heeded(now=True), state, store)
+      _leave(stop.heeded(now=True), state, store, watch)
   return state
 
 
@@ -108,11 +108,11 @@ def _epoch(
   began = time.monotonic()
   steps = range(int(state.step), epoch * config.train.steps_per_epoch)
   for done in logs.progress(steps, len(steps), f"epoch {epoch}/{config.train.epochs}"):
-    _leave(stop.heeded(), state, store)
+    _leave(stop.heeded(), state, store, watch)
     try:
       feed = stop.breaking_into(next)(feeds) if hosts.count() == 1 else next(feeds)
     except Interrupted as stopped:
-      _leave(stopped.number, state, store)
+      _leave(stopped.number, state, store, watch)
     with jax.transfer_guard("disallow"):  # an implicit copy would stall every step
       state, outcome = step(state, feed)
     watch.note(done + 1, outcome, state)
@@ -121,12 +121,13 @@ def _epoch(
   return state, time.monotonic() - began
 
 
-def _leave(number: int | None, state: TrainState, store: Checkpoints) -> None:
+def _leave(number: int | None, state: TrainState, store: Checkpoints, watch: Watch) -> None:
   """Saves and leaves, if a signal asked to."""
   if number is None:
     return
   store.save(state)
   store.wait()
+  watch.settle(state)  # the next start knows of no step before its own
   logs.say(f"stopped by signal {number}; saved after step {int(state.step)}, start again to go on")
   raise Interrupted(number)
 

@@ -89,6 +89,15 @@ def mesh_shape(config: ConfigDict) -> tuple[int, int]:
   return config.parallel.data or max(1, jax.device_count() // space), space
 
 
+def name_devices(config: ConfigDict) -> None:
+  """Puts their number into the config where batch statistics are each device's own.
+
+  It is part of what is computed then, and a run must go on with as many.
+  """
+  if config.parallel.batch_norm == "local":
+    config.parallel.data = mesh_shape(config)[0]
+
+
 def parts_alone(config: ConfigDict) -> int:
   """Into how many parts one device takes a batch by itself, to need no more memory than a step.
 

@@ -102,6 +102,20 @@ def test_a_case_is_read_once_a_block_however_many_threads_want_it(cases):
   assert len(counted.read) <= 10
 
 
+def test_a_case_is_read_once_by_a_machine_of_many_cores(cases, monkeypatch):
+  """Their threads reach beyond two blocks; only what they reach stays open."""
+  counted = _Counted([cases[index % 5] for index in range(48)], seconds=0.02)
+  size = Plan(
+    cases=48, batch_size=2, cases_per_block=2, patches_per_case=4, foreground_fraction=0.5
+  )
+  cutter = Cutter(counted, size, 0, (8, 8, 8), (8, 8, 8))
+  monkeypatch.setattr(streaming, "_cores", lambda: 64)
+  with Streaming(cutter, range(2), _fed).feeds(range(96)) as feeds:
+    assert len(list(feeds)) == 96  # 192 patches, 24 blocks of two cases
+  assert len(counted.read) == 48
+  assert len(cutter._open._held) <= 2 * (2 + 66 // 8)
+
+
 def test_nothing_runs_on_when_the_steps_are_broken_off(config, cases):
   before = set(threading.enumerate())
   with Streaming(training_cutter(config, cases), range(2), _fed).feeds(range(1000)) as feeds:

@@ -188,8 +188,8 @@ def test_a_signal_that_comes_after_the_last_look_ends_the_run(
   """Before the test cases are segmented, which may take long."""
   real, before, looked = loop._leave, signal.getsignal(signal.SIGTERM), []
 
-  def leave(number, state, store):
-    real(number, state, store)
+  def leave(number, state, *rest):
+    real(number, state, *rest)
     looked.append(int(state.step))
     if looked.count(9) == 2:  # before the validation, and after
       os.kill(os.getpid(), signal.SIGTERM)
@@ -308,6 +308,22 @@ def test_a_signal_breaks_off_the_wait_for_a_feed(setting, undisturbed, tmp_path,
       _train(setting, tmp_path)
   assert saved(tmp_path / "checkpoints")[-1] == 4
   _assert_equal(_train(setting, tmp_path), undisturbed[0])
+
+
+@pytest.mark.parametrize("skip", [1, 0])
+def test_a_broken_step_is_named_though_a_signal_comes_in_it(
+  setting, tmp_path, monkeypatch, capsys, skip
+):
+  """The next start would know of its number only; the state before it is saved first."""
+  config, _, fold = setting
+  config = config.copy_and_resolve_references()
+  config.optimizer.learning_rate, config.train.skip_nonfinite = 1e38, skip
+  _signal_at(monkeypatch, 1)
+  with pytest.raises(Interrupted if skip else UserError) as stop:
+    _train((config, Line(), fold), tmp_path)
+  told = capsys.readouterr().out if skip else str(stop.value)
+  assert "step 2: the loss is inf (patches: " in told
+  assert saved(tmp_path / "checkpoints")[-1] == 1 + skip
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(setting, tmp_path, capsys):

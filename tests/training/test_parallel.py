@@ -14,7 +14,12 @@ from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.data.resident import resident
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.training.checkpoint import checkpoints
-from attn_unet_jax.training.parallel import check_patch, compile_step, parts_alone
+from attn_unet_jax.training.parallel import (
+  check_patch,
+  compile_step,
+  name_devices,
+  parts_alone,
+)
 from attn_unet_jax.training.state import abstract, create, network
 from benchmarks.collectives import Collective
 from tests.conftest import HALF, ROOT, host_devices
@@ -181,6 +186,16 @@ def test_what_does_not_fit_is_refused(told):
   assert "--config.parallel.mode=jit" in said["uneven"]
   assert "'pmap' divides no patch" in said["pmap"]
   assert "config.model.conv='winograd'" in said["winograd"]
+
+
+def test_the_devices_are_named_where_each_has_batch_statistics_of_its_own(config, monkeypatch):
+  """Lest a run on all of them go on with others: it could not be told from one that does not."""
+  monkeypatch.setattr(jax, "device_count", lambda: 8)
+  config.parallel.space = 2
+  for statistics, data in (("global", 0), ("local", 4)):
+    config.parallel.batch_norm = statistics
+    name_devices(config)
+    assert config.parallel.data == data
 
 
 @pytest.mark.parametrize(
