@@ -5,7 +5,6 @@ in turn within saves and among steps. After the last kill the newest checkpoint 
 one before it must do.
 """
 
-import os
 import random
 import re
 import subprocess
@@ -21,7 +20,7 @@ from attn_unet_jax.config import load
 from attn_unet_jax.training.checkpoint import restore, saved
 from attn_unet_jax.training.logs import read_metrics
 from attn_unet_jax.training.state import abstract, network
-from tests.conftest import ROOT, flags_of, small_config
+from tests.conftest import ROOT, flags_of, host_devices, small_config
 from tests.line import Line
 
 LINE = Line(batch_norm=True)
@@ -46,7 +45,7 @@ def _start(config, workdir, *flags):
   return subprocess.Popen(
     [*command, f"--workdir={workdir}", *flags_of(config), *flags],
     cwd=ROOT,
-    env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    env=host_devices(max(1, config.parallel.data)),
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
@@ -159,10 +158,11 @@ def test_killed_at_random_moments_and_started_again(
 
 
 @pytest.mark.slow
-def test_a_killed_attention_unet_ends_with_the_same_bits(phantoms, tmp_path):
-  """Killed in the steps of its third epoch."""
-  config, killed, whole = _config(phantoms, 4, "resident"), tmp_path / "killed", tmp_path / "whole"
-  config.model.gates, config.model.conv = 1, "native"  # compiles faster
+@pytest.mark.parametrize(("source", "devices"), [("resident", 1), ("streaming", 4)])
+def test_a_killed_attention_unet_ends_with_the_same_bits(phantoms, tmp_path, source, devices):
+  """Killed in the steps of its third epoch; a batch's sums over devices repeat their bits too."""
+  config, killed, whole = _config(phantoms, 4, source), tmp_path / "killed", tmp_path / "whole"
+  config.model.gates, config.parallel.data, config.train.batch_size = 1, devices, 4
   process = _start(config, killed, "--network")
   _wait(process, lambda: len(read_metrics(killed / "metrics.csv")) == 2)
   time.sleep(0.05)

@@ -165,6 +165,33 @@ def test_a_signal_to_one_host_before_a_validation_leaves_it_to_the_next_start(ph
   _assert_same_end(config, tmp_path / "one", two, LINE)
 
 
+@pytest.mark.parametrize(
+  "killed", [pytest.param(0, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.soak)]
+)
+def test_a_host_that_is_killed_takes_the_others_along_and_the_run_goes_on(
+  phantoms, tmp_path, killed
+):
+  """To the bits of two hosts that nothing disturbed. Of process 1 the other hears after 100 s."""
+  config, two, whole = _config(phantoms, **{"train.epochs": 60}), tmp_path / "two", tmp_path / "one"
+  processes = _start("tests.tiny_run", config, two, ((), ()))
+  while saved(two / "checkpoints")[-1:] < [20]:
+    assert processes[killed].poll() is None, _ended(processes)
+    time.sleep(0.02)
+  processes[killed].kill()
+  ended = _ended(processes)
+  assert (ended[killed][0], ended[1 - killed][0]) == (-signal.SIGKILL, -signal.SIGABRT)
+  assert "another task died" in ended[1 - killed][2]
+  assert saved(two / "checkpoints")[-1] < 300
+  for workdir, first in ((two, False), (whole, True)):
+    output = _train(config, workdir, (), ())[0]
+    assert any("epoch 1/60" in line for line in output) == first
+  with jax.enable_x64(True):
+    like, folders = abstract(config, LINE), (w / "checkpoints/300" for w in (two, whole))
+    states = [jax.tree.leaves(restore(folder, like)) for folder in folders]
+  for x, y in zip(*states, strict=True):
+    np.testing.assert_array_equal(x, y)
+
+
 @pytest.mark.slow
 def test_a_host_that_fails_alone_takes_the_others_along(phantoms, tmp_path):
   config = _config(phantoms, **{"data.source": "streaming"})
