@@ -1,12 +1,13 @@
 """Checkpoints of a run: the latest few, and the best by validation DSC. Orbax does the work.
 
 Every checkpoint is sealed by a digest (`seal.py`) that is verified before it is restored; what is
-damaged is named, and the one before it used.
+damaged is named, and another used.
 """
 
 import contextlib
 import os
 import re
+import shutil
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,6 +29,9 @@ from attn_unet_jax.training.state import TrainState
 
 _UNFINISHED = ".orbax-checkpoint-tmp"  # what Orbax appends until a checkpoint is complete
 _DAMAGED = ".damaged"
+# Where a checkpoint is moved, in one step, before its files are removed one by one: a kill among
+# them would leave what looks like damage.
+_DELETED = "deleted"
 
 
 class Checkpoints:
@@ -41,6 +45,7 @@ class Checkpoints:
 
   def __init__(self, folder: Path, keep: int):
     self.folder = folder
+    hosts.on_first(_remove_deleted, folder)
     hosts.on_first(_set_damaged_aside, folder)
     self._scores = {step: seal.validation_dsc(folder / str(step)) for step in saved(folder)}
     self._saving: int | None = None
@@ -48,6 +53,7 @@ class Checkpoints:
       folder.absolute(),
       options=ocp.CheckpointManagerOptions(
         preservation_policy=AnyPreservationPolicy([LatestN(keep), _Best(self._scores)]),
+        todelete_subdir=_DELETED,
         cleanup_tmp_directories=True,
         lightweight_initialize=True,
         async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
@@ -73,6 +79,7 @@ class Checkpoints:
     step = int(state.step)
     with self._to_disk():
       self._manager.wait_until_finished()
+      self._remove_deleted()  # first: there may be room for one checkpoint more, not for two
       again, self._saving = step == self.latest, step
       if not again:
         self._scores[step] = validation_dsc
@@ -110,6 +117,11 @@ class Checkpoints:
     """
     with self._to_disk():
       self._manager.close()
+      self._remove_deleted()
+
+  def _remove_deleted(self) -> None:
+    if hosts.is_first():
+      _remove_deleted(self.folder)
 
   def _seal(self) -> None:
     """Orbax calls this when all is written, before the folder gets its final name.
@@ -244,6 +256,11 @@ def _ranked(steps: Iterable[int], scores: dict[int, float | None]) -> list[int]:
   return sorted(steps, key=rank, reverse=True)
 
 
+def _remove_deleted(folder: Path) -> None:
+  """Removes what Orbax has moved away, also by a process that was killed; what it can."""
+  shutil.rmtree(folder / _DELETED, ignore_errors=True)
+
+
 def _set_damaged_aside(folder: Path) -> None:
   """Renames damaged checkpoints, so that their steps can be saved again, unless all are."""
   damaged = {}
@@ -252,12 +269,15 @@ def _set_damaged_aside(folder: Path) -> None:
       seal.verify(folder / str(step))
     except seal.DamagedError as error:
       damaged[step] = str(error)
-  if damaged and len(damaged) == len(saved(folder)):
+  intact = [step for step in saved(folder) if step not in damaged]
+  if damaged and not intact:
     raise _no_intact(folder)
   for step, why in damaged.items():
     aside = _free(folder / f"{step}{_DAMAGED}")
     (folder / str(step)).rename(aside)
-    logs.say(f"{folder}/{step} is damaged ({why}): left as {aside.name}, the one before it used")
+    logs.say(
+      f"{folder}/{step} is damaged ({why}): left as {aside.name}; {intact[-1]} is the newest intact"
+    )
 
 
 def _free(path: Path) -> Path:

@@ -172,7 +172,8 @@ def test_training_goes_on_from_the_one_before_a_damaged_checkpoint(three, tmp_pa
   shutil.copytree(three, folder)
   DAMAGES[damage](next((folder / "3" / "default" / "d").iterdir()))
   with checkpoints(folder, keep=2) as store:
-    assert f"{folder}/3 is damaged (default/d/" in capsys.readouterr().out
+    told = rf"{folder}/3 is damaged \(default/d/.*\): left as 3\.damaged; 2 is the newest intact\n"
+    assert re.fullmatch(told, capsys.readouterr().out)
     assert store.latest == 2
     _assert_is(store.restore(2, _like()), 2)
     store.save(_state(3))  # again, beside what is left of the damaged one
@@ -249,6 +250,65 @@ def test_what_a_kill_left_unfinished_is_removed(three, tmp_path):
     assert store.latest == 2
     store.save(_state(3))
   assert sorted(p.name for p in folder.iterdir()) == ["1", "2", "3"]
+
+
+def test_an_older_damaged_checkpoint_does_not_hide_which_one_is_used(three, tmp_path, capsys):
+  folder = tmp_path / "checkpoints"
+  shutil.copytree(three, folder)
+  (folder / "1" / seal.NAME).unlink()
+  with checkpoints(folder, keep=3) as store:
+    assert "left as 1.damaged; 3 is the newest intact" in capsys.readouterr().out
+    assert store.latest == 3
+
+
+KILLED_IN_DELETION = """
+import os, signal, sys
+from pathlib import Path
+from attn_unet_jax.training.checkpoint import checkpoints
+from tests.training.test_checkpoint import _state
+folder, names, removed = Path(sys.argv[1]), [], []
+def kill_at_the_third(event, arguments):
+  if event == "os.rename" and os.path.basename(arguments[1]) == "2":
+    names.extend(path.name for path in (folder / "1").rglob("*") if path.is_file())
+  if event == "os.remove" and os.path.basename(arguments[0]) in names:
+    removed.append(arguments[0])
+    if len(removed) == 3:
+      os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(kill_at_the_third)
+with checkpoints(folder, keep=1) as store:
+  store.save(_state(1))
+  store.save(_state(2))
+"""
+
+
+def test_a_kill_while_an_old_checkpoint_is_deleted_is_no_damage(tmp_path, capsys):
+  folder = tmp_path / "checkpoints"
+  command = [sys.executable, "-c", KILLED_IN_DELETION, str(folder)]
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+  assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
+  assert saved(folder) == [2]
+  assert sum(path.is_file() for path in folder.rglob("*")) > len(list((folder / "2").rglob("*")))
+  _assert_is(restore_best(folder, _like()), 2)
+  with checkpoints(folder, keep=1) as store:
+    assert [path.name for path in folder.iterdir()] == ["2"]
+    assert (store.latest, capsys.readouterr().out) == (2, "")
+    store.save(_state(3))
+  assert [path.name for path in folder.iterdir()] == ["3"]
+
+
+def test_what_was_deleted_is_gone_before_the_next_is_written(tmp_path, monkeypatch):
+  """So that a run never needs more room than its checkpoints and one more."""
+  lying, write = [], seal.write
+
+  def look(folder, dsc):
+    lying.append(sorted(path.name for path in tmp_path.rglob("[0-9]*") if path.name.isdigit()))
+    write(folder, dsc)
+
+  monkeypatch.setattr(seal, "write", look)
+  with checkpoints(tmp_path, keep=1) as store:
+    for step in (21, 22, 23):
+      store.save(_state(step))
+  assert lying == [[], ["21"], ["22"]]
 
 
 ELSEWHERE = """
