@@ -4,8 +4,15 @@ import hashlib
 import os
 import platform
 import sys
+import warnings
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+# How JAX's warnings of a compiled program begin that could not be read or written.
+_FAILED = tuple(
+  f"Error {what} persistent compilation cache entry" for what in ("reading", "writing")
+)
 _DETERMINISTIC = "--xla_gpu_deterministic_ops=true"  # no atomics, no kernels chosen by a stopwatch
 
 
@@ -15,7 +22,9 @@ def keep_compiled() -> None:
   The folder is `attn_unet_jax` in $XDG_CACHE_HOME (`~/.cache`), apart for each kind of processor.
   JAX_COMPILATION_CACHE_DIR names another; where nothing can be written, nothing is kept. Every
   program is, unless JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS leaves out what compiles fast.
+  In either folder, what was not written whole is warned of once, and written anew.
   """
+  _remove_what_jax_warns_of()
   if "JAX_COMPILATION_CACHE_DIR" in os.environ:
     return
   try:
@@ -36,6 +45,35 @@ def _set(key: str, value: str | float) -> None:
   os.environ[key.upper()] = str(value)
   if jax := sys.modules.get("jax"):  # it has read the environment already
     jax.config.update(key, value)
+
+
+def _remove_what_jax_warns_of() -> None:
+  """Makes JAX write a compiled program again that it could not read, or write whole.
+
+  JAX writes in place, and never over a file that is there: what a kill or a full disk has left
+  would be warned of, and compiled, at every start.
+  """
+  show = warnings.showwarning
+
+  def remove_and_show(message: Warning | str, *where: Any, **how: Any) -> None:
+    if str(message).startswith(_FAILED):
+      _remove_failed()
+    show(message, *where, **how)
+
+  warnings.showwarning = remove_and_show
+
+
+def _remove_failed() -> None:
+  """Removes the file of the compiled program that a warning is being given of.
+
+  JAX tells which it is in this way only: it warns while it handles the exception, in a function
+  that was given the key. One that no longer does so has its files left as they are.
+  """
+  error, folder = sys.exception(), sys.modules["jax"].config.jax_compilation_cache_dir
+  if error and error.__traceback__ and folder:
+    key = error.__traceback__.tb_frame.f_locals.get("cache_key")
+    with suppress(OSError):
+      Path(folder, f"{key}-cache").unlink()
 
 
 def make_deterministic() -> None:

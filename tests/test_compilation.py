@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,17 +26,22 @@ print(json.dumps([jax.config.jax_compilation_cache_dir, *list(found.values())[:2
 """
 
 
-def _count(**env):
-  """The folder in use, and how many programs were compiled and were found there."""
+def _start(*python, **env):
+  """Runs `COUNT`."""
   kept = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XDG_"))}
-  done = subprocess.run(
-    [sys.executable, "-W", "error", "-c", COUNT],
+  return subprocess.run(
+    [*python, "-c", COUNT],
     cwd=ROOT,
     env={**kept, "JAX_PLATFORMS": "cpu", **env},
     capture_output=True,
     text=True,
     timeout=300,
   )
+
+
+def _count(**env):
+  """The folder in use, and how many programs were compiled and were found there."""
+  done = _start(sys.executable, "-W", "error", **env)
   assert (done.returncode, done.stderr) == (0, "")
   return json.loads(done.stdout)
 
@@ -46,6 +52,34 @@ def test_a_second_start_compiles_nothing(tmp_path):
   assert compiled >= 2
   assert found == 0
   assert _count(XDG_CACHE_HOME=str(tmp_path)) == [folder, 0, compiled]
+
+
+def _warned(done):
+  assert done.returncode == 0, done.stderr
+  return re.findall(r"Error \w+ persistent compilation cache entry", done.stderr)
+
+
+def test_what_a_kill_left_of_a_program_is_written_again(tmp_path):
+  env = {"XDG_CACHE_HOME": str(tmp_path)}
+  folder, compiled, _ = _count(**env)
+  entry = max(Path(folder).glob("*-cache"), key=lambda path: path.stat().st_size)
+  whole = entry.read_bytes()
+  entry.write_bytes(whole[: len(whole) // 2])
+  done = _start(sys.executable, **env)
+  assert _warned(done) == ["Error reading persistent compilation cache entry"]
+  assert json.loads(done.stdout) == [folder, 1, compiled - 1]
+  assert _count(**env) == [folder, 0, compiled]
+
+
+def test_what_a_full_disk_left_of_a_program_is_removed(tmp_path):
+  """Also from a folder that JAX was given."""
+  env = {
+    "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+  }
+  done = _start("bash", "-c", 'ulimit -f 0 && exec "$0" "$@"', sys.executable, **env)
+  assert "Error writing persistent compilation cache entry" in _warned(done)
+  assert list(tmp_path.iterdir()) == []
 
 
 def test_what_compiles_fast_is_left_out_where_jax_was_told_so(tmp_path):
