@@ -52,6 +52,7 @@ def claim(workdir: Path, config: ConfigDict) -> bool:
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     _lock(workdir)  # first: until then another process may be making it a run
+    _remove_left_beside(workdir)
     stored = config_keys.load(path) if path.exists() else None  # a foreign file is refused
     goes_on = stored is not None and begun(workdir)
     if stored is not None and goes_on:
@@ -60,6 +61,12 @@ def claim(workdir: Path, config: ConfigDict) -> bool:
   except OSError as error:
     raise UserError(f"--workdir={workdir}: cannot be written ({error.strerror})") from None
   return goes_on
+
+
+def _remove_left_beside(workdir: Path) -> None:
+  """Removes what `write_text` was writing when a process was killed."""
+  for path in workdir.glob(".*.part"):
+    path.unlink()
 
 
 def _compare(workdir: Path, stored: ConfigDict, config: ConfigDict) -> None:
@@ -119,7 +126,7 @@ def begun(workdir: Path) -> bool:
 
 def write_text(path: Path, text: str) -> None:
   """Writes beside, then renames: the file is there whole or not at all."""
-  beside = path.with_name(f".{path.name}.{os.getpid()}")
+  beside = path.with_name(f".{path.name}.{os.getpid()}.part")
   try:
     beside.write_text(text)
     beside.replace(path)

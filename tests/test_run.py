@@ -164,6 +164,25 @@ def test_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
   assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
+def test_what_a_kill_left_beside_a_text_is_removed(config, tmp_path):
+  """By who may write the run, and nothing else is."""
+  kill = "os.kill(os.getpid(), 9)"
+  code = (
+    "import os, pathlib, sys\nfrom attn_unet_jax import run\n"
+    f"pathlib.Path.replace = lambda *_: {kill}\n"
+    "run.write_text(pathlib.Path(sys.argv[1]), 'half')"
+  )
+  done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run.json")], cwd=ROOT)
+  assert done.returncode == -9
+  (left,) = tmp_path.iterdir()
+  others = {".mine", "a.part", ".part", ".a.1"}
+  for name in others:
+    (tmp_path / name).write_text("")
+  run.claim(tmp_path, config)
+  assert not left.exists()
+  assert {path.name for path in tmp_path.iterdir()} == {*others, ".lock", "config.json"}
+
+
 def test_the_record_says_how_it_ended(tmp_path):
   with run.recorded(tmp_path):
     assert json.loads((tmp_path / "run.json").read_text())["exit"] == "running"

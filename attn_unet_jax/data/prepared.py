@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import re
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.errors import UserError
 
+_DEAD_S = 24 * 3600.0  # writing a case takes seconds
 _VERSION = 2  # to be raised when `prepare` gives other values
 _WRITER = "group_size:1,zstd:1"  # reads five times as fast as the default, a tenth larger
 _READER = "readahead_buffer_size:0,max_parallelism:0"  # for random access
@@ -59,6 +61,14 @@ def kept(folder: Path, case_id: str, name: str, prepare: Callable[[], WorkingCas
       "another folder with --config.data.prepared=FOLDER"
     ) from error
   return case
+
+
+def remove_left_over(folder: Path) -> None:
+  """Removes what processes that were killed left half written: nothing was written for a day."""
+  for path in folder.glob(".*.part"):
+    with contextlib.suppress(OSError):  # another process does the same
+      if time.time() - path.stat().st_mtime > _DEAD_S:
+        path.unlink()
 
 
 def _read(path: Path) -> WorkingCase:

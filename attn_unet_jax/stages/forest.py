@@ -121,7 +121,7 @@ def save_arrays(path: Path, **arrays: Any) -> None:
   """Writes an `.npz` beside, then renames it: it is there whole or not at all."""
   content = io.BytesIO()
   np.savez_compressed(content, **arrays)
-  beside = path.with_name(f".{path.name}.{os.getpid()}")
+  beside = path.with_name(f".{path.name}.{os.getpid()}.part")
   beside.write_bytes(content.getvalue())
   beside.replace(path)
 

@@ -11,6 +11,7 @@ from attn_unet_jax.data.cases import Cases
 from attn_unet_jax.data.cuttable import Shape, padding
 from attn_unet_jax.data.patches import Batch, answered, fixed_batches, training_cutter
 from attn_unet_jax.data.prepare import WorkingCase
+from attn_unet_jax.data.prepared import remove_left_over
 from attn_unet_jax.data.resident import resident
 from attn_unet_jax.data.source import Held, Source, choose
 from attn_unet_jax.data.streaming import Streaming
@@ -93,6 +94,8 @@ def _place(
 
 def _kept(config: ConfigDict, cases: Cases, chosen: str, workdir: Path) -> Cases:
   """The cases, kept on disk where the config asks for it or they are to be read again and again."""
-  if config.data.prepared:
-    return cases.kept_in(Path(config.data.prepared))
-  return cases.kept_in(workdir / "prepared") if chosen == "streaming" else cases
+  if not config.data.prepared and chosen != "streaming":
+    return cases
+  folder = Path(config.data.prepared or workdir / "prepared")
+  remove_left_over(folder)
+  return cases.kept_in(folder)

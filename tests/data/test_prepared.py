@@ -10,7 +10,7 @@ import pytest
 from attn_unet_jax.data.fold import open_fold
 from attn_unet_jax.data.positions import foreground_positions
 from attn_unet_jax.data.prepare import WorkingCase
-from attn_unet_jax.data.prepared import digest, kept
+from attn_unet_jax.data.prepared import digest, kept, remove_left_over
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
@@ -21,6 +21,10 @@ def case():
   rng = np.random.default_rng(0)
   image = np.asfortranarray(rng.integers(-1000, 2000, (30, 20, 25)).astype(np.int16))
   return WorkingCase("a/b ü", image, (image > 1500).astype(np.uint8), 1 / 3, 2**0.5)
+
+
+def _interrupt(*_):
+  raise KeyboardInterrupt
 
 
 def _no():
@@ -70,6 +74,27 @@ def test_a_full_disk_is_the_users_error_and_leaves_nothing_half_written(case, tm
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
   assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_kill_left_half_written_is_removed_after_a_day(case, tmp_path, monkeypatch):
+  """Until then another process may be writing it."""
+  monkeypatch.setattr("pathlib.Path.replace", _interrupt)
+  monkeypatch.setattr("pathlib.Path.unlink", _interrupt)
+  with pytest.raises(KeyboardInterrupt):
+    kept(tmp_path, case.id, "x", lambda: case)
+  monkeypatch.undo()
+  (left,) = tmp_path.iterdir()
+  kept(tmp_path, case.id, "x", lambda: case)
+  whole = {path for path in tmp_path.iterdir() if path != left}
+  for path in (*whole, left):
+    os.utime(path, (path.stat().st_mtime - 23 * 3600,) * 2)
+  remove_left_over(tmp_path)
+  assert set(tmp_path.iterdir()) == {*whole, left}
+  for path in (*whole, left):
+    os.utime(path, (path.stat().st_mtime - 2 * 3600,) * 2)
+  remove_left_over(tmp_path)
+  assert set(tmp_path.iterdir()) == whole
+  remove_left_over(tmp_path / "not there")
 
 
 def test_digests_differ_with_any_part():

@@ -161,7 +161,12 @@ def test_a_named_folder_of_prepared_scans_serves_every_run_and_source(
   config, tmp_path, monkeypatch
 ):
   config.data.prepared = str(tmp_path / "scans")
+  left = tmp_path / "scans" / ".case.x.part"
+  left.parent.mkdir()
+  left.write_text("")
+  os.utime(left, (0, 0))
   first = _train(config, tmp_path / "a", "resident")
+  assert not left.exists()  # what a kill left there long ago
   names = sorted(path.name for path in (tmp_path / "scans").iterdir())
 
   def no(*_):
