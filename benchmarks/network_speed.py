@@ -1,103 +1,72 @@
-"""Attention U-Net with our convolution form, with XLA's own, and in PyTorch, in one run.
+r"""Attention U-Net with our convolution form, with XLA's own, and in PyTorch, in one run.
 
   python -m benchmarks.network_speed --patch=64 --output=benchmarks/results/network_speed.json
 
-`speed_up` is against XLA's own convolution; PyTorch's rows need the extra 'bench'.
+It runs where JAX does, on a GPU if there is one:
+
+  python -m benchmarks.network_speed --dtype=bfloat16 --patch=128 --repeats=30 \
+    --torch=torch_channels_last,torch_compiled --output=benchmarks/results/network_speed_gpu.json
+
+`speed_up` is against the first contender: on a CPU XLA's own convolution, elsewhere our network,
+whose 3x3x3 convolutions are XLA's own there. PyTorch's rows need the extra 'bench', on a GPU a
+PyTorch for it. `tflop` is the work in the direct form, as XLA counts it, and `tflop_per_s` that
+over the median time: what is reached of the device's peak. `memory_gib` is what a work holds at its
+peak, ours by XLA's plan of the program, PyTorch's by its allocator, which knows a GPU's alone.
+
+`tf32` says whether float32 may be rounded to TF32 in a GPU's convolutions and matrix products. It
+may, as is JAX's default, unless JAX_DEFAULT_MATMUL_PRECISION=highest; PyTorch is told the same.
 """
 
 import importlib.util
-import statistics
-import time
-from collections.abc import Callable
+import os
 from importlib import metadata
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 
-from attn_unet_jax import models
 from attn_unet_jax.models.conv import Form
+from benchmarks import jax_workloads
+from benchmarks.contenders import Work, compare, digits
 from benchmarks.result import keep, machine
 
-FORMS: tuple[Form, ...] = ("native", "auto")  # the first is the base of the ratios
+DTYPES = ["float32", "bfloat16"]
 
 _PATCH = flags.DEFINE_integer("patch", 64, "edge of the cubic patch, in voxels")
 _BATCH = flags.DEFINE_integer("batch", 1, "patches per step")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", DTYPES, "compute type of all; bfloat16: autocast's")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "timed runs of each form, in turn")
 _TORCH = flags.DEFINE_list("torch", "torch,torch_channels_last", "PyTorch variants to time")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write")
 
 
-def soft_dice_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """One minus the soft Dice of the foreground; logits [N, X, Y, Z, 2], labels [N, X, Y, Z]."""
-  foreground = jax.nn.softmax(logits)[..., 1]
-  overlap = jnp.sum(foreground * labels)
-  return 1 - 2 * overlap / (jnp.sum(foreground) + jnp.sum(labels))
-
-
-def workloads(form: Form, images: jax.Array, labels: jax.Array) -> dict[str, Callable[[], Any]]:
-  """A train step (gradients and new statistics) and a prediction, compiled and ready to call."""
-  network = models.build("attention_unet", conv=form)
-  variables = network.lazy_init(jax.random.key(0, impl="rbg"), images, train=False)
-  statistics_ = variables["batch_stats"]
-
-  def loss(params: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, Any]:
-    state = {"params": params, "batch_stats": statistics_}
-    (logits, _), updates = network.apply(state, images, True, mutable=["batch_stats"])
-    return soft_dice_loss(logits, labels), updates
-
-  step = jax.jit(jax.value_and_grad(loss, has_aux=True))
-  predict = jax.jit(lambda variables, images: network.apply(variables, images, False)[0])
-  return {
-    "train_step": lambda: step(variables["params"], images, labels),
-    "inference": lambda: predict(variables, images),
-  }
-
-
-def seconds(work: Callable[[], Any]) -> float:
-  """Wall time of one call, until its results are there."""
-  start = time.perf_counter()
-  jax.block_until_ready(work())
-  return time.perf_counter() - start
-
-
-def compare(works: dict[str, Callable[[], Any]], repeats: int) -> dict[str, Any]:
-  """Time every form in turn, so that a busy machine slows them alike; ratios of medians.
-
-  Each time after a call of its own that is not timed (the first compiles), as in a training: a
-  system that gave its free pages to another machine meanwhile would let whoever comes after a long
-  pause wait for them.
-  """
-  times: dict[str, list[float]] = {form: [] for form in works}
-  for _ in range(repeats):
-    for form, work in works.items():
-      seconds(work)
-      times[form].append(seconds(work))
-  base = statistics.median(times[next(iter(times))])
-  return {
-    form: {
-      "median_s": round(statistics.median(t), 4),
-      "min_s": round(min(t), 4),
-      "max_s": round(max(t), 4),
-      "speed_up": round(base / statistics.median(t), 2),
-    }
-    for form, t in times.items()
-  }
-
-
-def all_works(images: np.ndarray, labels: np.ndarray) -> dict[str, dict[str, Callable[[], Any]]]:
+def all_works(images: np.ndarray, labels: np.ndarray) -> dict[str, dict[str, Work]]:
   """Every contender's work, ours first."""
-  ours: dict[str, dict[str, Callable[[], Any]]] = {
-    form: workloads(form, jnp.asarray(images), jnp.asarray(labels)) for form in FORMS
+  forms: tuple[Form, ...] = ("native", "auto") if jax.default_backend() == "cpu" else ("auto",)
+  ours = {
+    str(form): jax_workloads.workloads(form, images, labels, dtype=_DTYPE.value) for form in forms
   }
-  if importlib.util.find_spec("torch") is None:
+  if not _TORCH.value or importlib.util.find_spec("torch") is None:
     return ours
   from benchmarks import torch_workloads
 
-  theirs = {name: torch_workloads.workloads(name, images, labels) for name in _TORCH.value}
+  tf32 = allows_tf32()
+  if tf32 is not None:
+    torch_workloads.prepare_gpu(tf32=tf32)
+  options = {"device": "cpu" if tf32 is None else "cuda", "dtype": _DTYPE.value}
+  theirs = {
+    name: torch_workloads.workloads(name, images, labels, **options) for name in _TORCH.value
+  }
   return ours | theirs
+
+
+def allows_tf32() -> bool | None:
+  """Whether JAX, and so PyTorch, may round float32 to TF32; None where there is no GPU."""
+  if jax.default_backend() != "gpu":
+    return None
+  settings: Any = jax.config
+  return settings.jax_default_matmul_precision not in ("highest", "float32")
 
 
 def versions() -> dict[str, Any]:
@@ -110,18 +79,24 @@ def main(argv: list[str]) -> None:
   """Compare, print and write."""
   del argv
   logging.set_verbosity(logging.WARNING)
+  # JAX would take three quarters of a GPU's memory at once, and leave PyTorch the rest.
+  os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
   draw = np.random.default_rng(0)
   shape = (_BATCH.value,) + (_PATCH.value,) * 3
   images = draw.normal(size=(*shape, 1)).astype(np.float32)
   labels = (draw.random(shape) < 0.1).astype(np.float32)
-  works = all_works(images, labels)
+  works, tflop = all_works(images, labels), jax_workloads.tflop(images.shape)
   result: dict[str, Any] = {
     "machine": machine() | versions(),
     "patch": _PATCH.value,
     "batch": _BATCH.value,
+    "dtype": _DTYPE.value,
+    "tf32": allows_tf32(),
+    "tflop": {work: count and digits(count) for work, count in tflop.items()},
   }
-  for work in ("train_step", "inference"):
-    result[work] = compare({name: works[name][work] for name in works}, _REPEATS.value)
+  for work, count in tflop.items():
+    mine = {name: works[name][work] for name in works}
+    result[work] = compare(mine, _REPEATS.value, count)
   keep(result, _OUTPUT.value)
 
 
