@@ -26,14 +26,13 @@ from ml_collections import ConfigDict, config_flags
 
 from attn_unet_jax import command
 from attn_unet_jax.data.fold import open_fold
-from attn_unet_jax.data.patches import Feed
 from attn_unet_jax.run import environment
 from attn_unet_jax.training.inputs import Inputs, open_inputs
 from attn_unet_jax.training.logs import say
 from attn_unet_jax.training.parallel import compile_step, spread
 from attn_unet_jax.training.state import TrainState, create, network
 from benchmarks.result import keep, machine
-from benchmarks.windows import READY, ratio, seconds, window
+from benchmarks.windows import READY, one_batch, ratio, seconds, window
 
 _PAIRS = flags.DEFINE_integer("pairs", 30, "Pairs of windows for each source.")
 _STEPS = flags.DEFINE_integer("steps", 8, "Steps of a window.")
@@ -65,7 +64,7 @@ def main() -> None:
 
 def cost(config: ConfigDict, module: nn.Module, inputs: Inputs) -> dict[str, Any]:
   """Seconds a step with and without its input, and the ratio."""
-  fixed = _one_batch(config, module)
+  fixed = one_batch(config, module)
   alone = compile_step(config, module, streamed=True)
   fed = alone if inputs.streamed else compile_step(config, module)
 
@@ -89,16 +88,6 @@ def cost(config: ConfigDict, module: nn.Module, inputs: Inputs) -> dict[str, Any
     "pairs": len(without),
     **ratio(np.array(with_input) / np.array(without)),
   }
-
-
-def _one_batch(config: ConfigDict, module: nn.Module) -> Feed:
-  """What a streaming source feeds the first step, on the device for good."""
-  streaming = config.copy_and_resolve_references()
-  streaming.data.source = "streaming"
-  load = open_fold(streaming).load
-  inputs = open_inputs(streaming, module, load, Path(config.data.prepared))
-  with inputs.source.feeds(range(1)) as feeds:
-    return jax.block_until_ready(next(feeds))
 
 
 if __name__ == "__main__":

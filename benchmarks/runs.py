@@ -4,6 +4,7 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,17 @@ def command(name: str, *arguments: str) -> None:
   Raises:
     SystemExit: it failed, with its status; it said why.
   """
-  done = subprocess.run([sys.executable, "-m", f"attn_unet_jax.{name}", *arguments], check=False)
+  process(f"attn_unet_jax.{name}", *arguments)
+
+
+def process(module: str, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+  """Runs a module in a process of its own, to its end; None is this process's environment.
+
+  Raises:
+    SystemExit: as of `command`.
+  """
+  command_line = [sys.executable, "-m", module, *arguments]
+  done = subprocess.run(command_line, env=env, check=False)
   if done.returncode:
     raise SystemExit(done.returncode if done.returncode > 0 else 128 - done.returncode)
 

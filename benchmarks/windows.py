@@ -1,14 +1,19 @@
-"""Windows of steps in which a source's work is timed, and the ratio of paired times."""
+"""Windows of steps that are timed, what they are fed, and the ratio of paired times."""
 
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from flax import linen as nn
+from ml_collections import ConfigDict
 
-from attn_unet_jax.data.patches import Feed
+from attn_unet_jax.data.fold import open_fold
+from attn_unet_jax.data.patches import Fed, Feed
+from attn_unet_jax.training.inputs import open_inputs
 from attn_unet_jax.training.parallel import Step
 from attn_unet_jax.training.state import TrainState
 
@@ -21,10 +26,30 @@ def window(pair: int, steps: int) -> range:
   return range(begin, begin + steps + 2 * READY)
 
 
+def one_batch(config: ConfigDict, module: nn.Module) -> Fed:
+  """What a streaming source feeds the first step, on the device for good.
+
+  Its scans are kept in `data.prepared`, which must name a folder.
+  """
+  streaming = config.copy_and_resolve_references()
+  streaming.data.source = "streaming"
+  load = open_fold(streaming).load
+  inputs = open_inputs(streaming, module, load, Path(config.data.prepared))
+  with inputs.source.feeds(range(1)) as feeds:
+    return jax.block_until_ready(next(feeds))
+
+
 def seconds(
   step: Step, state: TrainState, feeds: Iterator[Feed], untimed: int, timed: int
 ) -> float:
   """A step's share of a window's time, after the untimed steps."""
+  return timed_steps(step, state, feeds, untimed, timed)[0]
+
+
+def timed_steps(
+  step: Step, state: TrainState, feeds: Iterator[Feed], untimed: int, timed: int
+) -> tuple[float, TrainState]:
+  """The same, and the state after all steps."""
   for _ in range(untimed):
     state, _ = step(state, next(feeds))
   jax.block_until_ready(state)
@@ -32,7 +57,7 @@ def seconds(
   for _ in range(timed):
     state, outcome = step(state, next(feeds))
   jax.block_until_ready((state, outcome))
-  return (time.perf_counter() - began) / timed
+  return (time.perf_counter() - began) / timed, state
 
 
 def ratio(ratios: np.ndarray) -> dict[str, Any]:
