@@ -63,7 +63,7 @@ def all_works(images: np.ndarray, labels: np.ndarray) -> dict[str, dict[str, Wor
 
 def allows_tf32() -> bool | None:
   """Whether JAX, and so PyTorch, may round float32 to TF32; None where there is no GPU."""
-  if jax.default_backend() != "gpu":
+  if jax.default_backend() in ("cpu", "tpu"):
     return None
   settings: Any = jax.config
   return settings.jax_default_matmul_precision not in ("highest", "float32")
