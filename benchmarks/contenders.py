@@ -33,17 +33,26 @@ def compare(works: dict[str, Work], repeats: int, tflop: float | None) -> dict[s
   PyTorch compiles, and chooses its kernels, in its first.
 
   Args:
-    works: by contender; ratios are against the first.
+    works: by contender; ratios are against the first that does its work. One that cannot, for want
+      of memory or of a compiler, has its `error` in place of figures, and the others go on.
     repeats: timed calls of each.
     tflop: operations of the work, the same for all, in 1e12; None where they were not counted.
   """
   times: dict[str, list[float]] = {name: [] for name in works}
+  failed: dict[str, dict[str, Any]] = {}
   for _ in range(repeats):
     for name, work in works.items():
-      work.call()
-      times[name].append(seconds(work))
-  base = statistics.median(times[next(iter(times))])
-  return {name: _figures(t, base, works[name].memory(), tflop) for name, t in times.items()}
+      if name in failed:
+        continue
+      try:
+        work.call()
+        times[name].append(seconds(work))
+      except RuntimeError as error:  # as both JAX's and PyTorch's are
+        failed[name] = {"error": f"{type(error).__name__}: {error}"[:500]}
+  done = {name: t for name, t in times.items() if name not in failed}
+  base = statistics.median(next(iter(done.values()), [0.0]))
+  told = {name: _figures(t, base, works[name].memory(), tflop) for name, t in done.items()}
+  return {name: failed.get(name) or told[name] for name in works}
 
 
 def _figures(
