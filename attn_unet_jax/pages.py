@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+_PACKAGES = ("attn_unet_jax", "tfds_pancreas", "benchmarks")  # with commands
 _ASKING = "glibc.malloc.hugetlb=1"
 _GLIBC = (2, 35)  # the first that knows it
 _GIVEN = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -15,13 +16,19 @@ def ask_for_large() -> None:
   A step on a CPU allocates gigabytes and frees them, and the system clears them for every step:
   in pages of 4 KiB that takes up to as long as the step itself. glibc reads its settings when a
   process starts, hence the second start, which is to come before anything has been loaded. Nothing
-  happens where the environment already says something of malloc.
+  happens in another's program, or where the environment already says something of malloc.
   """
   told = any(name.startswith(("GLIBC_TUNABLES", "MALLOC_")) for name in os.environ)
-  if told or not _would_be_given():
+  if told or not _is_ours() or not _would_be_given():
     return
   os.environ["GLIBC_TUNABLES"] = _ASKING
   os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _is_ours() -> bool:
+  """Whether the process was started by `python -m` as a command of this project."""
+  started = sys.orig_argv
+  return "-m" in started and started[started.index("-m") + 1].partition(".")[0] in _PACKAGES
 
 
 def _would_be_given() -> bool:

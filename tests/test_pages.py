@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 
 SMALL = 2**14  # pages of 4 KiB in the 64 MiB that each round touches
 PROGRAM = """
-import resource
+import resource, sys
 def rounds(count):
   before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
   for _ in range(count):
@@ -26,13 +26,16 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def _run(start="", **environment):
-  """Page faults in five rounds, and the arguments seen; `start`: what the program does first."""
+def _faults(folder, package, **environment):
+  """Page faults in five rounds of `python -m PACKAGE.rounds`, which begins as our commands do."""
+  (folder / package).mkdir(exist_ok=True)
+  (folder / package / "__init__.py").write_text("import attn_unet_jax\n")
+  (folder / package / "rounds.py").write_text(PROGRAM)
   free = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
   done = subprocess.run(
-    [sys.executable, "-c", f"import sys\n{start}\n{PROGRAM}", "--flag=a b"],
-    env={**free, **environment},
-    cwd=ROOT,
+    [sys.executable, "-m", f"{package}.rounds", "--flag=a b"],
+    env={**free, "PYTHONPATH": str(ROOT), **environment},
+    cwd=folder,
     capture_output=True,
     text=True,
   )
@@ -42,11 +45,10 @@ def _run(start="", **environment):
   return int(faults)
 
 
-def test_a_command_asks_and_an_importer_decides_for_itself():
-  as_a_command = "sys.argv[0] = '-m'\nimport attn_unet_jax"
-  assert _run(as_a_command) < SMALL
-  assert _run("import attn_unet_jax") > 4 * SMALL
-  assert _run(as_a_command, MALLOC_TOP_PAD_="0") > 4 * SMALL
+def test_a_command_asks_and_who_imports_the_package_decides_for_himself(tmp_path):
+  assert _faults(tmp_path, "benchmarks") < SMALL
+  assert _faults(tmp_path, "mine") > 4 * SMALL
+  assert _faults(tmp_path, "benchmarks", MALLOC_TOP_PAD_="0") > 4 * SMALL
 
 
 def test_commands_do_so_before_anything_else_is_loaded():
