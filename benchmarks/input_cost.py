@@ -1,7 +1,7 @@
 r"""What a step's input costs: steps fed by a source against the same step fed one batch for ever.
 
   python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
-  python -m benchmarks.input_cost --config=experiments/pancreas.py:phantom \
+  python -m benchmarks.input_cost --pairs=60 "--config.data.patch=(32, 32, 32)" \
     --output=benchmarks/results/input_cost.json
 
 Both take forward, augmentation, backward and update. They are timed in turn, in windows of steps.
