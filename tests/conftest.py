@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
@@ -116,6 +118,24 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
   folder = tmp_path_factory.mktemp("phantoms")
   build("phantom_ct/tiny", folder)
   return folder
+
+
+def draw(*shape: int, seed: int = 0) -> jax.Array:
+  """Normally distributed; float64 where that is enabled."""
+  return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+
+
+def assert_same(a: Any, b: Any) -> None:
+  """The same bits, leaf by leaf."""
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    np.testing.assert_array_equal(x, y)
+
+
+def flip_a_bit(path: Path) -> None:
+  """In the middle of a file."""
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
 
 
 def run_command(

@@ -20,7 +20,7 @@ from attn_unet_jax.config import load
 from attn_unet_jax.training.checkpoint import restore, saved
 from attn_unet_jax.training.logs import read_metrics
 from attn_unet_jax.training.state import abstract, network
-from tests.conftest import ROOT, flags_of, host_devices, small_config
+from tests.conftest import ROOT, flags_of, flip_a_bit, host_devices, small_config
 from tests.line import Line
 
 LINE = Line(batch_norm=True)
@@ -125,12 +125,6 @@ def _kill(config, workdir, epoch, delay=0.0, *, in_save=False):
   return "steps" if last() % 5 else "between"
 
 
-def _flip_a_bit(path):
-  content = bytearray(path.read_bytes())
-  content[len(content) // 2] ^= 1
-  path.write_bytes(content)
-
-
 @pytest.mark.parametrize(
   ("source", "kills", "epochs"),
   [
@@ -150,7 +144,7 @@ def test_killed_at_random_moments_and_started_again(
   assert fell[:2] == ["steps", "save"]
   assert "steps" in fell[2:], fell
   newest = tmp_path / "checkpoints" / str(saved(tmp_path / "checkpoints")[-1])
-  _flip_a_bit(next((newest / "default" / "d").iterdir()))
+  flip_a_bit(next((newest / "default" / "d").iterdir()))
   output = _finish(config, tmp_path)
   assert f"{newest} is damaged (default/d/" in output
   assert "epoch 1/" not in output  # it went on from the one before

@@ -8,6 +8,7 @@ from jax import lax
 from jax.test_util import check_grads
 
 from attn_unet_jax.models import conv
+from tests.conftest import draw
 
 LAYOUT = ("NXYZC", "XYZIO", "NXYZC")
 
@@ -16,10 +17,6 @@ LAYOUT = ("NXYZC", "XYZIO", "NXYZC")
 def _double_precision():
   with jax.enable_x64(True):
     yield
-
-
-def draw(*shape, seed=0):
-  return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
 
 
 def value_and_gradients(function, x, kernel):

@@ -9,6 +9,7 @@ from jax.test_util import check_grads
 from attn_unet_jax import models
 from attn_unet_jax.models.dual_attention import DualAttention
 from attn_unet_jax.models.layers import interpolation_matrix
+from tests.conftest import draw
 
 JOININGS = ("product", "max", "mean")
 
@@ -17,10 +18,6 @@ JOININGS = ("product", "max", "mean")
 def _double_precision():
   with jax.enable_x64(True):
     yield
-
-
-def draw(*shape, seed=0):
-  return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
 
 
 X, G = (1, 4, 2, 4, 3), (1, 2, 1, 2, 6)

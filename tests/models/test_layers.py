@@ -9,11 +9,7 @@ from jax.test_util import check_grads
 from scipy import ndimage
 
 from attn_unet_jax.models import layers
-from tests.conftest import BY_MLIR
-
-
-def draw(*shape, seed=0):
-  return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+from tests.conftest import BY_MLIR, draw
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from attn_unet_jax.errors import UserError
 from attn_unet_jax.training import seal
 from attn_unet_jax.training.checkpoint import checkpoints, restore, restore_best, saved
 from attn_unet_jax.training.state import TrainState
-from tests.conftest import ROOT, host_devices
+from tests.conftest import ROOT, flip_a_bit, host_devices
 
 
 def _state(step):
@@ -131,17 +131,11 @@ def three(tmp_path_factory):
   return folder
 
 
-def _flip(path):
-  content = bytearray(path.read_bytes())
-  content[len(content) // 2] ^= 1
-  path.write_bytes(content)
-
-
 def _truncate(path):
   path.write_bytes(path.read_bytes()[:-1])
 
 
-DAMAGES = {"flipped": _flip, "truncated": _truncate, "missing": lambda path: path.unlink()}
+DAMAGES = {"flipped": flip_a_bit, "truncated": _truncate, "missing": lambda path: path.unlink()}
 
 
 def _assert_is(state, step):
@@ -186,7 +180,7 @@ def test_a_reader_takes_the_next_best_and_changes_nothing(three, tmp_path, capsy
   folder = tmp_path / "checkpoints"
   shutil.copytree(three, folder)
   _assert_is(restore_best(folder, _like()), 2)
-  _flip(folder / "2" / "default" / "_METADATA")
+  flip_a_bit(folder / "2" / "default" / "_METADATA")
   before = sorted(folder.rglob("*"))
   _assert_is(restore_best(folder, _like()), 1)
   assert f"{folder}/2 is damaged (default/_METADATA: not what" in capsys.readouterr().out
@@ -234,7 +228,7 @@ def test_damage_that_comes_while_a_run_is_open_is_told(three, tmp_path):
   shutil.copytree(three, folder)
   told = rf"^{folder}/3: damaged since .*seal\.json: not what was saved\); start again"
   with checkpoints(folder, keep=3) as store:
-    _flip(folder / "3" / seal.NAME)
+    flip_a_bit(folder / "3" / seal.NAME)
     for use in (lambda: store.restore(3, _like()), lambda: store.save(_state(3), 0.5)):
       with pytest.raises(UserError, match=told):
         use()

@@ -23,7 +23,7 @@ from attn_unet_jax.training.loop import train
 from attn_unet_jax.training.report import Report
 from attn_unet_jax.training.state import create
 from attn_unet_jax.volumes.box import Box
-from tests.conftest import ROOT, host_devices
+from tests.conftest import ROOT, assert_same, host_devices
 from tests.line import Line
 
 
@@ -42,11 +42,6 @@ def _train(config, workdir, source="streaming"):
   with checkpoints(workdir / "checkpoints", 2) as store:
     load = open_fold(config).load
     return train(config, Line(batch_norm=True), load, lambda _: 0.5, store, workdir)
-
-
-def _assert_equal(a, b):
-  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-    np.testing.assert_array_equal(x, y)
 
 
 def test_both_sources_train_the_same_network_under_the_transfer_guard(config, tmp_path, capsys):
@@ -89,7 +84,7 @@ def test_a_streamed_run_that_is_stopped_goes_on_to_the_same_bits(config, tmp_pat
   with pytest.raises(Interrupted):
     _train(config, tmp_path / "stopped")
   monkeypatch.undo()
-  _assert_equal(_train(config, tmp_path / "stopped"), whole)
+  assert_same(_train(config, tmp_path / "stopped"), whole)
 
 
 def test_a_broken_step_leaves_the_state_before_it_though_other_steps_are_fed(config, tmp_path):
@@ -174,7 +169,7 @@ def test_a_named_folder_of_prepared_scans_serves_every_run_and_source(
 
   monkeypatch.setattr("attn_unet_jax.data.cases.prepare", no)
   second = _train(config, tmp_path / "b", "resident")
-  _assert_equal(first, second)
+  assert_same(first, second)
   _train(config, tmp_path / "c", "streaming")
   assert sorted(path.name for path in (tmp_path / "scans").iterdir()) == names
 

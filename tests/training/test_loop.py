@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
@@ -30,7 +29,7 @@ from attn_unet_jax.training.loop import train
 from attn_unet_jax.training.nonfinite import Watch
 from attn_unet_jax.training.report import Report
 from attn_unet_jax.training.step import Outcome
-from tests.conftest import small_config
+from tests.conftest import assert_same, small_config
 from tests.line import Line
 
 
@@ -58,11 +57,6 @@ def undisturbed(setting, tmp_path_factory):
   return _train(setting, workdir), workdir
 
 
-def _assert_equal(a, b):
-  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-    np.testing.assert_array_equal(x, y)
-
-
 def test_writes_a_line_per_epoch_and_learns(undisturbed):
   state, workdir = undisturbed
   rows = read_metrics(workdir / "metrics.csv")
@@ -75,7 +69,7 @@ def test_writes_a_line_per_epoch_and_learns(undisturbed):
 def test_a_finished_run_is_not_trained_again(setting, undisturbed):
   state, workdir = undisturbed
   before = (workdir / "metrics.csv").read_text()
-  _assert_equal(_train(setting, workdir), state)
+  assert_same(_train(setting, workdir), state)
   assert (workdir / "metrics.csv").read_text() == before
 
 
@@ -95,7 +89,7 @@ def test_a_signal_saves_and_the_next_start_gives_the_same_bits(
     _train(setting, tmp_path, interrupting)
   assert stop.value.status == 128 + number
   assert calls == [3, 6]
-  _assert_equal(_train(setting, tmp_path), undisturbed[0])
+  assert_same(_train(setting, tmp_path), undisturbed[0])
   assert [row["epoch"] for row in read_metrics(tmp_path / "metrics.csv")] == ["1", "2", "3"]
 
 
@@ -116,7 +110,7 @@ def test_a_signal_in_validation_breaks_in_and_the_epoch_is_validated_again(
   assert finished == [3]  # the second validation was broken off
   assert [row["epoch"] for row in read_metrics(tmp_path / "metrics.csv")] == ["1"]
   validated = []
-  _assert_equal(
+  assert_same(
     _train(setting, tmp_path, lambda state: validated.append(int(state.step)) or 0.9),
     undisturbed[0],
   )
@@ -154,7 +148,7 @@ def test_an_epoch_is_saved_before_it_is_validated(setting, undisturbed, tmp_path
   validated = []
   state = _train(setting, killed, lambda state: validated.append(int(state.step)) or 0.7)
   assert validated == [6, 9]
-  _assert_equal(state, undisturbed[0])
+  assert_same(state, undisturbed[0])
   assert [row["validation_dsc"] for row in read_metrics(killed / "metrics.csv")] == [
     *("0.3", "0.7", "0.7")
   ]
@@ -178,7 +172,7 @@ def test_a_kill_between_the_score_and_the_log_loses_neither(
   with checkpoints(killed / "checkpoints", 2) as store:
     assert (store.latest, store.best) == (6, 6)
   assert [row["epoch"] for row in read_metrics(killed / "metrics.csv")] == ["1"]
-  _assert_equal(_train(setting, killed), undisturbed[0])
+  assert_same(_train(setting, killed), undisturbed[0])
   assert [row["epoch"] for row in read_metrics(killed / "metrics.csv")] == ["1", "2", "3"]
 
 
@@ -200,7 +194,7 @@ def test_a_signal_that_comes_after_the_last_look_ends_the_run(
   assert stop.value.number == signal.SIGTERM
   assert signal.getsignal(signal.SIGTERM) == before
   assert saved(tmp_path / "checkpoints")[-1] == 9
-  _assert_equal(_train(setting, tmp_path), undisturbed[0])
+  assert_same(_train(setting, tmp_path), undisturbed[0])
 
 
 def _signal_at(monkeypatch, number):
@@ -250,7 +244,7 @@ def test_a_signal_before_a_validation_leaves_it_to_the_next_start(
       _train(setting, tmp_path, validate)
   assert (validated, saved(tmp_path / "checkpoints")[-1]) == ([3], 6)
   assert [row["epoch"] for row in read_metrics(tmp_path / "metrics.csv")] == ["1"]
-  _assert_equal(_train(setting, tmp_path, validate), undisturbed[0])
+  assert_same(_train(setting, tmp_path, validate), undisturbed[0])
   assert validated == [3, 6, 9]
   assert [row["epoch"] for row in read_metrics(tmp_path / "metrics.csv")] == ["1", "2", "3"]
 
@@ -280,7 +274,7 @@ def test_a_stop_within_an_epoch_resumes_to_the_same_bits(
       _train(setting, tmp_path)
   assert stop.value.status == 143
   assert told[-1] == ("stopped by signal 15; saved after step 1, start again to go on", [1])
-  _assert_equal(_train(setting, tmp_path), undisturbed[0])
+  assert_same(_train(setting, tmp_path), undisturbed[0])
 
 
 def test_a_signal_breaks_off_the_wait_for_a_feed(setting, undisturbed, tmp_path, monkeypatch):
@@ -307,7 +301,7 @@ def test_a_signal_breaks_off_the_wait_for_a_feed(setting, undisturbed, tmp_path,
     with pytest.raises(Interrupted):
       _train(setting, tmp_path)
   assert saved(tmp_path / "checkpoints")[-1] == 4
-  _assert_equal(_train(setting, tmp_path), undisturbed[0])
+  assert_same(_train(setting, tmp_path), undisturbed[0])
 
 
 @pytest.mark.parametrize("skip", [1, 0])

@@ -13,6 +13,7 @@ from attn_unet_jax.data.resident import resident
 from attn_unet_jax.models import layers
 from attn_unet_jax.training.state import abstract, network, start
 from attn_unet_jax.training.step import _dropout_key, fixed_loss, forward, train_step
+from tests.conftest import assert_same
 from tests.line import Line
 
 NAMES = tuple(models.NETWORKS)
@@ -164,11 +165,6 @@ def test_the_average_follows_parameters_and_statistics(config):
       np.testing.assert_allclose(b, a, rtol=1e-12)  # the average does not act on the training
 
 
-def _same(a, b):
-  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-    np.testing.assert_array_equal(x, y)
-
-
 @pytest.mark.parametrize("cause", ["gradient", "loss"])
 def test_a_broken_step_changes_nothing_and_is_repeated(config, cause):
   """The square root's gradient is infinite where its value is not; a rate of 1e308 breaks both."""
@@ -184,15 +180,15 @@ def test_a_broken_step_changes_nothing_and_is_repeated(config, cause):
     assert bool(np.isfinite(told[first].loss)) == (cause == "gradient")
     assert int(states[first].step) == first
     for state in states[first + 1 :]:
-      _same(state, states[first])
+      assert_same(state, states[first])
     config.train.skip_nonfinite = 2
     skipping, _ = _steps(
       config, Line(root=cause == "gradient", dtype=jnp.float64), data, 4, states[first]
     )
     assert [int(state.step) for state in skipping] == [first, first + 1, *[first + 2] * 3]
     assert [int(state.skipped) for state in skipping] == [0, 1, 2, 2, 2]
-    _same(skipping[-1].params, states[first].params)
-    _same(skipping[-1].opt_state, states[first].opt_state)
+    assert_same(skipping[-1].params, states[first].params)
+    assert_same(skipping[-1].opt_state, states[first].opt_state)
 
 
 def test_what_is_dropped_depends_on_seed_step_and_part_alone(config):
