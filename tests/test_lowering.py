@@ -1,6 +1,8 @@
 """The training step and the prediction window lowered for GPU and TPU, on a machine without."""
 
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from attn_unet_jax.data.resident import resident
 from attn_unet_jax.inference.sliding import SlidingWindow
 from attn_unet_jax.training.parallel import compile_step, placement
 from attn_unet_jax.training.state import abstract, network
-from tests.conftest import small_config
+from tests.conftest import ROOT, host_devices, small_config
 
 DTYPES = {"float32": "f32", "bfloat16": "bf16"}
 
@@ -40,7 +42,7 @@ def _program(config, what, platforms):
   if what != "window":
     case = WorkingCase("a", np.zeros((90, 90, 90), np.int16), np.zeros((90,) * 3, np.uint8), 0, 1)
     streamed = what == "streamed step"
-    feed = _fed(config, case) if streamed else resident([case], (16, 16, 16), histograms=True)
+    feed = _fed(config, case) if streamed else resident([case], config.data.patch, histograms=True)
     function, arguments = compile_step(config, module, streamed=streamed), (state, feed)
   else:
     function = SlidingWindow(config, module, (16, 16, 16)).window
@@ -84,6 +86,26 @@ def test_lowers_for_gpu_and_tpu_in_their_own_form(what, dtype):
   assert ranks == {5: 2 * (18 if what == "window" else 18 * 3 - 1)}
   assert kinds == {DTYPES[dtype]}
   assert "custom_call" not in text
+
+
+@pytest.mark.slow
+def test_a_step_of_eight_devices_lowers_for_gpu_and_tpu():
+  """Its batch over four, its patches over two: in a process that sees as many."""
+  program = """
+from tests.test_lowering import _config, _program
+config = _config("bfloat16")
+config.train.batch_size, config.data.patch = 4, (64, 16, 16)
+config.parallel.data, config.parallel.space = 4, 2
+print(_program(config, "step", ["cuda", "tpu"]))
+"""
+  done = subprocess.run(
+    [sys.executable, "-c", program], cwd=ROOT, env=host_devices(8), capture_output=True, text=True
+  )
+  assert done.returncode == 0, done.stderr
+  ranks, kinds = _convolutions(done.stdout)
+  assert (set(ranks), kinds) == ({5}, {"bf16"})
+  assert "custom_call" not in done.stdout
+  assert re.search(r"sdy.mesh @mesh = <\[.*=4, .*=2\]>", done.stdout)
 
 
 def test_no_augmentation_is_left_out():
