@@ -53,8 +53,8 @@ def foreground(config: ConfigDict, steps: int) -> float:
 def describe(config: ConfigDict) -> dict[str, Any]:
   """Everything the command prints."""
   classes = class_names(config.data.labels)
-  with config.unlocked():
-    config.model.conv = "native"  # so that the count is the direct convolution's
+  config = config.copy_and_resolve_references()
+  config.model.conv = "native"  # so that the count is the direct convolution's
   module = network(config, len(classes) + 1)
   state = abstract(config, module)
   batch, patch = config.train.batch_size, config.data.patch

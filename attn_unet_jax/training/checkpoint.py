@@ -195,13 +195,16 @@ def _one_failure_told() -> Iterator[None]:
     if str(late.exc_value) != "Event loop is closed":
       say(late)
 
-  sys.unraisablehook = unless_late
+  sys.unraisablehook, failed = unless_late, False
   try:
     yield
-  except UserError:  # others may still be on their way
+  except UserError:
+    failed = True  # others may still be on their way
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     raise
-  sys.unraisablehook = say
+  finally:
+    if not failed:
+      sys.unraisablehook = say
 
 
 def saved(folder: Path) -> list[int]:
