@@ -33,18 +33,8 @@ class Cutter:
     self._open = _Open(lambda index: cuttable(cases[index], patch, histogram=plan.references))
     self._plan, self._patch, self._block = plan, patch, block
     self.at_once(1, plan.batch_size)
-
-    def drawn(step: jax.Array) -> Draw:
-      draw = schedule(plan, seed, step)
-      return draw._replace(key=jax.random.key_data(draw.key))
-
-    def found(key: jax.Array, *rest: jax.Array) -> tuple[jax.Array, jax.Array]:
-      foreground, size, positions, count = rest
-      wrapped = jax.random.wrap_key_data(key)
-      return spot(wrapped, foreground, size, positions, count, patch, block)
-
-    self._draw = lru_cache(8)(_on_host(drawn))
-    self._spot = _on_host(found)
+    self._draw = lru_cache(8)(_drawing(plan, seed))
+    self._spot = _finding(patch, block)
 
   def __call__(self, step: int, row: int) -> Block:
     """The block of one patch, in NumPy: place `row` in the global batch of step `step`."""
@@ -90,6 +80,25 @@ class Cutter:
 def together(blocks: Sequence[Block]) -> Block:
   """A batch of NumPy blocks."""
   return jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)
+
+
+@lru_cache  # compiled once for all parts of a fold
+def _drawing(plan: Plan, seed: int) -> Callable[..., Any]:
+  def drawn(step: jax.Array) -> Draw:
+    draw = schedule(plan, seed, step)
+    return draw._replace(key=jax.random.key_data(draw.key))
+
+  return _on_host(drawn)
+
+
+@lru_cache
+def _finding(patch: Shape, block: Shape) -> Callable[..., Any]:
+  def found(key: jax.Array, *rest: jax.Array) -> tuple[jax.Array, jax.Array]:
+    foreground, size, positions, count = rest
+    wrapped = jax.random.wrap_key_data(key)
+    return spot(wrapped, foreground, size, positions, count, patch, block)
+
+  return _on_host(found)
 
 
 def _on_host(function: Callable[..., Any]) -> Callable[..., Any]:
