@@ -370,7 +370,9 @@ def load(path: Path) -> ConfigDict:
       config.update(_tuples(stored))
   except FileNotFoundError:
     raise UserError(f"{path}: not found; is its folder a run made by attn_unet_jax.main?") from None
-  except (OSError, ValueError, TypeError, AttributeError) as error:
+  except OSError as error:
+    raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+  except (ValueError, TypeError, AttributeError) as error:
     raise UserError(f"{path}: not a config of this program ({error}); train again") from None
   unknown = flatten(config).keys() - flatten(default()).keys()
   if unknown:

@@ -1,10 +1,12 @@
 """What test files share: a small phantom data set, a small config, a way to run commands."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,20 @@ def flip_a_bit(path: Path) -> None:
   content = bytearray(path.read_bytes())
   content[len(content) // 2] ^= 1
   path.write_bytes(content)
+
+
+@pytest.fixture
+def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+  """Makes the system refuse a file to who reads it, even to root."""
+  refused, opened = set(), Path.open
+
+  def refusing(path: Path, *arguments: Any, **keywords: Any) -> Any:
+    if path in refused:
+      raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    return opened(path, *arguments, **keywords)
+
+  monkeypatch.setattr(Path, "open", refusing)
+  return refused.add
 
 
 def run_command(

@@ -203,6 +203,14 @@ def test_hnn_is_trained_by_its_side_outputs_alone():
   assert validate(config) is config
 
 
+def test_a_config_that_may_not_be_read_is_not_called_foreign(tmp_path, unreadable):
+  path = tmp_path / "config.json"
+  path.write_text(to_json(default()))
+  unreadable(path)
+  with pytest.raises(UserError, match=r"config\.json: cannot be read \(Permission denied\)"):
+    load(path)
+
+
 @pytest.mark.parametrize("variant", ["", "paper_loss", "phantom", "one_scan"])
 def test_experiments_are_valid(variant):
   config = get_config(variant)

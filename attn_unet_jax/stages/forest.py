@@ -131,11 +131,12 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 
   Raises:
     UserError: the file is missing or damaged.
+    OSError: it may not be read, or the disk fails: no word on its content.
   """
   try:
     with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
       return {name: file[name] for name in file.files}
-  except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+  except (FileNotFoundError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
     raise UserError(
       f"{path}: not readable ({error}); remove it and start attn_unet_jax.main again, which makes "
       "it anew"

@@ -47,11 +47,12 @@ def verify(folder: Path) -> None:
 
   Raises:
     DamagedError: one is missing or not what was saved.
+    OSError: one may not be read, or the disk fails: no word on what was saved.
   """
   for name, digest in _read(folder)["files"].items():
     try:
       found = _digest(folder / name)
-    except OSError as error:
+    except FileNotFoundError as error:
       raise DamagedError(f"{name}: {error.strerror}") from None
     if found != digest:
       raise DamagedError(f"{name}: not what was saved")
@@ -61,7 +62,7 @@ def _read(folder: Path) -> dict[str, Any]:
   try:
     content = json.loads((folder / NAME).read_bytes())
     intact = content.pop("blake2b") == _digest_of(content)
-  except OSError as error:
+  except FileNotFoundError as error:
     raise DamagedError(f"{NAME}: {error.strerror}") from None
   except (ValueError, AttributeError, KeyError):
     intact = False

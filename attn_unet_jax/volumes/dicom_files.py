@@ -127,7 +127,7 @@ def _open_file(file: Path) -> BinaryIO:
 
 def _open_zip(path: Path, stack: ExitStack) -> zipfile.ZipFile:
   try:
-    return stack.enter_context(zipfile.ZipFile(path))
+    return stack.enter_context(zipfile.ZipFile(stack.enter_context(_open_file(path))))
   except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
     raise UserError(
       f"{path}: not a readable zip, it is truncated or damaged; download or pack it again"

@@ -41,8 +41,12 @@ def _unreadable_is_user_error(path: Path) -> Iterator[None]:
       f"{path}: not a readable NIfTI file ({_one_line(error)}); convert the scan again"
     ) from error
   except (OSError, EOFError, ValueError, zlib.error) as error:
+    if isinstance(error, OSError) and error.errno:  # the system's; the readers' own have none
+      raise UserError(
+        f"{path}: cannot be read ({error.strerror}); check its permissions, and the disk"
+      ) from error
     raise UserError(
-      f"{path}: cannot be read, it is truncated, damaged or protected ({_one_line(error)}); "
+      f"{path}: cannot be read, it is truncated or damaged ({_one_line(error)}); "
       "copy or convert the file again"
     ) from error
 
@@ -58,6 +62,7 @@ def _load(path: Path) -> Any:
   if path.is_dir():
     raise UserError(f"{path}: a folder, a NIfTI file (.nii or .nii.gz) is needed; name the file")
   with _unreadable_is_user_error(path):
+    path.open("rb").close()  # nibabel takes a file that it may not read for one of no known type
     image = nib.load(path, mmap=False)
   if not isinstance(image, nib.Nifti1Pair):
     raise UserError(f"{path}: {type(image).__name__}, not NIfTI; convert it to .nii.gz first")
@@ -100,7 +105,11 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
   image = _load(path)
   _check_header(path, image)
   with _unreadable_is_user_error(path):
-    array = _gz_values(path, type(image)) if path.suffix == ".gz" else np.asanyarray(image.dataobj)
+    array = (
+      _gz_values(path, type(image))
+      if path.suffix.lower() == ".gz"
+      else np.asanyarray(image.dataobj)
+    )
   return array.reshape(array.shape[:3], order="F"), image.affine
 
 

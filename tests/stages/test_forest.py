@@ -56,6 +56,14 @@ def test_a_missing_or_damaged_file_is_named(learnt, tmp_path):
     forest.load(path)
 
 
+def test_a_file_that_may_not_be_read_is_not_to_be_removed(learnt, tmp_path, unreadable):
+  path = tmp_path / "forest.npz"
+  learnt[2].save(path)
+  unreadable(path)
+  with pytest.raises(PermissionError):
+    forest.load(path)
+
+
 def test_nothing_pickled_is_read(tmp_path):
   path = tmp_path / "forest.npz"
   np.savez(path, threshold=np.array([object()], dtype=object))

@@ -204,6 +204,20 @@ def test_without_an_intact_checkpoint_it_is_the_users_turn(three, tmp_path):
   assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.parametrize("name", [seal.NAME, "default/_METADATA"])
+def test_a_file_that_may_not_be_read_is_no_damage(three, tmp_path, unreadable, name):
+  folder = tmp_path / "checkpoints"
+  shutil.copytree(three, folder)
+  unreadable(folder / "2" / name)
+  for opening in (
+    lambda: checkpoints(folder, 2).__enter__(),
+    lambda: restore_best(folder, _like()),
+  ):
+    with pytest.raises(PermissionError, match=name):
+      opening()
+  assert saved(folder) == [1, 2, 3]
+
+
 def test_a_score_that_comes_later_is_sealed_too(three, tmp_path):
   folder = tmp_path / "checkpoints"
   shutil.copytree(three, folder)

@@ -193,6 +193,13 @@ def test_a_deflated_file_that_unpacks_beyond_the_limit_is_refused(tmp_path, monk
     find_series(tmp_path)
 
 
+def test_a_zip_that_may_not_be_read_is_not_called_damaged(tmp_path, unreadable):
+  write(tmp_path / "scan", slices_of(SCAN))
+  unreadable(zipped(tmp_path / "x.zip", ["1", "2", "3"], tmp_path / "scan"))
+  with pytest.raises(UserError, match=r"x\.zip: cannot be read \(Permission denied\)"):
+    find_series(tmp_path / "x.zip")
+
+
 def test_damaged_encrypted_and_ambiguous_zips_are_refused(tmp_path):
   write(tmp_path / "scan", slices_of(SCAN))
   path = zipped(tmp_path / "x.zip", ["1", "2", "3"], tmp_path / "scan")

@@ -154,6 +154,13 @@ def test_missing_folder_and_foreign_files(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, unreadable, name):
+  unreadable(store(tmp_path / name, values(np.uint8)))
+  with pytest.raises(UserError, match=rf"{name}: cannot be read \(Permission denied\)"):
+    read_label(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
 def test_truncated(tmp_path, name, share):
   array = np.random.default_rng(0).integers(-1000, 1000, (20, 20, 20), dtype=np.int16)
