@@ -1,4 +1,4 @@
-"""Attention U-Net on pancreas CT.
+r"""Attention U-Net on pancreas CT.
 
 The paper's recipe (Oktay et al. 2018, as in its first released configs) with the Dice + BCE loss;
 data: Pancreas-CT, or any folder of images and labels:
@@ -77,7 +77,7 @@ def _painted(config: ConfigDict) -> None:
 
 def _one_scan(config: ConfigDict) -> None:
   _small(config)
-  config.data.folds = "experiments/one_scan.json"
+  config.data.folds = "one_scan"
   config.augment.flip = (0.0, 0.0, 0.0)
   config.augment.rotate_deg = (0.0, 0.0, 0.0)
   config.augment.scale = (1.0, 1.0)

@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from attn_unet_jax.augment.deformation import spline_basis
 from attn_unet_jax.config import validate
+from attn_unet_jax.data.folds import Split, choose
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.training.optimizer import check_patterns
 from attn_unet_jax.training.state import abstract, network
@@ -127,3 +128,9 @@ def test_the_recipe_of_holistically_nested_networks():
   # What it takes from a weight, rate x decay x weight, is HED's.
   assert optimizer.learning_rate * optimizer.weight_decay == pytest.approx(1e-6 * 2e-4)
   check_patterns(imagenet, abstract(imagenet, network(imagenet, 2)).params)
+
+
+def test_one_scan_is_found_from_any_folder(monkeypatch, tmp_path):
+  monkeypatch.chdir(tmp_path)
+  split, _ = choose(["scan"], None, pancreas.get_config("one_scan").data.folds, 0)
+  assert split == Split(("scan",), ("scan",), ("scan",))
