@@ -7,6 +7,7 @@ stopped by SIGINT or SIGTERM after saving.
 import dataclasses
 import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -22,6 +23,7 @@ from attn_unet_jax.errors import UserError
 
 _LATER_S = 0.1
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
+_HELP = re.compile(r"--?(help(short|full)?|\?)")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # where Python does not know the file
 
 
@@ -100,7 +102,27 @@ def checked_config(*, data: bool = True) -> ConfigDict:
   return config_keys.validate(config, data=data)
 
 
+def status(error: BaseException) -> int:
+  """The exit status of a command that an exception ends."""
+  if isinstance(error, Interrupted):
+    return error.status
+  if isinstance(error, KeyboardInterrupt):
+    return 128 + signal.SIGINT
+  if isinstance(error, BrokenPipeError):
+    return 128 + signal.SIGPIPE
+  if isinstance(error, OSError):
+    return 1 if error.filename is None and error.errno not in _NO_ROOM else 2
+  return 2 if isinstance(error, UserError) else 1
+
+
 def _parse(argv: Sequence[str]) -> list[str]:
+  if asked := next(filter(_HELP.fullmatch, argv[1:]), None):  # absl's own would end with 1
+    app.usage(
+      shorthelp="full" not in asked,
+      writeto_stdout=True,
+      detailed_error="Try --helpfull to get a list of all flags.",
+      exitcode=0,
+    )
   try:
     rest = flags.FLAGS(argv)
   except (AttributeError, KeyError) as error:
@@ -113,9 +135,6 @@ def _parse(argv: Sequence[str]) -> list[str]:
     )
   if len(rest) > 1:
     _fail(f"{rest[1]!r} is not a flag; write --name=value (--help lists the flags)")
-  if flags.FLAGS.help or flags.FLAGS.helpfull or flags.FLAGS.helpshort:
-    app.usage(shorthelp=not flags.FLAGS.helpfull)
-    sys.exit(0)
   return rest
 
 
@@ -127,24 +146,22 @@ def _guarded(main: Callable[[], None]) -> None:
     main()
   except UserError as error:
     _fail(_one_line(error))
-  except BrokenPipeError:  # who read the output, such as `head`, has had enough
+  except BrokenPipeError as error:  # who read the output, such as `head`, has had enough
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(128 + signal.SIGPIPE)
+    sys.exit(status(error))
   except OSError as error:
-    if error.filename is None and error.errno not in _NO_ROOM:
+    if status(error) == 1:
       raise
     _fail(f"{error.filename or 'writing a file'}: {error.strerror}")
-  except Interrupted as stop:
-    _leave(stop.status)
-  except KeyboardInterrupt:
-    _leave(128 + signal.SIGINT)
+  except (Interrupted, KeyboardInterrupt) as stop:
+    _leave(status(stop))
 
 
-def _leave(status: int) -> None:
+def _leave(number: int) -> None:
   """A second signal would only change the status."""
-  for number in _STOPPING:
-    signal.signal(number, signal.SIG_IGN)
-  sys.exit(status)
+  for stopping in _STOPPING:
+    signal.signal(stopping, signal.SIG_IGN)
+  sys.exit(number)
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:

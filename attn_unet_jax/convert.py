@@ -1,6 +1,6 @@
-"""Makes a run out of weights of PyTorch networks, to predict with or to start from.
+r"""Makes a run out of weights of PyTorch networks, to predict with or to start from.
 
-  python -m attn_unet_jax.convert --input=weights.pth --workdir=runs/reference \
+  python -m attn_unet_jax.convert --input=WEIGHTS --workdir=runs/reference \
     --config=experiments/pancreas.py:paper_loss \
     --config.data.labels=spleen=1,pancreas=2,kidney=3
 

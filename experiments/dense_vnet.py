@@ -1,4 +1,4 @@
-"""Dense V-Net, and the dense dilated network before it, on pancreas CT or several organs.
+r"""Dense V-Net, and the dense dilated network before it, on pancreas CT or several organs.
 
 Gibson et al. 2018 (IEEE TMI) and 2017 (MICCAI); data: Pancreas-CT, or any folder of images and
 labels:

@@ -1,4 +1,4 @@
-"""U-Net with spatial and channel attention and parallel skips, on pancreas CT.
+r"""U-Net with spatial and channel attention and parallel skips, on pancreas CT.
 
 A composed system, see attn_unet_jax/models/dual_attention.py; data: Pancreas-CT, or any folder of
 images and labels:

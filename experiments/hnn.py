@@ -1,4 +1,4 @@
-"""Holistically nested networks on pancreas CT: one stage, or all of them.
+r"""Holistically nested networks on pancreas CT: one stage, or all of them.
 
 Roth et al. 2018 (arXiv:1702.00045); data: Pancreas-CT, or any folder of images and labels:
 

@@ -1,4 +1,4 @@
-"""Attention U-Net on pancreas CT at 1 mm, with what has been learned since the paper.
+r"""Attention U-Net on pancreas CT at 1 mm, with what has been learned since the paper.
 
 128^3 patches of the window -160 to 240 HU, half of them centred on the pancreas, Dice + cross-
 entropy, AdamW with warm-up and a cosine decay, strong augmentation, predictions by the moving

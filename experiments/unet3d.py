@@ -1,4 +1,4 @@
-"""3D U-Net on pancreas CT.
+r"""3D U-Net on pancreas CT.
 
 The network and the training of Cicek et al. 2016 (arXiv:1606.06650), on one organ instead of three
 classes; data: Pancreas-CT, or any folder of images and labels:

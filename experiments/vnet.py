@@ -1,4 +1,4 @@
-"""V-Net on pancreas CT.
+r"""V-Net on pancreas CT.
 
 The network and the training of Milletari et al. 2016 (arXiv:1606.04797), on another organ; data:
 Pancreas-CT, or any folder of images and labels:

@@ -1,4 +1,4 @@
-"""Trains the smallest network from either source on simulated devices; prints the results as JSON.
+r"""Trains the smallest network from either source on simulated devices; prints the results as JSON.
 
   XLA_FLAGS=--xla_force_host_platform_device_count=4 JAX_ENABLE_X64=1 \\
     python -m tests.fed_steps DATA_DIR FOLDER resident-jit-1x1 streaming-pmap-4x1 ...

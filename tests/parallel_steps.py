@@ -1,4 +1,4 @@
-"""Trains a tiny network on one to eight simulated devices; prints what came out, as JSON.
+r"""Trains a tiny network on one to eight simulated devices; prints what came out, as JSON.
 
   XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_ENABLE_X64=1 \\
     python -m tests.parallel_steps FOLDER unet float64 adam 4 64 jit-1x1 jit-4x2 pmap-4x1-local

@@ -1,10 +1,17 @@
-"""How a command ends when a signal comes at an awkward moment."""
+"""How a command ends: its status, its help, and a signal that comes at an awkward moment."""
 
+import ast
+import errno
 import subprocess
 import sys
 import textwrap
 
 import pytest
+
+from attn_unet_jax import command
+from attn_unet_jax.command import Interrupted
+from attn_unet_jax.errors import UserError
+from tests.conftest import ROOT
 
 STOPPED_IN_A_CALLBACK = """
   import signal, time, weakref
@@ -30,3 +37,40 @@ def test_a_signal_that_python_drops_is_given_again(number, status):
   code = textwrap.dedent(STOPPED_IN_A_CALLBACK).format(number=number)
   done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
   assert (done.returncode, done.stderr) == (status, "")
+
+
+@pytest.mark.parametrize(
+  ("error", "status"),
+  [
+    (UserError("wrong"), 2),
+    (PermissionError(errno.EACCES, "no", "a.json"), 2),
+    (OSError(errno.ENOSPC, "full"), 2),
+    (ConnectionResetError(errno.ECONNRESET, "gone"), 1),
+    (BrokenPipeError(errno.EPIPE, "closed"), 141),
+    (Interrupted(15), 143),
+    (KeyboardInterrupt(), 130),
+    (ZeroDivisionError(), 1),
+  ],
+)
+def test_the_status_that_is_told_is_the_one_it_ends_with(monkeypatch, error, status):
+  """Other hosts are told it before this process has ended."""
+  assert command.status(error) == status
+  for name in ("signal.signal", "compilation.keep_compiled", "os.dup2"):
+    monkeypatch.setattr(f"attn_unet_jax.command.{name}", lambda *_: None)
+  monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # put back afterwards
+
+  def main():
+    raise error
+
+  with pytest.raises(type(error) if status == 1 else SystemExit) as ended:
+    command._guarded(main)
+  assert status == 1 or ended.value.code == status
+
+
+def test_no_backslash_of_a_docstring_has_joined_two_lines():
+  """Those of commands are what --help shows."""
+  for folder in ("attn_unet_jax", "tfds_pancreas", "experiments", "benchmarks", "tests"):
+    for path in (ROOT / folder).rglob("*.py"):
+      text = path.read_text()
+      shown, written = ast.get_docstring(ast.parse(text)) or "", [*text.split('"""'), ""][1]
+      assert shown.count("\\\n") == written.count("\\\n"), path

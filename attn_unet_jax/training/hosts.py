@@ -23,7 +23,7 @@ from jax._src.distributed import global_state  # the only way to the store that 
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from attn_unet_jax.command import Interrupted
+from attn_unet_jax.command import Interrupted, status
 from attn_unet_jax.errors import UserError
 
 T = TypeVar("T")
@@ -73,7 +73,7 @@ def joined(coordinator: str | None, processes: int | None, process: int | None) 
     yield
   except BaseException as error:
     with suppress(RuntimeError):  # another was first, or the store is gone
-      _store().key_value_set(_LEFT, str(_status(error)))
+      _store().key_value_set(_LEFT, str(status(error)))
     raise
   finally:
     leaving.set()
@@ -238,22 +238,13 @@ def _follow(leaving: threading.Event) -> None:
 
   Not if this one is `leaving` by itself.
   """
-  status = None
-  while status is None and not leaving.wait(1):
+  ended = None
+  while ended is None and not leaving.wait(1):
     with suppress(RuntimeError):  # nobody has left
-      status = int(_store().key_value_try_get(_LEFT))
+      ended = int(_store().key_value_try_get(_LEFT))
   if leaving.wait(_GRACE):
     return
   print("error: another host of the run ended; its output says why", file=sys.stderr, flush=True)
   with suppress(RuntimeError):
     jax.distributed.shutdown()  # who left waits for this one
-  os._exit(status or 1)
-
-
-def _status(error: BaseException) -> int:
-  """The exit status that `command.run` gives to an exception."""
-  if isinstance(error, Interrupted):
-    return error.status
-  if isinstance(error, KeyboardInterrupt):
-    return 130
-  return 2 if isinstance(error, (UserError, OSError)) else 1
+  os._exit(ended or 1)
