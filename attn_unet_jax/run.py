@@ -9,6 +9,7 @@ import resource
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -135,6 +136,44 @@ def write_text(path: Path, text: str) -> None:
       beside.unlink()
 
 
+def read_object(path: Path, way_out: str) -> dict[str, Any]:
+  """The object in a JSON file; empty where there is no file.
+
+  Raises:
+    UserError: it holds something else; says what to do, the `way_out`.
+    OSError: it may not be read.
+  """
+  try:
+    content = json.loads(path.read_bytes())
+  except FileNotFoundError:
+    return {}
+  except ValueError as error:
+    raise UserError(f"{path}: not readable as JSON ({error}); {way_out}") from None
+  if not isinstance(content, dict):
+    raise UserError(f"{path}: not an object in JSON; {way_out}")
+  return content
+
+
+def check_writable(folder: Path) -> None:
+  """Tries, before the work and not after it, whether files can be made in a folder.
+
+  It need not be there, and nothing of the trial is left.
+
+  Raises:
+    UserError: they cannot.
+  """
+  there = folder
+  try:
+    while not there.exists():
+      there = there.parent
+    with tempfile.TemporaryFile(dir=there):
+      pass
+  except OSError as error:
+    raise UserError(
+      f"{folder}: cannot be written ({error.strerror}); make it so, or name another"
+    ) from None
+
+
 @contextmanager
 def recorded(workdir: Path, init: dict[str, Any] | None = None) -> Iterator[None]:
   """Keeps `run.json` while the work inside goes on.
@@ -169,10 +208,20 @@ def recorded(workdir: Path, init: dict[str, Any] | None = None) -> Iterator[None
 
 
 def _said_before(workdir: Path) -> dict[str, Any]:
+  """What earlier starts put on record; what cannot be read is set aside, and a line says so."""
+  path, aside = workdir / "run.json", "run.json.damaged"
+  what_is_done = f"left as {aside}, a new record begins"
   try:
-    return json.loads((workdir / "run.json").read_text())
-  except (OSError, ValueError):
-    return {}
+    before = read_object(path, what_is_done)
+    total = before.get("total_wall_seconds", 0.0)
+    if isinstance(total, (int, float)):
+      return before
+    said = f"{path}: total_wall_seconds is {total!r}, not a number; {what_is_done}"
+  except UserError as error:
+    said = str(error)
+  path.replace(path.with_name(aside))
+  print(said, flush=True)
+  return {}
 
 
 def environment() -> dict[str, Any]:

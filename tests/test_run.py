@@ -231,3 +231,34 @@ def test_the_time_of_all_starts_is_on_record(tmp_path, monkeypatch):
   with run.recorded(tmp_path):
     stored = json.loads((tmp_path / "run.json").read_text())  # what a kill would leave
   assert (stored["exit"], stored["total_wall_seconds"]) == ("running", 17.5)
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"total_wall_seconds": "long", "init": {}}'])
+def test_a_damaged_record_is_set_aside_and_costs_no_run(tmp_path, capsys, content):
+  (tmp_path / "checkpoints" / "0").mkdir(parents=True)
+  (tmp_path / "run.json").write_text(content)
+  with run.recorded(tmp_path):
+    pass
+  stored = json.loads((tmp_path / "run.json").read_text())
+  assert (stored["exit"], stored["total_wall_seconds"]) == ("done", stored["wall_seconds"])
+  assert (tmp_path / "run.json.damaged").read_text() == content
+  said = capsys.readouterr().out
+  assert said.startswith(f"{tmp_path}/run.json: ")
+  assert said.endswith("; left as run.json.damaged, a new record begins\n")
+
+
+def test_a_record_that_may_not_be_read_is_no_damaged_one(tmp_path, unreadable):
+  (tmp_path / "checkpoints" / "0").mkdir(parents=True)
+  (tmp_path / "run.json").write_text("{}")
+  unreadable(tmp_path / "run.json")
+  with pytest.raises(PermissionError), run.recorded(tmp_path):
+    pass
+  assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "run.json"]
+
+
+def test_a_folder_is_tried_and_left_as_it_was(tmp_path):
+  run.check_writable(tmp_path / "a" / "b")
+  assert list(tmp_path.iterdir()) == []
+  (tmp_path / "file").write_text("")
+  with pytest.raises(UserError, match=r"file/a/b: cannot be written \(Not a directory\)"):
+    run.check_writable(tmp_path / "file" / "a" / "b")

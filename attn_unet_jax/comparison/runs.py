@@ -1,13 +1,15 @@
 """What a comparison needs of a run: its config, its scores by case, the command that made it."""
 
 import csv
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from attn_unet_jax.errors import UserError
+from attn_unet_jax.run import read_object
+
+_AGAIN = "train or evaluate again"
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,10 @@ def read_run(path: Path, part: str = "test") -> Scored:
   scores = _scores(folder / "cases.csv", f"--workdir={path} --part={part}")
   return Scored(
     str(path),
-    _flat(_json(path / "config.json")) if is_run else {},
+    _flat(read_object(path / "config.json", _AGAIN)) if is_run else {},
     scores,
-    list(_json(path / "run.json").get("command", [])) if is_run else [],
-    _json(folder / "summary.json").get("checkpoint_step"),
+    list(read_object(path / "run.json", _AGAIN).get("command", [])) if is_run else [],
+    read_object(folder / "summary.json", _AGAIN).get("checkpoint_step"),
   )
 
 
@@ -56,7 +58,7 @@ def _scores(path: Path, flags: str) -> dict[str, dict[str, dict[str, float]]]:
       for row in csv.DictReader(file):
         case, name = row.pop("case"), row.pop("class")
         found.setdefault(name, {})[case] = {key: float(value) for key, value in row.items()}
-  except OSError:
+  except (FileNotFoundError, NotADirectoryError):
     raise UserError(
       f"{path}: no scores; run python -m attn_unet_jax.evaluate {flags} first"
     ) from None
@@ -65,19 +67,6 @@ def _scores(path: Path, flags: str) -> dict[str, dict[str, dict[str, float]]]:
   if not found:
     raise UserError(f"{path}: holds no case; run python -m attn_unet_jax.evaluate {flags} again")
   return found
-
-
-def _json(path: Path) -> dict[str, Any]:
-  """The object in a file; empty where there is no file."""
-  try:
-    content = json.loads(path.read_text())
-  except FileNotFoundError:
-    return {}
-  except (OSError, ValueError) as error:
-    raise UserError(f"{path}: not readable as JSON ({error}); train or evaluate again") from None
-  if not isinstance(content, dict):
-    raise UserError(f"{path}: not an object in JSON; train or evaluate again")
-  return content
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

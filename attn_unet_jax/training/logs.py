@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from attn_unet_jax.errors import UserError
 from attn_unet_jax.run import write_text
 from attn_unet_jax.training import hosts
 
@@ -23,6 +24,8 @@ COLUMNS = (
   "learning_rate",
   "validation_dsc",
 )
+
+_SHOWN = 60  # characters of a line that is wrong
 
 
 class EpochLog:
@@ -60,11 +63,25 @@ class EpochLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-  """The rows of a `metrics.csv`; none if there is no file. A torn last line is no row."""
+  """The rows of a `metrics.csv`; none if there is no file. A torn last line is no row.
+
+  Raises:
+    UserError: it is not as `EpochLog` writes it.
+  """
   if not path.is_file():
     return []
-  whole, end, _ = path.read_text().rpartition("\n")
-  return list(csv.DictReader(io.StringIO(whole + end)))
+  whole, end, _ = path.read_bytes().decode(errors="replace").rpartition("\n")
+  lines = csv.reader(io.StringIO(whole + end, newline=""))
+  rows: list[list[str]] = []
+  for line in lines:
+    as_written = len(line) == len(COLUMNS) and line[0].isdecimal() if rows else line == [*COLUMNS]
+    if not as_written:
+      raise UserError(
+        f"{path}: line {lines.line_num}, {','.join(line)[:_SHOWN]!r}, is not as the run wrote it, "
+        f"{','.join(COLUMNS)}; put it right, or move the file away: the run goes on without it"
+      )
+    rows.append(line)
+  return [dict(zip(COLUMNS, row, strict=True)) for row in rows[1:]]
 
 
 def _text(value: Any) -> str:

@@ -7,6 +7,7 @@ import sys
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
+from attn_unet_jax.errors import UserError
 from attn_unet_jax.training.logs import COLUMNS, EpochLog, duration, progress, read_metrics
 from tests.conftest import ROOT
 
@@ -48,6 +49,28 @@ def test_a_torn_last_line_is_no_row(tmp_path):
   assert [row["epoch"] for row in read_metrics(path)] == ["11"]
   EpochLog(tmp_path, 11).close()
   assert path.read_text() == torn[:-1]
+
+
+@pytest.mark.parametrize(
+  ("old", "new", "line"),
+  [
+    (",", ";", 1),
+    ("epoch", "\ufeffepoch", 1),
+    ("\n12,", "\n12.0,", 3),
+    ("\n12,", "\n,", 3),
+    ("\n12,", "\n\n12,", 3),
+    ("\n12,", "\n12,0,", 3),
+  ],
+)
+def test_a_log_that_was_edited_is_refused_by_line(tmp_path, old, new, line):
+  log, path = EpochLog(tmp_path, 0), tmp_path / "metrics.csv"
+  for epoch in (11, 12):
+    log.write(_row(epoch))
+  log.close()
+  path.write_text(edited := path.read_text().replace(old, new))
+  with pytest.raises(UserError, match=rf"metrics\.csv: line {line}, .*; put it right, or move"):
+    EpochLog(tmp_path, 12)
+  assert path.read_text() == edited
 
 
 def test_durations_are_readable():
