@@ -6,10 +6,10 @@
 
 A scan is a NIfTI file, or a folder or .zip with a CT series of DICOM slices; --series chooses one
 of several series. The last form takes every scan in a folder. Masks are uint8: 0 background, then
-the classes in the order of config.data.labels. An answer that is there already is made again.
+the classes in the order of config.data.labels. An answer that is there already is made again. A
+scan that cannot be segmented is named, the others are; the status is 2 then.
 """
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,12 +21,14 @@ from attn_unet_jax.data.boxes import check, read
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.inference.segment import Locate, segment
 from attn_unet_jax.inference.trained import Trained
+from attn_unet_jax.run import check_writable
 from attn_unet_jax.stages.trained import open_any
 from attn_unet_jax.training.logs import say
 from attn_unet_jax.volumes.checks import check_image
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.nifti_folder import nifti_files
 from attn_unet_jax.volumes.scan import dicom_scans, is_dicom_scan, read_scan
+from attn_unet_jax.volumes.volume import Volume
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 _INPUT = flags.DEFINE_string(
@@ -45,21 +47,35 @@ _BOXES = flags.DEFINE_string(
 def main() -> None:
   """The command."""
   pairs = list(scans(Path(_INPUT.value), Path(_OUTPUT.value), series=_SERIES.value))
-  _check_writable(pairs[0][1].parent)
+  check_writable(pairs[0][1].parent)
   trained = open_any(Path(_WORKDIR.value))
   locate = _locator(trained, [output for _, output in pairs])
   names = ", ".join(f"{index + 1} {name}" for index, name in enumerate(trained.classes))
+  failures = []
   for index, (path, output) in enumerate(pairs):
     began = time.monotonic()
-    image = read_scan(path, series_uid=_SERIES.value)
-    check_image(image, path)
-    mask = segment(image, trained.system, trained.config, locate(output)).mask
+    try:
+      mask = _mask(path, trained, locate(output))
+    except UserError as error:
+      failures.append(str(error))
+      if len(pairs) > 1:
+        say(f"{index + 1}/{len(pairs)} {output}: not made ({error})")
+      continue
     write_nifti(output, mask, like=None if is_dicom_scan(path) else path)
     millilitres = (mask.array > 0).sum() * mask.voxel_volume_ml
     say(
       f"{index + 1}/{len(pairs)} {output}: {millilitres:.1f} ml ({names}), "
       f"{time.monotonic() - began:.1f} s"
     )
+  if failures:
+    of_all = f"{len(failures)} of {len(pairs)} scans not segmented, the first: "
+    raise UserError((of_all if len(pairs) > 1 else "") + failures[0])
+
+
+def _mask(path: Path, trained: Trained, locate: Locate | None) -> Volume:
+  image = read_scan(path, series_uid=_SERIES.value)
+  check_image(image, path)
+  return segment(image, trained.system, trained.config, locate).mask
 
 
 def _locator(trained: Trained, outputs: Sequence[Path]) -> Callable[[Path], Locate | None]:
@@ -77,16 +93,6 @@ def _name(output: Path) -> str:
   return output.name.removesuffix(".gz").removesuffix(".nii")
 
 
-def _check_writable(folder: Path) -> None:
-  """Before the work, not after it."""
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-      pass
-  except OSError as error:
-    raise UserError(f"--output: {folder} cannot be written ({error.strerror})") from None
-
-
 def scans(source: Path, output: Path, *, series: str | None = None) -> Iterator[tuple[Path, Path]]:
   """Input and output file of every scan.
 
@@ -101,6 +107,8 @@ def scans(source: Path, output: Path, *, series: str | None = None) -> Iterator[
   if not source.exists():
     raise UserError(f"--input={source}: not found; give a NIfTI file, a DICOM folder or its .zip")
   is_file = output.name.endswith((".nii", ".nii.gz")) and not output.is_dir()
+  if not source.is_dir() and output.is_dir():
+    raise UserError(f"--output={output}: a folder; name a file in it, since --input is a file")
   if not source.is_dir() and not is_file:
     raise UserError(f"--output={output}: must end in .nii or .nii.gz, since --input is a file")
   found = _found(source, series)

@@ -63,7 +63,8 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     UserError: no such file, a package is missing, or its content is something else.
   """
   if not path.is_file():
-    raise UserError(f"--input={path}: no such file")
+    why = "a folder; name the file in it" if path.is_dir() else "no such file"
+    raise UserError(f"--input={path}: {why}, a state_dict: .safetensors or .pth")
   if path.suffix == ".safetensors":
     read = _package("safetensors.numpy", path).load_file
     return _checked(lambda: read(path), path)

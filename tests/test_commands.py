@@ -425,19 +425,26 @@ def test_evaluate_that_cannot_write_is_one_line(trained):
 
 
 def test_a_folder_without_a_run_is_refused(scan, tmp_path):
-  flags = (f"--workdir={tmp_path}", f"--input={scan}", f"--output={tmp_path}/m.nii.gz")
+  output = tmp_path / "new" / "folder" / "m.nii.gz"
+  flags = (f"--workdir={tmp_path}", f"--input={scan}", f"--output={output}")
   done = run_command("attn_unet_jax.predict", *flags)
   assert done.returncode == 2
   assert "config.json: not found" in done.stderr
+  assert list(tmp_path.iterdir()) == []
+
+
+OTHERS = ("predict", "evaluate", "info", "check", "compare", "convert")
 
 
 @pytest.mark.parametrize(
   "command",
   [
-    "main",
-    *(pytest.param(c, marks=SLOW) for c in ("predict", "evaluate", "info", "check", "compare")),
+    MAIN,
+    *(pytest.param(f"attn_unet_jax.{name}", marks=SLOW) for name in OTHERS),
+    pytest.param("tfds_pancreas.build", marks=SLOW),
   ],
 )
-def test_help_says_how_it_is_used(command):
-  done = run_command(f"attn_unet_jax.{command}", "--help")
-  assert f"python -m attn_unet_jax.{command} --" in done.stdout
+def test_help_says_how_it_is_used_and_is_no_error(command):
+  done = run_command(command, "--help")
+  assert (done.returncode, done.stderr) == (0, "")
+  assert f"python -m {command} --" in done.stdout

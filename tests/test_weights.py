@@ -256,6 +256,8 @@ def test_a_file_of_something_else_is_refused(tmp_path, name):
     read_state_dict(tmp_path / name)
   with pytest.raises(UserError, match="no such file"):
     read_state_dict(tmp_path / "absent.pth")
+  with pytest.raises(UserError, match="a folder; name the file in it"):
+    read_state_dict(tmp_path)
 
 
 def test_another_network_is_refused_and_the_files_own_is_named(config, tmp_path):

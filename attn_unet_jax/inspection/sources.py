@@ -10,12 +10,10 @@ from attn_unet_jax.errors import UserError
 from attn_unet_jax.inspection.finding import Finding
 from attn_unet_jax.volumes.dicom import read_series, survey
 from attn_unet_jax.volumes.nifti import read_label, read_nifti
-from attn_unet_jax.volumes.nifti_folder import listed_names, nifti_stem
+from attn_unet_jax.volumes.nifti_folder import is_nifti, listed_names, nifti_stem
 from attn_unet_jax.volumes.scan import dicom_scans, is_dicom_scan, read_scan
 from attn_unet_jax.volumes.volume import Volume
 from tfds_pancreas.records import open_records
-
-_SUFFIXES = (".nii", ".nii.gz")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +159,7 @@ def _nifti(
   if not folder.is_dir():
     return found
   for path in sorted(folder.iterdir()):
-    if not path.name.endswith(_SUFFIXES) or path.name.startswith("."):
+    if not is_nifti(path):
       continue
     name = nifti_stem(path)
     if name in found:

@@ -29,7 +29,7 @@ def nifti_files(folder: Path) -> dict[str, Path]:
     return {}
   found: dict[str, Path] = {}
   for path in sorted(folder.iterdir()):
-    if path.name.endswith(_SUFFIXES) and not path.name.startswith("."):
+    if is_nifti(path):
       name = nifti_stem(path)
       if name in found:
         raise UserError(f"{path}: {found[name].name} has the same name; remove one of them")
@@ -37,11 +37,16 @@ def nifti_files(folder: Path) -> dict[str, Path]:
   return found
 
 
+def is_nifti(path: Path) -> bool:
+  """Whether a file counts by its name; `A.NII.GZ` does, hidden ones do not."""
+  return path.name.lower().endswith(_SUFFIXES) and not path.name.startswith(".")
+
+
 def nifti_stem(path: Path) -> str:
   """`scan.nii.gz` -> `scan`."""
   for suffix in _SUFFIXES:
-    if path.name.endswith(suffix):
-      return path.name.removesuffix(suffix)
+    if path.name.lower().endswith(suffix):
+      return path.name[: -len(suffix)]
   return path.name
 
 

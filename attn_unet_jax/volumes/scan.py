@@ -8,6 +8,7 @@ from attn_unet_jax.errors import UserError
 from attn_unet_jax.volumes.dicom import read_dicom
 from attn_unet_jax.volumes.dicom_files import files_of, is_dicom, is_zip, opened
 from attn_unet_jax.volumes.nifti import read_nifti
+from attn_unet_jax.volumes.nifti_folder import is_nifti
 from attn_unet_jax.volumes.volume import Volume
 
 
@@ -45,7 +46,7 @@ def dicom_scans(folder: Path) -> dict[str, Path]:
     UserError: a file cannot be read, or a zip and a folder share a name.
   """
   inside = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-  if any(_is_dicom_file(path) for path in inside if path.is_file()):
+  if any(_is_dicom_file(path) for path in inside if path.is_file() and not is_nifti(path)):
     return {folder.resolve().name: folder}
   found: dict[str, Path] = {}
   for path in inside:

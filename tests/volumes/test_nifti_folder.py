@@ -12,12 +12,13 @@ from attn_unet_jax.volumes.volume import Volume
 def test_stems():
   assert nifti_stem(Path("x/scan.1.nii.gz")) == "scan.1"
   assert nifti_stem(Path("scan.nii")) == "scan"
+  assert nifti_stem(Path("SCAN.NII.GZ")) == "SCAN"
 
 
 def test_files_are_found_by_name_without_the_hidden_ones(tmp_path):
-  for name in ("b.nii", "a.nii.gz", "._a.nii.gz", "notes.txt"):
+  for name in ("b.NII", "a.nii.gz", "._a.nii.gz", "notes.txt"):
     (tmp_path / name).write_bytes(b"")
-  assert nifti_files(tmp_path) == {"a": tmp_path / "a.nii.gz", "b": tmp_path / "b.nii"}
+  assert nifti_files(tmp_path) == {"a": tmp_path / "a.nii.gz", "b": tmp_path / "b.NII"}
   assert nifti_files(tmp_path / "none") == {}
 
 

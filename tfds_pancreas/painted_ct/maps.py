@@ -9,11 +9,11 @@ import numpy as np
 
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.volumes.nifti import read_label
+from attn_unet_jax.volumes.nifti_folder import nifti_files
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
 from tfds_pancreas.abdomen.organs import ALL_ORGANS
 
-_SUFFIXES = (".nii.gz", ".nii")
 _LEAST_ML = 5.0  # of pancreas; of a healthy adult it is 40 to 150
 SPLITS = ("train", "validation", "test")
 
@@ -24,15 +24,7 @@ def find_maps(folder: Path) -> dict[str, Path]:
   Raises:
     UserError: there is none, or two have one name.
   """
-  found: dict[str, Path] = {}
-  for path in sorted(folder.iterdir()):
-    suffix = next((suffix for suffix in _SUFFIXES if path.name.endswith(suffix)), None)
-    if suffix is None or path.name.startswith("."):
-      continue
-    name = path.name.removesuffix(suffix)
-    if name in found:
-      raise UserError(f"{path}: {found[name].name} has the same name; remove one of them")
-    found[name] = path
+  found = nifti_files(folder)
   if not found:
     raise UserError(f"{folder}: no label map (.nii or .nii.gz) in it; name the folder of the maps")
   return found
