@@ -24,6 +24,7 @@ from attn_unet_jax.inspection.case import Inspected
 from attn_unet_jax.inspection.collection import inspect_all, mark_duplicates
 from attn_unet_jax.inspection.finding import Finding
 from attn_unet_jax.inspection.sources import Source, from_path, from_records
+from attn_unet_jax.run import check_writable
 from attn_unet_jax.training.logs import progress, say
 
 _INPUT = flags.DEFINE_string("input", None, "A scan, a folder of scans, or a training folder.")
@@ -43,6 +44,8 @@ def main() -> None:
   """The command."""
   logging.set_verbosity(logging.ERROR)  # what readers warn of is found here by itself
   config = command.checked_config(data=False)
+  if _OUTPUT.value:
+    check_writable(Path(_OUTPUT.value))
   source = _source()
   mapping = _mapping(config.data.labels, source)
   results = inspect_all(source.subjects, mapping, config, _THREADS.value)

@@ -36,7 +36,7 @@ def main() -> None:
   """The command."""
   names = [name.rstrip("/") for name in _WORKDIRS.value or ()]
   output = Path(_OUTPUT.value) if _OUTPUT.value else None
-  if len(set(names)) < max(2, len(names)):
+  if len({Path(name).resolve() for name in names}) < max(2, len(names)):
     raise UserError(f"--workdirs={','.join(names)}: name two runs or more, each once")
   if output and output.suffix not in (".md", ".csv"):
     raise UserError(f"--output={output}: must end in .md or .csv")

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from absl import flags
 
-from attn_unet_jax import command
+from attn_unet_jax import command, run
 from attn_unet_jax.data import folds
 from attn_unet_jax.data.fold import open_fold
-from attn_unet_jax.data.other_set import open_other
+from attn_unet_jax.data.other_set import open_other, seen_by
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.inference.scoring import (
   evaluate_other,
@@ -35,7 +35,9 @@ _PART = flags.DEFINE_enum(
 _PREDICTION = flags.DEFINE_string("prediction", None, "Folder of predicted masks (NIfTI).")
 _REFERENCE = flags.DEFINE_string("reference", None, "Folder of reference masks, the same names.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for cases.csv and summary.json.")
-_LABELS = flags.DEFINE_string("labels", "pancreas=1", "CLASS=VALUE,... of the masks in folders.")
+_LABELS = flags.DEFINE_string(
+  "labels", None, "CLASS=VALUE,... of the masks in folders; pancreas=1."
+)
 # The only keys of the config that a run may change afterwards: those that name another data set.
 _OTHER_SET = {
   "dataset": flags.DEFINE_string("config.data.dataset", None, "Another data set, NAME/CONFIG."),
@@ -52,6 +54,11 @@ def main() -> None:
   """The command."""
   other = {key: flag.value for key, flag in _OTHER_SET.items() if flag.value is not None}
   if _WORKDIR.value and not (_PREDICTION.value or _REFERENCE.value or _OUTPUT.value):
+    if _LABELS.value is not None:
+      raise UserError(
+        f"--labels={_LABELS.value}: is for --prediction and --reference; a run knows its own, and "
+        "--config.data.labels says those of another set"
+      )
     _score_run(Path(_WORKDIR.value), other)
   elif (
     _PREDICTION.value
@@ -59,7 +66,9 @@ def main() -> None:
     and _OUTPUT.value
     and not (_WORKDIR.value or _PART.value or other)
   ):
-    rows = score_folders(Path(_PREDICTION.value), Path(_REFERENCE.value), _LABELS.value)
+    run.check_writable(Path(_OUTPUT.value))
+    labels = "pancreas=1" if _LABELS.value is None else _LABELS.value
+    rows = score_folders(Path(_PREDICTION.value), Path(_REFERENCE.value), labels)
     write_scores(rows, Path(_OUTPUT.value))
   else:
     raise UserError("give --workdir=RUN, or --prediction=DIR, --reference=DIR and --output=DIR")
@@ -71,8 +80,7 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
   if not other:
     evaluate_run(trained, open_fold(trained.config, listing), workdir, _PART.value or "test")
     return
-  own = folds.read(listing)["folds"][trained.config.data.fold]
-  seen = [*own["training"], *own["validation"]]
+  seen = seen_by(trained.config, listing)
   evaluate_other(trained, open_other(trained.config, other, _PART.value, seen), workdir)
 
 

@@ -178,3 +178,10 @@ def test_wrong_flags_are_one_line():
   assert done.returncode == 2
   assert done.stderr.startswith("error: give --input=PATH, or --dataset=NAME/CONFIG")
   assert done.stderr.count("\n") == 1
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(good):
+  output = good / "imagesTr" / "case0.nii.gz" / "out"
+  done = run_command(CHECK, f"--input={good}", f"--output={output}")
+  said = f"error: {output}: cannot be written (Not a directory); make it so, or name another\n"
+  assert (done.returncode, done.stdout, done.stderr) == (2, "", said)

@@ -92,6 +92,7 @@ def test_runs_that_cannot_be_read_are_named(runs, harm, words):
   ("flags", "complaint"),
   [
     (["--workdirs={0}/a,{0}/c"], "c: no such folder"),
+    (["--workdirs={0}/a,{0}/b/../a"], "name two runs or more, each once"),
     (["--workdirs={0}/a,{0}/b", "--output={0}/x.txt"], "must end in .md or .csv"),
   ],
 )

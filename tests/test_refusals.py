@@ -19,6 +19,23 @@ def test_evaluate_changes_no_key_but_those_of_another_set(tmp_path):
 @pytest.mark.parametrize(
   ("flags", "complaint"),
   [
+    (["--workdir=nowhere", "--labels=foo=9"], "--labels=foo=9: is for --prediction"),
+    (
+      ["--prediction=nowhere", "--reference=nowhere", "--output=LICENSE/scores"],
+      "LICENSE/scores: cannot be written (Not a directory)",
+    ),
+  ],
+)
+def test_evaluate_refuses_flags_before_any_work(flags, complaint):
+  done = run_command("attn_unet_jax.evaluate", *flags)
+  assert done.returncode == 2
+  assert done.stderr.startswith(f"error: {complaint}")
+  assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+  ("flags", "complaint"),
+  [
     (["--config.data.patc=3"], "unknown config key"),
     pytest.param(["--config.data.fold=one"], "config.data.fold", marks=SLOW),
     pytest.param(["--nonsense=1"], "nonsense", marks=SLOW),

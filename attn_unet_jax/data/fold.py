@@ -12,6 +12,7 @@ from attn_unet_jax.data.boxes import Boxes, check, read
 from attn_unet_jax.data.cases import Cases
 from attn_unet_jax.data.dataset import Dataset, open_dataset
 from attn_unet_jax.data.labels import LabelMapping, parse
+from attn_unet_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +55,15 @@ def open_fold(config: ConfigDict, written: Path | None = None) -> Fold:
       from then on, whatever becomes of the data: no case may move from training to test.
 
   Raises:
-    UserError: the data is not there, or the labels, the fold or the boxes do not fit it.
+    UserError: the data is not there, or the labels, the fold or the boxes do not fit it; or the
+      run wrote no list.
   """
+  if written and not written.exists():
+    raise UserError(
+      f"{written}: not found; bring it back. If attn_unet_jax.convert made this run, of no data: "
+      "evaluate --config.data.folder=DIR scores it on any, and another run starts from it by "
+      f"--config.init.workdir={written.parent}"
+    )
   dataset = open_dataset(config)
   mapping = parse(config.data.labels, dataset.label_names)
   source = str(written) if written else config.data.folds

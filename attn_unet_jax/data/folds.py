@@ -65,14 +65,23 @@ def choose(
     listing = {"name": "the data set's own", "folds": [{part: list(own[part]) for part in PARTS}]}
   else:
     listing = {"name": "five by hash of the case id", "folds": by_hash(ids)}
+  chosen = pick(listing, fold)
+  _check(chosen, ids, listing["name"])
+  return Split(**{part: tuple(chosen[part]) for part in PARTS}), listing
+
+
+def pick(listing: Mapping[str, Any], fold: int) -> Mapping[str, Sequence[str]]:
+  """The fold of that number, case ids by part.
+
+  Raises:
+    UserError: the list has fewer.
+  """
   if not 0 <= fold < len(listing["folds"]):
     raise UserError(
       f"config.data.fold={fold}: the list {listing['name']!r} has folds 0 to "
       f"{len(listing['folds']) - 1}"
     )
-  chosen = listing["folds"][fold]
-  _check(chosen, ids, listing["name"])
-  return Split(**{part: tuple(chosen[part]) for part in PARTS}), listing
+  return listing["folds"][fold]
 
 
 def _path(folds: str) -> Path:

@@ -18,17 +18,22 @@ from attn_unet_jax.errors import UserError
 from attn_unet_jax.losses import UNLABELLED
 
 _BACKGROUND, _UNLABELLED = "background", "unlabelled"
+_FLAG = "config.data.labels"
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelMapping:
-  """Foreground classes in order (class k is `classes[k - 1]`) and the values of each."""
+  """Foreground classes in order (class k is `classes[k - 1]`) and the values of each.
+
+  `flag` is what it was written in, without the dashes.
+  """
 
   classes: tuple[str, ...]
   values: tuple[frozenset[int], ...]
   background: frozenset[int]
   rest_is_background: bool
   unlabelled: frozenset[int] = frozenset()
+  flag: str = _FLAG
 
   @property
   def class_indices(self) -> dict[str, int]:
@@ -46,8 +51,7 @@ class LabelMapping:
     if outside:
       raise UserError(
         f"{source}: label values {outside[:8]} are outside the mapping {self}; "
-        f"say what they mean, or that they are background: --config.data.labels='{self},"
-        f"background=*'"
+        f"say what they mean, or that they are background: --{self.flag}='{self},background=*'"
       )
     classes = np.zeros(len(present), np.uint8)
     for index, values in enumerate(self.values):
@@ -81,34 +85,35 @@ class LabelMapping:
     return ",".join(f"{name}={'+'.join(map(str, sorted(values)))}" for name, values in pairs)
 
 
-def parse(text: str, names: Mapping[str, int] | None) -> LabelMapping:
-  """Reads `config.data.labels`; `names` are those that the data set carries, if any.
+def parse(text: str, names: Mapping[str, int] | None, flag: str = _FLAG) -> LabelMapping:
+  """Reads a mapping as `config.data.labels`, or another `flag`, says it.
+
+  `names` are those that the data set carries, if any.
 
   Raises:
     UserError: the text is not a mapping, or a name is not in the data.
   """
-  named = dict(names or {})
+  named, where = dict(names or {}), f"{flag}={text!r}"
   classes: dict[str, frozenset[int]] = {}
   for part in filter(None, text.replace(" ", "").split(",")):
     name, _, values = part.partition("=")
     if name in classes:
-      raise UserError(f"config.data.labels={text!r}: {name!r} is given twice")
-    classes[name] = _values(name, values, named, text)
+      raise UserError(f"{where}: {name!r} is given twice")
+    classes[name] = _values(name, values, named, where)
   background = classes.pop(_BACKGROUND, frozenset())
   unlabelled = classes.pop(_UNLABELLED, frozenset())
   if not classes:
-    raise UserError(f"config.data.labels={text!r}: name at least one class, like 'pancreas=1'")
+    raise UserError(f"{where}: name at least one class, like 'pancreas=1'")
   if 0 not in unlabelled:
     background |= {0}
-  _check_disjoint({**classes, _UNLABELLED: unlabelled - {0}}, text)
+  _check_disjoint({**classes, _UNLABELLED: unlabelled - {0}}, where)
   mentioned = unlabelled.union(*classes.values())
   if mentioned & background:
     raise UserError(
-      f"config.data.labels={text!r}: value {min(mentioned & background)} is background and "
-      "something else"
+      f"{where}: value {min(mentioned & background)} is background and something else"
     )
   if not background:
-    raise UserError(f"config.data.labels={text!r}: 0 is unlabelled; say background=VALUE")
+    raise UserError(f"{where}: 0 is unlabelled; say background=VALUE")
   everything_else = _STAR in background
   known = frozenset(named.values()) - mentioned
   return LabelMapping(
@@ -117,13 +122,14 @@ def parse(text: str, names: Mapping[str, int] | None) -> LabelMapping:
     background=(background - {_STAR}) | known,
     rest_is_background=everything_else,
     unlabelled=unlabelled,
+    flag=flag,
   )
 
 
 _STAR = -(2**31)  # stands for '*' among values; no label file holds it
 
 
-def _values(name: str, text: str, named: Mapping[str, int], whole: str) -> frozenset[int]:
+def _values(name: str, text: str, named: Mapping[str, int], where: str) -> frozenset[int]:
   if not text:
     text = name if named else "1"
   values = set()
@@ -136,17 +142,16 @@ def _values(name: str, text: str, named: Mapping[str, int], whole: str) -> froze
       values.add(int(item))
     else:
       known = f"one of {sorted(named)}" if named else "a number: this data carries no names"
-      raise UserError(f"config.data.labels={whole!r}: {item!r} must be {known}")
+      raise UserError(f"{where}: {item!r} must be {known}")
   return frozenset(values)
 
 
-def _check_disjoint(classes: Mapping[str, frozenset[int]], text: str) -> None:
+def _check_disjoint(classes: Mapping[str, frozenset[int]], where: str) -> None:
   seen: set[int] = {0}
   for name, values in classes.items():
     if seen & values:
       raise UserError(
-        f"config.data.labels={text!r}: value {min(seen & values)} of {name!r} has a meaning "
-        "already (0 is background)"
+        f"{where}: value {min(seen & values)} of {name!r} has a meaning already (0 is background)"
       )
     seen |= values
 

@@ -45,7 +45,7 @@ class OtherSet:
 
 
 def open_other(
-  run: ConfigDict, changes: Mapping[str, Any], part: str | None, seen: Sequence[str]
+  run: ConfigDict, changes: Mapping[str, Any], part: str | None, seen: Sequence[str] | None
 ) -> OtherSet:
   """Opens a data set that a run was not made for.
 
@@ -54,12 +54,18 @@ def open_other(
     changes: keys of its `data` section that name the other set: `dataset` or `folder`; perhaps
       `dir`, `labels` (the run's classes in the other set's values or names), `folds`, `fold`.
     part: `training`, `validation` or `test` of the other set's folds; None takes all its cases.
-    seen: ids of the cases that the run was trained or chosen by.
+    seen: ids of the cases that the run was trained or chosen by; None where nobody knows, and
+      every data set is another one.
 
   Raises:
     UserError: no other set is named, it is not there, or a class of the run is not in it.
   """
   config = _config(run, changes, part)
+  if seen is not None and _source(config) == _source(run):
+    raise UserError(
+      f"{_where(run)}: is the run's own data set; without --config.data... its test cases are "
+      "scored, and --part chooses others"
+    )
   name, dataset = _name(config), open_dataset(config)
   mapping = _mapping(dataset, class_names(run.data.labels), changes.get("labels"), _where(config))
   cases, listing = tuple(dataset.ids), {"name": "all cases", "folds": []}
@@ -74,13 +80,29 @@ def open_other(
     "data": _source(config),
     "labels": str(mapping),
     "part": part or "all",
-    "seen_in_training": sorted(set(cases) & set(seen)),
+    "seen_in_training": None if seen is None else sorted(set(cases) & set(seen)),
   }
   return OtherSet(
     f"{name}/{part}" if part else name,
     Fold(config, dataset, mapping, folds.Split((), (), cases), listing, boxes),
     about,
   )
+
+
+def seen_by(run: ConfigDict, listing: Path) -> list[str] | None:
+  """Ids of the cases that a run was trained or chosen by; None where it has no list of folds.
+
+  Args:
+    run: its config.
+    listing: its list of folds, which a run made by `attn_unet_jax.convert` has not.
+
+  Raises:
+    UserError: the list is damaged, or has no such fold.
+  """
+  if not listing.exists():
+    return None
+  own = folds.pick(folds.read(listing) | {"name": str(listing)}, run.data.fold)
+  return [*own["training"], *own["validation"]]
 
 
 def _config(run: ConfigDict, changes: Mapping[str, Any], part: str | None) -> ConfigDict:
@@ -98,11 +120,6 @@ def _config(run: ConfigDict, changes: Mapping[str, Any], part: str | None) -> Co
   config.data.update({"dataset": "", "folder": "", "folds": "", "fold": 0})
   config.data.update({key: value for key, value in changes.items() if key != "labels"})
   config_keys.validate(config)
-  if _source(config) == _source(run):
-    raise UserError(
-      f"{_where(run)}: is the run's own data set; without --config.data... its test cases are "
-      "scored, and --part chooses others"
-    )
   return config
 
 

@@ -23,7 +23,7 @@ from attn_unet_jax.inference.trained import Trained
 from attn_unet_jax.losses import UNLABELLED
 from attn_unet_jax.metrics.overlap import Scores, score_case, summarise
 from attn_unet_jax.metrics.surface import assd_mm
-from attn_unet_jax.run import write_text
+from attn_unet_jax.run import check_writable, read_object, write_text
 from attn_unet_jax.training.logs import progress, say
 from attn_unet_jax.volumes.box import Box, share_inside, share_left_out
 from attn_unet_jax.volumes.checks import check_pair
@@ -43,16 +43,19 @@ def evaluate_other(trained: Trained, other: OtherSet, workdir: Path) -> None:
   """Segments and scores another data set; writes `evaluation/NAME` and `predictions/NAME`.
 
   Raises:
-    UserError: the run holds the scores of another set of that name.
+    UserError: the run holds the scores of another set of that name, or what it holds is damaged.
   """
   summary = workdir / "evaluation" / other.name / "summary.json"
-  held = json.loads(summary.read_text()).get("data") if summary.is_file() else None
+  held = read_object(summary, "remove it to have the set scored again").get("data")
   if held not in (None, other.about["data"]):
     raise UserError(
       f"{summary.parent}: holds the scores of {held}, not of {other.about['data']}; move it away"
     )
   say(other.describe())
-  if seen := other.about["seen_in_training"]:
+  seen = other.about["seen_in_training"]
+  if seen is None:
+    say(f"{workdir} has no folds.json: whether it was trained on any of them is not known")
+  elif seen:
     say(
       f"{len(seen)} of them bear the id of a training or validation case of the run, such as "
       f"{seen[0]}: if these are the same scans, the scores are not those of unseen cases"
@@ -64,7 +67,8 @@ def _evaluate(
   trained: Trained, fold: Fold, part: str, workdir: Path, beside: str, about: Mapping[str, Any]
 ) -> None:
   folder, predictions = workdir / "evaluation" / beside, workdir / "predictions" / beside
-  predictions.mkdir(parents=True, exist_ok=True)
+  for written in (folder, predictions):  # lest new masks lie beside old scores
+    check_writable(written)
   ids = getattr(fold.split, part)
   rows = score_cases(
     fold, ids, trained.system, trained.config, trained.locate, predictions, surfaces=True
@@ -145,6 +149,13 @@ def _add_box_scores(
 def score_folders(prediction: Path, reference: Path, labels: str) -> dict[str, Scores]:
   """Scores every mask of `reference` against the mask of the same name in `prediction`.
 
+  A line says which predictions have no reference.
+
+  Args:
+    prediction: folder of masks.
+    reference: folder of masks.
+    labels: what their values mean, as `--labels` says it.
+
   Raises:
     UserError: a folder is empty, a name is missing, or two masks do not lie on the same grid.
   """
@@ -153,12 +164,14 @@ def score_folders(prediction: Path, reference: Path, labels: str) -> dict[str, S
   if not wanted or missing:
     what = f"no masks for {missing[:5]}" if missing else "no NIfTI masks"
     raise UserError(f"{prediction if missing else reference}: {what}; names must be the same")
-  mapping = parse(labels, None)
+  if extra := sorted(set(predicted) - set(wanted)):
+    say(f"{prediction}: without a reference, not scored: {len(extra)}, such as {extra[0]}")
+  mapping = parse(labels, None, "labels")
   rows = {}
   for case_id in progress(wanted, len(wanted), "cases"):
     files = predicted[case_id], wanted[case_id]
     answer, truth = (to_canonical(read_label(path)) for path in files)
-    check_pair(truth.grid, answer.grid, files[::-1])
+    check_pair(truth.grid, answer.grid, files[::-1], ("reference", "prediction"))
     predicted_map = mapping.apply(answer.array, str(files[0]))
     truth = Volume(mapping.apply(truth.array, str(files[1])), truth.affine)
     rows[case_id] = score_case(

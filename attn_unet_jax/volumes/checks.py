@@ -10,6 +10,7 @@ from attn_unet_jax.volumes.volume import Grid, Volume, corner_distance_mm
 
 # Below this share of the smallest voxel edge a displacement cannot move a label to another voxel.
 _HARMLESS = 0.1
+_KINDS = ("image", "label")
 
 
 def check_image(volume: Volume, path: object) -> None:
@@ -56,7 +57,9 @@ def _differences(image: Grid, label: Grid) -> list[str]:
   return lines
 
 
-def check_pair(image: Grid, label: Grid, names: tuple[object, object]) -> str | None:
+def check_pair(
+  image: Grid, label: Grid, names: tuple[object, object], kinds: tuple[str, str] = _KINDS
+) -> str | None:
   """Refuses a label that does not lie on its image.
 
   The two are compared on canonical axes, so files that store the same voxels in another order
@@ -66,6 +69,7 @@ def check_pair(image: Grid, label: Grid, names: tuple[object, object]) -> str | 
     image: the image's grid.
     label: the label's grid.
     names: their files, image first, for the message.
+    kinds: what the two are, where not an image and its label, for the message.
 
   Returns:
     None where the grids agree to 0.001 mm; else what differs, by how many mm, and that it is
@@ -74,12 +78,13 @@ def check_pair(image: Grid, label: Grid, names: tuple[object, object]) -> str | 
   Raises:
     UserError: other shapes, or voxels further apart than that.
   """
-  pair = f"{names[1]} and its image {names[0]}"
+  one, other = kinds
+  pair = f"{names[1]} and its {one} {names[0]}"
   image, label = canonical_grid(image), canonical_grid(label)
   if image.shape != label.shape:
     raise UserError(
-      f"{pair}: shapes {label.shape} and {image.shape} (canonical axes) differ, a label must have "
-      "its image's; resample the label onto the image, or pair it with the right one"
+      f"{pair}: shapes {label.shape} and {image.shape} (canonical axes) differ, a {other} must "
+      f"have its {one}'s; resample the {other} onto the {one}, or pair it with the right one"
     )
   distance = corner_distance_mm(image, label)
   if distance <= 1e-3:
@@ -87,8 +92,9 @@ def check_pair(image: Grid, label: Grid, names: tuple[object, object]) -> str | 
   what = "; ".join(_differences(image, label)) or "affines differ"
   limit = _HARMLESS * min(image.spacing)
   if distance <= limit:
-    return f"{pair}: voxels up to {distance:.4f} mm apart (image's then label's {what}): harmless"
+    return f"{pair}: voxels up to {distance:.4f} mm apart ({one}'s then {other}'s {what}): harmless"
   raise UserError(
-    f"{pair}: voxels up to {distance:.3f} mm apart (image's then label's {what}), at most "
-    f"{limit:.3f} mm is harmless; if the voxels do line up, save the label with the image's header"
+    f"{pair}: voxels up to {distance:.3f} mm apart ({one}'s then {other}'s {what}), at most "
+    f"{limit:.3f} mm is harmless; if the voxels do line up, save the {other} with the {one}'s "
+    "header"
   )

@@ -64,3 +64,10 @@ def test_only_training_labels_are_thinned(config, phantoms):
     assert all(forgotten) == (part == "training") == any(forgotten)
   before, after = dense.load("training")[0].label, sparse.load("training")[0].label
   np.testing.assert_array_equal(after[after != 255], before[after != 255])
+
+
+def test_a_run_of_no_data_says_what_can_be_done_with_it(config, folder):
+  with pytest.raises(
+    UserError, match=r"made/folds\.json: not found; .*convert.*init\.workdir=.*made"
+  ):
+    open_fold(config, folder / "made" / "folds.json")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.data.labels import parse
-from attn_unet_jax.data.other_set import open_other
+from attn_unet_jax.data.other_set import open_other, seen_by
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.losses import UNLABELLED
 from attn_unet_jax.volumes.nifti import write_nifti
@@ -43,6 +43,26 @@ def test_all_cases_are_taken_and_classes_are_found_by_name(run, tmp_path):
   classes = other.fold.mapping.apply(case.label.array, "x")
   np.testing.assert_array_equal(classes, (case.label.array == 4) + 2 * (case.label.array == 10))
   assert other.describe() == "other: 2 cases, classes liver=4,pancreas=10 (background: Spleen)"
+
+
+def test_the_runs_own_cases_are_those_of_its_fold(run, tmp_path):
+  listing = tmp_path / "folds.json"
+  own = [{"training": [f"{k}"], "validation": ["v"], "test": []} for k in range(4)]
+  listing.write_text(json.dumps({"name": "mine", "folds": own}))
+  assert seen_by(run, listing) == ["3", "v"]
+  run.data.fold = 4
+  with pytest.raises(UserError, match=rf"data\.fold=4: the list '{listing}' has folds 0 to 3"):
+    seen_by(run, listing)
+
+
+def test_a_run_of_no_data_has_no_set_of_its_own(run, tmp_path):
+  """As `convert` makes it, even if its config names one: nobody knows what it was trained on."""
+  assert seen_by(run, tmp_path / "folds.json") is None
+  other = open_other(
+    run, {"folder": run.data.folder, "labels": "liver=1,pancreas=10+4"}, None, None
+  )
+  assert other.fold.split.test == tuple("abcdefg")
+  assert other.about["seen_in_training"] is None
 
 
 def test_of_many_other_labels_some_are_named(run, tmp_path):

@@ -9,7 +9,13 @@ from attn_unet_jax.data.dataset import Case
 from attn_unet_jax.data.labels import parse
 from attn_unet_jax.data.target import native_boundary
 from attn_unet_jax.errors import UserError
-from attn_unet_jax.inference.scoring import mean_dsc, score_folders, write_scores
+from attn_unet_jax.inference.scoring import (
+  evaluate_other,
+  evaluate_run,
+  mean_dsc,
+  score_folders,
+  write_scores,
+)
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
 
@@ -58,8 +64,50 @@ def test_a_missing_prediction_is_named(folders):
 
 def test_masks_on_other_grids_are_refused(folders):
   write_nifti(folders[0] / "a.nii.gz", _mask([1, 1, 0, 0, 0, 0, 0, 0], spacing=1.0))
-  with pytest.raises(UserError, match="mm apart"):
+  with pytest.raises(UserError, match=r"a\.nii\.gz and its reference .*a\.nii: .*mm apart"):
     score_folders(*folders, "pancreas=1")
+
+
+def test_a_value_without_a_meaning_is_given_one_by_the_flag_of_this_use(folders):
+  with pytest.raises(UserError, match=r"values \[1\] are outside .*: --labels='pancreas=2,backg"):
+    score_folders(*folders, "pancreas=2")
+  with pytest.raises(UserError, match=r"^labels='pancreas=x': 'x' must be a number"):
+    score_folders(*folders, "pancreas=x")
+
+
+def test_a_prediction_without_a_reference_is_named_and_suffixes_may_be_capitals(folders, capsys):
+  (folders[0] / "b.nii.gz").rename(folders[0] / "b.NII.GZ")
+  write_nifti(folders[0] / "c.nii", _mask([0] * 8))
+  assert list(score_folders(*folders, "pancreas=1")) == ["a", "b"]
+  said = f"{folders[0]}: without a reference, not scored: 1, such as c\n"
+  assert capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize(
+  ("content", "said"),
+  [
+    ("{", r"summary\.json: not readable as JSON \(.*; remove it"),
+    ("[]", r"summary\.json: not an object in JSON; remove it"),
+    ('{"data": {"folder": "a"}}', "holds the scores of {'folder': 'a'}, not of {'folder': 'b'}"),
+  ],
+)
+def test_another_set_is_not_scored_over_what_cannot_be_told_from_it(tmp_path, content, said):
+  summary = tmp_path / "evaluation" / "other" / "summary.json"
+  summary.parent.mkdir(parents=True)
+  summary.write_text(content)
+  other = SimpleNamespace(name="other", about={"data": {"folder": "b"}})
+  with pytest.raises(UserError, match=said):
+    evaluate_other(None, other, tmp_path)
+  assert summary.read_text() == content
+
+
+@pytest.mark.parametrize("blocked", ["evaluation", "predictions"])
+def test_nothing_is_segmented_where_scores_cannot_be_written(tmp_path, blocked):
+  """Lest new masks lie beside old scores."""
+  (tmp_path / blocked).write_text("")
+  with pytest.raises(UserError, match=rf"{blocked}: cannot be written \(Not a directory\)"):
+    evaluate_run(None, None, tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == [blocked]
 
 
 def test_a_network_of_the_boundary_is_scored_against_the_boundary(config):
