@@ -61,8 +61,6 @@ def main() -> None:
   """Builds what the flags say, and says where it is."""
   start = time.perf_counter()
   there = built_directory(_DATASET.value, _DATA_DIR.value)
-  if not there:
-    print(f"{_DATASET.value}: building", flush=True)
   try:
     directory = build(
       _DATASET.value,
@@ -123,6 +121,7 @@ def build(
     builder = builder_class(config=config, data_dir=data_dir, **options)
     if not builder.data_path.exists():
       _require_files(builder.MANUAL_DOWNLOAD_INSTRUCTIONS, manual_dir)
+      print(f"{dataset}: building", flush=True)
       _write(builder, settings)
   except OSError as error:
     if error.filename and not Path(error.filename).is_relative_to(data_dir):
@@ -185,9 +184,10 @@ def _find(dataset: str) -> tuple[type[RecordBuilder], VolumeConfig]:
   make = getattr(builder_class, "make_config", listed.__getitem__)
   try:
     return builder_class, listed[config] if config in listed else make(config)
-  except (KeyError, ValueError):
+  except (KeyError, ValueError) as error:
+    why = f" ({error})" if isinstance(error, ValueError) else ""
     raise UserError(
-      f"--dataset={dataset}: {name} has no config {config!r}; there are {_all()}"
+      f"--dataset={dataset}: {name} has no config {config!r}{why}; there are {_all()}"
     ) from None
 
 
@@ -197,7 +197,9 @@ def _builder_class(name: str) -> type[RecordBuilder]:
 
 def _all() -> str:
   return ", ".join(
-    f"{name}/{config}" for name in DATASETS for config in _builder_class(name).builder_configs
+    f"{name}/{config}"
+    for name, kind in ((name, _builder_class(name)) for name in DATASETS)
+    for config in (*kind.builder_configs, *(["iso<k>mm"] if hasattr(kind, "make_config") else []))
   )
 
 

@@ -5,6 +5,7 @@ other one finds out it leaves in files.
 """
 
 import contextlib
+import io
 import logging
 import multiprocessing
 import os
@@ -81,12 +82,25 @@ def beam_options(options: Sequence[str]) -> Any:
   """`PipelineOptions` of NAME=VALUE strings.
 
   Raises:
-    UserError: Beam is not installed.
+    UserError: Beam is not installed, or knows no such option or value.
   """
   _import_beam()
   from apache_beam.options.pipeline_options import PipelineOptions
 
-  return PipelineOptions([f"--{option}" for option in options])
+  where, said = f"--beam_options={','.join(options)}", io.StringIO()
+  try:
+    with contextlib.redirect_stderr(said):
+      given = PipelineOptions([f"--{option}" for option in options])
+      everything = given.get_all_options(retain_unknown_options=True)
+  except SystemExit:  # argparse, after a page of usage
+    why = said.getvalue().rpartition("error: ")[2].strip()
+    raise UserError(f"{where}: Apache Beam does not take it: {why}") from None
+  if unknown := sorted(everything.keys() - PipelineOptions([]).get_all_options().keys()):
+    raise UserError(
+      f"{where}: Apache Beam has no option {unknown[0]}; write NAME=VALUE,NAME=VALUE, as its "
+      "documentation names them"
+    )
+  return given
 
 
 def _import_beam() -> Any:

@@ -74,6 +74,6 @@ def test_what_records_cannot_hold_and_no_files_are_refused(tmp_path):
 def test_names_of_configs():
   config = make_config("iso1.5mm_two_centres")
   assert (config.spacing_mm, config.collection) == (1.5, "two_centres")
-  for name in ("native_", "iso2_mine", "_mine"):
+  for name in ("native_", "iso2_mine", "_mine", "native_../x", "native_a b"):
     with pytest.raises(ValueError, match=r"collection after the _|a grid is called"):
       make_config(name)

@@ -113,11 +113,27 @@ def test_an_unknown_runner_is_refused_with_those_there_are():
 
 
 def test_options_reach_beam():
-  options = beam_options(["direct_num_workers=3"])
-  assert options.get_all_options(drop_default=True)["direct_num_workers"] == 3
+  """Those of any runner."""
+  options = beam_options(["flink_master=HOST:8081", "direct_num_workers=3", "no_use_public_ips"])
+  given = {"flink_master": "HOST:8081", "direct_num_workers": 3, "use_public_ips": False}
+  assert options.get_all_options(drop_default=True) == given
 
 
 def test_without_beam_one_line_says_how_to_get_it(monkeypatch):
   monkeypatch.setitem(sys.modules, "apache_beam", None)
   with pytest.raises(UserError, match=r"pip install 'attn-unet-jax\[beam\]'"):
     beam_options([])
+
+
+@pytest.mark.parametrize(
+  ("options", "complaint"),
+  [
+    (["foo"], "^--beam_options=foo: Apache Beam has no option foo; write"),
+    (["parallelism=2", "foo=1"], "^--beam_options=parallelism=2,foo=1: .* no option foo; write"),
+    (["direct_num_workers=x"], "Apache Beam does not take it: .*: invalid int value: 'x'$"),
+  ],
+)
+def test_an_option_that_beam_does_not_take_is_refused_in_one_line(options, complaint, capsys):
+  with pytest.raises(UserError, match=complaint):
+    beam_options(options)
+  assert capsys.readouterr().err == ""

@@ -1,6 +1,7 @@
 """The TFDS builder of a plain folder of NIfTI files, in the layout that training reads directly."""
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +35,11 @@ def make_config(name: str) -> GridConfig:
   """The config of a name such as 'native', 'iso2mm' or 'iso2mm_mine', for a collection `mine`.
 
   Raises:
-    ValueError: no grid is called so, or the collection's name is empty.
+    ValueError: no grid is called so, or the collection's name is no name of a folder.
   """
   grid, underscore, collection = name.partition("_")
-  if underscore and not collection:
-    raise ValueError(f"{name!r} names no collection after the _")
+  if underscore and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", collection):
+    raise ValueError("a collection after the _ is called by letters, digits, '_', '-' and '.'")
   return grid_config(name, FolderConfig, collection, grid, collection=collection)
 
 
