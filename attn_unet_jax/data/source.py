@@ -3,20 +3,17 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import repeat
-from pathlib import Path
 from typing import Protocol
 
 import jax
-import psutil
 from ml_collections import ConfigDict
 
 from attn_unet_jax.data.cases import Cases
 from attn_unet_jax.data.patches import Feed
 from attn_unet_jax.data.resident import Resident
+from attn_unet_jax.memory import host_bytes
 
 _SHARE = 0.25  # of the memory that a resident set may take; the network needs most of it
-_CGROUPS = Path("/sys/fs/cgroup")
-_OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
 class Source(Protocol):
@@ -59,25 +56,4 @@ def _memory() -> tuple[int, str]:
   stats = device.memory_stats()
   if stats and "bytes_limit" in stats:
     return stats["bytes_limit"], "device"
-  host = min([psutil.virtual_memory().total, *_container()])
-  return host // jax.local_device_count(), "host"  # each simulated device has a copy
-
-
-def _container() -> Iterator[int]:
-  """The memory that a container or a job may use, of each of its control groups that has a limit.
-
-  A line of the system's list is `0::PATH` (version 2) or, of version 1, `N:memory:PATH`; Slurm
-  limits a group below the container's own, and what holds for a group holds for those in it.
-  """
-  listed = _OWN_CGROUPS.read_text().splitlines() if _OWN_CGROUPS.is_file() else []
-  for line in listed:
-    _, names, path = line.split(":", 2)
-    if names and "memory" not in names.split(","):
-      continue
-    root, limit = (
-      (_CGROUPS / "memory", "memory.limit_in_bytes") if names else (_CGROUPS, "memory.max")
-    )
-    group = root / path.lstrip("/")
-    for file in (place / limit for place in (group, *group.parents)):
-      if file.is_file() and (text := file.read_text().strip()).isdigit():
-        yield int(text)
+  return host_bytes() // jax.local_device_count(), "host"  # each simulated device has a copy

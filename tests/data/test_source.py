@@ -47,31 +47,9 @@ def test_a_quarter_of_the_devices_memory_is_the_limit(config, cases, monkeypatch
     assert "device's memory" in line
 
 
-def test_without_device_memory_the_hosts_counts(config, cases):
-  kind, line = choose(config, cases)
-  assert kind == "resident"
-  assert "host's memory" in line
-
-
-@pytest.mark.parametrize(
-  ("own", "file"),
-  [
-    (
-      "0::/system.slice/slurmstepd.scope/job_7/step_0\n",
-      "system.slice/slurmstepd.scope/memory.max",
-    ),
-    ("0::/system.slice/slurmstepd.scope/job_7/step_0\n", "memory.max"),  # the container's
-    ("5:cpu:/a\n4:cpuset,memory:/slurm/job_7\n0::/\n", "memory/slurm/memory.limit_in_bytes"),
-  ],
-)
-def test_a_limit_of_any_control_group_above_counts(config, cases, monkeypatch, tmp_path, own, file):
-  (tmp_path / "own").write_text(own)
-  monkeypatch.setattr(source, "_OWN_CGROUPS", tmp_path / "own")
-  monkeypatch.setattr(source, "_CGROUPS", tmp_path)
-  limit = tmp_path / file
-  limit.parent.mkdir(parents=True, exist_ok=True)
-  for text, chosen in (("max\n", "resident"), ("1000\n", "streaming")):
-    limit.write_text(text)
+def test_without_device_memory_the_hosts_counts(config, cases, monkeypatch):
+  for limit, chosen in ((source.host_bytes(), "resident"), (1000, "streaming")):
+    monkeypatch.setattr(source, "host_bytes", lambda limit=limit: limit)
     kind, line = choose(config, cases)
     assert kind == chosen
     assert "host's memory" in line
