@@ -5,6 +5,8 @@ from pathlib import Path
 
 import psutil
 
+from attn_unet_jax.errors import UserError
+
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
 
@@ -12,6 +14,24 @@ _OWN_CGROUPS = Path("/proc/self/cgroup")
 def host_bytes() -> int:
   """Bytes of the machine, or of the narrowest limit that this process is under."""
   return min([psutil.virtual_memory().total, *_container()])
+
+
+def require(needed: int, what: str, remedy: str) -> None:
+  """Refuses, before it is made, what memory cannot hold.
+
+  Args:
+    needed: bytes, at the least.
+    what: takes them, for the message; with its file, in the plural.
+    remedy: the way out.
+
+  Raises:
+    UserError: there are fewer.
+  """
+  there = host_bytes()
+  if needed > there:
+    raise UserError(
+      f"{what} take {needed / 2**30:.3g} GiB, and the memory has {there / 2**30:.3g}; {remedy}"
+    )
 
 
 def _container() -> Iterator[int]:

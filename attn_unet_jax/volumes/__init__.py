@@ -7,8 +7,8 @@ of them belong together, and where they lie), `scan` reads NIfTI or DICOM, `orie
 canonical axes and back, `resample` takes it to the working grid and brings a prediction back to the
 native one, `components` keeps the largest piece of a mask, `checks` says what cannot be trusted,
 `intensity` measures it. This package imports numpy, scipy, nibabel, pydicom and
-`attn_unet_jax.errors`, and knows nothing of JAX, of flags or of the other packages; everything else
-may import it.
+of `attn_unet_jax` only `errors` and `memory`, and knows nothing of JAX, of flags or of the other
+packages; everything else may import it.
 """
 
 from attn_unet_jax.volumes.volume import Grid, Volume

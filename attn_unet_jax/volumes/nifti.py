@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import logging
+import math
 import os
 import zlib
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from attn_unet_jax import memory
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.volumes.volume import Grid, Volume
 
@@ -30,6 +32,10 @@ _GEOMETRY_FIELDS = [
 ]
 # A stored slope of 1/255 gives 1.0000004 for a label 1.
 _INTEGRAL = 1e-3
+_EXPANSION = {".gz": 1032, ".bz2": math.inf, ".zst": math.inf}  # at most, by the formats
+
+# It tells what is wrong with a header beside raising it, and never of which file.
+logging.getLogger("nibabel.global").disabled = True
 
 
 @contextlib.contextmanager
@@ -49,6 +55,8 @@ def _unreadable_is_user_error(path: Path) -> Iterator[None]:
       f"{path}: cannot be read, it is truncated or damaged ({_one_line(error)}); "
       "copy or convert the file again"
     ) from error
+  except MemoryError as error:
+    raise UserError(f"{path}: does not fit into the free memory; make room, or crop it") from error
 
 
 def _one_line(error: BaseException) -> str:
@@ -71,7 +79,7 @@ def _load(path: Path) -> Any:
 
 def _check_header(path: Path, image: Any) -> None:
   shape, kind = image.shape, image.get_data_dtype().kind
-  if len(shape) < 3 or any(size != 1 for size in shape[3:]) or 0 in shape:
+  if len(shape) < 3 or any(size != 1 for size in shape[3:]) or min(shape) < 1:
     raise UserError(
       f"{path}: shape {shape}, a scan must be 3-D [X, Y, Z]; extract one volume of a 4-D file, "
       "stack the slices of a 2-D one"
@@ -80,6 +88,7 @@ def _check_header(path: Path, image: Any) -> None:
     raise UserError(
       f"{path}: stores {image.get_data_dtype()}, a scan must hold integers or floats; convert it"
     )
+  _check_size(path, image)
   unit = image.header.get_xyzt_units()[0]
   if unit not in ("mm", "unknown"):
     raise UserError(f"{path}: its unit is {unit}, geometry must be in mm; save it in mm")
@@ -89,6 +98,21 @@ def _check_header(path: Path, image: Any) -> None:
       path,
       "".join(nib.aff2axcodes(image.affine)),
     )
+
+
+def _check_size(path: Path, image: Any) -> None:
+  """Refuses a header that promises more voxels than its file, or memory, can hold."""
+  voxels = " x ".join(map(str, image.shape[:3])) + " voxels"
+  needed = math.prod(image.shape) * image.get_data_dtype().itemsize
+  file = Path(image.file_map["image"].filename)
+  with _unreadable_is_user_error(path):
+    size = file.stat().st_size
+  if needed > size * _EXPANSION.get(file.suffix.lower(), 1):
+    raise UserError(
+      f"{path}: its header says {voxels}, {needed} bytes, and {file.name} has {size}; it is "
+      "truncated or damaged: copy or convert it again"
+    )
+  memory.require(needed, f"{path}: its {voxels}", "crop the scan, or correct its header")
 
 
 def _gz_values(path: Path, image_class: Any) -> np.ndarray:

@@ -7,10 +7,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from attn_unet_jax import memory
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.volumes import Volume
 from attn_unet_jax.volumes.checks import check_image, check_pair
-from attn_unet_jax.volumes.nifti import read_label, read_nifti, write_nifti
+from attn_unet_jax.volumes.nifti import read_grid, read_label, read_nifti, write_nifti
 from attn_unet_jax.volumes.orientation import from_canonical, to_canonical
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -168,6 +169,53 @@ def test_truncated(tmp_path, name, share):
   path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
   with pytest.raises(UserError, match=name):
     read_nifti(path)
+
+
+@pytest.mark.parametrize("read", [read_nifti, read_label, read_grid])
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.img"])
+def test_a_header_that_promises_more_than_its_file_holds(tmp_path, name, read):
+  path = tmp_path / name
+  kind = nib.Nifti1Pair if name == "a.img" else nib.Nifti1Image
+  kind(values(), OBLIQUE).to_filename(path)
+  header = path.with_suffix(".hdr") if name == "a.img" else path
+  opened = gzip.open if path.suffix == ".gz" else open
+  with opened(header, "rb") as stream:
+    raw = bytearray(stream.read())
+  raw[42:48] = np.array([32000] * 3, "<i2").tobytes()  # dim[1:4]
+  with opened(header, "wb") as stream:
+    stream.write(raw)
+  with pytest.raises(UserError, match=f"{name}: its header says 32000 x 32000 x 32000 voxels"):
+    read(path)
+
+
+def test_what_memory_cannot_hold_is_refused_before_it_is_read(tmp_path, monkeypatch):
+  path = store(tmp_path / "a.nii", values())
+  monkeypatch.setattr(memory, "host_bytes", lambda: values().nbytes)
+  assert read_nifti(path).shape == values().shape
+  monkeypatch.setattr(memory, "host_bytes", lambda: values().nbytes - 1)
+  with pytest.raises(UserError, match=r"a.nii: its 5 x 6 x 7 voxels take .* GiB, and the memory"):
+    read_nifti(path)
+
+
+def test_memory_that_ends_while_a_file_is_read_names_the_file(tmp_path, monkeypatch):
+  def exhausted(*_, **__):
+    raise MemoryError
+
+  path = store(tmp_path / "a.nii", values())
+  monkeypatch.setattr(np, "asanyarray", exhausted)
+  with pytest.raises(UserError, match=r"a.nii: does not fit into the free memory"):
+    read_nifti(path)
+
+
+@pytest.mark.parametrize(("place", "value"), [(70, 9999), (40, 77)], ids=["datatype", "dim[0]"])
+def test_the_reader_says_nothing_beside_what_is_raised(tmp_path, caplog, place, value):
+  path = store(tmp_path / "a.nii", values())
+  raw = bytearray(path.read_bytes())
+  raw[place : place + 2] = np.array(value, "<i2").tobytes()
+  path.write_bytes(raw)
+  with pytest.raises(UserError, match=r"a.nii: not a readable NIfTI file"):
+    read_nifti(path)
+  assert caplog.text == ""
 
 
 def test_damaged_gz(tmp_path):
