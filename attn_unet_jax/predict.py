@@ -75,7 +75,7 @@ def main() -> None:
 def _mask(path: Path, trained: Trained, locate: Locate | None) -> Volume:
   image = read_scan(path, series_uid=_SERIES.value)
   check_image(image, path)
-  return segment(image, trained.system, trained.config, locate).mask
+  return segment(image, trained.system, trained.config, locate, path).mask
 
 
 def _locator(trained: Trained, outputs: Sequence[Path]) -> Callable[[Path], Locate | None]:

@@ -26,6 +26,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
+from attn_unet_jax.errors import UserError
 from tfds_pancreas.checked_case import CaseFiles, CheckedCase
 from tfds_pancreas.contact_sheet import last_number, tile
 from tfds_pancreas.grids import GridConfig, grid_config, to_record
@@ -144,9 +145,14 @@ class MakeRecord:
     """Reads a case and, if it is good, makes its record and its picture."""
     case = self.read(files)
     made = Made(case.id, None, case.figures, case.problems)
-    if case.pair is not None and not case.problems:
-      label = case.pair.label.array
-      shown = label if self.outlined is None else label == self.outlined
-      made.picture = tile(case.pair.image.array, shown, last_number(case.id))
+    if case.pair is None or case.problems:
+      return made
+    try:
       made.record = to_record(case.id, *case.pair, self.spacing_mm)
+    except UserError as error:
+      made.problems.append(str(error))
+      return made
+    label = case.pair.label.array
+    shown = label if self.outlined is None else label == self.outlined
+    made.picture = tile(case.pair.image.array, shown, last_number(case.id))
     return made

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from attn_unet_jax.volumes.resample import resample, resample_labels, working_grid
-from attn_unet_jax.volumes.volume import Volume
+from attn_unet_jax.volumes.checks import checked_working_grid
+from attn_unet_jax.volumes.resample import resample, resample_labels
+from attn_unet_jax.volumes.volume import Volume, round_spacing
 from tfds_pancreas.records import Record, VolumeConfig
 
 _NAME = re.compile(r"native|iso(\d+(?:\.\d+)?)mm")
@@ -29,10 +30,10 @@ def spacing_of(name: str) -> float | None:
   """2.0 for 'iso2mm', None for 'native'.
 
   Raises:
-    ValueError: no such grid, or a spacing of 0.
+    ValueError: no such grid, or a spacing that rounds to 0.
   """
   match = _NAME.fullmatch(name)
-  if not match or (match[1] and not float(match[1])):
+  if not match or (match[1] and not round_spacing(float(match[1]))):
     raise ValueError(f"a grid is called native, or iso2mm for 2 mm, not {name!r}")
   return float(match[1]) if match[1] else None
 
@@ -68,9 +69,12 @@ def to_record(case_id: str, image: Volume, label: Volume, spacing_mm: float | No
     image: HU [X, Y, Z] on canonical axes.
     label: values that fit uint8, on the image's grid.
     spacing_mm: of the isotropic grid, or None to keep the voxels as they are.
+
+  Raises:
+    UserError: memory cannot hold that grid.
   """
   if spacing_mm:
-    grid = working_grid(image.grid, spacing_mm)
+    grid = checked_working_grid(image.grid, spacing_mm, "the scan")
     image, label = resample(image, grid), resample_labels(label, grid)
   return {
     "id": case_id,

@@ -17,8 +17,8 @@ from attn_unet_jax.data.prepare import WorkingCase, prepare
 from attn_unet_jax.data.prepared import digest, kept
 from attn_unet_jax.data.sparse import thinned
 from attn_unet_jax.volumes.box import Box, Slices
+from attn_unet_jax.volumes.checks import checked_working_grid
 from attn_unet_jax.volumes.orientation import canonical_grid
-from attn_unet_jax.volumes.resample import working_grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +70,13 @@ class Cases(Sequence[WorkingCase]):
     return voxels * (np.dtype(np.int16).itemsize + np.dtype(np.uint8).itemsize)
 
   def part(self, case_id: str) -> Slices:
-    """The voxels of a scan's working grid that its case has: all, or those of the box."""
+    """The voxels of a scan's working grid that its case has: all, or those of the box.
+
+    Raises:
+      UserError: memory cannot hold that grid, or the box lies outside the scan.
+    """
     grid = canonical_grid(self.dataset.grid(case_id))
-    working = working_grid(grid, self.config.data.spacing_mm)
+    working = checked_working_grid(grid, self.config.data.spacing_mm, case_id)
     if box := self._box(case_id):
       return voxels(box, working, self.config.data.patch, case_id)
     x, y, z = (slice(0, n) for n in working.shape)

@@ -10,9 +10,10 @@ from attn_unet_jax.data.dataset import Case
 from attn_unet_jax.data.labels import LabelMapping
 from attn_unet_jax.data.positions import foreground_positions
 from attn_unet_jax.volumes.box import Box, cut
+from attn_unet_jax.volumes.checks import checked_working_grid
 from attn_unet_jax.volumes.intensity import statistics
 from attn_unet_jax.volumes.orientation import to_canonical
-from attn_unet_jax.volumes.resample import gaussian_blur, resample, resample_labels, working_grid
+from attn_unet_jax.volumes.resample import gaussian_blur, resample, resample_labels
 from attn_unet_jax.volumes.volume import Volume
 
 _INT16 = np.iinfo(np.int16)
@@ -39,11 +40,16 @@ class WorkingCase:
     return foreground_positions(self.label) if self.positions is None else self.positions
 
 
-def working_image(canonical: Volume, config: ConfigDict) -> Volume:
-  """A canonical scan, blurred and resampled as configured, rounded to int16 HU."""
+def working_image(canonical: Volume, config: ConfigDict, name: object = "this scan") -> Volume:
+  """A canonical scan, blurred and resampled as configured, rounded to int16 HU.
+
+  Raises:
+    UserError: memory cannot hold it; says so of `name`.
+  """
   data = config.data
+  grid = checked_working_grid(canonical.grid, data.spacing_mm, name)
   blurred = gaussian_blur(canonical, data.blur_mm) if data.blur_mm else canonical
-  working = resample(blurred, working_grid(canonical.grid, data.spacing_mm))
+  working = resample(blurred, grid)
   rounded = np.clip(np.rint(working.array), _INT16.min, _INT16.max).astype(np.int16)
   return Volume(rounded, working.affine)
 
@@ -61,9 +67,10 @@ def prepare(
       all that the network sees of a scan.
 
   Raises:
-    UserError: label values outside the mapping, or the box lies outside the scan.
+    UserError: label values outside the mapping, the box lies outside the scan, or memory cannot
+      hold it on the working grid.
   """
-  image = working_image(to_canonical(case.image), config)
+  image = working_image(to_canonical(case.image), config, case.id)
   label = to_canonical(native_classes(case, mapping))
   classes = resample_labels(label, image.grid, config.data.label_resampling)
   if box:

@@ -103,7 +103,7 @@ def score_cases(
   for case_id in progress(ids, len(ids), "cases"):
     case = fold.dataset.load(case_id)
     find = locate or _given(fold.boxes[case_id] if fold.boxes else None)
-    prediction, box = segment(case.image, system, config, find)
+    prediction, box = segment(case.image, system, config, find, case_id)
     reference = native_classes(case, fold.mapping)
     if config.data.target == "boundary":
       reference = native_boundary(reference, config.data.spacing_mm)

@@ -26,7 +26,11 @@ class Segmentation(NamedTuple):
 
 
 def segment(
-  image: Volume, system: System, config: ConfigDict, locate: Locate | None = None
+  image: Volume,
+  system: System,
+  config: ConfigDict,
+  locate: Locate | None = None,
+  name: object = "this scan",
 ) -> Segmentation:
   """Segments a scan, whatever its axes and spacing.
 
@@ -39,12 +43,13 @@ def segment(
     config: the run's config; its `data` section says how the working grid is reached, and
       `inference` what becomes of the mask.
     locate: where in the working-grid volume to look; elsewhere is background. None: everywhere.
+    name: the scan, for messages.
 
   Raises:
-    UserError: the box lies outside the scan.
+    UserError: the box lies outside the scan, or memory cannot hold it on the working grid.
   """
   canonical = to_canonical(image)
-  working = working_image(canonical, config)
+  working = working_image(canonical, config, name)
   box = locate(working) if locate else None
   probabilities = predict_within(working, box, system, config)
   labels = probabilities_to_labels(probabilities, working.grid, canonical.grid)

@@ -103,6 +103,7 @@ def _image(case: Inspected, image: _Opened, config: ConfigDict) -> None:
   _geometry(case, image)
   data = config.data
   case.findings += geometry.patch_findings(volume.grid, data.patch, data.spacing_mm, name)
+  case.findings += geometry.memory_findings(volume.grid, data.spacing_mm, name)
 
 
 def _label(case: Inspected, label: _Opened, mapping: LabelMapping) -> None:
@@ -174,7 +175,7 @@ def _geometry(case: Inspected, one: _Opened) -> None:
   case.figures |= {
     "shape": list(canonical.shape),
     "spacing_mm": list(canonical.spacing),
-    "field_mm": [round(size, 1) for size in geometry.field_mm(canonical)],
+    "field_mm": [round(size, 1) for size in canonical.field_mm],
     "orientation": one.volume.orientation,
   }
   case.findings += geometry.geometry_findings(one.volume.grid, one.name)

@@ -7,7 +7,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from attn_unet_jax.errors import UserError
 from attn_unet_jax.inspection.finding import Finding
+from attn_unet_jax.volumes.checks import checked_working_grid
 from attn_unet_jax.volumes.orientation import canonical_grid
 from attn_unet_jax.volumes.volume import Grid, corner_distance_mm
 
@@ -36,7 +38,7 @@ def patch_findings(
   grid: Grid, patch: Sequence[int], spacing_mm: float, name: str
 ) -> Iterator[Finding]:
   """Says where a training patch is larger than the scan."""
-  field = field_mm(canonical_grid(grid))
+  field = canonical_grid(grid).field_mm
   wanted = [size * spacing_mm for size in patch]
   small = [axis for axis, has, asks in zip("XYZ", field, wanted, strict=True) if has < asks]
   if small:
@@ -47,6 +49,14 @@ def patch_findings(
       f"{', '.join(small)}; the rest of a patch is filled with the scan's lowest value; "
       "a smaller config.data.patch is cheaper",
     )
+
+
+def memory_findings(grid: Grid, spacing_mm: float, name: str) -> Iterator[Finding]:
+  """Says where memory cannot hold the scan on its working grid."""
+  try:
+    checked_working_grid(canonical_grid(grid), spacing_mm, name)
+  except UserError as error:
+    yield Finding("error", "memory", str(error))
 
 
 def header_findings(path: Path) -> Iterator[Finding]:
@@ -61,11 +71,6 @@ def header_findings(path: Path) -> Iterator[Finding]:
     )
   elif header["sform_code"] and header["qform_code"]:
     yield from _two_forms(path, header)
-
-
-def field_mm(grid: Grid) -> list[float]:
-  """The field of view along each axis in mm: voxels times spacing."""
-  return [size * spacing for size, spacing in zip(grid.shape, grid.spacing, strict=True)]
 
 
 def _two_forms(path: Path, header: Any) -> Iterator[Finding]:
@@ -85,7 +90,7 @@ def _two_forms(path: Path, header: Any) -> Iterator[Finding]:
 
 
 def _sizes(grid: Grid, name: str) -> Iterator[Finding]:
-  field, low, high = field_mm(grid), *_SPACING_MM
+  field, low, high = grid.field_mm, *_SPACING_MM
   odd = [s for s in grid.spacing if not low <= s <= high]
   if odd:
     yield Finding(

@@ -116,7 +116,7 @@ def share_inside(box: Box, mask: Volume) -> float:
 
 def share_left_out(box: Box, grid: Grid) -> float:
   """Share of the field of view that the box leaves out (its reduction of the volume)."""
-  half = np.array(grid.shape) * grid.spacing / 2
+  half = np.array(grid.field_mm) / 2
   extent = np.minimum(box.high, half) - np.maximum(box.low, -half)
   return float(1 - np.prod(np.maximum(extent, 0)) / np.prod(2 * half))
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from attn_unet_jax import memory
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.volumes.orientation import canonical_grid
+from attn_unet_jax.volumes.resample import working_grid
 from attn_unet_jax.volumes.volume import Grid, Volume, corner_distance_mm
 
 # Below this share of the smallest voxel edge a displacement cannot move a label to another voxel.
@@ -40,6 +44,27 @@ def check_image(volume: Volume, path: object) -> None:
       f"{path}: all voxels are {low}, a constant image shows nothing; "
       "check the conversion that wrote it, or leave the scan out"
     )
+
+
+def checked_working_grid(grid: Grid, spacing_mm: float, name: object) -> Grid:
+  """The `working_grid` of a scan, unless memory cannot hold the float32 image on it.
+
+  Args:
+    grid: the scan's own.
+    spacing_mm: of the working grid.
+    name: the scan, for the message.
+
+  Raises:
+    UserError: it cannot, as where a header has a damaged spacing.
+  """
+  working = working_grid(grid, spacing_mm)
+  field = " x ".join(f"{size:.4g}" for size in grid.field_mm)
+  memory.require(
+    math.prod(working.shape) * np.dtype(np.float32).itemsize,
+    f"{name}: voxels of {spacing_mm:g} mm in its field of {field} mm",
+    "use a larger spacing, or correct the scan's header",
+  )
+  return working
 
 
 def _differences(image: Grid, label: Grid) -> list[str]:

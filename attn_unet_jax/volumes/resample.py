@@ -44,7 +44,7 @@ def working_grid(grid: Grid, spacing_mm: float | Sequence[float]) -> Grid:
   spacing = np.broadcast_to(round_spacing(np.asarray(spacing_mm)), 3)
   if not (spacing > 0).all():
     raise ValueError(f"a working spacing must be positive, not {spacing_mm} mm")
-  extents = np.array(grid.shape) * grid.spacing / spacing
+  extents = np.array(grid.field_mm) / spacing
   shape = tuple(max(1, round(extent)) for extent in extents.tolist())
   affine = np.eye(4)
   affine[:3, :3] = grid.directions * spacing

@@ -8,6 +8,8 @@ import itertools
 import nibabel as nib
 import numpy as np
 
+_FARTHEST_MM = 1e9  # what lies further away comes from a damaged header, and its squares overflow
+
 
 def round_spacing(spacing_mm: np.ndarray | float) -> np.ndarray:
   """Rounds a spacing in mm to 1e-4, a half upwards.
@@ -26,8 +28,8 @@ def _read_only(array: np.ndarray) -> np.ndarray:
 
 def _checked_affine(affine: np.ndarray) -> np.ndarray:
   affine = np.array(affine, np.float64)
-  if affine.shape != (4, 4) or not np.isfinite(affine).all():
-    raise ValueError(f"an affine is 4x4 and finite, this one is {affine.tolist()}")
+  if affine.shape != (4, 4) or not (np.abs(affine) < _FARTHEST_MM).all():
+    raise ValueError(f"an affine is 4x4, below {_FARTHEST_MM:g} mm, this one is {affine.tolist()}")
   if not np.array_equal(affine[3], [0, 0, 0, 1]):
     raise ValueError(f"the last row of an affine is 0 0 0 1, this one has {affine[3].tolist()}")
   lengths = np.linalg.norm(affine[:3, :3], axis=0)
@@ -47,8 +49,8 @@ class Grid:
     affine: voxel index -> mm in RAS+, 4x4 float64, read-only.
 
   Raises:
-    ValueError: the shape is not three positive numbers, or the affine is not finite and
-      invertible.
+    ValueError: the shape is not three positive numbers, or the affine is not invertible
+      or not below 1e9 mm.
   """
 
   shape: tuple[int, int, int]
@@ -65,6 +67,12 @@ class Grid:
   def spacing(self) -> tuple[float, float, float]:
     """Distance of neighbouring voxels along (X, Y, Z) in mm, rounded to 1e-4."""
     x, y, z = round_spacing(np.linalg.norm(self.affine[:3, :3], axis=0)).tolist()
+    return x, y, z
+
+  @property
+  def field_mm(self) -> tuple[float, float, float]:
+    """Extent of the field of view along (X, Y, Z) in mm: voxels times spacing."""
+    x, y, z = (size * spacing for size, spacing in zip(self.shape, self.spacing, strict=True))
     return x, y, z
 
   @property
@@ -97,7 +105,7 @@ class Volume:
     affine: voxel index -> mm in RAS+, 4x4 float64, read-only.
 
   Raises:
-    ValueError: the array is not three-dimensional, or the affine is not finite and invertible.
+    ValueError: the array is not three-dimensional, or the affine is unfit for a `Grid`.
   """
 
   array: np.ndarray

@@ -46,6 +46,12 @@ def test_blur_smooths(config, case):
   assert working_image(canonical, config).array.std() < 0.5 * sharp
 
 
+def test_more_than_memory_holds_names_the_case(config, case):
+  config.data.spacing_mm, config.data.blur_mm = 1e-3, 0.75
+  with pytest.raises(UserError, match=r"a: voxels of 0\.001 mm in its field of 32 x 20 x 27 mm"):
+    prepare(case, parse("pancreas=3", None), config)
+
+
 def test_values_outside_the_mapping_name_the_file(config, case):
   with pytest.raises(UserError, match=r"a\.nii\.gz: label values \[3\]"):
     prepare(case, parse("pancreas=1", None), config)

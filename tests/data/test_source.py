@@ -6,6 +6,7 @@ import pytest
 from attn_unet_jax.data import source
 from attn_unet_jax.data.fold import open_fold
 from attn_unet_jax.data.source import choose
+from attn_unet_jax.errors import UserError
 from attn_unet_jax.volumes.resample import working_grid
 
 
@@ -34,6 +35,13 @@ def test_records_are_measured_without_decoding(config, cases):
   assert cases.bytes_together() == 3 * len(cases) * np.prod(np.max(shapes, axis=0))
   grid = cases.dataset.grid(cases.ids[0])
   assert working_grid(grid, config.data.spacing_mm).shape == shapes[0]
+
+
+def test_a_set_that_no_memory_holds_is_refused_unread(config, phantoms):
+  config.data.dir, config.data.spacing_mm = str(phantoms), 1e-3
+  cases = open_fold(config).load("training")
+  with pytest.raises(UserError, match=f"{cases.ids[0]}: voxels of 0.001 mm in its field"):
+    choose(config, cases)
 
 
 def test_a_quarter_of_the_devices_memory_is_the_limit(config, cases, monkeypatch):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from attn_unet_jax.errors import UserError
 from attn_unet_jax.inference.segment import segment
 from attn_unet_jax.volumes.box import box_of
 from attn_unet_jax.volumes.orientation import to_canonical
@@ -42,6 +43,12 @@ def test_the_same_mask_from_every_orientation(config, scan, spacing):
     assert mask.shape == other.shape
     np.testing.assert_array_equal(mask.affine, other.affine)
     np.testing.assert_array_equal(to_canonical(mask).array, reference.array)
+
+
+def test_a_scan_that_no_memory_holds_is_named(config, scan):
+  vast = Volume(scan.array, np.diag([1e7, 1e7, 1e7, 1.0]))
+  with pytest.raises(UserError, match=r"ct.nii: voxels of 10 mm in its field of 2.4e\+08 x"):
+    segment(vast, _Threshold(), config, name="ct.nii")
 
 
 def test_on_the_native_grid_it_is_the_systems_own_answer(config, scan):

@@ -50,6 +50,13 @@ def test_nothing_is_wrong_with_a_sound_case():
   assert case.tile is not None
 
 
+def test_a_spacing_that_no_memory_holds_is_an_error():
+  case = look(Volume(drawn_ct().array, np.diag([1e7, 1e7, 1e7, 1.0])))
+  (finding,) = (one for one in case.findings if one.severity == "error")
+  assert finding.kind == "memory"
+  assert finding.text.startswith("a/image: voxels of 2 mm in its field of 4e+08 x 4e+08 x")
+
+
 @pytest.mark.parametrize("axes", ["LPS", "SRA"])
 def test_other_axes_change_nothing(axes):
   straight, turned = (look(ct, drawn_label()) for ct in (drawn_ct(), on_axes(drawn_ct(), axes)))

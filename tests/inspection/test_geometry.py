@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.inspection.geometry import (
-  field_mm,
   geometry_findings,
   header_findings,
   patch_findings,
@@ -64,7 +63,7 @@ def test_turned_axes_are_a_note_and_sheared_ones_a_warning():
 
 def test_a_scan_smaller_than_the_patch_is_a_note():
   grid = Grid((100, 160, 300), spaced(2, 2, 0.5))
-  assert field_mm(grid) == [200, 320, 150]
+  assert grid.field_mm == (200, 320, 150)
   (finding,) = patch_findings(grid, (160, 160, 96), 2.0, "a.nii")
   assert finding.severity == "note"
   assert "200 x 320 x 150 mm is smaller than the patch of 320 x 320 x 192 mm along X, Z;" in (

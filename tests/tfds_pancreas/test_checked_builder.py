@@ -60,8 +60,8 @@ class Made(CheckedBuilder):
     return ["scan1", "scan2"]
 
 
-def build_made(folder, numbers=None, beam=None, workers=1, **options):
-  builder = Made(config="native", data_dir=folder, workers=workers, **options)
+def build_made(folder, numbers=None, beam=None, workers=1, config="native", **options):
+  builder = Made(config=config, data_dir=folder, workers=workers, **options)
   builder.numbers = numbers or Made.numbers
   settings = tfds.download.DownloadConfig(manual_dir=folder, beam_runner=beam)
   builder.download_and_prepare(download_dir=folder / "none", download_config=settings)
@@ -120,6 +120,12 @@ def test_bad_cases_of_all_splits_are_named_at_once(tmp_path):
   folder = build_made(tmp_path, numbers, skip_bad_cases=True)
   report = json.loads((folder / REPORT_FILE).read_text())
   assert report["left_out"]["d"] == {"problems": ["number -4"], "figures": {"n": -4}}
+
+
+def test_a_grid_that_memory_cannot_hold_is_what_is_wrong_with_a_case(tmp_path):
+  config = Made.make_config("iso0.0001mm")
+  with pytest.raises(UserError, match=r"a: the scan: voxels of 0.0001 mm in its field of 3 x 8 x"):
+    build_made(tmp_path, {"train": {"a": 1}}, config=config)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -12,7 +12,9 @@ def test_names_of_grids(name, spacing):
   assert spacing_of(name) == spacing
 
 
-@pytest.mark.parametrize("name", ["", "iso", "iso0mm", "iso2", "iso-1mm", "iso2mm ", "nativ"])
+@pytest.mark.parametrize(
+  "name", ["", "iso", "iso0mm", "iso0.00001mm", "iso2", "iso-1mm", "iso2mm ", "nativ"]
+)
 def test_other_names_are_refused(name):
   with pytest.raises(ValueError, match="a grid is called native, or iso2mm"):
     spacing_of(name)

@@ -52,10 +52,11 @@ def test_affine_is_a_copy():
     np.eye(3),
     np.diag([1.0, 1.0, 0.0, 1.0]),
     np.diag([1.0, 1.0, 1e-6, 1.0]),
+    np.diag([1e300, 1.0, 1.0, 1.0]),
     np.diag([1.0, 1.0, 1.0, 2.0]),
     np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]),
   ],
-  ids=["nan", "3x3", "singular", "tiny spacing", "projective", "parallel axes"],
+  ids=["nan", "3x3", "singular", "tiny spacing", "vast spacing", "projective", "parallel axes"],
 )
 def test_refuses_an_affine(affine):
   with pytest.raises(ValueError, match=r"affine"):

@@ -3,7 +3,7 @@ import pytest
 
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.volumes import Grid, Volume
-from attn_unet_jax.volumes.checks import check_image, check_pair
+from attn_unet_jax.volumes.checks import check_image, check_pair, checked_working_grid
 
 NAMES = ("ct.nii.gz", "label.nii.gz")
 
@@ -31,6 +31,23 @@ def test_image_must_vary():
 
 def test_a_sound_image_passes():
   check_image(Volume(np.arange(8, dtype=np.int16).reshape(2, 2, 2), np.eye(4)), "a.nii")
+
+
+def test_a_working_grid_that_memory_holds_passes():
+  assert checked_working_grid(grid(spacing=(1, 1, 3)), 2.0, "a.nii").shape == (5, 5, 15)
+
+
+@pytest.mark.parametrize(
+  ("of_scan", "wanted", "words"),
+  [
+    (1e7, 2.0, "voxels of 2 mm in its field of 1e.08 x 1e.08 x 1e.08 mm take 4.66e.14 GiB"),
+    (1.0, 1e-4, "voxels of 0.0001 mm in its field of 10 x 10 x 10 mm take .* larger spacing"),
+  ],
+  ids=["scan", "config"],
+)
+def test_a_working_grid_beyond_memory_is_refused(of_scan, wanted, words):
+  with pytest.raises(UserError, match=f"a.nii: {words}"):
+    checked_working_grid(grid(spacing=(of_scan,) * 3), wanted, "a.nii")
 
 
 def test_equal_grids_pass_in_silence():
