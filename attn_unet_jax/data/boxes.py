@@ -15,6 +15,7 @@ from attn_unet_jax.volumes.box import Box, Shape, Slices, box_between
 from attn_unet_jax.volumes.volume import Grid
 
 Boxes = Mapping[str, Box]
+_FARTHEST_MM = 1e6  # a corner beyond any scan; so large a number is a mistake, and may overflow
 
 
 def read(path: Path) -> dict[str, Box]:
@@ -28,13 +29,15 @@ def read(path: Path) -> dict[str, Box]:
     corners = {case: np.array(box, np.float64) for case, box in content.items()}
   except OSError as error:
     raise UserError(f"{path}: {error.strerror}; it must hold a box of each case") from None
-  except (ValueError, TypeError, AttributeError):
+  except (ValueError, TypeError, AttributeError, OverflowError):
     corners = {"": np.zeros(0)}
   for case, box in corners.items():
-    if box.shape != (2, 3) or not (box[0] < box[1]).all():
+    fits = box.shape == (2, 3) and (box[0] < box[1]).all() and (np.abs(box) <= _FARTHEST_MM).all()
+    if not fits:
       raise UserError(
         f"{path}: {case or 'it'} is no box; write"
-        ' {"CASE": [[x, y, z], [x, y, z]]}, lowest and highest corner in mm from the scan\'s middle'
+        ' {"CASE": [[x, y, z], [x, y, z]]}, lowest and highest corner in mm from the scan\'s'
+        f" middle, at most {_FARTHEST_MM:g}"
       )
   return {case: box_between(*box) for case, box in corners.items()}
 

@@ -29,6 +29,10 @@ def test_written_and_read_back_to_the_bit(tmp_path):
     '{"a": [[0, 0, 0], [1, 1]]}',
     '{"a": [[0, 0, 0], [1, 1, 0]]}',
     '{"a": "b"}',
+    '{"a": [[-Infinity, 0, 0], [1, 1, 1]]}',
+    '{"a": [[0, 0, 0], [1, 1, NaN]]}',
+    '{"a": [[0, 0, 0], [1, 1, 1e308]]}',
+    '{"a": [[0, 0, 0], [1, 1, 1%s]]}' % ("0" * 400),
   ],
 )
 def test_what_is_no_box_is_refused(tmp_path, text):
