@@ -1,5 +1,6 @@
 """What values the keys of `config.py` may have, as far as neither data nor devices decide."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,6 +10,7 @@ from ml_collections import ConfigDict
 from attn_unet_jax.augment import Augmentation
 from attn_unet_jax.data.labels import class_names
 from attn_unet_jax.errors import UserError
+from attn_unet_jax.losses import OVER_THE_BATCH
 
 _CHOICES = {
   "model.name": (
@@ -41,8 +43,8 @@ _CHOICES = {
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
   (
     (
-      *("data.spacing_mm", "data.cases_per_block", "data.patches_per_case"),
-      *("model.feature_scale", "optimizer.learning_rate", "optimizer.decay_epochs"),
+      *("data.cases_per_block", "data.patches_per_case", "model.feature_scale"),
+      *("optimizer.learning_rate", "optimizer.decay_epochs"),
       *("optimizer.decay_factor", "train.epochs", "train.steps_per_epoch", "train.batch_size"),
       *("train.loss_patches", "train.keep", "train.validate_every", "train.save_every"),
       *("parallel.space", "train.accumulate", "stages.superpixel_mm"),
@@ -69,10 +71,12 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     lambda value: 0 <= value < 1,
     "at least 0, below 1",
   ),
+  (("data.spacing_mm",), lambda value: 1e-4 <= value <= 100, "0.0001 to 100 mm"),
   (("data.foreground_fraction",), lambda value: 0 <= value <= 1, "0 to 1"),
   (("stages.inner_folds",), lambda value: value >= 2, "at least 2"),
   (("model.channels_kept",), lambda value: 0 < value <= 1, "above 0, at most 1"),
   (("model.feature_scale",), lambda value: value <= 64, "at most 64, which leaves one channel"),
+  (("model.remat",), lambda value: value <= 5, "at most 5, the levels of the deepest networks"),
   (("seed",), lambda value: 0 <= value < 2**30, "0 to 2^30 - 1"),
 )
 
@@ -89,6 +93,7 @@ def check(config: ConfigDict, standards: Mapping[str, Any]) -> None:
   """
   for key, standard in standards.items():
     _check_type(config, key, standard)
+    _require(_is_finite(_value(config, key)), config, key, "finite")
   for key, allowed in _CHOICES.items():
     _require(_value(config, key) in allowed, config, key, f"one of {allowed}")
   for keys, holds, rule in _RANGES:
@@ -102,6 +107,8 @@ def check(config: ConfigDict, standards: Mapping[str, Any]) -> None:
     raise UserError(f"config.augment: {error}") from None
   low, high = config.data.window_hu
   _require(low < high, config, "data.window_hu", "lower end below the upper")
+  for name, weight in config.loss.items():
+    _require(weight >= 0, config, f"loss.{name}", "at least 0")
   _require(any(config.loss.values()), config, "loss", "at least one weight other than 0")
   _check_class_weights(config)
   _check_hnn(config)
@@ -109,15 +116,33 @@ def check(config: ConfigDict, standards: Mapping[str, Any]) -> None:
   _check_stages(config)
   _check_pieces(config)
   _check_dilation(config)
+  _check_accumulation(config)
+  _check_space(config)
 
 
 def _check_type(config: ConfigDict, key: str, standard: Any) -> None:
-  if isinstance(standard, tuple) and standard:  # an empty default takes any length
-    value, kind = _value(config, key), type(standard[0])
+  """A value's type is its default's; the one default of None stands for a float."""
+  value, kind = _value(config, key), float if standard is None else type(standard)
+  if kind is tuple and standard:  # an empty default takes any length
+    kind = type(standard[0])
     fits = isinstance(value, tuple) and len(value) == len(standard)
-    fits = fits and all(isinstance(v, (int, float) if kind is float else kind) for v in value)
     rule = f"{len(standard)} values of type {kind.__name__}, like {standard}"
-    _require(fits, config, key, rule)
+    _require(fits and all(_is(item, kind) for item in value), config, key, rule)
+  else:
+    fits = _is(value, kind) or (standard is None and value is None)
+    _require(fits, config, key, f"of type {kind.__name__}")
+
+
+def _is(value: Any, kind: type) -> bool:
+  if kind is not bool and isinstance(value, bool):  # which Python counts among the integers
+    return False
+  return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _is_finite(value: Any) -> bool:
+  if isinstance(value, tuple):
+    return all(map(_is_finite, value))
+  return not isinstance(value, float) or math.isfinite(value)
 
 
 def _check_dilation(config: ConfigDict) -> None:
@@ -131,8 +156,10 @@ def _check_class_weights(config: ConfigDict) -> None:
   classes = 1 + len(class_names(config.data.labels))
   for key, least in (("loss_options.class_weights", 0), ("inference.class_weights", 1e-9)):
     weights = _value(config, key)
-    fits = not weights or (len(weights) == classes and min(weights) >= least)
-    _require(fits, config, key, f"() or {classes} values of at least {least}, background first")
+    fits = all(_is(weight, float) and weight >= least for weight in weights)
+    fits = not weights or (fits and len(weights) == classes and any(weights))
+    rule = f"() or {classes} values of at least {least}, not all 0, background first"
+    _require(fits, config, key, rule)
 
 
 def _check_stages(config: ConfigDict) -> None:
@@ -178,6 +205,46 @@ def _check_patterns(config: ConfigDict) -> None:
     "init.freeze",
     "empty without config.init.workdir: what would be kept is a random start",
   )
+
+
+def _check_accumulation(config: ConfigDict) -> None:
+  batch, parts = config.train.batch_size, config.train.accumulate
+  rule = f"a divisor of config.train.batch_size={batch}"
+  _require(batch % parts == 0, config, "train.accumulate", rule)
+  if parts > 1:
+    check_mean_of_parts(config, f"config.train.accumulate={parts}", "--config.train.accumulate=1")
+
+
+def check_mean_of_parts(config: ConfigDict, needs: str, instead: str) -> None:
+  """Refuses a loss of a batch that is not the mean of its parts' losses.
+
+  Args:
+    config: the run's config.
+    needs: the key and value that divide the batch.
+    instead: the flag that does not.
+
+  Raises:
+    UserError: it is not.
+  """
+  for name in sorted(OVER_THE_BATCH):
+    if config.loss[name]:
+      raise UserError(
+        f"config.loss.{name}={config.loss[name]}: over a divided batch it is not the mean of its "
+        f"parts, as {needs} needs; use {instead}"
+      )
+
+
+def _check_space(config: ConfigDict) -> None:
+  space, form = config.parallel.space, config.model.conv
+  if space > 1 and config.parallel.mode == "pmap":
+    raise UserError(
+      f"config.parallel.space={space}: 'pmap' divides no patch; use --config.parallel.mode=jit"
+    )
+  if space > 1 and form not in ("auto", "native"):
+    raise UserError(
+      f"config.model.conv={form!r}: would gather the patch that config.parallel.space={space} "
+      "divides; use native or auto"
+    )
 
 
 def _is_regex(pattern: str) -> bool:

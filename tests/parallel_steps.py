@@ -129,8 +129,6 @@ def _refusals() -> dict[str, str]:
     "left out": changed("jit-0x3", **{"train.batch_size": 2}),
     "odd": changed("jit-0x1", **{"train.batch_size": 12}),
     "uneven": changed("pmap-0x1", **{"loss.focal": 1.0}),
-    "pmap": changed("pmap-0x2"),
-    "winograd": changed("jit-0x2", **{"model.conv": "winograd"}),
   }.items():
     try:
       devices(config)

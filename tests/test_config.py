@@ -1,5 +1,6 @@
 import ast
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -108,7 +109,19 @@ def test_a_missing_stored_config_is_refused(tmp_path):
   ("key", "value", "complaint"),
   [
     ("model.name", "nonet", "one of"),
-    ("data.spacing_mm", 0.0, "above 0"),
+    ("data.spacing_mm", 0.0, "0.0001 to 100 mm"),
+    ("data.spacing_mm", math.inf, "finite"),
+    ("data.spacing_mm", None, "of type float"),
+    ("data.blur_mm", math.inf, "finite"),
+    ("optimizer.learning_rate", math.inf, "finite"),
+    ("augment.rotate_deg", (math.nan, 0.0, 0.0), "finite"),
+    ("augment.scale", (0.0, 0.0), "above 0"),
+    ("loss.dice", math.nan, "finite"),
+    ("loss.dice", -1.0, "at least 0"),
+    ("model.remat", 99, "at most 5"),
+    ("model.gate_bias_init", math.nan, "finite"),
+    ("train.epochs", True, "of type int"),
+    ("train.accumulate", 3, "a divisor of config.train.batch_size=2"),
     ("data.window_hu", (5.0, 5.0), "lower end below"),
     ("data.foreground_fraction", 1.5, "0 to 1"),
     ("inference.overlap", 1.0, "below 1"),
@@ -122,12 +135,15 @@ def test_a_missing_stored_config_is_refused(tmp_path):
     ("augment.scale", (1.2, 0.8), "config.augment"),
     ("loss_options.class_weights", (1.0,), r"\(\) or 2 values"),
     ("loss_options.class_weights", (1.0, -1.0), r"\(\) or 2 values"),
+    ("loss_options.class_weights", (0.0, 0.0), "not all 0"),
+    ("loss_options.class_weights", ("a", "b"), r"\(\) or 2 values"),
     ("inference.class_weights", (1.0,), r"\(\) or 2 values"),
     ("inference.class_weights", (0.0, 1.0), r"\(\) or 2 values of at least 1e-09"),
     ("loss_options.focal_gamma", -1.0, "at least 0"),
     ("optimizer.momentum", 1.0, "below 1"),
     ("optimizer.layer_rates", ("gating", 0.1), "pairs of a regex and a factor"),
     ("optimizer.layer_rates", (("gating", -1.0),), "pairs of a regex and a factor"),
+    ("optimizer.layer_rates", (("gating", math.inf),), "finite"),
     ("optimizer.layer_rates", (("(", 1.0),), "regular expressions"),
     ("init.freeze", "encoder", "empty without config.init.workdir"),
     ("model.dilation_rates", (1, 2), "tuples of whole numbers above 0"),
@@ -171,6 +187,22 @@ def test_what_stages_decide_themselves_is_refused(key, value, complaint):
   assert validate(config) is config
   config.data[key] = value
   with pytest.raises(UserError, match=f"config.data.{key}.*{complaint}"):
+    validate(config)
+
+
+@pytest.mark.parametrize(
+  ("changes", "complaint"),
+  [
+    ({"loss.focal": 1.0, "train.accumulate": 2}, r"loss\.focal=1\.0: .*accumulate=2 needs"),
+    ({"parallel.space": 2, "parallel.mode": "pmap"}, "space=2: 'pmap' divides no patch"),
+    ({"parallel.space": 2, "model.conv": "winograd"}, "conv='winograd': would gather the patch"),
+  ],
+)
+def test_what_cannot_be_divided_on_any_device_is_refused(changes, complaint):
+  config = default()
+  config.data.dataset = "phantom_ct/tiny"
+  config.update_from_flattened_dict(changes)
+  with pytest.raises(UserError, match=complaint):
     validate(config)
 
 

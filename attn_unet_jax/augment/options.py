@@ -36,7 +36,8 @@ class Augmentation:
     noise_sd: range of the standard deviation of Gaussian noise, in the same units.
 
   Raises:
-    ValueError: a range with lo > hi, a negative size, or a probability outside [0, 1].
+    ValueError: a range with lo > hi, a negative size, a scale or spacing of 0, or a probability
+      outside [0, 1].
   """
 
   flip: PerAxis = (0.0, 0.0, 0.0)
@@ -79,7 +80,7 @@ def _check(name: str, value: Any) -> None:
     raise ValueError(f"augmentation {name}={value}: expected one value per axis X, Y, Z")
   if name != "intensity_shift" and np.min(value) < 0:
     raise ValueError(f"augmentation {name}={value}: must not be negative")
-  if name == "deform_spacing" and not value:
+  if name in ("scale", "deform_spacing") and np.min(value) == 0:
     raise ValueError(f"augmentation {name}={value}: must be above 0")
   if name == "corner_scale" and value >= 1:
     raise ValueError(f"augmentation {name}={value}: must be below 1")

@@ -21,6 +21,7 @@ from flax import linen as nn
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from attn_unet_jax.config_rules import check_mean_of_parts
 from attn_unet_jax.data.patches import Batch, Drawn, Fed, Feed
 from attn_unet_jax.data.resident import Block
 from attn_unet_jax.data.schedule import Draw
@@ -42,10 +43,12 @@ _PARTS = PartitionSpec(None, _DATA)  # of a batch that is fed in parts
 def devices(config: ConfigDict) -> list[jax.Device]:
   """The devices that divide the batch, and along X its patches; those of several hosts are all.
 
+  The config is a valid one: what does not fit on any device is refused there.
+
   Raises:
-    UserError: there are not as many, several hosts or 'all' would leave some out, the batch does
-      not divide by them and by `train.accumulate`, it is divided and the loss is not the mean of
-      its parts' losses, or a patch is divided with `pmap` or by an unfit convolution.
+    UserError: there are not as many, several hosts or 'all' would leave some out, a part of the
+      batch does not divide by them, or `pmap` divides it and the loss is not the mean of its parts'
+      losses.
   """
   parallel, present = config.parallel, jax.devices()
   data, space = mesh_shape(config)
@@ -63,10 +66,6 @@ def devices(config: ConfigDict) -> list[jax.Device]:
       f"for {data * space} of them, or a space that divides {len(present)}"
     )
   batch, parts = config.train.batch_size, config.train.accumulate
-  if batch % parts:
-    raise UserError(
-      f"config.train.accumulate={parts}: must divide config.train.batch_size={batch} without rest"
-    )
   if batch // parts % data:
     fits = max(n for n in range(1, data + 1) if batch // parts % n == 0)
     of = f" in {parts} parts" if parts > 1 else ""
@@ -75,11 +74,7 @@ def devices(config: ConfigDict) -> list[jax.Device]:
       f"multiple of {parts * data}, or use fewer with --config.parallel.data={fits}"
     )
   if parallel.mode == "pmap" and data > 1:
-    _check_loss(config, "config.parallel.mode='pmap'", "--config.parallel.mode=jit")
-  if parts > 1:
-    _check_loss(config, f"config.train.accumulate={parts}", "--config.train.accumulate=1")
-  if space > 1:
-    _check_space(config)
+    check_mean_of_parts(config, "config.parallel.mode='pmap'", "--config.parallel.mode=jit")
   return present[: data * space]
 
 
@@ -155,28 +150,6 @@ def _check_hosts(config: ConfigDict) -> None:
     )
   if config.parallel.mode == "pmap":
     raise UserError("config.parallel.mode='pmap': for one host; use --config.parallel.mode=jit")
-
-
-def _check_space(config: ConfigDict) -> None:
-  space, form = config.parallel.space, config.model.conv
-  if config.parallel.mode == "pmap":
-    raise UserError(
-      f"config.parallel.space={space}: 'pmap' divides no patch; use --config.parallel.mode=jit"
-    )
-  if form not in ("auto", "native"):
-    raise UserError(
-      f"config.model.conv={form!r}: would gather the patch that config.parallel.space={space} "
-      "divides; use native or auto"
-    )
-
-
-def _check_loss(config: ConfigDict, needs: str, instead: str) -> None:
-  for name in sorted(OVER_THE_BATCH):
-    if config.loss[name]:
-      raise UserError(
-        f"config.loss.{name}={config.loss[name]}: over a divided batch it is not the mean of its "
-        f"parts, as {needs} needs; use {instead}"
-      )
 
 
 def spread(config: ConfigDict, tree: Tree) -> Tree:

@@ -315,6 +315,7 @@ def test_block_of_the_wrong_shape():
   "wrong",
   [
     {"scale": (1.2, 0.8)},
+    {"scale": (0.0, 1.0)},
     {"noise_sd": (-0.1, 0.1)},
     {"flip": (0.5, 1.5, 0.0)},
     {"shift": (0.1, 0.1)},

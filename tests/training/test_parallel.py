@@ -184,8 +184,6 @@ def test_what_does_not_fit_is_refused(told):
   assert "--config.parallel.data=6" in said["odd"]
   assert "config.loss.focal=1.0" in said["uneven"]
   assert "--config.parallel.mode=jit" in said["uneven"]
-  assert "'pmap' divides no patch" in said["pmap"]
-  assert "config.model.conv='winograd'" in said["winograd"]
 
 
 def test_the_devices_are_named_where_each_has_batch_statistics_of_its_own(config, monkeypatch):
