@@ -184,10 +184,11 @@ def to_json(config: ConfigDict) -> str:
 
 
 def load(path: Path) -> ConfigDict:
-  """Reads a run's `config.json`; lists become tuples again.
+  """Reads a run's `config.json`; lists become tuples again, and a missing key has its default.
 
   Raises:
-    UserError: the file is missing, unreadable, or has keys that this version does not know.
+    UserError: the file is missing, unreadable, has keys that this version does not know, or values
+      that are not allowed.
   """
   try:
     stored = json.loads(path.read_text())
@@ -198,12 +199,15 @@ def load(path: Path) -> ConfigDict:
     raise UserError(f"{path}: not found; is its folder a run made by attn_unet_jax.main?") from None
   except OSError as error:
     raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
-  except (ValueError, TypeError, AttributeError) as error:
+  except (ValueError, TypeError, AttributeError, OverflowError) as error:
     raise UserError(f"{path}: not a config of this program ({error}); train again") from None
   unknown = flatten(config).keys() - flatten(default()).keys()
   if unknown:
     raise UserError(f"{path}: unknown keys {sorted(unknown)}; written by another version")
-  return config
+  try:
+    return validate(config, data=False)
+  except UserError as error:
+    raise UserError(f"{path}: {error}; put back what the run was trained with") from None
 
 
 def _tuples(value: Any) -> Any:

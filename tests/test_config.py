@@ -100,6 +100,30 @@ def test_a_broken_stored_config_is_refused(tmp_path, content):
     load(path)
 
 
+@pytest.mark.parametrize(
+  ("key", "value", "complaint"),
+  [
+    ("model.name", "foo", "config.model.name='foo': must be one of"),
+    ("data.patch", [16], r"config.data.patch=\(16,\): must be 3 values"),
+    ("data.spacing_mm", 0, "config.data.spacing_mm=0"),
+    ("data.spacing_mm", 10**400, "too large"),
+    ("inference.overlap", 1.5, "config.inference.overlap=1.5: must be at least 0, below 1"),
+    ("loss_options.class_weights", [1, 2, 3], r"class_weights=\(1, 2, 3\): must be \(\) or 2"),
+  ],
+)
+def test_a_stored_value_that_is_not_allowed_is_refused_with_its_file(
+  tmp_path, key, value, complaint
+):
+  stored = default().to_dict()
+  section, name = key.split(".")
+  stored[section][name] = value
+  path = tmp_path / "config.json"
+  path.write_text(json.dumps(stored))
+  with pytest.raises(UserError, match=complaint) as error:
+    load(path)
+  assert str(error.value).startswith(f"{path}: ")
+
+
 def test_a_missing_stored_config_is_refused(tmp_path):
   with pytest.raises(UserError, match="not found"):
     load(tmp_path / "config.json")
