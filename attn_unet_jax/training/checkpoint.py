@@ -241,12 +241,33 @@ def restore(path: Path, like: TrainState) -> TrainState:
 
   Raises:
     DamagedError: it is not what was saved.
+    UserError: it is the state of another network or optimiser than `like`.
   """
   seal.verify(path)
+  _require_fit(path, like)
   here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
   with ocp.StandardCheckpointer() as checkpointer:
     return checkpointer.restore(path.absolute() / "default", target)
+
+
+def _require_fit(path: Path, like: TrainState) -> None:
+  """Before anything is read: Orbax would raise what no user can read, after reading a part."""
+  stored = ocp.StandardCheckpointHandler().metadata(path.absolute() / "default").tree
+  there, wanted = _shapes(stored), _shapes(like)
+  for name in [*wanted, *there]:
+    if there.get(name) != wanted.get(name):
+      raise UserError(
+        f"{path}: not a state of the network and optimiser of {path.parents[1] / 'config.json'}; "
+        f"the first difference is {name}, {there.get(name, 'missing')} there, "
+        f"{wanted.get(name, 'missing')} by that config: put back what the run was trained with"
+      )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+  """Shape of every array, by its path."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {jax.tree_util.keystr(at, simple=True, separator="/"): x.shape for at, x in leaves}
 
 
 def _ranked(steps: Iterable[int], scores: dict[int, float | None]) -> list[int]:

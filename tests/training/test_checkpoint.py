@@ -73,6 +73,24 @@ def test_restores_the_same_bits(store):
     assert a.dtype == b.dtype
 
 
+@pytest.mark.parametrize(
+  ("changes", "difference"),
+  [
+    ({"params": {"kernel": jnp.zeros((2, 4))}}, r"params/kernel, \(2, 3\) there, \(2, 4\) by"),
+    ({"params": {"other": jnp.zeros((2, 3))}}, r"params/other, missing there, \(2, 3\) by"),
+    ({"opt_state": ()}, r"opt_state/0, \(2,\) there, missing by"),
+    ({"ema": None}, r"ema/batch_stats/mean, \(3,\) there, missing by"),
+  ],
+)
+def test_a_state_of_another_network_or_optimiser_is_refused(store, changes, difference):
+  store.save(_state(5), 0.3)
+  store.wait()
+  like = jax.eval_shape(lambda: _state(0).replace(**changes))
+  with pytest.raises(UserError, match=difference) as error:
+    restore_best(store.folder, like)
+  assert f"{store.folder.parent / 'config.json'};" in str(error.value)
+
+
 def test_a_saved_step_gains_its_validation(store):
   store.save(_state(5), 0.3)
   store.save(_state(6))
