@@ -5,6 +5,7 @@ stopped by SIGINT or SIGTERM after saving.
 """
 
 import dataclasses
+import difflib
 import errno
 import os
 import re
@@ -125,17 +126,26 @@ def _parse(argv: Sequence[str]) -> list[str]:
     )
   try:
     rest = flags.FLAGS(argv)
-  except (AttributeError, KeyError) as error:
-    _fail(f"unknown config key {_one_line(error)} (attn_unet_jax/config.py lists the keys)")
   except (flags.Error, UserError, OSError, TypeError, ValueError) as error:
     _fail(_one_line(error))
-  except Exception as error:  # whatever the user's experiment file may raise
-    _fail(
-      f"--config: the experiment file does not load: {type(error).__name__}: {_one_line(error)}"
-    )
+  except Exception as error:  # of a key that there is not, or whatever an experiment file raises
+    what = f"{type(error).__name__}: {_one_line(error)}"
+    _fail(_unknown_key(argv) or f"--config: the experiment file does not load: {what}")
   if len(rest) > 1:
     _fail(f"{rest[1]!r} is not a flag; write --name=value (--help lists the flags)")
   return rest
+
+
+def _unknown_key(argv: Sequence[str]) -> str:
+  """Which flag names no key of the config, and the key most like it; '' if all do."""
+  from attn_unet_jax.config import default, flatten  # as above
+
+  keys = flatten(default())
+  given = [match[1] for flag in argv if (match := re.match(r"--?config\.([^=]+)", flag))]
+  unknown = next((key for key in given if key not in keys), "")
+  like = difflib.get_close_matches(unknown, keys, 1)
+  hint = f"did you mean config.{like[0]}?" if like else "attn_unet_jax/config.py lists the keys"
+  return unknown and f"unknown config key config.{unknown}; {hint}"
 
 
 def _guarded(main: Callable[[], None]) -> None:
@@ -178,7 +188,10 @@ def _unraisable(ignored: "sys.UnraisableHookArgs") -> None:
 
 
 def _one_line(error: BaseException) -> str:
-  text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+  inner = error.args[0] if error.args else None
+  if isinstance(inner, BaseException):  # ml_collections gives an AttributeError a KeyError to show
+    return _one_line(inner)
+  text = str(inner) if isinstance(error, KeyError) and error.args else str(error)
   return " ".join(text.split()) or type(error).__name__
 
 

@@ -36,7 +36,8 @@ def test_evaluate_refuses_flags_before_any_work(flags, complaint):
 @pytest.mark.parametrize(
   ("flags", "complaint"),
   [
-    (["--config.data.patc=3"], "unknown config key"),
+    (["--config.train.epoch=3"], "key config.train.epoch; did you mean config.train.epochs?"),
+    pytest.param(["--config.nothing=3"], "attn_unet_jax/config.py lists the keys", marks=SLOW),
     pytest.param(["--config.data.fold=one"], "config.data.fold", marks=SLOW),
     pytest.param(["--nonsense=1"], "nonsense", marks=SLOW),
     pytest.param(["stray"], "'stray' is not a flag", marks=SLOW),
@@ -72,6 +73,11 @@ def test_a_wrong_run_ends_with_one_line_and_status_2(phantoms, tmp_path, flags, 
     pytest.param("import nowhere", "nowhere", marks=SLOW),
     ("def get_config():\n  raise RuntimeError('oops')", "oops"),
     pytest.param("x = 1", "get_config", marks=SLOW),
+    pytest.param(
+      "from tests.small import get_config as it\ndef get_config():\n  it().train.epoch = 3",
+      ' Did you mean "epochs" instead of "epoch"?',
+      marks=SLOW,
+    ),
     pytest.param(
       "import ml_collections\nget_config = ml_collections.ConfigDict",
       "start from default",
