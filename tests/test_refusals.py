@@ -49,6 +49,7 @@ def test_evaluate_refuses_flags_before_any_work(flags, complaint):
     (["--config.data.labels=spleeen"], "'spleeen' must be one of"),
     pytest.param(["--config.data.fold=3"], "config.data.fold=3", marks=SLOW),
     (["--config.data.dir=nowhere"], "tfds_pancreas.build"),
+    (["--config.data.spacing_mm=0.001"], ": voxels of 0.001 mm in its field of"),
     (["--config.data.dataset=", "--config.data.folder=nowhere"], "imagesTr/NAME.nii.gz"),
     (["--workdir=LICENSE/run"], "cannot be written"),
     pytest.param(["--config=none.py"], "none.py", marks=SLOW),

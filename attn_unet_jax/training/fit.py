@@ -37,7 +37,8 @@ def fit(config: ConfigDict, fold: Fold, workdir: Path, *, test: bool = True) -> 
   """
   hosts.check_same("the cases and their folds", fold.to_json(), "give all the same data")
   module = network(config, len(fold.mapping.classes) + 1)
-  devices(config)  # refuses, as the next three, what does not fit before anything is written
+  devices(config)  # refuses, as the next four, what does not fit before anything is written
+  fold.load("training").part(fold.split.training[0])  # a spacing that no scan fits into memory with
   check_patch(config, module)
   check_patterns(config, abstract(config, module).params)
   origin = None if hosts.on_first(run.begun, workdir) else starting_point(config, module)
