@@ -19,12 +19,12 @@ import experiments
 from attn_unet_jax import command
 from attn_unet_jax.data.labels import LabelMapping, parse
 from attn_unet_jax.errors import UserError
+from attn_unet_jax.files import check_writable
 from attn_unet_jax.inspection import report
 from attn_unet_jax.inspection.case import Inspected
 from attn_unet_jax.inspection.collection import inspect_all, mark_duplicates
 from attn_unet_jax.inspection.finding import Finding
 from attn_unet_jax.inspection.sources import Source, from_path, from_records
-from attn_unet_jax.run import check_writable
 from attn_unet_jax.training.logs import progress, say
 
 _INPUT = flags.DEFINE_string("input", None, "A scan, a folder of scans, or a training folder.")

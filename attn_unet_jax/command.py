@@ -20,7 +20,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from attn_unet_jax import compilation
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.errors import UserError, one_line
 
 _LATER_S = 0.1
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
@@ -191,8 +191,9 @@ def _one_line(error: BaseException) -> str:
   inner = error.args[0] if error.args else None
   if isinstance(inner, BaseException):  # ml_collections gives an AttributeError a KeyError to show
     return _one_line(inner)
-  text = str(inner) if isinstance(error, KeyError) and error.args else str(error)
-  return " ".join(text.split()) or type(error).__name__
+  if isinstance(error, KeyError) and error.args:  # its own text is quoted
+    return one_line(Exception(inner))
+  return one_line(error)
 
 
 def _fail(message: str) -> None:

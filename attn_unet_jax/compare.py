@@ -18,7 +18,7 @@ from attn_unet_jax.comparison.runs import read_run
 from attn_unet_jax.comparison.table import compare
 from attn_unet_jax.data.folds import PARTS
 from attn_unet_jax.errors import UserError
-from attn_unet_jax.run import write_text
+from attn_unet_jax.files import write_text
 from attn_unet_jax.training.logs import say
 
 _WORKDIRS = flags.DEFINE_list("workdirs", None, "Runs, the one to compare with first.")

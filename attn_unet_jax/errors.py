@@ -6,3 +6,8 @@ class UserError(Exception):
 
   Commands print it on stderr after `error: ` and end with status 2, without a traceback.
   """
+
+
+def one_line(error: BaseException) -> str:
+  """What an exception says, on one line; its name where it says nothing."""
+  return " ".join(str(error).split()) or type(error).__name__

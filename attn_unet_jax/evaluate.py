@@ -15,11 +15,12 @@ from pathlib import Path
 
 from absl import flags
 
-from attn_unet_jax import command, run
+from attn_unet_jax import command
 from attn_unet_jax.data import folds
 from attn_unet_jax.data.fold import open_fold
 from attn_unet_jax.data.other_set import open_other, seen_by
 from attn_unet_jax.errors import UserError
+from attn_unet_jax.files import check_writable
 from attn_unet_jax.inference.scoring import (
   evaluate_other,
   evaluate_run,
@@ -66,7 +67,7 @@ def main() -> None:
     and _OUTPUT.value
     and not (_WORKDIR.value or _PART.value or other)
   ):
-    run.check_writable(Path(_OUTPUT.value))
+    check_writable(Path(_OUTPUT.value))
     labels = "pancreas=1" if _LABELS.value is None else _LABELS.value
     rows = score_folders(Path(_PREDICTION.value), Path(_REFERENCE.value), labels)
     write_scores(rows, Path(_OUTPUT.value))

@@ -19,9 +19,9 @@ from absl import flags
 from attn_unet_jax import command
 from attn_unet_jax.data.boxes import check, read
 from attn_unet_jax.errors import UserError
+from attn_unet_jax.files import check_writable
 from attn_unet_jax.inference.segment import Locate, segment
 from attn_unet_jax.inference.trained import Trained
-from attn_unet_jax.run import check_writable
 from attn_unet_jax.stages.trained import open_any
 from attn_unet_jax.training.logs import say
 from attn_unet_jax.volumes.checks import check_image

@@ -9,7 +9,6 @@ import resource
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ from ml_collections import ConfigDict
 
 from attn_unet_jax import config as config_keys
 from attn_unet_jax.errors import UserError
+from attn_unet_jax.files import read_object, remove_unfinished, write_text
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "nibabel")
 
@@ -53,7 +53,7 @@ def claim(workdir: Path, config: ConfigDict) -> bool:
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     _lock(workdir)  # first: until then another process may be making it a run
-    _remove_left_beside(workdir)
+    remove_unfinished(workdir)
     stored = config_keys.load(path) if path.exists() else None  # a foreign file is refused
     goes_on = stored is not None and begun(workdir)
     if stored is not None and goes_on:
@@ -62,12 +62,6 @@ def claim(workdir: Path, config: ConfigDict) -> bool:
   except OSError as error:
     raise UserError(f"--workdir={workdir}: cannot be written ({error.strerror})") from None
   return goes_on
-
-
-def _remove_left_beside(workdir: Path) -> None:
-  """Removes what `write_text` was writing when a process was killed."""
-  for path in workdir.glob(".*.part"):
-    path.unlink()
 
 
 def _compare(workdir: Path, stored: ConfigDict, config: ConfigDict) -> None:
@@ -123,55 +117,6 @@ def begun(workdir: Path) -> bool:
   folder = workdir / "checkpoints"
   saved = folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
   return saved or (workdir / STAGES_BEGUN).is_file()
-
-
-def write_text(path: Path, text: str) -> None:
-  """Writes beside, then renames: the file is there whole or not at all."""
-  beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-  try:
-    beside.write_text(text)
-    beside.replace(path)
-  finally:
-    with suppress(OSError):
-      beside.unlink()
-
-
-def read_object(path: Path, way_out: str) -> dict[str, Any]:
-  """The object in a JSON file; empty where there is no file.
-
-  Raises:
-    UserError: it holds something else; says what to do, the `way_out`.
-    OSError: it may not be read.
-  """
-  try:
-    content = json.loads(path.read_bytes())
-  except FileNotFoundError:
-    return {}
-  except ValueError as error:
-    raise UserError(f"{path}: not readable as JSON ({error}); {way_out}") from None
-  if not isinstance(content, dict):
-    raise UserError(f"{path}: not an object in JSON; {way_out}")
-  return content
-
-
-def check_writable(folder: Path) -> None:
-  """Tries, before the work and not after it, whether files can be made in a folder.
-
-  It need not be there, and nothing of the trial is left.
-
-  Raises:
-    UserError: they cannot.
-  """
-  there = folder
-  try:
-    while not there.exists():
-      there = there.parent
-    with tempfile.TemporaryFile(dir=there):
-      pass
-  except OSError as error:
-    raise UserError(
-      f"{folder}: cannot be written ({error.strerror}); make it so, or name another"
-    ) from None
 
 
 @contextmanager

@@ -23,7 +23,8 @@ from ml_collections import config_flags
 from attn_unet_jax import command
 from attn_unet_jax.data.fold import open_fold
 from attn_unet_jax.errors import UserError
-from attn_unet_jax.run import environment, write_text
+from attn_unet_jax.files import write_text
+from attn_unet_jax.run import environment
 from attn_unet_jax.training.state import network
 from benchmarks import repeats
 from benchmarks.result import keep, machine

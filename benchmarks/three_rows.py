@@ -19,7 +19,7 @@ from typing import Any
 from absl import flags
 
 from attn_unet_jax.command import run
-from attn_unet_jax.run import write_text
+from attn_unet_jax.files import write_text
 from benchmarks import runs
 from benchmarks.page import write_section
 from benchmarks.result import keep, machine

@@ -9,6 +9,7 @@ import pytest
 from attn_unet_jax import config as config_keys
 from attn_unet_jax import run
 from attn_unet_jax.errors import UserError
+from attn_unet_jax.files import write_text
 from tests.conftest import ROOT
 
 
@@ -85,7 +86,7 @@ def test_a_run_that_is_made_just_before_the_lock_is_taken_is_not_overwritten(
 
   def late(workdir):
     if not (workdir / "config.json").exists():
-      run.write_text(workdir / "config.json", config_keys.to_json(config))
+      write_text(workdir / "config.json", config_keys.to_json(config))
       (workdir / "checkpoints" / "3").mkdir(parents=True)
     real(workdir)
 
@@ -146,31 +147,13 @@ def test_a_folder_that_cannot_be_written_is_refused(config, tmp_path):
     run.claim(tmp_path / "file" / "run", config)
 
 
-def test_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-  path = tmp_path / "a.json"
-  run.write_text(path, "old")
-
-  def full(*_):
-    raise OSError("disk full")
-
-  monkeypatch.setattr("pathlib.Path.write_text", full)
-  with pytest.raises(OSError, match="disk full"):
-    run.write_text(path, "new")
-  assert path.read_text() == "old"
-  monkeypatch.undo()
-  monkeypatch.setattr("pathlib.Path.replace", full)
-  with pytest.raises(OSError, match="disk full"):
-    run.write_text(path, "new")
-  assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
-
-
 def test_what_a_kill_left_beside_a_text_is_removed(config, tmp_path):
   """By who may write the run, and nothing else is."""
   kill = "os.kill(os.getpid(), 9)"
   code = (
-    "import os, pathlib, sys\nfrom attn_unet_jax import run\n"
+    "import os, pathlib, sys\nfrom attn_unet_jax.files import write_text\n"
     f"pathlib.Path.replace = lambda *_: {kill}\n"
-    "run.write_text(pathlib.Path(sys.argv[1]), 'half')"
+    "write_text(pathlib.Path(sys.argv[1]), 'half')"
   )
   done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run.json")], cwd=ROOT)
   assert done.returncode == -9
@@ -254,11 +237,3 @@ def test_a_record_that_may_not_be_read_is_no_damaged_one(tmp_path, unreadable):
   with pytest.raises(PermissionError), run.recorded(tmp_path):
     pass
   assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "run.json"]
-
-
-def test_a_folder_is_tried_and_left_as_it_was(tmp_path):
-  run.check_writable(tmp_path / "a" / "b")
-  assert list(tmp_path.iterdir()) == []
-  (tmp_path / "file").write_text("")
-  with pytest.raises(UserError, match=r"file/a/b: cannot be written \(Not a directory\)"):
-    run.check_writable(tmp_path / "file" / "a" / "b")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attn_unet_jax.errors import UserError
-from attn_unet_jax.run import read_object
+from attn_unet_jax.files import read_object
 
 _AGAIN = "train or evaluate again"
 

@@ -7,12 +7,9 @@ prepared anew. It is written beside and renamed: processes and hosts that prepar
 do not disturb each other.
 """
 
-import contextlib
 import hashlib
 import json
 import re
-import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +18,8 @@ from absl import logging
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from attn_unet_jax.data.prepare import WorkingCase
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.errors import UserError, one_line
+from attn_unet_jax.files import remove_unfinished, whole
 
 _DEAD_S = 24 * 3600.0  # writing a case takes seconds
 _VERSION = 2  # to be raised when `prepare` gives other values
@@ -51,24 +49,21 @@ def kept(folder: Path, case_id: str, name: str, prepare: Callable[[], WorkingCas
     try:
       return _read(path)
     except (RuntimeError, ValueError, IndexError, KeyError, OSError) as error:
-      logging.warning("%s: damaged (%s); its case is prepared again", path, _line(error))
+      logging.warning("%s: damaged (%s); its case is prepared again", path, one_line(error))
   case = prepare()
   try:
     _write(path, case)
   except (RuntimeError, OSError) as error:
     raise UserError(
-      f"{folder}: prepared scans cannot be written there ({_line(error)}); make room, or name "
+      f"{folder}: prepared scans cannot be written there ({one_line(error)}); make room, or name "
       "another folder with --config.data.prepared=FOLDER"
     ) from error
   return case
 
 
 def remove_left_over(folder: Path) -> None:
-  """Removes what processes that were killed left half written: nothing was written for a day."""
-  for path in folder.glob(".*.part"):
-    with contextlib.suppress(OSError):  # another process does the same
-      if time.time() - path.stat().st_mtime > _DEAD_S:
-        path.unlink()
+  """Removes what processes that were killed left half written; others may be preparing there."""
+  remove_unfinished(folder, older_than_s=_DEAD_S)
 
 
 def _read(path: Path) -> WorkingCase:
@@ -92,19 +87,10 @@ def _read(path: Path) -> WorkingCase:
 def _write(path: Path, case: WorkingCase) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   about = {"id": case.id, "shape": case.image.shape, "mean": case.mean, "sd": case.sd}
-  beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-  try:
+  with whole(path) as beside:
     writer = ArrayRecordWriter(str(beside), _WRITER)
     writer.write(json.dumps(about).encode())
     writer.write(case.image.astype("<i2", copy=False).tobytes())
     writer.write(case.label.tobytes())
     writer.write(case.centres.astype("<i4", copy=False).tobytes())
     writer.close()
-    beside.replace(path)
-  finally:
-    with contextlib.suppress(OSError):
-      beside.unlink()
-
-
-def _line(error: BaseException) -> str:
-  return " ".join(str(error).split()) or type(error).__name__

@@ -17,13 +17,13 @@ from attn_unet_jax.data.other_set import OtherSet
 from attn_unet_jax.data.prepare import native_classes
 from attn_unet_jax.data.target import native_boundary
 from attn_unet_jax.errors import UserError
+from attn_unet_jax.files import check_writable, read_object, write_text
 from attn_unet_jax.inference.segment import Locate, segment
 from attn_unet_jax.inference.sliding import System
 from attn_unet_jax.inference.trained import Trained
 from attn_unet_jax.losses import UNLABELLED
 from attn_unet_jax.metrics.overlap import Scores, score_case, summarise
 from attn_unet_jax.metrics.surface import assd_mm
-from attn_unet_jax.run import check_writable, read_object, write_text
 from attn_unet_jax.training.logs import progress, say
 from attn_unet_jax.volumes.box import Box, share_inside, share_left_out
 from attn_unet_jax.volumes.checks import check_pair

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from attn_unet_jax import run
 from attn_unet_jax.config import default
 from attn_unet_jax.data import boxes as box_files
 from attn_unet_jax.data.boxes import Boxes
 from attn_unet_jax.data.fold import Fold
 from attn_unet_jax.data.folds import PARTS
+from attn_unet_jax.files import write_text
 from attn_unet_jax.inference.trained import open_run
 from attn_unet_jax.stages.cases import label_box, refolded, volume_of, whole_cases
 from attn_unet_jax.stages.system import locate
@@ -42,7 +42,7 @@ def train_chain(
   if not written.exists():
     first = first_config(config)
     fit(first, refolded(first, fold, fold.split, bodies), workdir / FIRST, test=False)
-    run.write_text(written, box_files.to_json(_boxes(config, workdir, fold, held_out or {})))
+    write_text(written, box_files.to_json(_boxes(config, workdir, fold, held_out or {})))
   found = box_files.read(written)
   for name, target in ((INTERIOR, "interior"), (BOUNDARY, "boundary")):
     second = second_config(config, target)

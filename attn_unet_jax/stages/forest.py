@@ -6,7 +6,6 @@ version; that its answers are scikit-learn's is tested.
 
 import dataclasses
 import io
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from attn_unet_jax.errors import UserError
+from attn_unet_jax.files import whole
 from attn_unet_jax.stages.extra import needed
 
 _TREES, _DEPTH = 50, 15
@@ -118,12 +118,11 @@ _KINDS = {
 
 
 def save_arrays(path: Path, **arrays: Any) -> None:
-  """Writes an `.npz` beside, then renames it: it is there whole or not at all."""
+  """Writes an `.npz`: it is there whole or not at all."""
   content = io.BytesIO()
   np.savez_compressed(content, **arrays)
-  beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-  beside.write_bytes(content.getvalue())
-  beside.replace(path)
+  with whole(path) as beside:
+    beside.write_bytes(content.getvalue())
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -23,6 +23,7 @@ from attn_unet_jax.data.boxes import Boxes, voxels
 from attn_unet_jax.data.fold import Fold, open_fold
 from attn_unet_jax.data.folds import PARTS, Split
 from attn_unet_jax.errors import UserError
+from attn_unet_jax.files import write_text
 from attn_unet_jax.inference.scoring import evaluate_run
 from attn_unet_jax.inference.trained import open_run
 from attn_unet_jax.stages import table
@@ -50,7 +51,7 @@ def train_stages(config: ConfigDict, workdir: Path) -> None:
   fold = open_fold(config, listing if run.begun(workdir) else None)
   splits = inner_splits(fold.split, config.stages.inner_folds)
   if not run.claim(workdir, config):
-    run.write_text(listing, fold.to_json())
+    write_text(listing, fold.to_json())
   with run.recorded(workdir):
     bodies = _bodies(config, workdir, fold)
     inner = [workdir / f"inner{k}" for k in range(len(splits))]
@@ -93,7 +94,7 @@ def _bodies(config: ConfigDict, workdir: Path, fold: Fold) -> Boxes:
     ids = sorted({case for part in PARTS for case in getattr(fold.split, part)})
     cases = whole_cases(config, fold, ids)
     found = {case.id: body_box(volume_of(case, config)) for case in cases}
-    run.write_text(written, box_files.to_json(found))
+    write_text(written, box_files.to_json(found))
   return box_files.read(written)
 
 

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from attn_unet_jax import run
 from attn_unet_jax.data.boxes import to_json
 from attn_unet_jax.data.fold import Fold
+from attn_unet_jax.files import write_text
 from attn_unet_jax.inference.scoring import evaluate_run, mean_dsc
 from attn_unet_jax.inference.sliding import SlidingWindow
 from attn_unet_jax.inference.trained import Trained, best
@@ -70,7 +71,7 @@ def _claim(config: ConfigDict, fold: Fold, workdir: Path) -> bool:
   """Makes the folder a run of this config and data; whether it was one before."""
   goes_on = run.claim(workdir, config)
   if not goes_on:
-    run.write_text(workdir / "folds.json", fold.to_json())
+    write_text(workdir / "folds.json", fold.to_json())
     if fold.boxes:
-      run.write_text(workdir / "boxes.json", to_json(fold.boxes))
+      write_text(workdir / "boxes.json", to_json(fold.boxes))
   return goes_on

@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from attn_unet_jax.errors import UserError
-from attn_unet_jax.run import write_text
+from attn_unet_jax.files import write_text
 from attn_unet_jax.training import hosts
 
 COLUMNS = (

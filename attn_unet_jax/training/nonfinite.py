@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from attn_unet_jax.errors import UserError
-from attn_unet_jax.run import write_text
+from attn_unet_jax.files import write_text
 from attn_unet_jax.training import hosts, logs
 from attn_unet_jax.training.checkpoint import system_error
 from attn_unet_jax.training.state import TrainState

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from attn_unet_jax.run import write_text
+from attn_unet_jax.files import write_text
 
 NAME = "seal.json"
 _LATER = ("_CHECKPOINT_METADATA", "commit_success.txt")  # Orbax writes them last; nobody reads them

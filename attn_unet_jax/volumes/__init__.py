@@ -6,9 +6,9 @@ labels, `dicom` reads it (`dicom_files`, `dicom_series` and `dicom_geometry` say
 of them belong together, and where they lie), `scan` reads NIfTI or DICOM, `orientation` turns it to
 canonical axes and back, `resample` takes it to the working grid and brings a prediction back to the
 native one, `components` keeps the largest piece of a mask, `checks` says what cannot be trusted,
-`intensity` measures it. This package imports numpy, scipy, nibabel, pydicom and
-of `attn_unet_jax` only `errors` and `memory`, and knows nothing of JAX, of flags or of the other
-packages; everything else may import it.
+`intensity` measures it. This package imports numpy, scipy, nibabel, pydicom and of `attn_unet_jax`
+only `errors`, `files` and `memory`, and knows nothing of JAX, of flags or of the other packages;
+everything else may import it.
 """
 
 from attn_unet_jax.volumes.volume import Grid, Volume

@@ -22,7 +22,8 @@ import nibabel as nib
 import numpy as np
 
 from attn_unet_jax import memory
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.errors import UserError, one_line
+from attn_unet_jax.files import whole
 from attn_unet_jax.volumes.volume import Grid, Volume
 
 _SUFFIXES = (".nii", ".nii.gz")
@@ -44,7 +45,7 @@ def _unreadable_is_user_error(path: Path) -> Iterator[None]:
     yield
   except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
     raise UserError(
-      f"{path}: not a readable NIfTI file ({_one_line(error)}); convert the scan again"
+      f"{path}: not a readable NIfTI file ({one_line(error)}); convert the scan again"
     ) from error
   except (OSError, EOFError, ValueError, zlib.error) as error:
     if isinstance(error, OSError) and error.errno:  # the system's; the readers' own have none
@@ -52,15 +53,11 @@ def _unreadable_is_user_error(path: Path) -> Iterator[None]:
         f"{path}: cannot be read ({error.strerror}); check its permissions, and the disk"
       ) from error
     raise UserError(
-      f"{path}: cannot be read, it is truncated or damaged ({_one_line(error)}); "
+      f"{path}: cannot be read, it is truncated or damaged ({one_line(error)}); "
       "copy or convert the file again"
     ) from error
   except MemoryError as error:
     raise UserError(f"{path}: does not fit into the free memory; make room, or crop it") from error
-
-
-def _one_line(error: BaseException) -> str:
-  return " ".join(str(error).split()) or type(error).__name__
 
 
 def _load(path: Path) -> Any:
@@ -141,7 +138,7 @@ def _placed(path: Path, array: np.ndarray, affine: np.ndarray) -> Volume:
   try:
     return Volume(array, affine)
   except ValueError as error:
-    raise UserError(f"{path}: {_one_line(error)}; set a valid sform in its header") from error
+    raise UserError(f"{path}: {one_line(error)}; set a valid sform in its header") from error
 
 
 def _fits(array: np.ndarray, dtype: type[np.integer]) -> bool:
@@ -191,7 +188,7 @@ def read_grid(path: str | os.PathLike[str]) -> Grid:
   try:
     return Grid(image.shape[:3], image.affine)
   except ValueError as error:
-    raise UserError(f"{path}: {_one_line(error)}; set a valid sform in its header") from error
+    raise UserError(f"{path}: {one_line(error)}; set a valid sform in its header") from error
 
 
 def read_label(path: str | os.PathLike[str]) -> Volume:
@@ -266,24 +263,19 @@ def _new_header(volume: Volume) -> Any:
 
 
 def _save(image: Any, path: Path) -> None:
-  """Writes beside the path, then renames: the path never holds half a file.
+  """Writes a file that is never there by half.
 
   The gzip header carries no name and no time, so equal volumes give equal files.
   """
-  part = path.with_name(f".{path.name}.{os.getpid()}.part")
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-      stream: Any = stack.enter_context(part.open("wb"))
+    with whole(path) as beside, contextlib.ExitStack() as stack:
+      stream: Any = stack.enter_context(beside.open("wb"))
       if path.name.endswith(".gz"):
         stream = stack.enter_context(gzip.GzipFile("", "wb", 1, stream, mtime=0))
       image.to_stream(stream)
-    part.replace(path)
   except OSError as error:
     raise UserError(f"{path}: cannot be written ({error.strerror}); name another path") from error
-  finally:
-    with contextlib.suppress(OSError):
-      part.unlink()
 
 
 def write_nifti(
