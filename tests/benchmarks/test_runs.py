@@ -4,6 +4,7 @@ import pytest
 
 from attn_unet_jax import config as config_keys
 from attn_unet_jax.errors import UserError
+from attn_unet_jax.training.logs import COLUMNS
 from benchmarks import runs
 from experiments import pancreas
 from tests.conftest import small_config
@@ -14,8 +15,11 @@ def _run(folder, seconds, epochs_steps=10):
   config = small_config()
   config.train.steps_per_epoch = epochs_steps
   (folder / "config.json").write_text(config_keys.to_json(config))
-  rows = "".join(f"{epoch},{value}\n" for epoch, value in enumerate(seconds, 1))
-  (folder / "metrics.csv").write_text("epoch,train_seconds\n" + rows)
+  rows = [
+    dict.fromkeys(COLUMNS, "") | {"epoch": e, "train_seconds": s} for e, s in enumerate(seconds, 1)
+  ]
+  lines = [COLUMNS, *(map(str, row.values()) for row in rows)]
+  (folder / "metrics.csv").write_text("".join(",".join(line) + "\n" for line in lines))
 
 
 def test_seconds_and_parameters_of_a_run_and_of_one_in_stages(tmp_path):
