@@ -53,6 +53,7 @@ config_flags.DEFINE_config_file("config", None, "Experiment file.")
 
 def main() -> None:
   config, workdir = command.checked_config(), Path(_WORKDIR.value)
+  as_given = config.copy_and_resolve_references()  # no command takes float64
   module, read = Line(batch_norm=True, dtype=jnp.result_type(float)), []
   if _NETWORK.value:
     config.model.dtype = str(jnp.result_type(float))
@@ -78,7 +79,7 @@ def main() -> None:
 
   with hosts.joined(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
     fold = open_fold(config)
-    hosts.on_first(run.claim, workdir, config)
+    hosts.on_first(run.claim, workdir, as_given)
     with (
       hosts.only_first(run.recorded, workdir),
       checkpoints(workdir / "checkpoints", config.train.keep) as store,
