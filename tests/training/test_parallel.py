@@ -54,7 +54,7 @@ def _kinds(run):
 
 def _assert_same(told, names, loss=1e-9, params=1e-7):
   one = told[names[0]]
-  assert np.abs(np.subtract(one["params"], told["start"])).max() > 1e-2  # training moved them
+  assert np.abs(np.subtract(one["params"], told["start"])).max() > 5e-3  # training moved them
   assert len(set(one["losses"])) == 5
   for name in names[1:]:
     np.testing.assert_allclose(told[name]["losses"], one["losses"], atol=loss, rtol=0)
