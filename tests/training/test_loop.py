@@ -73,6 +73,17 @@ def test_a_finished_run_is_not_trained_again(setting, undisturbed):
   assert (workdir / "metrics.csv").read_text() == before
 
 
+def test_a_run_that_is_lengthened_ends_as_one_that_was_as_long_from_the_start(
+  setting, undisturbed, tmp_path
+):
+  config, *rest = setting
+  shorter = config.copy_and_resolve_references()
+  shorter.train.epochs = 2
+  assert int(_train((shorter, *rest), tmp_path).step) == 6
+  assert_same(_train(setting, tmp_path), undisturbed[0])
+  assert [row["epoch"] for row in read_metrics(tmp_path / "metrics.csv")] == ["1", "2", "3"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_next_start_gives_the_same_bits(
   setting, undisturbed, tmp_path, number
