@@ -1,10 +1,12 @@
-# make demo | test | test-slow | test-soak | lint | bench: each makes .venv itself when it is missing or stale.
+# make demo | test | test-slow | test-soak | test-targets | lint | bench: each makes its .venv itself
+# when it is missing or stale.
 PYTHON ?= python3
 BIN := .venv/bin
+TARGETS_BIN := .venv-targets/bin
 DEMO_RUN ?= runs/demo
 DEMO_FLAGS ?=
 
-.PHONY: demo test test-slow test-soak lint format bench
+.PHONY: demo test test-slow test-soak test-targets lint format bench
 
 demo: .venv/installed
 	$(BIN)/python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
@@ -22,6 +24,10 @@ test-slow: .venv/installed-dev
 
 test-soak: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist load -m soak
+
+# In a .venv of its own: beside JAX's CUDA plugin every program that finds no GPU says so.
+test-targets: .venv-targets/installed
+	JAX_PLATFORMS=cpu $(TARGETS_BIN)/python -m pytest -n 2 --dist load -m targets
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
@@ -53,4 +59,10 @@ bench: .venv/installed-bench
 .venv/installed-bench: .venv/installed-dev
 	@echo "installing the extra 'bench' (PyTorch, to compare with) into .venv"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+.venv-targets/installed: requirements.txt pyproject.toml
+	@echo "installing the extras 'dev', 'cuda' and 'tpu' into .venv-targets: 6 GB"
+	@$(PYTHON) -m venv .venv-targets
+	@$(TARGETS_BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,cuda,tpu]'
 	@touch $@

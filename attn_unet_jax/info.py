@@ -9,25 +9,29 @@ in the traced program; a training step is three forward passes. Activation bytes
 pass keeps: the output of every convolution and normalisation. The memory estimate is these, the
 state and the gradients; the training set, which lies in device memory too (3 bytes a voxel of the
 working grid), comes on top.
+
+--target=h100, --target=h100:8 or --target=v5e:4x4 compiles the training step for devices that need
+not be here, and says what it holds in the memory of each and whether that fits: within three
+quarters of a GPU's, what JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise, without
+cuDNN's workspaces. Known are a100-40, a100, h100, h200 with pip install '.[cuda]', and v5e, v5p,
+v6e with '.[tpu]'; it takes one to several minutes.
 """
 
 import json
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from absl import flags
-from flax import linen as nn
-from jax.extend import core
 from ml_collections import ConfigDict, config_flags
 
-from attn_unet_jax import command
+from attn_unet_jax import command, topology
+from attn_unet_jax.cost import forward_cost
 from attn_unet_jax.data.fold import open_fold
 from attn_unet_jax.data.labels import class_names
 from attn_unet_jax.data.patches import foreground_part
-from attn_unet_jax.training.state import TrainState, abstract, network
+from attn_unet_jax.training.parallel import mesh_shape
+from attn_unet_jax.training.state import abstract, network
 
 config_flags.DEFINE_config_file("config", None, "Experiment file, such as experiments/pancreas.py.")
 flags.mark_flag_as_required("config")
@@ -36,11 +40,24 @@ _COUNT = flags.DEFINE_integer(
 )
 
 
+_TARGET = flags.DEFINE_string(
+  "target", None, "Devices to compile the training step for, such as h100, h100:8 or v5e:4x4."
+)
+
+_PART_OF_GPU = 0.75
+
+
 def main() -> None:
   """The command."""
   config = command.checked_config(data=bool(_COUNT.value))
-  counted = {"foreground": foreground(config, _COUNT.value)} if _COUNT.value else {}
-  print(json.dumps(describe(config) | counted, indent=2))
+  if _TARGET.value:
+    jax.config.update("jax_platforms", "cpu")  # the target's plugin finds no such device
+  told = describe(config)
+  if _COUNT.value:
+    told["foreground"] = foreground(config, _COUNT.value)
+  if _TARGET.value:
+    told["target"] = on_target(config, _TARGET.value)
+  print(json.dumps(told, indent=2))
 
 
 def foreground(config: ConfigDict, steps: int) -> float:
@@ -77,53 +94,38 @@ def describe(config: ConfigDict) -> dict[str, Any]:
   }
 
 
-def forward_cost(module: nn.Module, state: TrainState, shape: tuple[int, ...]) -> tuple[int, int]:
-  """Operations of a training forward pass, and bytes of the activations that it must keep."""
+def on_target(config: ConfigDict, name: str) -> dict[str, Any]:
+  """What the training step holds in the memory of a device that need not be here.
 
-  def forward(variables: Any, image: jax.Array) -> Any:
-    rngs = {"dropout": jax.random.key(0)}
-    return module.apply(variables, image, train=True, mutable=["batch_stats"], rngs=rngs)
+  Args:
+    config: a run's config.
+    name: see `topology.devices`.
 
-  image = jax.ShapeDtypeStruct(shape, jnp.float32)
-  jaxpr = jax.make_jaxpr(forward)(state.variables, image)
-  operations = activations = 0
-  for equation in _equations(jaxpr.jaxpr):
-    output: Any = equation.outvars[0].aval
-    name = equation.primitive.name
-    if name in ("conv_general_dilated", "dot_general"):
-      operations += 2 * output.size * _contracted(equation)
-      # A product, then its normalisation: each output is kept twice.
-      activations += 2 * output.size * output.dtype.itemsize
-  return operations, activations
-
-
-def _equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
-  for equation in jaxpr.eqns:
-    inner = list(_inner(equation))
-    if inner:
-      for sub in inner:
-        yield from _equations(sub)
-    else:
-      yield equation
-
-
-def _inner(equation: core.JaxprEqn) -> Iterator[core.Jaxpr]:
-  for value in equation.params.values():
-    for item in value if isinstance(value, (tuple, list)) else (value,):
-      if isinstance(item, core.ClosedJaxpr):
-        yield item.jaxpr
-      elif isinstance(item, core.Jaxpr):
-        yield item
-
-
-def _contracted(equation: Any) -> int:
-  """Multiply-adds per output value of a product."""
-  if equation.primitive.name == "dot_general":
-    (axes, _), _ = equation.params["dimension_numbers"]
-    return math.prod(equation.invars[0].aval.shape[axis] for axis in axes)
-  kernel = equation.invars[1].aval
-  out_axis = equation.params["dimension_numbers"].rhs_spec[0]
-  return kernel.size // kernel.shape[out_axis]
+  Raises:
+    UserError: no such devices, or the config does not fit their number.
+  """
+  there = topology.devices(name)
+  module = network(config, len(class_names(config.data.labels)) + 1)
+  data = topology.training_set(config, module, config.data.patch, scans=1)
+  told: dict[str, Any] = {
+    "device": there[0].device_kind,
+    "mesh": mesh_shape(config, len(there)),
+  }
+  try:
+    held = topology.compiled_step(config, module, data, there).memory_analysis()
+  except jax.errors.JaxRuntimeError as error:
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    return told | {"fits": False, "reason": str(error).splitlines()[0]}
+  assert held is not None
+  kept = held.argument_size_in_bytes + held.output_size_in_bytes - held.alias_size_in_bytes
+  needed = kept + held.temp_size_in_bytes
+  gpu = topology.GPUS.get(name.partition(":")[0])
+  return told | {
+    "temporary_bytes": held.temp_size_in_bytes,
+    "memory_bytes": needed,
+    "fits": not gpu or needed <= _PART_OF_GPU * gpu.memory,
+  }
 
 
 def _count(tree: Any) -> int:

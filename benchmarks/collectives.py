@@ -8,8 +8,11 @@ _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}
 _BYTES |= {"f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8, "u64": 8}
 _CALL = re.compile(
   r"= (?P<result>.*?) "
-  r"(?P<kind>all-reduce|all-gather|all-to-all|reduce-scatter|collective-(?:permute|broadcast))\("
+  r"(?P<kind>all-reduce|all-gather|all-to-all|reduce-scatter|collective-(?:permute|broadcast))"
+  r"(?P<start>-start)?\("
 )
+# Whose start gives its operand, its result and, on a TPU, two words about the state it is in.
+_GIVES_OPERAND = ("all-gather", "collective-permute")
 _ARRAY = re.compile(r"([a-z]+\d*)\[([\d,]*)\]")
 
 
@@ -41,8 +44,8 @@ def collectives(text: str, devices: int) -> list[Collective]:
   """The collectives of a program's compiled text, in the order of the text.
 
   Args:
-    text: `jax.stages.Compiled.as_text()` of a program for the CPU, whose collectives are not split
-      into a start and an end.
+    text: `jax.stages.Compiled.as_text()`; a collective that is split into a start and an end, other
+      work between them, is counted once.
     devices: for how many it is compiled.
   """
   found = []
@@ -53,6 +56,8 @@ def collectives(text: str, devices: int) -> list[Collective]:
         (kind, tuple(int(n) for n in shape.split(",") if n))
         for kind, shape in _ARRAY.findall(call["result"])
       )
+      if call["start"] and call["kind"] in _GIVES_OPERAND:
+        arrays = arrays[1:2]
       group = 2 if call["kind"] == "collective-permute" else _group(line, devices)
       found.append(Collective(call["kind"], group, arrays))
   return found

@@ -1,84 +1,78 @@
-"""What the training step costs on many devices, from programs compiled on one: docs/scaling.md.
+"""What the training step costs on many devices, from programs compiled for them: docs/scaling.md.
 
-python -m benchmarks.scaling                  # compiles for 8 simulated CPU devices
+python -m benchmarks.scaling                  # compiles for GPUs and TPUs; needs '.[cuda,tpu]'
 python -m benchmarks.scaling --compile=false  # makes the page anew from the stored figures
 
-Nothing is run: the text of each compiled program says what devices exchange, its analyses say how
-much they compute and hold, and benchmarks/scaling_model.py makes a prediction from them.
+No such device is needed and nothing is run: the text of each compiled program says what devices
+exchange, its analysis what they hold, and benchmarks/scaling_model.py makes a prediction of it.
 """
 
 import json
+import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from attn_unet_jax.data.resident import Resident
+from attn_unet_jax import topology
+from attn_unet_jax.cost import forward_cost
 from attn_unet_jax.run import environment
-from attn_unet_jax.training.parallel import compile_step
 from attn_unet_jax.training.state import abstract, network
 from benchmarks.collectives import Collective, collectives
 from benchmarks.scaling_report import report
 from experiments.pancreas import get_config
 
-DEVICES = 8
-MESHES = ((1, 1), (2, 1), (4, 1), (8, 1), (1, 2), (1, 4), (1, 8), (4, 2), (2, 4))
+# What is compiled for: all meshes of eight GPUs, of a TPU slice those that the prediction needs.
+TARGETS = {
+  "h100:8": ((1, 1), (2, 1), (4, 1), (8, 1), (1, 2), (1, 4), (1, 8), (4, 2), (2, 4)),
+  "v5p:2x2x2": ((1, 1), (8, 1), (4, 2), (2, 4)),
+}
 PATCH = (256, 160, 96)  # the paper's, longer along X so that eight devices can divide it
 SCANS = 60  # of the training set that every device holds, each as large as the patch
 
 _COMPILE = flags.DEFINE_bool("compile", True, "compile; else read the figures in --output")
+_TARGETS = flags.DEFINE_list("targets", list(TARGETS), "compile for these; keep the rest")
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/scaling.json", "figures")
 _PAGE = flags.DEFINE_string("page", "docs/scaling.md", "page made of them")
 
 
 def configured(data: int, space: int) -> ConfigDict:
-  """The paper's config on a mesh, one patch a device of its axis `data`."""
+  """The paper's config on a mesh, one patch a device of its axis `data`, in bfloat16."""
   config = get_config()
   config.data.patch, config.train.batch_size = PATCH, data
-  config.model.conv = "native"  # the form of GPU and TPU
+  config.model.dtype, config.model.conv = (
+    "bfloat16",
+    "native",
+  )  # so that each product is counted once
   config.parallel.data, config.parallel.space = data, space
   return config
 
 
-def dataset(patch: tuple[int, int, int], scans: int) -> Resident:
-  """The shapes of a training set; it is never made."""
-
-  def of(kind: Any, *shape: int) -> Any:
-    return jax.ShapeDtypeStruct((scans, *shape), kind)
-
-  return Resident(
-    image=of(jnp.int16, *patch),
-    label=of(jnp.uint8, *patch),
-    size=of(jnp.int32, 3),
-    mean=of(jnp.float32),
-    sd=of(jnp.float32),
-    positions=of(jnp.int32, 1024, 3),
-    count=of(jnp.int32),
-  )
-
-
-def figures(config: ConfigDict, scans: int = SCANS) -> dict[str, Any]:
+def figures(config: ConfigDict, there: Sequence[jax.Device], scans: int = SCANS) -> dict[str, Any]:
   """What the step's compiled program tells, for one device of its mesh."""
   data, space = config.parallel.data, config.parallel.space
   module = network(config, 2)
+  began = time.monotonic()
+  held = topology.training_set(config, module, config.data.patch, scans)
+  compiled = topology.compiled_step(config, module, held, there)
+  memory: Any = compiled.memory_analysis()
   state = abstract(config, module)
-  lowered: Any = compile_step(config, module).lower(state, dataset(config.data.patch, scans))  # type: ignore[attr-defined]
-  # Less effort on machine code, which is never run.
-  compiled = lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
-  memory, text = compiled.memory_analysis(), compiled.as_text()
+  forward, _ = forward_cost(module, state, (config.train.batch_size, *config.data.patch, 1))
   return {
     "data": data,
     "space": space,
     "patches_per_device": config.train.batch_size / (data * space),
     "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
-    "operations": compiled.cost_analysis()["flops"],
+    "operations": 3 * forward / (data * space),
+    "estimated_s": (compiled.cost_analysis() or {}).get("optimal_seconds"),
     "argument_bytes": memory.argument_size_in_bytes,
     "temporary_bytes": memory.temp_size_in_bytes,
-    "collectives": summary(collectives(text, data * space)),
+    "collectives": summary(collectives(compiled.as_text() or "", data * space)),
+    "compile_s": time.monotonic() - began,
   }
 
 
@@ -109,17 +103,18 @@ def main(argv: list[str]) -> None:
   del argv
   output = Path(_OUTPUT.value)
   if _COMPILE.value:
-    jax.config.update("jax_num_cpu_devices", DEVICES)
-    programs = []
-    for data, space in MESHES:
-      programs.append(figures(configured(data, space)))
-      print(json.dumps(programs[-1]), flush=True)
-    told = {
-      "environment": environment(),
-      "patch": PATCH,
-      "scans": SCANS,
-      "programs": programs,
-    }
+    jax.config.update("jax_platforms", "cpu")
+    told = json.loads(output.read_text()) if output.exists() else {}
+    told |= {"environment": environment(), "patch": PATCH, "scans": SCANS}
+    for name in _TARGETS.value:
+      there, programs = topology.devices(name), []
+      for data, space in TARGETS[name]:
+        programs.append(figures(configured(data, space), there))
+        print(json.dumps(programs[-1]), flush=True)
+      told.setdefault("targets", {})[name] = {
+        "device": there[0].device_kind,
+        "programs": programs,
+      }
     output.write_text(json.dumps(told, indent=1) + "\n")
   Path(_PAGE.value).write_text(report(json.loads(output.read_text())))
 

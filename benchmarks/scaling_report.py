@@ -10,12 +10,14 @@ SIZES = (8, 64, 256, 1024)
 _TOP = """# Scaling: a prediction
 
 Made by `python -m benchmarks.scaling`; the figures are in `benchmarks/results/scaling.json`. What
-devices exchange, compute and hold is read from the compiled step. **Times and efficiencies are
-predicted from it and from data sheets; nothing here ran on a GPU, a TPU or a cluster.**
+devices exchange and hold is read from the step as XLA compiles it for eight H100 and for a slice of
+eight TPU v5p. **Times and efficiencies are predicted from it and from data sheets; nothing here ran
+on a GPU, a TPU or a cluster.**
 
-The step: Attention U-Net of `experiments/pancreas.py`, {parameters:,} parameters, float32, patches
+The step: Attention U-Net of `experiments/pancreas.py`, {parameters:,} parameters, bfloat16, patches
 of {patch}, one patch for each place along the mesh's axis `data`, {scans} scans of that size on
-every device. Compiled by jax {jax} for simulated CPU devices, with the convolution of GPU and TPU.
+every device; compiled by jax {jax}. Gop are those of the convolutions and matrix products. What a
+config of your own holds in memory says `python -m attn_unet_jax.info --config=... --target=h100:8`.
 """
 
 _PREDICTION = """## Predicted efficiency
@@ -43,18 +45,27 @@ Assumed:
 
 def report(told: dict[str, Any]) -> str:
   """The page, Markdown."""
-  programs = {(p["data"], p["space"]): p for p in told["programs"]}
-  single = programs[1, 1]
+  targets = {name: by_mesh(target) for name, target in told["targets"].items()}
+  single = targets[SYSTEMS[0].target][1, 1]
   patch = "x".join(map(str, told["patch"]))
   jax = told["environment"]["versions"]["jax"]
   parts = [
     _TOP.format(patch=patch, scans=told["scans"], jax=jax, parameters=single["parameters"]),
-    "## What the program says, per device\n\n" + _programs(programs),
-    _remarks(programs),
+    "## What the programs say, per device\n",
+    *(
+      f"### {told['targets'][name]['device']}\n\n{_programs(programs)}"
+      for name, programs in targets.items()
+    ),
+    _remarks(targets),
     _PREDICTION.format(utilisation=UTILISATION, backward=BACKWARD) + _systems(),
-    *(_predicted(programs, system) for system in SYSTEMS),
+    *(_predicted(targets[system.target], system) for system in SYSTEMS),
   ]
   return "\n".join(parts)
+
+
+def by_mesh(target: dict[str, Any]) -> dict[tuple[int, int], dict[str, Any]]:
+  """A target's programs by their mesh, data x space."""
+  return {(p["data"], p["space"]): p for p in target["programs"]}
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -72,24 +83,28 @@ def _bytes(program: dict[str, Any], purpose: str) -> str:
 
 
 def _programs(programs: dict[tuple[int, int], dict[str, Any]]) -> str:
-  head = ("mesh data x space", "Gop", "state and scans", "temporary", "gradients", "statistics")
+  head = ("mesh data x space", "Gop", "estimate", "state and scans", "temporary", "gradients")
   rows = []
   for (data, space), p in programs.items():
     memory = [f"{p[key] / 2**30:.2f} GiB" for key in ("argument_bytes", "temporary_bytes")]
     sums = [_bytes(p, purpose) for purpose in ("gradients", "statistics", "halo", "other")]
-    rows.append((f"{data} x {space}", f"{p['operations'] / 1e9:.0f}", *memory, *sums))
-  return _table((*head, "halos", "other"), rows)
+    estimate = f"{p['estimated_s'] * 1e3:.0f} ms" if p["estimated_s"] else "-"
+    rows.append((f"{data} x {space}", f"{p['operations'] / 1e9:.0f}", estimate, *memory, *sums))
+  return _table((*head, "statistics", "halos", "other"), rows)
 
 
-def _remarks(programs: dict[tuple[int, int], dict[str, Any]]) -> str:
-  wide = next(p for (data, space), p in programs.items() if data > 1 and space == 1)
-  sums = sum(x["bytes"] for x in wide["collectives"] if x["purpose"] == "gradients")
-  ratio = sums / (4 * wide["parameters"])
+def _remarks(targets: dict[str, dict[tuple[int, int], dict[str, Any]]]) -> str:
+  ratios = []
+  for programs in targets.values():
+    wide = programs[8, 1]
+    sums = sum(x["bytes"] for x in wide["collectives"] if x["purpose"] == "gradients")
+    ratios.append(f"{sums / (4 * wide['parameters']):.3f}")
   return (
     "Exchanges: bytes of the results, and the number of operations. By hand the gradients are 4\n"
     "bytes a parameter; the all-reduces that hold those of kernels are\n"
-    f"{ratio:.4f} times that. Over a mesh of both axes they are summed up over each. Memory is\n"
-    "that of the program for the CPU, which differs from a GPU's.\n"
+    f"{' and '.join(ratios)} times that. Over a mesh of both axes they are summed up over each.\n"
+    "Temporary memory is without the workspaces of cuDNN, which are measured on the GPU itself.\n"
+    "`estimate`: what XLA's own model of the TPU expects a step to take; it has none of a GPU.\n"
   )
 
 

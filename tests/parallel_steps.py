@@ -142,7 +142,7 @@ def _refusals() -> dict[str, str]:
 def _counted() -> dict[str, Any]:
   """What benchmarks/scaling.py tells of V-Net, which has no batch statistics, on two devices."""
   config = _config("jit-2x1", "vnet", "float32", "sgd", 2, 16)
-  return figures(config, scans=3)
+  return figures(config, jax.devices(), scans=3)
 
 
 def _save(state: TrainState, folder: Path) -> None:

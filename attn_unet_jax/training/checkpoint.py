@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.sharding import Sharding, SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import (
   AnyPreservationPolicy,
   LatestN,
@@ -90,15 +91,15 @@ class Checkpoints:
           with self._intact(step):
             seal.score(self.folder / str(step), validation_dsc)
 
-  def restore(self, step: int, like: TrainState) -> TrainState:
-    """The state saved at `step`.
+  def restore(self, step: int, like: TrainState, sharding: Sharding | None = None) -> TrainState:
+    """The state saved at `step`; see the function of this name.
 
     Raises:
       UserError: it is not what was saved.
     """
     self.wait()
     with self._intact(step):
-      return restore(self.folder / str(step), like)
+      return restore(self.folder / str(step), like, sharding)
 
   def wait(self) -> None:
     """Waits until everything is on disk.
@@ -232,12 +233,14 @@ def restore_best(folder: Path, like: TrainState) -> TrainState:
   raise _no_intact(folder)
 
 
-def restore(path: Path, like: TrainState) -> TrainState:
-  """The state saved in a folder, onto this machine's device, whatever machine saved it.
+def restore(path: Path, like: TrainState, sharding: Sharding | None = None) -> TrainState:
+  """The state saved in a folder, whatever devices saved it.
 
   Args:
     path: the checkpoint.
     like: abstract state, which says what must be there.
+    sharding: of every array, on the devices of all hosts, which then all call this; left out, this
+      host's first device alone.
 
   Raises:
     DamagedError: it is not what was saved.
@@ -245,7 +248,7 @@ def restore(path: Path, like: TrainState) -> TrainState:
   """
   seal.verify(path)
   _require_fit(path, like)
-  here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  here = sharding or SingleDeviceSharding(jax.local_devices()[0])
   target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
   with ocp.StandardCheckpointer() as checkpointer:
     return checkpointer.restore(path.absolute() / "default", target)

@@ -17,7 +17,7 @@ from attn_unet_jax.training import hosts, logs
 from attn_unet_jax.training.checkpoint import Checkpoints
 from attn_unet_jax.training.inputs import Loader, open_inputs
 from attn_unet_jax.training.nonfinite import Watch
-from attn_unet_jax.training.parallel import Step, compile_step, on_first_device, spread
+from attn_unet_jax.training.parallel import Step, compile_step, on_first_device, replicated, spread
 from attn_unet_jax.training.report import Report, Validate
 from attn_unet_jax.training.state import TrainState, abstract, create
 
@@ -50,17 +50,16 @@ def train(
   """
   latest = hosts.on_first(lambda: store.latest)
   if latest is None:
-    state = hosts.of_first(create(config, module))
+    state = spread(config, hosts.of_first(create(config, module)))
     if config.model.name == "hnn":
       logs.say("from random weights, not from ImageNet's: attn_unet_jax.convert --help says how")
   else:
-    state = store.restore(latest, abstract(config, module))
+    state = store.restore(latest, abstract(config, module), replicated(config))
   first = hosts.on_first(_epochs_done, config, state, workdir)
   if first >= config.train.epochs:
     return state
   inputs = open_inputs(config, module, load, workdir)
   step = compile_step(config, module, streamed=inputs.streamed)
-  state = spread(config, state)
   watch = Watch(config, inputs.places, int(state.skipped), workdir / "nonfinite")
   steps = range(int(state.step), config.train.epochs * config.train.steps_per_epoch)
   with (

@@ -18,7 +18,14 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 from flax import linen as nn
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+  AxisType,
+  Mesh,
+  NamedSharding,
+  PartitionSpec,
+  Sharding,
+  SingleDeviceSharding,
+)
 from ml_collections import ConfigDict
 
 from attn_unet_jax.config_rules import check_mean_of_parts
@@ -40,18 +47,22 @@ _BATCH_AND_X = PartitionSpec(_DATA, _SPACE)
 _PARTS = PartitionSpec(None, _DATA)  # of a batch that is fed in parts
 
 
-def devices(config: ConfigDict) -> list[jax.Device]:
+def devices(config: ConfigDict, present: Sequence[jax.Device] = ()) -> list[jax.Device]:
   """The devices that divide the batch, and along X its patches; those of several hosts are all.
 
   The config is a valid one: what does not fit on any device is refused there.
+
+  Args:
+    config: the run's config.
+    present: of these; left out, of all that JAX finds.
 
   Raises:
     UserError: there are not as many, several hosts or 'all' would leave some out, a part of the
       batch does not divide by them, or `pmap` divides it and the loss is not the mean of its parts'
       losses.
   """
-  parallel, present = config.parallel, jax.devices()
-  data, space = mesh_shape(config)
+  parallel, present = config.parallel, list(present) or jax.devices()
+  data, space = mesh_shape(config, len(present))
   _check_hosts(config)
   if data * space > len(present):
     raise UserError(
@@ -78,10 +89,10 @@ def devices(config: ConfigDict) -> list[jax.Device]:
   return present[: data * space]
 
 
-def mesh_shape(config: ConfigDict) -> tuple[int, int]:
-  """Devices over which the batch, and over which each patch is divided."""
+def mesh_shape(config: ConfigDict, present: int = 0) -> tuple[int, int]:
+  """Devices over which the batch, and over which each patch is divided: of so many, or of all."""
   space = config.parallel.space
-  return config.parallel.data or max(1, jax.device_count() // space), space
+  return config.parallel.data or max(1, (present or jax.device_count()) // space), space
 
 
 def name_devices(config: ConfigDict) -> None:
@@ -152,6 +163,14 @@ def _check_hosts(config: ConfigDict) -> None:
     raise UserError("config.parallel.mode='pmap': for one host; use --config.parallel.mode=jit")
 
 
+def replicated(config: ConfigDict, present: Sequence[jax.Device] = ()) -> Sharding:
+  """A copy on each of the run's devices; see `devices`."""
+  there = devices(config, present)
+  if len(there) == 1:
+    return SingleDeviceSharding(there[0])
+  return NamedSharding(_mesh(config, there), _EVERYWHERE)
+
+
 def spread(config: ConfigDict, tree: Tree) -> Tree:
   """The tree with a copy on each of the run's devices; as it is where there is one.
 
@@ -165,13 +184,13 @@ def spread(config: ConfigDict, tree: Tree) -> Tree:
   there = devices(config)
   if len(there) == 1:
     return tree
-  everywhere = NamedSharding(_mesh(config, there), _EVERYWHERE)
+  sharding = replicated(config)
   if jax.process_count() == 1:
-    return jax.device_put(tree, everywhere)
+    return jax.device_put(tree, sharding)
 
   def joined(x: jax.Array) -> jax.Array:  # every host puts its own copy onto its own devices
-    copies = [jax.device_put(x, device) for device in everywhere.addressable_devices]
-    return jax.make_array_from_single_device_arrays(x.shape, everywhere, copies)
+    copies = [jax.device_put(x, device) for device in sharding.addressable_devices]
+    return jax.make_array_from_single_device_arrays(x.shape, sharding, copies)
 
   return jax.tree.map(joined, tree)
 
@@ -227,7 +246,13 @@ def on_first_device(tree: Tree) -> Tree:
   return jax.tree.map(lambda x: x if len(x.devices()) == 1 else x.addressable_data(0), tree)
 
 
-def compile_step(config: ConfigDict, module: nn.Module, *, streamed: bool = False) -> Step:
+def compile_step(
+  config: ConfigDict,
+  module: nn.Module,
+  *,
+  streamed: bool = False,
+  present: Sequence[jax.Device] = (),
+) -> Step:
   """`(state, feed) -> (state, outcome)`, one compiled program; the state passed in is consumed.
 
   Args:
@@ -235,11 +260,12 @@ def compile_step(config: ConfigDict, module: nn.Module, *, streamed: bool = Fals
     module: the network.
     streamed: whether a streaming source feeds the step, by way of `placement`. Else the feed is a
       resident set, and to be `spread` like the state; both results are spread.
+    present: see `devices`.
 
   Raises:
     UserError: see `devices` and `check_patch`.
   """
-  there = devices(config)
+  there = devices(config, present)
   check_patch(config, module)
   if len(there) == 1:
     return jax.jit(lambda state, feed: train_step(config, module, state, feed), donate_argnums=0)
@@ -248,8 +274,8 @@ def compile_step(config: ConfigDict, module: nn.Module, *, streamed: bool = Fals
 
 
 def _mesh(config: ConfigDict, there: list[jax.Device]) -> Mesh:
-  axis_types = (AxisType.Auto,) * 2
-  return jax.make_mesh(mesh_shape(config), (_DATA, _SPACE), axis_types=axis_types, devices=there)
+  shape, axis_types = mesh_shape(config, len(there)), (AxisType.Auto,) * 2
+  return jax.make_mesh(shape, (_DATA, _SPACE), axis_types=axis_types, devices=there)
 
 
 def _jit(config: ConfigDict, module: nn.Module, mesh: Mesh, streamed: bool) -> Step:

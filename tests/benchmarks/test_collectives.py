@@ -13,6 +13,27 @@ TEXT = """
 """
 
 
+# Of a GPU and of a TPU: a start and an end.
+SPLIT = """
+  %a = f32[3,4]{1,0} all-reduce-start(%x), replica_groups={{0,1},{2,3}}, to_apply=%add
+  %b = f32[3,4]{1,0} all-reduce-done(%a)
+  %c = (bf16[5,16]{1,0}, bf16[5,16]{1,0}) collective-permute-start(%x), source_target_pairs={{0,1}}
+  %d = bf16[5,16]{1,0} collective-permute-done(%c)
+  %e = (f32[8]{0}, f32[8]{0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%x), channel_id=1
+  %f = (f32[2]{0}, f32[8]{0}) all-gather-start(%x), replica_groups=[2,4]<=[8], dimensions={0}
+"""
+
+
+def test_what_is_split_into_start_and_end_is_counted_once():
+  found = [(x.kind, x.group, x.bytes) for x in collectives(SPLIT, 8)]
+  assert found == [
+    ("all-reduce", 2, 48),
+    ("collective-permute", 2, 160),
+    ("collective-permute", 2, 32),
+    ("all-gather", 4, 32),
+  ]
+
+
 def test_kinds_groups_and_bytes_by_hand():
   found = collectives(TEXT, 8)
   assert [(x.kind, x.group, x.elements, x.bytes) for x in found] == [

@@ -1,0 +1,61 @@
+"""What a network computes and keeps, counted in its traced program."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.extend import core
+
+from attn_unet_jax.training.state import TrainState
+
+
+def forward_cost(module: nn.Module, state: TrainState, shape: tuple[int, ...]) -> tuple[int, int]:
+  """Operations of a training forward pass, and bytes of the activations that it must keep."""
+
+  def forward(variables: Any, image: jax.Array) -> Any:
+    rngs = {"dropout": jax.random.key(0)}
+    return module.apply(variables, image, train=True, mutable=["batch_stats"], rngs=rngs)
+
+  image = jax.ShapeDtypeStruct(shape, jnp.float32)
+  jaxpr = jax.make_jaxpr(forward)(state.variables, image)
+  operations = activations = 0
+  for equation in _equations(jaxpr.jaxpr):
+    output: Any = equation.outvars[0].aval
+    name = equation.primitive.name
+    if name in ("conv_general_dilated", "dot_general"):
+      operations += 2 * output.size * _contracted(equation)
+      # A product, then its normalisation: each output is kept twice.
+      activations += 2 * output.size * output.dtype.itemsize
+  return operations, activations
+
+
+def _equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
+  for equation in jaxpr.eqns:
+    inner = list(_inner(equation))
+    if inner:
+      for sub in inner:
+        yield from _equations(sub)
+    else:
+      yield equation
+
+
+def _inner(equation: core.JaxprEqn) -> Iterator[core.Jaxpr]:
+  for value in equation.params.values():
+    for item in value if isinstance(value, (tuple, list)) else (value,):
+      if isinstance(item, core.ClosedJaxpr):
+        yield item.jaxpr
+      elif isinstance(item, core.Jaxpr):
+        yield item
+
+
+def _contracted(equation: Any) -> int:
+  """Multiply-adds per output value of a product."""
+  if equation.primitive.name == "dot_general":
+    (axes, _), _ = equation.params["dimension_numbers"]
+    return math.prod(equation.invars[0].aval.shape[axis] for axis in axes)
+  kernel = equation.invars[1].aval
+  out_axis = equation.params["dimension_numbers"].rhs_spec[0]
+  return kernel.size // kernel.shape[out_axis]
