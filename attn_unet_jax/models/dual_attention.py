@@ -141,8 +141,12 @@ class DualAttention(nn.Module):
   def _linear(
     self, name: str, fan_in: int, features: int, bias: float = _BIAS
   ) -> tuple[jax.Array, jax.Array]:
-    """Kernel [fan_in, features] and bias [features] of that name, in the compute type."""
+    """Kernel [fan_in, features] and bias [features] of that name; the kernel in the compute type.
+
+    The bias stays float32, and so do the coefficients that it is added to: their gradients are sums
+    over voxels and over channels.
+    """
     kernel = self.param(f"{name}_kernel", small_normal, (fan_in, features), jnp.float32)
     start = nn.initializers.constant(bias)
     offset = self.param(f"{name}_bias", start, (features,), jnp.float32)
-    return kernel.astype(self.dtype), offset.astype(self.dtype)
+    return kernel.astype(self.dtype), offset

@@ -74,9 +74,11 @@ class AttentionGate(nn.Module):
     activation = nn.softplus if self.variant == "softplus" else nn.relu
     q = Conv(1, 1, bias_init=bias_init, name="psi", **common)(activation(theta + phi))
     softmax = self.variant == "softmax"
-    alpha = nn.softmax(q, axis=(1, 2, 3)) if softmax else nn.sigmoid(q)
+    wide = jnp.promote_types(self.dtype, jnp.float32)  # for sums over voxels and over channels
+    alpha = nn.softmax(q.astype(wide), axis=(1, 2, 3)) if softmax else nn.sigmoid(q)
+    alpha = alpha.astype(self.dtype)
     alpha = upsample(alpha, x.shape[1:4], self.upsampling)
-    out = Conv(channels, 1, name="output", **common)(alpha * x)
+    out = Conv(channels, 1, name="output", **common)(alpha.astype(wide) * x)
     return BatchNorm(self.dtype, self.batch_axis, name="output_norm")(out, train), alpha
 
 

@@ -13,7 +13,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from attn_unet_jax.models.layers import kaiming_normal, larger_of_two, rematerialised, upsample
+from attn_unet_jax.models.layers import (
+  biased,
+  kaiming_normal,
+  larger_of_two,
+  rematerialised,
+  upsample,
+)
 
 # View -> the axis of [N, X, Y, Z, C] along which its slices are stacked.
 VIEWS: Mapping[str, int] = {"axial": 3, "coronal": 2, "sagittal": 1}
@@ -126,7 +132,7 @@ class SliceNetwork(nn.Module):
       x = max_pool(x) if number > 1 else x
       x = stage(channels, convolutions, self.trunk_norm, self.dtype, name=f"stage{number}")(x)
       # Zero at the start: every map says 1/2 until its own loss moves it.
-      side = nn.Dense(1, dtype=self.dtype, kernel_init=nn.initializers.zeros, name=f"side{number}")
+      side = _Layer(1, (), self.dtype, nn.initializers.zeros, name=f"side{number}")
       sides.append(_enlarged(side(x).astype(wide), grid))
     maps = jnp.concatenate(sides, -1)
     fuse = nn.Dense(1, dtype=wide, kernel_init=nn.initializers.constant(0.2), name="fuse")
@@ -145,15 +151,34 @@ class Stage(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """All convolutions of the stage; no pooling."""
     for i in range(1, self.convolutions + 1):
-      conv = nn.Conv(
-        self.features, (3, 3), dtype=self.dtype, kernel_init=kaiming_normal, name=f"conv{i}"
-      )
-      x = conv(x)
+      x = _Layer(self.features, (3, 3), self.dtype, kaiming_normal, name=f"conv{i}")(x)
       if self.trunk_norm == "group":
         groups = math.gcd(self.features, max(1, self.features // _CHANNELS_PER_GROUP))
         x = nn.GroupNorm(groups, dtype=self.dtype, name=f"norm{i}")(x)
       x = nn.relu(x)
     return x
+
+
+class _Layer(nn.Module):
+  """A convolution [S, A, B, C] to [S, A, B, features]; without a size a matrix product.
+
+  As `nn.Conv` and `nn.Dense`, but for the bias's gradient, see `layers.biased`.
+  """
+
+  features: int
+  size: tuple[int, ...]
+  dtype: Any
+  kernel_init: nn.initializers.Initializer
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    shape = (*self.size, x.shape[-1], self.features)
+    kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
+    bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+    if not self.size:
+      return biased(x @ kernel, bias)
+    layout, ones = ("NABC", "ABIO", "NABC"), (1,) * len(self.size)
+    return biased(lax.conv_general_dilated(x, kernel, ones, "SAME", dimension_numbers=layout), bias)
 
 
 def max_pool(x: jax.Array) -> jax.Array:

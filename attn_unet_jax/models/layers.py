@@ -79,7 +79,16 @@ class Conv(nn.Module):
     if not self.use_bias:
       return y
     bias_init = self.bias_init or uniform_bias(math.prod(shape[:-1]))
-    return y + self.param("bias", bias_init, (self.features,), jnp.float32).astype(self.dtype)
+    return biased(y, self.param("bias", bias_init, (self.features,), jnp.float32))
+
+
+def biased(y: jax.Array, bias: jax.Array) -> jax.Array:
+  """Y [..., C] and a float32 bias [C], in y's type.
+
+  Added up in float32, so that the bias's gradient is: a sum over all voxels, which in bfloat16
+  stops growing at a few hundred times its terms.
+  """
+  return (y + bias).astype(y.dtype)
 
 
 class BatchNorm(nn.Module):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from attn_unet_jax.models import conv as convolution
+from attn_unet_jax.models.layers import biased
 
 # Every output voxel sums over the input channels once, so the kernel's 2x2x2 is no part of its fan.
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal", batch_axis=(0, 1, 2))
@@ -45,7 +46,7 @@ class UpConv(nn.Module):
     if not self.use_bias:
       return y
     bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-    return y + bias.astype(self.dtype)
+    return biased(y, bias)
 
 
 def depth_to_space(x: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from attn_unet_jax.models import conv as convolution
-from attn_unet_jax.models.layers import rematerialised
+from attn_unet_jax.models.layers import biased, rematerialised
 from attn_unet_jax.models.upconv import UpConv
 
 # Caffe's MSRA filler with the average of fan-in and fan-out.
@@ -128,7 +128,7 @@ class MsraConv(nn.Module):
     strides = (self.stride,) * 3
     y = convolution.conv3d(x.astype(self.dtype), kernel, strides=strides, form=self.form)
     bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-    return y + bias.astype(self.dtype)
+    return biased(y, bias)
 
 
 class PReLU(nn.Module):
@@ -140,7 +140,7 @@ class PReLU(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """[..., C] to [..., C]."""
     slope = self.param("slope", nn.initializers.constant(0.25), x.shape[-1:], jnp.float32)
-    return jnp.where(x >= 0, x, slope.astype(self.dtype) * x)
+    return jnp.where(x >= 0, x, (slope * x).astype(self.dtype))  # a sum, as of a bias
 
 
 class _Residual(nn.Module):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from attn_unet_jax import losses, models
-from attn_unet_jax.info import _equations
-from attn_unet_jax.models.layers import ConvBlock, rematerialised
+from attn_unet_jax.cost import _equations
+from attn_unet_jax.models.layers import Conv, ConvBlock, rematerialised
 
 
 def _forward(module):
@@ -41,6 +41,46 @@ def test_bfloat16_computes_and_float32_keeps(name):
   for equation in equations:  # the statistics of a batch norm
     if equation.primitive.name in ("reduce_sum", "rsqrt", "integer_pow"):
       assert equation.invars[0].aval.dtype == jnp.float32
+
+
+_GATES = ({"gate": "softmax"}, {"gate": "softplus"}, {"gating": "shared"}, {"gate_finest": True})
+
+
+@pytest.mark.parametrize(
+  ("name", "options"),
+  [
+    *((name, {}) for name in models.NETWORKS),
+    *(("attention_unet", options) for options in _GATES),
+    ("dual_attention", {"channel_reduction": 2}),
+    ("dual_attention", {"attention_joining": "max"}),
+  ],
+)
+def test_no_gradient_is_summed_up_in_bfloat16(name, options):
+  """Its eight bits stop growing at 256 times the terms; a product's sum is taken in float32."""
+  module = models.build(name, dtype="bfloat16", feature_scale=16.0, conv="native", **options)
+  patch = models.nearest_patch(module, (16, 16, 16))
+  image = jax.ShapeDtypeStruct((2, *patch, 1), jnp.float32)
+  variables = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)
+
+  def total(variables, x):
+    (logits, out), _ = module.apply(variables, x, train=True, mutable=["batch_stats"])
+    return logits.sum() + sum(x.sum() for x in jax.tree.leaves(out.get("side_logits", {})))
+
+  equations = list(_equations(jax.make_jaxpr(jax.grad(total))(variables, image).jaxpr))
+  sums = [e for e in equations if e.primitive.name in ("reduce_sum", "reduce_window_sum")]
+  assert sums
+  for equation in sums:
+    terms = equation.invars[0].aval.size // max(1, equation.outvars[0].aval.size)
+    narrow = equation.invars[0].aval.dtype == jnp.bfloat16
+    assert not (narrow and terms > 1), equation.source_info.name_stack
+
+
+def test_a_bias_has_the_gradient_of_all_voxels():
+  """2^15 of them, each 1: in bfloat16 the sum is 2048 and less."""
+  layer, x = Conv(1, size=1, dtype=jnp.bfloat16), jnp.ones((1, 32, 32, 32, 1), jnp.bfloat16)
+  variables = layer.init(jax.random.key(0), x)
+  gradient = jax.grad(lambda v: layer.apply(v, x).astype(jnp.float32).sum())(variables)
+  np.testing.assert_array_equal(gradient["params"]["bias"], [2**15])
 
 
 @pytest.mark.parametrize("name", ["dice", "bce", "ce", "focal", "tversky", "generalised_dice"])
