@@ -93,7 +93,10 @@ def test_devices_exchange_halos_and_sums_and_nothing_else(name):
   )
   found = collectives(program.as_text(), 8)
   assert {x.kind for x in found} == {"all-reduce", "collective-permute"}
-  assert {x.group for x in found if x.kind == "all-reduce"} <= {2, 4, 8}
+  summed = [x for x in found if x.kind == "all-reduce"]
+  assert {x.group for x in summed} <= {2, 4, 8}
+  # Gradients over the batch too, though each device's are computed in bfloat16.
+  assert {kind for x in summed for kind, _ in x.arrays if x.group > 2} == {"f32"}
 
 
 @pytest.mark.targets

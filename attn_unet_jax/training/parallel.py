@@ -1,12 +1,13 @@
 """Compiles the step for the devices of all hosts: the batch is divided, the state is on each.
 
 With `jit` the program is written for the global batch and XLA divides it over a mesh: the patches
-over its axis `data`, and every patch, along X, over `space`. Batch statistics, losses and gradients
-are global by themselves; what a convolution or an upsampling needs of a neighbour's part, the halo,
-XLA exchanges. A patch is cut by each device that holds a part of it, and only that part is gathered
-and augmented there. With `pmap` every device runs the program on its own patches, and statistics,
-gradients and loss are averaged. Both give the same result, and both take and give the same state:
-an ordinary tree with a copy on every device. On one device the two are the same plain program.
+over its axis `data`, and every patch, along X, over `space`; what a convolution or an upsampling
+needs of a neighbour's part, the halo, XLA exchanges. Loss and gradient each place along `data`
+computes for its own patches, with the batch's statistics, and their mean is taken in float32. A
+patch is cut by each device that holds a part of it, and only that part is gathered and augmented
+there. With `pmap` every device runs the program on its own patches, and statistics, gradients and
+loss are averaged. Both give the same result, and both take and give the same state: an ordinary
+tree with a copy on every device. On one device the two are the same plain program.
 
 Several hosts (`hosts.py`) run the `jit` program together, over all their devices.
 """
@@ -35,7 +36,7 @@ from attn_unet_jax.data.schedule import Draw
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.losses import OVER_THE_BATCH
 from attn_unet_jax.training.state import TrainState
-from attn_unet_jax.training.step import Division, Outcome, train_step
+from attn_unet_jax.training.step import Division, Outcome, Part, train_step
 
 Step = Callable[[TrainState, Feed], tuple[TrainState, Outcome]]
 Tree = TypeVar("Tree")
@@ -283,6 +284,11 @@ def _jit(config: ConfigDict, module: nn.Module, mesh: Mesh, streamed: bool) -> S
   in_space = NamedSharding(mesh, _BATCH_AND_X)
   if mesh.shape[_SPACE] > 1:
     module = module.clone(conv="native")
+  # Not of losses that are no mean of the parts' losses: those XLA divides as it divides the rest.
+  shares = mesh.shape[_DATA]
+  by_share = shares > 1 and not any(config.loss[name] for name in OVER_THE_BATCH)
+  if by_share and config.parallel.batch_norm == "global" and hasattr(module, "batch_axis"):
+    module = module.clone(batch_axis=_DATA)
 
   def share(drawn: Drawn) -> Drawn:
     """All patches still; but whatever is made of them is made where they are."""
@@ -291,9 +297,20 @@ def _jit(config: ConfigDict, module: nn.Module, mesh: Mesh, streamed: bool) -> S
   def place(batch: Batch) -> Batch:
     return jax.lax.with_sharding_constraint(batch, in_space)
 
-  local = config.parallel.batch_norm == "local"
-  shares = mesh.shape[_DATA]
-  division = Division(share, shares, place, groups=shares if local else 1)
+  def averaged(of_share: Part) -> Part:
+    """Each place along `data` differentiates for itself; XLA would sum up in the compute type."""
+
+    def own(params: Any, *rest: Any) -> Any:
+      return jax.lax.pmean(of_share(jax.lax.pcast(params, _DATA, to="varying"), *rest), _DATA)
+
+    specs = (_EVERYWHERE, _EVERYWHERE, _EVERYWHERE, _BATCH)
+    return jax.shard_map(own, mesh=mesh, in_specs=specs, out_specs=_EVERYWHERE, axis_names={_DATA})
+
+  if by_share:
+    division = Division(share, shares, place, averaged)
+  else:
+    local = config.parallel.batch_norm == "local"
+    division = Division(share, shares, place, groups=shares if local else 1)
 
   def step(state: TrainState, feed: Feed) -> tuple[TrainState, Outcome]:
     return train_step(config, module, state, feed, division)
@@ -309,8 +326,8 @@ def _pmap(config: ConfigDict, module: nn.Module, mesh: Mesh, streamed: bool) -> 
   if config.parallel.batch_norm == "global" and hasattr(module, "batch_axis"):
     module = module.clone(batch_axis=_DATA)
 
-  def mean(tree: Any) -> Any:
-    return jax.lax.pmean(tree, _DATA)
+  def mean(of_share: Part) -> Part:
+    return lambda *arguments: jax.lax.pmean(of_share(*arguments), _DATA)
 
   def step(state: TrainState, feed: Feed, part: jax.Array) -> tuple[TrainState, Outcome]:
     def share(drawn: Drawn) -> Drawn:

@@ -16,6 +16,7 @@ from attn_unet_jax.training.optimizer import optimizer
 from attn_unet_jax.training.state import TrainState
 
 Array = jax.Array
+Part = Callable[[Any, Any, Array, Batch], Any]
 
 _DROPOUT = 2**30  # beside the keys of the patches, which are counted from 0
 
@@ -27,14 +28,15 @@ class Division(NamedTuple):
     share: each one's share of the batch, before it is cut.
     shares: how many of them the program sees.
     place: where the finished batch lies.
-    mean: over the shares, where a program sees its own share only.
+    mean: makes a function of parameters, batch statistics, key and a share of the batch one of the
+      whole: the mean of what it gives for the shares.
     groups: parts of the batch that batch normalisation sees as batches of their own.
   """
 
   share: Share = whole
   shares: int = 1
   place: Callable[[Batch], Batch] = lambda batch: batch
-  mean: Callable[[Any], Any] = lambda tree: tree
+  mean: Callable[[Part], Part] = lambda of_share: of_share
   groups: int = 1
 
 
@@ -96,13 +98,14 @@ def _loss_and_gradient(
     batch = training_batch(config, feed, state.step, module.output_margin, share, division.shares)
     batch = division.place(batch)
 
-    def loss_of(params: Any) -> tuple[Array, Any]:
-      variables = {"params": params, "batch_stats": state.batch_stats}
-      key = _dropout_key(config, state.step, number)
+    def loss_of(params: Any, batch_stats: Any, key: Array, batch: Batch) -> tuple[Array, Any]:
+      variables = {"params": params, "batch_stats": batch_stats}
       answer, batch_stats = forward(module, variables, batch.image, key, division.groups)
       return _loss(config, module, answer, batch), batch_stats
 
-    return division.mean(jax.value_and_grad(loss_of, has_aux=True)(state.params))
+    key = _dropout_key(config, state.step, number)
+    of_share = division.mean(jax.value_and_grad(loss_of, has_aux=True))
+    return of_share(state.params, state.batch_stats, key, batch)
 
   if parts == 1:
     return of_part(0)
