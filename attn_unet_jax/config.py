@@ -14,6 +14,7 @@ from ml_collections.config_dict import placeholder
 
 from attn_unet_jax import config_rules
 from attn_unet_jax.errors import UserError
+from attn_unet_jax.files import read_json
 
 
 def default() -> ConfigDict:
@@ -191,7 +192,7 @@ def load(path: Path) -> ConfigDict:
       that are not allowed.
   """
   try:
-    stored = json.loads(path.read_text())
+    stored = read_json(path)
     config = default()
     with config.unlocked():
       config.update(_tuples(stored))

@@ -1,7 +1,7 @@
 """What values the keys of `config.py` may have, as far as neither data nor devices decide."""
 
-import math
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -142,7 +142,8 @@ def _is(value: Any, kind: type) -> bool:
 def _is_finite(value: Any) -> bool:
   if isinstance(value, tuple):
     return all(map(_is_finite, value))
-  return not isinstance(value, float) or math.isfinite(value)
+  # A whole number may be larger than any float, into which it is made somewhere.
+  return not isinstance(value, (int, float)) or abs(value) <= sys.float_info.max
 
 
 def _check_dilation(config: ConfigDict) -> None:

@@ -47,6 +47,19 @@ def remove_unfinished(folder: Path, older_than_s: float = 0.0) -> None:
         path.unlink()
 
 
+def read_json(path: Path) -> Any:
+  """What a JSON file holds.
+
+  Raises:
+    ValueError: it is not readable as JSON.
+    OSError: it may not be read.
+  """
+  try:
+    return json.loads(path.read_bytes())
+  except RecursionError as error:
+    raise ValueError(f"nested too deep: {error}") from None
+
+
 def read_object(path: Path, way_out: str) -> dict[str, Any]:
   """The object in a JSON file; empty where there is no file.
 
@@ -55,7 +68,7 @@ def read_object(path: Path, way_out: str) -> dict[str, Any]:
     OSError: it may not be read.
   """
   try:
-    content = json.loads(path.read_bytes())
+    content = read_json(path)
   except FileNotFoundError:
     return {}
   except ValueError as error:

@@ -159,9 +159,9 @@ def _said_before(workdir: Path) -> dict[str, Any]:
   try:
     before = read_object(path, what_is_done)
     total = before.get("total_wall_seconds", 0.0)
-    if isinstance(total, (int, float)):
+    if isinstance(total, (int, float)) and 0 <= total <= sys.float_info.max:
       return before
-    said = f"{path}: total_wall_seconds is {total!r}, not a number; {what_is_done}"
+    said = f"{path}: total_wall_seconds is {total!r}, not a time; {what_is_done}"
   except UserError as error:
     said = str(error)
   path.replace(path.with_name(aside))

@@ -77,7 +77,22 @@ def test_the_table_is_printed_and_written(runs):
       lambda run: (run / "evaluation" / "cases.csv").write_text("case,class,dsc\nx,p,y\n"),
       "not a table",
     ),
+    (
+      lambda run: (run / "evaluation" / "cases.csv").write_text("case,class,dsc\nx,p,inf\n"),
+      r"not a table of scores \(a score of inf\)",
+    ),
+    (
+      lambda run: (run / "evaluation" / "cases.csv").write_bytes(
+        b"case,class,dsc\n" + bytes(2**18)
+      ),
+      "not a table",
+    ),
     (lambda run: (run / "run.json").write_text("{"), "not readable as JSON"),
+    (lambda run: (run / "run.json").write_text('{"command": 3}'), "command is 3, not a list"),
+    (
+      lambda run: (run / "run.json").write_text('{"command": [3]}'),
+      r"command is \[3\], not a list",
+    ),
     (lambda run: (run / "config.json").write_text("[]"), "not an object"),
   ],
 )

@@ -92,7 +92,9 @@ def test_a_stored_config_is_read_back_equal(tmp_path):
   assert difference(stored, config) == {"data.fold": (0, 2)}
 
 
-@pytest.mark.parametrize("content", ["", "[1]", '{"data": 3}', '{"other": {"a": 1}}'])
+@pytest.mark.parametrize(
+  "content", ["", "[1]", '{"data": 3}', '{"other": {"a": 1}}', 100_000 * "["]
+)
 def test_a_broken_stored_config_is_refused(tmp_path, content):
   path = tmp_path / "config.json"
   path.write_text(content)
@@ -150,6 +152,7 @@ def test_a_missing_stored_config_is_refused(tmp_path):
     ("data.foreground_fraction", 1.5, "0 to 1"),
     ("inference.overlap", 1.0, "below 1"),
     ("data.patch", (48,), "3 values"),
+    ("data.patch", (10**400, 48, 48), "finite"),
     ("data.patch", (48.0, 48.0, 48.0), "type int"),
     ("data.patch", ("a", 2, 3), "type int"),
     ("data.blur_mm", -1.0, "at least 0"),

@@ -44,3 +44,11 @@ def test_a_folder_is_tried_and_left_as_it_was(tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(UserError, match=r"file/a/b: cannot be written \(Not a directory\)"):
     files.check_writable(tmp_path / "file" / "a" / "b")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", 100_000 * b'{"a":'])
+def test_what_is_no_json_is_named(tmp_path, content):
+  path = tmp_path / "a.json"
+  path.write_bytes(content)
+  with pytest.raises(UserError, match=r"a\.json: not readable as JSON \(.*\); remove it$"):
+    files.read_object(path, "remove it")

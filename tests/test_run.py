@@ -216,7 +216,13 @@ def test_the_time_of_all_starts_is_on_record(tmp_path, monkeypatch):
   assert (stored["exit"], stored["total_wall_seconds"]) == ("running", 17.5)
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"total_wall_seconds": "long", "init": {}}'])
+@pytest.mark.parametrize(
+  "content",
+  [
+    *("[]", "{", '{"total_wall_seconds": "long", "init": {}}', '{"total_wall_seconds": NaN}'),
+    '{"total_wall_seconds": 1' + 400 * "0" + "}",
+  ],
+)
 def test_a_damaged_record_is_set_aside_and_costs_no_run(tmp_path, capsys, content):
   (tmp_path / "checkpoints" / "0").mkdir(parents=True)
   (tmp_path / "run.json").write_text(content)

@@ -1,6 +1,7 @@
 """What a comparison needs of a run: its config, its scores by case, the command that made it."""
 
 import csv
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,9 +47,16 @@ def read_run(path: Path, part: str = "test") -> Scored:
     str(path),
     _flat(read_object(path / "config.json", _AGAIN)) if is_run else {},
     scores,
-    list(read_object(path / "run.json", _AGAIN).get("command", [])) if is_run else [],
+    _command(path / "run.json") if is_run else [],
     read_object(folder / "summary.json", _AGAIN).get("checkpoint_step"),
   )
+
+
+def _command(path: Path) -> list[str]:
+  command = read_object(path, _AGAIN).get("command", [])
+  if not isinstance(command, list) or not all(isinstance(flag, str) for flag in command):
+    raise UserError(f"{path}: command is {command!r}, not a list of flags; {_AGAIN}")
+  return command
 
 
 def _scores(path: Path, flags: str) -> dict[str, dict[str, dict[str, float]]]:
@@ -57,16 +65,24 @@ def _scores(path: Path, flags: str) -> dict[str, dict[str, dict[str, float]]]:
     with path.open(newline="") as file:
       for row in csv.DictReader(file):
         case, name = row.pop("case"), row.pop("class")
-        found.setdefault(name, {})[case] = {key: float(value) for key, value in row.items()}
+        found.setdefault(name, {})[case] = {key: _score(value) for key, value in row.items()}
   except (FileNotFoundError, NotADirectoryError):
     raise UserError(
       f"{path}: no scores; run python -m attn_unet_jax.evaluate {flags} first"
     ) from None
-  except (KeyError, TypeError, ValueError) as error:
+  except (KeyError, TypeError, ValueError, csv.Error) as error:
     raise UserError(f"{path}: not a table of scores ({error}); evaluate the run again") from None
   if not found:
     raise UserError(f"{path}: holds no case; run python -m attn_unet_jax.evaluate {flags} again")
   return found
+
+
+def _score(text: str) -> float:
+  """NaN where it is undefined; never infinite."""
+  value = float(text)
+  if math.isinf(value):
+    raise ValueError(f"a score of {value}")
+  return value
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from attn_unet_jax.errors import UserError
+from attn_unet_jax.files import read_json
 from attn_unet_jax.volumes.box import Box, Shape, Slices, box_between
 from attn_unet_jax.volumes.volume import Grid
 
@@ -25,7 +26,7 @@ def read(path: Path) -> dict[str, Box]:
     UserError: it is missing, or not such a file.
   """
   try:
-    content = json.loads(path.read_text())
+    content = read_json(path)
     corners = {case: np.array(box, np.float64) for case, box in content.items()}
   except OSError as error:
     raise UserError(f"{path}: {error.strerror}; it must hold a box of each case") from None

@@ -8,12 +8,12 @@ its source and a note, are chosen by name.
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from attn_unet_jax.errors import UserError
+from attn_unet_jax.files import read_json
 
 PARTS = ("training", "validation", "test")
 _HASH_FOLDS = 5
@@ -97,7 +97,7 @@ def read(path: Path) -> dict[str, Any]:
   """
   way_out = '{"name": ..., "folds": [{"training": [...], "validation": [...], "test": [...]}]}'
   try:
-    listing = json.loads(path.read_text())
+    listing = read_json(path)
   except OSError as error:
     names = ", ".join(sorted(packaged.stem for packaged in _PACKAGED.glob("*.json")))
     raise UserError(

@@ -6,7 +6,6 @@ version; that its answers are scikit-learn's is tested.
 
 import dataclasses
 import io
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -135,7 +134,9 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
   try:
     with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
       return {name: file[name] for name in file.files}
-  except (FileNotFoundError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+  except Exception as error:  # zipfile, zlib and NumPy's header each raise their own
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+      raise
     raise UserError(
       f"{path}: not readable ({error}); remove it and start attn_unet_jax.main again, which makes "
       "it anew"

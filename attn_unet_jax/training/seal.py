@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from attn_unet_jax.files import write_text
+from attn_unet_jax.files import read_json, write_text
 
 NAME = "seal.json"
 _LATER = ("_CHECKPOINT_METADATA", "commit_success.txt")  # Orbax writes them last; nobody reads them
@@ -60,7 +60,7 @@ def verify(folder: Path) -> None:
 
 def _read(folder: Path) -> dict[str, Any]:
   try:
-    content = json.loads((folder / NAME).read_bytes())
+    content = read_json(folder / NAME)
     intact = content.pop("blake2b") == _digest_of(content)
   except FileNotFoundError as error:
     raise DamagedError(f"{NAME}: {error.strerror}") from None

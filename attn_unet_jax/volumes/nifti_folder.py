@@ -6,11 +6,11 @@ label values. Hidden files (macOS writes `._NAME`) do not count.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from attn_unet_jax.errors import UserError
+from attn_unet_jax.files import read_json
 from attn_unet_jax.volumes.checks import check_image, check_pair
 from attn_unet_jax.volumes.nifti import read_label, read_nifti
 from attn_unet_jax.volumes.orientation import from_canonical, to_canonical
@@ -62,11 +62,11 @@ def listed_names(root: Path) -> Mapping[str, int] | None:
   if not path.is_file():
     return None
   try:
-    labels = json.loads(path.read_text()).get("labels", {})
+    labels = read_json(path).get("labels", {})
     # The Decathlon writes value -> name; its successors write name -> value.
     pairs = [(v, k) if str(k).isdigit() else (k, v) for k, v in labels.items()]
     return {str(name): int(value) for name, value in pairs} or None
-  except (ValueError, TypeError, AttributeError) as error:
+  except (ValueError, TypeError, AttributeError, OverflowError) as error:
     raise UserError(f'{path}: not readable as JSON with "labels" ({error})') from None
 
 

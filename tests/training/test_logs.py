@@ -60,6 +60,8 @@ def test_a_torn_last_line_is_no_row(tmp_path):
     ("\n12,", "\n,", 3),
     ("\n12,", "\n\n12,", 3),
     ("\n12,", "\n12,0,", 3),
+    ("\n12,", "\n" + 5000 * "1" + ",", 3),
+    ("\n12,", "\n" + 2**18 * "\0", 3),  # blocks that a crash left empty
   ],
 )
 def test_a_log_that_was_edited_is_refused_by_line(tmp_path, old, new, line):

@@ -5,11 +5,11 @@ the same under "labels", or there the name of a list of `label_names/`. What a v
 decides what is drawn and painted: the first part of ORGAN_OF_NAME that is in the name.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from attn_unet_jax.errors import UserError
+from attn_unet_jax.files import read_json
 
 PACKAGED = Path(__file__).parent / "label_names"
 _BESIDE = ("labels.json", "dataset.json")
@@ -82,7 +82,7 @@ def _lists() -> list[str]:
 def _read(path: Path) -> Mapping[int, str]:
   """Value -> name, from value -> name or name -> value."""
   try:
-    found = json.loads(path.read_text())
+    found = read_json(path)
     found = found.get("labels", found)
     if isinstance(found, str):
       if found not in _lists():
@@ -90,7 +90,7 @@ def _read(path: Path) -> Mapping[int, str]:
       return _read(PACKAGED / f"{found}.json")
     pairs = [(k, v) if str(k).isdigit() else (v, k) for k, v in found.items()]
     names = {int(value): str(name) for value, name in pairs}
-  except (OSError, ValueError, TypeError, AttributeError) as error:
+  except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
     raise UserError(
       f"{path}: not readable as names of label values ({error}); write "
       '{"1": "spleen", "2": "pancreas", ...}'
