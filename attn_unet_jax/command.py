@@ -7,6 +7,7 @@ stopped by SIGINT or SIGTERM after saving.
 import dataclasses
 import difflib
 import errno
+import io
 import os
 import re
 import signal
@@ -76,6 +77,8 @@ def noted(stop: Stop) -> Iterator[None]:
 def run(main: Callable[[], None]) -> None:
   """Runs `main` under the exit-status rules above; `--help` shows its module's docstring."""
   logging.set_verbosity(logging.WARNING)
+  if isinstance(sys.stdout, io.TextIOWrapper):  # not every terminal knows ±, nor every file's name
+    sys.stdout.reconfigure(errors="backslashreplace")
   # Orbax logs an error with its traceback and raises it too; what is raised is told below.
   logging.get_absl_handler().addFilter(
     lambda record: f"{os.sep}orbax{os.sep}" not in record.pathname

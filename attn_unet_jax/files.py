@@ -29,9 +29,9 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-  """Writes a text: the file is there whole or not at all."""
+  """Writes a text in UTF-8, whatever the locale: the file is there whole or not at all."""
   with whole(path) as beside:
-    beside.write_text(text)
+    beside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def remove_unfinished(folder: Path, older_than_s: float = 0.0) -> None:

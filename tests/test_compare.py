@@ -67,6 +67,19 @@ def test_the_table_is_printed_and_written(runs):
   assert "python -m attn_unet_jax.compare" in text
 
 
+def test_a_terminal_that_knows_no_greek_ends_no_command(runs):
+  """Nor a name that is no text; in files it is UTF-8, whatever the locale."""
+  plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+  page = runs / "page.md"
+  flags = (f"--workdirs={runs}/a,{runs}/b", "--title=no text: \udcff", f"--output={page}")
+  done = run_command("attn_unet_jax.compare", *flags, env=plain)
+  assert (done.returncode, done.stderr) == (0, "")
+  assert r"| \u0394 dsc |" in done.stdout
+  text = page.read_text(encoding="utf-8")
+  assert text.startswith("# no text: \\udcff\n")
+  assert "| Δ dsc |" in text
+
+
 @pytest.mark.parametrize(
   ("harm", "words"),
   [

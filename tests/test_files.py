@@ -10,7 +10,7 @@ def test_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
   path = tmp_path / "a.json"
   files.write_text(path, "old")
 
-  def full(*_):
+  def full(*_, **__):
     raise OSError("disk full")
 
   monkeypatch.setattr("pathlib.Path.write_text", full)

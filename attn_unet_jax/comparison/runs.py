@@ -62,7 +62,7 @@ def _command(path: Path) -> list[str]:
 def _scores(path: Path, flags: str) -> dict[str, dict[str, dict[str, float]]]:
   found: dict[str, dict[str, dict[str, float]]] = {}
   try:
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
       for row in csv.DictReader(file):
         case, name = row.pop("case"), row.pop("class")
         found.setdefault(name, {})[case] = {key: _score(value) for key, value in row.items()}
