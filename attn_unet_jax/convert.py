@@ -20,6 +20,7 @@ from ml_collections import config_flags
 
 from attn_unet_jax import command, run
 from attn_unet_jax.errors import UserError
+from attn_unet_jax.files import check_writable
 from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.logs import say
 from attn_unet_jax.weights import converted
@@ -34,9 +35,10 @@ def main() -> None:
   """The command."""
   config = command.checked_config(data=False)
   source, workdir = Path(_INPUT.value), Path(_WORKDIR.value)
-  state = converted(source, config)
   if run.begun(workdir):
     raise UserError(f"--workdir={workdir}: holds a run already; choose another")
+  check_writable(workdir)
+  state = converted(source, config)
   run.claim(workdir, config)
   with checkpoints(workdir / "checkpoints", config.train.keep) as store:
     store.save(state)

@@ -33,6 +33,14 @@ def test_evaluate_refuses_flags_before_any_work(flags, complaint):
   assert done.stderr.count("\n") == 1
 
 
+def test_convert_tries_the_folder_before_it_reads_the_weights(tmp_path):
+  flags = ("--config=tests/small.py", f"--input={tmp_path}/none.pth", "--workdir=LICENSE/run")
+  done = run_command("attn_unet_jax.convert", *flags)
+  assert done.returncode == 2
+  assert done.stderr.startswith("error: LICENSE/run: cannot be written (Not a directory)")
+  assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
   ("flags", "complaint"),
   [
