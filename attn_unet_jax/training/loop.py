@@ -1,4 +1,4 @@
-"""The order of events: steps, save, losses, validation, score, log; then the next epoch."""
+"""The order of events: steps, losses, save, validation, score, log; then the next epoch."""
 
 import dataclasses
 import time
@@ -18,7 +18,7 @@ from attn_unet_jax.training.checkpoint import Checkpoints
 from attn_unet_jax.training.inputs import Loader, open_inputs
 from attn_unet_jax.training.nonfinite import Watch
 from attn_unet_jax.training.parallel import Step, compile_step, on_first_device, replicated, spread
-from attn_unet_jax.training.report import Report, Validate
+from attn_unet_jax.training.report import Report
 from attn_unet_jax.training.state import TrainState, abstract, create
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ def train(
   config: ConfigDict,
   module: nn.Module,
   load: Loader,
-  validate: Validate,
+  validate: Callable[[TrainState], float],
   store: Checkpoints,
   workdir: Path,
 ) -> TrainState:
@@ -71,16 +71,19 @@ def train(
     for epoch in range(first + 1, config.train.epochs + 1):
       state, seconds = _epoch(config, step, state, feeds, epoch, stop, store, watch)
       due = epoch == config.train.epochs or epoch % config.train.validate_every == 0
-      if due or epoch % config.train.save_every == 0:
-        store.save(state)  # before it is validated, which may take longer than a grace period
-      _leave(stop.heeded(now=True), state, store, watch)  # the next start measures this epoch
-      validation = stop.breaking_into(validate) if due else None
       try:
-        row = hosts.on_first(report.measure, epoch, on_first_device(state), seconds, validation)
-      except Interrupted as stopped:  # the same
+        measure = stop.breaking_into(report.measure)
+        row = hosts.on_first(measure, epoch, on_first_device(state), seconds)
+        if due or epoch % config.train.save_every == 0:
+          store.save(state)  # whose losses are finite: else it might take the last good one's place
+        if number := stop.heeded(now=True):  # of any host
+          raise Interrupted(number)
+        if due:  # only now, since it may take longer than a grace period
+          scored = hosts.on_first(stop.breaking_into(validate), on_first_device(state))
+          store.save(state, scored)
+          row["validation_dsc"] = scored
+      except Interrupted as stopped:  # the next start measures this epoch
         _leave(stopped.number, state, store, watch)
-      if due:
-        store.save(state, row["validation_dsc"])
       report.write(row)  # last: what is in the log is not validated again
       _leave(stop.heeded(now=True), state, store, watch)
   return state

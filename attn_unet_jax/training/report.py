@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,8 +15,6 @@ from attn_unet_jax.training.inputs import PARTS
 from attn_unet_jax.training.optimizer import learning_rate
 from attn_unet_jax.training.state import TrainState
 from attn_unet_jax.training.step import fixed_loss
-
-Validate = Callable[[TrainState], float]
 
 
 class Report:
@@ -43,16 +40,13 @@ class Report:
     self._began, self._first = time.monotonic(), epochs_done
     self._measure = jax.jit(lambda variables, batch: fixed_loss(config, module, variables, batch))
 
-  def measure(
-    self, epoch: int, state: TrainState, seconds: float, validate: Validate | None
-  ) -> dict[str, Any]:
-    """The epoch's row of the log; `validation_dsc` is None where `validate` is.
+  def measure(self, epoch: int, state: TrainState, seconds: float) -> dict[str, Any]:
+    """The epoch's row of the log, not validated yet.
 
     Args:
       epoch: number of the epoch, from 1.
       state: what it reached, on one device.
       seconds: that its steps took.
-      validate: mean DSC of the validation cases, whole scans; None where that is not due.
 
     Raises:
       UserError: a loss is not finite.
@@ -60,8 +54,7 @@ class Report:
     row = {"epoch": epoch, "train_seconds": seconds, **self._losses(state)}
     updates = int(state.step) - int(state.skipped)  # what the optimiser's schedule counts
     row["learning_rate"] = float(learning_rate(self._config)(max(0, updates - 1)))
-    row["validation_dsc"] = validate(state) if validate else None
-    return row
+    return row | {"validation_dsc": None}
 
   def write(self, row: dict[str, Any]) -> None:
     """Writes the row and says a line, on the first host."""
@@ -79,8 +72,9 @@ class Report:
         row[f"{column}_seconds"] = time.monotonic() - began
       if not math.isfinite(loss):
         raise UserError(
-          f"the {part} loss is {loss} after step {int(state.step)}, on patches without "
-          "augmentation; start another --workdir with a lower --config.optimizer.learning_rate "
+          f"the {part} loss is {loss} after the update of step {int(state.step)}, on patches "
+          "without augmentation; earlier checkpoints are as they were. Start another --workdir "
+          "with a lower --config.optimizer.learning_rate "
           f"(now {self._config.optimizer.learning_rate:g})"
         )
     return row

@@ -191,12 +191,11 @@ def test_a_signal_that_comes_after_the_last_look_ends_the_run(
   setting, undisturbed, tmp_path, monkeypatch
 ):
   """Before the test cases are segmented, which may take long."""
-  real, before, looked = loop._leave, signal.getsignal(signal.SIGTERM), []
+  real, before = loop._leave, signal.getsignal(signal.SIGTERM)
 
   def leave(number, state, *rest):
     real(number, state, *rest)
-    looked.append(int(state.step))
-    if looked.count(9) == 2:  # before the validation, and after
+    if int(state.step) == 9:
       os.kill(os.getpid(), signal.SIGTERM)
 
   monkeypatch.setattr(loop, "_leave", leave)
@@ -231,6 +230,8 @@ def _signal_in_the_losses(monkeypatch):
   def losses(report, state):
     if int(state.step) == 6:
       os.kill(os.getpid(), signal.SIGTERM)
+      time.sleep(1)
+      raise AssertionError("they were waited for")
     return real(report, state)
 
   monkeypatch.setattr(Report, "_losses", losses)
@@ -356,6 +357,20 @@ def test_a_loss_that_is_not_finite_stops_the_run(setting, tmp_path, capsys):
   assert (int(state["step"]), int(state["skipped"])) == (2, 1)
   assert abs(state["params"]["kernel"][0]) > 1e30
   assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_state_whose_losses_are_not_finite_takes_no_checkpoints_place(setting, tmp_path):
+  """The last update of an epoch is too large, and only the best and the newest are kept."""
+  config, module, fold = setting
+  config = config.copy_and_resolve_references()
+  config.optimizer.schedule, config.optimizer.decay_epochs = "step", 1
+  config.optimizer.decay_factor = 1e38
+  config.train.steps_per_epoch, config.train.keep, config.train.validate_every = 1, 1, 3
+  told = "loss is (inf|nan) after the update of step 2, .*; earlier checkpoints are as they were. "
+  for _ in range(2):  # also where it is started again
+    with pytest.raises(UserError, match=told):
+      _train((config, module, fold), tmp_path)
+    assert saved(tmp_path / "checkpoints") == [1]
 
 
 def test_a_loss_that_is_not_finite_is_told_though_the_disk_is_full(config, tmp_path):

@@ -20,6 +20,6 @@ def test_the_rate_is_that_of_the_last_update(config, step, skipped, rate):
   module, patch = Line(), np.zeros((1, 2, 2, 2), np.float32)
   fixed = {part: [Batch(patch[..., None], patch.astype(np.uint8))] for part in PARTS}
   state = create(config, module).replace(step=np.int32(step), skipped=np.int32(skipped))
-  row = Report(config, module, fixed, None, 0).measure(2, jax.device_put(state), 1.5, None)
+  row = Report(config, module, fixed, None, 0).measure(2, jax.device_put(state), 1.5)
   assert row["learning_rate"] == pytest.approx(rate)
   assert (row["epoch"], row["train_seconds"], row["validation_dsc"]) == (2, 1.5, None)
