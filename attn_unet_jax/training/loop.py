@@ -60,13 +60,14 @@ def train(
     return state
   inputs = open_inputs(config, module, load, workdir)
   step = compile_step(config, module, streamed=inputs.streamed)
-  watch = Watch(config, inputs.places, int(state.skipped), workdir / "nonfinite")
   steps = range(int(state.step), config.train.epochs * config.train.steps_per_epoch)
   with (
     hosts.only_first(lambda: closing(logs.EpochLog(workdir, first))) as log,
     inputs.source.feeds(steps) as feeds,
     _signals() as stop,
   ):
+    places = stop.breaking_into_once(inputs.places)
+    watch = Watch(config, places, int(state.skipped), workdir / "nonfinite")
     report = Report(config, module, inputs.fixed, log, first)
     for epoch in range(first + 1, config.train.epochs + 1):
       state, seconds = _epoch(config, step, state, feeds, epoch, stop, store, watch)
@@ -156,6 +157,11 @@ class _Stop(Stop):
         self.at_once = False
 
     return breakable
+
+  def breaking_into_once(self, work: Callable[..., T]) -> Callable[..., T]:
+    """The same for the first signal alone: work that begins after it is not broken off."""
+    breakable = self.breaking_into(work)
+    return lambda *arguments: (breakable if self.number is None else work)(*arguments)
 
 
 @contextmanager

@@ -14,7 +14,8 @@ import jax
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.command import Interrupted
+from attn_unet_jax.errors import UserError, one_line
 from attn_unet_jax.files import write_text
 from attn_unet_jax.training import hosts, logs
 from attn_unet_jax.training.checkpoint import system_error
@@ -71,9 +72,8 @@ class Watch:
     if math.isfinite(loss) and math.isfinite(norm):
       return
     what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
-    places = self._places(step)
-    where = ", ".join(f"{case} at voxel {corner}" for case, corner in places)
-    told = f"step {step}: {what} (patches: {where})"
+    places, named = self._named(step)
+    told = f"step {step}: {what} (patches: {named})"
     allowed = self._config.train.skip_nonfinite
     if self._skipped >= allowed:
       about = {"step": step, "loss": str(loss), "gradient_norm": str(norm)}
@@ -86,6 +86,17 @@ class Watch:
       )
     self._skipped += 1
     logs.say(f"{told}; update left out, {self._skipped} of {allowed}")
+
+  def _named(self, step: int) -> tuple[Places, str]:
+    """Where the patches of a step came from, and the same in words.
+
+    Their scans are read again; where a signal breaks that off, or it fails, the step is told still.
+    """
+    try:
+      places = self._places(step)
+    except (Interrupted, UserError, OSError) as error:
+      return [], f"not known, {one_line(error)}"
+    return places, ", ".join(f"{case} at voxel {corner}" for case, corner in places)
 
   def _keep(self, state: TrainState, about: dict[str, Any], places: Places) -> str:
     """Writes `state/` (as Orbax does) and `batch.json`; what lay there before is replaced.

@@ -332,6 +332,42 @@ def test_a_broken_step_is_named_though_a_signal_comes_in_it(
   assert saved(tmp_path / "checkpoints")[-1] == 1 + skip
 
 
+@pytest.mark.parametrize("skip", [2, 0])
+def test_a_broken_step_is_told_though_a_signal_comes_while_its_patches_are_looked_up(
+  setting, tmp_path, monkeypatch, capsys, skip
+):
+  """Their scans are read again, which may take long: it is broken off."""
+  config, _, fold = setting
+  config = config.copy_and_resolve_references()
+  config.optimizer.learning_rate, config.train.skip_nonfinite = 1e38, skip
+  opened = loop.open_inputs
+
+  def places(step):
+    if step == 2:
+      os.kill(os.getpid(), signal.SIGTERM)
+      time.sleep(1)
+      raise AssertionError("it was waited for")
+    return [("scan", (0, 0, 0))]  # of step 3, which was under way
+
+  monkeypatch.setattr(loop, "open_inputs", lambda *rest: opened(*rest)._replace(places=places))
+  with pytest.raises(Interrupted if skip else UserError) as stop:
+    _train((config, Line(), fold), tmp_path)
+  told = capsys.readouterr().out if skip else str(stop.value)
+  assert "step 2: the loss is inf (patches: not known, stopped by signal 15)" in told
+  assert saved(tmp_path / "checkpoints") == ([3] if skip else [])
+
+
+def test_a_broken_step_is_told_though_its_scans_can_be_read_no_more(config, tmp_path):
+  def places(step):
+    raise UserError("scan.nii.gz: no such file; check the path")
+
+  watch = Watch(config, places, 0, tmp_path / "nonfinite")
+  watch.note(3, Outcome(jnp.float32(jnp.nan), jnp.float32(1)), None)
+  told = r"^step 3: the loss is nan \(patches: not known, scan\.nii\.gz: no such file; check"
+  with pytest.raises(UserError, match=told):
+    watch.settle({"kernel": np.zeros(3)})
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(setting, tmp_path, capsys):
   """After the first update at such a rate: step 2 is left out, as allowed, and step 3 is too much.
 
