@@ -141,17 +141,21 @@ def flip_a_bit(path: Path) -> None:
 
 
 @pytest.fixture
-def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-  """Makes the system refuse a file to who reads it, even to root."""
-  refused, opened = set(), Path.open
+def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+  """Makes the system refuse a file to who reads it, even to root; or fail by another error."""
+  refused: dict[Path, int] = {}
+  opened = Path.open
 
   def refusing(path: Path, *arguments: Any, **keywords: Any) -> Any:
     if path in refused:
-      raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+      raise OSError(refused[path], os.strerror(refused[path]), str(path))
     return opened(path, *arguments, **keywords)
 
+  def refuse(path: Path, number: int = errno.EACCES) -> None:
+    refused[path] = number
+
   monkeypatch.setattr(Path, "open", refusing)
-  return refused.add
+  return refuse
 
 
 def run_command(

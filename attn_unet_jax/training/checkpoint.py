@@ -225,12 +225,14 @@ def restore_best(folder: Path, like: TrainState) -> TrainState:
   """
   steps = saved(folder)
   scores = {step: seal.validation_dsc(folder / str(step)) for step in steps}
+  damaged = {}
   for step in _ranked(steps, scores):
     try:
       return restore(folder / str(step), like)
     except seal.DamagedError as error:
+      damaged[step] = str(error)
       logs.say(f"{folder}/{step} is damaged ({error}): using the next best")
-  raise _no_intact(folder)
+  raise _no_intact(folder, damaged)
 
 
 def restore(path: Path, like: TrainState, sharding: Sharding | None = None) -> TrainState:
@@ -298,7 +300,7 @@ def _set_damaged_aside(folder: Path) -> None:
       damaged[step] = str(error)
   intact = [step for step in saved(folder) if step not in damaged]
   if damaged and not intact:
-    raise _no_intact(folder)
+    raise _no_intact(folder, damaged)
   for step, why in damaged.items():
     aside = _free(folder / f"{step}{_DAMAGED}")
     (folder / str(step)).rename(aside)
@@ -316,10 +318,11 @@ def _free(path: Path) -> Path:
   return path
 
 
-def _no_intact(folder: Path) -> UserError:
+def _no_intact(folder: Path, damaged: dict[int, str]) -> UserError:
+  newest = max(damaged)
   return UserError(
-    f"{folder}: every checkpoint is damaged; bring one back from a backup, or train again in "
-    "another --workdir"
+    f"{folder}: every checkpoint is damaged ({newest}: {damaged[newest]}); bring one back from a "
+    "backup, or train again in another --workdir"
   )
 
 

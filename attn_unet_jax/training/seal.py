@@ -4,8 +4,11 @@ It is written before Orbax gives the folder its final name, so a checkpoint with
 saved whole. The validation DSC is in it too, since it becomes known after the state.
 """
 
+import errno
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from attn_unet_jax.files import read_json, write_text
 
 NAME = "seal.json"
 _LATER = ("_CHECKPOINT_METADATA", "commit_success.txt")  # Orbax writes them last; nobody reads them
+_LOST = (errno.ENOENT, errno.EIO)  # it is not there, or its disk cannot read it
 
 
 class DamagedError(Exception):
@@ -47,28 +51,36 @@ def verify(folder: Path) -> None:
 
   Raises:
     DamagedError: one is missing or not what was saved.
-    OSError: one may not be read, or the disk fails: no word on what was saved.
+    OSError: one may not be read: no word on what was saved.
   """
   for name, digest in _read(folder)["files"].items():
-    try:
+    with _given_back(name):
       found = _digest(folder / name)
-    except FileNotFoundError as error:
-      raise DamagedError(f"{name}: {error.strerror}") from None
     if found != digest:
       raise DamagedError(f"{name}: not what was saved")
 
 
 def _read(folder: Path) -> dict[str, Any]:
   try:
-    content = read_json(folder / NAME)
+    with _given_back(NAME):
+      content = read_json(folder / NAME)
     intact = content.pop("blake2b") == _digest_of(content)
-  except FileNotFoundError as error:
-    raise DamagedError(f"{NAME}: {error.strerror}") from None
   except (ValueError, AttributeError, KeyError):
     intact = False
   if not intact:
     raise DamagedError(f"{NAME}: not what was saved")
   return content
+
+
+@contextmanager
+def _given_back(name: str) -> Iterator[None]:
+  """A file that is lost is damage; one that is refused, or on a server that is away, is none."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno not in _LOST:
+      raise
+    raise DamagedError(f"{name}: {error.strerror}") from None
 
 
 def _store(folder: Path, content: dict[str, Any]) -> None:

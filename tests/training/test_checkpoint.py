@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -217,7 +218,7 @@ def test_without_an_intact_checkpoint_it_is_the_users_turn(three, tmp_path):
     lambda: checkpoints(folder, 2).__enter__(),
     lambda: restore_best(folder, _like()),
   ):
-    with pytest.raises(UserError, match=r"checkpoints: every checkpoint is damaged; bring"):
+    with pytest.raises(UserError, match=r"every checkpoint is damaged \(3: default.*\); bring"):
       opening()
   assert sorted(folder.rglob("*")) == before
 
@@ -234,6 +235,24 @@ def test_a_file_that_may_not_be_read_is_no_damage(three, tmp_path, unreadable, n
     with pytest.raises(PermissionError, match=name):
       opening()
   assert saved(folder) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", [seal.NAME, "default/_METADATA"])
+def test_a_file_that_the_disk_cannot_read_is_damage(three, tmp_path, unreadable, capsys, name):
+  folder = tmp_path / "checkpoints"
+  shutil.copytree(three, folder)
+  unreadable(folder / "3" / name, errno.EIO)
+  unreadable(folder / "2" / name, errno.EIO)
+  _assert_is(restore_best(folder, _like()), 1)
+  assert saved(folder) == [1, 2, 3]
+  with checkpoints(folder, keep=2) as store:
+    told = f"{folder}/3 is damaged ({name}: Input/output error): left as 3.damaged; 1 is the newest"
+    assert told in capsys.readouterr().out
+    assert store.latest == 1
+  unreadable(folder / "1" / name, errno.EIO)
+  with pytest.raises(UserError, match=rf"is damaged \(1: {name}: Input/output error\); bring"):
+    checkpoints(folder, keep=2).__enter__()
+  assert sorted(path.name for path in folder.iterdir()) == ["1", "2.damaged", "3.damaged"]
 
 
 def test_a_score_that_comes_later_is_sealed_too(three, tmp_path):
