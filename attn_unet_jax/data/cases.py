@@ -13,11 +13,10 @@ from ml_collections import ConfigDict
 from attn_unet_jax.data.boxes import Boxes, voxels
 from attn_unet_jax.data.dataset import Dataset
 from attn_unet_jax.data.labels import LabelMapping
-from attn_unet_jax.data.prepare import WorkingCase, prepare
+from attn_unet_jax.data.prepare import WorkingCase, prepare, working_grid_for
 from attn_unet_jax.data.prepared import digest, kept
 from attn_unet_jax.data.sparse import thinned
 from attn_unet_jax.volumes.box import Box, Slices
-from attn_unet_jax.volumes.checks import checked_working_grid
 from attn_unet_jax.volumes.orientation import canonical_grid
 
 
@@ -76,7 +75,7 @@ class Cases(Sequence[WorkingCase]):
       UserError: memory cannot hold that grid, or the box lies outside the scan.
     """
     grid = canonical_grid(self.dataset.grid(case_id))
-    working = checked_working_grid(grid, self.config.data.spacing_mm, case_id)
+    working = working_grid_for(grid, self.config, case_id)
     if box := self._box(case_id):
       return voxels(box, working, self.config.data.patch, case_id)
     x, y, z = (slice(0, n) for n in working.shape)

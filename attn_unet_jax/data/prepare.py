@@ -7,14 +7,14 @@ from ml_collections import ConfigDict
 
 from attn_unet_jax.data.boxes import voxels
 from attn_unet_jax.data.dataset import Case
-from attn_unet_jax.data.labels import LabelMapping
+from attn_unet_jax.data.labels import LabelMapping, class_names
 from attn_unet_jax.data.positions import foreground_positions
 from attn_unet_jax.volumes.box import Box, cut
 from attn_unet_jax.volumes.checks import checked_working_grid
 from attn_unet_jax.volumes.intensity import statistics
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.resample import gaussian_blur, resample, resample_labels
-from attn_unet_jax.volumes.volume import Volume
+from attn_unet_jax.volumes.volume import Grid, Volume
 
 _INT16 = np.iinfo(np.int16)
 
@@ -40,6 +40,22 @@ class WorkingCase:
     return foreground_positions(self.label) if self.positions is None else self.positions
 
 
+def working_grid_for(canonical: Grid, config: ConfigDict, name: object) -> Grid:
+  """The working grid of a scan, which validation segments as prediction does.
+
+  A voxel of it then takes, at the peak of `SlidingWindow.predict`: the image and its padded copy,
+  int16; the sums of each class's probabilities and of their weights, float32. Inside a box, which
+  may be small, the image and the probabilities are all that is known to be as large as the grid.
+
+  Raises:
+    UserError: memory cannot hold that; says so of `name`.
+  """
+  in_boxes = config.data.boxes or config.stages.count > 1
+  probabilities = 4 * (1 + len(class_names(config.data.labels)))
+  held = probabilities + (2 if in_boxes else 2 + 2 + 4)
+  return checked_working_grid(canonical, config.data.spacing_mm, name, held)
+
+
 def working_image(canonical: Volume, config: ConfigDict, name: object = "this scan") -> Volume:
   """A canonical scan, blurred and resampled as configured, rounded to int16 HU.
 
@@ -47,11 +63,13 @@ def working_image(canonical: Volume, config: ConfigDict, name: object = "this sc
     UserError: memory cannot hold it; says so of `name`.
   """
   data = config.data
-  grid = checked_working_grid(canonical.grid, data.spacing_mm, name)
+  grid = working_grid_for(canonical.grid, config, name)
   blurred = gaussian_blur(canonical, data.blur_mm) if data.blur_mm else canonical
   working = resample(blurred, grid)
-  rounded = np.clip(np.rint(working.array), _INT16.min, _INT16.max).astype(np.int16)
-  return Volume(rounded, working.affine)
+  rounded = np.empty(grid.shape[::-1], np.int16)
+  for plane, values in zip(rounded, working.array.T, strict=True):  # no second float image
+    plane[:] = np.clip(np.rint(values), _INT16.min, _INT16.max)
+  return Volume(rounded.T, working.affine)
 
 
 def prepare(

@@ -103,7 +103,7 @@ def _image(case: Inspected, image: _Opened, config: ConfigDict) -> None:
   _geometry(case, image)
   data = config.data
   case.findings += geometry.patch_findings(volume.grid, data.patch, data.spacing_mm, name)
-  case.findings += geometry.memory_findings(volume.grid, data.spacing_mm, name)
+  case.findings += geometry.memory_findings(volume.grid, config, name)
 
 
 def _label(case: Inspected, label: _Opened, mapping: LabelMapping) -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from ml_collections import ConfigDict
 
+from attn_unet_jax.data.prepare import working_grid_for
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.inspection.finding import Finding
-from attn_unet_jax.volumes.checks import checked_working_grid
 from attn_unet_jax.volumes.orientation import canonical_grid
 from attn_unet_jax.volumes.volume import Grid, corner_distance_mm
 
@@ -51,10 +52,10 @@ def patch_findings(
     )
 
 
-def memory_findings(grid: Grid, spacing_mm: float, name: str) -> Iterator[Finding]:
+def memory_findings(grid: Grid, config: ConfigDict, name: str) -> Iterator[Finding]:
   """Says where memory cannot hold the scan on its working grid."""
   try:
-    checked_working_grid(canonical_grid(grid), spacing_mm, name)
+    working_grid_for(canonical_grid(grid), config, name)
   except UserError as error:
     yield Finding("error", "memory", str(error))
 

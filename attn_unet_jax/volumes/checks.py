@@ -15,6 +15,7 @@ from attn_unet_jax.volumes.volume import Grid, Volume, corner_distance_mm
 # Below this share of the smallest voxel edge a displacement cannot move a label to another voxel.
 _HARMLESS = 0.1
 _KINDS = ("image", "label")
+_RESAMPLED = 4 + 2  # bytes: the interpolated image, float32, and the int16 that it is rounded to
 
 
 def check_image(volume: Volume, path: object) -> None:
@@ -46,13 +47,16 @@ def check_image(volume: Volume, path: object) -> None:
     )
 
 
-def checked_working_grid(grid: Grid, spacing_mm: float, name: object) -> Grid:
-  """The `working_grid` of a scan, unless memory cannot hold the float32 image on it.
+def checked_working_grid(
+  grid: Grid, spacing_mm: float, name: object, bytes_per_voxel: int = _RESAMPLED
+) -> Grid:
+  """The `working_grid` of a scan, unless memory cannot hold what is made on it.
 
   Args:
     grid: the scan's own.
     spacing_mm: of the working grid.
     name: the scan, for the message.
+    bytes_per_voxel: of the working grid, that are held at a time.
 
   Raises:
     UserError: it cannot, as where a header has a damaged spacing.
@@ -60,7 +64,7 @@ def checked_working_grid(grid: Grid, spacing_mm: float, name: object) -> Grid:
   working = working_grid(grid, spacing_mm)
   field = " x ".join(f"{size:.4g}" for size in grid.field_mm)
   memory.require(
-    math.prod(working.shape) * np.dtype(np.float32).itemsize,
+    math.prod(working.shape) * bytes_per_voxel,
     f"{name}: voxels of {spacing_mm:g} mm in its field of {field} mm",
     "use a larger spacing, or correct the scan's header",
   )

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -18,6 +20,17 @@ def case():
   label = np.zeros(image.shape, np.uint8)
   label[5:12, 4:11, 3:9] = 3
   return Case("a", Volume(image, AFFINE), Volume(label, AFFINE), "a.nii.gz")
+
+
+def test_a_scan_is_held_once_in_float(config):
+  config.data.spacing_mm = 1.0
+  scan = Volume(np.arange(40 * 36 * 30, dtype=np.int16).reshape(40, 36, 30), np.diag([4, 4, 4, 1]))
+  tracemalloc.start()
+  size = working_image(scan, config).array.size
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert size == 160 * 144 * 120
+  assert peak < 6.5 * size
 
 
 def test_image_and_label_share_one_grid(config, case):

@@ -1,13 +1,18 @@
 """A scan's mask lies on the scan's own grid, and does not depend on how the file stores it."""
 
+import tracemalloc
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 from scipy import ndimage
 
+from attn_unet_jax import memory
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.inference.segment import segment
+from attn_unet_jax.inference.sliding import SlidingWindow
 from attn_unet_jax.volumes.box import box_of
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
@@ -49,6 +54,34 @@ def test_a_scan_that_no_memory_holds_is_named(config, scan):
   vast = Volume(scan.array, np.diag([1e7, 1e7, 1e7, 1.0]))
   with pytest.raises(UserError, match=r"ct.nii: voxels of 10 mm in its field of 2.4e\+08 x"):
     segment(vast, _Threshold(), config, name="ct.nii")
+
+
+class _Logits(nn.Module):
+  """A network that costs nothing."""
+
+  num_classes: int
+  output_margin: tuple[int, int, int] = (0, 0, 0)
+
+  @nn.compact
+  def __call__(self, image, train):
+    return nn.Dense(self.num_classes)(image), {}
+
+
+@pytest.mark.parametrize("labels", ["a=1", "a=1,b=2,c=3,d=4"])
+def test_what_is_asked_of_memory_is_what_a_scan_takes(config, monkeypatch, labels):
+  config.data.labels, config.data.spacing_mm, config.data.patch = labels, 1.0, (32, 32, 32)
+  scan = Volume(np.arange(40 * 36 * 30, dtype=np.int16).reshape(40, 36, 30), np.diag([4, 4, 4, 1]))
+  module = _Logits(1 + len(labels.split(",")))
+  variables = module.init(jax.random.key(0), np.zeros((1, 32, 32, 32, 1), np.float32), False)
+  system = SlidingWindow(config, module, config.data.patch).use(variables)
+  segment(Volume(scan.array[:9, :9, :9], scan.affine), system, config)  # compiled
+  asked = []
+  monkeypatch.setattr(memory, "require", lambda needed, *_: asked.append(needed))
+  tracemalloc.start()
+  segment(scan, system, config)
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert asked[0] <= peak < 1.1 * asked[0]
 
 
 def test_on_the_native_grid_it_is_the_systems_own_answer(config, scan):

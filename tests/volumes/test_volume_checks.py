@@ -40,7 +40,7 @@ def test_a_working_grid_that_memory_holds_passes():
 @pytest.mark.parametrize(
   ("of_scan", "wanted", "words"),
   [
-    (1e7, 2.0, "voxels of 2 mm in its field of 1e.08 x 1e.08 x 1e.08 mm take 4.66e.14 GiB"),
+    (1e7, 2.0, "voxels of 2 mm in its field of 1e.08 x 1e.08 x 1e.08 mm take 6.98e.14 GiB"),
     (1.0, 1e-4, "voxels of 0.0001 mm in its field of 10 x 10 x 10 mm take .* larger spacing"),
   ],
   ids=["scan", "config"],
