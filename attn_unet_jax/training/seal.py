@@ -65,7 +65,7 @@ def _read(folder: Path) -> dict[str, Any]:
     with _given_back(NAME):
       content = read_json(folder / NAME)
     intact = content.pop("blake2b") == _digest_of(content)
-  except (ValueError, AttributeError, KeyError):
+  except (ValueError, TypeError, AttributeError, KeyError):
     intact = False
   if not intact:
     raise DamagedError(f"{NAME}: not what was saved")

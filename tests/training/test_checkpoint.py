@@ -208,6 +208,13 @@ def test_a_reader_takes_the_next_best_and_changes_nothing(three, tmp_path, capsy
   assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.parametrize("content", ["", "3", "[]", "{}", 100_000 * "["])
+def test_a_seal_that_is_none_is_damage(tmp_path, content):
+  (tmp_path / seal.NAME).write_text(content)
+  with pytest.raises(seal.DamagedError, match=r"seal\.json: not what was saved"):
+    seal.verify(tmp_path)
+
+
 def test_without_an_intact_checkpoint_it_is_the_users_turn(three, tmp_path):
   folder = tmp_path / "checkpoints"
   shutil.copytree(three, folder)
