@@ -30,9 +30,10 @@ def paired_tests(first: Sequence[float], second: Sequence[float]) -> Paired:
     t = mean(d) / (sd(d) / sqrt(n)), Student's t with n - 1 degrees of freedom;
     W = sum of the ranks of |d_i| over d_i > 0, differences of 0 left out (Wilcoxon 1945),
 
-  the latter's distribution exact for up to 50 pairs without ties or zeros, else normal
-  (`scipy.stats.wilcoxon`). The t test supposes normal differences, the signed rank test symmetric
-  ones; scores near 1 are often neither, so the latter is the one to read.
+  the latter's distribution exact for up to 50 pairs without ties or zeros, and, of newer SciPy, for
+  up to 13 with them; else normal (`scipy.stats.wilcoxon`). The t test supposes normal differences,
+  the signed rank test symmetric ones; scores near 1 are often neither, so the latter is the one to
+  read.
 
   Args:
     first: a score per case.
