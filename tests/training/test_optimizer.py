@@ -36,6 +36,7 @@ def test_weight_decay_is_coupled_as_in_the_reference(config):
   """Two steps of Adam on g + L2 * w, by hand."""
   config.optimizer.weight_decay = 0.1
   config.optimizer.learning_rate = 0.01
+  config.optimizer.betas = (0.8, 0.95)
   transform = optimizer(config)
   w = jnp.array([1.0, -2.0])
   state, hand = transform.init(w), np.array([1.0, -2.0])
@@ -45,8 +46,8 @@ def test_weight_decay_is_coupled_as_in_the_reference(config):
     updates, state = transform.update(jnp.array(g), state, w)
     w = optax.apply_updates(w, updates)
     g = g + 0.1 * hand
-    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
-    hand = hand - 0.01 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    m, v = 0.8 * m + 0.2 * g, 0.95 * v + 0.05 * g**2
+    hand = hand - 0.01 * (m / (1 - 0.8**t)) / (np.sqrt(v / (1 - 0.95**t)) + 1e-8)
   np.testing.assert_allclose(w, hand, rtol=1e-6)
 
 
@@ -76,6 +77,16 @@ def test_sgd_with_biases_at_a_rate_of_their_own_and_no_decay(config, nesterov):
   np.testing.assert_allclose(updates["a"]["kernel"], -0.01 * factor * kernel, rtol=1e-6)
   np.testing.assert_allclose(updates["a"]["bias"], [-0.02 * factor * 2.0], rtol=1e-6)
   np.testing.assert_allclose(updates["slope"], [-0.01 * factor * 1.1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_the_rate_of_biases_is_not_lost_in_the_moments(config, name):
+  """Which are scaled like the gradient: the factor is on the step, whose size is the rate here."""
+  config.optimizer.name, config.optimizer.bias_rate = name, 2.0
+  config.optimizer.weight_decay, config.optimizer.learning_rate = 0.0, 0.01
+  updates = _updates(config)
+  np.testing.assert_allclose(updates["a"]["kernel"], [-0.01, -0.01], rtol=1e-4)
+  np.testing.assert_allclose(updates["a"]["bias"], [-0.02], rtol=1e-4)
 
 
 def test_biases_of_attention_are_biases(config):
@@ -123,8 +134,9 @@ def test_the_default_has_the_references_state_and_steps(config):
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
 def test_frozen_parameters_keep_their_bits(config, name):
+  """Also those that a rate of their own is given."""
   config.optimizer.name, config.optimizer.weight_decay = name, 0.1
-  config.init.freeze = "^a/"
+  config.init.freeze, config.optimizer.layer_rates = "^a/", (("kernel", 2.0),)
   updates = _updates(config)
   after = optax.apply_updates(PARAMS, updates)
   jax.tree.map(np.testing.assert_array_equal, after["a"], PARAMS["a"])
@@ -136,7 +148,7 @@ def test_rates_by_layer(config):
   config.optimizer.name, config.optimizer.momentum = "sgd", 0.0
   config.optimizer.weight_decay, config.optimizer.learning_rate = 0.0, 0.1
   config.optimizer.bias_rate = 2.0
-  config.optimizer.layer_rates = (("a/bias", 10.0), ("^a", 0.01))
+  config.optimizer.layer_rates = (("bias", 10.0), ("^a", 0.01))
   updates = _updates(config)
   np.testing.assert_allclose(updates["a"]["kernel"], -0.1 * 0.01 * GRADIENT["a"]["kernel"])
   np.testing.assert_allclose(updates["a"]["bias"], -0.1 * 2 * 10 * GRADIENT["a"]["bias"])
@@ -144,8 +156,9 @@ def test_rates_by_layer(config):
 
 
 def test_patterns_that_do_nothing_are_refused(config):
+  config.optimizer.layer_rates, config.init.freeze = (("kernel", 2.0),), "bias"
   check_patterns(config, PARAMS)
-  config.optimizer.layer_rates = (("decoder", 2.0),)
+  config.optimizer.layer_rates, config.init.freeze = (("decoder", 2.0),), ""
   with pytest.raises(UserError, match=r"layer_rates: 'decoder' is found in no parameter's path"):
     check_patterns(config, PARAMS)
   config.optimizer.layer_rates, config.init.freeze = (), "a|slope"
