@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from attn_unet_jax import losses, models
-from attn_unet_jax.data.patches import Batch
+from attn_unet_jax.data.cutter import together
+from attn_unet_jax.data.patches import Batch, Fed, training_batch, training_cutter
 from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.data.resident import resident
+from attn_unet_jax.data.schedule import Plan, schedule
 from attn_unet_jax.models import layers
 from attn_unet_jax.training.state import abstract, network, start
 from attn_unet_jax.training.step import _dropout_key, fixed_loss, forward, train_step
@@ -86,7 +88,7 @@ def test_groups_have_batch_statistics_of_their_own():
   assert jnp.abs(together.logits - forward(module, variables, x, KEY, 1)[0].logits).max() > 1e-3
 
 
-def _small(config):
+def _cases(config):
   config.data.patch = (4, 4, 4)
   config.train.batch_size = 8
   config.augment.flip = (0.5, 0.5, 0.5)
@@ -96,11 +98,16 @@ def _small(config):
   for name in "abc":
     image = rng.integers(-200, 300, (9, 8, 7)).astype(np.int16)
     cases.append(WorkingCase(name, image, (image > 100).astype(np.uint8), 0.0, 1.0))
+  return cases
+
+
+def _small(config):
+  cases = _cases(config)
   return resident(cases, config.data.patch)
 
 
 def _begin(config, module):
-  image = jnp.zeros((1, *config.data.patch, 1), jnp.float64)
+  image = jnp.zeros((1, *config.data.patch, 1))
   return start(config, module.init(jax.random.key(0), image, train=False))
 
 
@@ -112,6 +119,23 @@ def _steps(config, module, data, count=2, state=None):
     states.append(state)
     outcomes.append(outcome)
   return states, outcomes
+
+
+def test_a_plain_step_by_hand(config):
+  """Down the gradient of its own batch's loss; it tells that loss and that gradient's norm."""
+  config.optimizer.name, config.optimizer.momentum, config.optimizer.weight_decay = "sgd", 0.0, 0.0
+  data, module = _small(config), Line()
+  states, told = _steps(config, module, data)
+  for step, (before, after, outcome) in enumerate(zip(states, states[1:], told, strict=False)):
+    batch = training_batch(config, data, step)
+    loss, gradient = jax.value_and_grad(
+      lambda params, batch=batch: fixed_loss(config, module, {"params": params}, batch)
+    )(before.params)
+    moved = {name: old - 0.05 * gradient[name] for name, old in before.params.items()}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), after.params, moved)
+    assert float(outcome.loss) == pytest.approx(float(loss), rel=1e-5)
+    norm = np.hypot(*(float(value[0]) for value in gradient.values()))
+    assert float(outcome.gradient_norm) == pytest.approx(norm, rel=1e-4)
 
 
 def test_a_batch_in_parts_gives_the_update_of_the_whole(config):
@@ -191,9 +215,60 @@ def test_a_broken_step_changes_nothing_and_is_repeated(config, cause):
     assert_same(skipping[-1].opt_state, states[first].opt_state)
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_what_is_fed_for_another_step_than_the_next_changes_nothing(config, broken):
+  """As a streaming source goes on with after a step that was broken and not skipped."""
+  config.train.skip_nonfinite = 1
+  cutter, module = training_cutter(config, _cases(config)), Line(root=broken)
+  blocks = together([cutter(0, row) for row in range(8)])
+  blocks = jax.tree.map(lambda x: jnp.asarray(x)[None], blocks)
+  step = jax.jit(lambda state, fed: train_step(config, module, state, fed))
+  state = _begin(config, module)
+  assert_same(step(state, Fed(jnp.int32(1), blocks))[0], state)
+  due, _ = step(state, Fed(jnp.int32(0), blocks))
+  assert (int(due.step), int(due.skipped)) == (1, int(broken))
+  assert (due.params["kernel"] == state.params["kernel"]) == broken
+
+
 def test_what_is_dropped_depends_on_seed_step_and_part_alone(config):
+  """And on no key of the step's patches."""
+
   def bits(step, part):
     return tuple(jax.random.key_data(_dropout_key(config, jnp.int32(step), part)).tolist())
 
   assert bits(3, 1) == bits(3, 1)
-  assert len({bits(step, part) for step in range(4) for part in range(3)}) == 12
+  dropped = {bits(step, part) for step in range(4) for part in range(3)}
+  assert len(dropped) == 12
+  patches = jax.random.key_data(schedule(Plan(4, 64, 2, 2, 0.5), config.seed, 3).key)
+  assert not dropped & set(map(tuple, patches.tolist()))
+  config.seed += 1
+  assert bits(3, 1) not in dropped
+
+
+class _Drawn(nn.Module):
+  """A network whose statistics tell what its dropout drew."""
+
+  output_margin = (0, 0, 0)
+
+  @nn.compact
+  def __call__(self, x, train):
+    drawn = self.variable("batch_stats", "drawn", jnp.zeros, ())
+    if train:
+      drawn.value = jax.random.uniform(self.make_rng("dropout"))
+    return Line()(x, train)
+
+
+def test_every_part_of_every_step_is_dropped_by_its_own_key(config):
+  data, module = _small(config), _Drawn()
+  config.train.accumulate = 2
+  states, _ = _steps(config, module, data)
+  variables, image = states[0].variables, jnp.zeros((1, 4, 4, 4, 1))
+
+  def drawn(step, part):
+    key = _dropout_key(config, jnp.int32(step), part)
+    return float(forward(module, variables, image, key, 1)[1]["drawn"])
+
+  parts = np.array([[drawn(step, part) for part in range(2)] for step in range(2)])
+  assert len(np.unique(parts)) == 4
+  means = [float(state.batch_stats["drawn"]) for state in states[1:]]
+  np.testing.assert_allclose(means, parts.mean(1), rtol=1e-6)
