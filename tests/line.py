@@ -12,6 +12,7 @@ class Line(nn.Module):
   batch_norm: bool = False
   root: bool = False
   dtype: Any = jnp.float32
+  batch_axis: str | None = None  # see `attn_unet_jax.models.layers.BatchNorm`
   patch_multiple = (1, 1, 1)
   output_margin = (0, 0, 0)
 
@@ -19,7 +20,8 @@ class Line(nn.Module):
   def __call__(self, x, train):
     x = x.astype(self.dtype)
     if self.batch_norm:
-      x = nn.BatchNorm(use_running_average=not train, momentum=0.9, param_dtype=x.dtype)(x)
+      axis = {"axis_name": self.batch_axis}
+      x = nn.BatchNorm(use_running_average=not train, momentum=0.9, param_dtype=x.dtype, **axis)(x)
     weight = self.param("kernel", nn.initializers.constant(0.5), (1,), self.dtype)
     bias = self.param("bias", nn.initializers.constant(0.0), (1,), self.dtype)
     if self.root:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -15,8 +16,10 @@ from attn_unet_jax.data.resident import resident
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.parallel import (
+  _table,
   check_patch,
   compile_step,
+  devices,
   name_devices,
   parts_alone,
 )
@@ -196,6 +199,25 @@ def test_the_devices_are_named_where_each_has_batch_statistics_of_its_own(config
     assert config.parallel.data == data
 
 
+def test_every_part_of_a_batch_must_divide(config, monkeypatch):
+  monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(platform="cpu")] * 4)
+  config.train.batch_size, config.train.accumulate, config.parallel.data = 8, 4, 4
+  told = r"in 4 parts over 4 devices; make it a multiple of 16, or .* --config.parallel.data=2"
+  with pytest.raises(UserError, match=told):
+    devices(config)
+  config.train.batch_size = 16
+  assert len(devices(config)) == 4
+
+
+def test_the_places_of_a_batch_that_is_fed_in_parts(config):
+  """With `jit` parts of places, with `pmap` a device's parts; each device has neighbours."""
+  config.train.batch_size, config.train.accumulate = 8, 2
+  assert _table(config, 2).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+  config.parallel.mode = "pmap"
+  assert _table(config, 2).tolist() == [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]
+  assert _table(config, 1).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
 @pytest.mark.parametrize(
   ("changes", "parts"),
   [
@@ -291,26 +313,32 @@ from attn_unet_jax.training.parallel import compile_step, spread
 from attn_unet_jax.training.state import create
 from tests.conftest import small_config
 from tests.line import Line
-config, module = small_config(), Line(dtype=jnp.float64)
+config, module = small_config(), Line(batch_norm=True, dtype=jnp.float64)
 config.train.batch_size, config.train.accumulate, config.data.patch = 16, 2, (4, 4, 4)
 image = np.random.default_rng(0).integers(-200, 300, (9, 8, 7)).astype(np.int16)
 data = resident([WorkingCase("a", image, (image > 100).astype(np.uint8), 0.0, 1.0)], (4, 4, 4))
 told = []
-for config.parallel.mode, config.parallel.data in (("jit", 1), ("jit", 4), ("pmap", 4)):
+for name in sys.argv[1:]:
+  mode, count, config.parallel.batch_norm = name.split("-")
+  config.parallel.mode, config.parallel.data = mode, int(count)
   step = compile_step(config, module)
   state, set_ = spread(config, (create(config, module), data))
   for _ in range(2):
     state, outcome = step(state, set_)
-  numbers = jax.tree.leaves((state.params, outcome))
+  numbers = jax.tree.leaves((state.params, state.batch_stats, outcome))
   told.append([float(np.ravel(x)[0]) for x in numbers])
 print(json.dumps(told))
 """
 
 
 def test_the_parts_of_a_batch_are_divided_over_devices_alike():
-  """Two parts over four devices: the parameters, loss and gradient norm of one device's."""
+  """Two parts over four devices: parameters, statistics, loss and gradient norm of one device's.
+
+  Not where the statistics are each device's own; those are the same in either mode.
+  """
+  names = ("jit-1-global", "jit-4-global", "pmap-4-global", "jit-4-local", "pmap-4-local")
   done = subprocess.run(
-    [sys.executable, "-W", "error", "-c", IN_PARTS],
+    [sys.executable, "-W", "error", "-c", IN_PARTS, *names],
     cwd=ROOT,
     env={**host_devices(4), "JAX_ENABLE_X64": "1"},
     capture_output=True,
@@ -318,6 +346,8 @@ def test_the_parts_of_a_batch_are_divided_over_devices_alike():
     timeout=500,
   )
   assert done.returncode == 0, done.stderr
-  one, *several = json.loads(done.stdout)
+  one, *several, by_jit, by_pmap = json.loads(done.stdout)
   for other in several:
     np.testing.assert_allclose(other, one, rtol=1e-5)
+  np.testing.assert_allclose(by_pmap, by_jit, rtol=1e-5)
+  assert np.abs(np.subtract(by_jit, one)).max() > 1e-4
