@@ -62,6 +62,9 @@ def test_best_is_the_latest_without_validation(store):
   store.save(_state(3))
   store.save(_state(8))
   assert store.best == 8
+  store.save(_state(9), 0.0)  # the worst there can be, but it is known
+  store.save(_state(10))
+  assert store.best == 9
 
 
 def test_restores_the_same_bits(store):

@@ -354,3 +354,12 @@ def test_a_process_alone_does_everything_itself(tmp_path):
   assert (agreed(None), agreed(15), agreed(2, now=True)) == (None, 15, 2)
   with pytest.raises(UserError, match=r"nothing: process 0 does not see it"):
     hosts.check_shared(tmp_path / "nothing")
+
+
+def test_a_signal_is_heeded_by_all_a_call_after_it_was_sent(monkeypatch):
+  """On one host, which takes itself for one of two."""
+  assert hosts.Agreement()(15) == 15
+  monkeypatch.setattr(hosts, "count", lambda: 2)
+  agreement = hosts.Agreement()
+  assert [agreement(number) for number in (None, 15, None, None)] == [None, None, 15, None]
+  assert [agreement(number, now=True) for number in (None, 2, None)] == [None, 2, None]

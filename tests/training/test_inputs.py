@@ -15,7 +15,7 @@ from attn_unet_jax.command import Interrupted
 from attn_unet_jax.data.boxes import to_json
 from attn_unet_jax.data.dataset import open_dataset
 from attn_unet_jax.data.fold import open_fold
-from attn_unet_jax.data.patches import training_batch
+from attn_unet_jax.data.patches import fixed_batches, training_batch
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.training import inputs, loop
 from attn_unet_jax.training.checkpoint import checkpoints
@@ -146,6 +146,9 @@ def test_losses_are_measured_on_as_many_patches_at_a_time_as_a_device_trains_on(
   assert [batch.image.shape[0] for batch in batches[4]] == [2, 2, 2, 2]
   for whole, *parts in zip(*batches[1], *batches[4], strict=True):
     np.testing.assert_array_equal(np.concatenate(parts), whole)
+  for part in inputs.PARTS:
+    own = fixed_batches(config, open_fold(config).load(part), parts=4)
+    assert_same(fixed[part], own)
   for name in ("train_seg_loss", "validation_seg_loss", "test_seg_loss"):
     assert rows[4][name] == pytest.approx(rows[1][name], rel=1e-6)
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.training.logs import COLUMNS, EpochLog, duration, progress, read_metrics
@@ -22,11 +22,11 @@ def test_a_run_that_goes_on_rewrites_what_its_checkpoint_does_not_hold(tmp_path)
     log.write(_row(epoch))
   log.close()
   log = EpochLog(tmp_path, 2)
-  log.write({**_row(3), "train_seg_loss": 0.125})
+  log.write({**_row(3), "train_seg_loss": 0.12345678})
   log.close()
   rows = read_metrics(tmp_path / "metrics.csv")
   assert [row["epoch"] for row in rows] == ["1", "2", "3"]
-  assert rows[2]["train_seg_loss"] == "0.125"
+  assert rows[2]["train_seg_loss"] == "0.123457"
   assert rows[2]["validation_dsc"] == ""
   assert list(rows[0]) == list(COLUMNS)
   assert list(tmp_path.glob("events.*"))
@@ -80,16 +80,19 @@ def test_durations_are_readable():
 
 
 def test_tensorboard_has_the_same_values(tmp_path):
-  log = EpochLog(tmp_path, 0)
+  """And is told from which epoch on they take the place of an earlier start's."""
+  log = EpochLog(tmp_path, 3)
   log.write({**_row(4), "learning_rate": 0.5})
   log.close()
   (path,) = tmp_path.glob("events.*")
-  data, values, at = path.read_bytes(), {}, 0
+  data, values, starts, at = path.read_bytes(), {}, [], 0
   while at < len(data):  # TFRecord: length, checksum, event, checksum
     (length,) = struct.unpack("<Q", data[at : at + 8])
     event = Event.FromString(data[at + 12 : at + 12 + length])
+    starts += [event.step] * (event.session_log.status == SessionLog.START)
     values |= {value.tag: (event.step, value.simple_value) for value in event.summary.value}
     at += 12 + length + 4
+  assert starts == [4]
   assert values.pop("learning_rate") == (4, 0.5)
   assert values == dict.fromkeys(COLUMNS[1:-2], (4, 0.25))
 

@@ -84,6 +84,19 @@ def test_a_run_that_is_lengthened_ends_as_one_that_was_as_long_from_the_start(
   assert [row["epoch"] for row in read_metrics(tmp_path / "metrics.csv")] == ["1", "2", "3"]
 
 
+def test_epochs_are_saved_and_validated_as_often_as_asked_and_the_last_always(setting, tmp_path):
+  config, *rest = setting
+  config = config.copy_and_resolve_references()
+  config.train.epochs, config.train.keep = 4, 4
+  config.train.save_every, config.train.validate_every = 2, 3
+  validated = []
+  _train((config, *rest), tmp_path, lambda state: validated.append(int(state.step)) or 0.5)
+  assert validated == [9, 12]
+  assert saved(tmp_path / "checkpoints") == [6, 9, 12]
+  rows = read_metrics(tmp_path / "metrics.csv")
+  assert [row["validation_dsc"] for row in rows] == ["", "", "0.5", "0.5"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_next_start_gives_the_same_bits(
   setting, undisturbed, tmp_path, number
@@ -289,6 +302,19 @@ def test_a_stop_within_an_epoch_resumes_to_the_same_bits(
   assert_same(_train(setting, tmp_path), undisturbed[0])
 
 
+def test_a_run_whose_log_was_moved_away_within_an_epoch_goes_on_without_it(
+  setting, undisturbed, tmp_path, monkeypatch
+):
+  """What the first epoch reached is gone, and is not measured on a later state."""
+  with monkeypatch.context() as patch:
+    _signal_at(patch, 4)
+    with pytest.raises(Interrupted):
+      _train(setting, tmp_path)
+  (tmp_path / "metrics.csv").unlink()
+  assert_same(_train(setting, tmp_path), undisturbed[0])
+  assert [row["epoch"] for row in read_metrics(tmp_path / "metrics.csv")] == ["2", "3"]
+
+
 def test_a_signal_breaks_off_the_wait_for_a_feed(setting, undisturbed, tmp_path, monkeypatch):
   """Such as for scans that a streaming source still prepares."""
   opened = loop.open_inputs
@@ -330,6 +356,10 @@ def test_a_broken_step_is_named_though_a_signal_comes_in_it(
   told = capsys.readouterr().out if skip else str(stop.value)
   assert "step 2: the loss is inf (patches: " in told
   assert saved(tmp_path / "checkpoints")[-1] == 1 + skip
+  if skip:  # as many as are allowed, of all starts
+    with pytest.raises(UserError, match=r"^step 3: the loss is inf"):
+      _train((config, Line(), fold), tmp_path)
+    assert "left out" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("skip", [2, 0])

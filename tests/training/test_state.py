@@ -1,7 +1,9 @@
+import flax.linen as nn
+import numpy as np
 import pytest
 
 from attn_unet_jax.errors import UserError
-from attn_unet_jax.training.state import network
+from attn_unet_jax.training.state import create, network
 
 
 def test_the_models_keys_are_the_networks_attributes(config):
@@ -20,3 +22,27 @@ def test_options_that_do_not_fit_are_one_line(config):
   config.model.name, config.model.dilation_rates = "dense_dilated", ((1,), (1,), (1,))
   with pytest.raises(UserError, match=r"config\.model: dilation_rates of 3 stacks: at most 2"):
     network(config, 2)
+
+
+def test_the_patch_of_the_sliding_window_is_one_that_the_network_takes_too(config):
+  config.inference.patch = (32, 16, 20)
+  with pytest.raises(
+    UserError, match=r"config\.inference\.patch=\(32, 16, 20\): .* is \(32, 16, 16\)"
+  ):
+    network(config, 2)
+
+
+class _Dense(nn.Module):
+  patch_multiple = (1, 1, 1)
+
+  @nn.compact
+  def __call__(self, x, train):
+    return nn.Dense(2)(x), {}
+
+
+def test_the_start_is_drawn_by_the_seed(config):
+  kernels = []
+  for config.seed in (0, 0, 1):
+    kernels.append(create(config, _Dense()).params["Dense_0"]["kernel"])
+  np.testing.assert_array_equal(kernels[0], kernels[1])
+  assert (kernels[0] != kernels[2]).all()
