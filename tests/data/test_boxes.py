@@ -105,13 +105,16 @@ def test_the_set_is_measured_by_its_boxes(boxed):
 
 
 def test_kept_cases_of_other_boxes_are_prepared_anew(boxed, tmp_path):
-  _, whole, fold = boxed
+  config, whole, fold = boxed
   folder = tmp_path / "prepared"
   small, large = (f.load("training").kept_in(folder) for f in (fold, whole))
   assert small[0].image.shape != large[0].image.shape
   again = fold.load("training").kept_in(folder)[0]
   np.testing.assert_array_equal(again.image, small[0].image)
   assert len(list(folder.iterdir())) == 2
+  config.data.patch = (12, 4, 4)  # to which a box is grown
+  grown = open_fold(config).load("training").kept_in(folder)[0]
+  assert grown.image.shape[0] > again.image.shape[0]
 
 
 def test_a_box_outside_its_scan_names_the_case(boxed):

@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from attn_unet_jax.data.dataset import Folder, open_dataset
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
+from tfds_pancreas.records import open_records
 
 
 @pytest.fixture
@@ -86,11 +89,24 @@ def test_a_broken_dataset_json_is_refused(folder):
 def test_records_have_their_own_parts_and_names(config, phantoms):
   config.data.dir = str(phantoms)
   dataset = open_dataset(config)
-  assert set(dataset.parts) == {"training", "validation", "test"}
+  splits = open_records(config.data.dataset, str(phantoms)).splits
+  own = {"training": "train", "validation": "validation", "test": "test"}
+  assert dataset.parts == {part: splits[split].ids for part, split in own.items()}
   assert set().union(*dataset.parts.values()) == set(dataset.ids)
   case = dataset.load(dataset.parts["test"][0])
   assert case.image.array.dtype == np.int16
   assert (case.label.array == dataset.label_names["pancreas"]).any()
+
+
+def test_records_that_are_built_again_are_others(config, phantoms, tmp_path):
+  config.data.dir = str(shutil.copytree(phantoms, tmp_path / "data"))
+  dataset = open_dataset(config)
+  one, other = dataset.ids[:2]
+  before = dataset.fingerprint(one)
+  assert before == open_dataset(config).fingerprint(one) != dataset.fingerprint(other)
+  (info,) = (tmp_path / "data").rglob("dataset_info.json")
+  os.utime(info, (1, 1))
+  assert dataset.fingerprint(one) != before
 
 
 def test_records_that_were_not_built_name_the_command(config, tmp_path):

@@ -19,6 +19,13 @@ def test_hash_folds_test_every_case_once_and_never_mix_parts():
     assert len(fold["test"]) in (4, 5)
 
 
+def test_hash_folds_are_those_of_every_version():
+  """`printf %s a | sha256sum` and so on: the order is j d f c b e h a g i, a group every fifth."""
+  folds = by_hash("abcdefghij")
+  assert folds[0] == {"training": list("abcfgi"), "validation": ["d", "h"], "test": ["e", "j"]}
+  assert folds[4] == {"training": list("acdfgh"), "validation": ["e", "j"], "test": ["b", "i"]}
+
+
 def test_hash_folds_do_not_depend_on_the_order_of_the_files():
   assert by_hash(IDS) == by_hash(IDS[::-1])
 

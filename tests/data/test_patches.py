@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from attn_unet_jax.augment import Augmentation, augment, is_matched, source_shape
 from attn_unet_jax.data.patches import (
   fixed_batches,
   foreground_part,
@@ -15,7 +16,7 @@ from attn_unet_jax.data.patches import (
 )
 from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.data.resident import resident
-from attn_unet_jax.data.schedule import schedule
+from attn_unet_jax.data.schedule import _REFERENCE_STREAM, Plan, schedule, spot
 
 
 @pytest.fixture
@@ -71,6 +72,8 @@ def test_fixed_patches_are_not_augmented_and_not_those_of_the_training(config, c
   config.augment.intensity_shift = (0.0, 0.0)
   config.augment.flip = (0.0, 0.0, 0.0)
   assert (np.asarray(training_batch(config, data, 0).image) != np.asarray(batch.image)).any()
+  config.seed += 1
+  assert (np.asarray(fixed_batches(config, [case])[0].image) != np.asarray(batch.image)).any()
 
 
 def test_a_network_that_answers_for_less_is_asked_about_the_whole_scan(config, data):
@@ -123,6 +126,12 @@ def test_corners_say_where_a_steps_patches_come_from(config, case, data):
     np.testing.assert_allclose(image, (np.clip(piece, low, high) - low) / (high - low), atol=1e-6)
 
 
+def test_the_schedule_goes_by_the_configs_own_keys(config):
+  config.train.batch_size, config.data.cases_per_block, config.data.patches_per_case = 3, 5, 7
+  config.data.foreground_fraction, config.augment.histogram_probability = 0.25, 0.5
+  assert plan(config, 11) == Plan(11, 3, 5, 7, 0.25, references=True)
+
+
 @pytest.fixture
 def pair(config, case):
   """The case, and what is 3 times its HU less 400, in one set of two."""
@@ -162,3 +171,42 @@ def test_without_matching_the_program_is_as_if_there_were_none(config, data, pai
   config.augment.histogram_probability = 1e-30
   assert "searchsorted" in str(trace(pair, 0))
   np.testing.assert_allclose(training_batch(config, pair, 0).image, plain.image, atol=1e-6)
+
+
+def test_no_two_draws_of_a_patch_share_a_key(monkeypatch):
+  """Of its place, its reference and its augmentation: else one would tell of the other."""
+  key, patch = jax.random.key(3), (4, 4, 4)
+  drawn, divided = [jax.random.fold_in(key, _REFERENCE_STREAM)], []
+
+  def noted(name, keys):
+    real = getattr(jax.random, name)
+
+    def call(key, *rest, **keywords):
+      keys.append(key)
+      return real(key, *rest, **keywords)
+
+    monkeypatch.setattr(jax.random, name, call)
+
+  for name in ("uniform", "normal", "randint", "bernoulli"):
+    noted(name, drawn)
+  noted("split", divided)
+  everything = Augmentation(
+    flip=(0.5,) * 3,
+    rotate_deg=(5.0,) * 3,
+    scale=(0.9, 1.1),
+    shift=(0.1,) * 3,
+    corner_scale=0.1,
+    deform_sd=(0.5,) * 3,
+    intensity_scale=(0.9, 1.1),
+    intensity_shift=(-0.1, 0.1),
+    noise_sd=(0.0, 0.1),
+  )
+  block = source_shape(patch, everything)
+  size, positions = jnp.array([9, 9, 9]), jnp.array([[4, 4, 4], [5, 5, 5]])
+  _, augmentation = spot(key, jnp.bool(True), size, positions, jnp.int32(2), patch, block)
+  is_matched(jax.random.wrap_key_data(augmentation), 0.5)
+  cut = jnp.zeros(block)
+  augment(jax.random.wrap_key_data(augmentation), cut, cut.astype(jnp.uint8), patch, everything)
+  names = [str(jax.random.key_data(key)) for key in drawn]
+  assert len(set(names)) == len(names) == 16
+  assert not set(names) & {str(jax.random.key_data(key)) for key in divided}

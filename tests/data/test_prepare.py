@@ -1,3 +1,4 @@
+import dataclasses
 import tracemalloc
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 
 from attn_unet_jax.data.dataset import Case
 from attn_unet_jax.data.labels import parse
-from attn_unet_jax.data.prepare import prepare, working_image
+from attn_unet_jax.data.prepare import native_classes, prepare, working_image
 from attn_unet_jax.errors import UserError
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
@@ -49,6 +50,25 @@ def test_the_native_spacing_changes_nothing(config, case):
   canonical = to_canonical(Volume(case.image.array, np.eye(4)))
   config.data.spacing_mm = 1.0
   np.testing.assert_array_equal(working_image(canonical, config).array, case.image.array)
+
+
+def test_classes_lie_where_the_image_does(case):
+  """Also those of a label whose header is off by what is harmless."""
+  moved = AFFINE.copy()
+  moved[0, 3] += 0.05
+  classes = native_classes(
+    dataclasses.replace(case, label=Volume(case.label.array, moved)), parse("pancreas=3", None)
+  )
+  np.testing.assert_array_equal(classes.affine, AFFINE)
+  np.testing.assert_array_equal(classes.array, case.label.array == 3)
+
+
+def test_hu_are_rounded_and_held_within_int16(config):
+  """At half a voxel of 0, 3, 6, 9: 1.5 and 7.5."""
+  config.data.spacing_mm = 2.0
+  hu = np.array([[0, 3, 6, 9], [4e4] * 4, [-4e4] * 4], np.float32).T[:, None]
+  found = working_image(Volume(hu, np.diag([1.0, 2.0, 2.0, 1.0])), config).array
+  np.testing.assert_array_equal(found[:, 0].T, [[2, 8], [32767] * 2, [-32768] * 2])
 
 
 def test_blur_smooths(config, case):

@@ -137,6 +137,35 @@ def test_only_what_changed_is_prepared_again(config, folder):
   assert _cases(config, folder)[1].image.shape == (2, 3, 4)
 
 
+@pytest.mark.parametrize(
+  ("one", "other"),
+  [
+    ({"blur_mm": 0.0}, {"blur_mm": 2.0}),
+    ({"label_resampling": "nearest"}, {"label_resampling": "onehot_linear"}),
+    ({"labels": "pancreas=1"}, {"labels": "pancreas=2,background=1"}),
+    ({"labels": "pancreas=2,background=1"}, {"labels": "pancreas=2,unlabelled=1"}),
+  ],
+)
+def test_by_another_recipe_a_case_is_prepared_anew(config, folder, one, other):
+  config.data.spacing_mm = 0.7
+  found = []
+  for recipe in (one, other):
+    config.data.update(recipe)
+    found.append(_cases(config, folder)[0])
+  assert any(
+    (getattr(found[0], name) != getattr(found[1], name)).any() for name in ("image", "label")
+  )
+
+
+def test_a_label_that_changed_is_prepared_anew(config, folder):
+  name = open_fold(config).split.training[0]
+  before = _cases(config, folder)[0].label
+  label = Volume(np.ones((5, 6, 7), np.uint8), np.eye(4))
+  write_nifti(folder / "data" / "labelsTr" / f"{name}.nii.gz", label)
+  assert not before.all()
+  assert _cases(config, folder)[0].label.all()
+
+
 def test_thinning_and_the_patch_are_not_kept(config, folder):
   """They differ between the parts of a fold, and between runs that share the folder."""
   dense = _cases(config, folder)[0].label

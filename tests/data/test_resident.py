@@ -63,3 +63,10 @@ def test_positions_are_foreground(cases):
     assert count == case.label.sum()
     for x, y, z in np.asarray(data.positions[index, :count]):
       assert data.label[index, x, y, z] == 1
+
+
+def test_quantiles_are_the_scans_without_its_padding(cases):
+  held = resident(cases, PATCH, histograms=True).quantiles
+  for found, case in zip(held, cases, strict=True):
+    expected = np.quantile(case.image, np.linspace(0, 1, found.shape[0]))
+    np.testing.assert_allclose(found, expected, atol=1e-3)

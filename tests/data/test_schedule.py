@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attn_unet_jax.data.schedule import Plan, corner, schedule
+from attn_unet_jax.data.schedule import _ORDER_STREAM, Plan, corner, schedule
 
 PLAN = Plan(cases=7, batch_size=3, cases_per_block=4, patches_per_case=5, foreground_fraction=0.4)
 STEPS = 7 * 4 * 5  # enough for whole rounds: 420 patches, 84 openings of a case
@@ -27,6 +27,16 @@ def test_every_case_comes_once_a_round(draws):
   assert len(order) == 84
   for round_ in order.reshape(-1, PLAN.cases):
     assert sorted(round_) == list(range(PLAN.cases))
+
+
+def test_every_case_comes_once_a_round_though_a_batch_reaches_over_several():
+  """Nine patches of blocks of five, out of six cases: of up to two blocks, and three rounds."""
+  plan = Plan(6, 9, 5, 2, 0.5)
+  drawn = jax.jit(jax.vmap(lambda step: schedule(plan, 11, step).case))(jnp.arange(60))
+  openings = np.asarray(drawn).reshape(-1, 2, 5)
+  assert (openings[:, 0] == openings[:, 1]).all()
+  for round_ in openings[:, 0].reshape(-1, 6):
+    assert sorted(round_) == list(range(6))
 
 
 def test_a_case_keeps_its_place_in_the_batch_where_batches_fill_the_turns_of_a_block():
@@ -51,12 +61,22 @@ def test_the_set_fraction_is_centred_on_foreground(draws):
   assert foreground.mean() == pytest.approx(0.4, abs=0.01)
 
 
+def test_a_small_fraction_is_not_lost_where_blocks_are_short():
+  """Of two cases and two patches each: a quarter of sixteen, in no place of a block alone."""
+  plan = Plan(4, 2, 2, 2, 0.25)
+  drawn = np.concatenate([schedule(plan, 0, step).foreground for step in range(8)])
+  assert drawn.sum() == 4
+  assert (drawn.reshape(4, 4).sum(0) > 0).all()
+
+
 def test_keys_are_those_of_seed_step_and_index(draws):
   keys = draws[2]
   step_key = jax.random.fold_in(jax.random.key(11), 17)
   expected = [jax.random.key_data(jax.random.fold_in(step_key, i)) for i in range(3)]
   np.testing.assert_array_equal(keys[17 * 3 : 17 * 3 + 3], np.stack(expected))
-  assert len(np.unique(keys, axis=0)) == len(keys)
+  of_the_order = jax.random.fold_in(jax.random.key(11), _ORDER_STREAM)
+  others = [jax.random.key_data(jax.random.fold_in(of_the_order, round_)) for round_ in range(12)]
+  assert len(np.unique([*keys, *others], axis=0)) == len(keys) + 12
 
 
 def test_a_half_in_pairs_means_one_of_two():

@@ -61,3 +61,10 @@ def test_without_device_memory_the_hosts_counts(config, cases, monkeypatch):
     kind, line = choose(config, cases)
     assert kind == chosen
     assert "host's memory" in line
+
+
+def test_simulated_devices_share_the_hosts_memory(config, cases, monkeypatch):
+  monkeypatch.setattr(source, "host_bytes", lambda: 4 * cases.bytes_together())
+  assert choose(config, cases)[0] == "resident"
+  monkeypatch.setattr(source.jax, "local_device_count", lambda: 2)  # each has a copy
+  assert choose(config, cases)[0] == "streaming"

@@ -102,6 +102,16 @@ def test_a_case_is_read_once_a_block_however_many_threads_want_it(cases):
   assert len(counted.read) <= 10
 
 
+def test_a_patch_that_is_late_finds_its_case_open(cases):
+  """The last of a block of two cases, cut when those of the next are open already."""
+  counted = _Counted(cases)
+  size = Plan(cases=5, batch_size=2, cases_per_block=2, patches_per_case=2, foreground_fraction=0.5)
+  cutter = Cutter(counted, size, 0, (8, 8, 8), (8, 8, 8))
+  for place in ((0, 0), (0, 1), (1, 0), (2, 0), (2, 1), (1, 1)):
+    cutter(*place)
+  assert len(counted.read) == len(set(counted.read)) == 4
+
+
 def test_a_case_is_read_once_by_a_machine_of_many_cores(cases, monkeypatch):
   """Their threads reach beyond two blocks; only what they reach stays open."""
   counted = _Counted([cases[index % 5] for index in range(48)], seconds=0.02)

@@ -43,10 +43,10 @@ def test_unlabelled_voxels_stay_and_leave_their_neighbours_in_doubt():
 
 
 def test_on_a_native_grid_it_is_as_deep_as_a_working_voxel():
-  """2 mm of voxels of 1, 0.5 and 5 mm: two, four and one."""
+  """2 mm of voxels of 1.1, 0.5 and 5 mm: two, four and one."""
   label = np.zeros((20, 30, 12), np.uint8)
   label[3:17, 4:26, 2:10] = 1
-  deep = native_boundary(Volume(label, np.diag([1.0, -0.5, 5.0, 1.0])), 2.0).array
+  deep = native_boundary(Volume(label, np.diag([1.1, -0.5, 5.0, 1.0])), 2.0).array
   inner = np.zeros_like(label)
   inner[5:15, 8:22, 3:9] = 1
   np.testing.assert_array_equal(deep, label - inner)
