@@ -9,6 +9,7 @@ from attn_unet_jax.data.dataset import Case
 from attn_unet_jax.data.labels import parse
 from attn_unet_jax.data.target import native_boundary
 from attn_unet_jax.errors import UserError
+from attn_unet_jax.inference import scoring
 from attn_unet_jax.inference.scoring import (
   evaluate_other,
   evaluate_run,
@@ -16,6 +17,9 @@ from attn_unet_jax.inference.scoring import (
   score_folders,
   write_scores,
 )
+from attn_unet_jax.inference.segment import Segmentation
+from attn_unet_jax.inference.trained import Trained
+from attn_unet_jax.volumes.box import Box
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
 
@@ -143,6 +147,95 @@ def _answering(mask):
   """A system that answers with this mask."""
   probabilities = np.stack([1 - mask.array, mask.array], -1).astype(np.float32)
   return SimpleNamespace(predict=lambda volume: probabilities)
+
+
+AFFINE = np.diag([-1.0, 2.0, 3.0, 1.0])  # X points to the left
+
+
+@pytest.fixture
+def segmented(monkeypatch):
+  """A fold of cases whose label, and whose segmentation, are given; the box that was looked at."""
+
+  def of(label, prediction, labels="a=1,b=2,unlabelled=3", box=None, **fold):
+    volume = Volume(np.array(label, np.uint8), AFFINE)
+    case = Case("x", Volume(np.zeros(volume.shape, np.int16), AFFINE), volume, "x")
+
+    def found(image, system, config, locate, name):
+      return Segmentation(Volume(np.array(prediction, np.uint8), AFFINE), box or locate(image))
+
+    monkeypatch.setattr(scoring, "segment", found)
+    dataset = SimpleNamespace(load=lambda _: case)
+    return SimpleNamespace(dataset=dataset, mapping=parse(labels, None), **{"boxes": None, **fold})
+
+  return of
+
+
+def test_a_case_is_scored_class_by_class_in_mm_where_it_is_labelled(config, segmented):
+  """Class a lies two voxels of 3 mm off: its surfaces are 2 and 1 of them apart (test_surface)."""
+  label, prediction = np.zeros((2, 6, 5, 9), np.uint8)
+  label[2, 2, 2], prediction[2, 2, 4] = 1, 1
+  label[4, 3, 6] = prediction[4, 3, 6] = 2
+  label[0], prediction[0] = 3, 1  # nobody knows what that is
+  fold = segmented(label, prediction)
+  (scores,) = scoring.score_cases(fold, ["x"], None, config, surfaces=True).values()
+  assert (scores["a"]["dsc"], scores["b"]["dsc"]) == (0, 1)
+  assert scores["a"]["assd_mm"] == pytest.approx(1.5 * 3)
+  assert scores["b"]["assd_mm"] == 0
+  assert scores["a"]["volume_ml"] == pytest.approx(0.006)
+  assert mean_dsc(fold, ["x"], None, config) == 0.5
+
+
+def test_the_box_is_scored_class_by_class_on_canonical_axes(config, segmented):
+  """It holds the right half of the field, that is the lower X here, and class a alone."""
+  label = np.zeros((8, 4, 4), np.uint8)
+  label[1, 1, 1], label[6, 1, 1] = 1, 2
+  box = Box((0.0, -4.0, -6.0), (4.0, 4.0, 6.0))
+  fold = segmented(label, label, box=box)
+  (scores,) = scoring.score_cases(fold, ["x"], None, config).values()
+  assert (scores["a"]["box_recall"], scores["b"]["box_recall"]) == (1, 0)
+  assert scores["a"]["box_volume_reduction"] == scores["b"]["box_volume_reduction"] == 0.5
+
+
+def test_the_boundary_is_as_deep_as_a_working_voxel(config, segmented):
+  label = np.zeros((12, 10, 8), np.uint8)
+  label[1:11, 1:9, 1:7] = 1
+  config.data.spacing_mm, config.data.target = 4.0, "boundary"
+  edge = native_boundary(Volume(label, AFFINE), 4.0).array
+  assert mean_dsc(segmented(label, edge, "a=1"), ["x"], None, config) == 1
+  assert (edge != native_boundary(Volume(label, AFFINE), 1.0).array).any()
+
+
+def test_another_part_is_scored_beside_the_test_cases_and_inside_the_runs_boxes(
+  config, segmented, tmp_path
+):
+  label = np.zeros((8, 4, 4), np.uint8)
+  label[1, 1, 1] = 1
+  box = Box((0.0, -4.0, -6.0), (4.0, 4.0, 6.0))
+  split = SimpleNamespace(validation=("x",), test=("none",))
+  fold = segmented(label, label, "a=1", boxes={"x": box}, split=split)
+  evaluate_run(Trained(config, ("a",), None, 7), fold, tmp_path, "validation")
+  assert {path.name for path in (tmp_path / "evaluation").iterdir()} == {"validation"}
+  folder = tmp_path / "evaluation" / "validation"
+  (row,) = csv.DictReader((folder / "cases.csv").read_text().splitlines())
+  assert [row[name] for name in ("case", "dsc", "assd_mm", "box_recall")] == ["x", "1", "0", "1"]
+  summary = json.loads((folder / "summary.json").read_text())
+  assert (summary["part"], summary["checkpoint_step"]) == ("validation", 7)
+  assert (tmp_path / "predictions" / "validation" / "x.nii.gz").is_file()
+
+
+def test_masks_of_a_folder_are_compared_voxel_by_voxel_however_they_are_stored(tmp_path):
+  """Distances in mm, and nothing counted where the reference is unlabelled."""
+  label, prediction = np.zeros((2, 6, 5, 9), np.uint8)
+  label[2, 2, 2], prediction[2, 2, 4] = 1, 1
+  label[0], prediction[0] = 3, 1
+  turned = AFFINE @ np.diag([-1.0, 1, 1, 1])
+  turned[0, 3] = -5
+  write_nifti(tmp_path / "prediction" / "x.nii", Volume(prediction[::-1], turned))
+  write_nifti(tmp_path / "reference" / "x.nii", Volume(label, AFFINE))
+  folders = (tmp_path / "prediction", tmp_path / "reference")
+  (scores,) = score_folders(*folders, "a=1,unlabelled=3").values()
+  assert scores["a"]["assd_mm"] == pytest.approx(1.5 * 3)
+  assert (scores["a"]["dsc"], scores["a"]["volume_ml"]) == (0, pytest.approx(0.006))
 
 
 def test_an_empty_folder_is_refused(tmp_path, folders):

@@ -91,6 +91,15 @@ def test_on_the_native_grid_it_is_the_systems_own_answer(config, scan):
   np.testing.assert_array_equal(mask.array, scan.array > 100)
 
 
+def test_probabilities_are_interpolated_and_not_their_answer(config):
+  """Two voxels of 4 mm on four of 2 mm: 0.6, 0.45, 0.15 and 0."""
+  foreground = np.array([0.6, 0.0], np.float32)[:, None, None]
+  system = SimpleNamespace(predict=lambda volume: np.stack([1 - foreground, foreground], -1))
+  scan = Volume(np.zeros((4, 1, 1), np.int16), np.diag([2.0, 4.0, 4.0, 1.0]))
+  config.data.spacing_mm = 4.0
+  assert segment(scan, system, config).mask.array.ravel().tolist() == [1, 0, 0, 0]
+
+
 def test_one_piece_alone_if_so_configured_from_every_orientation(config):
   """A rod of 9 voxels, a smaller one of 8 and, by an edge of the rod, a voxel that hangs on."""
   hu = np.full((12, 10, 8), -1000, np.int16)

@@ -6,7 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from attn_unet_jax.data.cuttable import cuttable
+from attn_unet_jax.data.prepare import WorkingCase
 from attn_unet_jax.inference.sliding import SlidingWindow, gaussian_weights, window_starts
+from attn_unet_jax.volumes.intensity import statistics
 from attn_unet_jax.volumes.volume import Volume
 
 
@@ -59,6 +62,49 @@ def test_a_volume_smaller_than_the_window_is_padded_and_cropped(config):
   image = np.clip((volume.array - low) / (high - low), 0, 1).astype(np.float32)
   logits, _ = module.apply(variables, image[None, ..., None], False)
   np.testing.assert_allclose(probabilities, jax.nn.softmax(logits[0]), atol=2e-6)
+
+
+def test_a_scan_is_padded_and_normalised_as_a_training_case_is(config):
+  """By its minimum, evenly; by the mean and the sd of the whole scan without its padding."""
+  config.data.normalisation = "zscore"
+  hu = np.random.default_rng(1).integers(100, 240, (5, 6, 20)).astype(np.int16)
+  mean, sd = statistics(hu)
+  case = cuttable(WorkingCase("a", hu, np.zeros(hu.shape, np.uint8), mean, sd), (14, 14, 14))
+  module = _Convolution(1)
+  variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)), False)
+  whole = ((np.pad(case.image, 1, mode="edge") - mean) / sd).astype(np.float32)
+  logits, _ = module.apply(variables, whole[None, ..., None], False)
+  expected = jax.nn.softmax(logits[0])[5:10, 4:10]  # of 9 and 8 voxels more, 5 and 4 before
+  found = SlidingWindow(config, module, (16, 16, 16)).use(variables).predict(Volume(hu, np.eye(4)))
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+class _Place(nn.Module):
+  """A network that looks at nothing but the place in its window, along X."""
+
+  num_classes: int = 2
+  output_margin = (0, 0, 0)
+
+  @nn.compact
+  def __call__(self, x, train):
+    place = jnp.broadcast_to(jnp.arange(x.shape[1])[:, None, None, None], x.shape[1:])[None]
+    return jnp.concatenate([0 * x, place / 2], -1), {}
+
+
+def test_where_windows_disagree_the_one_whose_centre_is_nearer_weighs_more(config):
+  """Two windows of eight voxels, four apart, by hand; and a scan in the middle of one."""
+  config.inference.overlap = 0.5
+  system = SlidingWindow(config, _Place(), (8, 1, 1)).use({})
+  found, small = (
+    system.predict(Volume(np.zeros((size, 1, 1), np.int16), np.eye(4)))[:, 0, 0, 1]
+    for size in (12, 5)
+  )
+  place = np.arange(8)
+  answer, weight = 1 / (1 + np.exp(-place / 2)), np.exp(-0.5 * (place - 3.5) ** 2)
+  weight = np.maximum(weight, 1e-3)
+  both = (answer[4:] * weight[4:] + answer[:4] * weight[:4]) / (weight[4:] + weight[:4])
+  np.testing.assert_allclose(found, [*answer[:4], *both, *answer[4:]], rtol=1e-5)
+  np.testing.assert_allclose(small, answer[2:7], rtol=1e-5)  # as a training case is padded
 
 
 def test_class_weights_of_the_loss_divide_the_probabilities(config, volume):
