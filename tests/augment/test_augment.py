@@ -277,6 +277,14 @@ def test_intensity_ranges():
     assert high - 0.1 * (high - low) < drawn.max() <= high + 1e-5
 
 
+def test_the_noise_of_every_image_has_its_own_sd():
+  ranges = Augmentation(noise_sd=(0.5, 2.0))
+  zeros = jnp.zeros((6, 6, 6))
+  sd = jax.jit(jax.vmap(lambda key: augment.intensity(key, zeros, ranges).std()))(KEYS)
+  assert 0.4 < sd.min() < 0.65 < 1.85 < sd.max() < 2.2
+  assert 1.1 < sd.mean() < 1.4
+
+
 def test_noise_leaves_the_label_and_has_its_sd():
   image, label = jnp.zeros((20, 20, 20)), jnp.ones((20, 20, 20), jnp.uint8)
   noise = Augmentation(noise_sd=(0.5, 0.5))

@@ -18,8 +18,8 @@ def test_cross_entropies_by_hand():
 
 
 def test_binary_cross_entropy_joins_the_foreground_classes():
-  logits = logits_of((0.5, 0.2, 0.3), (0.9, 0.06, 0.04))
-  expected = -(math.log(0.5) + math.log(0.1)) / 2
+  logits = logits_of((0.4, 0.3, 0.3), (0.9, 0.06, 0.04))
+  expected = -(math.log(0.6) + math.log(0.1)) / 2
   assert losses.binary_cross_entropy(logits, labels_of(2, 1)) == pytest.approx(expected, abs=1e-6)
   expected = -(math.log(0.3) + math.log(0.06)) / 2
   assert losses.cross_entropy(logits, labels_of(2, 1)) == pytest.approx(expected, abs=1e-6)

@@ -93,13 +93,14 @@ def test_unlabelled_voxels_do_not_exist(name, case):
 
 def test_total_passes_the_options_on(case):
   options = {"class_weights": (1.0, 2.0, 3.0), "focal_gamma": 1.0, "tversky_alpha": 0.9}
+  options["tversky_beta"] = 0.4
   options["foreground"] = 0.2
   names = {"weighted_ce": 1.0, "focal": 1.0, "tversky": 1.0, "balanced_bce": 1.0}
   _, terms = losses.total(*case, names, **options)
   assert terms["weighted_ce"] == losses.weighted_ce(*case, class_weights=(1.0, 2.0, 3.0))
   assert terms["focal"] == losses.focal(*case, gamma=1.0)
   assert terms["balanced_bce"] == losses.balanced_bce(*case, foreground=0.2)
-  assert terms["tversky"] == losses.tversky(*case, alpha=0.9)
+  assert terms["tversky"] == losses.tversky(*case, alpha=0.9, beta=0.4)
 
 
 @pytest.mark.parametrize("name", losses.LOSSES)

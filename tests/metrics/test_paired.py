@@ -29,6 +29,19 @@ def test_signed_ranks_by_all_signings():
   assert of_differences(*difference).p_wilcoxon == pytest.approx(expected)
 
 
+def test_signed_ranks_of_many_pairs_by_hand():
+  """Normal from 51 pairs on; differences of 0 have no rank and no part in the number."""
+  difference = np.random.default_rng(1).normal(0.2, 1, 60)
+  ranks = np.abs(difference).argsort().argsort() + 1
+  z = (ranks[difference > 0].sum() - 60 * 61 / 4) / math.sqrt(60 * 61 * 121 / 24)
+  expected = math.erfc(abs(z) / math.sqrt(2))
+  start = np.full(65, 0.5)
+  found = paired_tests(start, start + np.concatenate([difference, np.zeros(5)]))
+  assert found.p_wilcoxon == pytest.approx(expected)
+  assert (found.n, found.difference) == (65, pytest.approx(difference.sum() / 65))
+  assert 0.05 < expected < 0.95
+
+
 def test_t_by_hand():
   # With 2 degrees of freedom p = 1 - t / sqrt(2 + t^2); here t = 2 / (1 / sqrt(3)).
   t = 2 * math.sqrt(3)

@@ -1,5 +1,6 @@
 import itertools
 import shutil
+from functools import partial
 
 import numpy as np
 import pydicom
@@ -143,9 +144,9 @@ def test_positions_rounded_to_a_tenth_still_make_a_grid(folder):
   assert read_dicom(folder).volume.spacing[2] == 1.25
 
 
-def _tilt(slices):
+def _tilt(slices, degrees=12):
   for k in range(len(slices)):
-    moving(k, k * 2.5 * np.tan(np.radians(12)), axis=1)(slices)
+    moving(k, k * 2.5 * np.tan(np.radians(degrees)), axis=1)(slices)
 
 
 def _drift(slices):
@@ -157,6 +158,7 @@ def _drift(slices):
   ("change", "complaints"),
   [
     (_tilt, ["gantry tilt", "12.0 degrees", "8.dcm lies 4.3 mm sideways of 0.dcm"]),
+    (partial(_tilt, degrees=2), ["gantry tilt", "2.0 degrees", "8.dcm lies 0.7 mm sideways"]),
     (lambda s: s.append(slices_of(SCAN)[1]), ["1 duplicate", "1.dcm and 9.dcm at 2.5 mm"]),
     (lambda s: s.pop(2), ["1 missing", "5.000 mm between 1.dcm (2.5 mm) and 2.dcm (7.5 mm)"]),
     (lambda s: (s.pop(2), s.pop(2)), ["2 missing", "7.500 mm between 1.dcm", "elsewhere 2.500 mm"]),

@@ -118,6 +118,13 @@ def test_nearest_takes_the_closest_voxel(spacing):
   np.testing.assert_array_equal(result.array, volume.array[tuple(at)])
 
 
+def test_halfway_the_higher_voxel_is_taken_whatever_rounding_says():
+  """Of nine voxels of 0.49 mm, at 1.5 (in float64 a little less) and 6.5."""
+  volume = Volume(np.arange(9, dtype=np.int16)[:, None, None], np.diag([0.49, 1, 1, 1]))
+  result = resample(volume, working_grid(volume.grid, (2.45, 1, 1)), order="nearest")
+  assert result.array.ravel().tolist() == [2, 7]
+
+
 @pytest.mark.parametrize("spacing", WORKING)
 def test_a_linear_ramp_is_reproduced(spacing):
   native = grid()

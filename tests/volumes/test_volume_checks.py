@@ -29,6 +29,13 @@ def test_image_must_vary():
     check_image(Volume(np.full((2, 2, 2), -1024, np.int16), np.eye(4)), "a.nii")
 
 
+@pytest.mark.parametrize("high", [1, 1.5])
+def test_an_image_that_was_normalised_is_refused(high):
+  values = np.linspace(0, high, 8, dtype=np.float32).reshape(2, 2, 2)
+  with pytest.raises(UserError, match=rf"a.nii: values from 0 to {high:g} are no Hounsfield units"):
+    check_image(Volume(values, np.eye(4)), "a.nii")
+
+
 def test_a_sound_image_passes():
   check_image(Volume(np.arange(8, dtype=np.int16).reshape(2, 2, 2), np.eye(4)), "a.nii")
 
@@ -82,3 +89,12 @@ def test_what_differs_is_named(label, what):
   with pytest.raises(UserError, match=what) as caught:
     check_pair(grid(), label, NAMES)
   assert "\n" not in str(caught.value)
+
+
+def test_a_tenth_of_the_smallest_edge_is_harmless_and_no_more():
+  thick = (1, 2, 5)
+  assert "harmless" in check_pair(
+    grid(spacing=thick), grid(spacing=thick, origin=(0, 0, 0.09)), NAMES
+  )
+  with pytest.raises(UserError, match=r"at most 0\.100 mm is harmless"):
+    check_pair(grid(spacing=thick), grid(spacing=thick, origin=(0, 0, 0.11)), NAMES)
