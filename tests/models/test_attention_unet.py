@@ -1,5 +1,6 @@
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from jax.test_util import check_grads
 
 from attn_unet_jax import models
+from attn_unet_jax.models.gates import AttentionGate
 
 PATCH = (32, 16, 16)
 
@@ -110,12 +112,23 @@ def test_single_gate_has_one_set_of_coefficients():
 
 
 def test_gates_of_all_four_levels_by_one_shared_signal():
-  """The bottleneck's 32 channels become a signal of 16, which every gate takes."""
-  net = models.build("attention_unet", gating="shared", gate_finest=True, feature_scale=32)
+  """The bottleneck's 32 channels become a signal of 16, which every gate takes, as asked for."""
+  options = {"gating": "shared", "gate_finest": True, "feature_scale": 32}
+  own = {"gate": "softplus", "gate_bias_init": 3.0, "upsampling": "half_pixel"}
+  net = models.build("attention_unet", **options, **own)
   x = jax.ShapeDtypeStruct((1, 32, 16, 16, 1), jnp.float32)
-  (_, out), variables = jax.eval_shape(
-    lambda x: net.init_with_output(jax.random.key(0), x, True), x
-  )
+  noted = []
+
+  def note(call, arguments, keywords, context):
+    if isinstance(gate := context.module, AttentionGate) and context.method_name == "__call__":
+      noted.append((gate.variant, gate.gate_bias_init, gate.upsampling))
+    return call(*arguments, **keywords)
+
+  with nn.intercept_methods(note):
+    (_, out), variables = jax.eval_shape(
+      lambda x: net.init_with_output(jax.random.key(0), x, True), x
+    )
+  assert noted == [tuple(own.values())] * 8
   assert out["gates"]["level1/1"].shape == (1, 32, 16, 16, 1)
   params = variables["params"]
   assert params["gating"]["Conv_0"]["kernel"].shape[-2:] == (32, 16)

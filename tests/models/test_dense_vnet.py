@@ -1,5 +1,6 @@
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -116,6 +117,15 @@ def test_dropout_leaves_out_channels_of_the_whole_batch():
         np.testing.assert_array_equal(np.asarray(before != now), kept)
     whole = module.apply(variables, x, False)
     assert jnp.any(whole != 0, (0, 1, 2, 3)).all()
+    keys = jax.random.split(jax.random.key(2), 12)
+    others = jax.vmap(
+      lambda key: module.apply(variables, x, True, mutable="batch_stats", rngs={"dropout": key})[0]
+    )(keys)
+    alive = np.asarray(jnp.any(others != 0, (1, 2, 3, 4)))  # [keys, channels]
+    assert alive.any(0).all()
+    assert (
+      not alive[:, :6].all(0).any()
+    )  # of the layers that drop, each channel is left out by some
 
 
 def test_a_stack_without_its_dropped_channels_is_the_same_stack():
@@ -127,6 +137,8 @@ def test_a_stack_without_its_dropped_channels_is_the_same_stack():
     )
     kept = np.flatnonzero(np.any(np.asarray(y[..., :3]) != 0, (0, 1, 2, 3)))
     first = np.asarray(y[..., kept])
+    whole, _ = module.clone(channels_kept=1.0).apply(variables, x, True, mutable=["batch_stats"])
+    np.testing.assert_allclose(first, whole[..., kept], atol=1e-12)  # nothing is rescaled
     kernel = variables["params"]["layer1"]["conv"]["kernel"][:, :, :, [0, 1, *(2 + kept)]]
     z = jax.lax.conv_general_dilated(
       jnp.concatenate([x, first], -1),
@@ -175,8 +187,26 @@ def test_the_prior_of_a_class_moves_the_output_where_it_stands(small):
 
 
 def test_without_compiling(small):
+  """And what the head takes, and what becomes of its answer on the way to the full grid."""
   logits, params, apply = small
-  np.testing.assert_allclose(apply(params), logits(params), atol=1e-12)
+  noted = []
+
+  def note(call, arguments, keywords, context):
+    y = call(*arguments, **keywords)
+    if context.module.name == "head":
+      noted.append((arguments[0], y))
+    return y
+
+  with nn.intercept_methods(note):
+    plain = apply(params)
+  np.testing.assert_allclose(plain, logits(params), atol=1e-12)
+  ((taken, answer),) = noted
+  skips = taken[..., 1:]
+  assert (skips >= 0).all()
+  assert (skips == 0).any()
+  # As TensorFlow 1 interpolates, every other voxel is a sample: of two grids, every fourth.
+  at_samples = answer[:, ::2, ::2, ::2] + jnp.log(params["prior"])
+  np.testing.assert_allclose(plain[:, ::4, ::4, ::4], at_samples, atol=1e-12)
 
 
 def test_gradients_of_the_network(small):

@@ -1,4 +1,5 @@
 import math
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -7,8 +8,9 @@ import pytest
 from jax.test_util import check_grads
 
 from attn_unet_jax import models
+from attn_unet_jax.models import dual_attention
 from attn_unet_jax.models.dual_attention import DualAttention
-from attn_unet_jax.models.layers import interpolation_matrix
+from attn_unet_jax.models.layers import interpolation_matrix, max_pool, upsample
 from tests.conftest import draw
 
 JOININGS = ("product", "max", "mean")
@@ -20,7 +22,7 @@ def _double_precision():
     yield
 
 
-X, G = (1, 4, 2, 4, 3), (1, 2, 1, 2, 6)
+X, G = (2, 4, 2, 4, 3), (2, 2, 1, 2, 6)
 
 
 def ready(module, *inputs, low=-1.0):
@@ -182,6 +184,28 @@ def test_grids_and_channels_of_every_level():
       features, alpha = trace[f"skip{level}"]["__call__"][0]
       assert features.shape == alpha.shape == out["gates"][f"level{level}"].shape == (*grid, width)
   assert logits.shape == (1, 160, 160, 96, 2)
+
+
+def test_other_levels_come_by_pooling_or_interpolated_as_asked_for(monkeypatch):
+  """From the finer ones six, three and one times a halving; nothing shrinks by interpolation."""
+  pooled, modes = [], []
+
+  def pool(x):
+    pooled.append(x.shape[1])
+    return max_pool(x)
+
+  def enlarge(x, shape, mode="align_corners"):
+    modes.append(mode)
+    assert x.shape[1] <= shape[0]
+    return upsample(x, shape, mode)
+
+  monkeypatch.setattr(dual_attention, "max_pool", pool)
+  monkeypatch.setattr(dual_attention, "upsample", enlarge)
+  network = models.build("dual_attention", feature_scale=32, upsampling="half_pixel")
+  x = jax.ShapeDtypeStruct((1, 32, 16, 16, 1), jnp.float32)
+  jax.eval_shape(lambda x: network.init(jax.random.key(0), x, False), x)
+  assert Counter(pooled) == {32: 3, 16: 4, 8: 3}
+  assert modes == ["half_pixel"] * 12  # of three levels: the gating signal, and three others
 
 
 @pytest.mark.slow

@@ -63,9 +63,9 @@ def gate_in_numpy(variant, upsampling, params, stats, x, g):
   ("variant", "upsampling"),
   [(v, "align_corners") for v in ("sigmoid", "softplus", "softmax")] + [("sigmoid", "half_pixel")],
 )
-@pytest.mark.parametrize("grid", [(2, 3, 1), (1, 3, 1)])  # of the signal: half, and coarser
+@pytest.mark.parametrize("grid", [(4, 3, 1), (2, 3, 1)])  # of the signal: half, and coarser
 def test_gate_against_its_equation_in_numpy(variant, upsampling, grid):
-  x, g = draw(2, 4, 6, 2, 3), draw(2, *grid, 5, seed=1)
+  x, g = draw(2, 8, 6, 2, 3), draw(2, *grid, 5, seed=1)
   gate = gates.AttentionGate(variant=variant, upsampling=upsampling, dtype=jnp.float64)
   variables = ready(gate, x, g)
   out, alpha = jax.jit(gate.apply, static_argnums=3)(variables, x, g, False)

@@ -2,6 +2,7 @@
 
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,6 +66,26 @@ def test_the_start():
   assert not any(params[f"side{i}"]["kernel"].any() for i in range(1, 6))
   kernel = params["stage5"]["conv2"]["kernel"]
   assert kernel.std() == pytest.approx(math.sqrt(2 / (9 * 128)), rel=0.02)
+
+
+class _Seen(Exception):
+  """What a module was given."""
+
+
+def test_the_trunk_is_given_what_imagenets_was():
+  """A grey value as red, green and blue, less the mean of each and over its deviation."""
+
+  def note(call, arguments, keywords, context):
+    if context.module.name == "stage1":
+      raise _Seen(arguments[0])
+    return call(*arguments, **keywords)
+
+  x = jnp.full((1, 16, 16, 1), 0.5)
+  with pytest.raises(_Seen) as seen, nn.intercept_methods(note):
+    SliceNetwork(64.0).init(jax.random.key(0), x)
+  means, deviations = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+  expected = np.broadcast_to((0.5 - means) / deviations, (1, 16, 16, 3))
+  np.testing.assert_allclose(seen.value.args[0], expected, rtol=1e-5)
 
 
 def drawn(module, *shape, seed=1):
