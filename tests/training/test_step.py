@@ -126,11 +126,15 @@ def test_a_plain_step_by_hand(config):
   config.optimizer.name, config.optimizer.momentum, config.optimizer.weight_decay = "sgd", 0.0, 0.0
   data, module = _small(config), Line()
   states, told = _steps(config, module, data)
-  for step, (before, after, outcome) in enumerate(zip(states, states[1:], told, strict=False)):
+
+  @jax.jit
+  @jax.value_and_grad
+  def loss_of(params, step):
     batch = training_batch(config, data, step)
-    loss, gradient = jax.value_and_grad(
-      lambda params, batch=batch: fixed_loss(config, module, {"params": params}, batch)
-    )(before.params)
+    return fixed_loss(config, module, {"params": params}, batch)
+
+  for step, (before, after, outcome) in enumerate(zip(states, states[1:], told, strict=False)):
+    loss, gradient = loss_of(before.params, step)
     moved = {name: old - 0.05 * gradient[name] for name, old in before.params.items()}
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), after.params, moved)
     assert float(outcome.loss) == pytest.approx(float(loss), rel=1e-5)
