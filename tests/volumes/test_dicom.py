@@ -154,12 +154,21 @@ def _drift(slices):
     moving(k, 0.01 * k * k)(slices)
 
 
+def _almost_twice(slices):
+  slices.append(slices_of(SCAN)[1])
+  moving(9, 0.005)(slices)
+
+
+TURNED = [0.99985, 0.01745, 0, -0.01745, 0.99985, 0]  # by one degree
+
+
 @pytest.mark.parametrize(
   ("change", "complaints"),
   [
     (_tilt, ["gantry tilt", "12.0 degrees", "8.dcm lies 4.3 mm sideways of 0.dcm"]),
     (partial(_tilt, degrees=2), ["gantry tilt", "2.0 degrees", "8.dcm lies 0.7 mm sideways"]),
     (lambda s: s.append(slices_of(SCAN)[1]), ["1 duplicate", "1.dcm and 9.dcm at 2.5 mm"]),
+    (_almost_twice, ["1 duplicate", "1.dcm and 9.dcm at 2.5 mm"]),
     (lambda s: s.pop(2), ["1 missing", "5.000 mm between 1.dcm (2.5 mm) and 2.dcm (7.5 mm)"]),
     (lambda s: (s.pop(2), s.pop(2)), ["2 missing", "7.500 mm between 1.dcm", "elsewhere 2.500 mm"]),
     (moving(8, 1.0), ["unequal gaps", "3.500 mm between 7.dcm", "mostly 2.500 mm"]),
@@ -170,6 +179,7 @@ def _drift(slices):
       setting(0, ImageOrientationPatient=[0, 1, 0, 0, 0, -1]),
       ["1 of 9 slices", "orientation", "0.dcm"],
     ),
+    (setting(1, ImageOrientationPatient=TURNED), ["1 of 9 slices", "orientation", "1.dcm"]),
     (setting(2, ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), ["perpendicular", "2.dcm"]),
     (lambda s: s.__delitem__(slice(1, None)), ["0.dcm: a single slice"]),
     (setting(2, ImagePositionPatient=None), ["2.dcm: ImagePositionPatient"]),
