@@ -93,6 +93,7 @@ class Cases(Sequence[WorkingCase]):
     recipe: tuple[object, ...] = (data.spacing_mm, data.blur_mm, data.label_resampling)
     if box := self._box(case_id):
       recipe += (box, data.patch)
-    values = [sorted(values) for values in (*mapping.values, mapping.unlabelled)]
-    name = digest(recipe, values, self.dataset.fingerprint(case_id))
+    known = (*mapping.values, mapping.unlabelled, mapping.background)
+    values = [sorted(values) for values in known]
+    name = digest(recipe, values, mapping.rest_is_background, self.dataset.fingerprint(case_id))
     return kept(self.folder, case_id, name, lambda: self._prepare(case_id))

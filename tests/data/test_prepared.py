@@ -157,6 +157,14 @@ def test_by_another_recipe_a_case_is_prepared_anew(config, folder, one, other):
   )
 
 
+def test_a_kept_scan_does_not_hide_a_value_outside_the_mapping(config, folder):
+  config.data.labels = "pancreas=2,background=*"
+  _cases(config, folder)[0]
+  config.data.labels = "pancreas=2"
+  with pytest.raises(UserError, match=r"background=\*"):
+    _cases(config, folder)[0]
+
+
 def test_a_label_that_changed_is_prepared_anew(config, folder):
   name = open_fold(config).split.training[0]
   before = _cases(config, folder)[0].label
