@@ -139,7 +139,7 @@ def default() -> ConfigDict:
   config.train.skip_nonfinite = 0  # updates left out for a NaN or inf before the run is stopped
 
   config.parallel = ConfigDict()
-  config.parallel.mode = "jit"  # jit: XLA divides the step over a mesh; pmap: each device its part
+  config.parallel.mode = "jit"  # jit: one program over a mesh; pmap: each device runs its part
   config.parallel.data = 0  # devices, of all hosts, over which the batch is divided; 0: all
   config.parallel.space = 1  # jit: devices over which each patch is divided, along X
   config.parallel.batch_norm = "global"  # statistics of the whole batch; local: of a device's part

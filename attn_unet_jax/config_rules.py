@@ -216,6 +216,11 @@ def _check_accumulation(config: ConfigDict) -> None:
     check_mean_of_parts(config, f"config.train.accumulate={parts}", "--config.train.accumulate=1")
 
 
+def is_mean_of_parts(config: ConfigDict) -> bool:
+  """Whether the loss of a batch is the mean of its parts' losses."""
+  return not any(config.loss[name] for name in OVER_THE_BATCH)
+
+
 def check_mean_of_parts(config: ConfigDict, needs: str, instead: str) -> None:
   """Refuses a loss of a batch that is not the mean of its parts' losses.
 

@@ -13,7 +13,13 @@ from attn_unet_jax.training.state import TrainState
 
 
 def forward_cost(module: nn.Module, state: TrainState, shape: tuple[int, ...]) -> tuple[int, int]:
-  """Operations of a training forward pass, and bytes of the activations that it must keep."""
+  """Operations of a training forward pass, and bytes of the activations that it must keep.
+
+  Args:
+    module: the network, its convolutions `native`: of `auto` each platform's form would be counted.
+    state: its abstract state.
+    shape: of the images, [N, X, Y, Z, 1].
+  """
 
   def forward(variables: Any, image: jax.Array) -> Any:
     rngs = {"dropout": jax.random.key(0)}

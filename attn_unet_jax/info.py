@@ -10,11 +10,12 @@ pass keeps: the output of every convolution and normalisation. The memory estima
 state and the gradients; the training set, which lies in device memory too (3 bytes a voxel of the
 working grid), comes on top.
 
---target=h100, --target=h100:8 or --target=v5e:4x4 compiles the training step for devices that need
-not be here, and says what it holds in the memory of each and whether that fits: within three
-quarters of a GPU's, what JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise, without
-cuDNN's workspaces. Known are a100-40, a100, h100, h200 with pip install '.[cuda]', and v5e, v5p,
-v6e with '.[tpu]'; it takes one to several minutes.
+--target=h100, or --target=v5e:2x4 with --config.train.batch_size=8, compiles the training step for
+devices that need not be here, and says what it holds in the memory of each and whether that fits:
+within three quarters of a GPU's, what JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says
+otherwise, without cuDNN's workspaces. Here too the training set comes on top. Known are a100-40,
+a100, h100, h200 with pip install '.[cuda]', and v5e, v5p, v6e with '.[tpu]'; it takes one to
+several minutes.
 """
 
 import json
@@ -38,26 +39,25 @@ flags.mark_flag_as_required("config")
 _COUNT = flags.DEFINE_integer(
   "count_foreground", 0, "Steps whose patches are read to count foreground.", lower_bound=0
 )
-
-
 _TARGET = flags.DEFINE_string(
   "target", None, "Devices to compile the training step for, such as h100, h100:8 or v5e:4x4."
 )
 
-_PART_OF_GPU = 0.75
+_PART_OF_GPU = 0.75  # what JAX takes of a GPU's memory
 
 
 def main() -> None:
   """The command."""
   config = command.checked_config(data=bool(_COUNT.value))
-  if _TARGET.value:
-    jax.config.update("jax_platforms", "cpu")  # the target's plugin finds no such device
-  told = describe(config)
+  told: dict[str, Any] = {}
+  if _TARGET.value is not None:
+    jax.config.update(
+      "jax_platforms", "cpu"
+    )  # else the target's plugin says that it finds no device
+    told["target"] = on_target(config, _TARGET.value)
   if _COUNT.value:
     told["foreground"] = foreground(config, _COUNT.value)
-  if _TARGET.value:
-    told["target"] = on_target(config, _TARGET.value)
-  print(json.dumps(told, indent=2))
+  print(json.dumps(describe(config) | told, indent=2))
 
 
 def foreground(config: ConfigDict, steps: int) -> float:

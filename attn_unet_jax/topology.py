@@ -59,7 +59,7 @@ GPUS = {
 }
 TPUS = ("v5e", "v5p", "v6e")
 
-# Its tiles are chosen by measuring them; unmeasured, those that it falls back to do not always fit.
+# A product of Triton has its tiles chosen by measuring; those that it falls back to may not fit.
 _UNMEASURED = {"xla_gpu_enable_triton_gemm": False}
 
 _KINDS = "|".join([*GPUS, *TPUS])
@@ -84,15 +84,22 @@ def devices(name: str) -> list[jax.Device]:
   found = _NAME.fullmatch(name)
   if not found:
     known = ", ".join([*GPUS, *TPUS])
-    raise UserError(f"{name!r}: names no device; one of {known}, or several as h100:8, v5e:4x4")
+    raise UserError(
+      f"--target={name}: names no device; use one of {known}, or several, as h100:8 or v5e:4x4"
+    )
   kind, sizes = found[1], found[2] or "1"
   extra = "cuda" if kind in GPUS else "tpu"
   try:
     return _gpus(GPUS[kind], sizes) if kind in GPUS else _tpus(kind, sizes)
   except (NotImplementedError, RuntimeError, ImportError) as error:
     if "not implemented for" in str(error) or "not installed" in str(error):
-      raise UserError(f"{name!r}: JAX's plugin is missing; pip install '.[{extra}]'") from None
-    raise UserError(f"{name!r}: {str(error).splitlines()[0]}") from None
+      raise UserError(
+        f"--target={name}: JAX's plugin is missing; pip install '.[{extra}]'"
+      ) from None
+    reason = str(error).splitlines()[0].partition(": ")[2]
+    raise UserError(
+      f"--target={name}: {reason}; give a slice's chips along each axis, as v5e:4x4 or v5p:2x2x2"
+    ) from None
 
 
 def _gpus(gpu: Gpu, sizes: str) -> list[jax.Device]:
@@ -103,7 +110,7 @@ def _gpus(gpu: Gpu, sizes: str) -> list[jax.Device]:
 
 
 def _described(gpu: Gpu) -> str:
-  """XLA's GpuTargetConfigProto, as text."""
+  """XLA's GpuTargetConfigProto, as text; versions of cuDNN and CUDA as '.[cuda]' installs them."""
   major, minor = gpu.capability
   return f"""
 gpu_device_info {{
@@ -125,10 +132,12 @@ dnn_version_info {{ major: 9 minor: 10 }} runtime_version {{ major: 12 minor: 9 
 def _tpus(kind: str, sizes: str) -> list[jax.Device]:
   for key, value in _LIBTPU.items():
     os.environ.setdefault(key, value)
+  axes = 3 if kind == "v5p" else 2
   if sizes == "1":
-    flat = kind in ("v5e", "v6e")
-    shape, host = ("1x1" if flat else "1x1x1"), {"chips_per_host_bounds": (1, 1, 1)}
-    return topologies.get_topology_desc(f"{kind}:{shape}", "tpu", **host).devices
+    one, host = "x".join("1" * axes), {"chips_per_host_bounds": (1, 1, 1)}
+    return topologies.get_topology_desc(f"{kind}:{one}", "tpu", **host).devices
+  if sizes.count("x") != axes - 1:
+    raise RuntimeError(f"slice: one of {kind} has {axes} axes")
   return topologies.get_topology_desc(f"{kind}:{sizes}", "tpu").devices
 
 

@@ -15,6 +15,8 @@ _CALL = re.compile(
 _GIVES_OPERAND = ("all-gather", "collective-permute")
 _ARRAY = re.compile(r"([a-z]+\d*)\[([\d,]*)\]")
 
+_OF_CHANNELS = 2048  # two numbers for each channel of a layer are fewer, a kernel more
+
 
 class Collective(NamedTuple):
   """One collective operation.
@@ -81,3 +83,14 @@ def _group(line: str, devices: int) -> int:
     joined = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", named[2])
     return math.prod(int(part) if part else sizes[name] for name, part in joined)
   return devices
+
+
+def purpose(found: Collective) -> str:
+  """`halo`; `gradients`, if a kernel's is in it; or `statistics`: sums over channels, losses.
+
+  XLA may make one row of numbers of all that it sums up together.
+  """
+  if found.kind != "all-reduce":
+    return "halo" if found.kind == "collective-permute" else "other"
+  largest = max(math.prod(shape) for _, shape in found.arrays)
+  return "gradients" if largest > _OF_CHANNELS else "statistics"

@@ -29,7 +29,6 @@ class System(NamedTuple):
 
   Attributes:
     name: as in the page.
-    target: of `benchmarks/scaling.py`, whose programs stand for this system's.
     peak: operations a second of one device in bfloat16, dense.
     node: devices that `near` joins.
     near: within a node.
@@ -38,7 +37,6 @@ class System(NamedTuple):
   """
 
   name: str
-  target: str
   peak: float
   node: int
   near: Link
@@ -46,23 +44,22 @@ class System(NamedTuple):
   source: str
 
 
-_GPU, _TPU = "h100:8", "v5p:2x2x2"
 _V4, _V5P = Link(50e9, 2e-6), Link(100e9, 2e-6)
 SYSTEMS = (
   System(
-    "DGX A100: NVLink 3, HDR InfiniBand", _GPU, 312e12, 8, Link(300e9, 3e-6), Link(25e9, 5e-6),
+    "DGX A100: NVLink 3, HDR InfiniBand", 312e12, 8, Link(300e9, 3e-6), Link(25e9, 5e-6),
     "NVIDIA's A100 and DGX A100 data sheets: 600 GB/s both ways, one 200 Gb/s adapter a GPU",
   ),
   System(
-    "DGX H100: NVLink 4, NDR InfiniBand", _GPU, 989e12, 8, Link(450e9, 3e-6), Link(50e9, 5e-6),
+    "DGX H100: NVLink 4, NDR InfiniBand", 989e12, 8, Link(450e9, 3e-6), Link(50e9, 5e-6),
     "NVIDIA's H100 and DGX H100 data sheets: 900 GB/s both ways, one 400 Gb/s adapter a GPU",
   ),
   System(
-    "TPU v4: one ICI link", _TPU, 275e12, 4096, _V4, _V4,
+    "TPU v4: one ICI link", 275e12, 4096, _V4, _V4,
     "Google Cloud's TPU v4 page: 2400 Gb/s a chip over the six links of a 3-D torus",
   ),
   System(
-    "TPU v5p: one ICI link", _TPU, 459e12, 8960, _V5P, _V5P,
+    "TPU v5p: one ICI link", 459e12, 8960, _V5P, _V5P,
     "Google Cloud's TPU v5p page: 4800 Gb/s a chip over the six links of a 3-D torus",
   ),
 )  # fmt: skip

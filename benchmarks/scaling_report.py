@@ -5,19 +5,20 @@ from typing import Any
 
 from benchmarks.scaling_model import BACKWARD, SYSTEMS, UTILISATION, System, predict
 
+PREDICTED = "h100:8"  # whose programs stand for every system's
 SIZES = (8, 64, 256, 1024)
 
 _TOP = """# Scaling: a prediction
 
 Made by `python -m benchmarks.scaling`; the figures are in `benchmarks/results/scaling.json`. What
-devices exchange and hold is read from the step as XLA compiles it for eight H100 and for a slice of
-eight TPU v5p. **Times and efficiencies are predicted from it and from data sheets; nothing here ran
+devices exchange and hold is read from the step as XLA compiles it for eight H100, and for one TPU
+v5p. **Times and efficiencies are predicted from the former and from data sheets; nothing here ran
 on a GPU, a TPU or a cluster.**
 
 The step: Attention U-Net of `experiments/pancreas.py`, {parameters:,} parameters, bfloat16, patches
 of {patch}, one patch for each place along the mesh's axis `data`, {scans} scans of that size on
 every device; compiled by jax {jax}. Gop are those of the convolutions and matrix products. What a
-config of your own holds in memory says `python -m attn_unet_jax.info --config=... --target=h100:8`.
+config of your own holds in memory says `python -m attn_unet_jax.info --config=... --target=h100`.
 """
 
 _PREDICTION = """## Predicted efficiency
@@ -45,20 +46,18 @@ Assumed:
 
 def report(told: dict[str, Any]) -> str:
   """The page, Markdown."""
-  targets = {name: by_mesh(target) for name, target in told["targets"].items()}
-  single = targets[SYSTEMS[0].target][1, 1]
-  patch = "x".join(map(str, told["patch"]))
-  jax = told["environment"]["versions"]["jax"]
+  targets = {name: by_mesh(target) for name, target in told.items()}
+  made = told[PREDICTED]
+  single = targets[PREDICTED][1, 1]
+  patch = "x".join(map(str, made["patch"]))
+  jax = made["environment"]["versions"]["jax"]
   parts = [
-    _TOP.format(patch=patch, scans=told["scans"], jax=jax, parameters=single["parameters"]),
+    _TOP.format(patch=patch, scans=made["scans"], jax=jax, parameters=single["parameters"]),
     "## What the programs say, per device\n",
-    *(
-      f"### {told['targets'][name]['device']}\n\n{_programs(programs)}"
-      for name, programs in targets.items()
-    ),
-    _remarks(targets),
+    *(f"### {told[name]['device']}\n\n{_programs(programs)}" for name, programs in targets.items()),
+    _remarks(targets[PREDICTED][8, 1]),
     _PREDICTION.format(utilisation=UTILISATION, backward=BACKWARD) + _systems(),
-    *(_predicted(targets[system.target], system) for system in SYSTEMS),
+    *(_predicted(targets[PREDICTED], system) for system in SYSTEMS),
   ]
   return "\n".join(parts)
 
@@ -93,18 +92,17 @@ def _programs(programs: dict[tuple[int, int], dict[str, Any]]) -> str:
   return _table((*head, "statistics", "halos", "other"), rows)
 
 
-def _remarks(targets: dict[str, dict[tuple[int, int], dict[str, Any]]]) -> str:
-  ratios = []
-  for programs in targets.values():
-    wide = programs[8, 1]
-    sums = sum(x["bytes"] for x in wide["collectives"] if x["purpose"] == "gradients")
-    ratios.append(f"{sums / (4 * wide['parameters']):.3f}")
+def _remarks(wide: dict[str, Any]) -> str:
+  sums = sum(x["bytes"] for x in wide["collectives"] if x["purpose"] == "gradients")
+  ratio = sums / (4 * wide["parameters"])
   return (
     "Exchanges: bytes of the results, and the number of operations. By hand the gradients are 4\n"
-    "bytes a parameter; the all-reduces that hold those of kernels are\n"
-    f"{' and '.join(ratios)} times that. Over a mesh of both axes they are summed up over each.\n"
-    "Temporary memory is without the workspaces of cuDNN, which are measured on the GPU itself.\n"
-    "`estimate`: what XLA's own model of the TPU expects a step to take; it has none of a GPU.\n"
+    "bytes a parameter over `data`, where they are averaged in float32, and 2 over `space`, whose\n"
+    "devices share a patch; the all-reduces over `data` that hold those of kernels are\n"
+    f"{ratio:.4f} times that. Temporary memory is without the workspaces of cuDNN,\n"
+    "which are measured on the GPU itself. `estimate`: what XLA's own model of a TPU expects a\n"
+    "step to take; it has none of a GPU. A TPU computes on 128 channels at a time and pads the 16\n"
+    "of the finest level to them: so large are its memory and its estimate.\n"
   )
 
 
@@ -119,7 +117,14 @@ def _systems() -> str:
     )
     for s in SYSTEMS
   ]
-  head = ("system", "peak, Top/s", "near: GB/s one way, us", "far: GB/s one way, us", "source")
+  head = (
+    "system",
+    "program",
+    "peak, Top/s",
+    "near: GB/s one way, us",
+    "far: GB/s one way, us",
+    "source",
+  )
   return _table(head, rows) + "\nThe latencies are assumptions.\n"
 
 

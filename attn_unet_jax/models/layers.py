@@ -98,8 +98,8 @@ class BatchNorm(nn.Module):
 
   Attributes:
     dtype: compute type.
-    batch_axis: name of the mapped axis (`jax.pmap`) over which the batch is divided; statistics
-      are then those of the whole. None where one program sees all of it.
+    batch_axis: name of the axis, of `jax.pmap` or `jax.shard_map`, over which the batch is divided;
+      statistics are then those of the whole. None where all of it is seen, or none of the rest.
   """
 
   dtype: Any = jnp.float32

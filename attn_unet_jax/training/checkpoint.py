@@ -224,6 +224,8 @@ def restore_best(folder: Path, like: TrainState) -> TrainState:
     UserError: there is none.
   """
   steps = saved(folder)
+  if not steps:
+    raise UserError(f"{folder}: there is no checkpoint yet; train first")
   scores = {step: seal.validation_dsc(folder / str(step)) for step in steps}
   damaged = {}
   for step in _ranked(steps, scores):

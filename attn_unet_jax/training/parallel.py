@@ -3,8 +3,9 @@
 With `jit` the program is written for the global batch and XLA divides it over a mesh: the patches
 over its axis `data`, and every patch, along X, over `space`; what a convolution or an upsampling
 needs of a neighbour's part, the halo, XLA exchanges. Loss and gradient each place along `data`
-computes for its own patches, with the batch's statistics, and their mean is taken in float32. A
-patch is cut by each device that holds a part of it, and only that part is gathered and augmented
+computes for its own patches, with the batch's statistics unless they are to be local, and their
+mean is taken in float32; losses that are no mean of their parts' XLA divides like the rest. A patch
+is cut by each device that holds a part of it, and only that part is gathered and augmented
 there. With `pmap` every device runs the program on its own patches, and statistics, gradients and
 loss are averaged. Both give the same result, and both take and give the same state: an ordinary
 tree with a copy on every device. On one device the two are the same plain program.
@@ -29,12 +30,11 @@ from jax.sharding import (
 )
 from ml_collections import ConfigDict
 
-from attn_unet_jax.config_rules import check_mean_of_parts
+from attn_unet_jax.config_rules import check_mean_of_parts, is_mean_of_parts
 from attn_unet_jax.data.patches import Batch, Drawn, Fed, Feed
 from attn_unet_jax.data.resident import Block
 from attn_unet_jax.data.schedule import Draw
 from attn_unet_jax.errors import UserError
-from attn_unet_jax.losses import OVER_THE_BATCH
 from attn_unet_jax.training.state import TrainState
 from attn_unet_jax.training.step import Division, Outcome, Part, train_step
 
@@ -110,7 +110,7 @@ def parts_alone(config: ConfigDict) -> int:
 
   A part is what the device trains on; the whole batch where a loss is not the mean of its parts'.
   """
-  if any(config.loss[name] for name in OVER_THE_BATCH):
+  if not is_mean_of_parts(config):
     return 1
   return config.train.accumulate * mesh_shape(config)[0]
 
@@ -284,9 +284,8 @@ def _jit(config: ConfigDict, module: nn.Module, mesh: Mesh, streamed: bool) -> S
   in_space = NamedSharding(mesh, _BATCH_AND_X)
   if mesh.shape[_SPACE] > 1:
     module = module.clone(conv="native")
-  # Not of losses that are no mean of the parts' losses: those XLA divides as it divides the rest.
   shares = mesh.shape[_DATA]
-  by_share = shares > 1 and not any(config.loss[name] for name in OVER_THE_BATCH)
+  by_share = shares > 1 and is_mean_of_parts(config)
   if by_share and config.parallel.batch_norm == "global" and hasattr(module, "batch_axis"):
     module = module.clone(batch_axis=_DATA)
 

@@ -16,7 +16,8 @@ from attn_unet_jax.files import read_json, write_text
 
 NAME = "seal.json"
 _LATER = ("_CHECKPOINT_METADATA", "commit_success.txt")  # Orbax writes them last; nobody reads them
-_LOST = (errno.ENOENT, errno.EIO)  # it is not there, or its disk cannot read it
+# It is not there, or its disk cannot read it: so, of a server that is away, a soft mount says too.
+_LOST = (errno.ENOENT, errno.EIO)
 
 
 class DamagedError(Exception):

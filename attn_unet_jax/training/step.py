@@ -16,6 +16,7 @@ from attn_unet_jax.training.optimizer import optimizer
 from attn_unet_jax.training.state import TrainState
 
 Array = jax.Array
+# Parameters, batch statistics, key and batch -> ((loss, batch statistics), gradient).
 Part = Callable[[Any, Any, Array, Batch], Any]
 
 _DROPOUT = 2**30  # beside the keys of the patches, which are counted from 0

@@ -1,6 +1,6 @@
 """Collectives read from the text of a program, against lines counted by hand."""
 
-from benchmarks.collectives import Collective, collectives
+from benchmarks.collectives import Collective, collectives, purpose
 
 TEXT = """
   %a = f32[3,4]{1,0} all-reduce(%x), channel_id=1, replica_groups={{0,1},{2,3}}, to_apply=%add
@@ -45,3 +45,14 @@ def test_kinds_groups_and_bytes_by_hand():
     ("all-to-all", 8, 6, 6),
   ]
   assert found[1] == Collective("all-reduce", 4, (("f32", (2,)), ("f64", (5,))))
+
+
+def test_what_a_collective_is_for():
+  def of(kind, *shapes):
+    return purpose(Collective(kind, 8, tuple(("f32", shape) for shape in shapes)))
+
+  assert of("all-reduce", (3, 3, 3, 16, 16), (16,)) == "gradients"
+  assert of("all-reduce", (6_472_784,)) == "gradients"  # all of them in a row
+  assert of("all-reduce", (512,), (512,), ()) == "statistics"
+  assert of("collective-permute", (1, 1, 160, 96, 16)) == "halo"
+  assert of("all-gather", (8,)) == "other"

@@ -44,15 +44,15 @@ def test_a_loss_is_the_mean_of_its_parts_batches_by_what_predicts(config):
   }
   loss = jax.jit(lambda variables, batch: fixed_loss(config, module, variables, batch))
   written = Report(config, module, fixed, None, 0)
-  row = written.measure(1, state, 0.0, None)
+  row = written.measure(1, state, 0.0)
   for part, name in (("training", "train"), ("validation", "validation"), ("test", "test")):
     own = [float(loss(state.ema, batch)) for batch in fixed[part]]
     assert row[f"{name}_seg_loss"] == pytest.approx(sum(own) / 2, rel=1e-5)
   state = state.replace(ema=jax.tree.map(lambda x: x * np.nan, state.ema))
   with pytest.raises(
-    UserError, match=r"^the training loss is nan after step 0, on patches without"
+    UserError, match=r"^the training loss is nan after the update of step 0, on patches without"
   ):
-    written.measure(1, state, 0.0, None)
+    written.measure(1, state, 0.0)
 
 
 def test_the_time_that_is_left_is_counted_from_this_start(config, monkeypatch, capsys):
