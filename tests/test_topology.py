@@ -101,7 +101,10 @@ def test_devices_exchange_halos_and_sums_and_nothing_else(name):
 
 @pytest.mark.targets
 def test_info_says_what_a_target_holds():
-  flags = ["--config=tests/small.py", "--target=h100", "--config.data.patch=(16, 16, 16)"]
+  flags = [
+    "--config=tests/small.py", "--target=h100", "--config.model.feature_scale=32",
+    "--config.data.patch=(16, 16, 16)",
+  ]  # fmt: skip
   done = subprocess.run(
     [sys.executable, "-m", "attn_unet_jax.info", *flags],
     cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": ""}, capture_output=True, text=True,
@@ -116,7 +119,10 @@ def test_info_says_what_a_target_holds():
 
 @pytest.mark.targets
 def test_a_step_that_does_not_fit_a_tpu_is_told():
-  flags = ["--config=experiments/pancreas.py", "--target=v5e", "--config.train.batch_size=8"]
+  flags = [
+    "--config=tests/small.py", "--target=v5e", "--config.model.feature_scale=32",
+    "--config.data.patch=(512, 512, 512)",
+  ]  # fmt: skip
   done = subprocess.run(
     [sys.executable, "-m", "attn_unet_jax.info", *flags],
     cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": ""}, capture_output=True, text=True,
