@@ -49,15 +49,13 @@ _PART_OF_GPU = 0.75  # what JAX takes of a GPU's memory
 def main() -> None:
   """The command."""
   config = command.checked_config(data=bool(_COUNT.value))
-  told: dict[str, Any] = {}
+  target: dict[str, Any] = {}
   if _TARGET.value is not None:
-    jax.config.update(
-      "jax_platforms", "cpu"
-    )  # else the target's plugin says that it finds no device
-    told["target"] = on_target(config, _TARGET.value)
-  if _COUNT.value:
-    told["foreground"] = foreground(config, _COUNT.value)
-  print(json.dumps(describe(config) | told, indent=2))
+    # Else its plugin says that it finds no such device.
+    jax.config.update("jax_platforms", "cpu")
+    target = {"target": on_target(config, _TARGET.value)}
+  counted = {"foreground": foreground(config, _COUNT.value)} if _COUNT.value else {}
+  print(json.dumps(describe(config) | counted | target, indent=2))
 
 
 def foreground(config: ConfigDict, steps: int) -> float:

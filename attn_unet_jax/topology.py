@@ -110,7 +110,7 @@ def _gpus(gpu: Gpu, sizes: str) -> list[jax.Device]:
 
 
 def _described(gpu: Gpu) -> str:
-  """XLA's GpuTargetConfigProto, as text; versions of cuDNN and CUDA as '.[cuda]' installs them."""
+  """XLA's GpuTargetConfigProto, as text; with a cuDNN 9 and a CUDA 12 of some version."""
   major, minor = gpu.capability
   return f"""
 gpu_device_info {{
@@ -132,12 +132,12 @@ dnn_version_info {{ major: 9 minor: 10 }} runtime_version {{ major: 12 minor: 9 
 def _tpus(kind: str, sizes: str) -> list[jax.Device]:
   for key, value in _LIBTPU.items():
     os.environ.setdefault(key, value)
-  axes = 3 if kind == "v5p" else 2
+  axes, example = (3, "v5p:2x2x2") if kind == "v5p" else (2, f"{kind}:4x4")
   if sizes == "1":
     one, host = "x".join("1" * axes), {"chips_per_host_bounds": (1, 1, 1)}
     return topologies.get_topology_desc(f"{kind}:{one}", "tpu", **host).devices
   if sizes.count("x") != axes - 1:
-    raise RuntimeError(f"slice: one of {kind} has {axes} axes")
+    raise UserError(f"--target={kind}:{sizes}: a slice of {kind} has {axes} axes, as {example}")
   return topologies.get_topology_desc(f"{kind}:{sizes}", "tpu").devices
 
 

@@ -24,6 +24,14 @@ def test_what_names_no_device_is_refused(name):
 
 
 @pytest.mark.parametrize(
+  ("name", "axes"), [("v5e:8", "2 axes, as v5e:4x4"), ("v5p:2x2", "3 axes, as v5p:2x2x2")]
+)
+def test_a_slice_is_given_along_each_of_its_axes(name, axes):
+  with pytest.raises(UserError, match=f"^--target={name}: a slice of v5[ep] has {axes}$"):
+    topology.devices(name)
+
+
+@pytest.mark.parametrize(
   ("name", "plugin", "extra"), [("h100", "jax_plugins", "cuda"), ("v5e:2x2", "libtpu", "tpu")]
 )
 def test_a_missing_plugin_is_named(name, plugin, extra):
@@ -99,18 +107,23 @@ def test_devices_exchange_halos_and_sums_and_nothing_else(name):
   assert {kind for x in summed for kind, _ in x.arrays if x.group > 2} == {"f32"}
 
 
+def _told(target, patch):
+  """What the command says of a target, where nothing else tells JAX that there is only a CPU."""
+  flags = [f"--target={target}", "--config.model.feature_scale=32", f"--config.data.patch={patch}"]
+  done = subprocess.run(
+    [sys.executable, "-m", "attn_unet_jax.info", "--config=tests/small.py", *flags],
+    cwd=ROOT,
+    env={**os.environ, "JAX_PLATFORMS": ""},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  return json.loads(done.stdout)["target"]
+
+
 @pytest.mark.targets
 def test_info_says_what_a_target_holds():
-  flags = [
-    "--config=tests/small.py", "--target=h100", "--config.model.feature_scale=32",
-    "--config.data.patch=(16, 16, 16)",
-  ]  # fmt: skip
-  done = subprocess.run(
-    [sys.executable, "-m", "attn_unet_jax.info", *flags],
-    cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": ""}, capture_output=True, text=True,
-  )  # fmt: skip
-  assert done.returncode == 0, done.stderr
-  told = json.loads(done.stdout)["target"]
+  told = _told("h100", (16, 16, 16))
   assert told["device"] == "NVIDIA H100 80GB HBM3"
   assert told["mesh"] == [1, 1]
   assert 0 < told["temporary_bytes"] < told["memory_bytes"] < 2**32
@@ -119,15 +132,6 @@ def test_info_says_what_a_target_holds():
 
 @pytest.mark.targets
 def test_a_step_that_does_not_fit_a_tpu_is_told():
-  flags = [
-    "--config=tests/small.py", "--target=v5e", "--config.model.feature_scale=32",
-    "--config.data.patch=(512, 512, 512)",
-  ]  # fmt: skip
-  done = subprocess.run(
-    [sys.executable, "-m", "attn_unet_jax.info", *flags],
-    cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": ""}, capture_output=True, text=True,
-  )  # fmt: skip
-  assert done.returncode == 0, done.stderr
-  told = json.loads(done.stdout)["target"]
+  told = _told("v5e", (512, 512, 512))
   assert told["fits"] is False
-  assert re.search(r"memory", told["reason"])
+  assert "memory" in told["reason"]

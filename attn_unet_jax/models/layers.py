@@ -83,9 +83,9 @@ class Conv(nn.Module):
 
 
 def biased(y: jax.Array, bias: jax.Array) -> jax.Array:
-  """Y [..., C] and a float32 bias [C], in y's type.
+  """Adds a float32 bias [C] to y [..., C]; in y's type.
 
-  Added up in float32, so that the bias's gradient is: a sum over all voxels, which in bfloat16
+  In float32, so that the bias's gradient is: a sum over all voxels, which in bfloat16
   stops growing at a few hundred times its terms.
   """
   return (y + bias).astype(y.dtype)

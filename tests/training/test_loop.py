@@ -342,14 +342,20 @@ def test_a_signal_breaks_off_the_wait_for_a_feed(setting, undisturbed, tmp_path,
   assert_same(_train(setting, tmp_path), undisturbed[0])
 
 
+def _breaking(setting, skip):
+  """The config, its second step broken and so many left out, and the fold of a setting."""
+  config, _, fold = setting
+  config = config.copy_and_resolve_references()
+  config.optimizer.learning_rate, config.train.skip_nonfinite = 1e38, skip
+  return config, fold
+
+
 @pytest.mark.parametrize("skip", [1, 0])
 def test_a_broken_step_is_named_though_a_signal_comes_in_it(
   setting, tmp_path, monkeypatch, capsys, skip
 ):
   """The next start would know of its number only; the state before it is saved first."""
-  config, _, fold = setting
-  config = config.copy_and_resolve_references()
-  config.optimizer.learning_rate, config.train.skip_nonfinite = 1e38, skip
+  config, fold = _breaking(setting, skip)
   _signal_at(monkeypatch, 1)
   with pytest.raises(Interrupted if skip else UserError) as stop:
     _train((config, Line(), fold), tmp_path)
@@ -367,9 +373,7 @@ def test_a_broken_step_is_told_though_a_signal_comes_while_its_patches_are_looke
   setting, tmp_path, monkeypatch, capsys, skip
 ):
   """Their scans are read again, which may take long: it is broken off."""
-  config, _, fold = setting
-  config = config.copy_and_resolve_references()
-  config.optimizer.learning_rate, config.train.skip_nonfinite = 1e38, skip
+  config, fold = _breaking(setting, skip)
   opened = loop.open_inputs
 
   def places(step):
