@@ -155,6 +155,7 @@ def _guarded(main: Callable[[], None]) -> None:
   signal.signal(signal.SIGTERM, _interrupt)
   sys.unraisablehook = _unraisable
   compilation.keep_compiled()
+  compilation.keep_channels_last()
   try:
     main()
   except UserError as error:

@@ -26,7 +26,7 @@ _CHOICES = {
   "model.padding": ("VALID", "SAME"),
   "model.upsampling": ("align_corners", "half_pixel"),
   "model.test_statistics": ("running", "batch"),
-  "model.conv": ("auto", "native", "planes", "winograd"),
+  "model.conv": ("auto", "divided", "native", "packed", "planes", "winograd"),
   "model.dtype": ("float32", "bfloat16"),
   "data.source": ("auto", "resident", "streaming"),
   "data.normalisation": ("window", "zscore"),
@@ -246,10 +246,10 @@ def _check_space(config: ConfigDict) -> None:
     raise UserError(
       f"config.parallel.space={space}: 'pmap' divides no patch; use --config.parallel.mode=jit"
     )
-  if space > 1 and form not in ("auto", "native"):
+  if space > 1 and form in ("planes", "winograd"):
     raise UserError(
       f"config.model.conv={form!r}: would gather the patch that config.parallel.space={space} "
-      "divides; use native or auto"
+      "divides; use auto"
     )
 
 

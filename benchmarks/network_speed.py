@@ -7,11 +7,11 @@ It runs where JAX does, on a GPU if there is one:
   python -m benchmarks.network_speed --dtype=bfloat16 --patch=128 --repeats=30 \
     --torch=torch_channels_last,torch_compiled --output=benchmarks/results/network_speed_gpu.json
 
-`speed_up` is against the first contender: on a CPU XLA's own convolution, elsewhere our network,
-whose 3x3x3 convolutions are XLA's own there. PyTorch's rows need the extra 'bench', on a GPU a
-PyTorch for it. `tflop` is the work in the direct form, as XLA counts it, and `tflop_per_s` that
-over the median time: what is reached of the device's peak. `memory_gib` is what a work holds at its
-peak, ours by XLA's plan of the program, PyTorch's by its allocator, which knows a GPU's alone.
+`speed_up` is against the first contender: on a CPU XLA's own convolution, elsewhere our network.
+PyTorch's rows need the extra 'bench', on a GPU a PyTorch for it. `tflop` is the work in the direct
+form, as XLA counts it, and `tflop_per_s` that over the median time: what is reached of the device's
+peak. `memory_gib` is what a work holds at its peak, ours by XLA's plan of the program, PyTorch's by
+its allocator, which knows a GPU's alone.
 
 `tf32` says whether float32 may be rounded to TF32 in a GPU's convolutions and matrix products. It
 may, as is JAX's default, unless JAX_DEFAULT_MATMUL_PRECISION=highest; PyTorch is told the same.
@@ -26,6 +26,7 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 
+from attn_unet_jax.compilation import keep_channels_last
 from attn_unet_jax.models.conv import Form
 from benchmarks import jax_workloads
 from benchmarks.contenders import Work, compare, digits
@@ -79,6 +80,7 @@ def main(argv: list[str]) -> None:
   """Compare, print and write."""
   del argv
   logging.set_verbosity(logging.WARNING)
+  keep_channels_last()
   # JAX would take three quarters of a GPU's memory at once, and leave PyTorch the rest.
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
   draw = np.random.default_rng(0)
@@ -97,6 +99,7 @@ def main(argv: list[str]) -> None:
   for work, count in tflop.items():
     mine = {name: works[name][work] for name in works}
     result[work] = compare(mine, _REPEATS.value, count)
+    print(f"{work}: {result[work]}", flush=True)  # the next takes minutes too
   keep(result, _OUTPUT.value)
 
 

@@ -19,6 +19,7 @@ from absl import app, flags
 from ml_collections import ConfigDict
 
 from attn_unet_jax import topology
+from attn_unet_jax.compilation import keep_channels_last
 from attn_unet_jax.cost import forward_cost
 from attn_unet_jax.run import environment
 from attn_unet_jax.training.state import abstract, network
@@ -46,7 +47,6 @@ def configured(data: int, space: int) -> ConfigDict:
   config = get_config()
   config.data.patch, config.train.batch_size = PATCH, data
   config.model.dtype = "bfloat16"
-  config.model.conv = "native"  # so that each product is counted once
   config.parallel.data, config.parallel.space = data, space
   return config
 
@@ -60,7 +60,8 @@ def figures(config: ConfigDict, there: Sequence[jax.Device], scans: int = SCANS)
   compiled = topology.compiled_step(config, module, held, there)
   memory: Any = compiled.memory_analysis()
   state = abstract(config, module)
-  forward, _ = forward_cost(module, state, (config.train.batch_size, *config.data.patch, 1))
+  direct = module.clone(conv="native")  # each product is counted once
+  forward, _ = forward_cost(direct, state, (config.train.batch_size, *config.data.patch, 1))
   return {
     "data": data,
     "space": space,
@@ -94,6 +95,7 @@ def main(argv: list[str]) -> None:
   del argv
   output = Path(_OUTPUT.value)
   if _COMPILE.value:
+    keep_channels_last()
     jax.config.update("jax_platforms", "cpu")
     told = json.loads(output.read_text()) if output.exists() else {}
     for name in _TARGETS.value:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from attn_unet_jax import compilation
 from tests.conftest import ROOT, run_command
 
 COUNT = """
@@ -112,6 +113,9 @@ def test_where_nothing_can_be_written_nothing_is_kept(tmp_path):
   assert (folder, compiled, found) == (None, 0, 0)
 
 
+_CHANNELS_LAST = " --xla_gpu_force_conv_nhwc=true"
+
+
 @pytest.mark.parametrize("value", ["true", "false"])
 def test_determinism_is_asked_for_before_the_devices_are(value):
   """XLA reads its flags once, with the first device; an unknown one would end the program."""
@@ -137,4 +141,14 @@ def test_determinism_is_asked_for_before_the_devices_are(value):
   )
   assert done.returncode == 0, done.stderr
   asked = " --xla_gpu_deterministic_ops=true" if value == "true" else ""
-  assert done.stdout == f"--xla_cpu_enable_fast_math=false{asked}\n"
+  assert done.stdout == f"--xla_cpu_enable_fast_math=false{_CHANNELS_LAST}{asked}\n"
+
+
+@pytest.mark.parametrize(
+  ("given", "added"),
+  [("", _CHANNELS_LAST.strip()), ("--xla_gpu_force_conv_nchw=true", ""), ("--a=1", _CHANNELS_LAST)],
+)
+def test_channels_stay_last_unless_the_user_says_otherwise(monkeypatch, given, added):
+  monkeypatch.setenv("XLA_FLAGS", given)
+  compilation.keep_channels_last()
+  assert os.environ["XLA_FLAGS"] == given + added

@@ -1,19 +1,23 @@
 """3-D convolution: the one place that decides how it is computed.
 
-Three forms of the same sum, `y[p] = sum_t x[p*stride + t - pad] . kernel[t]`:
+Four forms of the same sum, `y[p] = sum_t x[p*stride + t - pad] . kernel[t]`:
 
-- `native`: `lax.conv_general_dilated`, right on GPU and TPU and slow on XLA's CPU backend.
+- `native`: `lax.conv_general_dilated`, right on TPU and slow on XLA's CPU backend.
+- `packed`: the same with neighbouring voxels along Z as channels of one (`packed_conv.py`), two to
+  eight times as fast on a GPU where channels are few.
 - `planes`: XLA's CPU backend is fast at 2-D convolutions, and a 3-D convolution is a sum of them
   over the kernel's planes along X.
 - `winograd`: minimal filtering F(4, 3) along X (Winograd 1980; Lavin and Gray 2016,
   arXiv:1509.09308): four output planes from six 2-D convolutions instead of twelve.
 
-`auto` takes `native` except on the CPU, where it takes `winograd` or, where that does not fit or
-does not pay, `planes`. The platform is the one the program is lowered for, not the one it is
-traced on. `planes` and `winograd` slice along X, so a program that shards X wants `native`.
+`auto` takes `winograd` on the CPU or, where that does not fit or does not pay, `planes`; `packed`
+on CUDA, and elsewhere `native`. The platform is the one the program is lowered for, not the one it
+is traced on. `planes` and `winograd` slice along X: a program that divides X wants `divided`, which
+is `packed` on CUDA and else `native`.
 """
 
 import functools
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -23,8 +27,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-Form = Literal["auto", "native", "planes", "winograd"]
-FORMS: tuple[Form, ...] = ("auto", "native", "planes", "winograd")
+from attn_unet_jax.models.packed_conv import packed_conv3d, packed_kernel_gradient
+
+Form = Literal["auto", "divided", "native", "packed", "planes", "winograd"]
+FORMS: tuple[Form, ...] = ("auto", "divided", "native", "packed", "planes", "winograd")
 Triple = tuple[int, int, int]
 Pads = tuple[tuple[int, int], ...]
 
@@ -42,6 +48,9 @@ _B = np.array(
 _G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
 _A = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
 _FEWEST_VOXELS = 512  # below this, transforming the kernel costs more than winograd saves
+# Channels that packed voxels may have together, and those made of a single one. With more, the
+# zeros in the kernel cost more than full tiles save (docs/gpu.md).
+_MOST_CHANNELS, _MOST_OF_IMAGE = 96, 128
 
 
 def conv3d(
@@ -59,7 +68,9 @@ def conv3d(
     kernel: weights [kx, ky, kz, C, D], of x's type.
     strides: step along X, Y and Z.
     padding: `SAME` (output grid is the input's over the stride, rounded up) or `VALID`.
-    form: see the module's docstring; `winograd` is `planes` but for 3x3x3 kernels at stride 1.
+    form: see the module's docstring; `winograd` is `planes` but for 3x3x3 kernels at stride 1, and
+      `packed` is `native` at other strides and where too many channels or an odd Z leave nothing to
+      pack.
 
   Returns:
     [N, X', Y', Z', D], of x's type.
@@ -97,6 +108,23 @@ def _patches(x: jax.Array, size: Sequence[int]) -> jax.Array:
 def _native(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads) -> jax.Array:
   layout = ("NXYZC", "XYZIO", "NXYZC")
   return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=layout)
+
+
+def _packed(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads) -> jax.Array:
+  count = _voxels_packed(x, kernel, strides, pads)
+  if count == 1:
+    return _native(x, kernel, strides, pads)
+  return packed_conv3d(x, kernel, pads, count)
+
+
+def _voxels_packed(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads) -> int:
+  """How many voxels along Z become one: a power of two that divides the output; 1: none."""
+  size, channels, features = kernel.shape[2:]
+  if strides != (1, 1, 1) or size < 3:
+    return 1
+  most = (_MOST_OF_IMAGE if channels == 1 else _MOST_CHANNELS) // max(channels, features)
+  length = x.shape[3] + sum(pads[2]) - size + 1
+  return math.gcd(length, 2 ** (max(most, 1).bit_length() - 1))
 
 
 def _conv2d(x: jax.Array, kernel: jax.Array, strides: Sequence[int], pads: Sequence) -> jax.Array:
@@ -198,6 +226,7 @@ def _winograd_kernel_gradient(
 
 _COMPUTE: dict[str, Callable[..., jax.Array]] = {
   "native": _native,
+  "packed": _packed,
   "planes": _planes,
   "winograd": _winograd,
 }
@@ -210,24 +239,38 @@ def _for_cpu(x: jax.Array, kernel: jax.Array, strides: Triple) -> Form:
   return "winograd" if pays and _winograd_fits(kernel.shape[:3], strides) else "planes"
 
 
+def _by_platform(x: jax.Array, kernel: jax.Array, strides: Triple, form: Form) -> dict[str, Form]:
+  """The forms that `auto` and `divided` take."""
+  forms: dict[str, Form] = {"cuda": "packed", "default": "native"}
+  return forms if form == "divided" else {"cpu": _for_cpu(x, kernel, strides), **forms}
+
+
 def _forward(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads, form: Form) -> jax.Array:
-  if form != "auto":
+  if form in _COMPUTE:
     return _COMPUTE[form](x, kernel, strides, pads)
-  cpu = _COMPUTE[_for_cpu(x, kernel, strides)]
-  branches = [functools.partial(f, strides=strides, pads=pads) for f in (cpu, _native)]
-  return lax.platform_dependent(x, kernel, cpu=branches[0], default=branches[1])
+  branches = {
+    platform: functools.partial(_COMPUTE[taken], strides=strides, pads=pads)
+    for platform, taken in _by_platform(x, kernel, strides, form).items()
+  }
+  return lax.platform_dependent(x, kernel, **branches)
 
 
 def _backward(
   x: jax.Array, kernel: jax.Array, g: jax.Array, strides: Triple, pads: Pads, form: Form
 ) -> tuple[jax.Array, jax.Array]:
   """Gradients of `_forward` in x and in the kernel, for the output's cotangent g."""
-  if form == "winograd":
+  count = _voxels_packed(x, kernel, strides, pads) if form == "packed" else 1
+  if form == "winograd" or count > 1:
     # At stride 1 the input's gradient is the convolution with the flipped kernel, so it has the
     # same fast form; autodiff would transform the products instead, and is slower.
     flipped = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
-    around = tuple((2 - low, 2 - high) for low, high in pads)
-    kernel_gradient = _winograd_kernel_gradient(x, g, kernel, pads)
+    around = tuple(
+      (n - 1 - low, n - 1 - high) for n, (low, high) in zip(kernel.shape, pads, strict=False)
+    )
+    if form == "winograd":
+      kernel_gradient = _winograd_kernel_gradient(x, g, kernel, pads)
+    else:
+      kernel_gradient = packed_kernel_gradient(x, g, kernel, pads, count)
     return _forward(g, flipped, strides, around, form), kernel_gradient
   compute = functools.partial(_COMPUTE[form], strides=strides, pads=pads)
   dx, dkernel = jax.vjp(compute, x, kernel)[1](g)
@@ -251,11 +294,13 @@ def _conv_bwd(
   strides: Triple, pads: Pads, form: Form, kept: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   x, kernel = kept
-  if form != "auto":
+  if form in _COMPUTE:
     return _backward(x, kernel, g, strides, pads, form)
-  forms: tuple[Form, Form] = (_for_cpu(x, kernel, strides), "native")
-  branches = [functools.partial(_backward, strides=strides, pads=pads, form=f) for f in forms]
-  return lax.platform_dependent(x, kernel, g, cpu=branches[0], default=branches[1])
+  branches = {
+    platform: functools.partial(_backward, strides=strides, pads=pads, form=taken)
+    for platform, taken in _by_platform(x, kernel, strides, form).items()
+  }
+  return lax.platform_dependent(x, kernel, g, **branches)
 
 
 _conv.defvjp(_conv_fwd, _conv_bwd)

@@ -8,7 +8,7 @@ whatever the compute type.
 import functools
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -221,41 +221,58 @@ def interpolation_matrix(size: int, target: int, mode: Upsampling) -> np.ndarray
 def upsample(x: jax.Array, shape: Sequence[int], mode: Upsampling = "align_corners") -> jax.Array:
   """Trilinear interpolation of x [N, X, Y, Z, C] to the grid `shape`, of x's type.
 
-  No gather forward, no scatter backward: along X shifted neighbours are added up, along Y and Z a
-  small matrix is applied. `align_corners` is the reference's convention (PyTorch before 0.4).
+  No gather forward, no scatter backward: along X, on CUDA along Y and Z too, shifted neighbours are
+  added up; else a small matrix is applied. `align_corners` is the reference's convention (PyTorch
+  before 0.4).
   """
-  if shape[0] % x.shape[1] == 0:
-    x = _upsample_x(x, shape[0] // x.shape[1], mode)
-  for axis, target in enumerate(shape, 1):
-    if x.shape[axis] == target:
-      continue
-    weights = jnp.asarray(interpolation_matrix(x.shape[axis], target, mode), x.dtype)
-    x = jnp.moveaxis(jnp.tensordot(weights, x, (1, axis)), 0, axis)
-  return x
+  x = by_neighbours(x, 1, shape[0], mode)
+  if x.shape[2:4] == tuple(shape[1:]):
+    return x
+
+  def along_y_and_z(along: Callable[..., jax.Array], x: jax.Array) -> jax.Array:
+    return along(along(x, 2, shape[1], mode), 3, shape[2], mode)
+
+  branches = {"cuda": by_neighbours, "default": _by_matrix}
+  return jax.lax.platform_dependent(
+    x, **{name: functools.partial(along_y_and_z, along) for name, along in branches.items()}
+  )
 
 
-def _upsample_x(x: jax.Array, factor: int, mode: Upsampling) -> jax.Array:
-  """Interpolation along X to `factor` times the size, where devices may divide X.
+def _by_matrix(x: jax.Array, axis: int, target: int, mode: Upsampling) -> jax.Array:
+  """Interpolation along one axis by a matrix."""
+  if x.shape[axis] == target:
+    return x
+  weights = jnp.asarray(interpolation_matrix(x.shape[axis], target, mode), x.dtype)
+  return jnp.moveaxis(jnp.tensordot(weights, x, (1, axis)), 0, axis)
+
+
+def by_neighbours(x: jax.Array, axis: int, target: int, mode: Upsampling) -> jax.Array:
+  """Interpolation of x [N, X, Y, Z, C] along one axis as a sum of shifted copies.
 
   Output `factor` q + r lies less than one sample from sample q, in all modes and for every r, so
-  it is a sum over q - 1, q and q + 1: a device needs one plane of each neighbour and no more.
+  it is a sum over q - 1, q and q + 1: devices that divide the axis need one plane of each neighbour
+  and no more. Where the target is no multiple of the size a matrix is applied.
   """
+  size = x.shape[axis]
+  factor, rest = divmod(target, size)
+  if rest:
+    return _by_matrix(x, axis, target, mode)
   if factor == 1:
     return x
-  size = x.shape[1]
-  table = np.pad(interpolation_matrix(size, factor * size, mode), ((0, 0), (1, 1)))
+  table = np.pad(interpolation_matrix(size, target, mode), ((0, 0), (1, 1)))
   # weights[q, r, k]: of sample q - 1 + k in output `factor` q + r
   weights = np.stack([table[factor * q : factor * (q + 1), q : q + 3] for q in range(size)])
-  near = [_shifted(x, 1), x, _shifted(x, -1)]
+  weights = weights.reshape(*weights.shape, *(1,) * (x.ndim - axis - 1))
+  near = [_shifted(x, axis, 1), x, _shifted(x, axis, -1)]
   planes = []
   for r in range(factor):
     used = [k for k in range(3) if weights[:, r, k].any()]
-    terms = [jnp.asarray(weights[:, r, k, None, None, None], x.dtype) * near[k] for k in used]
+    terms = [jnp.asarray(weights[:, r, k], x.dtype) * near[k] for k in used]
     planes.append(functools.reduce(operator.add, terms))
-  return jnp.stack(planes, 2).reshape(x.shape[0], factor * size, *x.shape[2:])
+  return jnp.stack(planes, axis + 1).reshape(*x.shape[:axis], target, *x.shape[axis + 1 :])
 
 
-def _shifted(x: jax.Array, by: int) -> jax.Array:
-  """X [N, X, Y, Z, C] moved along X, zeros moved in."""
-  none = (0, 0, 0)
-  return jax.lax.pad(x, jnp.zeros((), x.dtype), (none, (by, -by, 0), none, none, none))
+def _shifted(x: jax.Array, axis: int, by: int) -> jax.Array:
+  """X [N, X, Y, Z, C] moved along an axis, zeros moved in."""
+  edges = [(by, -by, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
+  return jax.lax.pad(x, jnp.zeros((), x.dtype), edges)

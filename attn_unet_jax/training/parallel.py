@@ -282,8 +282,8 @@ def _mesh(config: ConfigDict, there: list[jax.Device]) -> Mesh:
 def _jit(config: ConfigDict, module: nn.Module, mesh: Mesh, streamed: bool) -> Step:
   everywhere, divided = NamedSharding(mesh, _EVERYWHERE), NamedSharding(mesh, _BATCH)
   in_space = NamedSharding(mesh, _BATCH_AND_X)
-  if mesh.shape[_SPACE] > 1:
-    module = module.clone(conv="native")
+  if mesh.shape[_SPACE] > 1 and config.model.conv == "auto":
+    module = module.clone(conv="divided")
   shares = mesh.shape[_DATA]
   by_share = shares > 1 and is_mean_of_parts(config)
   if by_share and config.parallel.batch_norm == "global" and hasattr(module, "batch_axis"):

@@ -1,4 +1,5 @@
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -76,15 +77,48 @@ def test_auto_takes_winograd_on_the_cpu_where_it_pays():
   assert planes_convolved(small) == 3
 
 
-def test_auto_is_native_off_the_cpu():
-  x, kernel = draw(1, 8, 8, 8, 2), draw(3, 3, 3, 2, 3, seed=1)
+@pytest.mark.parametrize("form", ["auto", "divided"])
+def test_off_the_cpu_the_convolution_is_xlas_own_and_on_cuda_packed(form):
+  """Four voxels of 16 channels become one of 64 there, forward and for both gradients."""
+  x, kernel = draw(1, 8, 8, 8, 16), draw(3, 3, 3, 16, 16, seed=1)
+  convolve = functools.partial(conv.conv3d, form=form)
+  both = jax.grad(lambda x, k: jnp.sum(convolve(x, k) ** 2), (0, 1))
 
-  def convolutions(function):
-    lowered = jax.jit(function).trace(x, kernel).lower(lowering_platforms=("tpu",))
-    return lowered.as_text().count("stablehlo.convolution")
+  def channels(function, platform):
+    lowered = jax.jit(function).trace(x, kernel).lower(lowering_platforms=(platform,))
+    outputs = re.findall(r"stablehlo\.convolution.*-> tensor<[\dx]*x(\d+)xf64>", lowered.as_text())
+    return [int(count) for count in outputs]
 
-  assert convolutions(conv.conv3d) == 1
-  assert convolutions(jax.grad(lambda x, k: jnp.sum(conv.conv3d(x, k) ** 2), (0, 1))) == 3
+  assert channels(convolve, "tpu") == [16]
+  assert channels(both, "tpu") == [16] * 3
+  assert channels(convolve, "cuda") == [64]
+  assert channels(both, "cuda") == [64] * 3
+
+
+@pytest.mark.parametrize(
+  ("channels", "features", "size", "length", "voxels"),
+  [
+    (16, 16, 3, 96, 4),
+    (1, 16, 3, 96, 8),
+    (48, 16, 3, 96, 2),
+    (16, 32, 3, 48, 2),
+    (32, 32, 5, 48, 2),
+    (64, 64, 3, 24, 1),
+    (16, 16, 3, 6, 2),
+    (16, 16, 3, 5, 1),
+    (16, 16, 2, 96, 1),
+    (16, 16, 1, 96, 1),
+  ],
+)
+def test_how_many_voxels_are_packed(channels, features, size, length, voxels):
+  """On a GPU, by the channels; of the output's length a divisor."""
+  x, kernel = jnp.zeros((1, 4, 4, length, channels)), jnp.zeros((size,) * 3 + (channels, features))
+  traced = jax.jit(functools.partial(conv.conv3d, form="packed")).trace(x, kernel)
+  text = traced.lower(lowering_platforms=("cuda",)).as_text()
+  if size == 1:
+    assert "stablehlo.convolution" not in text
+  else:
+    assert f"x{length // voxels}x{features * voxels}xf64>" in text
 
 
 def test_only_the_input_and_the_kernel_are_kept_for_the_backward_pass():
@@ -93,9 +127,9 @@ def test_only_the_input_and_the_kernel_are_kept_for_the_backward_pass():
   assert sorted(a.shape for a in kept) == sorted([x.shape, kernel.shape])
 
 
-@pytest.mark.parametrize("form", ["native", "planes", "winograd"])
+@pytest.mark.parametrize("form", ["native", "packed", "planes", "winograd"])
 def test_gradients_against_differences(form):
-  x, kernel = draw(1, 5, 3, 3, 1), draw(3, 3, 3, 1, 2, seed=1)
+  x, kernel = draw(1, 5, 3, 4, 1), draw(3, 3, 3, 1, 2, seed=1)
   modes = ["fwd", "rev"] if form == "native" else ["rev"]  # a custom_vjp has no forward rule
 
   @jax.jit

@@ -49,11 +49,23 @@ def test_half_pixel_against_jax_image():
 @pytest.mark.usefixtures("_double_precision")
 @pytest.mark.parametrize("mode", ["align_corners", "half_pixel", "tf1"])
 @pytest.mark.parametrize(("size", "factor"), [(1, 2), (2, 2), (5, 2), (3, 3), (4, 8), (2, 8)])
-def test_shifted_neighbours_along_x_are_the_matrix(size, factor, mode):
-  x = draw(2, size, 2, 1, 3)
-  matrix = layers.interpolation_matrix(size, size * factor, mode)
+def test_neighbours_added_up_are_the_matrix(size, factor, mode):
+  x, target = draw(2, size, 2, size, 3), size * factor
+  matrix = layers.interpolation_matrix(size, target, mode)
   expected = np.einsum("ts,nsyzc->ntyzc", matrix, x)
-  np.testing.assert_allclose(layers.upsample(x, (size * factor, 2, 1), mode), expected, atol=1e-12)
+  np.testing.assert_allclose(layers.by_neighbours(x, 1, target, mode), expected, atol=1e-12)
+  expected = np.einsum("ts,nxysc->nxytc", matrix, x)
+  np.testing.assert_allclose(layers.by_neighbours(x, 3, target, mode), expected, atol=1e-12)
+
+
+def test_a_gpu_adds_up_neighbours_along_every_axis():
+  x = draw(1, 2, 3, 4, 1)
+  traced = jax.jit(lambda x: layers.upsample(x, (4, 6, 8))).trace(x)
+
+  def products(platform):
+    return traced.lower(lowering_platforms=(platform,)).as_text().count("stablehlo.dot_general")
+
+  assert [products(platform) for platform in ("cuda", "cpu", "tpu")] == [0, 2, 2]
 
 
 def test_one_sample_is_spread_over_its_axis():
