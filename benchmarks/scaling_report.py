@@ -12,8 +12,8 @@ _TOP = """# Scaling: a prediction
 
 Made by `python -m benchmarks.scaling`; the figures are in `benchmarks/results/scaling.json`. What
 devices exchange and hold is read from the step as XLA compiles it for eight H100, and for one TPU
-v5p. **Times and efficiencies are predicted from the former and from data sheets; nothing here ran
-on a GPU, a TPU or a cluster.**
+v5p. **Times and efficiencies are predicted from the former, from data sheets and from what one H200
+was measured to reach; nothing here ran on several GPUs, a TPU or a cluster.**
 
 The step: Attention U-Net of `experiments/pancreas.py`, {parameters:,} parameters, bfloat16, patches
 of {patch}, one patch for each place along the mesh's axis `data`, {scans} scans of that size on
@@ -32,8 +32,8 @@ Assumed:
   ring's bytes (Patarasuk and Yuan 2009), the rounds of recursive halving and doubling (Thakur,
   Rabenseifner and Gropp 2005). Over several nodes: reduce-scatter within, all-reduce of the parts
   between, all-gather within.
-- Devices reach {utilisation:.0%} of their peak. That is much for 16 to 256 channels; at less of it
-  computation takes longer, exchange weighs less, and all these efficiencies rise.
+- Devices reach {utilisation:.0%} of their peak, as one H200 does (docs/gpu.md); no other was
+  measured. At less of it exchange weighs less, and all these efficiencies rise.
 - Halos and batch-norm statistics go one after the other while all devices wait; `space` lies
   within a node. Gradients are summed after the backward pass (`after`), or during it, the last
   {backward:.0%} of the computation (`during`). `local`: as `during`, with
@@ -98,7 +98,7 @@ def _remarks(wide: dict[str, Any]) -> str:
   return (
     "Exchanges: bytes of the results, and the number of operations. By hand the gradients are 4\n"
     "bytes a parameter over `data`, where they are averaged in float32, and 2 over `space`, whose\n"
-    "devices share a patch; the all-reduces over `data` that hold those of kernels are\n"
+    "devices share a patch and add up packed kernels packed; the all-reduces over `data` that hold those of kernels are\n"
     f"{ratio:.4f} times that. Temporary memory is without the workspaces of cuDNN,\n"
     "which are measured on the GPU itself. `estimate`: what XLA's own model of a TPU expects a\n"
     "step to take; it has none of a GPU. A TPU computes on 128 channels at a time and pads the 16\n"
@@ -119,7 +119,6 @@ def _systems() -> str:
   ]
   head = (
     "system",
-    "program",
     "peak, Top/s",
     "near: GB/s one way, us",
     "far: GB/s one way, us",

@@ -31,12 +31,12 @@ def test_over_nodes_each_device_sends_its_part():
 
 
 def test_data_parallel_efficiency_by_hand():
-  single = _program(1, 1, 30_000.0)
-  program = _program(8, 1, 30_000.0, ("gradients", 8, 1, 1000), ("statistics", 8, 2, 40))
+  single = _program(1, 1, 12_000.0)
+  program = _program(8, 1, 12_000.0, ("gradients", 8, 1, 1000), ("statistics", 8, 2, 40))
   told = predict(single, program, SYSTEM, 8)
   gradients = over_nodes(1000, 1, 4, 2, SYSTEM)
   statistics = over_nodes(40, 2, 4, 2, SYSTEM)
-  assert told["compute"] == pytest.approx(100)  # 30 % of the peak
+  assert told["compute"] == pytest.approx(100)  # 12 % of the peak
   assert told["after"] == pytest.approx(100 / (100 + gradients + statistics))
   assert told["during"] == pytest.approx(100 / (100 + statistics))  # 46 s fit into 2/3 of 100 s
   assert told["local"] == 1
@@ -44,10 +44,10 @@ def test_data_parallel_efficiency_by_hand():
 
 def test_divided_patches_by_hand():
   """Mesh 4 x 2 grown to 16 devices: pairs near, so each node holds 2 of 8 places along data."""
-  single = _program(1, 1, 30_000.0)
+  single = _program(1, 1, 12_000.0)
   halo, inner = ("halo", 2, 3, 500), ("gradients", 2, 1, 1000)
   sums = ("statistics", 2, 1, 20), ("statistics", 4, 1, 20)
-  program = _program(4, 2, 18_000.0, halo, inner, ("gradients", 4, 1, 1000), *sums)
+  program = _program(4, 2, 7_200.0, halo, inner, ("gradients", 4, 1, 1000), *sums)
   told = predict(single, program, SYSTEM, 16)
   assert told["halo"] == pytest.approx(500 / 100 + 3 * 0.5)
   gradients = all_reduce(1000, 1, 2, NEAR) + over_nodes(1000, 1, 2, 4, SYSTEM)
@@ -63,13 +63,22 @@ def test_divided_patches_by_hand():
 
 def test_the_page_is_made_of_the_stored_figures():
   told = json.loads((ROOT / "benchmarks/results/scaling.json").read_text())
-  assert (ROOT / "docs/scaling.md").read_text() == report(told)
+  page = report(told)
+  assert (ROOT / "docs/scaling.md").read_text() == page
+  tables = [part.splitlines() for part in page.split("\n\n") if part.startswith("|")]
+  assert len(tables) == 3 + len(SYSTEMS)
+  assert all(len({line.count("|") for line in table}) == 1 for table in tables)
   for program in (p for target in told.values() for p in target["programs"]):
     sums = [x for x in program["collectives"] if x["purpose"] == "gradients"]
-    # In float32 over the batch; the parts of a patch are summed up in the compute type.
+    # In float32 over the batch; the parts of a patch are summed up in the compute type, the kernels
+    # of packed voxels, each weight of which stands in several places, before they are unpacked.
     width = 4 * (program["data"] > 1) + 2 * (program["space"] > 1)
     hand = width * program["parameters"]
-    assert hand * 0.99 <= sum(x["bytes"] for x in sums) <= hand * 1.01
+    assert (
+      hand * 0.99
+      <= sum(x["bytes"] for x in sums)
+      <= hand * (1.05 if program["space"] > 1 else 1.01)
+    )
     assert {x["kind"] for x in program["collectives"]} <= {"all-reduce", "collective-permute"}
 
 
