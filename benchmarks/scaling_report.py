@@ -99,10 +99,10 @@ def _remarks(wide: dict[str, Any]) -> str:
     "Exchanges: bytes of the results, and the number of operations. By hand the gradients are 4\n"
     "bytes a parameter over `data`, where they are averaged in float32, and 2 over `space`, whose\n"
     "devices share a patch and add up the kernels of packed voxels packed; the all-reduces over\n"
-    f"`data` that hold those of kernels are {ratio:.4f} times that. Temporary memory is without the\n"
-    "workspaces of cuDNN, which are measured on the GPU itself. `estimate`: what XLA's own model of a TPU expects a\n"
-    "step to take; it has none of a GPU. A TPU computes on 128 channels at a time and pads the 16\n"
-    "of the finest level to them: so large are its memory and its estimate.\n"
+    f"`data` that hold those of kernels are {ratio:.4f} times that. Temporary memory is without\n"
+    "the workspaces of cuDNN, which are measured on the GPU itself. `estimate`: what XLA's own\n"
+    "model of a TPU expects a step to take; it has none of a GPU. A TPU computes on 128 channels\n"
+    "at a time and pads the 16 of the finest level to them: so large are its memory and estimate.\n"
   )
 
 
