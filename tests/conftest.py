@@ -25,9 +25,11 @@ SHARED = ROOT.parent / "shared" / "data"
 # Fusions by way of MLIR are what users have; JAX 0.11 has no others, and no flag for them.
 BY_MLIR = {} if jax.__version_info__ >= (0, 11) else {"xla_cpu_use_fusion_emitters": True}
 _PLAIN = " --xla_cpu_use_fusion_emitters=false" if BY_MLIR else ""
-_QUICK = f"--xla_backend_optimization_level=0{_PLAIN}"
+# The layout is the commands' own: what one of them has compiled is found again.
+_SAME = f"{_PLAIN} --xla_gpu_force_conv_nhwc=true"
+_QUICK = f"--xla_backend_optimization_level=0{_SAME}"
 # Where more is computed than compiled.
-HALF = f"--xla_backend_optimization_level=1{_PLAIN}"
+HALF = f"--xla_backend_optimization_level=1{_SAME}"
 
 # Begun first, lest one worker be left with such a file when the others have nothing to do.
 _LONGEST = (

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from benchmarks.conv_forms import works
+from benchmarks.conv_works import works
 from tests.conftest import draw, run_command
 
 
