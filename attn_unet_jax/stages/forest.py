@@ -6,7 +6,7 @@ version; that its answers are scikit-learn's is tested.
 
 import dataclasses
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def load(path: Path) -> Forest:
   Raises:
     UserError: the file is missing or damaged.
   """
-  arrays = load_arrays(path)
+  arrays = load_arrays(path, [field.name for field in dataclasses.fields(Forest)])
   threshold = float(arrays.pop("threshold"))
   return dataclasses.replace(_of_arrays(arrays), threshold=threshold)
 
@@ -124,16 +124,18 @@ def save_arrays(path: Path, **arrays: Any) -> None:
     beside.write_bytes(content.getvalue())
 
 
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-  """Reads an `.npz`; nothing pickled is read.
+def load_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+  """Reads an `.npz` of arrays of these names; nothing pickled is read.
 
   Raises:
-    UserError: the file is missing or damaged.
+    UserError: the file is missing or damaged, or holds others.
     OSError: it may not be read, or the disk fails: no word on its content.
   """
   try:
     with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-      return {name: file[name] for name in file.files}
+      if set(file.files) != set(names):
+        raise ValueError(f"it holds {', '.join(file.files)}, not {', '.join(names)}")
+      return {name: file[name] for name in names}
   except Exception as error:  # zipfile, zlib and NumPy's header each raise their own
     if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
       raise

@@ -48,7 +48,7 @@ def load(path: Path) -> Table:
   Raises:
     UserError: the file is missing or damaged.
   """
-  return Table(**load_arrays(path))
+  return Table(**load_arrays(path, [field.name for field in dataclasses.fields(Table)]))
 
 
 def rows_of(

@@ -58,6 +58,14 @@ def test_a_missing_or_damaged_file_is_named(learnt, tmp_path):
       forest.load(path)
 
 
+def test_a_file_of_other_arrays_is_named(tmp_path):
+  path = tmp_path / "forest.npz"
+  forest.save_arrays(path, threshold=np.zeros(()), leaves=np.zeros(3))
+  told = r"forest\.npz: not readable \(it holds threshold, leaves, not feature, cut, left, right, "
+  with pytest.raises(UserError, match=told):
+    forest.load(path)
+
+
 def test_a_file_that_may_not_be_read_is_not_to_be_removed(learnt, tmp_path, unreadable):
   path = tmp_path / "forest.npz"
   learnt[2].save(path)

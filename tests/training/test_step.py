@@ -72,6 +72,33 @@ def test_labels_are_cropped_to_the_networks_output(config):
   assert fixed_loss(config, _Unpadded(), {}, Batch(image, label)) == expected
 
 
+@pytest.mark.parametrize(
+  ("name", "option", "value", "argument"),
+  [
+    ("balanced_bce", "foreground", 0.3, "foreground"),
+    ("weighted_ce", "class_weights", (1.0, 3.0), "class_weights"),
+    ("focal", "focal_gamma", 0.5, "gamma"),
+    ("tversky", "tversky_alpha", 0.9, "alpha"),
+    ("tversky", "tversky_beta", 0.2, "beta"),
+  ],
+)
+def test_an_option_of_a_loss_reaches_it(config, name, option, value, argument):
+  rng = np.random.default_rng(0)
+  image = jnp.asarray(rng.normal(size=(1, 4, 6, 3, 1)), jnp.float32)
+  label = jnp.asarray(rng.integers(0, 2, (1, 4, 6, 3)), jnp.uint8)
+  config.loss.dice = config.loss.bce = 0.0
+  config.loss[name], config.loss_options[option] = 2.0, value
+  logits, _ = _Unpadded().apply({}, image, False)
+  loss = getattr(losses, name)
+  asked, usual = (
+    loss(logits, label[:, 1:3, 2:4], **{argument: value}),
+    loss(logits, label[:, 1:3, 2:4]),
+  )
+  found = fixed_loss(config, _Unpadded(), {}, Batch(image, label))
+  assert found == pytest.approx(2 * asked, rel=1e-6)
+  assert found != pytest.approx(2 * usual, rel=1e-3)
+
+
 def test_groups_have_batch_statistics_of_their_own():
   """Two groups of one batch, against each group by itself."""
   block = layers.ConvBlock(2, form="native")
