@@ -9,12 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from attn_unet_jax.errors import UserError
+
 # How JAX's warnings of a compiled program begin that could not be read or written.
 _FAILED = tuple(
   f"Error {what} persistent compilation cache entry" for what in ("reading", "writing")
 )
 _DETERMINISTIC = "--xla_gpu_deterministic_ops=true"  # no atomics, no kernels chosen by a stopwatch
-_LAYOUT = "--xla_gpu_force_conv_n"
+_CHANNELS_LAST, _ANY_LAYOUT = "--xla_gpu_force_conv_nhwc=true", "--xla_gpu_force_conv_n"
 
 
 def keep_compiled() -> None:
@@ -81,9 +83,18 @@ def make_deterministic() -> None:
   """Makes a GPU repeat its bits; to be called before JAX first looks at its devices.
 
   A CPU and a TPU do so anyway.
+
+  Raises:
+    UserError: XLA_FLAGS names a file, which is not changed.
   """
-  if _DETERMINISTIC not in os.environ.get("XLA_FLAGS", ""):
-    _add_flag(_DETERMINISTIC)
+  if _DETERMINISTIC in _flags():
+    return
+  if _name_a_file():
+    raise UserError(
+      f"XLA_FLAGS={_flags()}: names a file, to which config.deterministic adds nothing; give the "
+      f"flags themselves, {_DETERMINISTIC} with them"
+    )
+  os.environ["XLA_FLAGS"] = f"{_flags()} {_DETERMINISTIC}".strip()
 
 
 def keep_channels_last() -> None:
@@ -91,14 +102,19 @@ def keep_channels_last() -> None:
 
   Of 3-D convolutions XLA puts the channels first, and cuDNN's kernels put them last again, each in
   a copy of its own: a fifth of the training step on an H200. A layout that XLA_FLAGS already asks
-  for stays.
+  for stays, and so does a file that it names.
   """
-  if _LAYOUT not in os.environ.get("XLA_FLAGS", ""):
-    _add_flag(f"{_LAYOUT}hwc=true")
+  if _ANY_LAYOUT not in _flags() and not _name_a_file():
+    os.environ["XLA_FLAGS"] = f"{_flags()} {_CHANNELS_LAST}".strip()
 
 
-def _add_flag(flag: str) -> None:
-  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+def _flags() -> str:
+  return os.environ.get("XLA_FLAGS", "").strip()
+
+
+def _name_a_file() -> bool:
+  """XLA reads flags from a file where they do not begin like one."""
+  return not f"{_flags()}--".startswith("--")
 
 
 def _processor() -> str:

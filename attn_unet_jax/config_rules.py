@@ -26,7 +26,7 @@ _CHOICES = {
   "model.padding": ("VALID", "SAME"),
   "model.upsampling": ("align_corners", "half_pixel"),
   "model.test_statistics": ("running", "batch"),
-  "model.conv": ("auto", "divided", "native", "packed", "planes", "winograd"),
+  "model.conv": ("auto", "native", "packed", "planes", "winograd"),
   "model.dtype": ("float32", "bfloat16"),
   "data.source": ("auto", "resident", "streaming"),
   "data.normalisation": ("window", "zscore"),

@@ -4,10 +4,10 @@ r"""Attention U-Net with our convolution form, with XLA's own, and in PyTorch, i
 
 It runs where JAX does, on a GPU if there is one:
 
-  python -m benchmarks.network_speed --dtype=bfloat16 --patch=128 --repeats=30 \
-    --torch=torch_channels_last,torch_compiled --output=benchmarks/results/network_speed_gpu.json
+  python -m benchmarks.network_speed --dtype=bfloat16 --patch=128 --batch=2 --repeats=15 \
+    --torch=torch_compiled,torch_channels_last --output=benchmarks/results/network_speed_gpu.json
 
-`speed_up` is against the first contender: on a CPU XLA's own convolution, elsewhere our network.
+`speed_up` is against the first contender, our network with XLA's own convolution (`native`).
 PyTorch's rows need the extra 'bench', on a GPU a PyTorch for it. `tflop` is the work in the direct
 form, as XLA counts it, and `tflop_per_s` that over the median time: what is reached of the device's
 peak. `memory_gib` is what a work holds at its peak, ours by XLA's plan of the program, PyTorch's by
@@ -28,11 +28,13 @@ from absl import app, flags, logging
 
 from attn_unet_jax.compilation import keep_channels_last
 from attn_unet_jax.models.conv import Form
+from attn_unet_jax.run import environment
 from benchmarks import jax_workloads
 from benchmarks.contenders import Work, compare, digits
 from benchmarks.result import keep, machine
 
 DTYPES = ["float32", "bfloat16"]
+FORMS: tuple[Form, ...] = ("native", "auto")
 
 _PATCH = flags.DEFINE_integer("patch", 64, "edge of the cubic patch, in voxels")
 _BATCH = flags.DEFINE_integer("batch", 1, "patches per step")
@@ -44,9 +46,8 @@ _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write")
 
 def all_works(images: np.ndarray, labels: np.ndarray) -> dict[str, dict[str, Work]]:
   """Every contender's work, ours first."""
-  forms: tuple[Form, ...] = ("native", "auto") if jax.default_backend() == "cpu" else ("auto",)
   ours = {
-    str(form): jax_workloads.workloads(form, images, labels, dtype=_DTYPE.value) for form in forms
+    str(form): jax_workloads.workloads(form, images, labels, dtype=_DTYPE.value) for form in FORMS
   }
   if not _TORCH.value or importlib.util.find_spec("torch") is None:
     return ours
@@ -90,6 +91,7 @@ def main(argv: list[str]) -> None:
   works, tflop = all_works(images, labels), jax_workloads.tflop(images.shape)
   result: dict[str, Any] = {
     "machine": machine() | versions(),
+    "environment": environment(),
     "patch": _PATCH.value,
     "batch": _BATCH.value,
     "dtype": _DTYPE.value,

@@ -32,8 +32,9 @@ Assumed:
   ring's bytes (Patarasuk and Yuan 2009), the rounds of recursive halving and doubling (Thakur,
   Rabenseifner and Gropp 2005). Over several nodes: reduce-scatter within, all-reduce of the parts
   between, all-gather within.
-- Devices reach {utilisation:.0%} of their peak, as one H200 does (docs/gpu.md); no other was
-  measured. At less of it exchange weighs less, and all these efficiencies rise.
+- Devices reach {utilisation:.0%} of their peak, as one H200 does with a whole patch (docs/gpu.md).
+  No other was measured, least of all a TPU, nor a part of a patch. At less of it exchange weighs
+  less and all these efficiencies rise, at more of it they fall.
 - Halos and batch-norm statistics go one after the other while all devices wait; `space` lies
   within a node. Gradients are summed after the backward pass (`after`), or during it, the last
   {backward:.0%} of the computation (`during`). `local`: as `during`, with
@@ -98,7 +99,7 @@ def _remarks(wide: dict[str, Any]) -> str:
   return (
     "Exchanges: bytes of the results, and the number of operations. By hand the gradients are 4\n"
     "bytes a parameter over `data`, where they are averaged in float32, and 2 over `space`, whose\n"
-    "devices share a patch and add up the kernels of packed voxels packed; the all-reduces over\n"
+    "devices share a patch (those of kernels before they are unpacked); the all-reduces over\n"
     f"`data` that hold those of kernels are {ratio:.4f} times that. Temporary memory is without\n"
     "the workspaces of cuDNN, which are measured on the GPU itself. `estimate`: what XLA's own\n"
     "model of a TPU expects a step to take; it has none of a GPU. A TPU computes on 128 channels\n"

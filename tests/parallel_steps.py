@@ -4,9 +4,10 @@ r"""Trains a tiny network on one to eight simulated devices; prints what came ou
     python -m tests.parallel_steps FOLDER unet float64 adam 4 64 jit-1x1 jit-4x2 pmap-4x1-local
 
 After the folder: network, type, optimiser, the batch, the patch's X, and the runs: mode, devices
-over data and space, `local` for batch statistics of each device, and `gates` for two gates a skip
-instead of one. A program of its own, since the number of devices is fixed when JAX starts. Each
-run's last state is saved in FOLDER/NAME, as numbers that a process without float64 can restore.
+over data and space, `local` for batch statistics of each device, `gates` for two gates a skip
+instead of one, and `packed` for convolutions as on a GPU. A program of its own, since the number of
+devices is fixed when JAX starts. Each run's last state is saved in FOLDER/NAME, as numbers that a
+process without float64 can restore.
 """
 
 import json
@@ -56,6 +57,8 @@ def _config(
   config.parallel.batch_norm = "local" if "local" in options else "global"
   # With "auto" a CPU would take another form, which a patch that is divided must not.
   config.model.conv = "auto" if config.parallel.space > 1 else "native"
+  if "packed" in options:
+    config.model.conv = "packed"
   return config
 
 

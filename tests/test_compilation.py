@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from attn_unet_jax import compilation
+from attn_unet_jax.errors import UserError
 from tests.conftest import ROOT, run_command
 
 COUNT = """
 import json, os, sys
 import jax, jax.numpy as jnp
 from attn_unet_jax import compilation
+from attn_unet_jax.errors import UserError
 found = {"/jax/compilation_cache/cache_misses": 0, "/jax/compilation_cache/cache_hits": 0}
 def note(event, **_):
   found[event] = found.get(event, 0) + 1
@@ -146,9 +148,23 @@ def test_determinism_is_asked_for_before_the_devices_are(value):
 
 @pytest.mark.parametrize(
   ("given", "added"),
-  [("", _CHANNELS_LAST.strip()), ("--xla_gpu_force_conv_nchw=true", ""), ("--a=1", _CHANNELS_LAST)],
+  [
+    ("", _CHANNELS_LAST.strip()),
+    ("--xla_gpu_force_conv_nchw=true", ""),
+    ("--a=1", _CHANNELS_LAST),
+    ("flags.txt", ""),
+  ],
 )
 def test_channels_stay_last_unless_the_user_says_otherwise(monkeypatch, given, added):
   monkeypatch.setenv("XLA_FLAGS", given)
   compilation.keep_channels_last()
   assert os.environ["XLA_FLAGS"] == given + added
+
+
+def test_a_file_of_flags_is_not_made_deterministic(monkeypatch):
+  monkeypatch.setenv("XLA_FLAGS", "flags.txt")
+  with pytest.raises(
+    UserError, match=r"XLA_FLAGS=flags\.txt: names a file.*deterministic_ops=true"
+  ):
+    compilation.make_deterministic()
+  assert os.environ["XLA_FLAGS"] == "flags.txt"

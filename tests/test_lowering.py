@@ -60,6 +60,11 @@ def _fed(config, case):
   return put(0, together([cutter(0, row) for row in rows]))
 
 
+def _first_features(text):
+  """Channels that the program's first convolution gives."""
+  return int(re.search(r"stablehlo\.convolution.*-> tensor<(?:\d+x)*(\d+)x[a-z]", text)[1])
+
+
 def _convolutions(text):
   """How many convolutions there are by rank, and the types that they compute in."""
   found = re.findall(r"stablehlo\.convolution.*-> tensor<((?:\d+x)+)(\w+)>", text)
@@ -80,13 +85,16 @@ def test_lowers_for_gpu_and_tpu_in_their_own_form(what, dtype):
 
   The form for the CPU, on which this runs, would show as convolutions of rank 4.
   """
-  for platform in ("cuda", "tpu"):
-    text = _program(_config(dtype), what, [platform])
+  texts = [_program(_config(dtype), what, [platform]) for platform in ("cuda", "tpu")]
+  for text in texts:
     ranks, kinds = _convolutions(text)
     # 18 of 3x3x3; in the step each with its two gradients, but the image's own.
     assert ranks == {5: 18 if what == "window" else 18 * 3 - 1}
     assert kinds == {DTYPES[dtype]}
     assert "custom_call" not in text
+  # On a GPU the 16 voxels along Z of the image are packed.
+  on_gpu, on_tpu = (_first_features(text) for text in texts)
+  assert on_gpu == 16 * on_tpu
 
 
 @pytest.mark.slow

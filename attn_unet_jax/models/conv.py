@@ -3,8 +3,8 @@
 Four forms of the same sum, `y[p] = sum_t x[p*stride + t - pad] . kernel[t]`:
 
 - `native`: `lax.conv_general_dilated`, right on TPU and slow on XLA's CPU backend.
-- `packed`: the same with neighbouring voxels along Z as channels of one (`packed_conv.py`), two to
-  eight times as fast on a GPU where channels are few.
+- `packed`: the same with neighbouring voxels along Z as channels of one (`packed_conv.py`), up to
+  2.5 times as fast on a GPU where channels are few.
 - `planes`: XLA's CPU backend is fast at 2-D convolutions, and a 3-D convolution is a sum of them
   over the kernel's planes along X.
 - `winograd`: minimal filtering F(4, 3) along X (Winograd 1980; Lavin and Gray 2016,
@@ -48,8 +48,8 @@ _B = np.array(
 _G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
 _A = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
 _FEWEST_VOXELS = 512  # below this, transforming the kernel costs more than winograd saves
-# Channels that packed voxels may have together, and those made of a single one. With more, the
-# zeros in the kernel cost more than full tiles save (docs/gpu.md).
+# Channels that packed voxels may have together, and those made of a single one: the fastest of what
+# was measured (docs/gpu.md), or within a seventh of it.
 _MOST_CHANNELS, _MOST_OF_IMAGE = 96, 128
 
 
@@ -123,7 +123,7 @@ def _voxels_packed(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads)
   if strides != (1, 1, 1) or size < 3:
     return 1
   most = (_MOST_OF_IMAGE if channels == 1 else _MOST_CHANNELS) // max(channels, features)
-  length = x.shape[3] + sum(pads[2]) - size + 1
+  length = max(x.shape[3] + sum(pads[2]) - size + 1, 1)
   return math.gcd(length, 2 ** (max(most, 1).bit_length() - 1))
 
 
@@ -264,9 +264,8 @@ def _backward(
     # At stride 1 the input's gradient is the convolution with the flipped kernel, so it has the
     # same fast form; autodiff would transform the products instead, and is slower.
     flipped = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
-    around = tuple(
-      (n - 1 - low, n - 1 - high) for n, (low, high) in zip(kernel.shape, pads, strict=False)
-    )
+    sizes = zip(kernel.shape[:3], pads, strict=True)
+    around = tuple((n - 1 - low, n - 1 - high) for n, (low, high) in sizes)
     if form == "winograd":
       kernel_gradient = _winograd_kernel_gradient(x, g, kernel, pads)
     else:

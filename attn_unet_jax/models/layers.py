@@ -229,12 +229,13 @@ def upsample(x: jax.Array, shape: Sequence[int], mode: Upsampling = "align_corne
   if x.shape[2:4] == tuple(shape[1:]):
     return x
 
-  def along_y_and_z(along: Callable[..., jax.Array], x: jax.Array) -> jax.Array:
-    return along(along(x, 2, shape[1], mode), 3, shape[2], mode)
+  def over_y_and_z(interpolated: Callable[..., jax.Array], x: jax.Array) -> jax.Array:
+    return interpolated(interpolated(x, 2, shape[1], mode), 3, shape[2], mode)
 
-  branches = {"cuda": by_neighbours, "default": _by_matrix}
   return jax.lax.platform_dependent(
-    x, **{name: functools.partial(along_y_and_z, along) for name, along in branches.items()}
+    x,
+    cuda=functools.partial(over_y_and_z, by_neighbours),
+    default=functools.partial(over_y_and_z, _by_matrix),
   )
 
 

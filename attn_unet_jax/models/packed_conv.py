@@ -55,7 +55,9 @@ def _packed_kernel(kernel: jax.Array, count: int) -> jax.Array:
   kx, ky, kz, channels, features = kernel.shape
   none, rows = (0, 0), _taps(kz, count) * count - kz
   moved = [jnp.pad(kernel, (none, none, (i, rows - i), none, none)) for i in range(count)]
-  return jnp.stack(moved, axis=4).reshape(kx, ky, -1, count * channels, count * features)
+  return jnp.stack(moved, axis=4).reshape(
+    kx, ky, _taps(kz, count), count * channels, count * features
+  )
 
 
 def _taps(size: int, count: int) -> int:
@@ -75,4 +77,4 @@ def _product(
   packs = x.reshape(n, X, Y, whole // count, count * channels)
   around = (*pads[:2], (0, 0))
   y = lax.conv_general_dilated(packs, packed_kernel, (1, 1, 1), around, dimension_numbers=_LAYOUT)
-  return y.reshape(*y.shape[:3], length, -1)
+  return y.reshape(*y.shape[:3], length, y.shape[4] // count)

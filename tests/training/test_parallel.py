@@ -31,6 +31,7 @@ from tests.line import Line
 PARAMETERS = 97_979  # of the network that is trained
 RUNS = ("jit-1x1", "jit-8x1", "jit-4x2", "jit-1x8", "pmap-8x1")
 HALOS_AND_SUMS = {"all-reduce", "collective-permute"}
+PACKED = "jit-4x2-packed"
 LOCAL = ("jit-8x1-local", "pmap-8x1-local")  # batch statistics of each device's own patches
 
 
@@ -70,7 +71,9 @@ def _assert_same(told, names, loss=1e-9, params=1e-7):
 def told(tmp_path_factory):
   """Float64, Adam, with augmentation: a batch of 8 patches of 128 x 16 x 16."""
   folder = tmp_path_factory.mktemp("divided")
-  return _train(folder, "attention_unet", "float64", "adam", "8", "128", *RUNS, *LOCAL), folder
+  return _train(
+    folder, "attention_unet", "float64", "adam", "8", "128", *RUNS, PACKED, *LOCAL
+  ), folder
 
 
 @pytest.mark.slow
@@ -78,6 +81,13 @@ def test_every_division_gives_what_one_device_gives(told):
   """Losses to 1e-9, parameters and statistics to 1e-7."""
   _assert_same(told[0], RUNS)
   assert [told[0][name]["devices"] for name in RUNS] == [[1, 1]] + [[8, 1]] * 4
+
+
+@pytest.mark.slow
+def test_a_divided_patch_with_packed_voxels_too(told):
+  """As on a GPU: the voxels are packed along Z, the patch is divided along X."""
+  _assert_same(told[0], ("jit-1x1", PACKED))
+  assert _kinds(told[0][PACKED]) == HALOS_AND_SUMS
 
 
 @pytest.mark.slow

@@ -89,12 +89,9 @@ def test_an_option_of_a_loss_reaches_it(config, name, option, value, argument):
   config.loss.dice = config.loss.bce = 0.0
   config.loss[name], config.loss_options[option] = 2.0, value
   logits, _ = _Unpadded().apply({}, image, False)
-  loss = getattr(losses, name)
-  asked, usual = (
-    loss(logits, label[:, 1:3, 2:4], **{argument: value}),
-    loss(logits, label[:, 1:3, 2:4]),
-  )
-  found = fixed_loss(config, _Unpadded(), {}, Batch(image, label))
+  loss, given = getattr(losses, name), (logits, label[:, 1:3, 2:4])
+  asked, usual = float(loss(*given, **{argument: value})), float(loss(*given))
+  found = float(fixed_loss(config, _Unpadded(), {}, Batch(image, label)))
   assert found == pytest.approx(2 * asked, rel=1e-6)
   assert found != pytest.approx(2 * usual, rel=1e-3)
 
