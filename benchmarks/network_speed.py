@@ -19,6 +19,7 @@ may, as is JAX's default, unless JAX_DEFAULT_MATMUL_PRECISION=highest; PyTorch i
 
 import importlib.util
 import os
+import sys
 from importlib import metadata
 from typing import Any
 
@@ -101,7 +102,7 @@ def main(argv: list[str]) -> None:
   for work, count in tflop.items():
     mine = {name: works[name][work] for name in works}
     result[work] = compare(mine, _REPEATS.value, count)
-    print(f"{work}: {result[work]}", flush=True)  # the next takes minutes too
+    print(f"{work}: {result[work]}", file=sys.stderr, flush=True)  # the next takes minutes too
   keep(result, _OUTPUT.value)
 
 
