@@ -56,9 +56,9 @@ def _kinds(run):
   return {kind for kind, _, _ in run["collectives"]}
 
 
-def _assert_same(told, names, loss=1e-9, params=1e-7):
+def _assert_same(told, names, loss=1e-9, params=1e-7, moved=5e-3):
   one = told[names[0]]
-  assert np.abs(np.subtract(one["params"], told["start"])).max() > 5e-3  # training moved them
+  assert np.abs(np.subtract(one["params"], told["start"])).max() > moved
   assert len(set(one["losses"])) == 5
   for name in names[1:]:
     np.testing.assert_allclose(told[name]["losses"], one["losses"], atol=loss, rtol=0)
@@ -166,11 +166,13 @@ def test_other_networks_are_divided_too(tmp_path, name, size, option):
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(("optimizer", "loss", "params"), [("sgd", 1e-5, 1e-4), ("adam", 1e-4, 0)])
-def test_every_division_in_float32(tmp_path, optimizer, loss, params):
+@pytest.mark.parametrize(
+  ("optimizer", "loss", "params", "moved"), [("sgd", 1e-5, 1e-4, 5e-3), ("adam", 1e-4, 0, 4e-4)]
+)
+def test_every_division_in_float32(tmp_path, optimizer, loss, params, moved):
   """Adam turns the rounding of a gradient that is 0 into a full step: only its loss is compared."""
   told = _train(tmp_path, "attention_unet", "float32", optimizer, "8", "128", *RUNS, x64=False)
-  _assert_same(told, RUNS, loss, params)
+  _assert_same(told, RUNS, loss, params, moved)
 
 
 @pytest.mark.slow
