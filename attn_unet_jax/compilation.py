@@ -89,7 +89,7 @@ def make_deterministic() -> None:
   """
   if _DETERMINISTIC in _flags():
     return
-  if _name_a_file():
+  if _names_a_file():
     raise UserError(
       f"XLA_FLAGS={_flags()}: names a file, to which config.deterministic adds nothing; give the "
       f"flags themselves, {_DETERMINISTIC} with them"
@@ -104,7 +104,7 @@ def keep_channels_last() -> None:
   a copy of its own: a fifth of the training step on an H200. A layout that XLA_FLAGS already asks
   for stays, and so does a file that it names.
   """
-  if _ANY_LAYOUT not in _flags() and not _name_a_file():
+  if _ANY_LAYOUT not in _flags() and not _names_a_file():
     os.environ["XLA_FLAGS"] = f"{_flags()} {_CHANNELS_LAST}".strip()
 
 
@@ -112,9 +112,9 @@ def _flags() -> str:
   return os.environ.get("XLA_FLAGS", "").strip()
 
 
-def _name_a_file() -> bool:
-  """XLA reads flags from a file where they do not begin like one."""
-  return not f"{_flags()}--".startswith("--")
+def _names_a_file() -> bool:
+  """Whether XLA reads its flags from a file: where they do not begin like a flag."""
+  return bool(_flags()) and not _flags().startswith("--")
 
 
 def _processor() -> str:

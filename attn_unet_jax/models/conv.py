@@ -20,7 +20,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -239,41 +239,45 @@ def _for_cpu(x: jax.Array, kernel: jax.Array, strides: Triple) -> Form:
   return "winograd" if pays and _winograd_fits(kernel.shape[:3], strides) else "planes"
 
 
-def _by_platform(x: jax.Array, kernel: jax.Array, strides: Triple, form: Form) -> dict[str, Form]:
-  """The forms that `auto` and `divided` take."""
+def _by_platform(
+  compute: Callable[..., Any], arrays: Sequence[jax.Array], strides: Triple, pads: Pads, form: Form
+) -> Any:
+  """`compute` in the form that `auto` or `divided` takes on the platform that is lowered for."""
   forms: dict[str, Form] = {"cuda": "packed", "default": "native"}
-  return forms if form == "divided" else {"cpu": _for_cpu(x, kernel, strides), **forms}
+  if form == "auto":
+    forms["cpu"] = _for_cpu(arrays[0], arrays[1], strides)
+  branches = {
+    platform: functools.partial(compute, strides=strides, pads=pads, form=taken)
+    for platform, taken in forms.items()
+  }
+  return lax.platform_dependent(*arrays, **branches)
 
 
 def _forward(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads, form: Form) -> jax.Array:
-  if form in _COMPUTE:
-    return _COMPUTE[form](x, kernel, strides, pads)
-  branches = {
-    platform: functools.partial(_COMPUTE[taken], strides=strides, pads=pads)
-    for platform, taken in _by_platform(x, kernel, strides, form).items()
-  }
-  return lax.platform_dependent(x, kernel, **branches)
+  if form not in _COMPUTE:
+    return _by_platform(_forward, (x, kernel), strides, pads, form)
+  return _COMPUTE[form](x, kernel, strides, pads)
 
 
 def _backward(
   x: jax.Array, kernel: jax.Array, g: jax.Array, strides: Triple, pads: Pads, form: Form
 ) -> tuple[jax.Array, jax.Array]:
   """Gradients of `_forward` in x and in the kernel, for the output's cotangent g."""
+  if form not in _COMPUTE:
+    return _by_platform(_backward, (x, kernel, g), strides, pads, form)
   count = _voxels_packed(x, kernel, strides, pads) if form == "packed" else 1
-  if form == "winograd" or count > 1:
-    # At stride 1 the input's gradient is the convolution with the flipped kernel, so it has the
-    # same fast form; autodiff would transform the products instead, and is slower.
-    flipped = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
-    sizes = zip(kernel.shape[:3], pads, strict=True)
-    around = tuple((n - 1 - low, n - 1 - high) for n, (low, high) in sizes)
-    if form == "winograd":
-      kernel_gradient = _winograd_kernel_gradient(x, g, kernel, pads)
-    else:
-      kernel_gradient = packed_kernel_gradient(x, g, kernel, pads, count)
-    return _forward(g, flipped, strides, around, form), kernel_gradient
-  compute = functools.partial(_COMPUTE[form], strides=strides, pads=pads)
-  dx, dkernel = jax.vjp(compute, x, kernel)[1](g)
-  return dx, dkernel
+  if form != "winograd" and count == 1:
+    return jax.vjp(functools.partial(_COMPUTE[form], strides=strides, pads=pads), x, kernel)[1](g)
+  # At stride 1 the input's gradient is the convolution with the flipped kernel, so it has the same
+  # fast form; autodiff would transform the products instead, and is slower.
+  flipped = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
+  sizes = zip(kernel.shape[:3], pads, strict=True)
+  around = tuple((n - 1 - low, n - 1 - high) for n, (low, high) in sizes)
+  if form == "winograd":
+    kernel_gradient = _winograd_kernel_gradient(x, g, kernel, pads)
+  else:
+    kernel_gradient = packed_kernel_gradient(x, g, kernel, pads, count)
+  return _forward(g, flipped, strides, around, form), kernel_gradient
 
 
 # A rule of our own, so that only x and the kernel are kept for the backward pass: differentiated
@@ -293,13 +297,7 @@ def _conv_bwd(
   strides: Triple, pads: Pads, form: Form, kept: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   x, kernel = kept
-  if form in _COMPUTE:
-    return _backward(x, kernel, g, strides, pads, form)
-  branches = {
-    platform: functools.partial(_backward, strides=strides, pads=pads, form=taken)
-    for platform, taken in _by_platform(x, kernel, strides, form).items()
-  }
-  return lax.platform_dependent(x, kernel, g, **branches)
+  return _backward(x, kernel, g, strides, pads, form)
 
 
 _conv.defvjp(_conv_fwd, _conv_bwd)

@@ -13,10 +13,7 @@ from attn_unet_jax.models.gates import AttentionGate
 PATCH = (32, 16, 16)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _double_precision():
-  with jax.enable_x64(True):
-    yield
+pytestmark = pytest.mark.usefixtures("double_precision_throughout")
 
 
 def network(form):

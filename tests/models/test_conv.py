@@ -14,10 +14,7 @@ from tests.conftest import draw
 LAYOUT = ("NXYZC", "XYZIO", "NXYZC")
 
 
-@pytest.fixture(autouse=True)
-def _double_precision():
-  with jax.enable_x64(True):
-    yield
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def value_and_gradients(function, x, kernel):

@@ -16,10 +16,7 @@ from tests.conftest import draw
 JOININGS = ("product", "max", "mean")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _double_precision():
-  with jax.enable_x64(True):
-    yield
+pytestmark = pytest.mark.usefixtures("double_precision_throughout")
 
 
 X, G = (2, 4, 2, 4, 3), (2, 2, 1, 2, 6)

@@ -7,11 +7,7 @@ from scipy import ndimage
 
 from attn_unet_jax.models import gates
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _double_precision():
-  with jax.enable_x64(True):
-    yield
+pytestmark = pytest.mark.usefixtures("double_precision_throughout")
 
 
 def draw(*shape, seed=0):

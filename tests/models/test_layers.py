@@ -12,12 +12,6 @@ from attn_unet_jax.models import layers
 from tests.conftest import BY_MLIR, draw
 
 
-@pytest.fixture
-def _double_precision():
-  with jax.enable_x64(True):
-    yield
-
-
 def test_align_corners_matrix_by_hand():
   matrix = layers.interpolation_matrix(3, 5, "align_corners")
   expected = [[1, 0, 0], [0.5, 0.5, 0], [0, 1, 0], [0, 0.5, 0.5], [0, 0, 1]]
@@ -29,7 +23,7 @@ def test_half_pixel_matrix_by_hand():
   np.testing.assert_allclose(matrix, [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
 
 
-@pytest.mark.usefixtures("_double_precision")
+@pytest.mark.usefixtures("double_precision")
 def test_align_corners_against_scipy():
   x, shape = draw(1, 2, 3, 4, 1), (4, 6, 5)
   places = [np.linspace(0, a - 1, b) for a, b in zip(x.shape[1:4], shape, strict=True)]
@@ -38,7 +32,7 @@ def test_align_corners_against_scipy():
   np.testing.assert_allclose(layers.upsample(x, shape)[0, ..., 0], expected, atol=1e-12)
 
 
-@pytest.mark.usefixtures("_double_precision")
+@pytest.mark.usefixtures("double_precision")
 def test_half_pixel_against_jax_image():
   x = draw(2, 2, 3, 4, 2)
   expected = jax.image.resize(x, (2, 4, 6, 12, 2), "trilinear")
@@ -46,7 +40,7 @@ def test_half_pixel_against_jax_image():
   np.testing.assert_allclose(ours, expected, atol=1e-12)
 
 
-@pytest.mark.usefixtures("_double_precision")
+@pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize("mode", ["align_corners", "half_pixel", "tf1"])
 @pytest.mark.parametrize(("size", "factor"), [(1, 2), (2, 2), (5, 2), (3, 3), (4, 8), (2, 8)])
 def test_neighbours_added_up_are_the_matrix(size, factor, mode):
@@ -139,7 +133,7 @@ def test_batch_norm_normalises_and_keeps_running_statistics_in_float32():
   np.testing.assert_allclose(frozen.astype(float), expected, atol=0.05)
 
 
-@pytest.mark.usefixtures("_double_precision")
+@pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize(("form", "modes"), [("auto", ["rev"]), ("native", ["fwd", "rev"])])
 def test_block_gradients(form, modes):
   x = draw(2, 4, 2, 3, 2)
@@ -156,7 +150,7 @@ def test_block_gradients(form, modes):
   check_grads(apply, (variables["params"], x), order=1, modes=modes)
 
 
-@pytest.mark.usefixtures("_double_precision")
+@pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize("mode", ["align_corners", "half_pixel"])
 def test_resizing_gradients(mode):
   def resize(x):
@@ -165,7 +159,7 @@ def test_resizing_gradients(mode):
   check_grads(jax.jit(resize), (draw(1, 4, 4, 2, 2),), order=1, modes=["fwd", "rev"])
 
 
-@pytest.mark.usefixtures("_double_precision")
+@pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize("mode", ["align_corners", "half_pixel", "tf1"])
 def test_every_voxel_of_an_upsampled_map_by_its_eight_neighbours(mode):
   """Trilinear interpolation as a sum over corners, in loops."""

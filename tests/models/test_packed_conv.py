@@ -12,10 +12,7 @@ from tests.conftest import draw
 LAYOUT = ("NXYZC", "XYZIO", "NXYZC")
 
 
-@pytest.fixture(autouse=True)
-def _double_precision():
-  with jax.enable_x64(True):
-    yield
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def direct(x, kernel, pads):
