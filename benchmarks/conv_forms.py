@@ -1,9 +1,10 @@
 r"""Convolutions of the paper's network, XLA's own and with packed voxels, forward and backward.
 
-  python -m benchmarks.conv_forms --dtype=bfloat16 --output=benchmarks/results/conv_forms.json
+  python -m benchmarks.conv_forms --dtype=bfloat16 --output=FILE.json
 
-For a GPU: how many voxels `models/conv.py` packs was chosen by it. Two patches of 160x160x96; each
-form is compiled by itself and called several times in a row, in turn with the others.
+For a GPU: how many voxels `models/conv.py` packs was chosen by such figures (docs/gpu.md). Two
+patches of 160x160x96; each form is compiled by itself and called several times in a row, in turn
+with the others.
 """
 
 from absl import app, flags
