@@ -11,6 +11,6 @@ flags.
 import sys
 
 if sys.argv[:1] == ["-m"]:  # Python still looks for the command, and has loaded nothing else
-  from attn_unet_jax import pages
+  from attn_unet_jax.runtime import huge_pages
 
-  pages.ask_for_large()
+  huge_pages.ask_for_large()

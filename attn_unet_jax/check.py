@@ -16,16 +16,17 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 import experiments
-from attn_unet_jax import command
-from attn_unet_jax.data.labels import LabelMapping, parse
-from attn_unet_jax.errors import UserError
-from attn_unet_jax.files import check_writable
+from attn_unet_jax.config.flags import checked_config
 from attn_unet_jax.inspection import report
 from attn_unet_jax.inspection.case import Inspected
 from attn_unet_jax.inspection.collection import inspect_all, mark_duplicates
 from attn_unet_jax.inspection.finding import Finding
 from attn_unet_jax.inspection.sources import Source, from_path, from_records
-from attn_unet_jax.training.logs import progress, say
+from attn_unet_jax.labels import LabelMapping, parse
+from attn_unet_jax.runtime import process
+from attn_unet_jax.runtime.console import progress, say
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import check_writable
 
 _INPUT = flags.DEFINE_string("input", None, "A scan, a folder of scans, or a training folder.")
 _LABELS = flags.DEFINE_string("labels", None, "The label of the scan, or a folder of labels.")
@@ -43,7 +44,7 @@ config_flags.DEFINE_config_file(
 def main() -> None:
   """The command."""
   logging.set_verbosity(logging.ERROR)  # what readers warn of is found here by itself
-  config = command.checked_config(data=False)
+  config = checked_config(data=False)
   if _OUTPUT.value:
     check_writable(Path(_OUTPUT.value))
   source = _source()
@@ -104,4 +105,4 @@ def _mapping(text: str, source: Source) -> LabelMapping:
 
 
 if __name__ == "__main__":
-  command.run(main)
+  process.run(main)

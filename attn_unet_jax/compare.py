@@ -12,14 +12,14 @@ from pathlib import Path
 
 from absl import flags
 
-from attn_unet_jax import command
-from attn_unet_jax.comparison import text
-from attn_unet_jax.comparison.runs import read_run
-from attn_unet_jax.comparison.table import compare
-from attn_unet_jax.data.folds import PARTS
-from attn_unet_jax.errors import UserError
-from attn_unet_jax.files import write_text
-from attn_unet_jax.training.logs import say
+from attn_unet_jax.cases.folds import PARTS
+from attn_unet_jax.evaluation import comparison_text
+from attn_unet_jax.evaluation.compared_runs import read_run
+from attn_unet_jax.evaluation.comparison import compare
+from attn_unet_jax.runtime import process
+from attn_unet_jax.runtime.console import say
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import write_text
 
 _WORKDIRS = flags.DEFINE_list("workdirs", None, "Runs, the one to compare with first.")
 _METRICS = flags.DEFINE_list(
@@ -42,10 +42,10 @@ def main() -> None:
     raise UserError(f"--output={output}: must end in .md or .csv")
   runs = [read_run(Path(name), _PART.value) for name in names]
   table = compare(runs, _METRICS.value)
-  say(text.markdown(table))
+  say(comparison_text.markdown(table))
   if output:
-    page = text.document(table, runs, sys.argv[1:], _TITLE.value, _NOTE.value)
-    _write(output, page if output.suffix == ".md" else text.comma_separated(table))
+    page = comparison_text.document(table, runs, sys.argv[1:], _TITLE.value, _NOTE.value)
+    _write(output, page if output.suffix == ".md" else comparison_text.comma_separated(table))
     say(f"the same: {output}")
 
 
@@ -58,4 +58,4 @@ def _write(path: Path, content: str) -> None:
 
 
 if __name__ == "__main__":
-  command.run(main)
+  process.run(main)

@@ -18,12 +18,14 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from attn_unet_jax import command, run
-from attn_unet_jax.errors import UserError
-from attn_unet_jax.files import check_writable
+from attn_unet_jax.config.flags import checked_config
+from attn_unet_jax.runs import folder as run_folder
+from attn_unet_jax.runtime import process
+from attn_unet_jax.runtime.console import say
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import check_writable
 from attn_unet_jax.training.checkpoint import checkpoints
-from attn_unet_jax.training.logs import say
-from attn_unet_jax.weights import converted
+from attn_unet_jax.weights.from_pytorch import converted
 
 _INPUT = flags.DEFINE_string("input", None, "A state_dict: .safetensors or .pth.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run to make.", required=True)
@@ -33,13 +35,13 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
   """The command."""
-  config = command.checked_config(data=False)
+  config = checked_config(data=False)
   source, workdir = Path(_INPUT.value), Path(_WORKDIR.value)
-  if run.begun(workdir):
+  if run_folder.begun(workdir):
     raise UserError(f"--workdir={workdir}: holds a run already; choose another")
   check_writable(workdir)
   state = converted(source, config)
-  run.claim(workdir, config)
+  run_folder.claim(workdir, config)
   with checkpoints(workdir / "checkpoints", config.train.keep) as store:
     store.save(state)
   count = sum(x.size for x in jax.tree.leaves(state.params))
@@ -47,4 +49,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  command.run(main)
+  process.run(main)

@@ -15,19 +15,15 @@ from pathlib import Path
 
 from absl import flags
 
-from attn_unet_jax import command
-from attn_unet_jax.data import folds
-from attn_unet_jax.data.fold import open_fold
-from attn_unet_jax.data.other_set import open_other, seen_by
-from attn_unet_jax.errors import UserError
-from attn_unet_jax.files import check_writable
-from attn_unet_jax.inference.scoring import (
-  evaluate_other,
-  evaluate_run,
-  score_folders,
-  write_scores,
-)
-from attn_unet_jax.stages.trained import open_any
+from attn_unet_jax.cases import folds
+from attn_unet_jax.cases.fold import open_fold
+from attn_unet_jax.evaluation.scoring import score_folders, write_scores
+from attn_unet_jax.runtime import process
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import check_writable
+from attn_unet_jax.workflows.evaluate_run import evaluate_other, evaluate_run
+from attn_unet_jax.workflows.open_run import open_any
+from attn_unet_jax.workflows.other_dataset import open_other, seen_by
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run: its cases are segmented and scored.")
 _PART = flags.DEFINE_enum(
@@ -86,4 +82,4 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
 
 
 if __name__ == "__main__":
-  command.run(main)
+  process.run(main)

@@ -26,13 +26,16 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from attn_unet_jax import command, topology
-from attn_unet_jax.cost import forward_cost
-from attn_unet_jax.data.fold import open_fold
-from attn_unet_jax.data.labels import class_names
-from attn_unet_jax.data.patches import foreground_part
-from attn_unet_jax.training.parallel import mesh_shape
-from attn_unet_jax.training.state import abstract, network
+from attn_unet_jax.cases.fold import open_fold
+from attn_unet_jax.config.flags import checked_config
+from attn_unet_jax.labels import class_names
+from attn_unet_jax.patches.batch import foreground_part
+from attn_unet_jax.runtime import process
+from attn_unet_jax.training import topology
+from attn_unet_jax.training.cost import forward_cost
+from attn_unet_jax.training.mesh import mesh_shape
+from attn_unet_jax.training.network import network
+from attn_unet_jax.training.state import abstract
 
 config_flags.DEFINE_config_file("config", None, "Experiment file, such as experiments/pancreas.py.")
 flags.mark_flag_as_required("config")
@@ -48,7 +51,7 @@ _PART_OF_GPU = 0.75  # what JAX takes of a GPU's memory
 
 def main() -> None:
   """The command."""
-  config = command.checked_config(data=bool(_COUNT.value))
+  config = checked_config(data=bool(_COUNT.value))
   target: dict[str, Any] = {}
   if _TARGET.value is not None:
     # Else its plugin says that it finds no such device.
@@ -135,4 +138,4 @@ def _bytes(tree: Any) -> int:
 
 
 if __name__ == "__main__":
-  command.run(main)
+  process.run(main)

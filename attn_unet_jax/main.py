@@ -12,14 +12,15 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from attn_unet_jax import command, run
-from attn_unet_jax import config as config_keys
-from attn_unet_jax.data.boxes import check_same
-from attn_unet_jax.data.fold import open_fold
-from attn_unet_jax.stages.pipeline import train_stages
-from attn_unet_jax.training import hosts
-from attn_unet_jax.training.fit import fit
-from attn_unet_jax.training.parallel import name_devices
+from attn_unet_jax.cases.boxes import check_same
+from attn_unet_jax.cases.fold import open_fold
+from attn_unet_jax.config import stored as stored_config
+from attn_unet_jax.config.flags import checked_config
+from attn_unet_jax.runs import folder as run_folder
+from attn_unet_jax.runtime import hosts, process
+from attn_unet_jax.training.mesh import name_devices
+from attn_unet_jax.workflows.stages.pipeline import train_stages
+from attn_unet_jax.workflows.train import fit
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 config_flags.DEFINE_config_file("config", None, "Experiment file, such as experiments/pancreas.py.")
@@ -35,16 +36,16 @@ _PROCESS = flags.DEFINE_integer("process", None, "With HOST:PORT: which one this
 
 def main() -> None:
   """The command."""
-  config = command.checked_config()
+  config = checked_config()
   workdir = Path(_WORKDIR.value or "")
   with hosts.joined(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
     remedy = f"start all with the same flags, or, {hosts.APART}"
-    hosts.check_same("--config", config_keys.to_json(config), remedy)
+    hosts.check_same("--config", stored_config.to_json(config), remedy)
     name_devices(config)
     if config.stages.count > 1:
       train_stages(config, workdir)
     else:
-      begun = hosts.on_first(run.begun, workdir)
+      begun = hosts.on_first(run_folder.begun, workdir)
       fold = open_fold(config, workdir / "folds.json" if begun else None)
       if begun and fold.boxes:
         check_same(Path(config.data.boxes), fold.boxes)
@@ -52,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  command.run(main)
+  process.run(main)

@@ -16,19 +16,19 @@ from pathlib import Path
 
 from absl import flags
 
-from attn_unet_jax import command
-from attn_unet_jax.data.boxes import check, read
-from attn_unet_jax.errors import UserError
-from attn_unet_jax.files import check_writable
+from attn_unet_jax.cases.boxes import check, read
 from attn_unet_jax.inference.segment import Locate, segment
-from attn_unet_jax.inference.trained import Trained
-from attn_unet_jax.stages.trained import open_any
-from attn_unet_jax.training.logs import say
+from attn_unet_jax.runtime import process
+from attn_unet_jax.runtime.console import say
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import check_writable
 from attn_unet_jax.volumes.checks import check_image
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.nifti_folder import nifti_files
 from attn_unet_jax.volumes.scan import dicom_scans, is_dicom_scan, read_scan
 from attn_unet_jax.volumes.volume import Volume
+from attn_unet_jax.workflows.load_run import Trained
+from attn_unet_jax.workflows.open_run import open_any
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 _INPUT = flags.DEFINE_string(
@@ -134,4 +134,4 @@ def _found(source: Path, series: str | None) -> dict[str, Path]:
 
 
 if __name__ == "__main__":
-  command.run(main)
+  process.run(main)

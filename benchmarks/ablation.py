@@ -14,8 +14,8 @@ from pathlib import Path
 
 from absl import flags
 
-from attn_unet_jax.command import run
-from attn_unet_jax.comparison.runs import read_run
+from attn_unet_jax.evaluation.compared_runs import read_run
+from attn_unet_jax.runtime.process import run
 from benchmarks import runs
 from benchmarks.page import write_section
 from benchmarks.result import keep, machine

@@ -9,8 +9,8 @@ with the others.
 
 from absl import app, flags
 
-from attn_unet_jax.compilation import keep_channels_last
-from attn_unet_jax.run import environment
+from attn_unet_jax.runs.folder import environment
+from attn_unet_jax.runtime.xla import keep_channels_last
 from benchmarks.conv_works import Convolution, measure
 from benchmarks.result import keep, machine
 

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from attn_unet_jax.models.conv import conv3d
-from attn_unet_jax.models.packed_conv import packed_conv3d, packed_kernel_gradient
+from attn_unet_jax.models.ops.conv import conv3d
+from attn_unet_jax.models.ops.packed_conv import packed_conv3d, packed_kernel_gradient
 from benchmarks.contenders import digits
 
 _PADS = ((1, 1),) * 3

@@ -20,15 +20,16 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from attn_unet_jax import command
-from attn_unet_jax.data.fold import open_fold
-from attn_unet_jax.errors import UserError
-from attn_unet_jax.files import write_text
-from attn_unet_jax.run import environment
-from attn_unet_jax.training.state import network
+from attn_unet_jax.cases.fold import open_fold
+from attn_unet_jax.config.flags import checked_config
+from attn_unet_jax.runs.folder import environment
+from attn_unet_jax.runtime import process
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import write_text
+from attn_unet_jax.training.network import network
 from benchmarks import repeats
 from benchmarks.result import keep, machine
-from benchmarks.runs import process
+from benchmarks.runs import process as start_process
 
 _PROCESSES = flags.DEFINE_integer("processes", 3, "Processes of each kind.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 30, "Timed steps of a process.", lower_bound=1)
@@ -78,16 +79,18 @@ def _child(folder: Path, deterministic: bool) -> dict[str, Any]:
   output = folder / "child.json"
   changed = (f"--config.deterministic={deterministic}", f"--config.data.prepared={folder}/prepared")
   env = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
-  process("benchmarks.deterministic_cost", *sys.argv[1:], *changed, f"--child={output}", env=env)
+  start_process(
+    "benchmarks.deterministic_cost", *sys.argv[1:], *changed, f"--child={output}", env=env
+  )
   return json.loads(output.read_text())
 
 
 def _measure(output: Path) -> None:
-  config = command.checked_config()
+  config = checked_config()
   module = network(config, len(open_fold(config).mapping.classes) + 1)
   found = repeats.repeat(config, module, _UNTIMED.value, _STEPS.value)
   write_text(output, json.dumps({**found._asdict(), "environment": environment()}))
 
 
 if __name__ == "__main__":
-  command.run(main)
+  process.run(main)

@@ -24,13 +24,16 @@ from absl import flags
 from flax import linen as nn
 from ml_collections import ConfigDict, config_flags
 
-from attn_unet_jax import command
-from attn_unet_jax.data.fold import open_fold
-from attn_unet_jax.run import environment
+from attn_unet_jax.cases.fold import open_fold
+from attn_unet_jax.config.flags import checked_config
+from attn_unet_jax.runs.folder import environment
+from attn_unet_jax.runtime import process
+from attn_unet_jax.runtime.console import say
+from attn_unet_jax.training.compile import compile_step
 from attn_unet_jax.training.inputs import Inputs, open_inputs
-from attn_unet_jax.training.logs import say
-from attn_unet_jax.training.parallel import compile_step, spread
-from attn_unet_jax.training.state import TrainState, create, network
+from attn_unet_jax.training.mesh import spread
+from attn_unet_jax.training.network import network
+from attn_unet_jax.training.state import TrainState, create
 from benchmarks.result import keep, machine
 from benchmarks.windows import READY, one_batch, ratio, seconds, window
 
@@ -46,7 +49,7 @@ Begin = Callable[[], TrainState]
 
 def main() -> None:
   """Measures, prints and writes."""
-  config = command.checked_config()
+  config = checked_config()
   fold = open_fold(config)
   module = network(config, len(fold.mapping.classes) + 1)
   with tempfile.TemporaryDirectory() as folder:
@@ -91,4 +94,4 @@ def cost(config: ConfigDict, module: nn.Module, inputs: Inputs) -> dict[str, Any
 
 
 if __name__ == "__main__":
-  command.run(main)
+  process.run(main)

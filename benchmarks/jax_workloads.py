@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from attn_unet_jax import models
-from attn_unet_jax.models.conv import Form
+from attn_unet_jax.models.ops.conv import Form
 from benchmarks.contenders import Work
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from absl import flags
 
-from attn_unet_jax.command import run
-from attn_unet_jax.training.logs import read_metrics
+from attn_unet_jax.runs.metrics_csv import read_metrics
+from attn_unet_jax.runtime.process import run
 from benchmarks import runs
 from benchmarks.page import write_section
 from benchmarks.result import keep, machine

@@ -27,9 +27,9 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 
-from attn_unet_jax.compilation import keep_channels_last
-from attn_unet_jax.models.conv import Form
-from attn_unet_jax.run import environment
+from attn_unet_jax.models.ops.conv import Form
+from attn_unet_jax.runs.folder import environment
+from attn_unet_jax.runtime.xla import keep_channels_last
 from benchmarks import jax_workloads
 from benchmarks.contenders import Work, compare, digits
 from benchmarks.result import keep, machine

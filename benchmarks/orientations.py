@@ -19,7 +19,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from attn_unet_jax.metrics.overlap import count, dice
+from attn_unet_jax.evaluation.overlap import count, dice
 from attn_unet_jax.volumes.nifti import read_label, read_nifti, write_nifti
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume

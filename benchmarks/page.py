@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from attn_unet_jax.files import write_text
+from attn_unet_jax.runtime.files import write_text
 
 
 def write_section(page: Path, name: str, text: str) -> None:

@@ -19,7 +19,7 @@ from absl import flags
 from scipy import ndimage
 from sklearn.ensemble import RandomForestClassifier
 
-from attn_unet_jax.command import run
+from attn_unet_jax.runtime.process import run
 from benchmarks.result import keep
 from tfds_pancreas.records import Record, open_records
 

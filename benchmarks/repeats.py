@@ -11,8 +11,9 @@ import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from attn_unet_jax.data.patches import Fed
-from attn_unet_jax.training.parallel import compile_step, spread
+from attn_unet_jax.patches.batch import Fed
+from attn_unet_jax.training.compile import compile_step
+from attn_unet_jax.training.mesh import spread
 from attn_unet_jax.training.state import create
 from benchmarks.windows import one_batch, timed_steps
 

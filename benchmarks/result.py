@@ -7,7 +7,7 @@ from typing import Any
 
 import psutil
 
-from attn_unet_jax.files import write_text
+from attn_unet_jax.runtime.files import write_text
 
 _CPUINFO = Path("/proc/cpuinfo")
 

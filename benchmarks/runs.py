@@ -12,11 +12,12 @@ import jax
 from absl import flags as absl_flags
 from ml_collections import ConfigDict, config_flags
 
-from attn_unet_jax import config as config_keys
-from attn_unet_jax.data.labels import class_names
-from attn_unet_jax.errors import UserError
-from attn_unet_jax.training.logs import read_metrics
-from attn_unet_jax.training.state import abstract, network
+from attn_unet_jax.config import stored as stored_config
+from attn_unet_jax.labels import class_names
+from attn_unet_jax.runs.metrics_csv import read_metrics
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.training.network import network
+from attn_unet_jax.training.state import abstract
 
 
 def command(name: str, *arguments: str) -> None:
@@ -59,7 +60,7 @@ def train(experiment: str, workdir: Path, *flags: str) -> None:
 
 
 def _require_same(workdir: Path, arguments: tuple[str, ...]) -> None:
-  differing = config_keys.difference(config_of(workdir), asked(*arguments))
+  differing = stored_config.difference(config_of(workdir), asked(*arguments))
   if differing:
     named = ", ".join(f"{key}: {old!r} there, {new!r} now" for key, (old, new) in differing.items())
     raise UserError(
@@ -104,7 +105,7 @@ def step_seconds(workdir: Path) -> float | None:
 
 def config_of(workdir: Path) -> ConfigDict:
   """The config of a run, or of the whole of one in stages."""
-  return config_keys.load(workdir / "config.json")
+  return stored_config.load(workdir / "config.json")
 
 
 def _kept(workdir: Path) -> list[Path]:

@@ -18,11 +18,12 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from attn_unet_jax import topology
-from attn_unet_jax.compilation import keep_channels_last
-from attn_unet_jax.cost import forward_cost
-from attn_unet_jax.run import environment
-from attn_unet_jax.training.state import abstract, network
+from attn_unet_jax.runs.folder import environment
+from attn_unet_jax.runtime.xla import keep_channels_last
+from attn_unet_jax.training import topology
+from attn_unet_jax.training.cost import forward_cost
+from attn_unet_jax.training.network import network
+from attn_unet_jax.training.state import abstract
 from benchmarks.collectives import Collective, collectives, purpose
 from benchmarks.scaling_report import report
 from experiments.pancreas import get_config

@@ -19,10 +19,10 @@ from typing import Any
 
 from absl import flags
 
-from attn_unet_jax.command import run
-from attn_unet_jax.comparison.runs import Scored, read_run
-from attn_unet_jax.comparison.table import compare
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.evaluation.compared_runs import Scored, read_run
+from attn_unet_jax.evaluation.comparison import compare
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.process import run
 from benchmarks import runs
 from benchmarks.page import write_section
 from benchmarks.recipes import REFERENCE, SYSTEMS, System

@@ -3,7 +3,7 @@
 import statistics
 from typing import Any
 
-from attn_unet_jax.comparison.table import Row, Table
+from attn_unet_jax.evaluation.comparison import Row, Table
 from benchmarks.page import spread, table
 
 METRICS = ("dsc", "precision", "recall", "assd_mm")

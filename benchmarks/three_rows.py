@@ -18,8 +18,8 @@ from typing import Any
 
 from absl import flags
 
-from attn_unet_jax.command import run
-from attn_unet_jax.files import write_text
+from attn_unet_jax.runtime.files import write_text
+from attn_unet_jax.runtime.process import run
 from benchmarks import runs
 from benchmarks.page import write_section
 from benchmarks.result import keep, machine

@@ -11,10 +11,10 @@ import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from attn_unet_jax.data.fold import open_fold
-from attn_unet_jax.data.patches import Fed, Feed
+from attn_unet_jax.cases.fold import open_fold
+from attn_unet_jax.patches.batch import Fed, Feed
+from attn_unet_jax.training.compile import Step
 from attn_unet_jax.training.inputs import open_inputs
-from attn_unet_jax.training.parallel import Step
 from attn_unet_jax.training.state import TrainState
 
 READY = (os.cpu_count() or 1) + 4  # steps, more than a source can have ready

@@ -25,7 +25,7 @@ reached DSC 0.715 ± 0.069 on 12 test phantoms in 7 min on two busy cores, with
 from ml_collections import ConfigDict
 
 from attn_unet_jax.config import default
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from experiments import pancreas
 
 

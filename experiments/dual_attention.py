@@ -19,7 +19,7 @@ the full recipe was not trained.
 
 from ml_collections import ConfigDict
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from experiments import pancreas
 
 

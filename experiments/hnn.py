@@ -39,7 +39,7 @@ reached DSC 0.638 ± 0.122 on 12 test phantoms in 13 min on two busy cores, in t
 from ml_collections import ConfigDict
 
 from attn_unet_jax.config import default
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from experiments import pancreas
 
 _STEPS_PER_EPOCH = 100

@@ -17,7 +17,7 @@ data: Pancreas-CT, or any folder of images and labels:
 from ml_collections import ConfigDict
 
 from attn_unet_jax.config import default
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -22,7 +22,7 @@ of this kind reach DSC 0.85 to 0.87 there; that is its aim, not its result.
 from ml_collections import ConfigDict
 
 from attn_unet_jax.config import default
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from experiments import pancreas
 
 

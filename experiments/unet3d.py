@@ -26,7 +26,7 @@ unet3d.py:phantom reached DSC 0.764 ± 0.032 on 12 test phantoms in 15 min on tw
 from ml_collections import ConfigDict
 
 from attn_unet_jax.config import default
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from experiments import pancreas
 
 

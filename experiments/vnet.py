@@ -26,7 +26,7 @@ in 20 min on two busy cores.
 from ml_collections import ConfigDict
 
 from attn_unet_jax.config import default
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from experiments import pancreas
 
 _STEPS_PER_EPOCH = 100

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from attn_unet_jax.config import default
+from attn_unet_jax.config.schema import default
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -33,12 +33,12 @@ HALF = f"--xla_backend_optimization_level=1{_SAME}"
 
 # Begun first, lest one worker be left with such a file when the others have nothing to do.
 _LONGEST = (
-  "tests/training/test_parallel.py",
+  "tests/training/test_compile.py",
   "tests/test_kills.py",
-  "tests/stages/test_commands.py",
+  "tests/workflows/stages/test_commands.py",
   "tests/test_commands.py",
-  "tests/training/test_hosts.py",
-  "tests/test_weights.py",
+  "tests/runtime/test_hosts.py",
+  "tests/weights/test_from_pytorch.py",
 )
 
 
@@ -75,7 +75,8 @@ def small_config() -> ConfigDict:
 
 def flags_of(config: ConfigDict) -> list[str]:
   """The flags that turn the default config into this one."""
-  from attn_unet_jax.config import difference, flatten
+  from attn_unet_jax.config.schema import flatten
+  from attn_unet_jax.config.stored import difference
 
   changed = difference(default(), config)
   assert set(changed) <= set(flatten(config))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from attn_unet_jax.data.fold import open_fold
+from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.loop import train
 from tests.conftest import small_config

@@ -22,12 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from attn_unet_jax.data.prepare import WorkingCase
-from attn_unet_jax.data.resident import Resident, resident
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.cases.prepare import WorkingCase
+from attn_unet_jax.patches.device_source import Resident, resident
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.checkpoint import checkpoints
-from attn_unet_jax.training.parallel import compile_step, devices, on_first_device, spread
-from attn_unet_jax.training.state import TrainState, abstract, network
+from attn_unet_jax.training.compile import compile_step
+from attn_unet_jax.training.mesh import devices, on_first_device, spread
+from attn_unet_jax.training.network import network
+from attn_unet_jax.training.state import TrainState, abstract
 from benchmarks.collectives import collectives
 from benchmarks.scaling import figures
 from tests.conftest import small_config

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from attn_unet_jax.errors import UserError
 from attn_unet_jax.inspection.sources import from_path
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes import Volume
 from attn_unet_jax.volumes.nifti import write_nifti
 from benchmarks.orientations import on_axes

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from attn_unet_jax.data.dataset import RecordSet
-from attn_unet_jax.inference.trained import best
+from attn_unet_jax.cases.dataset import RecordSet
+from attn_unet_jax.runs.metrics_csv import COLUMNS, read_metrics
 from attn_unet_jax.training.checkpoint import saved
-from attn_unet_jax.training.logs import COLUMNS, read_metrics
 from attn_unet_jax.volumes.nifti import read_label, read_nifti, write_nifti
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
+from attn_unet_jax.workflows.load_run import best
 from benchmarks.orientations import on_axes, turned
 from tests.conftest import ROOT, SHARED, run_command, run_flags, stop_when
 from tests.written_dicom import assert_anonymous, write_volume
@@ -377,7 +377,7 @@ def test_predict_does_not_overwrite_the_scan(trained, scan):
 def test_sigterm_outside_training_is_143_too():
   """Any command, once it has begun: nothing is to be saved, and the status says what happened."""
   code = (
-    "import time; from attn_unet_jax import command\n"
+    "import time; from attn_unet_jax.runtime import process as command\n"
     "def main():\n  print('begun', flush=True)\n  time.sleep(300)\n"
     "command.run(main)"
   )
@@ -396,7 +396,7 @@ def test_sigterm_outside_training_is_143_too():
 
 def test_a_reader_that_leaves_early_is_no_traceback():
   code = (
-    "from attn_unet_jax import command\n"
+    "from attn_unet_jax.runtime import process as command\n"
     "def main():\n  while True:\n    print('line', flush=True)\n"
     "command.run(main)"
   )

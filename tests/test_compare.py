@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from attn_unet_jax import config as config_keys
-from attn_unet_jax.comparison.runs import read_run
-from attn_unet_jax.errors import UserError
-from attn_unet_jax.inference.scoring import write_scores
-from attn_unet_jax.metrics.overlap import score_case
+from attn_unet_jax.config import stored as stored_config
+from attn_unet_jax.evaluation.compared_runs import read_run
+from attn_unet_jax.evaluation.overlap import score_case
+from attn_unet_jax.evaluation.scoring import write_scores
+from attn_unet_jax.runtime.errors import UserError
 from tests.conftest import run_command, small_config
 
 CASES = 6
@@ -20,7 +20,7 @@ def write_run(folder, seed, rate):
   config = small_config()
   config.optimizer.learning_rate = rate
   folder.mkdir(parents=True)
-  (folder / "config.json").write_text(config_keys.to_json(config))
+  (folder / "config.json").write_text(stored_config.to_json(config))
   command = ["--config=tests/small.py", f"--config.optimizer.learning_rate={rate}"]
   (folder / "run.json").write_text(json.dumps({"command": command}))
   rows = {}

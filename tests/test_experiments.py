@@ -5,11 +5,12 @@ import pytest
 from scipy import ndimage
 
 from attn_unet_jax.augment.deformation import spline_basis
-from attn_unet_jax.config import validate
-from attn_unet_jax.data.folds import Split, choose
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.cases.folds import Split, choose
+from attn_unet_jax.config.schema import validate
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.training.network import network
 from attn_unet_jax.training.optimizer import check_patterns
-from attn_unet_jax.training.state import abstract, network
+from attn_unet_jax.training.state import abstract
 from experiments import dense_vnet, dual_attention, hnn, pancreas, pancreas_1mm, unet3d, vnet
 
 VARIANTS = [

@@ -16,10 +16,11 @@ import jax
 import numpy as np
 import pytest
 
-from attn_unet_jax.config import load
+from attn_unet_jax.config.stored import load
+from attn_unet_jax.runs.metrics_csv import read_metrics
 from attn_unet_jax.training.checkpoint import restore, saved
-from attn_unet_jax.training.logs import read_metrics
-from attn_unet_jax.training.state import abstract, network
+from attn_unet_jax.training.network import network
+from attn_unet_jax.training.state import abstract
 from tests.conftest import ROOT, flags_of, flip_a_bit, host_devices, small_config
 from tests.line import Line
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from attn_unet_jax import predict
-from attn_unet_jax.errors import UserError
-from attn_unet_jax.inference.trained import Trained
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import read_label, write_nifti
 from attn_unet_jax.volumes.volume import Volume
+from attn_unet_jax.workflows.load_run import Trained
 
 GRID = (6, 7, 8)
 

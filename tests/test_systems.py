@@ -8,12 +8,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from attn_unet_jax.config import validate
-from attn_unet_jax.data.fold import open_fold
-from attn_unet_jax.inference.trained import best
+from attn_unet_jax.cases.fold import open_fold
+from attn_unet_jax.config.schema import validate
 from attn_unet_jax.models import NETWORKS
-from attn_unet_jax.training.fit import fit
-from attn_unet_jax.training.logs import read_metrics
+from attn_unet_jax.runs.metrics_csv import read_metrics
+from attn_unet_jax.workflows.load_run import best
+from attn_unet_jax.workflows.train import fit
 from experiments import dense_vnet, dual_attention, hnn, pancreas, pancreas_1mm, unet3d, vnet
 
 SHORT = {

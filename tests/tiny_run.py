@@ -25,14 +25,17 @@ import jax.numpy as jnp
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from attn_unet_jax import command, run
-from attn_unet_jax.data.cases import Cases
-from attn_unet_jax.data.fold import open_fold
-from attn_unet_jax.errors import UserError
-from attn_unet_jax.training import hosts, loop, state
+from attn_unet_jax.cases.fold import open_fold
+from attn_unet_jax.cases.working_cases import Cases
+from attn_unet_jax.config.flags import checked_config
+from attn_unet_jax.runs import folder as run_folder
+from attn_unet_jax.runtime import hosts, process
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.training import loop, state
 from attn_unet_jax.training.checkpoint import Checkpoints, checkpoints
-from attn_unet_jax.training.parallel import Step, compile_step
-from attn_unet_jax.training.state import TrainState, network
+from attn_unet_jax.training.compile import Step, compile_step
+from attn_unet_jax.training.network import network
+from attn_unet_jax.training.state import TrainState
 from tests import wide
 from tests.line import Line
 
@@ -52,7 +55,7 @@ config_flags.DEFINE_config_file("config", None, "Experiment file.")
 
 
 def main() -> None:
-  config, workdir = command.checked_config(), Path(_WORKDIR.value)
+  config, workdir = checked_config(), Path(_WORKDIR.value)
   as_given = config.copy_and_resolve_references()  # no command takes float64
   module, read = Line(batch_norm=True, dtype=jnp.result_type(float)), []
   if _NETWORK.value:
@@ -79,9 +82,9 @@ def main() -> None:
 
   with hosts.joined(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
     fold = open_fold(config)
-    hosts.on_first(run.claim, workdir, as_given)
+    hosts.on_first(run_folder.claim, workdir, as_given)
     with (
-      hosts.only_first(run.recorded, workdir),
+      hosts.only_first(run_folder.recorded, workdir),
       checkpoints(workdir / "checkpoints", config.train.keep) as store,
     ):
       _disturb_saves(store)
@@ -125,4 +128,4 @@ def _disturb_saves(store: Checkpoints) -> None:
 
 
 if __name__ == "__main__":
-  command.run(main)
+  process.run(main)

@@ -30,8 +30,9 @@ from typing import Any
 import tensorflow_datasets as tfds
 from absl import flags
 
-from attn_unet_jax.command import Interrupted, run
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.process import run
+from attn_unet_jax.runtime.signals import Interrupted
 from tfds_pancreas.record_builder import RecordBuilder
 from tfds_pancreas.records import REPORT_FILE, VolumeConfig, built_directory
 from tfds_pancreas.workers import beam_options

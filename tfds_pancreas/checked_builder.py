@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from tfds_pancreas.checked_case import CaseFiles, CheckedCase
 from tfds_pancreas.contact_sheet import last_number, tile
 from tfds_pancreas.grids import GridConfig, grid_config, to_record

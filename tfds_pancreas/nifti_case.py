@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti_folder import nifti_files, read_pair
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume

@@ -16,7 +16,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from tfds_pancreas import progress
 from tfds_pancreas.checked_case import CaseFiles
 from tfds_pancreas.parts import (

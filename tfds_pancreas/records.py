@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 
 Record = dict[str, Any]
 FILE_FORMAT = "array_record"

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from tfds_pancreas.contact_sheet import write_sheets
 from tfds_pancreas.parts import Part
 from tfds_pancreas.records import REPORT_FILE

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 
 
 @contextlib.contextmanager

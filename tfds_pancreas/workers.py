@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 
 ForEach = Callable[[Callable[[Any], None], Sequence[Any]], None]
 # Measured: 0.8 GB for a scan of 512 x 512 x 240; collections have scans of twice that.
@@ -137,7 +137,9 @@ def _origin(error: BaseException) -> BaseException:
 def _in_processes(function: Callable[[Any], None], items: Sequence[Any], workers: int) -> None:
   # Forked from a server that has the imports done: cheap, and safe whatever threads this one has.
   context = multiprocessing.get_context("forkserver")
-  context.set_forkserver_preload(["tfds_pancreas.checked_builder", "attn_unet_jax.volumes.dicom"])
+  context.set_forkserver_preload(
+    ["tfds_pancreas.checked_builder", "attn_unet_jax.volumes.dicom.read"]
+  )
   others = set(multiprocessing.active_children())
   pool = ProcessPoolExecutor(workers, context, initializer=_follow_parent)
   try:

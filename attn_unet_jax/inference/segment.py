@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from attn_unet_jax.data.boxes import voxels
-from attn_unet_jax.data.prepare import working_image
+from attn_unet_jax.cases.boxes import voxels
+from attn_unet_jax.cases.prepare import working_image
 from attn_unet_jax.inference.sliding import System
 from attn_unet_jax.volumes.box import Box, cut, paste
 from attn_unet_jax.volumes.components import largest_components

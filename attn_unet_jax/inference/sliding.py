@@ -10,8 +10,8 @@ import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from attn_unet_jax.data.patches import answered, normalise
-from attn_unet_jax.training.logs import progress
+from attn_unet_jax.patches.batch import answered, normalise
+from attn_unet_jax.runtime.console import progress
 from attn_unet_jax.volumes.intensity import statistics
 from attn_unet_jax.volumes.volume import Volume
 

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from attn_unet_jax.data.labels import LabelMapping
-from attn_unet_jax.errors import UserError
 from attn_unet_jax.inspection import geometry, intensity, labels
 from attn_unet_jax.inspection.finding import Finding
 from attn_unet_jax.inspection.sources import Part, Subject
+from attn_unet_jax.labels import LabelMapping
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.checks import check_pair
 from attn_unet_jax.volumes.orientation import canonical_grid, to_canonical
 from attn_unet_jax.volumes.volume import Volume

@@ -7,10 +7,10 @@ from itertools import count
 
 from ml_collections import ConfigDict
 
-from attn_unet_jax.data.labels import LabelMapping
 from attn_unet_jax.inspection.case import Inspected, inspect
 from attn_unet_jax.inspection.finding import Finding
 from attn_unet_jax.inspection.sources import Subject
+from attn_unet_jax.labels import LabelMapping
 
 
 def inspect_all(

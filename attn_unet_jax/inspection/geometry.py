@@ -8,9 +8,9 @@ import nibabel as nib
 import numpy as np
 from ml_collections import ConfigDict
 
-from attn_unet_jax.data.prepare import working_grid_for
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.cases.prepare import working_grid_for
 from attn_unet_jax.inspection.finding import Finding
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.orientation import canonical_grid
 from attn_unet_jax.volumes.volume import Grid, corner_distance_mm
 

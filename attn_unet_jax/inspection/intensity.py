@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from attn_unet_jax.errors import UserError
 from attn_unet_jax.inspection.finding import Finding
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.checks import check_image
 from attn_unet_jax.volumes.volume import Volume
 

@@ -6,8 +6,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from attn_unet_jax.data.labels import LabelMapping
 from attn_unet_jax.inspection.finding import Finding
+from attn_unet_jax.labels import LabelMapping
 from attn_unet_jax.volumes.volume import Volume
 
 _MOST_SHOWN = 12

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from attn_unet_jax.errors import UserError
-from attn_unet_jax.files import write_text
 from attn_unet_jax.inspection.case import Inspected
 from attn_unet_jax.inspection.finding import SEVERITIES, Finding
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import write_text
 from tfds_pancreas.contact_sheet import write_sheets
 
 # So many lines of one kind are printed; the JSON has them all. Errors are always printed.

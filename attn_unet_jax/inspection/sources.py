@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from attn_unet_jax.data.dataset import RecordSet
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.cases.dataset import RecordSet
 from attn_unet_jax.inspection.finding import Finding
-from attn_unet_jax.volumes.dicom import read_series, survey
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.volumes.dicom.read import read_series, survey
 from attn_unet_jax.volumes.nifti import read_label, read_nifti
 from attn_unet_jax.volumes.nifti_folder import is_nifti, listed_names, nifti_stem
 from attn_unet_jax.volumes.scan import dicom_scans, is_dicom_scan, read_scan

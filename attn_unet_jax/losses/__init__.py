@@ -13,6 +13,7 @@ read, and what a loss would make of one differs from loss to loss.
 the package outside `losses`.
 """
 
+from attn_unet_jax.labels import UNLABELLED
 from attn_unet_jax.losses.cross_entropy import (
   balanced_bce,
   binary_cross_entropy,
@@ -28,7 +29,6 @@ from attn_unet_jax.losses.dice import (
   squared_dice,
   tversky,
 )
-from attn_unet_jax.losses.operands import UNLABELLED
 from attn_unet_jax.losses.side import side_bce
 from attn_unet_jax.losses.total import LOSSES, OVER_THE_BATCH, total
 from attn_unet_jax.losses.vnet_caffe import vnet_caffe_dice

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from attn_unet_jax.losses.operands import UNLABELLED, checked, is_class, mean_of_labelled
+from attn_unet_jax.labels import UNLABELLED
+from attn_unet_jax.losses.operands import checked, is_class, mean_of_labelled
 
 
 def binary_cross_entropy(logits: Array, labels: Array) -> Array:

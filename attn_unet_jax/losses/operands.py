@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-UNLABELLED = 255  # the largest uint8
+from attn_unet_jax.labels import UNLABELLED
+
 VOXELS = (1, 2, 3)  # axes of [N, X, Y, Z, K]
 
 

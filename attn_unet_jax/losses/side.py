@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from attn_unet_jax.losses.operands import UNLABELLED, VOXELS, mean_of_labelled
+from attn_unet_jax.labels import UNLABELLED
+from attn_unet_jax.losses.operands import VOXELS, mean_of_labelled
 
 
 def side_bce(sides: Mapping[int, Array], labels: Array, *, foreground: float = 0.0) -> Array:

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from attn_unet_jax.labels import UNLABELLED
 from attn_unet_jax.losses.dice import SMOOTHING
-from attn_unet_jax.losses.operands import UNLABELLED, VOXELS, labelled
+from attn_unet_jax.losses.operands import VOXELS, labelled
 
 
 def vnet_caffe_dice(logits: Array, labels: Array) -> Array:

@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from attn_unet_jax.models import conv as convolution
-from attn_unet_jax.models.dilation import dilated
-from attn_unet_jax.models.layers import BatchNorm, Conv, rematerialised, upsample
+from attn_unet_jax.models.layers import BatchNorm, Conv, rematerialised
+from attn_unet_jax.models.ops import conv as convolution
+from attn_unet_jax.models.ops.dilation import dilated
+from attn_unet_jax.models.ops.resize import upsample
 
 _LEAST_PRIOR = 1e-6  # below it the logarithm would run away
 _truncated_kaiming = nn.initializers.kaiming_normal()
@@ -40,7 +41,7 @@ class DenseVNet(nn.Module):
       whose running statistics stay. Nothing is rescaled. 1: no dropout.
     keep_block_input: whether a stack's own input is among its output; the authors drop it.
     prior_size: cells a side of the prior, a trained map for each class, of the window; 0: none.
-    conv: form of the convolutions, see `attn_unet_jax.models.conv`.
+    conv: form of the convolutions, see `attn_unet_jax.models.ops.conv`.
     dtype: compute type, float32 or bfloat16; parameters, statistics and logits are float32.
     batch_axis: see `attn_unet_jax.models.layers.BatchNorm`.
     remat: so many of the finest stacks are computed again in the backward pass.

@@ -11,8 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attn_unet_jax.models import conv as convolution
-from attn_unet_jax.models.layers import Conv, ConvNormRelu, Upsampling, max_pool, upsample
+from attn_unet_jax.models.layers import Conv, ConvNormRelu
+from attn_unet_jax.models.ops import conv as convolution
+from attn_unet_jax.models.ops.resize import Upsampling, max_pool, upsample
 from attn_unet_jax.models.unet import Maps, UNet
 
 Joining = Literal["product", "max", "mean"]
@@ -86,7 +87,7 @@ class DualAttention(nn.Module):
   Attributes:
     joining: `product`, `max` or `mean`.
     channel_reduction: r > 0 puts a layer with ReLU of C / r channels before W_c; 0: none.
-    form: see `attn_unet_jax.models.conv`.
+    form: see `attn_unet_jax.models.ops.conv`.
     dtype: compute type.
     batch_axis: see `attn_unet_jax.models.layers.BatchNorm`.
     upsampling: see `attn_unet_jax.models.layers.upsample`.

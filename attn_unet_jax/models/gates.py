@@ -11,8 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attn_unet_jax.models import conv as convolution
-from attn_unet_jax.models.layers import BatchNorm, Conv, ConvNormRelu, Upsampling, upsample
+from attn_unet_jax.models.layers import BatchNorm, Conv, ConvNormRelu
+from attn_unet_jax.models.ops import conv as convolution
+from attn_unet_jax.models.ops.resize import Upsampling, upsample
 
 Variant = Literal["sigmoid", "softplus", "softmax"]
 
@@ -32,7 +33,7 @@ class AttentionGate(nn.Module):
       the gates start nearly open. With `softmax` it cancels.
     variant: `sigmoid` as above; `softplus` has it for the ReLU; `softmax` has, for the sigmoid, one
       softmax over all voxels of theta's grid: its coefficients sum to 1 there, so each is small.
-    form: see `attn_unet_jax.models.conv`.
+    form: see `attn_unet_jax.models.ops.conv`.
     dtype: compute type.
     batch_axis: see `attn_unet_jax.models.layers.BatchNorm`.
     upsampling: see `attn_unet_jax.models.layers.upsample`.
@@ -90,7 +91,7 @@ class GatedSkip(nn.Module):
   Attributes:
     gates: how many gates; the reference has 1 (single) and 2 (multi).
     gate_bias_init: see `AttentionGate`. So with `variant`.
-    form: see `attn_unet_jax.models.conv`.
+    form: see `attn_unet_jax.models.ops.conv`.
     dtype: compute type.
     batch_axis: see `attn_unet_jax.models.layers.BatchNorm`.
     upsampling: see `attn_unet_jax.models.layers.upsample`.

@@ -13,13 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from attn_unet_jax.models.layers import (
-  biased,
-  kaiming_normal,
-  larger_of_two,
-  rematerialised,
-  upsample,
-)
+from attn_unet_jax.models.layers import biased, kaiming_normal, rematerialised
+from attn_unet_jax.models.ops.resize import larger_of_two, upsample
 
 # View -> the axis of [N, X, Y, Z, C] along which its slices are stacked.
 VIEWS: Mapping[str, int] = {"axial": 3, "coronal": 2, "sagittal": 1}

@@ -9,17 +9,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attn_unet_jax.models import conv as convolution
 from attn_unet_jax.models.layers import (
   Conv,
   ConvBlock,
-  Upsampling,
   kaiming_normal,
-  max_pool,
   rematerialised,
   uniform_bias,
-  upsample,
 )
+from attn_unet_jax.models.ops import conv as convolution
+from attn_unet_jax.models.ops.resize import Upsampling, max_pool, upsample
 
 Maps = dict[str, jax.Array]
 
@@ -30,7 +28,7 @@ class UNet(nn.Module):
   Attributes:
     num_classes: output channels K, background included.
     feature_scale: channels are int(64 / feature_scale) ... int(1024 / feature_scale).
-    conv: form of the convolutions, see `attn_unet_jax.models.conv`.
+    conv: form of the convolutions, see `attn_unet_jax.models.ops.conv`.
     dtype: compute type, float32 or bfloat16; parameters, statistics and logits are float32.
     batch_axis: see `attn_unet_jax.models.layers.BatchNorm`.
     remat: so many of the finest levels compute their blocks again in the backward pass.

@@ -6,8 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attn_unet_jax.models import conv as convolution
-from attn_unet_jax.models.layers import BatchNorm, Conv, max_pool, rematerialised
+from attn_unet_jax.models.layers import BatchNorm, Conv, rematerialised
+from attn_unet_jax.models.ops import conv as convolution
+from attn_unet_jax.models.ops.resize import max_pool
 from attn_unet_jax.models.upconv import UpConv
 
 Padding = Literal["VALID", "SAME"]
@@ -31,7 +32,7 @@ class UNet3D(nn.Module):
     padding: `VALID`, as published, or `SAME`.
     test_statistics: what batch normalisation uses outside training: the `running` statistics, or,
       as published, those of the `batch` at hand.
-    conv: form of the convolutions, see `attn_unet_jax.models.conv`.
+    conv: form of the convolutions, see `attn_unet_jax.models.ops.conv`.
     dtype: compute type, float32 or bfloat16; parameters, statistics and logits are float32.
     batch_axis: see `attn_unet_jax.models.layers.BatchNorm`.
     remat: so many of the finest levels compute their blocks again in the backward pass.

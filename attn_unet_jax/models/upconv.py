@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attn_unet_jax.models import conv as convolution
 from attn_unet_jax.models.layers import biased
+from attn_unet_jax.models.ops import conv as convolution
 
 # Every output voxel sums over the input channels once, so the kernel's 2x2x2 is no part of its fan.
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal", batch_axis=(0, 1, 2))
@@ -26,7 +26,7 @@ class UpConv(nn.Module):
     features: output channels.
     use_bias: add a bias per output channel, zero at the start.
     kernel_init: initialiser of the kernel [2, 2, 2, C, features].
-    form: see `attn_unet_jax.models.conv`.
+    form: see `attn_unet_jax.models.ops.conv`.
     dtype: compute type; parameters are float32.
   """
 

@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attn_unet_jax.models import conv as convolution
 from attn_unet_jax.models.layers import biased, rematerialised
+from attn_unet_jax.models.ops import conv as convolution
 from attn_unet_jax.models.upconv import UpConv
 
 # Caffe's MSRA filler with the average of fan-in and fan-out.
@@ -26,7 +26,7 @@ class VNet(nn.Module):
     feature_scale: channels are int(16 / feature_scale) ... int(256 / feature_scale), 1 at least.
     left: convolutions of the levels on the way down, finest first, the deepest last.
     right: convolutions of the levels on the way up, coarsest first.
-    conv: form of the convolutions, see `attn_unet_jax.models.conv`.
+    conv: form of the convolutions, see `attn_unet_jax.models.ops.conv`.
     dtype: compute type, float32 or bfloat16; parameters and logits are float32.
     remat: so many of the finest levels compute their blocks again in the backward pass.
   """

@@ -23,9 +23,10 @@ from orbax.checkpoint.checkpoint_managers import (
   PreservationPolicy,
 )
 
-from attn_unet_jax.command import Stop, noted
-from attn_unet_jax.errors import UserError
-from attn_unet_jax.training import hosts, logs, seal
+from attn_unet_jax.runtime import console, hosts
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.signals import Stop, noted
+from attn_unet_jax.training import integrity
 from attn_unet_jax.training.state import TrainState
 
 _UNFINISHED = ".orbax-checkpoint-tmp"  # what Orbax appends until a checkpoint is complete
@@ -48,7 +49,7 @@ class Checkpoints:
     self.folder = folder
     hosts.on_first(_remove_deleted, folder)
     hosts.on_first(_set_damaged_aside, folder)
-    self._scores = {step: seal.validation_dsc(folder / str(step)) for step in saved(folder)}
+    self._scores = {step: integrity.validation_dsc(folder / str(step)) for step in saved(folder)}
     self._saving: int | None = None
     self._manager = ocp.CheckpointManager(
       folder.absolute(),
@@ -89,7 +90,7 @@ class Checkpoints:
         self._scores[step] = validation_dsc
         if hosts.is_first():
           with self._intact(step):
-            seal.score(self.folder / str(step), validation_dsc)
+            integrity.score(self.folder / str(step), validation_dsc)
 
   def restore(self, step: int, like: TrainState, sharding: Sharding | None = None) -> TrainState:
     """The state saved at `step`; see the function of this name.
@@ -130,7 +131,7 @@ class Checkpoints:
     On the first host only.
     """
     assert self._saving is not None
-    seal.write(self.folder / f"{self._saving}{_UNFINISHED}", self._scores[self._saving])
+    integrity.write(self.folder / f"{self._saving}{_UNFINISHED}", self._scores[self._saving])
 
   @contextlib.contextmanager
   def _to_disk(self) -> Iterator[None]:
@@ -149,7 +150,7 @@ class Checkpoints:
   def _intact(self, step: int) -> Iterator[None]:
     try:
       yield
-    except seal.DamagedError as error:
+    except integrity.DamagedError as error:
       raise UserError(
         f"{self.folder}/{step}: damaged since it was opened or saved ({error}); start again to go "
         "on from the newest that is intact"
@@ -226,14 +227,14 @@ def restore_best(folder: Path, like: TrainState) -> TrainState:
   steps = saved(folder)
   if not steps:
     raise UserError(f"{folder}: there is no checkpoint yet; train first")
-  scores = {step: seal.validation_dsc(folder / str(step)) for step in steps}
+  scores = {step: integrity.validation_dsc(folder / str(step)) for step in steps}
   damaged = {}
   for step in _ranked(steps, scores):
     try:
       return restore(folder / str(step), like)
-    except seal.DamagedError as error:
+    except integrity.DamagedError as error:
       damaged[step] = str(error)
-      logs.say(f"{folder}/{step} is damaged ({error}): using the next best")
+      console.say(f"{folder}/{step} is damaged ({error}): using the next best")
   raise _no_intact(folder, damaged)
 
 
@@ -250,7 +251,7 @@ def restore(path: Path, like: TrainState, sharding: Sharding | None = None) -> T
     DamagedError: it is not what was saved.
     UserError: it is the state of another network or optimiser than `like`.
   """
-  seal.verify(path)
+  integrity.verify(path)
   _require_fit(path, like)
   here = sharding or SingleDeviceSharding(jax.local_devices()[0])
   target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
@@ -297,8 +298,8 @@ def _set_damaged_aside(folder: Path) -> None:
   damaged = {}
   for step in saved(folder):
     try:
-      seal.verify(folder / str(step))
-    except seal.DamagedError as error:
+      integrity.verify(folder / str(step))
+    except integrity.DamagedError as error:
       damaged[step] = str(error)
   intact = [step for step in saved(folder) if step not in damaged]
   if damaged and not intact:
@@ -306,7 +307,7 @@ def _set_damaged_aside(folder: Path) -> None:
   for step, why in damaged.items():
     aside = _free(folder / f"{step}{_DAMAGED}")
     (folder / str(step)).rename(aside)
-    logs.say(
+    console.say(
       f"{folder}/{step} is damaged ({why}): left as {aside.name}; {intact[-1]} is the newest intact"
     )
 

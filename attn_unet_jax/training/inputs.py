@@ -7,18 +7,19 @@ from typing import NamedTuple
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from attn_unet_jax.data.cases import Cases
-from attn_unet_jax.data.cuttable import Shape, padding
-from attn_unet_jax.data.patches import Batch, answered, fixed_batches, training_cutter
-from attn_unet_jax.data.prepare import WorkingCase
-from attn_unet_jax.data.prepared import remove_left_over
-from attn_unet_jax.data.resident import resident
-from attn_unet_jax.data.source import Held, Source, choose
-from attn_unet_jax.data.streaming import Streaming
-from attn_unet_jax.training import hosts
-from attn_unet_jax.training.logs import say
+from attn_unet_jax.cases.cache import remove_left_over
+from attn_unet_jax.cases.prepare import WorkingCase
+from attn_unet_jax.cases.working_cases import Cases
+from attn_unet_jax.patches.batch import Batch, answered, fixed_batches, training_cutter
+from attn_unet_jax.patches.device_source import resident
+from attn_unet_jax.patches.padded_case import Shape, padding
+from attn_unet_jax.patches.sources import Held, Source, choose
+from attn_unet_jax.patches.streaming_source import Streaming
+from attn_unet_jax.runtime import hosts
+from attn_unet_jax.runtime.console import say
+from attn_unet_jax.training.mesh import parts_alone, spread
 from attn_unet_jax.training.nonfinite import Places
-from attn_unet_jax.training.parallel import parts_alone, placement, spread
+from attn_unet_jax.training.placement import placement
 
 PARTS = ("training", "validation", "test")
 Loader = Callable[[str], Cases]

@@ -11,14 +11,16 @@ import jax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from attn_unet_jax.command import Interrupted, Stop, noted
-from attn_unet_jax.data.patches import Feed
-from attn_unet_jax.training import hosts, logs
+from attn_unet_jax.patches.batch import Feed
+from attn_unet_jax.runs import metrics_csv
+from attn_unet_jax.runtime import console, hosts
+from attn_unet_jax.runtime.signals import Interrupted, Stop, noted
 from attn_unet_jax.training.checkpoint import Checkpoints
+from attn_unet_jax.training.compile import Step, compile_step
+from attn_unet_jax.training.epoch_end import Report
 from attn_unet_jax.training.inputs import Loader, open_inputs
+from attn_unet_jax.training.mesh import on_first_device, replicated, spread
 from attn_unet_jax.training.nonfinite import Watch
-from attn_unet_jax.training.parallel import Step, compile_step, on_first_device, replicated, spread
-from attn_unet_jax.training.report import Report
 from attn_unet_jax.training.state import TrainState, abstract, create
 
 T = TypeVar("T")
@@ -52,7 +54,7 @@ def train(
   if latest is None:
     state = spread(config, hosts.of_first(create(config, module)))
     if config.model.name == "hnn":
-      logs.say("from random weights, not from ImageNet's: attn_unet_jax.convert --help says how")
+      console.say("from random weights, not from ImageNet's: attn_unet_jax.convert --help says how")
   else:
     state = store.restore(latest, abstract(config, module), replicated(config))
   first = hosts.on_first(_epochs_done, config, state, workdir)
@@ -62,7 +64,7 @@ def train(
   step = compile_step(config, module, streamed=inputs.streamed)
   steps = range(int(state.step), config.train.epochs * config.train.steps_per_epoch)
   with (
-    hosts.only_first(lambda: closing(logs.EpochLog(workdir, first))) as log,
+    hosts.only_first(lambda: closing(metrics_csv.EpochLog(workdir, first))) as log,
     inputs.source.feeds(steps) as feeds,
     _signals() as stop,
   ):
@@ -93,7 +95,7 @@ def train(
 def _epochs_done(config: ConfigDict, state: TrainState, workdir: Path) -> int:
   """Epochs that need nothing more: trained, and, unless it ended before that, in the log."""
   epochs, rest = divmod(int(state.step), config.train.steps_per_epoch)
-  logged = {int(row["epoch"]) for row in logs.read_metrics(workdir / "metrics.csv")}
+  logged = {int(row["epoch"]) for row in metrics_csv.read_metrics(workdir / "metrics.csv")}
   return epochs - 1 if epochs and not rest and epochs not in logged else epochs
 
 
@@ -110,7 +112,7 @@ def _epoch(
   """The rest of an epoch's steps; seconds that they took."""
   began = time.monotonic()
   steps = range(int(state.step), epoch * config.train.steps_per_epoch)
-  for done in logs.progress(steps, len(steps), f"epoch {epoch}/{config.train.epochs}"):
+  for done in console.progress(steps, len(steps), f"epoch {epoch}/{config.train.epochs}"):
     _leave(stop.heeded(), state, store, watch)
     try:
       feed = stop.breaking_into(next)(feeds) if hosts.count() == 1 else next(feeds)
@@ -131,7 +133,9 @@ def _leave(number: int | None, state: TrainState, store: Checkpoints, watch: Wat
   store.save(state)
   store.wait()
   watch.settle(state)  # the next start knows of no step before its own
-  logs.say(f"stopped by signal {number}; saved after step {int(state.step)}, start again to go on")
+  console.say(
+    f"stopped by signal {number}; saved after step {int(state.step)}, start again to go on"
+  )
   raise Interrupted(number)
 
 

@@ -14,10 +14,10 @@ import jax
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from attn_unet_jax.command import Interrupted
-from attn_unet_jax.errors import UserError, one_line
-from attn_unet_jax.files import write_text
-from attn_unet_jax.training import hosts, logs
+from attn_unet_jax.runtime import console, hosts
+from attn_unet_jax.runtime.errors import UserError, one_line
+from attn_unet_jax.runtime.files import write_text
+from attn_unet_jax.runtime.signals import Interrupted
 from attn_unet_jax.training.checkpoint import system_error
 from attn_unet_jax.training.state import TrainState
 from attn_unet_jax.training.step import Outcome
@@ -85,7 +85,7 @@ class Watch:
         f"(now {self._config.optimizer.learning_rate:g})"
       )
     self._skipped += 1
-    logs.say(f"{told}; update left out, {self._skipped} of {allowed}")
+    console.say(f"{told}; update left out, {self._skipped} of {allowed}")
 
   def _named(self, step: int) -> tuple[Places, str]:
     """Where the patches of a step came from, and the same in words.

@@ -8,7 +8,7 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 
 _FROZEN, _REST = "frozen", "rest"
 

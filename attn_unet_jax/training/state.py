@@ -12,7 +12,6 @@ from flax import struct
 from ml_collections import ConfigDict
 
 from attn_unet_jax import models
-from attn_unet_jax.errors import UserError
 from attn_unet_jax.training.optimizer import optimizer
 
 # The default kind of key takes 30 s to compile for a hundred parameters on two CPU cores.
@@ -37,36 +36,6 @@ class TrainState(struct.PyTreeNode):
   def variables(self) -> dict[str, Any]:
     """What `network.apply` takes outside training: the averages, where they are kept."""
     return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
-
-
-def network(config: ConfigDict, num_classes: int) -> nn.Module:
-  """The run's network; `num_classes` counts the background.
-
-  Raises:
-    UserError: its options or classes do not fit, or it cannot take the configured patch; then
-      names the nearest that it can.
-  """
-  try:
-    module = models.build(num_classes=num_classes, **config.model)
-  except ValueError as error:
-    raise UserError(f"config.data.labels={config.data.labels!r}: {error}") from None
-  for key, patch in (("data", config.data.patch), ("inference", window(config))):
-    try:
-      nearest = models.nearest_patch(module, patch)
-    except ValueError as error:
-      raise UserError(f"config.model: {error}") from None
-    if nearest != patch:
-      raise UserError(
-        f"config.{key}.patch={patch}: {config.model.name} cannot take it; the nearest that it can "
-        f"is {nearest}"
-      )
-  return module
-
-
-def window(config: ConfigDict) -> tuple[int, int, int]:
-  """Patch of the sliding window."""
-  inference = config.inference
-  return inference.patch if any(inference.patch) else config.data.patch
 
 
 def create(config: ConfigDict, module: nn.Module) -> TrainState:

@@ -10,8 +10,8 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from attn_unet_jax import losses
-from attn_unet_jax.data.patches import Batch, Drawn, Fed, Feed, Share, training_batch, whole
-from attn_unet_jax.data.schedule import Draw
+from attn_unet_jax.patches.batch import Batch, Drawn, Fed, Feed, Share, training_batch, whole
+from attn_unet_jax.patches.schedule import Draw
 from attn_unet_jax.training.optimizer import optimizer
 from attn_unet_jax.training.state import TrainState
 

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from attn_unet_jax import memory
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime import memory
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.orientation import canonical_grid
 from attn_unet_jax.volumes.resample import working_grid
 from attn_unet_jax.volumes.volume import Grid, Volume, corner_distance_mm

@@ -21,9 +21,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from attn_unet_jax import memory
-from attn_unet_jax.errors import UserError, one_line
-from attn_unet_jax.files import whole
+from attn_unet_jax.runtime import memory
+from attn_unet_jax.runtime.errors import UserError, one_line
+from attn_unet_jax.runtime.files import whole
 from attn_unet_jax.volumes.volume import Grid, Volume
 
 _SUFFIXES = (".nii", ".nii.gz")

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from attn_unet_jax.errors import UserError
-from attn_unet_jax.files import read_json
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import read_json
 from attn_unet_jax.volumes.checks import check_image, check_pair
 from attn_unet_jax.volumes.nifti import read_label, read_nifti
 from attn_unet_jax.volumes.orientation import from_canonical, to_canonical

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attn_unet_jax.errors import UserError
-from attn_unet_jax.volumes.dicom import read_dicom
-from attn_unet_jax.volumes.dicom_files import files_of, is_dicom, is_zip, opened
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.volumes.dicom.files import files_of, is_dicom, is_zip, opened
+from attn_unet_jax.volumes.dicom.read import read_dicom
 from attn_unet_jax.volumes.nifti import read_nifti
 from attn_unet_jax.volumes.nifti_folder import is_nifti
 from attn_unet_jax.volumes.volume import Volume

@@ -2,9 +2,9 @@
 
 import pytest
 
-from attn_unet_jax import config as config_keys
-from attn_unet_jax.errors import UserError
-from attn_unet_jax.training.logs import COLUMNS
+from attn_unet_jax.config import stored as stored_config
+from attn_unet_jax.runs.metrics_csv import COLUMNS
+from attn_unet_jax.runtime.errors import UserError
 from benchmarks import runs
 from experiments import pancreas
 from tests.conftest import small_config
@@ -14,7 +14,7 @@ def _run(folder, seconds, epochs_steps=10):
   folder.mkdir(parents=True)
   config = small_config()
   config.train.steps_per_epoch = epochs_steps
-  (folder / "config.json").write_text(config_keys.to_json(config))
+  (folder / "config.json").write_text(stored_config.to_json(config))
   rows = [
     dict.fromkeys(COLUMNS, "") | {"epoch": e, "train_seconds": s} for e, s in enumerate(seconds, 1)
   ]
@@ -60,7 +60,7 @@ def test_what_is_done_is_not_trained_again_unless_it_was_another_config(tmp_path
   (tmp_path / "a").mkdir()
   (tmp_path / "a" / "run.json").write_text('{"exit": "done"}')
   config = runs.asked("--config=experiments/pancreas.py:phantom", *flags)
-  (tmp_path / "a" / "config.json").write_text(config_keys.to_json(config))
+  (tmp_path / "a" / "config.json").write_text(stored_config.to_json(config))
   runs.train("pancreas.py:phantom", tmp_path / "a", *flags)
   assert len(started) == 1
   with pytest.raises(UserError, match=r"train\.epochs: 3 there, 8 now"):

@@ -2,8 +2,8 @@
 
 import math
 
-from attn_unet_jax.comparison.table import Row, Table
-from attn_unet_jax.metrics.paired import Paired
+from attn_unet_jax.evaluation.comparison import Row, Table
+from attn_unet_jax.evaluation.paired_tests import Paired
 from benchmarks.tables import (
   COLUMNS,
   METRICS,

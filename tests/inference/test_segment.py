@@ -9,10 +9,10 @@ import pytest
 from flax import linen as nn
 from scipy import ndimage
 
-from attn_unet_jax import memory
-from attn_unet_jax.errors import UserError
 from attn_unet_jax.inference.segment import segment
 from attn_unet_jax.inference.sliding import SlidingWindow
+from attn_unet_jax.runtime import memory
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.box import box_of
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attn_unet_jax.data.cuttable import cuttable
-from attn_unet_jax.data.prepare import WorkingCase
+from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.inference.sliding import SlidingWindow, gaussian_weights, window_starts
+from attn_unet_jax.patches.padded_case import cuttable
 from attn_unet_jax.volumes.intensity import statistics
 from attn_unet_jax.volumes.volume import Volume
 

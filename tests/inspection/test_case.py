@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from attn_unet_jax.config import default
-from attn_unet_jax.data.labels import parse
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.config.schema import default
 from attn_unet_jax.inspection.case import inspect, looks_like_labels
 from attn_unet_jax.inspection.collection import inspect_all, mark_duplicates
 from attn_unet_jax.inspection.sources import Part, Subject
+from attn_unet_jax.labels import parse
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes import Volume
 from attn_unet_jax.volumes.nifti import read_label, read_nifti
 from attn_unet_jax.volumes.orientation import to_canonical

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from attn_unet_jax.data.labels import parse
 from attn_unet_jax.inspection.labels import count_values, shape_findings, value_findings
+from attn_unet_jax.labels import parse
 from attn_unet_jax.volumes import Volume
 from tests.drawn_ct import AFFINE, ORGAN, SHAPE, drawn_label
 

@@ -17,7 +17,7 @@ def case():
   rng = np.random.default_rng(0)
   sides = {axis: rng.normal(size=(2, 3, 2, 4, 2)) for axis in (1, 2, 3)}
   labels = rng.integers(0, 2, (2, 3, 2, 4)).astype(np.uint8)
-  labels[0, 1, 1, 2:] = losses.UNLABELLED
+  labels[0, 1, 1, 2:] = labels.UNLABELLED
   return sides, labels
 
 
@@ -38,10 +38,10 @@ def loops(sides, labels, foreground):
   total = 0.0
   for axis, maps in sides.items():
     for sample in range(2):
-      known = np.argwhere(labels[sample] != losses.UNLABELLED)
+      known = np.argwhere(labels[sample] != labels.UNLABELLED)
       for v in map(tuple, known):
         plane = labels[sample].take(v[axis - 1], axis - 1)
-        plane = plane[plane != losses.UNLABELLED]
+        plane = plane[plane != labels.UNLABELLED]
         f = foreground or (plane > 0).mean()
         for logit in maps[(sample, *v)]:
           q = 1 / (1 + math.exp(-logit))
@@ -70,8 +70,8 @@ def test_gradients_and_what_is_unlabelled(case):
     np.testing.assert_allclose(loss(sides), losses.side_bce(sides, labels), rtol=1e-12)
     check_grads(loss, (sides,), order=1, modes=("fwd", "rev"), atol=1e-7, rtol=1e-7)
     for slope in jax.grad(loss)(sides).values():
-      assert not slope[labels == losses.UNLABELLED].any()
-      assert slope[labels != losses.UNLABELLED].any()
+      assert not slope[labels == labels.UNLABELLED].any()
+      assert slope[labels != labels.UNLABELLED].any()
 
 
 def test_it_is_the_mean_of_its_parts_and_finite_at_extremes(case):

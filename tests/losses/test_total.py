@@ -78,7 +78,7 @@ def test_shapes_that_do_not_fit(name, case):
 def test_unlabelled_voxels_do_not_exist(name, case):
   """As if cut off, in value and in gradient; a batch of nothing else is finite."""
   logits, labels = case
-  sparse = labels.at[:, 1].set(losses.UNLABELLED).astype(jnp.uint8)
+  sparse = labels.at[:, 1].set(labels.UNLABELLED).astype(jnp.uint8)
   kept = jnp.array([0, 2])
   both = jax.jit(jax.value_and_grad(losses.LOSSES[name]))
   value, slope = both(logits, sparse)
@@ -86,7 +86,7 @@ def test_unlabelled_voxels_do_not_exist(name, case):
   np.testing.assert_allclose(value, expected, rtol=1e-5)
   np.testing.assert_allclose(slope[:, kept], expected_slope, rtol=1e-4, atol=1e-7)
   assert not slope[:, 1].any()
-  value, slope = both(logits, jnp.full_like(sparse, losses.UNLABELLED))
+  value, slope = both(logits, jnp.full_like(sparse, labels.UNLABELLED))
   assert jnp.isfinite(value)
   assert not slope.any()
 
@@ -109,7 +109,7 @@ def test_which_losses_are_the_mean_of_their_parts_losses(name):
   rng = np.random.default_rng(0)
   logits = jnp.array(rng.normal(size=(2, 3, 2, 4, 3)), jnp.float32)
   labels = jnp.array(rng.integers(0, 3, (2, 3, 2, 4)), jnp.int32)
-  labels = labels.at[0, 0].set(losses.UNLABELLED)
+  labels = labels.at[0, 0].set(labels.UNLABELLED)
   options = {"class_weights": (1.0, 2.0, 5.0)} if name == "weighted_ce" else {}
   loss = functools.partial(losses.LOSSES[name], **options)
   parts = [loss(logits[i : i + 1], labels[i : i + 1]) for i in range(2)]

@@ -9,7 +9,7 @@ from jax.test_util import check_grads
 
 from attn_unet_jax import models
 from attn_unet_jax.models.dense_vnet import DenseStack, average_pool
-from attn_unet_jax.models.layers import interpolation_matrix
+from attn_unet_jax.models.ops.resize import interpolation_matrix
 
 KEY = jax.random.key(0)
 

@@ -10,7 +10,7 @@ from jax.test_util import check_grads
 from attn_unet_jax import models
 from attn_unet_jax.models import dual_attention
 from attn_unet_jax.models.dual_attention import DualAttention
-from attn_unet_jax.models.layers import interpolation_matrix, max_pool, upsample
+from attn_unet_jax.models.ops.resize import interpolation_matrix, max_pool, upsample
 from tests.conftest import draw
 
 JOININGS = ("product", "max", "mean")

@@ -10,9 +10,9 @@ import pytest
 from jax.test_util import check_grads
 
 from attn_unet_jax import losses, models
-from attn_unet_jax.errors import UserError
 from attn_unet_jax.models.hnn import HNN, STAGES, VIEWS, SliceNetwork, top_two
-from attn_unet_jax.training.state import network
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.training.network import network
 
 PATCH = (16, 32, 48)
 

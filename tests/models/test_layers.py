@@ -9,17 +9,18 @@ from jax.test_util import check_grads
 from scipy import ndimage
 
 from attn_unet_jax.models import layers
+from attn_unet_jax.models.ops import resize
 from tests.conftest import BY_MLIR, draw
 
 
 def test_align_corners_matrix_by_hand():
-  matrix = layers.interpolation_matrix(3, 5, "align_corners")
+  matrix = resize.interpolation_matrix(3, 5, "align_corners")
   expected = [[1, 0, 0], [0.5, 0.5, 0], [0, 1, 0], [0, 0.5, 0.5], [0, 0, 1]]
   np.testing.assert_allclose(matrix, expected)
 
 
 def test_half_pixel_matrix_by_hand():
-  matrix = layers.interpolation_matrix(2, 4, "half_pixel")
+  matrix = resize.interpolation_matrix(2, 4, "half_pixel")
   np.testing.assert_allclose(matrix, [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
 
 
@@ -29,14 +30,14 @@ def test_align_corners_against_scipy():
   places = [np.linspace(0, a - 1, b) for a, b in zip(x.shape[1:4], shape, strict=True)]
   grid = np.meshgrid(*places, indexing="ij")
   expected = ndimage.map_coordinates(np.asarray(x[0, ..., 0]), grid, order=1)
-  np.testing.assert_allclose(layers.upsample(x, shape)[0, ..., 0], expected, atol=1e-12)
+  np.testing.assert_allclose(resize.upsample(x, shape)[0, ..., 0], expected, atol=1e-12)
 
 
 @pytest.mark.usefixtures("double_precision")
 def test_half_pixel_against_jax_image():
   x = draw(2, 2, 3, 4, 2)
   expected = jax.image.resize(x, (2, 4, 6, 12, 2), "trilinear")
-  ours = layers.upsample(x, (4, 6, 12), "half_pixel")
+  ours = resize.upsample(x, (4, 6, 12), "half_pixel")
   np.testing.assert_allclose(ours, expected, atol=1e-12)
 
 
@@ -45,16 +46,16 @@ def test_half_pixel_against_jax_image():
 @pytest.mark.parametrize(("size", "factor"), [(1, 2), (2, 2), (5, 2), (3, 3), (4, 8), (2, 8)])
 def test_neighbours_added_up_are_the_matrix(size, factor, mode):
   x, target = draw(2, size, 2, size, 3), size * factor
-  matrix = layers.interpolation_matrix(size, target, mode)
+  matrix = resize.interpolation_matrix(size, target, mode)
   expected = np.einsum("ts,nsyzc->ntyzc", matrix, x)
-  np.testing.assert_allclose(layers.by_neighbours(x, 1, target, mode), expected, atol=1e-12)
+  np.testing.assert_allclose(resize.by_neighbours(x, 1, target, mode), expected, atol=1e-12)
   expected = np.einsum("ts,nxysc->nxytc", matrix, x)
-  np.testing.assert_allclose(layers.by_neighbours(x, 3, target, mode), expected, atol=1e-12)
+  np.testing.assert_allclose(resize.by_neighbours(x, 3, target, mode), expected, atol=1e-12)
 
 
 def test_a_gpu_adds_up_neighbours_along_every_axis():
   x = draw(1, 2, 3, 4, 1)
-  traced = jax.jit(lambda x: layers.upsample(x, (4, 6, 8))).trace(x)
+  traced = jax.jit(lambda x: resize.upsample(x, (4, 6, 8))).trace(x)
 
   def products(platform):
     return traced.lower(lowering_platforms=(platform,)).as_text().count("stablehlo.dot_general")
@@ -64,23 +65,23 @@ def test_a_gpu_adds_up_neighbours_along_every_axis():
 
 def test_one_sample_is_spread_over_its_axis():
   for mode in ("align_corners", "half_pixel", "tf1"):
-    np.testing.assert_array_equal(layers.interpolation_matrix(1, 3, mode), np.ones((3, 1)))
+    np.testing.assert_array_equal(resize.interpolation_matrix(1, 3, mode), np.ones((3, 1)))
 
 
 def test_max_pool_against_reduce_window():
   x = draw(2, 4, 6, 2, 3)
   window = (1, 2, 2, 2, 1)
   expected = lax.reduce_window(x, -jnp.inf, lax.max, window, window, "VALID")
-  np.testing.assert_array_equal(layers.max_pool(x), expected)
+  np.testing.assert_array_equal(resize.max_pool(x), expected)
 
 
 def test_the_gradient_of_max_pool_goes_to_the_largest():
   x = draw(1, 4, 2, 2, 3)
-  gradient = jax.grad(lambda x: jnp.sum(layers.max_pool(x) * jnp.arange(1.0, 4.0)))(x)
-  pooled = np.repeat(layers.max_pool(x), 2, axis=1)
+  gradient = jax.grad(lambda x: jnp.sum(resize.max_pool(x) * jnp.arange(1.0, 4.0)))(x)
+  pooled = np.repeat(resize.max_pool(x), 2, axis=1)
   np.testing.assert_array_equal(gradient, np.where(x == pooled, np.arange(1.0, 4.0), 0))
   np.testing.assert_array_equal(
-    layers.max_pool(x.at[0, 0, 0, 0, 0].set(jnp.nan))[0, 0, 0, 0, 0], jnp.nan
+    resize.max_pool(x.at[0, 0, 0, 0, 0].set(jnp.nan))[0, 0, 0, 0, 0], jnp.nan
   )
 
 
@@ -97,8 +98,8 @@ def test_the_gradient_of_max_pool_survives_operands_that_are_computed_twice():
     compiled = jax.jit(jax.grad(partial(loss, pool))).lower(x, a, b).compile(compiler_options=low)
     return compiled(x, a, b)
 
-  expected = jax.grad(partial(loss, layers.max_pool))(x, a, b)
-  np.testing.assert_allclose(gradient(layers.max_pool), expected, atol=1e-4)
+  expected = jax.grad(partial(loss, resize.max_pool))(x, a, b)
+  np.testing.assert_allclose(gradient(resize.max_pool), expected, atol=1e-4)
 
 
 def test_initialisation_is_the_references():
@@ -154,7 +155,7 @@ def test_block_gradients(form, modes):
 @pytest.mark.parametrize("mode", ["align_corners", "half_pixel"])
 def test_resizing_gradients(mode):
   def resize(x):
-    return layers.upsample(layers.max_pool(x), (3, 4, 5), mode)
+    return resize.upsample(resize.max_pool(x), (3, 4, 5), mode)
 
   check_grads(jax.jit(resize), (draw(1, 4, 4, 2, 2),), order=1, modes=["fwd", "rev"])
 
@@ -165,7 +166,7 @@ def test_every_voxel_of_an_upsampled_map_by_its_eight_neighbours(mode):
   """Trilinear interpolation as a sum over corners, in loops."""
   x, shape = draw(1, 2, 3, 2, 1), (4, 6, 8)
   source, grid = np.asarray(x[0, ..., 0]), x.shape[1:4]
-  ours = layers.upsample(x, shape, mode)[0, ..., 0]
+  ours = resize.upsample(x, shape, mode)[0, ..., 0]
   for voxel in np.ndindex(*shape):
     if mode == "align_corners":
       place = [i * (a - 1) / (b - 1) for i, a, b in zip(voxel, grid, shape, strict=True)]

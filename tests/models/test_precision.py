@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from attn_unet_jax import losses, models
-from attn_unet_jax.cost import _equations
 from attn_unet_jax.models.layers import Conv, ConvBlock, rematerialised
+from attn_unet_jax.training.cost import _equations
 
 
 def _forward(module):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from attn_unet_jax import models
-from attn_unet_jax.models.layers import upsample
+from attn_unet_jax.models.ops.resize import upsample
 from attn_unet_jax.models.unet import DeepSupervision
 
 ORACLES = [  # arithmetic from the reference's own definition

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from attn_unet_jax.data.dataset import open_dataset
-from attn_unet_jax.data.labels import parse
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.cases.dataset import open_dataset
+from attn_unet_jax.labels import parse
+from attn_unet_jax.runtime.errors import UserError
 from tests.fake_nifti import assert_is, drawn, write_image, write_label
 from tfds_pancreas.build import build
 from tfds_pancreas.records import open_records

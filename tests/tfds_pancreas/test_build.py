@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from tfds_pancreas.build import DATASETS
 
 

@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from tests.conftest import ROOT
 from tests.fake_pancreas_ct import FakeCase, write_case
 from tfds_pancreas.build import build

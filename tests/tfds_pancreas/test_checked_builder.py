@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.volume import Volume
 from tfds_pancreas.checked_builder import CheckedBuilder
 from tfds_pancreas.checked_case import CheckedCase, Pair

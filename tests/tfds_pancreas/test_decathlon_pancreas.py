@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from tests.fake_nifti import assert_is, drawn, write_image, write_label, write_names
 from tfds_pancreas.build import build
 from tfds_pancreas.decathlon_pancreas.decathlon_pancreas_dataset_builder import make_config

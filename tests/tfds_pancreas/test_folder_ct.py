@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from attn_unet_jax.data.dataset import Folder
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.cases.dataset import Folder
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.orientation import to_canonical
 from tests.conftest import run_command
 from tests.fake_nifti import assert_is, drawn, write_image, write_label, write_names

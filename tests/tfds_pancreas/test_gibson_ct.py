@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from tests.fake_nifti import assert_is, drawn, write_image, write_label
 from tests.fake_pancreas_ct import SPACING, write_case
 from tests.fake_pancreas_ct import write_label as write_untrusted

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.orientation import from_canonical
 from attn_unet_jax.volumes.volume import Grid, Volume

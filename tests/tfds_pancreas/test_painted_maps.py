@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
 from tfds_pancreas.abdomen.organs import ALL_ORGANS

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from tests.conftest import run_command
 from tests.fake_pancreas_ct import (
   LAYOUTS,

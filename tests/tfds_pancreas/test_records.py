@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from tfds_pancreas.abdomen.organs import ORGANS
 from tfds_pancreas.build import build
 from tfds_pancreas.phantom_ct import case

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from tests.conftest import ROOT
 from tfds_pancreas.unfinished import alone
 

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from attn_unet_jax.command import Interrupted
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.signals import Interrupted
 from tfds_pancreas.workers import beam_options, default_workers, on_beam, on_this_machine
 
 PLACES = {

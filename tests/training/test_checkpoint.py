@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attn_unet_jax.command import Interrupted, Stop, noted
-from attn_unet_jax.errors import UserError
-from attn_unet_jax.training import seal
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.signals import Interrupted, Stop, noted
+from attn_unet_jax.training import integrity
 from attn_unet_jax.training.checkpoint import checkpoints, restore, restore_best, saved
 from attn_unet_jax.training.state import TrainState
 from tests.conftest import ROOT, flip_a_bit, host_devices
@@ -111,14 +111,14 @@ def test_a_step_is_saved_once(store):
 @pytest.fixture
 def stopped(monkeypatch):
   """A signal comes while a save is written, slowly; where nothing notes it, it breaks in."""
-  write, stop = seal.write, Stop(at_once=True)
+  write, stop = integrity.write, Stop(at_once=True)
 
   def slowly(*arguments):
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(0.3)
     write(*arguments)
 
-  monkeypatch.setattr(seal, "write", slowly)
+  monkeypatch.setattr(integrity, "write", slowly)
   with noted(stop):
     yield stop
 
@@ -176,7 +176,7 @@ def test_every_file_of_a_checkpoint_is_sealed_or_not_needed(three, tmp_path, dam
     if str(name) in ("_CHECKPOINT_METADATA", "commit_success.txt"):
       _assert_is(restore(folder, _like()), 3)
     else:
-      with pytest.raises(seal.DamagedError, match=re.escape(str(name))):
+      with pytest.raises(integrity.DamagedError, match=re.escape(str(name))):
         restore(folder, _like())
       sealed.append(name)
   assert len(sealed) == len(names) - 2 > 5
@@ -206,16 +206,16 @@ def test_a_reader_takes_the_next_best_and_changes_nothing(three, tmp_path, capsy
   before = sorted(folder.rglob("*"))
   _assert_is(restore_best(folder, _like()), 1)
   assert f"{folder}/2 is damaged (default/_METADATA: not what" in capsys.readouterr().out
-  (folder / "1" / seal.NAME).write_text("{}")
+  (folder / "1" / integrity.NAME).write_text("{}")
   _assert_is(restore_best(folder, _like()), 3)
   assert sorted(folder.rglob("*")) == before
 
 
 @pytest.mark.parametrize("content", ["", "3", "[]", "{}", 100_000 * "["])
 def test_a_seal_that_is_none_is_damage(tmp_path, content):
-  (tmp_path / seal.NAME).write_text(content)
-  with pytest.raises(seal.DamagedError, match=r"seal\.json: not what was saved"):
-    seal.verify(tmp_path)
+  (tmp_path / integrity.NAME).write_text(content)
+  with pytest.raises(integrity.DamagedError, match=r"seal\.json: not what was saved"):
+    integrity.verify(tmp_path)
 
 
 def test_without_an_intact_checkpoint_it_is_the_users_turn(three, tmp_path):
@@ -233,7 +233,7 @@ def test_without_an_intact_checkpoint_it_is_the_users_turn(three, tmp_path):
   assert sorted(folder.rglob("*")) == before
 
 
-@pytest.mark.parametrize("name", [seal.NAME, "default/_METADATA"])
+@pytest.mark.parametrize("name", [integrity.NAME, "default/_METADATA"])
 def test_a_file_that_may_not_be_read_is_no_damage(three, tmp_path, unreadable, name):
   folder = tmp_path / "checkpoints"
   shutil.copytree(three, folder)
@@ -247,7 +247,7 @@ def test_a_file_that_may_not_be_read_is_no_damage(three, tmp_path, unreadable, n
   assert saved(folder) == [1, 2, 3]
 
 
-@pytest.mark.parametrize("name", [seal.NAME, "default/_METADATA"])
+@pytest.mark.parametrize("name", [integrity.NAME, "default/_METADATA"])
 def test_a_file_that_the_disk_cannot_read_is_damage(three, tmp_path, unreadable, capsys, name):
   folder = tmp_path / "checkpoints"
   shutil.copytree(three, folder)
@@ -273,15 +273,15 @@ def test_a_score_that_comes_later_is_sealed_too(three, tmp_path):
     store.save(_state(3), 0.95)
     assert store.best == 3
     changed = [p.name for p, content in files.items() if p.read_bytes() != content]
-    assert changed == [seal.NAME]  # the state is never written a second time
+    assert changed == [integrity.NAME]  # the state is never written a second time
   with checkpoints(folder, keep=1) as store:
     assert store.best == 3
     store.save(_state(4))
   assert saved(folder) == [3, 4]
-  content = json.loads((folder / "3" / seal.NAME).read_text())
-  (folder / "3" / seal.NAME).write_text(json.dumps({**content, "validation_dsc": 0.99}))
-  with pytest.raises(seal.DamagedError, match=seal.NAME):
-    seal.verify(folder / "3")
+  content = json.loads((folder / "3" / integrity.NAME).read_text())
+  (folder / "3" / integrity.NAME).write_text(json.dumps({**content, "validation_dsc": 0.99}))
+  with pytest.raises(integrity.DamagedError, match=integrity.NAME):
+    integrity.verify(folder / "3")
 
 
 def test_damage_that_comes_while_a_run_is_open_is_told(three, tmp_path):
@@ -289,7 +289,7 @@ def test_damage_that_comes_while_a_run_is_open_is_told(three, tmp_path):
   shutil.copytree(three, folder)
   told = rf"^{folder}/3: damaged since .*seal\.json: not what was saved\); start again"
   with checkpoints(folder, keep=3) as store:
-    flip_a_bit(folder / "3" / seal.NAME)
+    flip_a_bit(folder / "3" / integrity.NAME)
     for use in (lambda: store.restore(3, _like()), lambda: store.save(_state(3), 0.5)):
       with pytest.raises(UserError, match=told):
         use()
@@ -310,7 +310,7 @@ def test_what_a_kill_left_unfinished_is_removed(three, tmp_path):
 def test_an_older_damaged_checkpoint_does_not_hide_which_one_is_used(three, tmp_path, capsys):
   folder = tmp_path / "checkpoints"
   shutil.copytree(three, folder)
-  (folder / "1" / seal.NAME).unlink()
+  (folder / "1" / integrity.NAME).unlink()
   with checkpoints(folder, keep=3) as store:
     assert "left as 1.damaged; 3 is the newest intact" in capsys.readouterr().out
     assert store.latest == 3
@@ -353,13 +353,13 @@ def test_a_kill_while_an_old_checkpoint_is_deleted_is_no_damage(tmp_path, capsys
 
 def test_what_was_deleted_is_gone_before_the_next_is_written(tmp_path, monkeypatch):
   """So that a run never needs more room than its checkpoints and one more."""
-  lying, write = [], seal.write
+  lying, write = [], integrity.write
 
   def look(folder, dsc):
     lying.append(sorted(path.name for path in tmp_path.rglob("[0-9]*") if path.name.isdigit()))
     write(folder, dsc)
 
-  monkeypatch.setattr(seal, "write", look)
+  monkeypatch.setattr(integrity, "write", look)
   with checkpoints(tmp_path, keep=1) as store:
     for step in (21, 22, 23):
       store.save(_state(step))
@@ -372,7 +372,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from attn_unet_jax.training.checkpoint import checkpoints, restore
-from attn_unet_jax.training.parallel import on_first_device, replicated
+from attn_unet_jax.training.mesh import on_first_device, replicated
 from tests.conftest import small_config
 from tests.training.test_checkpoint import _assert_is, _like, _state
 config, (one, eight) = small_config(), map(Path, sys.argv[1:])

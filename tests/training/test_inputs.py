@@ -11,16 +11,16 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from attn_unet_jax.command import Interrupted
-from attn_unet_jax.data.boxes import to_json
-from attn_unet_jax.data.dataset import open_dataset
-from attn_unet_jax.data.fold import open_fold
-from attn_unet_jax.data.patches import fixed_batches, training_batch
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.cases.boxes import to_json
+from attn_unet_jax.cases.dataset import open_dataset
+from attn_unet_jax.cases.fold import open_fold
+from attn_unet_jax.patches.batch import fixed_batches, training_batch
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.signals import Interrupted
 from attn_unet_jax.training import inputs, loop
 from attn_unet_jax.training.checkpoint import checkpoints
+from attn_unet_jax.training.epoch_end import Report
 from attn_unet_jax.training.loop import train
-from attn_unet_jax.training.report import Report
 from attn_unet_jax.training.state import create
 from attn_unet_jax.volumes.box import Box
 from tests.conftest import ROOT, assert_same, host_devices
@@ -168,7 +168,7 @@ def test_a_named_folder_of_prepared_scans_serves_every_run_and_source(
   def no(*_):
     raise AssertionError("prepared again")
 
-  monkeypatch.setattr("attn_unet_jax.data.cases.prepare", no)
+  monkeypatch.setattr("attn_unet_jax.cases.working_cases.prepare", no)
   second = _train(config, tmp_path / "b", "resident")
   assert_same(first, second)
   _train(config, tmp_path / "c", "streaming")

@@ -17,17 +17,17 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from attn_unet_jax.command import Interrupted
-from attn_unet_jax.data.fold import open_fold
-from attn_unet_jax.data.patches import training_batch
-from attn_unet_jax.data.resident import resident
-from attn_unet_jax.errors import UserError
-from attn_unet_jax.training import loop, seal
+from attn_unet_jax.cases.fold import open_fold
+from attn_unet_jax.patches.batch import training_batch
+from attn_unet_jax.patches.device_source import resident
+from attn_unet_jax.runs.metrics_csv import COLUMNS, read_metrics
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.signals import Interrupted
+from attn_unet_jax.training import integrity, loop
 from attn_unet_jax.training.checkpoint import checkpoints, saved
-from attn_unet_jax.training.logs import COLUMNS, read_metrics
+from attn_unet_jax.training.epoch_end import Report
 from attn_unet_jax.training.loop import train
 from attn_unet_jax.training.nonfinite import Watch
-from attn_unet_jax.training.report import Report
 from attn_unet_jax.training.step import Outcome
 from tests.conftest import assert_same, small_config
 from tests.line import Line
@@ -281,7 +281,7 @@ def test_a_stop_within_an_epoch_resumes_to_the_same_bits(
 
   It is on disk when that is said, though the disk is slow and a second signal comes.
   """
-  write, told = seal.write, []
+  write, told = integrity.write, []
 
   def slowly(*arguments):
     os.kill(os.getpid(), signal.SIGINT)
@@ -293,8 +293,8 @@ def test_a_stop_within_an_epoch_resumes_to_the_same_bits(
 
   with monkeypatch.context() as patch:
     _signal_at(patch, 0)
-    patch.setattr(seal, "write", slowly)
-    patch.setattr(loop.logs, "say", say)
+    patch.setattr(integrity, "write", slowly)
+    patch.setattr(loop, "say", say)
     with pytest.raises(Interrupted) as stop:
       _train(setting, tmp_path)
   assert stop.value.status == 143

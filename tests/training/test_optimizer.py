@@ -5,8 +5,8 @@ import optax
 import pytest
 from flax.traverse_util import flatten_dict
 
-from attn_unet_jax.errors import UserError
 from attn_unet_jax.models.dual_attention import DualAttention
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.optimizer import check_patterns, learning_rate, optimizer
 
 

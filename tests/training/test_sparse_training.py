@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from attn_unet_jax.data.fold import open_fold
-from attn_unet_jax.data.resident import resident
+from attn_unet_jax.cases.fold import open_fold
+from attn_unet_jax.patches.device_source import resident
 from attn_unet_jax.training.state import start
 from attn_unet_jax.training.step import train_step
 from attn_unet_jax.volumes.nifti import write_nifti

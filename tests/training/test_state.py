@@ -2,8 +2,9 @@ import flax.linen as nn
 import numpy as np
 import pytest
 
-from attn_unet_jax.errors import UserError
-from attn_unet_jax.training.state import create, network
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.training.network import network
+from attn_unet_jax.training.state import create
 
 
 def test_the_models_keys_are_the_networks_attributes(config):

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from attn_unet_jax import losses, models
-from attn_unet_jax.data.cutter import together
-from attn_unet_jax.data.patches import Batch, Fed, training_batch, training_cutter
-from attn_unet_jax.data.prepare import WorkingCase
-from attn_unet_jax.data.resident import resident
-from attn_unet_jax.data.schedule import Plan, schedule
+from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.models import layers
-from attn_unet_jax.training.state import abstract, network, start
+from attn_unet_jax.patches.batch import Batch, Fed, training_batch, training_cutter
+from attn_unet_jax.patches.device_source import resident
+from attn_unet_jax.patches.host_cropper import together
+from attn_unet_jax.patches.schedule import Plan, schedule
+from attn_unet_jax.training.network import network
+from attn_unet_jax.training.state import abstract, start
 from attn_unet_jax.training.step import _dropout_key, fixed_loss, forward, train_step
 from tests.conftest import assert_same
 from tests.line import Line

@@ -7,8 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from attn_unet_jax import memory
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime import memory
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes import Volume
 from attn_unet_jax.volumes.checks import check_image, check_pair
 from attn_unet_jax.volumes.nifti import read_grid, read_label, read_nifti, write_nifti

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.nifti_folder import listed_names, nifti_files, nifti_stem, read_pair
 from attn_unet_jax.volumes.volume import Volume

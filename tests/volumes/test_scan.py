@@ -3,7 +3,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes import Volume
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.scan import dicom_scans, is_dicom_scan, read_scan

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes import Grid, Volume
 from attn_unet_jax.volumes.checks import check_image, check_pair, checked_working_grid
 

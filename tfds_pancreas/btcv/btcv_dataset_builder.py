@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti_folder import nifti_files
 from tfds_pancreas.checked_builder import CheckedBuilder
 from tfds_pancreas.checked_case import CheckedCase

@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti_folder import listed_names
 from tfds_pancreas.checked_builder import CheckedBuilder
 from tfds_pancreas.checked_case import CheckedCase

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.checks import check_pair
-from attn_unet_jax.volumes.dicom import DicomVolume
+from attn_unet_jax.volumes.dicom.read import DicomVolume
 from attn_unet_jax.volumes.orientation import from_canonical, to_canonical
 from attn_unet_jax.volumes.volume import Volume
 from tfds_pancreas.checks import FLIP_MARGIN, flip_scores, nonzero

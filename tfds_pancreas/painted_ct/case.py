@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from tfds_pancreas.abdomen.organs import ALL_ORGANS
 from tfds_pancreas.checked_case import CheckedCase, Pair
 from tfds_pancreas.painted_ct.maps import read_map

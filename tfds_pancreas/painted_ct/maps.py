@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import read_label
 from attn_unet_jax.volumes.nifti_folder import nifti_files
 from attn_unet_jax.volumes.orientation import to_canonical

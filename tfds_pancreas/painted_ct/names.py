@@ -8,8 +8,8 @@ decides what is drawn and painted: the first part of ORGAN_OF_NAME that is in th
 from collections.abc import Mapping
 from pathlib import Path
 
-from attn_unet_jax.errors import UserError
-from attn_unet_jax.files import read_json
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import read_json
 
 PACKAGED = Path(__file__).parent / "label_names"
 _BESIDE = ("labels.json", "dataset.json")

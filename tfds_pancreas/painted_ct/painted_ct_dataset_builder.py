@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 from tfds_pancreas.abdomen.organs import ALL_ORGANS
 from tfds_pancreas.checked_builder import CheckedBuilder
 from tfds_pancreas.checked_case import CheckedCase

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from attn_unet_jax.errors import UserError
+from attn_unet_jax.runtime.errors import UserError
 
 
 def align(label: np.ndarray, shape: Sequence[int], instance_numbers: Sequence[int]) -> np.ndarray:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from attn_unet_jax.errors import UserError
-from attn_unet_jax.volumes.dicom import DicomVolume
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.volumes.dicom.read import DicomVolume
 from attn_unet_jax.volumes.nifti import read_label
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pydicom
 
-from attn_unet_jax.errors import UserError
-from attn_unet_jax.volumes.dicom import DicomVolume, Series, read_dicom, read_series, survey
-from attn_unet_jax.volumes.dicom_series import damage_is_user_error
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.volumes.dicom.read import DicomVolume, Series, read_dicom, read_series, survey
+from attn_unet_jax.volumes.dicom.series import damage_is_user_error
 from tfds_pancreas.folders import walk
 
 CASES = 82

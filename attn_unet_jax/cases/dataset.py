@@ -1,0 +1,155 @@
+"""Cases from where they lie: a plain folder of NIfTI files, or records made by `tfds_pancreas`."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.volumes.nifti import read_grid
+from attn_unet_jax.volumes.nifti_folder import listed_names, nifti_files, read_pair
+from attn_unet_jax.volumes.volume import Grid, Volume
+from tfds_pancreas.records import Records, open_records
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """One patient on the native grid, axes as in the image file; `source` names it in messages."""
+
+  id: str
+  image: Volume
+  label: Volume
+  source: str
+
+
+class Dataset(Protocol):
+  """A collection of cases with random access."""
+
+  @property
+  def ids(self) -> Sequence[str]:
+    """Every case id, sorted."""
+
+  @property
+  def parts(self) -> Mapping[str, Sequence[str]] | None:
+    """The set's own `training`, `validation` and `test` ids, if it has them."""
+
+  @property
+  def label_names(self) -> Mapping[str, int] | None:
+    """Name -> value of the label volumes, if the set carries names."""
+
+  def load(self, case_id: str) -> Case:
+    """Reads one case, checked."""
+
+  def grid(self, case_id: str) -> Grid:
+    """The grid of a case's image; no voxel is read."""
+
+  def fingerprint(self, case_id: str) -> tuple[object, ...]:
+    """What changes when the files of a case do: names, sizes, times of writing."""
+
+
+def open_dataset(config: ConfigDict) -> Dataset:
+  """The data set that a run's config names.
+
+  Raises:
+    UserError: it is not there; says what to put where.
+  """
+  data = config.data
+  if data.folder:
+    return Folder(Path(data.folder))
+  return RecordSet(open_records(data.dataset, data.dir))
+
+
+class Folder:
+  """`imagesTr/NAME.nii.gz` with `labelsTr/NAME.nii.gz`; see `volumes.nifti_folder`."""
+
+  parts = None
+
+  def __init__(self, root: Path):
+    self._root = root
+    self._images = nifti_files(root / "imagesTr")
+    self._labels = nifti_files(root / "labelsTr")
+    self.ids = tuple(sorted(self._images))
+    self.label_names = listed_names(root)
+    self._check()
+
+  def load(self, case_id: str) -> Case:
+    """Reads image and label of one case.
+
+    Raises:
+      UserError: a file is unreadable, or the two do not fit each other.
+    """
+    label_path = self._labels[case_id]
+    image, label, note = read_pair(self._images[case_id], label_path)
+    if note:
+      logging.warning(note)
+    return Case(case_id, image, label, str(label_path))
+
+  def grid(self, case_id: str) -> Grid:
+    """Reads the header of a case's image.
+
+    Raises:
+      UserError: it is unreadable.
+    """
+    return read_grid(self._images[case_id])
+
+  def fingerprint(self, case_id: str) -> tuple[object, ...]:
+    """Of the image's and the label's file."""
+    return _written(self._images[case_id]) + _written(self._labels[case_id])
+
+  def _check(self) -> None:
+    if not self._images:
+      raise UserError(
+        f"{self._root}: no data; put images into {self._root}/imagesTr/NAME.nii.gz and their "
+        f"labels into {self._root}/labelsTr/NAME.nii.gz, under the same names"
+      )
+    alone = sorted(set(self._images) ^ set(self._labels))
+    if alone:
+      raise UserError(
+        f"{self._root}: {len(alone)} names are in only one of imagesTr and labelsTr: {alone[:5]}; "
+        "add the missing files or remove these"
+      )
+
+
+class RecordSet:
+  """A data set of `tfds_pancreas`, as the build command wrote it."""
+
+  def __init__(self, records: Records):
+    self._where = {
+      case_id: (split, index)
+      for split, cases in records.splits.items()
+      for index, case_id in enumerate(cases.ids)
+    }
+    self._records = records
+    self.ids = tuple(sorted(self._where))
+    self.label_names: Mapping[str, int] = records.labels
+    own = {"training": "train", "validation": "validation", "test": "test"}
+    complete = all(records.splits.get(split) for split in own.values())
+    self.parts: Mapping[str, Sequence[str]] | None = (
+      {part: records.splits[split].ids for part, split in own.items()} if complete else None
+    )
+
+  def load(self, case_id: str) -> Case:
+    """Reads one record."""
+    split, index = self._where[case_id]
+    record = self._records.splits[split][index]
+    affine = record["affine"]
+    image, label = Volume(record["image"], affine), Volume(record["label"], affine)
+    return Case(case_id, image, label, f"{self._records.directory}: {case_id}")
+
+  def grid(self, case_id: str) -> Grid:
+    """Reads a record without decoding its volumes."""
+    split, index = self._where[case_id]
+    return Grid(*self._records.splits[split].place(index))
+
+  def fingerprint(self, case_id: str) -> tuple[object, ...]:
+    """Of the data set: its name, version and building."""
+    directory = self._records.directory
+    return (*directory.parts[-3:], case_id, *_written(directory / "dataset_info.json"))
+
+
+def _written(path: Path) -> tuple[object, ...]:
+  about = path.stat()
+  return path.name, about.st_size, about.st_mtime_ns

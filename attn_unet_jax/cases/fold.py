@@ -1,0 +1,75 @@
+"""A data set, the meaning of its labels and one fold of it: what a run works on."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from attn_unet_jax.cases import folds
+from attn_unet_jax.cases.boxes import Boxes, check, read
+from attn_unet_jax.cases.dataset import Dataset, open_dataset
+from attn_unet_jax.cases.working_cases import Cases
+from attn_unet_jax.labels import LabelMapping, parse
+from attn_unet_jax.runtime.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+  """One fold of a data set.
+
+  `listing` is the list of folds that it comes from; `boxes` is the part of each case that is worked
+  on, None all of it.
+  """
+
+  config: ConfigDict
+  dataset: Dataset
+  mapping: LabelMapping
+  split: folds.Split
+  listing: dict[str, Any]
+  boxes: Boxes | None = None
+
+  def load(self, part: str) -> Cases:
+    """The cases of `training` (thinned, if so configured), `validation` or `test`, prepared."""
+    ids = getattr(self.split, part)
+    thin = part == "training"
+    return Cases(ids, self.dataset, self.mapping, self.config, thin, boxes=self.boxes)
+
+  def to_json(self) -> str:
+    """The list of folds, as it can be given to `--config.data.folds`."""
+    return json.dumps(self.listing, indent=1) + "\n"
+
+  def describe(self) -> str:
+    """One line for the screen."""
+    parts = ", ".join(f"{len(getattr(self.split, part))} {part}" for part in folds.PARTS)
+    return f"classes {self.mapping.describe()}; {parts} cases (folds {self.listing['name']!r})"
+
+
+def open_fold(config: ConfigDict, written: Path | None = None) -> Fold:
+  """Opens the configured data set and chooses the configured fold.
+
+  Args:
+    config: the run's config.
+    written: the list of folds that the run wrote when it began, its boxes beside it. They hold
+      from then on, whatever becomes of the data: no case may move from training to test.
+
+  Raises:
+    UserError: the data is not there, or the labels, the fold or the boxes do not fit it; or the
+      run wrote no list.
+  """
+  if written and not written.exists():
+    raise UserError(
+      f"{written}: not found; bring it back. If attn_unet_jax.convert made this run, of no data: "
+      "evaluate --config.data.folder=DIR scores it on any, and another run starts from it by "
+      f"--config.init.workdir={written.parent}"
+    )
+  dataset = open_dataset(config)
+  mapping = parse(config.data.labels, dataset.label_names)
+  source = str(written) if written else config.data.folds
+  split, listing = folds.choose(dataset.ids, dataset.parts, source, config.data.fold)
+  boxes, path = None, Path(config.data.boxes)
+  if config.data.boxes:
+    boxes = read(written.with_name("boxes.json") if written else path)
+    check(boxes, [case for part in folds.PARTS for case in getattr(split, part)], path)
+  return Fold(config, dataset, mapping, split, listing, boxes)

@@ -1,0 +1,139 @@
+"""Folds: who is trained on, who is validated on, who is tested on. Folds are data, never code.
+
+A list of folds is JSON: `{"name": ..., "folds": [{"training": [ids], "validation": [ids],
+"test": [ids]}, ...]}`. A case may stand in several parts of a fold (one scan can be trained,
+validated and tested on); whoever writes such a list means it. The lists of `fold_lists/`, each with
+its source and a note, are chosen by name.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import read_json
+
+PARTS = ("training", "validation", "test")
+_HASH_FOLDS = 5
+_PACKAGED = Path(__file__).parent / "fold_lists"
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+  """Case ids of one fold."""
+
+  training: tuple[str, ...]
+  validation: tuple[str, ...]
+  test: tuple[str, ...]
+
+
+def by_hash(ids: Sequence[str]) -> list[dict[str, list[str]]]:
+  """Five folds by a hash of the case id, of sizes that differ by one at most.
+
+  Fold k tests on group k, validates on group k + 1 and trains on the rest. The order of the files
+  does not matter, and a case keeps its place in the order when others are renamed.
+  """
+  ordered = sorted(ids, key=lambda case: hashlib.sha256(case.encode()).hexdigest())
+  groups = [sorted(ordered[k::_HASH_FOLDS]) for k in range(_HASH_FOLDS)]
+  folds = []
+  for k in range(_HASH_FOLDS):
+    test, validation = groups[k], groups[(k + 1) % _HASH_FOLDS]
+    training = sorted(set(ids) - set(test) - set(validation))
+    folds.append({"training": training, "validation": validation, "test": test})
+  return folds
+
+
+def choose(
+  ids: Sequence[str], own: Mapping[str, Sequence[str]] | None, folds: str, fold: int
+) -> tuple[Split, dict[str, Any]]:
+  """The split of a run and the list of folds that it comes from (written into the run).
+
+  Args:
+    ids: every case of the data set.
+    own: the data set's own parts, if it has them; used when `folds` is ''.
+    folds: `config.data.folds`: '', the name of a list in `fold_lists/`, or a JSON file.
+    fold: `config.data.fold`.
+
+  Raises:
+    UserError: no such list or fold, a case that is not in the data, or an empty part.
+  """
+  if folds:
+    listing = read(_path(folds))
+  elif own is not None:
+    listing = {"name": "the data set's own", "folds": [{part: list(own[part]) for part in PARTS}]}
+  else:
+    listing = {"name": "five by hash of the case id", "folds": by_hash(ids)}
+  chosen = pick(listing, fold)
+  _check(chosen, ids, listing["name"])
+  return Split(**{part: tuple(chosen[part]) for part in PARTS}), listing
+
+
+def pick(listing: Mapping[str, Any], fold: int) -> Mapping[str, Sequence[str]]:
+  """The fold of that number, case ids by part.
+
+  Raises:
+    UserError: the list has fewer.
+  """
+  if not 0 <= fold < len(listing["folds"]):
+    raise UserError(
+      f"config.data.fold={fold}: the list {listing['name']!r} has folds 0 to "
+      f"{len(listing['folds']) - 1}"
+    )
+  return listing["folds"][fold]
+
+
+def _path(folds: str) -> Path:
+  packaged = _PACKAGED / f"{folds}.json"
+  return packaged if packaged.is_file() else Path(folds)
+
+
+def read(path: Path) -> dict[str, Any]:
+  """A list of folds from its JSON file.
+
+  Raises:
+    UserError: there is no such file, or it is not a list of folds.
+  """
+  way_out = '{"name": ..., "folds": [{"training": [...], "validation": [...], "test": [...]}]}'
+  try:
+    listing = read_json(path)
+  except OSError as error:
+    names = ", ".join(sorted(packaged.stem for packaged in _PACKAGED.glob("*.json")))
+    raise UserError(
+      f"config.data.folds={path}: {error.strerror}; give a JSON file, or one of {names}"
+    ) from None
+  except ValueError:
+    listing = None
+  if not _is_listing(listing):
+    raise UserError(f"{path}: not a list of folds; it must read {way_out}")
+  return {"name": path.stem, **listing}
+
+
+def _is_listing(listing: Any) -> bool:
+  folds = listing.get("folds") if isinstance(listing, dict) else None
+  if not isinstance(folds, list) or not folds:
+    return False
+  return all(
+    isinstance(fold, dict)
+    and isinstance(fold.get(part), list)
+    and all(isinstance(case, str) for case in fold[part])
+    for fold in folds
+    for part in PARTS
+  )
+
+
+def _check(fold: Mapping[str, Sequence[str]], ids: Sequence[str], name: str) -> None:
+  for part in PARTS:
+    missing = sorted(set(fold[part]) - set(ids))
+    if missing:
+      raise UserError(
+        f"folds {name!r}: {part} cases {missing[:5]} are not in the data, which has "
+        f"{len(ids)} cases such as {sorted(ids)[0]!r}; add them, or give a list without them by "
+        "--config.data.folds=FILE.json"
+      )
+    if not fold[part]:
+      raise UserError(
+        f"folds {name!r}: the {part} part is empty ({len(ids)} cases in the data); add cases, or "
+        "give a list by --config.data.folds=FILE.json (a scan may stand in several parts)"
+      )

@@ -1,0 +1,104 @@
+"""A case on its native grid becomes a case on the working grid, the same way for all purposes."""
+
+import dataclasses
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from attn_unet_jax.cases.boxes import voxels
+from attn_unet_jax.cases.dataset import Case
+from attn_unet_jax.cases.foreground import foreground_positions
+from attn_unet_jax.labels import LabelMapping, class_names
+from attn_unet_jax.volumes.box import Box, cut
+from attn_unet_jax.volumes.checks import checked_working_grid
+from attn_unet_jax.volumes.intensity import statistics
+from attn_unet_jax.volumes.orientation import to_canonical
+from attn_unet_jax.volumes.resample import gaussian_blur, resample, resample_labels
+from attn_unet_jax.volumes.volume import Grid, Volume
+
+_INT16 = np.iinfo(np.int16)
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkingCase:
+  """A case on the working grid: HU int16 and class indices uint8 `[X, Y, Z]`, canonical axes.
+
+  `mean` and `sd` are those of the whole scan on the working grid, or of the box in it, HU.
+  `positions` are the `foreground_positions` of the label, None where they are still to be listed.
+  """
+
+  id: str
+  image: np.ndarray
+  label: np.ndarray
+  mean: float
+  sd: float
+  positions: np.ndarray | None = None
+
+  @property
+  def centres(self) -> np.ndarray:
+    """Where patches may be centred: `positions`, listed now if they are not yet."""
+    return foreground_positions(self.label) if self.positions is None else self.positions
+
+
+def working_grid_for(canonical: Grid, config: ConfigDict, name: object) -> Grid:
+  """The working grid of a scan, which validation segments as prediction does.
+
+  A voxel of it then takes, at the peak of `SlidingWindow.predict`: the image and its padded copy,
+  int16; the sums of each class's probabilities and of their weights, float32. Inside a box, which
+  may be small, the image and the probabilities are all that is known to be as large as the grid.
+
+  Raises:
+    UserError: memory cannot hold that; says so of `name`.
+  """
+  in_boxes = config.data.boxes or config.stages.count > 1
+  probabilities = 4 * (1 + len(class_names(config.data.labels)))
+  held = probabilities + (2 if in_boxes else 2 + 2 + 4)
+  return checked_working_grid(canonical, config.data.spacing_mm, name, held)
+
+
+def working_image(canonical: Volume, config: ConfigDict, name: object = "this scan") -> Volume:
+  """A canonical scan, blurred and resampled as configured, rounded to int16 HU.
+
+  Raises:
+    UserError: memory cannot hold it; says so of `name`.
+  """
+  data = config.data
+  grid = working_grid_for(canonical.grid, config, name)
+  blurred = gaussian_blur(canonical, data.blur_mm) if data.blur_mm else canonical
+  working = resample(blurred, grid)
+  rounded = np.empty(grid.shape[::-1], np.int16)
+  for plane, values in zip(rounded, working.array.T, strict=True):  # no second float image
+    plane[:] = np.clip(np.rint(values), _INT16.min, _INT16.max)
+  return Volume(rounded.T, working.affine)
+
+
+def prepare(
+  case: Case, mapping: LabelMapping, config: ConfigDict, box: Box | None = None
+) -> WorkingCase:
+  """Image and label on one working grid, which is decided from the image.
+
+  Args:
+    case: on its native grid.
+    mapping: what its labels mean.
+    config: the run's config.
+    box: the part to keep, grown to the patch. Mean and sd are then those of the part, which is
+      all that the network sees of a scan.
+
+  Raises:
+    UserError: label values outside the mapping, the box lies outside the scan, or memory cannot
+      hold it on the working grid.
+  """
+  image = working_image(to_canonical(case.image), config, case.id)
+  label = to_canonical(native_classes(case, mapping))
+  classes = resample_labels(label, image.grid, config.data.label_resampling)
+  if box:
+    where = voxels(box, image.grid, config.data.patch, case.id)
+    image, classes = cut(image, where), cut(classes, where)
+  mean, sd = statistics(image.array)
+  positions = foreground_positions(classes.array)
+  return WorkingCase(case.id, image.array, classes.array, mean, sd, positions)
+
+
+def native_classes(case: Case, mapping: LabelMapping) -> Volume:
+  """Class indices uint8 on the case's own grid, by the image's affine."""
+  return Volume(mapping.apply(case.label.array, case.source), case.image.affine)

@@ -1,1 +1,0 @@
-"""Runs side by side: `runs` reads what they wrote, `table` compares, `text` writes it down."""

@@ -1,0 +1,5 @@
+"""Every key of a run: composed from the options of the packages, read from flags, kept in JSON."""
+
+from attn_unet_jax.config.schema import default
+
+__all__ = ["default"]

@@ -1,0 +1,95 @@
+"""What a comparison needs of a run: its config, its scores by case, the command that made it."""
+
+import csv
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import read_object
+
+_AGAIN = "train or evaluate again"
+
+
+@dataclass(frozen=True)
+class Scored:
+  """A run, or a folder that `evaluate --output` wrote, which has no config.
+
+  Attributes:
+    name: its path as given.
+    config: values by key, `{'optimizer.learning_rate': 1e-4, ...}`.
+    scores: by class, case and metric; NaN where a score is undefined.
+    command: the flags that it was started with last.
+    step: of the checkpoint that was scored.
+  """
+
+  name: str
+  config: Mapping[str, Any]
+  scores: Mapping[str, Mapping[str, Mapping[str, float]]]
+  command: list[str] = field(default_factory=list)
+  step: int | None = None
+
+
+def read_run(path: Path, part: str = "test") -> Scored:
+  """Reads a run's evaluation of a part of its fold.
+
+  Raises:
+    UserError: it is not there, not evaluated, or a file is not readable.
+  """
+  if not path.is_dir():
+    raise UserError(f"--workdirs: {path}: no such folder; name runs of attn_unet_jax.main")
+  is_run = (path / "config.json").is_file()
+  folder = path / "evaluation" / ("" if part == "test" else part) if is_run else path
+  scores = _scores(folder / "cases.csv", f"--workdir={path} --part={part}")
+  return Scored(
+    str(path),
+    _flat(read_object(path / "config.json", _AGAIN)) if is_run else {},
+    scores,
+    _command(path / "run.json") if is_run else [],
+    read_object(folder / "summary.json", _AGAIN).get("checkpoint_step"),
+  )
+
+
+def _command(path: Path) -> list[str]:
+  command = read_object(path, _AGAIN).get("command", [])
+  if not isinstance(command, list) or not all(isinstance(flag, str) for flag in command):
+    raise UserError(f"{path}: command is {command!r}, not a list of flags; {_AGAIN}")
+  return command
+
+
+def _scores(path: Path, flags: str) -> dict[str, dict[str, dict[str, float]]]:
+  found: dict[str, dict[str, dict[str, float]]] = {}
+  try:
+    with path.open(newline="", encoding="utf-8") as file:
+      for row in csv.DictReader(file):
+        case, name = row.pop("case"), row.pop("class")
+        found.setdefault(name, {})[case] = {key: _score(value) for key, value in row.items()}
+  except (FileNotFoundError, NotADirectoryError):
+    raise UserError(
+      f"{path}: no scores; run python -m attn_unet_jax.evaluate {flags} first"
+    ) from None
+  except (KeyError, TypeError, ValueError, csv.Error) as error:
+    raise UserError(f"{path}: not a table of scores ({error}); evaluate the run again") from None
+  if not found:
+    raise UserError(f"{path}: holds no case; run python -m attn_unet_jax.evaluate {flags} again")
+  return found
+
+
+def _score(text: str) -> float:
+  """NaN where it is undefined; never infinite."""
+  value = float(text)
+  if math.isinf(value):
+    raise ValueError(f"a score of {value}")
+  return value
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  flat: dict[str, Any] = {}
+  for key, value in config.items():
+    if isinstance(value, dict):
+      flat |= _flat(value, f"{prefix}{key}.")
+    else:
+      flat[prefix + key] = value
+  return flat

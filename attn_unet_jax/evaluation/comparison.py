@@ -1,0 +1,129 @@
+"""The table over runs: what differs in their configs, their scores, tests against the first."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from attn_unet_jax.evaluation.compared_runs import Scored
+from attn_unet_jax.evaluation.paired_tests import Paired, holm, paired_tests
+from attn_unet_jax.runtime.errors import UserError
+
+_REFERENCE = "reference_volume_ml"
+# Stored with six digits; a case whose reference differs by more is another case or another label.
+_SAME_REFERENCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Row:
+  """One run and one class.
+
+  Attributes:
+    config: the values in which runs differ, by key; None where a run has no such key.
+    spread: by metric, mean, sd (divisor n - 1) and n of the run's own cases; undefined scores
+      are left out.
+    tests: of the first metric, against the first run, over the cases of both; None in its own row.
+    p_holm: `tests.p_wilcoxon` adjusted for the number of runs that are tested.
+  """
+
+  run: str
+  name: str
+  step: int | None
+  config: Mapping[str, Any]
+  spread: Mapping[str, tuple[float, float, int]]
+  tests: Paired | None
+  p_holm: float
+
+
+@dataclass(frozen=True)
+class Table:
+  """Rows, and what must be known to read them."""
+
+  metrics: Sequence[str]
+  rows: Sequence[Row]
+  notes: Sequence[str]
+
+
+def compare(runs: Sequence[Scored], metrics: Sequence[str]) -> Table:
+  """Compares runs with the first of them.
+
+  Args:
+    runs: two or more.
+    metrics: columns of their scores; the first is tested.
+
+  Raises:
+    UserError: a metric that a run does not have, or no class in common.
+  """
+  _require_metrics(runs, metrics)
+  classes = [name for name in runs[0].scores if all(name in run.scores for run in runs)]
+  if not classes:
+    found = "; ".join(f"{run.name}: {', '.join(run.scores)}" for run in runs)
+    raise UserError(f"--workdirs: no class in common ({found}); name runs of the same classes")
+  differing = differences(runs)
+  rows: list[Row] = []
+  notes: list[str] = []
+  for name in classes:
+    tests = [_against(runs[0], run, name, metrics[0], notes) for run in runs[1:]]
+    adjusted = holm([test.p_wilcoxon for test in tests])
+    for run, test, p in zip(runs, [None, *tests], [math.nan, *adjusted], strict=True):
+      spread = {metric: _spread(run, name, metric) for metric in metrics}
+      rows.append(Row(run.name, name, run.step, differing[run.name], spread, test, p))
+  return Table(metrics, rows, notes)
+
+
+def differences(runs: Sequence[Scored]) -> dict[str, dict[str, Any]]:
+  """By run, the values of the keys that are not the same in all runs that have a config."""
+  configs = [run.config for run in runs if run.config]
+  keys = list(dict.fromkeys(key for config in configs for key in config))
+  unequal = [key for key in keys if any(c.get(key) != configs[0].get(key) for c in configs[1:])]
+  return {run.name: {key: run.config.get(key) for key in unequal} for run in runs}
+
+
+def _require_metrics(runs: Sequence[Scored], metrics: Sequence[str]) -> None:
+  for run in runs:
+    first = next(iter(next(iter(run.scores.values())).values()))
+    unknown = [metric for metric in metrics if metric not in first]
+    if unknown or not metrics:
+      raise UserError(
+        f"--metrics: {run.name} has no {', '.join(unknown)}; its scores are {', '.join(first)}"
+      )
+
+
+def _spread(run: Scored, name: str, metric: str) -> tuple[float, float, int]:
+  scores = np.array([case[metric] for case in run.scores[name].values()])
+  defined = scores[~np.isnan(scores)]
+  mean = float(defined.mean()) if defined.size else math.nan
+  return mean, float(defined.std(ddof=1)) if defined.size > 1 else math.nan, defined.size
+
+
+def _against(first: Scored, run: Scored, name: str, metric: str, notes: list[str]) -> Paired:
+  """Tests a run against the first on the cases of both, and notes which are not."""
+  a, b = first.scores[name], run.scores[name]
+  both = sorted(a.keys() & b.keys())
+  if alone := len(a.keys() ^ b.keys()):
+    notes.append(
+      f"{name}: {first.name} and {run.name} share {len(both)} cases, {alone} are scored in only "
+      "one of them; means are over each run's own cases, tests over the shared ones"
+    )
+  other = [case for case in both if _other_reference(a[case], b[case])]
+  if other:
+    notes.append(
+      f"{name}: {first.name} and {run.name} have other references for {len(other)} cases "
+      f"({', '.join(other[:3])}{', ...' if len(other) > 3 else ''}); they are not tested"
+    )
+  pairs = [(a[case][metric], b[case][metric]) for case in both if case not in other]
+  defined = [pair for pair in pairs if not any(map(math.isnan, pair))]
+  if len(defined) < len(pairs):
+    notes.append(
+      f"{name}: {metric} of {first.name} or {run.name} is undefined in {len(pairs) - len(defined)} "
+      "shared cases; they are not tested"
+    )
+  return paired_tests([x for x, _ in defined], [y for _, y in defined])
+
+
+def _other_reference(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
+  if _REFERENCE not in a or _REFERENCE not in b:
+    return False
+  return abs(a[_REFERENCE] - b[_REFERENCE]) > _SAME_REFERENCE * max(a[_REFERENCE], b[_REFERENCE])

@@ -1,0 +1,102 @@
+"""A comparison as Markdown or CSV."""
+
+import csv
+import io
+import math
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from attn_unet_jax.evaluation.compared_runs import Scored
+from attn_unet_jax.evaluation.comparison import Row, Table
+
+
+def markdown(table: Table) -> str:
+  """The table, what its tests are, and what must be known to read it."""
+  rows = list(_cells(table, shown=True))
+  lines = [f"| {' | '.join(row)} |" for row in rows]
+  lines.insert(1, f"|{' --- |' * len(rows[0])}")
+  first, metric = table.rows[0].run, table.metrics[0]
+  about = (
+    f"Mean ± sd over each run's own cases. Δ {metric}: mean difference to {first} over the n cases "
+    "that both scored, with two-sided p values of Wilcoxon's signed rank test (beside it adjusted "
+    "by Holm's rule for the number of runs tested) and of the paired t test, on those cases. "
+    "They tell whether two trained networks differ on such cases, not whether two configs do: "
+    "another seed may move a run as far."
+  )
+  return "\n".join([*lines, "", about, *(f"\nNote: {note}." for note in table.notes)]) + "\n"
+
+
+def document(
+  table: Table, runs: Sequence[Scored], command: Sequence[str], title: str = "", note: str = ""
+) -> str:
+  """A page: title, note, the table, and the commands that made the runs and the page."""
+  commands = [_command("main", run.command) for run in runs if run.command]
+  made = "\n".join([*commands, _command("compare", command)])
+  head = (f"# {title}\n\n" if title else "") + (f"{note}\n\n" if note else "")
+  return f"{head}{markdown(table)}\nMade by\n\n```\n{made}\n```\n"
+
+
+def comma_separated(table: Table) -> str:
+  """The same rows for programs: full precision, mean and sd in columns of their own."""
+  text = io.StringIO()
+  csv.writer(text, lineterminator="\n").writerows(_cells(table, shown=False))
+  return text.getvalue()
+
+
+def _command(module: str, flags: Sequence[str]) -> str:
+  return " \\\n  ".join([f"python -m attn_unet_jax.{module}", *map(shlex.quote, flags)])
+
+
+def _cells(table: Table, *, shown: bool) -> Iterator[list[str]]:
+  """The head and the rows; `shown` for people, else for programs."""
+  keys = list(table.rows[0].config)
+  several = len({row.name for row in table.rows}) > 1 or not shown
+  steps = any(row.step is not None for row in table.rows)
+  metric = table.metrics[0]
+  head = ["run", *keys, *(["class"] if several else []), *(["step"] if steps else [])]
+  for name in table.metrics:
+    head += [name] if shown else [name, f"{name}_sd", f"{name}_n"]
+  delta = f"Δ {metric}" if shown else f"{metric}_difference"
+  yield [*head, delta, *(["n"] if shown else ["n_pairs"]), "p Wilcoxon", "p Holm", "p t"]
+  for row in table.rows:
+    cells = [row.run, *(_value(row.config[key]) for key in keys)]
+    cells += ([row.name] if several else []) + ([_value(row.step)] if steps else [])
+    for name in table.metrics:
+      cells += _spread(row.spread[name], shown=shown)
+    yield cells + _tests(row, shown=shown)
+
+
+def _spread(spread: tuple[float, float, int], *, shown: bool) -> list[str]:
+  mean, sd, n = spread
+  if not shown:
+    return [_exact(mean), _exact(sd), str(n)]
+  if math.isnan(mean):
+    return ["-"]
+  return [f"{mean:.3f}" + ("" if math.isnan(sd) else f" ± {sd:.3f}")]
+
+
+def _tests(row: Row, *, shown: bool) -> list[str]:
+  if row.tests is None:
+    return ["-" if shown else ""] * 5
+  n, difference, p_wilcoxon, p_t = row.tests
+  if not shown:
+    return [_exact(difference), str(n), *map(_exact, (p_wilcoxon, row.p_holm, p_t))]
+  change = "-" if math.isnan(difference) else f"{difference:+.3f}"
+  return [change, str(n), *map(_p, (p_wilcoxon, row.p_holm, p_t))]
+
+
+def _p(value: float) -> str:
+  if math.isnan(value):
+    return "-"
+  return "< 0.0001" if value < 1e-4 else f"{value:.3g}"
+
+
+def _exact(value: float) -> str:
+  return "" if math.isnan(value) else repr(value)
+
+
+def _value(value: Any) -> str:
+  if value is None:
+    return "-"
+  return f"{value:g}" if isinstance(value, float) else str(value).replace("|", "\\|")

@@ -1,0 +1,180 @@
+"""Segments cases and scores them on their native grids; writes `cases.csv` and `summary.json`."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from attn_unet_jax.cases.fold import Fold
+from attn_unet_jax.cases.prepare import native_classes
+from attn_unet_jax.cases.target import native_boundary
+from attn_unet_jax.evaluation.overlap import Scores, score_case, summarise
+from attn_unet_jax.evaluation.surface import assd_mm
+from attn_unet_jax.inference.segment import Locate, segment
+from attn_unet_jax.inference.sliding import System
+from attn_unet_jax.labels import UNLABELLED, parse
+from attn_unet_jax.runtime.console import progress, say
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import write_text
+from attn_unet_jax.volumes.box import Box, share_inside, share_left_out
+from attn_unet_jax.volumes.checks import check_pair
+from attn_unet_jax.volumes.nifti import read_label, write_nifti
+from attn_unet_jax.volumes.nifti_folder import nifti_files
+from attn_unet_jax.volumes.orientation import to_canonical
+from attn_unet_jax.volumes.volume import Volume
+
+
+def mean_dsc(fold: Fold, ids: Sequence[str], system: System, config: ConfigDict) -> float:
+  """Mean DSC over cases and foreground classes, whole scans, native grid."""
+  summary = summarise(list(score_cases(fold, ids, system, config).values()))
+  return sum(metrics["dsc"]["mean"] for metrics in summary.values()) / len(summary)
+
+
+def score_cases(
+  fold: Fold,
+  ids: Sequence[str],
+  system: System,
+  config: ConfigDict,
+  locate: Locate | None = None,
+  predictions: Path | None = None,
+  *,
+  surfaces: bool = False,
+) -> dict[str, Scores]:
+  """Scores by case id; with `predictions`, a folder, the masks are written there too.
+
+  With `surfaces`, `assd_mm` is among the scores; it is slow where a prediction is scattered. Where
+  only a box of each scan is looked at (the fold's, or what `locate` finds), `box_recall` and
+  `box_volume_reduction` are among the scores.
+  """
+  rows = {}
+  for case_id in progress(ids, len(ids), "cases"):
+    case = fold.dataset.load(case_id)
+    find = locate or _given(fold.boxes[case_id] if fold.boxes else None)
+    prediction, box = segment(case.image, system, config, find, case_id)
+    reference = native_classes(case, fold.mapping)
+    if config.data.target == "boundary":
+      reference = native_boundary(reference, config.data.spacing_mm)
+    rows[case_id] = score_case(
+      prediction.array,
+      reference.array,
+      fold.mapping.class_indices,
+      reference.voxel_volume_ml,
+      UNLABELLED,
+    )
+    if surfaces:
+      _add_surface_distance(rows[case_id], prediction.array, reference, fold.mapping.class_indices)
+    if box:
+      _add_box_scores(rows[case_id], box, reference, fold.mapping.class_indices)
+    if predictions:
+      write_nifti(predictions / f"{case_id}.nii.gz", prediction)
+  return rows
+
+
+def _add_surface_distance(
+  scores: Scores, prediction: np.ndarray, reference: Volume, classes: Mapping[str, int]
+) -> None:
+  known = reference.array != UNLABELLED
+  for name, value in classes.items():
+    masks = (prediction == value) & known, reference.array == value
+    scores[name]["assd_mm"] = assd_mm(*masks, reference.spacing)
+
+
+def _given(box: Box | None) -> Locate:
+  return lambda _: box
+
+
+def _add_box_scores(
+  scores: Scores, box: Box, reference: Volume, classes: Mapping[str, int]
+) -> None:
+  canonical = to_canonical(reference)
+  for name, value in classes.items():
+    mask = Volume(canonical.array == value, canonical.affine)
+    scores[name]["box_recall"] = share_inside(box, mask)
+    scores[name]["box_volume_reduction"] = share_left_out(box, canonical.grid)
+
+
+def score_folders(prediction: Path, reference: Path, labels: str) -> dict[str, Scores]:
+  """Scores every mask of `reference` against the mask of the same name in `prediction`.
+
+  A line says which predictions have no reference.
+
+  Args:
+    prediction: folder of masks.
+    reference: folder of masks.
+    labels: what their values mean, as `--labels` says it.
+
+  Raises:
+    UserError: a folder is empty, a name is missing, or two masks do not lie on the same grid.
+  """
+  predicted, wanted = nifti_files(prediction), nifti_files(reference)
+  missing = sorted(set(wanted) - set(predicted))
+  if not wanted or missing:
+    what = f"no masks for {missing[:5]}" if missing else "no NIfTI masks"
+    raise UserError(f"{prediction if missing else reference}: {what}; names must be the same")
+  if extra := sorted(set(predicted) - set(wanted)):
+    say(f"{prediction}: without a reference, not scored: {len(extra)}, such as {extra[0]}")
+  mapping = parse(labels, None, "labels")
+  rows = {}
+  for case_id in progress(wanted, len(wanted), "cases"):
+    files = predicted[case_id], wanted[case_id]
+    answer, truth = (to_canonical(read_label(path)) for path in files)
+    check_pair(truth.grid, answer.grid, files[::-1], ("reference", "prediction"))
+    predicted_map = mapping.apply(answer.array, str(files[0]))
+    truth = Volume(mapping.apply(truth.array, str(files[1])), truth.affine)
+    rows[case_id] = score_case(
+      predicted_map,
+      truth.array,
+      mapping.class_indices,
+      truth.voxel_volume_ml,
+      UNLABELLED,
+    )
+    _add_surface_distance(rows[case_id], predicted_map, truth, mapping.class_indices)
+  return rows
+
+
+def write_scores(
+  rows: Mapping[str, Scores], folder: Path, about: Mapping[str, Any] | None = None
+) -> None:
+  """Writes `cases.csv` (a line per case and class) and `summary.json`, and says the means."""
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "cases.csv", _table(rows))
+    summary = summarise(list(rows.values()))
+    content = {**(about or {}), "cases": len(rows), "classes": _without_nan(summary)}
+    write_text(folder / "summary.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+  except OSError as error:
+    raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another") from None
+  for name, metrics in summary.items():
+    shown = [name for name in ("dsc", "precision", "recall", "assd_mm") if name in metrics]
+    means = ", ".join(f"{m} {_mean_and_sd(metrics[m])}" for m in shown)
+    say(f"{name}, {len(rows)} case{'s'[: len(rows) > 1]}: {means}")
+  say(f"scores: {folder}/cases.csv, {folder}/summary.json")
+
+
+def _mean_and_sd(spread: Mapping[str, float]) -> str:
+  sd = "" if math.isnan(spread["sd"]) else f" ± {spread['sd']:.3f}"
+  return f"{spread['mean']:.3f}{sd}"
+
+
+def _without_nan(value: Any) -> Any:
+  """JSON knows no NaN: an undefined score is null."""
+  if isinstance(value, dict):
+    return {key: _without_nan(item) for key, item in value.items()}
+  return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _table(rows: Mapping[str, Scores]) -> str:
+  text = io.StringIO()
+  first = next(iter(next(iter(rows.values())).values()))
+  writer = csv.writer(text, lineterminator="\n")
+  writer.writerow(["case", "class", *first])
+  for case_id, scores in rows.items():
+    for name, metrics in scores.items():
+      writer.writerow([case_id, name, *(f"{value:.6g}" for value in metrics.values())])
+  return text.getvalue()

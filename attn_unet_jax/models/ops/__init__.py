@@ -1,0 +1,1 @@
+"""Numerical building blocks of the networks: convolution forms, dilation, resizing."""

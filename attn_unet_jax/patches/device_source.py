@@ -1,0 +1,135 @@
+"""The resident source: a whole set in device memory, patches cut inside the compiled step."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from attn_unet_jax.cases.prepare import WorkingCase
+from attn_unet_jax.patches.padded_case import Shape, cuttable
+from attn_unet_jax.patches.schedule import Draw, spot
+
+Array = jax.Array
+
+
+class Resident(struct.PyTreeNode):
+  """A set of cases on one array each; `[C, ...]` over cases, extents padded to the largest.
+
+  `image` is int16 HU `[C, X, Y, Z]`, `label` uint8 class indices, `size` `[C, 3]` the real extents,
+  `mean` and `sd` `[C]` of the whole scan in HU, `positions` `[C, K, 3]` foreground voxels of which
+  the first `count[c]` are real; `quantiles` float32 HU `[C, Q]` of the scans, where histograms are
+  matched.
+  """
+
+  image: Array
+  label: Array
+  size: Array
+  mean: Array
+  sd: Array
+  positions: Array
+  count: Array
+  quantiles: Array | None = None
+
+
+class Reference(NamedTuple):
+  """What matching the histogram of a patch needs: of its own scan and of another one.
+
+  `own` and `quantiles` are of the patch's scan and of the other, `[Q]` float32 HU at even levels,
+  `mean` and `sd` the other's.
+  """
+
+  own: Any
+  quantiles: Any
+  mean: Any
+  sd: Any
+
+
+class Block(NamedTuple):
+  """What is cut for one patch: HU `[SX, SY, SZ]` int16, classes uint8, the scan's mean and sd.
+
+  `key` is the data of the key for its augmentation, uint32; `reference` is there where histograms
+  are matched. Arrays of JAX, or of NumPy where the host cuts.
+  """
+
+  image: Any
+  label: Any
+  mean: Any
+  sd: Any
+  key: Any
+  reference: Reference | None = None
+
+
+def resident(cases: Iterable[WorkingCase], patch: Shape, *, histograms: bool = False) -> Resident:
+  """Puts a set into device memory; scans smaller than the patch are padded with their minimum."""
+  held = [cuttable(case, patch, histogram=histograms) for case in cases]
+  size = np.array([case.image.shape for case in held], np.int32)
+  arrays = {
+    "image": _stack([case.image for case in held], size.max(0)),
+    "label": _stack([case.label for case in held], size.max(0)),
+    "size": size,
+    "mean": np.array([case.mean for case in held], np.float32),
+    "sd": np.array([case.sd for case in held], np.float32),
+    "positions": np.stack([case.positions for case in held]),
+    "count": np.array([case.count for case in held], np.int32),
+    "quantiles": np.array([case.quantiles for case in held]) if histograms else None,
+  }
+  return Resident(**jax.device_put(arrays))
+
+
+def _stack(arrays: Sequence[np.ndarray], extent: np.ndarray) -> np.ndarray:
+  """Zeros beyond each scan, only to give every case the same extent; no patch reads them."""
+  stack = np.zeros((len(arrays), *extent), arrays[0].dtype)
+  for held, array in zip(stack, arrays, strict=True):
+    held[tuple(map(slice, array.shape))] = array
+  return stack
+
+
+def cut(data: Resident, draw: Draw, patch: Shape, block: Shape, shares: int = 1) -> Block:
+  """Cuts the blocks of a batch, each with a leading batch axis.
+
+  One after the other within a share: without the loop XLA fuses the cut into the sampling that
+  follows, and cuts every voxel once for each of its eight neighbours.
+
+  Args:
+    data: the set.
+    draw: the batch, from `schedule`.
+    patch: extent of the patches that the corners are drawn for.
+    block: extent to cut, the patch in its centre; beyond the scan its border is repeated.
+    shares: equal parts of the batch that are cut side by side, on a device each.
+  """
+
+  def one(draw: Draw) -> Block:
+    case, size = draw.case, data.size[draw.case]
+    positions, count = data.positions[case], data.count[case]
+    low, key = spot(draw.key, draw.foreground, size, positions, count, patch, block)
+    image, label = (_clamped(array, case, low, size, block) for array in (data.image, data.label))
+    return Block(image, label, data.mean[case], data.sd[case], key, _reference(data, draw))
+
+  parts = jax.tree.map(lambda x: x.reshape(shares, -1, *x.shape[1:]), draw)
+  blocks = jax.vmap(lambda part: jax.lax.map(one, part))(parts)
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), blocks)
+
+
+def _reference(data: Resident, draw: Draw) -> Reference | None:
+  if draw.reference is None:
+    return None
+  assert data.quantiles is not None
+  other = draw.reference
+  return Reference(
+    data.quantiles[draw.case], data.quantiles[other], data.mean[other], data.sd[other]
+  )
+
+
+def _clamped(array: Array, case: Array, low: Array, size: Array, block: Shape) -> Array:
+  """`array[case]` at `low` + 0 .. block, coordinates clamped to the scan."""
+  extent = array.shape[1:]
+  region = tuple(min(b, n) for b, n in zip(block, extent, strict=True))
+  start = jnp.clip(low, 0, jnp.asarray(extent) - jnp.asarray(region))
+  out = jax.lax.dynamic_slice(array, (case, *start), (1, *region))[0]
+  for axis in range(3):
+    wanted = jnp.clip(low[axis] + jnp.arange(block[axis]), 0, size[axis] - 1) - start[axis]
+    out = jnp.take(out, wanted, axis=axis, mode="clip")
+  return out

@@ -1,0 +1,61 @@
+"""A case as patches are cut from it, the same for every source: padded, its foreground listed."""
+
+import dataclasses
+
+import numpy as np
+
+from attn_unet_jax.cases.foreground import MOST
+from attn_unet_jax.cases.prepare import WorkingCase
+from attn_unet_jax.volumes.intensity import quantiles
+
+Shape = tuple[int, int, int]
+
+_QUANTILES = 256  # of a histogram
+
+
+@dataclasses.dataclass(frozen=True)
+class Cuttable:
+  """HU int16 and classes uint8 `[X, Y, Z]`, at least as large as the patch on every axis.
+
+  `mean` and `sd` are of the whole scan in HU, `positions` `[K, 3]` int32 foreground voxels, of
+  which the first `count` are real. `quantiles` are the scan's, float32 HU at even levels, or None.
+  """
+
+  image: np.ndarray
+  label: np.ndarray
+  mean: float
+  sd: float
+  positions: np.ndarray
+  count: int
+  quantiles: np.ndarray | None = None
+
+
+def cuttable(case: WorkingCase, patch: Shape, *, histogram: bool = False) -> Cuttable:
+  """Pads a scan smaller than the patch with its minimum, all around; lists foreground voxels.
+
+  With `histogram` the scan's quantiles are taken, of what is not padding.
+  """
+  image, label = _pad(case.image, patch, case.image.min()), _pad(case.label, patch, 0)
+  own = quantiles(case.image, _QUANTILES) if histogram else None
+  return Cuttable(image, label, case.mean, case.sd, *_positions(case, patch), own)
+
+
+def _pad(array: np.ndarray, patch: Shape, value: int) -> np.ndarray:
+  """Centred padding up to the patch."""
+  widths = padding(array.shape, patch)
+  return np.pad(array, widths, constant_values=value) if np.any(widths) else array
+
+
+def padding(shape: tuple[int, ...], patch: Shape) -> list[tuple[int, int]]:
+  """Voxels that `cuttable` adds before and after each axis."""
+  missing = (max(0, p - n) for n, p in zip(shape, patch, strict=True))
+  return [((m + 1) // 2, m // 2) for m in missing]
+
+
+def _positions(case: WorkingCase, patch: Shape) -> tuple[np.ndarray, int]:
+  """Foreground voxels in the padded case, on as many rows for every case."""
+  listed = case.centres
+  before = [added for added, _ in padding(case.label.shape, patch)]
+  rows = np.zeros((MOST, 3), np.int32)
+  rows[: len(listed)] = listed + np.array(before, np.int32)
+  return rows, len(listed)

@@ -1,0 +1,181 @@
+"""Devices that are not here: the training step is compiled for them, on a machine without.
+
+XLA needs no GPU to compile for one, only its description, and no TPU to compile for a slice, only
+its name; and JAX's plugin for the kind (`pip install '.[cuda]'`, `'.[tpu]'`). Nothing is run. What
+the program will hold in a device's memory is known then, and what devices exchange. A GPU's program
+lacks only what is measured on the GPU itself: which algorithm of a convolution or a matrix product
+is the fastest there, and the workspace that it takes.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax.experimental import topologies
+from ml_collections import ConfigDict
+
+from attn_unet_jax.cases.prepare import WorkingCase
+from attn_unet_jax.patches.batch import answered
+from attn_unet_jax.patches.device_source import Resident, resident
+from attn_unet_jax.patches.padded_case import Shape
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.training.compile import compile_step
+from attn_unet_jax.training.mesh import replicated
+from attn_unet_jax.training.state import abstract
+
+
+class Gpu(NamedTuple):
+  """What XLA is told of a GPU; of NVIDIA's data sheets and CUDA's table of compute capabilities.
+
+  Attributes:
+    name: as CUDA tells it.
+    capability: major and minor.
+    cores: streaming multiprocessors, and the float32 units of each.
+    shared: KiB of shared memory of a multiprocessor; a block may take 1 KiB less.
+    cache: MiB of the second level.
+    clock: GHz, the highest.
+    bandwidth: of the memory, GB/s.
+    memory: bytes that a program can have.
+  """
+
+  name: str
+  capability: tuple[int, int]
+  cores: tuple[int, int]
+  shared: int
+  cache: int
+  clock: float
+  bandwidth: int
+  memory: int
+
+
+GPUS = {
+  "a100-40": Gpu("NVIDIA A100-SXM4-40GB", (8, 0), (108, 64), 164, 40, 1.41, 1555, 42_298_834_944),
+  "a100": Gpu("NVIDIA A100-SXM4-80GB", (8, 0), (108, 64), 164, 40, 1.41, 2039, 84_987_740_160),
+  "h100": Gpu("NVIDIA H100 80GB HBM3", (9, 0), (132, 128), 228, 50, 1.98, 3352, 84_929_347_584),
+  "h200": Gpu("NVIDIA H200", (9, 0), (132, 128), 228, 50, 1.98, 4800, 150_754_820_096),
+}
+TPUS = ("v5e", "v5p", "v6e")
+
+# A product of Triton has its tiles chosen by measuring; those that it falls back to may not fit.
+_UNMEASURED = {"xla_gpu_enable_triton_gemm": False}
+
+_KINDS = "|".join([*GPUS, *TPUS])
+_NAME = re.compile(rf"({_KINDS})(?::([1-9]\d*(?:x[1-9]\d*){{0,2}}))?")
+_LIBTPU = {  # else it looks for the slice that this machine is part of, and for who uses it
+  "TPU_SKIP_MDS_QUERY": "1",
+  "TPU_WORKER_HOSTNAMES": "localhost",
+  "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
+
+def devices(name: str) -> list[jax.Device]:
+  """The devices of a name.
+
+  Args:
+    name: `h100`, one GPU; `h100:8`, those of a host; `h100:2x8`, of two hosts. `v5e`, one TPU chip;
+      `v5e:4x4` or `v5p:2x2x2`, a slice by its chips along each axis.
+
+  Raises:
+    UserError: not such a name, a slice that there is not, or JAX's plugin is not installed.
+  """
+  found = _NAME.fullmatch(name)
+  if not found:
+    known = ", ".join([*GPUS, *TPUS])
+    raise UserError(
+      f"--target={name}: names no device; use one of {known}, or several, as h100:8 or v5e:4x4"
+    )
+  kind, sizes = found[1], found[2] or "1"
+  extra = "cuda" if kind in GPUS else "tpu"
+  try:
+    return _gpus(GPUS[kind], sizes) if kind in GPUS else _tpus(kind, sizes)
+  except (NotImplementedError, RuntimeError, ImportError) as error:
+    if "not implemented for" in str(error) or "not installed" in str(error):
+      raise UserError(
+        f"--target={name}: JAX's plugin is missing; pip install '.[{extra}]'"
+      ) from None
+    reason = str(error).splitlines()[0].partition(": ")[2]
+    raise UserError(
+      f"--target={name}: {reason}; give a slice's chips along each axis, as v5e:4x4 or v5p:2x2x2"
+    ) from None
+
+
+def _gpus(gpu: Gpu, sizes: str) -> list[jax.Device]:
+  shape = ("1x1x" + sizes).split("x")[-3:]
+  return topologies.get_topology_desc(
+    platform="cuda", target_config=_described(gpu), topology="x".join(shape)
+  ).devices
+
+
+def _described(gpu: Gpu) -> str:
+  """XLA's GpuTargetConfigProto, as text; with a cuDNN 9 and a CUDA 12 of some version."""
+  major, minor = gpu.capability
+  return f"""
+gpu_device_info {{
+  cuda_compute_capability {{ major: {major} minor: {minor} }}
+  core_count: {gpu.cores[0]} fpus_per_core: {gpu.cores[1]}
+  threads_per_warp: 32 threads_per_block_limit: 1024 threads_per_core_limit: 2048
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  shared_memory_per_block: 49152 shared_memory_per_block_optin: {(gpu.shared - 1) * 1024}
+  shared_memory_per_core: {gpu.shared * 1024}
+  registers_per_block_limit: 65536 registers_per_core_limit: 65536
+  l2_cache_size: {gpu.cache * 2**20} clock_rate_ghz: {gpu.clock}
+  memory_bandwidth: {gpu.bandwidth * 10**9} device_memory_size: {gpu.memory}
+}}
+platform_name: "CUDA" device_description_str: "{gpu.name}"
+dnn_version_info {{ major: 9 minor: 10 }} runtime_version {{ major: 12 minor: 9 }}
+"""
+
+
+def _tpus(kind: str, sizes: str) -> list[jax.Device]:
+  for key, value in _LIBTPU.items():
+    os.environ.setdefault(key, value)
+  axes, example = (3, "v5p:2x2x2") if kind == "v5p" else (2, f"{kind}:4x4")
+  if sizes == "1":
+    one, host = "x".join("1" * axes), {"chips_per_host_bounds": (1, 1, 1)}
+    return topologies.get_topology_desc(f"{kind}:{one}", "tpu", **host).devices
+  if sizes.count("x") != axes - 1:
+    raise UserError(f"--target={kind}:{sizes}: a slice of {kind} has {axes} axes, as {example}")
+  return topologies.get_topology_desc(f"{kind}:{sizes}", "tpu").devices
+
+
+def training_set(config: ConfigDict, module: nn.Module, scan: Shape, scans: int) -> Resident:
+  """Shapes and types of a resident set of so many scans, voxels of the working grid."""
+  one = WorkingCase("", np.zeros(scan, np.int16), np.zeros(scan, np.uint8), 0, 1)
+  extent = answered(config.data.patch, module.output_margin)
+  held = resident([one], extent, histograms=config.augment.histogram_probability > 0)
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct((scans, *x.shape[1:]), x.dtype), held)
+
+
+def compiled_step(
+  config: ConfigDict, module: nn.Module, data: Resident, there: Sequence[jax.Device]
+) -> jax.stages.Compiled:
+  """The training step as it is compiled for these devices.
+
+  Args:
+    config: the run's config.
+    module: the network.
+    data: shapes of the training set.
+    there: the devices; the config may ask for fewer.
+
+  Raises:
+    UserError: the config does not fit them, see `parallel.devices`; or it asks for `pmap`.
+    JaxRuntimeError: RESOURCE_EXHAUSTED, of a TPU whose memory the step does not fit.
+  """
+  if config.parallel.mode == "pmap":
+    raise UserError(
+      "config.parallel.mode='pmap': is not compiled for devices that are not here; use "
+      "--config.parallel.mode=jit, which computes the same"
+    )
+  step: Any = compile_step(config, module, present=there)
+  sharding = replicated(config, there)
+
+  def on_device(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+  state, data = jax.tree.map(on_device, (abstract(config, module), data))
+  options = _UNMEASURED if there[0].platform == "gpu" else {}
+  return step.lower(state, data).compile(compiler_options=options)

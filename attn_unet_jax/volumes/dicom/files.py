@@ -1,0 +1,182 @@
+"""Files of a folder or of a zip, opened one after the other; nothing is ever unpacked to disk.
+
+A file inside `scan.zip` goes by the path `scan.zip/inner/1.dcm`. A zip is refused where a member's
+name leads out of it, where members are encrypted or share a name, or where it would unpack to
+more than a scan can be.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from attn_unet_jax.runtime.errors import UserError
+
+# Far beyond a study of many series; a bomb of zeros passes neither.
+MAX_MEMBERS = 50_000
+MAX_UNPACKED_BYTES = 16 << 30
+MAX_MEMBER_BYTES = 1 << 30
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_META_LENGTH_AT = 140  # preamble, DICM, then element (0002,0000): tag, UL, 4, value
+_MOST_META_BYTES = 1 << 16
+_PIECE = 1 << 20
+
+
+def is_zip(path: Path) -> bool:
+  """Whether a path is taken for a zip: by its suffix, so that a damaged one is named as such."""
+  return path.suffix.lower() == ".zip" and not path.is_dir()
+
+
+def is_dicom(stream: BinaryIO) -> bool:
+  """Whether a file begins as DICOM does: `DICM` after a preamble of 128 bytes."""
+  stream.seek(0)
+  head = stream.read(132)
+  stream.seek(0)
+  return head[128:] == b"DICM"
+
+
+def check_deflated(file: Path, stream: BinaryIO) -> None:
+  """Refuses a deflated DICOM file that unpacks to more than a scan can be, before pydicom does.
+
+  Raises:
+    UserError: it does, or it is damaged.
+  """
+  stream.seek(_META_LENGTH_AT)
+  length = int.from_bytes(stream.read(4), "little")
+  if length > _MOST_META_BYTES or _DEFLATED not in stream.read(length):
+    stream.seek(0)
+    return
+  unpack, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+  packed = stream.read(_PIECE)
+  try:
+    while packed and not unpack.eof:
+      size += len(unpack.decompress(packed, _PIECE))
+      packed = unpack.unconsumed_tail or stream.read(_PIECE)
+      if size > MAX_MEMBER_BYTES:
+        raise UserError(
+          f"{file}: unpacks to more than {MAX_MEMBER_BYTES >> 20} MiB, which no scan does; "
+          "do not trust this file"
+        )
+  except zlib.error as error:
+    raise UserError(f"{file}: truncated or damaged; copy or export the file again") from error
+  stream.seek(0)
+
+
+def files_of(path: Path) -> list[Path]:
+  """Every file in a folder, however deep, or in a zip; hidden ones are left out.
+
+  Raises:
+    UserError: neither a folder nor a zip, or a zip that is damaged or not safe.
+  """
+  if path.is_dir():
+    return sorted(_walk(path))
+  if not path.exists():
+    raise UserError(f"{path}: no such file or folder; check the path")
+  if not is_zip(path):
+    raise UserError(f"{path}: a single file; a scan is a folder, or a .zip, of DICOM slices")
+  with ExitStack() as stack:
+    members = _members(path, _open_zip(path, stack))
+  return sorted(path / name for name in members)
+
+
+def opened(files: Iterable[Path]) -> Iterator[tuple[Path, BinaryIO]]:
+  """Opens files of folders or zips one after the other, each until the next is asked for.
+
+  Raises:
+    UserError: a file cannot be read.
+  """
+  with ExitStack() as stack:
+    archives: dict[Path, tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]] = {}
+    for file in files:
+      archive = _archive_of(file)
+      if archive is None:
+        with _open_file(file) as stream:
+          yield file, stream
+        continue
+      if archive not in archives:
+        opened_zip = _open_zip(archive, stack)
+        archives[archive] = (opened_zip, _members(archive, opened_zip))
+      yield file, _read_member(file, *archives[archive], file.relative_to(archive).as_posix())
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+  for root, folders, names in os.walk(folder):
+    folders[:] = sorted(name for name in folders if not name.startswith("."))
+    yield from (Path(root) / name for name in names if not name.startswith("."))
+
+
+def _archive_of(file: Path) -> Path | None:
+  """The zip that a path leads into, if it does."""
+  if file.is_file():
+    return None
+  return next((parent for parent in file.parents if parent.is_file()), None)
+
+
+def _open_file(file: Path) -> BinaryIO:
+  try:
+    return file.open("rb")
+  except OSError as error:
+    raise UserError(f"{file}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def _open_zip(path: Path, stack: ExitStack) -> zipfile.ZipFile:
+  try:
+    return stack.enter_context(zipfile.ZipFile(stack.enter_context(_open_file(path))))
+  except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+    raise UserError(
+      f"{path}: not a readable zip, it is truncated or damaged; download or pack it again"
+    ) from error
+
+
+def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+  """Name -> entry of the visible files in a zip, once it is known to be safe."""
+  entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+  size, largest = sum(e.file_size for e in entries), max((e.file_size for e in entries), default=0)
+  if len(entries) > MAX_MEMBERS or size > MAX_UNPACKED_BYTES or largest > MAX_MEMBER_BYTES:
+    raise UserError(
+      f"{path}: unpacks to {len(entries)} files of {size / 2**30:.1f} GiB, the largest of "
+      f"{largest / 2**20:.0f} MiB; at most {MAX_MEMBERS} files, {MAX_UNPACKED_BYTES >> 30} GiB and "
+      f"{MAX_MEMBER_BYTES >> 20} MiB are read from a zip; unpack it and name the folder"
+    )
+  members: dict[str, zipfile.ZipInfo] = {}
+  for entry in entries:
+    name = _safe_name(path, entry)
+    if name in members:
+      raise UserError(f"{path}: holds {name} twice; pack it again, each file once")
+    members[name] = entry
+  return {name: entry for name, entry in members.items() if not _hidden(name)}
+
+
+def _safe_name(path: Path, entry: zipfile.ZipInfo) -> str:
+  """The member's name as a plain relative path."""
+  name = PurePosixPath(entry.filename.replace("\\", "/"))
+  if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
+    raise UserError(
+      f"{path}: its member {entry.filename!r} leads out of the zip, which no scan needs; "
+      "do not trust this file, or pack the scan again"
+    )
+  if entry.flag_bits & 1:
+    raise UserError(f"{path}: its member {name} is encrypted; unpack it and name the folder")
+  return name.as_posix()
+
+
+def _hidden(name: str) -> bool:
+  return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _read_member(
+  file: Path, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], name: str
+) -> BinaryIO:
+  """One member in memory; `zipfile` reads no more than the size that was checked."""
+  if name not in members:
+    raise UserError(f"{file}: not in the zip; check the path")
+  try:
+    return io.BytesIO(archive.read(members[name]))
+  except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+    raise UserError(f"{file}: damaged in the zip; download or pack it again") from error

@@ -1,0 +1,198 @@
+"""From slices that say where they lie to one grid, or to the reason why there is none.
+
+Only ImagePositionPatient, ImageOrientationPatient and PixelSpacing are trusted; slices are
+ordered by their position along the normal, and the distance of slices is that of positions.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from attn_unet_jax.runtime.errors import UserError
+
+# Positions are often written to 0.1 mm.
+_TOLERANCE_MM = 0.1
+_SAME_PLACE_MM = 0.01
+# Direction cosines: half a millimetre at the edge of a field of view of 500 mm.
+_TOLERANCE_COSINE = 1e-3
+# Pixel spacing: 0.05 mm over 512 pixels.
+_TOLERANCE_PIXEL_MM = 1e-4
+_MOST_NAMED = 3
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Slice:
+  """What one file says about its place.
+
+  Attributes:
+    file: its path.
+    instance_number: InstanceNumber, 0 where there is none.
+    size: (columns, rows).
+    position: centre of the first pixel in mm, LPS: [3].
+    directions: unit vectors along a row, then along a column, LPS: [2, 3].
+    spacing: distance of neighbouring columns, then of neighbouring rows, in mm: [2].
+    tag_spacing_mm: distance of slices as the tags claim it, None where they claim nothing.
+    frame: index in a multi-frame file, None in a file of one slice.
+  """
+
+  file: Path
+  instance_number: int
+  size: tuple[int, int]
+  position: np.ndarray
+  directions: np.ndarray
+  spacing: np.ndarray
+  tag_spacing_mm: float | None
+  frame: int | None = None
+
+  @property
+  def name(self) -> str:
+    """The file's name, and the number of the frame."""
+    return self.file.name if self.frame is None else f"{self.file.name} frame {self.frame + 1}"
+
+  @property
+  def normal(self) -> np.ndarray:
+    """Unit vector across the slice, LPS: [3]."""
+    return np.cross(*self.directions)
+
+  @property
+  def along_mm(self) -> float:
+    """Position along the slice's own normal in mm."""
+    return float(self.position @ self.normal)
+
+
+def arranged(slices: Sequence[Slice]) -> tuple[list[Slice], np.ndarray]:
+  """Puts the slices of one series in order.
+
+  Args:
+    slices: in any order.
+
+  Returns:
+    the slices by increasing position along their normal, and the affine 4x4 from the index
+    (column, row, slice) to mm in RAS+.
+
+  Raises:
+    UserError: they do not form one regular grid: fewer than two, other sizes or orientations
+      among them, several at one place, missing slices, unequal gaps, gantry tilt.
+  """
+  where = os.path.commonpath([one.file.parent for one in slices])
+  if len(slices) < 2:
+    raise UserError(f"{slices[0].file}: a single slice, a scan needs two; add the others")
+  mixed = [
+    *_mixed("size (columns, rows)", [one.size for one in slices], slices, 0),
+    *_mixed("pixel spacing in mm", [one.spacing for one in slices], slices, _TOLERANCE_PIXEL_MM),
+    *_mixed("orientation", [one.directions for one in slices], slices, _TOLERANCE_COSINE),
+  ]
+  if mixed:
+    raise UserError(f"{where}: {'; '.join(mixed)}; leave only the slices of one stack")
+  slices = sorted(slices, key=lambda one: float(one.position @ slices[0].normal))
+  if problems := [*_tilt(slices), *_gaps(slices)]:
+    raise UserError(f"{where}: {'; '.join(problems)}")
+  return slices, _affine(slices)
+
+
+def _affine(slices: Sequence[Slice]) -> np.ndarray:
+  """DICOM PS3.3 C.7.6.2.1.1, the third column from the first and last position."""
+  first, last = slices[0], slices[-1]
+  lps = np.column_stack(
+    [*(first.directions * first.spacing[:, None]), (last.position - first.position)]
+  )
+  lps[:, 2] /= len(slices) - 1
+  affine = np.eye(4)
+  affine[:3, :3] = _LPS_TO_RAS @ lps
+  affine[:3, 3] = _LPS_TO_RAS @ first.position
+  return affine
+
+
+def _mixed(what: str, values: Sequence, slices: Sequence[Slice], tolerance: float) -> list[str]:
+  """Names the slices that differ from most others."""
+  table = np.array(values, np.float64).reshape(len(slices), -1)
+  common = collections.Counter(map(tuple, table.round(3).tolist())).most_common(1)[0][0]
+  usual = table[np.abs(table - common).max(axis=1).argmin()]
+  odd = np.flatnonzero(np.abs(table - usual).max(axis=1) > tolerance)
+  if not odd.size:
+    return []
+  shown = f"{_numbers(table[odd[0]])} in {_names([slices[i] for i in odd.tolist()])}"
+  return [
+    f"{odd.size} of {len(slices)} slices differ in {what}: {shown}, {_numbers(usual)} in most"
+  ]
+
+
+def _numbers(values: np.ndarray) -> str:
+  return "(" + ", ".join(f"{value:g}" for value in values) + ")"
+
+
+def _names(slices: Sequence[Slice]) -> str:
+  more = ", ..." if len(slices) > _MOST_NAMED else ""
+  return ", ".join(one.name for one in slices[:_MOST_NAMED]) + more
+
+
+def _tilt(slices: Sequence[Slice]) -> list[str]:
+  """Slices that lie sideways of one another: a sheared stack, or a table that moved."""
+  steps = np.array([one.position for one in slices]) - slices[0].position
+  normal = slices[0].normal
+  along = steps @ normal
+  sideways = np.linalg.norm(steps - along[:, None] * normal, axis=1)
+  if sideways.max() <= slices[0].spacing.min() / 2:
+    return []
+  worst = int(sideways.argmax())
+  angle = np.degrees(np.arctan2(sideways[worst], along[worst]))
+  return [
+    f"gantry tilt: slices are stacked at {angle:.1f} degrees to their normal, "
+    f"{slices[worst].name} lies {sideways[worst]:.1f} mm sideways of {slices[0].name}; "
+    "a grid has straight axes: undo the tilt (dcm2niix does) and give the NIfTI file"
+  ]
+
+
+def _gaps(slices: Sequence[Slice]) -> list[str]:
+  """Duplicates, missing slices and unequal gaps along the normal."""
+  along = np.array([one.position for one in slices]) @ slices[0].normal
+  gaps = np.diff(along)
+  same = np.flatnonzero(gaps <= _SAME_PLACE_MM)
+  problems = [_duplicates(slices, same, along)] if same.size else []
+  places = np.delete(along, same + 1)
+  even = np.linspace(places[0], places[-1], len(places))
+  if len(places) > 1 and np.abs(places - even).max() > _TOLERANCE_MM:
+    problems.append(_uneven(slices, gaps))
+  return problems
+
+
+def _duplicates(slices: Sequence[Slice], same: np.ndarray, along: np.ndarray) -> str:
+  shown = ", ".join(
+    f"{slices[k].file} and {slices[k + 1].name} at {along[k]:g} mm" for k in same[:_MOST_NAMED]
+  )
+  more = ", ..." if same.size > _MOST_NAMED else ""
+  return (
+    f"{same.size} duplicate slices, at the place of another: {shown}{more}; remove the copies, or "
+    "split a series of several time points"
+  )
+
+
+def _uneven(slices: Sequence[Slice], gaps: np.ndarray) -> str:
+  usual = float(np.median(gaps[gaps > _SAME_PLACE_MM]))
+  wide = np.flatnonzero((gaps > _SAME_PLACE_MM) & (np.abs(gaps - usual) > _TOLERANCE_MM))
+  if not wide.size:
+    return f"gaps drift between {gaps.min():g} and {gaps.max():g} mm, they must be equal"
+  shown = ", ".join(
+    f"{gaps[k]:.3f} mm between {slices[k].name} ({slices[k].along_mm:g} mm) and "
+    f"{slices[k + 1].name} ({slices[k + 1].along_mm:g} mm)"
+    for k in wide[:_MOST_NAMED]
+  )
+  shown += f" and {wide.size - _MOST_NAMED} more" if wide.size > _MOST_NAMED else ""
+  multiples = np.rint(gaps[wide] / usual)
+  if (np.abs(gaps[wide] - multiples * usual) <= _TOLERANCE_MM).all() and (multiples > 1).all():
+    missing = int((multiples - 1).sum())
+    return (
+      f"{missing} missing slices: gaps of {shown}, elsewhere {usual:.3f} mm; "
+      "export or download the series again, complete"
+    )
+  return (
+    f"unequal gaps: {shown}, mostly {usual:.3f} mm; a grid needs equal ones: slices are missing, "
+    "or several scans share the series: give one scan, complete, or reconstruct it evenly"
+  )

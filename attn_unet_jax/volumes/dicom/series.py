@@ -1,0 +1,227 @@
+"""CT series: which files of a folder belong together, and what else lies there.
+
+Only the tags named here are ever read, none of which identifies a patient: no name, birth date,
+patient id, or free text such as the series description, so none can reach a message or a log.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import logging
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.volumes.dicom.files import check_deflated, files_of, is_dicom, opened
+
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it quotes values it does not like
+
+_CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+_ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
+_DIRECTORY = "1.2.840.10008.1.3.10"
+_TAGS = [
+  *("SOPClassUID", "Modality", "ImageType", "SeriesInstanceUID", "SeriesNumber"),
+  *("Rows", "Columns", "NumberOfFrames", "SliceThickness", "ConvolutionKernel"),
+]
+_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+# What pydicom and the decoders raise on damaged files.
+_DAMAGES = (
+  *(ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError),
+  *(ValueError, struct.error, zlib.error, InvalidDicomError),
+)
+_MOST_LISTED = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+  """The files of one CT series.
+
+  Attributes:
+    uid: its SeriesInstanceUID; empty where the files carry none.
+    files: its slices in no particular order; localizers are left out. A file in a zip goes by
+      `scan.zip/inner/1.dcm`.
+    description: technical terms only (number, slices, size, thickness, kernel): nothing that a
+      person wrote.
+    count: the number of files.
+  """
+
+  uid: str
+  files: tuple[Path, ...]
+  description: str
+
+  @property
+  def count(self) -> int:
+    """The number of files."""
+    return len(self.files)
+
+
+@contextlib.contextmanager
+def damage_is_user_error(file: Path, what: str = "truncated or damaged") -> Iterator[None]:
+  """Names the file where pydicom fails; its own words are dropped, they may quote values."""
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore")
+      yield
+  except _DAMAGES as error:
+    raise UserError(f"{file}: {what}; copy, download or export the file again") from error
+
+
+class Survey(NamedTuple):
+  """What lies in a folder or zip.
+
+  Attributes:
+    series: the CT series, sorted by first file.
+    passed_over: how many files of which other kind.
+    damaged: files that may belong to any series, with what is wrong in one line.
+  """
+
+  series: list[Series]
+  passed_over: collections.Counter[str]
+  damaged: dict[Path, str]
+
+
+def find_series(path: Path) -> list[Series]:
+  """Every CT series under a folder, however deep, or in a zip, sorted by first file.
+
+  Files that are no DICOM, other modalities, localizers and secondary captures are passed over.
+
+  Args:
+    path: a folder or a .zip.
+
+  Returns:
+    the series; an empty list where there is none.
+
+  Raises:
+    UserError: the path is neither, a zip is not safe, or a file is damaged: it might belong to
+      any series.
+  """
+  return _undamaged(survey(path)).series
+
+
+def choose_series(path: Path, uid: str | None = None) -> Series:
+  """The one CT series under a folder or in a zip, or the one with this SeriesInstanceUID.
+
+  Raises:
+    UserError: as `find_series`; there is none, there are several and none is chosen, or none has
+      that UID. The message lists what there is.
+  """
+  series, passed_over, _ = _undamaged(survey(path))
+  if not series:
+    found = ", ".join(f"{count} {kind}" for kind, count in sorted(passed_over.items()))
+    raise UserError(
+      f"{path}: no CT series in it (passed over: {found or 'nothing'}); name the folder or .zip "
+      "that holds a CT series, one slice a file"
+    )
+  chosen = [one for one in series if uid in (None, one.uid)]
+  if len(chosen) == 1:
+    return chosen[0]
+  listed = "; ".join(
+    f"{one.uid or 'no UID'} ({_place(path, one)})" for one in series[:_MOST_LISTED]
+  )
+  more = f"; and {len(series) - _MOST_LISTED} more" if len(series) > _MOST_LISTED else ""
+  problem = f"{len(series)} CT series, one is needed" if uid is None else f"no one series {uid}"
+  raise UserError(
+    f"{path}: {problem}: {listed}{more}; choose one by its UID (predict: --series=UID), or name "
+    "the folder that holds only it"
+  )
+
+
+def _place(path: Path, series: Series) -> str:
+  folder = series.files[0].parent.relative_to(path).as_posix()
+  return series.description if folder == "." else f"{series.description}, in {folder}"
+
+
+def survey(path: Path) -> Survey:
+  """Looks at every file of a folder, however deep, or of a zip.
+
+  Raises:
+    UserError: the path is neither, or a zip is not safe.
+  """
+  groups: dict[tuple[str, Path | None], list[tuple[Path, pydicom.Dataset]]] = {}
+  found = Survey([], collections.Counter(), {})
+  for file, stream in opened(files_of(path)):
+    try:
+      kind, header = _classify(file, stream)
+    except UserError as error:
+      found.damaged[file] = str(error)
+      continue
+    if header is None:
+      found.passed_over[kind] += 1
+    else:
+      uid = str(header.get("SeriesInstanceUID") or "")
+      # Anonymised files may have lost their UID: then those of one folder are taken as a series.
+      groups.setdefault((uid, None if uid else file.parent), []).append((file, header))
+  found.series.extend(_series(uid, members) for (uid, _), members in groups.items())
+  found.series.sort(key=lambda one: one.files)
+  return found
+
+
+def _undamaged(found: Survey) -> Survey:
+  for problem in found.damaged.values():
+    raise UserError(problem)
+  return found
+
+
+def _series(uid: str, members: list[tuple[Path, pydicom.Dataset]]) -> Series:
+  files = tuple(file for file, _ in members)
+  with damage_is_user_error(files[0]):
+    slices = sum(int(header.get("NumberOfFrames") or 1) for _, header in members)
+    return Series(uid, files, _describe(members[0][1], slices))
+
+
+def _describe(header: pydicom.Dataset, slices: int) -> str:
+  words = [f"{slices} slices of {header.Columns}x{header.Rows}"]
+  if header.get("SeriesNumber") is not None:
+    words.insert(0, f"series {int(header.SeriesNumber)}")
+  if header.get("SliceThickness") is not None:
+    words.append(f"thickness {float(header.SliceThickness):g} mm")
+  if kernel := header.get("ConvolutionKernel"):
+    words.append(f"kernel {kernel if isinstance(kernel, str) else '/'.join(kernel)}")
+  return ", ".join(words)
+
+
+def _classify(file: Path, stream: BinaryIO) -> tuple[str, pydicom.Dataset | None]:
+  """What a file is; its header where it is an image of a CT series.
+
+  Raises:
+    UserError: it is DICOM, but cut off before it says what it is.
+  """
+  if not is_dicom(stream):
+    if file.suffix.lower() in _DICOM_SUFFIXES:
+      raise UserError(
+        f"{file}: does not begin as DICOM does, it is empty, truncated or another format; "
+        "copy or export the file again, or take it out of the folder"
+      )
+    return "not DICOM", None
+  check_deflated(file, stream)
+  with damage_is_user_error(file):
+    header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(_TAGS))
+    other = _other_kind(file, header)
+    if other is None and not (header.get("Rows") and header.get("Columns")):
+      raise UserError(f"{file}: truncated or damaged, it has no Rows; copy or export it again")
+  return other or "CT", None if other else header
+
+
+def _other_kind(file: Path, header: pydicom.Dataset) -> str | None:
+  """What a file is, where it is no single slice of a CT series."""
+  kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or ""
+  if kind == _DIRECTORY:
+    return "DICOMDIR"
+  if not header.get("Modality"):
+    raise UserError(f"{file}: truncated or damaged, it has no Modality; copy or export it again")
+  if header.Modality != "CT":
+    return f"of modality {header.Modality}"
+  if "LOCALIZER" in (header.get("ImageType") or ()):
+    return "localizer"
+  if kind not in ("", _CT_IMAGE, *_ENHANCED_CT):
+    return "CT capture or report"
+  return None

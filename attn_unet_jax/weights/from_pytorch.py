@@ -1,0 +1,97 @@
+"""Weights of PyTorch networks, from their file to the state that a run starts from."""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from attn_unet_jax.labels import class_names
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.training.network import network
+from attn_unet_jax.training.state import TrainState, abstract, create, start
+from attn_unet_jax.weights.oktay2018 import describe, from_reference
+from attn_unet_jax.weights.vgg16 import with_vgg16
+
+
+def converted(source: Path, config: ConfigDict) -> TrainState:
+  """The state before the first step, with the weights of a file.
+
+  For `hnn` these are of VGG-16's trunk, for every view; the rest is as a new run's.
+
+  Raises:
+    UserError: the file cannot be read, or holds another network than the config names.
+  """
+  state_dict = read_state_dict(source)
+  module = network(config, len(class_names(config.data.labels)) + 1)
+  if config.model.name == "hnn":
+    return _with_trunk(source, state_dict, config, module)
+  try:
+    variables = from_reference(state_dict, abstract(config, module).variables)
+  except KeyError as error:
+    raise UserError(
+      f"config.model.name={config.model.name!r}: the reference has no variable like {error}; "
+      f"the file holds {describe(state_dict)}"
+    ) from None
+  except ValueError as error:
+    raise UserError(f"{source}: {error}; the file holds {describe(state_dict)}") from None
+  return start(config, jax.tree.map(jnp.asarray, variables))
+
+
+def _with_trunk(
+  source: Path, state_dict: dict[str, np.ndarray], config: ConfigDict, module: nn.Module
+) -> TrainState:
+  fresh = create(config, module)
+  try:
+    params = with_vgg16(state_dict, fresh.params)
+  except ValueError as error:
+    raise UserError(
+      f"{source}: {error}; needed is torchvision's vgg16 (without batch norm), and "
+      f"config.model.feature_scale=1 (now {config.model.feature_scale:g})"
+    ) from None
+  return start(config, {"params": jax.tree.map(jnp.asarray, params)})
+
+
+def read_state_dict(path: Path) -> dict[str, np.ndarray]:
+  """Arrays by name; nothing in the file is executed.
+
+  Raises:
+    UserError: no such file, a package is missing, or its content is something else.
+  """
+  if not path.is_file():
+    why = "a folder; name the file in it" if path.is_dir() else "no such file"
+    raise UserError(f"--input={path}: {why}, a state_dict: .safetensors or .pth")
+  if path.suffix == ".safetensors":
+    read = _package("safetensors.numpy", path).load_file
+    return _checked(lambda: read(path), path)
+  torch = _package("torch", path)
+  return _checked(lambda: _arrays(torch.load(path, map_location="cpu", weights_only=True)), path)
+
+
+def _arrays(content: Any) -> dict[str, np.ndarray]:
+  return {str(name): tensor.detach().float().numpy() for name, tensor in content.items()}
+
+
+def _checked(read: Callable[[], dict[str, np.ndarray]], path: Path) -> dict[str, np.ndarray]:
+  try:
+    return read()
+  except Exception as error:  # each reader raises its own
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    raise UserError(
+      f"{path}: not a state_dict ({first[:120]}); save one by torch.save(net.state_dict(), FILE)"
+    ) from None
+
+
+def _package(name: str, path: Path) -> Any:
+  try:
+    return importlib.import_module(name)
+  except ImportError:
+    raise UserError(
+      f"{path}: to read it, the package {name.partition('.')[0]} is needed; "
+      "pip install -e '.[bench]'"
+    ) from None

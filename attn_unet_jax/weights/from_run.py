@@ -1,0 +1,160 @@
+"""Starting from another run: its parameters and batch statistics, classes matched by name.
+
+`config.init.workdir` names that run, whose best checkpoint is taken. The networks must be the same
+but for their classes: along an axis that counts classes, a class takes the values of the class of
+its name (the background is the background), and keeps its fresh start where there was none. Which
+axes count classes is read off the network, by building it with one class more. Steps and optimiser
+begin anew.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
+from ml_collections import ConfigDict
+
+from attn_unet_jax.labels import class_names
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.training.network import network
+from attn_unet_jax.training.state import TrainState, abstract, create, start
+from attn_unet_jax.workflows.load_run import Best, best
+
+Shape = tuple[int, ...]
+_BACKGROUND = "background"
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+  """The run that another starts from, known to fit it.
+
+  Attributes:
+    workdir: its folder.
+    best: its best checkpoint.
+    classes: the new run's, background first.
+  """
+
+  workdir: Path
+  best: Best
+  classes: tuple[str, ...]
+
+  @property
+  def there(self) -> tuple[str, ...]:
+    """The other run's classes, background first."""
+    return (_BACKGROUND, *self.best.classes)
+
+  def describe(self) -> dict[str, Any]:
+    """What `run.json` says of it."""
+    return {
+      "workdir": str(self.workdir.resolve()),
+      "checkpoint_step": self.best.step,
+      "classes_taken": [name for name in self.classes if name in self.there],
+      "classes_fresh": [name for name in self.classes if name not in self.there],
+    }
+
+  def __str__(self) -> str:
+    """One line for the screen."""
+    about = self.describe()
+    fresh = f", fresh {', '.join(about['classes_fresh'])}" if about["classes_fresh"] else ""
+    taken = ", ".join(about["classes_taken"])
+    return f"step {self.best.step} of {self.workdir}: {taken}{fresh}"
+
+  def state(self, config: ConfigDict, module: nn.Module) -> TrainState:
+    """The state before the first step of the new run: `create`'s, with what is taken over."""
+    fresh = create(config, module)
+    ours, theirs = (flatten_dict(v, sep="/") for v in (fresh.variables, self.best.variables))
+    blocks = class_blocks(config, len(self.classes))
+    taken = {
+      name: jnp.asarray(mapped(value, theirs[name], blocks[name], self.classes, self.there))
+      for name, value in ours.items()
+    }
+    return start(config, unflatten_dict(taken, sep="/"))
+
+
+def starting_point(config: ConfigDict, module: nn.Module) -> Origin | None:
+  """Opens the run that `config.init.workdir` names; None where a run starts afresh.
+
+  Args:
+    config: the new run's config.
+    module: its network.
+
+  Raises:
+    UserError: there is no such run, or its network is another: names the first parameter that
+      differs.
+  """
+  if not config.init.workdir:
+    return None
+  workdir = Path(config.init.workdir)
+  found = Origin(workdir, best(workdir), (_BACKGROUND, *class_names(config.data.labels)))
+  ours, theirs = (
+    {name: leaf.shape for name, leaf in flatten_dict(variables, sep="/").items()}
+    for variables in (abstract(config, module).variables, found.best.variables)
+  )
+  blocks = class_blocks(config, len(found.classes))
+  for name in [*ours, *(theirs.keys() - ours.keys())]:
+    wanted = _with_classes(ours[name], blocks[name], len(found.there)) if name in ours else None
+    if wanted != theirs.get(name):
+      raise UserError(
+        f"--config.init.workdir={workdir}: its network is another one; the first difference is "
+        f"{name}, {theirs.get(name, 'missing')} there, {wanted or 'missing'} here: give the "
+        f"config.model of {workdir / 'config.json'}"
+      )
+  return found
+
+
+def class_blocks(config: ConfigDict, count: int) -> dict[str, dict[int, int]]:
+  """Per parameter or statistic, the axes that count classes.
+
+  Args:
+    config: the run's config.
+    count: its classes, background included.
+
+  Returns:
+    name -> axis -> how many blocks of `count` channels that axis is made of: 1 in a head, 4 at the
+    input of a convolution that fuses four heads.
+  """
+  grows = "num_classes" in network(config, count).__dataclass_fields__
+  few, more = (
+    flatten_dict(abstract(config, network(config, k)).variables, sep="/")
+    for k in (count, count + grows)
+  )
+  steps = {name: np.subtract(more[name].shape, few[name].shape) for name in few}
+  return {name: {axis: int(n) for axis, n in enumerate(step) if n} for name, step in steps.items()}
+
+
+def mapped(
+  fresh: Any,
+  old: Any,
+  blocks: Mapping[int, int],
+  classes: tuple[str, ...],
+  there: tuple[str, ...],
+) -> np.ndarray:
+  """`fresh` with the values that the classes of both runs have in `old`.
+
+  Args:
+    fresh: an array of the new run.
+    old: the same of the other run.
+    blocks: its axes that count classes, see `class_blocks`.
+    classes: the new run's classes, background first.
+    there: the other run's.
+  """
+  common = [(k, there.index(name)) for k, name in enumerate(classes) if name in there]
+  places = [
+    [(b * len(classes) + k, b * len(there) + j) for b in range(blocks[axis]) for k, j in common]
+    if axis in blocks
+    else [(i, i) for i in range(size)]
+    for axis, size in enumerate(fresh.shape)
+  ]
+  to, source = ([[pair[side] for pair in pairs] for pairs in places] for side in (0, 1))
+  result = np.array(fresh)
+  result[np.ix_(*to)] = np.asarray(old)[np.ix_(*source)]
+  return result
+
+
+def _with_classes(shape: Shape, blocks: Mapping[int, int], count: int) -> Shape:
+  """The shape with another number of classes."""
+  return tuple(blocks[axis] * count if axis in blocks else n for axis, n in enumerate(shape))

@@ -1,0 +1,74 @@
+"""Opens a run for use: its config, its classes, its best parameters."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from attn_unet_jax.config import stored as stored_config
+from attn_unet_jax.inference.segment import Locate
+from attn_unet_jax.inference.sliding import SlidingWindow, System
+from attn_unet_jax.labels import class_names
+from attn_unet_jax.runs.folder import begun
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.xla import make_deterministic
+from attn_unet_jax.training.checkpoint import restore_best
+from attn_unet_jax.training.network import network, window
+from attn_unet_jax.training.state import abstract
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+  """What a run learnt, at the checkpoint of `step`; `classes` are without the background."""
+
+  config: ConfigDict
+  classes: tuple[str, ...]
+  module: nn.Module
+  variables: dict[str, Any]
+  step: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """A run ready to segment.
+
+  `step` is that of the checkpoint in use; `locate` says where to look, None is everywhere.
+  """
+
+  config: ConfigDict
+  classes: tuple[str, ...]
+  system: System
+  step: int
+  locate: Locate | None = None
+
+
+def best(workdir: Path) -> Best:
+  """The best checkpoint of a run (by validation DSC; the newest if none was validated).
+
+  Raises:
+    UserError: no run, or no intact checkpoint in it.
+  """
+  config = stored_config.load(workdir / "config.json")
+  if config.deterministic:
+    make_deterministic()
+  if config.stages.count > 1:
+    raise UserError(f"{workdir}: a run of several stages; name one of them, {workdir}/stage1")
+  classes = class_names(config.data.labels)
+  module = network(config, len(classes) + 1)
+  if not begun(workdir):
+    raise UserError(f"{workdir}: no checkpoint yet; train it with attn_unet_jax.main first")
+  state = restore_best(workdir / "checkpoints", abstract(config, module))
+  return Best(config, classes, module, state.variables, int(state.step))
+
+
+def open_run(workdir: Path) -> Trained:
+  """A run with its `best` checkpoint.
+
+  Raises:
+    UserError: no run, or no checkpoint in it.
+  """
+  found = best(workdir)
+  system = SlidingWindow(found.config, found.module, window(found.config)).use(found.variables)
+  return Trained(found.config, found.classes, system, found.step)

@@ -1,0 +1,38 @@
+"""Opens any run for use: one network, or all stages of a system."""
+
+from functools import partial
+from pathlib import Path
+
+from attn_unet_jax.config import stored as stored_config
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.workflows.load_run import Trained, open_run
+from attn_unet_jax.workflows.stages import forest
+from attn_unet_jax.workflows.stages.chain import BOUNDARY, FIRST, INTERIOR, second_config
+from attn_unet_jax.workflows.stages.system import SecondStage, locate
+
+
+def open_any(workdir: Path) -> Trained:
+  """A run with its best checkpoint, or those of its stages.
+
+  Raises:
+    UserError: no run, or one that is not trained to its end.
+  """
+  config = stored_config.load(workdir / "config.json")
+  if config.stages.count == 1:
+    return open_run(workdir)
+  for part in ("forest.npz", FIRST, INTERIOR, BOUNDARY):
+    if not (workdir / part).exists():
+      raise UserError(
+        f"{workdir}: its stages are not finished ({part} is missing); start attn_unet_jax.main "
+        "again, which goes on with them"
+      )
+  first, interior, boundary = (open_run(workdir / name) for name in (FIRST, INTERIOR, BOUNDARY))
+  system = SecondStage(
+    config, interior.system, boundary.system, forest.load(workdir / "forest.npz")
+  )
+  find = partial(
+    locate, first=first.system, config=first.config, margin_mm=config.stages.box_margin_mm
+  )
+  whole = config.copy_and_resolve_references()
+  whole.data.patch = second_config(config).data.patch  # boxes are grown to this
+  return Trained(whole, interior.classes, system, interior.step, find)

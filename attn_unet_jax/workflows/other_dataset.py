@@ -1,0 +1,173 @@
+"""Another data set, to be scored with a run that was trained elsewhere: does it generalise?
+
+The run's classes are found there by name; what else is labelled there is background.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from attn_unet_jax.cases import folds
+from attn_unet_jax.cases.boxes import check, read
+from attn_unet_jax.cases.dataset import Dataset, open_dataset
+from attn_unet_jax.cases.fold import Fold
+from attn_unet_jax.config import schema
+from attn_unet_jax.labels import LabelMapping, class_names, parse
+from attn_unet_jax.runtime.errors import UserError
+
+_SHOWN = 15  # names on one line of the screen
+
+
+@dataclasses.dataclass(frozen=True)
+class OtherSet:
+  """Cases to be scored: `fold.split.test`, which is all of the set or the part that was asked for.
+
+  Attributes:
+    name: of its folders in the run.
+    about: what `summary.json` says of it.
+  """
+
+  name: str
+  fold: Fold
+  about: dict[str, Any]
+
+  def describe(self) -> str:
+    """One line for the screen, with the labels of the set that count as background."""
+    mapping, names = self.fold.mapping, self.fold.dataset.label_names or {}
+    others = [name for name, value in names.items() if value and value in mapping.background]
+    more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+    rest = f" (background: {', '.join(others[:_SHOWN])}{more})" if others else ""
+    return f"{self.name}: {len(self.fold.split.test)} cases, classes {mapping}{rest}"
+
+
+def open_other(
+  run: ConfigDict, changes: Mapping[str, Any], part: str | None, seen: Sequence[str] | None
+) -> OtherSet:
+  """Opens a data set that a run was not made for.
+
+  Args:
+    run: the run's config.
+    changes: keys of its `data` section that name the other set: `dataset` or `folder`; perhaps
+      `dir`, `labels` (the run's classes in the other set's values or names), `folds`, `fold`.
+    part: `training`, `validation` or `test` of the other set's folds; None takes all its cases.
+    seen: ids of the cases that the run was trained or chosen by; None where nobody knows, and
+      every data set is another one.
+
+  Raises:
+    UserError: no other set is named, it is not there, or a class of the run is not in it.
+  """
+  config = _config(run, changes, part)
+  if seen is not None and _source(config) == _source(run):
+    raise UserError(
+      f"{_where(run)}: is the run's own data set; without --config.data... its test cases are "
+      "scored, and --part chooses others"
+    )
+  name, dataset = _name(config), open_dataset(config)
+  mapping = _mapping(dataset, class_names(run.data.labels), changes.get("labels"), _where(config))
+  cases, listing = tuple(dataset.ids), {"name": "all cases", "folds": []}
+  if part:
+    split, listing = folds.choose(dataset.ids, dataset.parts, config.data.folds, config.data.fold)
+    cases = getattr(split, part)
+  boxes = None
+  if path := config.data.boxes:
+    boxes = read(Path(path))
+    check(boxes, cases, path)
+  about = {
+    "data": _source(config),
+    "labels": str(mapping),
+    "part": part or "all",
+    "seen_in_training": None if seen is None else sorted(set(cases) & set(seen)),
+  }
+  return OtherSet(
+    f"{name}/{part}" if part else name,
+    Fold(config, dataset, mapping, folds.Split((), (), cases), listing, boxes),
+    about,
+  )
+
+
+def seen_by(run: ConfigDict, listing: Path) -> list[str] | None:
+  """Ids of the cases that a run was trained or chosen by; None where it has no list of folds.
+
+  Args:
+    run: its config.
+    listing: its list of folds, which a run made by `attn_unet_jax.convert` has not.
+
+  Raises:
+    UserError: the list is damaged, or has no such fold.
+  """
+  if not listing.exists():
+    return None
+  own = folds.pick(folds.read(listing) | {"name": str(listing)}, run.data.fold)
+  return [*own["training"], *own["validation"]]
+
+
+def _config(run: ConfigDict, changes: Mapping[str, Any], part: str | None) -> ConfigDict:
+  """The run's config with the other set in the place of its own."""
+  if not (changes.get("dataset") or changes.get("folder")):
+    raise UserError(
+      f"--config.data.{next(iter(changes))}: name the other data set too, by --config.data.dataset "
+      "or --config.data.folder"
+    )
+  if not part and changes.keys() & {"folds", "fold"}:
+    raise UserError("--config.data.folds, --config.data.fold: say which part of them by --part")
+  config = run.copy_and_resolve_references()
+  if run.data.boxes and "boxes" not in changes:
+    raise UserError("the run was trained inside boxes; give those of this set by config.data.boxes")
+  config.data.update({"dataset": "", "folder": "", "folds": "", "fold": 0})
+  config.data.update({key: value for key, value in changes.items() if key != "labels"})
+  schema.validate(config)
+  return config
+
+
+def _source(config: ConfigDict) -> dict[str, str]:
+  """Where a config's data lies, the same for the same place."""
+  data = config.data
+  if data.folder:
+    return {"folder": os.path.realpath(data.folder)}
+  return {"dataset": data.dataset, "dir": os.path.realpath(data.dir)}
+
+
+def _where(config: ConfigDict) -> str:
+  return " in ".join(_source(config).values())
+
+
+def _name(config: ConfigDict) -> str:
+  name = config.data.dataset.replace("/", "_") or Path(config.data.folder).resolve().name
+  if name in ("", *folds.PARTS):
+    raise UserError(
+      f"{config.data.folder}: a folder called {name!r} would be taken for a part of the run's own "
+      "data in evaluation/; rename it"
+    )
+  return name
+
+
+def _mapping(
+  dataset: Dataset, classes: Sequence[str], labels: str | None, where: str
+) -> LabelMapping:
+  """The run's classes, in its order, in the other set's values."""
+  names = dataset.label_names
+  if labels is None and not names and len(classes) > 1:
+    raise UserError(
+      f"{where}: carries no names of its labels; give the value of each of the run's classes, "
+      f"--config.data.labels={','.join(f'{name}=VALUE' for name in classes)}"
+    )
+  mapping = parse(labels, names) if labels is not None else None
+  known = mapping.classes if mapping else names or classes
+  missing = [name for name in classes if name not in known]
+  if missing:
+    there = "--config.data.labels names" if mapping else "its labels are"
+    raise UserError(
+      f"{where}: no label is called {', '.join(missing)}; the run's classes are "
+      f"{', '.join(classes)}, {there} {', '.join(known)}; say which is which by "
+      f"--config.data.labels={','.join(f'{name}={_like(name, known)}' for name in classes)}"
+    )
+  return (mapping or parse(",".join(classes), names)).restricted_to(classes)
+
+
+def _like(name: str, known: Iterable[str]) -> str:
+  """The label of that name, however it is written."""
+  return next((label for label in known if label.lower() == name.lower()), "NAME")

@@ -1,0 +1,21 @@
+"""The box of the second stage, found in the first stage's answer."""
+
+import numpy as np
+
+from attn_unet_jax.volumes.box import Box, tight_box
+from attn_unet_jax.volumes.volume import Grid
+from attn_unet_jax.workflows.stages.body import largest_opened
+
+_THRESHOLD = 0.5
+
+
+def find(probability: np.ndarray, grid: Grid, margin_mm: float = 0.0) -> Box | None:
+  """Around the largest opened component above 0.5; None where nothing is left of the answer.
+
+  Args:
+    probability: of the foreground, [X, Y, Z].
+    grid: its (working) grid.
+    margin_mm: added on each side; the paper adds none.
+  """
+  box = tight_box(largest_opened(probability > _THRESHOLD), grid)
+  return box.grown(margin_mm) if box else None

@@ -1,0 +1,145 @@
+"""A random forest over superpixels, grown by scikit-learn and kept as plain arrays.
+
+Kept so, it is read without executing pickled code and answers without scikit-learn, whatever its
+version; that its answers are scikit-learn's is tested.
+"""
+
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import whole
+from attn_unet_jax.workflows.stages.optional import needed
+
+_TREES, _DEPTH = 50, 15
+
+
+@dataclasses.dataclass(frozen=True)
+class Forest:
+  """Trees as arrays `[T, N]` over their nodes, the root first; a leaf is its own child.
+
+  `feature` and `cut`: a superpixel goes to `left` if its feature is at most the cut, else to
+  `right`; `value` is the share of foreground among what the forest saw of a node, balanced.
+  `threshold`: from which probability on a superpixel is foreground.
+  """
+
+  feature: np.ndarray
+  cut: np.ndarray
+  left: np.ndarray
+  right: np.ndarray
+  value: np.ndarray
+  threshold: float = 0.5
+
+  def probability(self, features: np.ndarray) -> np.ndarray:
+    """The mean of the trees' answers for `[S, F]` float32: float64 `[S]` in [0, 1]."""
+    rows, total = np.arange(len(features)), np.zeros(len(features))
+    trees = zip(self.feature, self.cut, self.left, self.right, self.value, strict=True)
+    for feature, cut, left, right, value in trees:
+      node = np.zeros(len(features), np.intp)
+      for _ in range(_DEPTH):
+        lower = features[rows, feature[node]] <= cut[node]
+        node = np.where(lower, left[node], right[node])
+      total += value[node]
+    return total / len(self.feature)
+
+  def save(self, path: Path) -> None:
+    """Writes an `.npz`, whole or not at all."""
+    save_arrays(path, **dataclasses.asdict(self))
+
+
+def load(path: Path) -> Forest:
+  """Reads what `save` wrote.
+
+  Raises:
+    UserError: the file is missing or damaged.
+  """
+  arrays = load_arrays(path, [field.name for field in dataclasses.fields(Forest)])
+  threshold = float(arrays.pop("threshold"))
+  return dataclasses.replace(_of_arrays(arrays), threshold=threshold)
+
+
+def grow(features: np.ndarray, positive: np.ndarray, seed: int) -> Forest:
+  """50 trees of depth 15, balanced between the classes.
+
+  Args:
+    features: [S, F] float32.
+    positive: whether a superpixel is foreground, bool [S].
+    seed: the same seed grows the same forest.
+
+  Raises:
+    UserError: all superpixels are of one class, or scikit-learn is not installed.
+  """
+  if positive.all() or not positive.any():
+    raise UserError(
+      f"none or all of {len(positive)} superpixels are foreground, so that a forest has nothing to "
+      "learn: train the stages longer, or make config.stages.superpixel_mm smaller"
+    )
+  grown = needed("sklearn.ensemble").RandomForestClassifier(
+    n_estimators=_TREES,
+    max_depth=_DEPTH,
+    class_weight="balanced",
+    random_state=seed,
+    n_jobs=-1,
+  )
+  grown.fit(features, positive)
+  trees = [tree.tree_ for tree in grown.estimators_]
+  nodes = max(tree.node_count for tree in trees)
+  arrays = {name: np.zeros((_TREES, nodes), kind) for name, kind in _KINDS.items()}
+  for index, tree in enumerate(trees):
+    here, own = slice(0, tree.node_count), np.arange(tree.node_count)
+    leaf = tree.children_left < 0
+    share = tree.value[:, 0, :]
+    arrays["feature"][index, here] = np.where(leaf, 0, tree.feature)
+    arrays["cut"][index, here] = tree.threshold
+    arrays["left"][index, here] = np.where(leaf, own, tree.children_left)
+    arrays["right"][index, here] = np.where(leaf, own, tree.children_right)
+    arrays["value"][index, here] = share[:, 1] / share.sum(-1)
+  return _of_arrays(arrays)
+
+
+def _of_arrays(arrays: Mapping[str, np.ndarray]) -> Forest:
+  feature, cut, left, right, value = (arrays[name] for name in _KINDS)
+  return Forest(feature, cut, left, right, value)
+
+
+_KINDS = {
+  "feature": np.int16,
+  "cut": np.float64,
+  "left": np.int32,
+  "right": np.int32,
+  "value": np.float64,
+}
+
+
+def save_arrays(path: Path, **arrays: Any) -> None:
+  """Writes an `.npz`: it is there whole or not at all."""
+  content = io.BytesIO()
+  np.savez_compressed(content, **arrays)
+  with whole(path) as beside:
+    beside.write_bytes(content.getvalue())
+
+
+def load_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+  """Reads an `.npz` of arrays of these names; nothing pickled is read.
+
+  Raises:
+    UserError: the file is missing or damaged, or holds others.
+    OSError: it may not be read, or the disk fails: no word on its content.
+  """
+  try:
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+      if set(file.files) != set(names):
+        raise ValueError(f"it holds {', '.join(file.files)}, not {', '.join(names)}")
+      return {name: file[name] for name in names}
+  except Exception as error:  # zipfile, zlib and NumPy's header each raise their own
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+      raise
+    raise UserError(
+      f"{path}: not readable ({error}); remove it and start attn_unet_jax.main again, which makes "
+      "it anew"
+    ) from None

@@ -1,0 +1,21 @@
+"""The packages of the extra `hnn`, asked for where they are first needed."""
+
+import importlib
+from types import ModuleType
+
+from attn_unet_jax.runtime.errors import UserError
+
+
+def needed(module: str) -> ModuleType:
+  """Imports a module of scikit-image or scikit-learn.
+
+  Raises:
+    UserError: it is not installed; says how to install it.
+  """
+  try:
+    return importlib.import_module(module)
+  except ModuleNotFoundError as error:
+    raise UserError(
+      f"config.stages.count=2 needs {module.partition('.')[0]}, which is not installed "
+      f"({error}): pip install '.[hnn]'"
+    ) from None

@@ -1,0 +1,134 @@
+"""All stages in order, each begun where the last start left off.
+
+Inner folds first: of each, networks trained on the other training cases answer for the held-out
+ones, so that the forest learns from answers like those of unseen scans. Then the networks that are
+kept, trained on all training cases; their boxes of these are the inner folds' out-of-fold ones.
+
+  body.json            boxes around the patients
+  innerK/              a chain (see `chain.py`) and table.npz, the superpixels of its held-out cases
+  forest.npz           the forest, learnt from all tables
+  stage1/ boxes.json stage2_interior/ stage2_boundary/      the chain that is kept
+"""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from attn_unet_jax.cases import boxes as box_files
+from attn_unet_jax.cases.boxes import Boxes, voxels
+from attn_unet_jax.cases.fold import Fold, open_fold
+from attn_unet_jax.cases.folds import PARTS, Split
+from attn_unet_jax.runs import folder as run_folder
+from attn_unet_jax.runtime.console import say
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import write_text
+from attn_unet_jax.volumes.box import cut
+from attn_unet_jax.workflows.evaluate_run import evaluate_run
+from attn_unet_jax.workflows.load_run import open_run
+from attn_unet_jax.workflows.open_run import open_any
+from attn_unet_jax.workflows.stages import table
+from attn_unet_jax.workflows.stages.body import body_box
+from attn_unet_jax.workflows.stages.cases import volume_of, whole_cases
+from attn_unet_jax.workflows.stages.chain import BOUNDARY, INTERIOR, second_config, train_chain
+from attn_unet_jax.workflows.stages.optional import needed
+from attn_unet_jax.workflows.stages.system import measure
+
+
+def train_stages(config: ConfigDict, workdir: Path) -> None:
+  """Trains and tests the whole system.
+
+  Raises:
+    UserError: the data does not fit, a package of the extra `hnn` is not installed, or there are
+      several hosts.
+  """
+  if jax.process_count() > 1:
+    raise UserError("config.stages.count=2: stages train on one host; start it on one alone")
+  needed("skimage.segmentation"), needed("sklearn.ensemble")  # now, not after days of training
+  listing = workdir / "folds.json"
+  fold = open_fold(config, listing if run_folder.begun(workdir) else None)
+  splits = inner_splits(fold.split, config.stages.inner_folds)
+  if not run_folder.claim(workdir, config):
+    write_text(listing, fold.to_json())
+  with run_folder.recorded(workdir):
+    bodies = _bodies(config, workdir, fold)
+    inner = [workdir / f"inner{k}" for k in range(len(splits))]
+    for folder, split in zip(inner, splits, strict=True):
+      _inner_fold(config, folder, fold, split, bodies)
+    _forest(config, workdir, inner)
+    train_chain(config, workdir, fold, bodies, _out_of_fold(inner, splits))
+    trained = open_any(workdir)
+    say(f"testing all stages on {len(fold.split.test)} cases")
+    evaluate_run(trained, fold, workdir)
+  say(f"the run: {workdir}/run.json, a run in each of its folders stage* and inner*/stage*")
+
+
+def inner_splits(split: Split, count: int) -> list[Split]:
+  """Divides the training cases: each is held out, as `test`, of one inner fold.
+
+  In the order of a hash of the case id, into groups whose sizes differ by one at most. Validation
+  stays with the cases that the whole run is validated on, so that a held-out case is not chosen by
+  either.
+
+  Raises:
+    UserError: there are fewer training cases than inner folds.
+  """
+  if len(split.training) < count:
+    raise UserError(
+      f"config.stages.inner_folds={count}: there are only {len(split.training)} training cases"
+    )
+  ordered = sorted(split.training, key=lambda case: hashlib.sha256(case.encode()).hexdigest())
+  groups = [tuple(sorted(ordered[k::count])) for k in range(count)]
+  return [
+    Split(tuple(case for case in split.training if case not in group), split.validation, group)
+    for group in groups
+  ]
+
+
+def _bodies(config: ConfigDict, workdir: Path, fold: Fold) -> Boxes:
+  written = workdir / run_folder.STAGES_BEGUN
+  if not written.exists():
+    say(f"{workdir}: boxes around the bodies")
+    ids = sorted({case for part in PARTS for case in getattr(fold.split, part)})
+    cases = whole_cases(config, fold, ids)
+    found = {case.id: body_box(volume_of(case, config)) for case in cases}
+    write_text(written, box_files.to_json(found))
+  return box_files.read(written)
+
+
+def _inner_fold(config: ConfigDict, folder: Path, fold: Fold, split: Split, bodies: Boxes) -> None:
+  """Trains the networks of an inner fold and writes the superpixels of its held-out cases."""
+  written = folder / "table.npz"
+  if written.exists():
+    return
+  folder.mkdir(exist_ok=True)
+  train_chain(config, folder, dataclasses.replace(fold, split=split), bodies)
+  say(f"{folder}: superpixels of {len(split.test)} held-out cases")
+  boxes, second = box_files.read(folder / "boxes.json"), second_config(config)
+  interior, boundary = (open_run(folder / name).system for name in (INTERIOR, BOUNDARY))
+  rows = []
+  for case in whole_cases(second, fold, split.test):
+    image = volume_of(case, second)
+    where = voxels(boxes[case.id], image.grid, second.data.patch, case.id)
+    segments, features = measure(cut(image, where), interior, boundary, config)
+    total = int((case.label == 1).sum())
+    rows.append(table.rows_of(case.id, features, segments, case.label[where], total))
+  table.joined(rows).save(written)
+
+
+def _forest(config: ConfigDict, workdir: Path, inner: list[Path]) -> None:
+  written = workdir / "forest.npz"
+  if not written.exists():
+    forest = table.learn([table.load(folder / "table.npz") for folder in inner], config.seed)
+    say(f"{written}: superpixels are foreground above {forest.threshold:.2f}")
+    forest.save(written)
+
+
+def _out_of_fold(inner: list[Path], splits: list[Split]) -> Boxes:
+  """The box of every training case, by the inner first stage that did not see it."""
+  found = [box_files.read(folder / "boxes.json") for folder in inner]
+  return {
+    case: boxes[case] for boxes, split in zip(found, splits, strict=True) for case in split.test
+  }

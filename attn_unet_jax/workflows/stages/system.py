@@ -1,0 +1,77 @@
+"""What the trained stages do with a scan: where to look, and what is there."""
+
+from typing import NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from attn_unet_jax.inference.segment import predict_within
+from attn_unet_jax.inference.sliding import System
+from attn_unet_jax.runtime.console import say
+from attn_unet_jax.volumes.box import Box
+from attn_unet_jax.volumes.volume import Volume
+from attn_unet_jax.workflows.stages import box
+from attn_unet_jax.workflows.stages.body import body_box
+from attn_unet_jax.workflows.stages.features import features
+from attn_unet_jax.workflows.stages.forest import Forest
+from attn_unet_jax.workflows.stages.superpixels import superpixels
+
+
+class Measured(NamedTuple):
+  """The superpixel of each voxel, int32 `[x, y, z]`, and their features, float32 `[S, 31]`."""
+
+  segments: np.ndarray
+  features: np.ndarray
+
+
+def locate(working: Volume, first: System, config: ConfigDict, margin_mm: float = 0.0) -> Box:
+  """The box that the first stage finds in a scan; the whole body, and a line, if it finds none.
+
+  Args:
+    working: the scan on the working grid, HU.
+    first: the network of the first stage; it looks at the body alone.
+    config: of the first stage.
+    margin_mm: added to the box on each side.
+  """
+  body = body_box(working)
+  probability = predict_within(working, body, first, config)[..., 1]
+  found = box.find(probability, working.grid, margin_mm)
+  if found is None:
+    say("warning: the first stage found nothing in a scan; the second looks at the whole body")
+  return found or body
+
+
+def measure(part: Volume, interior: System, boundary: System, config: ConfigDict) -> Measured:
+  """Superpixels of the part of a scan that lies in its box, and what the forest knows of them.
+
+  Args:
+    part: on the working grid, HU.
+    interior: the network of the interior.
+    boundary: the network of the boundary.
+    config: with the window, the spacing and the size of superpixels.
+  """
+  inside, edge = (system.predict(part)[..., 1] for system in (interior, boundary))
+  spacing = config.data.spacing_mm
+  segments = superpixels(edge, spacing, config.stages.superpixel_mm)
+  windowed = np.clip(part.array, *config.data.window_hu)
+  return Measured(segments, features(segments, (windowed, inside, edge), spacing))
+
+
+class SecondStage:
+  """Networks of interior and boundary, and the forest that decides by superpixels: a system."""
+
+  def __init__(self, config: ConfigDict, interior: System, boundary: System, forest: Forest):
+    self._config, self._forest = config, forest
+    self._networks = interior, boundary
+
+  def predict(self, volume: Volume) -> np.ndarray:
+    """Probabilities float32 `[x, y, z, 2]` of a part in its box, the threshold moved to 0.5."""
+    segments, columns = measure(volume, *self._networks, self._config)
+    probability = self._forest.probability(columns)
+    foreground = _centred(probability, self._forest.threshold).astype(np.float32)[segments]
+    return np.stack([1 - foreground, foreground], -1)
+
+
+def _centred(probability: np.ndarray, threshold: float) -> np.ndarray:
+  """Piecewise linear, 0 to 0, the threshold to 0.5, 1 to 1: so the likelier class is the choice."""
+  return np.interp(probability, [0.0, threshold, 1.0], [0.0, 0.5, 1.0])

@@ -1,0 +1,79 @@
+"""One network from its config to its tested checkpoint: an ordinary run."""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from attn_unet_jax.cases.boxes import to_json
+from attn_unet_jax.cases.fold import Fold
+from attn_unet_jax.evaluation.scoring import mean_dsc
+from attn_unet_jax.inference.sliding import SlidingWindow
+from attn_unet_jax.runs import folder as run_folder
+from attn_unet_jax.runtime import hosts
+from attn_unet_jax.runtime.console import say
+from attn_unet_jax.runtime.files import write_text
+from attn_unet_jax.training.checkpoint import checkpoints
+from attn_unet_jax.training.loop import train
+from attn_unet_jax.training.mesh import check_patch, devices, spread
+from attn_unet_jax.training.network import network, window
+from attn_unet_jax.training.optimizer import check_patterns
+from attn_unet_jax.training.state import TrainState, abstract
+from attn_unet_jax.weights.from_run import starting_point
+from attn_unet_jax.workflows.evaluate_run import evaluate_run
+from attn_unet_jax.workflows.load_run import Trained, best
+
+
+def fit(config: ConfigDict, fold: Fold, workdir: Path, *, test: bool = True) -> None:
+  """Trains a run to its last epoch, from where it was stopped if it was.
+
+  Of several hosts, all call this.
+
+  Args:
+    config: the run's config.
+    fold: the data. A run that goes on has to be given what it wrote when it began.
+    workdir: its folder.
+    test: whether to segment and score the test cases then.
+
+  Raises:
+    UserError: something does not fit; nothing is written then.
+    Interrupted: a signal came; the state is saved.
+  """
+  hosts.check_same("the cases and their folds", fold.to_json(), "give all the same data")
+  module = network(config, len(fold.mapping.classes) + 1)
+  devices(config)  # refuses, as the next four, what does not fit before anything is written
+  fold.load("training").part(fold.split.training[0])  # a spacing that no scan fits into memory with
+  check_patch(config, module)
+  check_patterns(config, abstract(config, module).params)
+  origin = None if hosts.on_first(run_folder.begun, workdir) else starting_point(config, module)
+  goes_on = hosts.on_first(_claim, config, fold, workdir)
+  hosts.check_shared(workdir / "folds.json")
+  say(f"{'going on with' if goes_on else 'new run'} {workdir}: {fold.describe()}")
+  validator = SlidingWindow(config, module, window(config))
+
+  def validate(state: TrainState) -> float:
+    return mean_dsc(fold, fold.split.validation, validator.use(state.variables), config)
+
+  with hosts.only_first(run_folder.recorded, workdir, origin.describe() if origin else None):
+    with checkpoints(workdir / "checkpoints", config.train.keep) as store:
+      if origin:
+        say(f"from {origin}")
+        store.save(spread(config, hosts.of_first(origin.state(config, module))))
+      train(config, module, fold.load, validate, store, workdir)
+    if test:
+      found = best(workdir)
+      system = validator.use(found.variables)  # which is compiled already
+      trained = Trained(config, found.classes, system, found.step)
+      say(f"testing the checkpoint of step {trained.step} on {len(fold.split.test)} cases")
+      hosts.on_first(evaluate_run, trained, fold, workdir)
+  if test:
+    say(f"the run: {workdir}/metrics.csv (a line per epoch), run.json, checkpoints/")
+
+
+def _claim(config: ConfigDict, fold: Fold, workdir: Path) -> bool:
+  """Makes the folder a run of this config and data; whether it was one before."""
+  goes_on = run_folder.claim(workdir, config)
+  if not goes_on:
+    write_text(workdir / "folds.json", fold.to_json())
+    if fold.boxes:
+      write_text(workdir / "boxes.json", to_json(fold.boxes))
+  return goes_on

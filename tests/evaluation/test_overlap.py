@@ -1,0 +1,122 @@
+"""Overlap scores against hand-computed values and a set-based computation on real masks."""
+
+import json
+import math
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from attn_unet_jax.evaluation import overlap
+
+PAIRS = Path(__file__).parents[3] / "shared" / "data" / "mask_pairs"
+EXCLUDED = "466"  # its two headers disagree on the spacing
+
+
+def _map(*values):
+  return np.array(values, np.uint8).reshape(-1, 1, 1)
+
+
+def test_by_hand():
+  prediction, reference = _map(1, 1, 1, 0, 0, 2), _map(1, 1, 0, 1, 1, 2)
+  counts = overlap.count(prediction == 1, reference == 1)
+  assert counts == (2, 1, 2)
+  scores = overlap.score_case(prediction, reference, {"pancreas": 1, "spleen": 2}, 0.008)
+  assert scores["pancreas"] == pytest.approx(
+    {
+      "dsc": 4 / 7,
+      "iou": 2 / 5,
+      "precision": 2 / 3,
+      "recall": 2 / 4,
+      "volume_ml": 0.024,
+      "reference_volume_ml": 0.032,
+    }
+  )
+  assert scores["spleen"]["dsc"] == scores["spleen"]["iou"] == 1
+
+
+@pytest.mark.parametrize(
+  ("prediction", "reference", "dsc", "precision", "recall"),
+  [
+    (_map(0, 0), _map(0, 0), 1, 1, 1),
+    (_map(0, 0), _map(0, 1), 0, math.nan, 0),
+    (_map(0, 1), _map(0, 0), 0, 0, math.nan),
+    (_map(1, 0), _map(0, 1), 0, 0, 0),
+  ],
+)
+def test_rule_for_empty_masks(prediction, reference, dsc, precision, recall):
+  scores = overlap.score_case(prediction, reference, {"pancreas": 1}, 1.0)["pancreas"]
+  expected = {"dsc": dsc, "iou": dsc, "precision": precision, "recall": recall}
+  assert {name: scores[name] for name in expected} == pytest.approx(expected, nan_ok=True)
+
+
+def test_exchanging_the_masks_exchanges_precision_and_recall():
+  a, b = np.random.default_rng(0).random((2, 5, 6, 7)) < 0.3
+  forth, back = overlap.count(a, b), overlap.count(b, a)
+  assert overlap.precision(forth) == overlap.recall(back)
+  assert overlap.dice(forth) == overlap.dice(back)
+  assert overlap.iou(forth) == pytest.approx(overlap.dice(forth) / (2 - overlap.dice(forth)))
+
+
+def test_shapes_that_differ():
+  with pytest.raises(ValueError, match="differ"):
+    overlap.score_case(_map(0, 1), _map(0, 1, 1), {"pancreas": 1}, 1.0)
+
+
+def test_unlabelled_voxels_are_not_scored():
+  prediction, reference = _map(1, 1, 0, 1), _map(1, 255, 255, 0)
+  scores = overlap.score_case(prediction, reference, {"pancreas": 1}, 1.0, unlabelled=255)
+  assert scores == overlap.score_case(_map(1, 1), _map(1, 0), {"pancreas": 1}, 1.0)
+
+
+def test_summary_by_hand():
+  rows = [
+    overlap.score_case(_map(*prediction), _map(1, 1, 0), {"pancreas": 1}, 1.0)
+    for prediction in [(1, 1, 0), (1, 0, 1), (0, 0, 0)]
+  ]
+  summary = overlap.summarise(rows)["pancreas"]
+  assert summary["precision"] == pytest.approx(
+    {"mean": 0.75, "sd": math.sqrt(0.125), "n": 2, "undefined": 1}
+  )
+  assert summary["recall"] == pytest.approx({"mean": 0.5, "sd": 0.5, "n": 3, "undefined": 0})
+  json.dumps(summary)  # plain numbers, not NumPy's
+
+
+def test_summary_of_too_few_cases():
+  row = overlap.score_case(_map(0, 0), _map(0, 1), {"pancreas": 1}, 1.0)
+  summary = overlap.summarise([row])["pancreas"]
+  nothing = {"mean": math.nan, "sd": math.nan, "n": 0, "undefined": 1}
+  assert summary["precision"] == pytest.approx(nothing, nan_ok=True)
+  one = {"mean": 0.0, "sd": math.nan, "n": 1, "undefined": 0}
+  assert summary["dsc"] == pytest.approx(one, nan_ok=True)
+  with pytest.raises(ValueError, match="no cases"):
+    overlap.summarise([])
+
+
+def _real_pairs():
+  names = sorted(path.name for path in (PAIRS / "reference").glob("*.nii.gz"))
+  return [name for name in names if not name.startswith(EXCLUDED)][::6]
+
+
+@pytest.mark.skipif(not PAIRS.is_dir(), reason=f"the real mask pairs are not at {PAIRS}")
+@pytest.mark.parametrize("name", _real_pairs())
+def test_real_masks_against_sets(name):
+  """Sets of foreground voxel numbers: no arithmetic on masks is shared with the code."""
+  files = [nib.load(PAIRS / folder / name) for folder in ("prediction", "reference")]
+  masks = [np.asanyarray(file.dataobj) for file in files]
+  predicted, referred = (set(np.flatnonzero(mask == 1).tolist()) for mask in masks)
+  spacing = files[1].header.get_zooms()
+  scores = overlap.score_case(*masks, {"pancreas": 1}, math.prod(spacing) / 1000)["pancreas"]
+  assert predicted
+  assert referred
+  assert scores == pytest.approx(
+    {
+      "dsc": 2 * len(predicted & referred) / (len(predicted) + len(referred)),
+      "iou": len(predicted & referred) / len(predicted | referred),
+      "precision": len(predicted & referred) / len(predicted),
+      "recall": len(predicted & referred) / len(referred),
+      "volume_ml": len(predicted) * math.prod(spacing) / 1000,
+      "reference_volume_ml": len(referred) * math.prod(spacing) / 1000,
+    }
+  )

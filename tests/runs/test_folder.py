@@ -1,0 +1,245 @@
+import errno
+import fcntl
+import json
+import subprocess
+import sys
+
+import pytest
+
+from attn_unet_jax.config import stored as stored_config
+from attn_unet_jax.runs import folder as run_folder
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import write_text
+from tests.conftest import ROOT
+
+
+def test_a_new_folder_is_claimed_and_an_untrained_one_again(config, tmp_path):
+  workdir = tmp_path / "a" / "b"
+  assert run_folder.claim(workdir, config) is False
+  config.seed = 1
+  assert run_folder.claim(workdir, config) is False
+  assert json.loads((workdir / "config.json").read_text())["seed"] == 1
+
+
+def test_a_trained_run_of_another_config_is_not_overwritten(config, tmp_path):
+  run_folder.claim(tmp_path, config)
+  (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+  assert run_folder.claim(tmp_path, config) is True
+  before = (tmp_path / "config.json").read_text()
+  config.seed = 7
+  with pytest.raises(UserError, match="seed: 0 there, 7 now"):
+    run_folder.claim(tmp_path, config)
+  assert (tmp_path / "config.json").read_text() == before
+
+
+def test_a_run_that_goes_on_may_be_computed_in_another_way(config, tmp_path, capsys):
+  config.parallel.data, config.data.source = 8, "resident"
+  run_folder.claim(tmp_path, config)
+  (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+  assert run_folder.claim(tmp_path, config) is True
+  assert capsys.readouterr().out == ""
+  config.parallel.data, config.data.source = 1, "streaming"
+  assert run_folder.claim(tmp_path, config) is True
+  said = (
+    f"{tmp_path} goes on with data.source='streaming', was 'resident', parallel.data=1, was 8\n"
+  )
+  assert capsys.readouterr().out == said
+  assert stored_config.load(tmp_path / "config.json") == config
+  config.parallel.data, config.optimizer.learning_rate = 2, 0.5
+  with pytest.raises(UserError, match=r"config \(optimizer.learning_rate: 0.01 there, 0.5 now\)"):
+    run_folder.claim(tmp_path, config)
+  assert stored_config.load(tmp_path / "config.json").parallel.data == 1
+
+
+def test_a_run_may_be_lengthened_and_its_data_moved(config, tmp_path, capsys):
+  """Unless its rates go by the last epoch."""
+  config.optimizer.schedule, config.data.folder = "step", "a"
+  run_folder.claim(tmp_path, config)
+  (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+  config.train.epochs, config.train.keep, config.data.folder = 3, 1, "b"
+  assert run_folder.claim(tmp_path, config) is True
+  said = "goes on with data.folder='b', was 'a', train.epochs=3, was 2, train.keep=1, was 2\n"
+  assert capsys.readouterr().out.endswith(said)
+  config.optimizer.schedule = "cosine"
+  other = tmp_path / "cosine"
+  run_folder.claim(other, config)
+  (other / "checkpoints" / "3").mkdir(parents=True)
+  config.train.epochs = 4
+  with pytest.raises(UserError, match=r"train\.epochs: 3 there, 4 now"):
+    run_folder.claim(other, config)
+
+
+def test_the_devices_stay_where_each_has_batch_statistics_of_its_own(config, tmp_path):
+  config.parallel.batch_norm, config.parallel.data = "local", 8
+  run_folder.claim(tmp_path, config)
+  (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+  config.parallel.data = 1
+  with pytest.raises(UserError, match=r"parallel\.data: 8 there, 1 now"):
+    run_folder.claim(tmp_path, config)
+
+
+def test_a_run_that_is_made_just_before_the_lock_is_taken_is_not_overwritten(
+  config, tmp_path, monkeypatch
+):
+  """By a process that began at the same time, trained, and ended."""
+  real = run_folder._lock
+
+  def late(workdir):
+    if not (workdir / "config.json").exists():
+      write_text(workdir / "config.json", stored_config.to_json(config))
+      (workdir / "checkpoints" / "3").mkdir(parents=True)
+    real(workdir)
+
+  monkeypatch.setattr(run_folder, "_lock", late)
+  other = config.copy_and_resolve_references()
+  other.seed = 7
+  with pytest.raises(UserError, match="seed: 0 there, 7 now"):
+    run_folder.claim(tmp_path, other)
+  assert stored_config.load(tmp_path / "config.json") == config
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from attn_unet_jax.runs import folder as run
+from tests.conftest import small_config
+run.claim(Path(sys.argv[1]), small_config())
+print("claimed", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_two_processes_do_not_train_one_run(config, tmp_path):
+  """The second is refused until the first has ended, however it ends."""
+  command = [sys.executable, "-c", HOLD, str(tmp_path)]
+  pipe = subprocess.PIPE
+  with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as first:
+    assert first.stdout.readline() == "claimed\n"
+    before = (tmp_path / "config.json").read_text()
+    config.seed = 1
+    told = rf"{tmp_path}: another process is training it \(process {first.pid} on .*\); wait for"
+    with pytest.raises(UserError, match=told):
+      run_folder.claim(tmp_path, config)
+    assert (tmp_path / "config.json").read_text() == before
+    first.kill()
+  for _ in range(2):  # a process does not shut itself out
+    assert run_folder.claim(tmp_path, config) is False
+  with (tmp_path / ".lock").open() as other, pytest.raises(BlockingIOError):
+    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.parametrize(("number", "goes_on"), [(errno.ENOLCK, True), (errno.EIO, False)])
+def test_a_file_system_without_locks_will_do(config, tmp_path, monkeypatch, number, goes_on):
+  def flock(*_):
+    raise OSError(number, "no")
+
+  monkeypatch.setattr(run_folder.fcntl, "flock", flock)
+  if goes_on:
+    assert run_folder.claim(tmp_path, config) is False
+  else:
+    with pytest.raises(UserError, match=r"cannot be written \(no\)"):
+      run_folder.claim(tmp_path, config)
+
+
+def test_a_folder_that_cannot_be_written_is_refused(config, tmp_path):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(UserError, match="cannot be written"):
+    run_folder.claim(tmp_path / "file" / "run", config)
+
+
+def test_what_a_kill_left_beside_a_text_is_removed(config, tmp_path):
+  """By who may write the run, and nothing else is."""
+  kill = "os.kill(os.getpid(), 9)"
+  code = (
+    "import os, pathlib, sys\nfrom attn_unet_jax.runtime.files import write_text\n"
+    f"pathlib.Path.replace = lambda *_: {kill}\n"
+    "write_text(pathlib.Path(sys.argv[1]), 'half')"
+  )
+  done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run.json")], cwd=ROOT)
+  assert done.returncode == -9
+  (left,) = tmp_path.iterdir()
+  others = {".mine", "a.part", ".part", ".a.1"}
+  for name in others:
+    (tmp_path / name).write_text("")
+  run_folder.claim(tmp_path, config)
+  assert not left.exists()
+  assert {path.name for path in tmp_path.iterdir()} == {*others, ".lock", "config.json"}
+
+
+def test_the_record_says_how_it_ended(tmp_path):
+  with run_folder.recorded(tmp_path):
+    assert json.loads((tmp_path / "run.json").read_text())["exit"] == "running"
+  stored = json.loads((tmp_path / "run.json").read_text())
+  assert stored["exit"] == "done"
+  assert stored["wall_seconds"] >= 0
+  assert stored["peak_memory_bytes"]["host"] > 2**20
+  assert "jax" in stored["versions"]
+  with pytest.raises(ZeroDivisionError), run_folder.recorded(tmp_path):
+    raise ZeroDivisionError("why")
+  assert json.loads((tmp_path / "run.json").read_text())["exit"] == "ZeroDivisionError: why"
+
+
+def test_a_foreign_config_json_is_not_overwritten(config, tmp_path):
+  (tmp_path / "config.json").write_text('{"name": "something else"}')
+  with pytest.raises(UserError, match=r"config\.json"):
+    run_folder.claim(tmp_path, config)
+  assert "something else" in (tmp_path / "config.json").read_text()
+
+
+def test_what_a_run_started_from_stays_on_record(config, tmp_path):
+  """Where it goes on; a run that is begun anew forgets it."""
+  run_folder.claim(tmp_path, config)
+
+  def recorded(**said):
+    with run_folder.recorded(tmp_path, **said):
+      pass
+    return json.loads((tmp_path / "run.json").read_text()).get("init")
+
+  assert recorded(init={"workdir": "b"}) == {"workdir": "b"}
+  assert recorded() is None
+  assert recorded(init={"workdir": "b"}) == {"workdir": "b"}
+  (tmp_path / "checkpoints" / "0").mkdir(parents=True)
+  assert recorded() == {"workdir": "b"}
+
+
+def test_the_time_of_all_starts_is_on_record(tmp_path, monkeypatch):
+  """A start that was killed took an unknown time; what was known before stays."""
+  clock = iter([0.0, 10.0, 100.0, 107.5, 1000.0, 1001.0])
+  monkeypatch.setattr(run_folder.time, "monotonic", lambda: next(clock))
+  with run_folder.recorded(tmp_path):
+    pass
+  (tmp_path / "checkpoints" / "0").mkdir(parents=True)
+  with run_folder.recorded(tmp_path):
+    pass
+  with run_folder.recorded(tmp_path):
+    stored = json.loads((tmp_path / "run.json").read_text())  # what a kill would leave
+  assert (stored["exit"], stored["total_wall_seconds"]) == ("running", 17.5)
+
+
+@pytest.mark.parametrize(
+  "content",
+  [
+    *("[]", "{", '{"total_wall_seconds": "long", "init": {}}', '{"total_wall_seconds": NaN}'),
+    '{"total_wall_seconds": 1' + 400 * "0" + "}",
+  ],
+)
+def test_a_damaged_record_is_set_aside_and_costs_no_run(tmp_path, capsys, content):
+  (tmp_path / "checkpoints" / "0").mkdir(parents=True)
+  (tmp_path / "run.json").write_text(content)
+  with run_folder.recorded(tmp_path):
+    pass
+  stored = json.loads((tmp_path / "run.json").read_text())
+  assert (stored["exit"], stored["total_wall_seconds"]) == ("done", stored["wall_seconds"])
+  assert (tmp_path / "run.json.damaged").read_text() == content
+  said = capsys.readouterr().out
+  assert said.startswith(f"{tmp_path}/run.json: ")
+  assert said.endswith("; left as run.json.damaged, a new record begins\n")
+
+
+def test_a_record_that_may_not_be_read_is_no_damaged_one(tmp_path, unreadable):
+  (tmp_path / "checkpoints" / "0").mkdir(parents=True)
+  (tmp_path / "run.json").write_text("{}")
+  unreadable(tmp_path / "run.json")
+  with pytest.raises(PermissionError), run_folder.recorded(tmp_path):
+    pass
+  assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "run.json"]

@@ -1,0 +1,128 @@
+import io
+import os
+import struct
+import subprocess
+import sys
+
+import pytest
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+from attn_unet_jax.runs.metrics_csv import COLUMNS, EpochLog, read_metrics
+from attn_unet_jax.runtime.console import duration, progress
+from attn_unet_jax.runtime.errors import UserError
+from tests.conftest import ROOT
+
+
+def _row(epoch):
+  return {**dict.fromkeys(COLUMNS, 0.25), "epoch": epoch, "validation_dsc": None}
+
+
+def test_a_run_that_goes_on_rewrites_what_its_checkpoint_does_not_hold(tmp_path):
+  log = EpochLog(tmp_path, 0)
+  for epoch in (1, 2, 3):
+    log.write(_row(epoch))
+  log.close()
+  log = EpochLog(tmp_path, 2)
+  log.write({**_row(3), "train_seg_loss": 0.12345678})
+  log.close()
+  rows = read_metrics(tmp_path / "metrics.csv")
+  assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+  assert rows[2]["train_seg_loss"] == "0.123457"
+  assert rows[2]["validation_dsc"] == ""
+  assert list(rows[0]) == list(COLUMNS)
+  assert list(tmp_path.glob("events.*"))
+
+
+def test_no_file_has_no_rows(tmp_path):
+  assert read_metrics(tmp_path / "metrics.csv") == []
+
+
+def test_a_torn_last_line_is_no_row(tmp_path):
+  """A kill or a full disk may leave half of it: `12,0.3` must not pass for epoch 1."""
+  log = EpochLog(tmp_path, 0)
+  for epoch in (11, 12):
+    log.write(_row(epoch))
+  log.close()
+  path = tmp_path / "metrics.csv"
+  whole = path.read_text()
+  torn = whole[: whole.rindex("12,") + 1]
+  path.write_text(torn)
+  assert [row["epoch"] for row in read_metrics(path)] == ["11"]
+  EpochLog(tmp_path, 11).close()
+  assert path.read_text() == torn[:-1]
+
+
+@pytest.mark.parametrize(
+  ("old", "new", "line"),
+  [
+    (",", ";", 1),
+    ("epoch", "\ufeffepoch", 1),
+    ("\n12,", "\n12.0,", 3),
+    ("\n12,", "\n,", 3),
+    ("\n12,", "\n\n12,", 3),
+    ("\n12,", "\n12,0,", 3),
+    ("\n12,", "\n" + 5000 * "1" + ",", 3),
+    ("\n12,", "\n" + 2**18 * "\0", 3),  # blocks that a crash left empty
+  ],
+)
+def test_a_log_that_was_edited_is_refused_by_line(tmp_path, old, new, line):
+  log, path = EpochLog(tmp_path, 0), tmp_path / "metrics.csv"
+  for epoch in (11, 12):
+    log.write(_row(epoch))
+  log.close()
+  path.write_text(edited := path.read_text().replace(old, new))
+  with pytest.raises(UserError, match=rf"metrics\.csv: line {line}, .*; put it right, or move"):
+    EpochLog(tmp_path, 12)
+  assert path.read_text() == edited
+
+
+def test_durations_are_readable():
+  assert [duration(s) for s in (5.4, 75.2, 3725)] == ["5s", "1m15s", "1h02m"]
+
+
+def test_tensorboard_has_the_same_values(tmp_path):
+  """And is told from which epoch on they take the place of an earlier start's."""
+  log = EpochLog(tmp_path, 3)
+  log.write({**_row(4), "learning_rate": 0.5})
+  log.close()
+  (path,) = tmp_path.glob("events.*")
+  data, values, starts, at = path.read_bytes(), {}, [], 0
+  while at < len(data):  # TFRecord: length, checksum, event, checksum
+    (length,) = struct.unpack("<Q", data[at : at + 8])
+    event = Event.FromString(data[at + 12 : at + 12 + length])
+    starts += [event.step] * (event.session_log.status == SessionLog.START)
+    values |= {value.tag: (event.step, value.simple_value) for value in event.summary.value}
+    at += 12 + length + 4
+  assert starts == [4]
+  assert values.pop("learning_rate") == (4, 0.5)
+  assert values == dict.fromkeys(COLUMNS[1:-2], (4, 0.25))
+
+
+class _Screen(io.StringIO):
+  def __init__(self, terminal):
+    super().__init__()
+    self.terminal = terminal
+
+  def isatty(self):
+    return self.terminal
+
+
+def test_pytorch_is_not_loaded_for_it_but_can_be_after(tmp_path):
+  (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+  code = "import attn_unet_jax.runs.tensorboard; print('events'); import torch"
+  done = subprocess.run(
+    [sys.executable, "-c", code],
+    env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+  assert (done.stdout, done.stderr) == ("events\n", "torch was imported\n")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_bar_is_shown_on_a_terminal_only(monkeypatch, terminal):
+  screen = _Screen(terminal)
+  monkeypatch.setattr(sys, "stderr", screen)
+  assert list(progress(range(3), 3, "windows")) == [0, 1, 2]
+  assert ("windows" in screen.getvalue()) == terminal

@@ -1,0 +1,76 @@
+"""How a command ends: its status, its help, and a signal that comes at an awkward moment."""
+
+import ast
+import errno
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from attn_unet_jax.runtime import process, signals
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.signals import Interrupted
+from tests.conftest import ROOT
+
+STOPPED_IN_A_CALLBACK = """
+  import signal, time, weakref
+  from attn_unet_jax.runtime import process as command
+
+  # Ignored in a job that a script starts in the background; nothing is to be shown of that here.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
+
+  class Held: pass
+
+  def main():
+    held = Held()
+    reference = weakref.ref(held, lambda _: signal.raise_signal({number}))
+    del held  # Python drops what a weak reference's callback raises
+    time.sleep(10)
+
+  command.run(main)
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(15, 143), (2, 130)])
+def test_a_signal_that_python_drops_is_given_again(number, status):
+  code = textwrap.dedent(STOPPED_IN_A_CALLBACK).format(number=number)
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+  assert (done.returncode, done.stderr) == (status, "")
+
+
+@pytest.mark.parametrize(
+  ("error", "status"),
+  [
+    (UserError("wrong"), 2),
+    (PermissionError(errno.EACCES, "no", "a.json"), 2),
+    (OSError(errno.ENOSPC, "full"), 2),
+    (ConnectionResetError(errno.ECONNRESET, "gone"), 1),
+    (BrokenPipeError(errno.EPIPE, "closed"), 141),
+    (Interrupted(15), 143),
+    (KeyboardInterrupt(), 130),
+    (ZeroDivisionError(), 1),
+  ],
+)
+def test_the_status_that_is_told_is_the_one_it_ends_with(monkeypatch, error, status):
+  """Other hosts are told it before this process has ended."""
+  assert signals.status(error) == status
+  for name in ("signal.signal", "xla.keep_compiled", "os.dup2"):
+    monkeypatch.setattr(f"attn_unet_jax.runtime.process.{name}", lambda *_: None)
+  monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # put back afterwards
+
+  def main():
+    raise error
+
+  with pytest.raises(type(error) if status == 1 else SystemExit) as ended:
+    process._guarded(main)
+  assert status == 1 or ended.value.code == status
+
+
+def test_no_backslash_of_a_docstring_has_joined_two_lines():
+  """Those of commands are what --help shows."""
+  for folder in ("attn_unet_jax", "tfds_pancreas", "experiments", "benchmarks", "tests"):
+    for path in (ROOT / folder).rglob("*.py"):
+      text = path.read_text()
+      shown, written = ast.get_docstring(ast.parse(text)) or "", [*text.split('"""'), ""][1]
+      assert shown.count("\\\n") == written.count("\\\n"), path

@@ -1,0 +1,171 @@
+"""What is kept for the next start, and flags that must be there before JAX starts."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from attn_unet_jax.runtime import xla
+from attn_unet_jax.runtime.errors import UserError
+from tests.conftest import ROOT, run_command
+
+COUNT = """
+import json, os, sys
+import jax, jax.numpy as jnp
+from attn_unet_jax.runtime import xla
+from attn_unet_jax.runtime.errors import UserError
+found = {"/jax/compilation_cache/cache_misses": 0, "/jax/compilation_cache/cache_hits": 0}
+def note(event, **_):
+  found[event] = found.get(event, 0) + 1
+jax.monitoring.register_event_listener(note)
+xla.keep_compiled()
+x = jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((4, 4))) + 1
+jax.block_until_ready(x)
+print(json.dumps([jax.config.jax_compilation_cache_dir, *list(found.values())[:2]]))
+"""
+
+
+def _start(*python, **env):
+  """Runs `COUNT`."""
+  kept = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XDG_"))}
+  return subprocess.run(
+    [*python, "-c", COUNT],
+    cwd=ROOT,
+    env={**kept, "JAX_PLATFORMS": "cpu", **env},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+
+
+def _count(**env):
+  """The folder in use, and how many programs were compiled and were found there."""
+  done = _start(sys.executable, "-W", "error", **env)
+  assert (done.returncode, done.stderr) == (0, "")
+  return json.loads(done.stdout)
+
+
+def test_a_second_start_compiles_nothing(tmp_path):
+  folder, compiled, found = _count(XDG_CACHE_HOME=str(tmp_path))
+  assert folder.startswith(f"{tmp_path}/attn_unet_jax/xla-")
+  assert compiled >= 2
+  assert found == 0
+  assert _count(XDG_CACHE_HOME=str(tmp_path)) == [folder, 0, compiled]
+
+
+def _warned(done):
+  assert done.returncode == 0, done.stderr
+  return re.findall(r"Error \w+ persistent compilation cache entry", done.stderr)
+
+
+def test_what_a_kill_left_of_a_program_is_written_again(tmp_path):
+  env = {"XDG_CACHE_HOME": str(tmp_path)}
+  folder, compiled, _ = _count(**env)
+  entry = max(Path(folder).glob("*-cache"), key=lambda path: path.stat().st_size)
+  whole = entry.read_bytes()
+  entry.write_bytes(whole[: len(whole) // 2])
+  done = _start(sys.executable, **env)
+  assert _warned(done) == ["Error reading persistent compilation cache entry"]
+  assert json.loads(done.stdout) == [folder, 1, compiled - 1]
+  assert _count(**env) == [folder, 0, compiled]
+
+
+def test_what_a_full_disk_left_of_a_program_is_removed(tmp_path):
+  """Also from a folder that JAX was given."""
+  env = {
+    "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+  }
+  done = _start("bash", "-c", 'ulimit -f 0 && exec "$0" "$@"', sys.executable, **env)
+  assert "Error writing persistent compilation cache entry" in _warned(done)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_what_compiles_fast_is_left_out_where_jax_was_told_so(tmp_path):
+  env = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1000", "XDG_CACHE_HOME": str(tmp_path)}
+  folder = _count(**env)[0]
+  assert folder.startswith(str(tmp_path))
+  assert not [path for path in Path(folder).iterdir() if path.name.startswith("jit")]
+
+
+def test_a_command_keeps_what_it_compiles(tmp_path, monkeypatch):
+  """The folder is there before the command looks at its input, which does not exist here."""
+  monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+  flags = ("--config=tests/small.py", "--config.data.folder=nothing", f"--workdir={tmp_path}/run")
+  done = run_command("attn_unet_jax.main", *flags, env={"XDG_CACHE_HOME": str(tmp_path)})
+  assert (done.returncode, "nothing" in done.stderr) == (2, True), done.stderr
+  (folder,) = (tmp_path / "attn_unet_jax").iterdir()
+  assert folder.name.startswith("xla-")
+
+
+def test_the_folder_that_jax_was_given_is_left_alone(tmp_path):
+  given = str(tmp_path / "given")
+  env = {"JAX_COMPILATION_CACHE_DIR": given, "XDG_CACHE_HOME": str(tmp_path / "own")}
+  assert _count(**env)[0] == given
+  assert not (tmp_path / "own").exists()
+
+
+def test_where_nothing_can_be_written_nothing_is_kept(tmp_path):
+  (tmp_path / "file").write_text("")
+  folder, compiled, found = _count(XDG_CACHE_HOME=str(tmp_path / "file"))
+  assert (folder, compiled, found) == (None, 0, 0)
+
+
+_CHANNELS_LAST = " --xla_gpu_force_conv_nhwc=true"
+
+
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_determinism_is_asked_for_before_the_devices_are(value):
+  """XLA reads its flags once, with the first device; an unknown one would end the program."""
+  code = (
+    "import os\nfrom absl import app, flags\nfrom ml_collections import config_flags\n"
+    "from attn_unet_jax.config.flags import checked_config\n"
+    "from attn_unet_jax.runtime import process\n"
+    "config_flags.DEFINE_config_file('config')\n"
+    "def main():\n"
+    "  checked_config(data=False)\n"
+    "  from jax._src import xla_bridge\n"
+    "  assert not xla_bridge.backends_are_initialized()\n"
+    "  import jax\n  jax.devices()\n  print(os.environ['XLA_FLAGS'])\n"
+    "process.run(main)"
+  )
+  flags = ["--config=tests/small.py", f"--config.deterministic={value}"]
+  done = subprocess.run(
+    [sys.executable, "-c", code, *flags],
+    cwd=ROOT,
+    env={**os.environ, "XLA_FLAGS": "--xla_cpu_enable_fast_math=false", "JAX_PLATFORMS": "cpu"},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert done.returncode == 0, done.stderr
+  asked = " --xla_gpu_deterministic_ops=true" if value == "true" else ""
+  assert done.stdout == f"--xla_cpu_enable_fast_math=false{_CHANNELS_LAST}{asked}\n"
+
+
+@pytest.mark.parametrize(
+  ("given", "added"),
+  [
+    ("", _CHANNELS_LAST.strip()),
+    ("--xla_gpu_force_conv_nchw=true", ""),
+    ("--a=1", _CHANNELS_LAST),
+    ("flags.txt", ""),
+  ],
+)
+def test_channels_stay_last_unless_the_user_says_otherwise(monkeypatch, given, added):
+  monkeypatch.setenv("XLA_FLAGS", given)
+  xla.keep_channels_last()
+  assert os.environ["XLA_FLAGS"] == given + added
+
+
+def test_a_file_of_flags_is_not_made_deterministic(monkeypatch):
+  monkeypatch.setenv("XLA_FLAGS", "flags.txt")
+  with pytest.raises(
+    UserError, match=r"XLA_FLAGS=flags\.txt: names a file.*deterministic_ops=true"
+  ):
+    xla.make_deterministic()
+  assert os.environ["XLA_FLAGS"] == "flags.txt"

@@ -1,0 +1,136 @@
+"""Classes matched by name along every axis that counts them; what does not fit is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attn_unet_jax.models.unet import DeepSupervision
+from attn_unet_jax.runs import folder as run_folder
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.training.checkpoint import checkpoints
+from attn_unet_jax.training.network import network
+from attn_unet_jax.training.state import abstract
+from attn_unet_jax.weights import from_run
+from tests.conftest import small_config
+
+
+def test_axes_that_count_classes():
+  config = small_config()
+  blocks = from_run.class_blocks(config, 3)
+  head = "params/deep_supervision"
+  counted = {name: axes for name, axes in blocks.items() if axes}
+  assert counted == {
+    f"{head}/kernel": {0: 4, 1: 1},
+    f"{head}/bias": {0: 1},
+    **{f"{head}/level{i}/kernel": {4: 1} for i in (1, 2, 3, 4)},
+    **{f"{head}/level{i}/bias": {0: 1} for i in (1, 2, 3, 4)},
+  }
+
+
+def test_a_network_of_one_organ_has_no_such_axes():
+  config = small_config()
+  config.model.name = "hnn"
+  blocks = from_run.class_blocks(config, 2)
+  assert "params/axial/fuse/bias" in blocks
+  assert not any(blocks.values())
+
+
+def test_classes_are_matched_by_name():
+  """Two blocks of (background, a, b) become two of (background, b, new)."""
+  old = np.arange(18).reshape(6, 3)
+  fresh = -np.ones((6, 3))
+  ours, theirs = ("background", "b", "new"), ("background", "a", "b")
+  expected = [[0, 2, -1], [6, 8, -1], [-1] * 3, [9, 11, -1], [15, 17, -1], [-1] * 3]
+  np.testing.assert_array_equal(from_run.mapped(fresh, old, {0: 2, 1: 1}, ours, theirs), expected)
+  np.testing.assert_array_equal(from_run.mapped(fresh, old, {}, ours, theirs), old)
+
+
+def test_a_head_in_another_order_gives_the_same_logits_in_that_order():
+  rng = np.random.default_rng(0)
+  levels = [jnp.asarray(rng.normal(size=(1, s, s, s, 8 // s)), jnp.float32) for s in (8, 4, 2, 1)]
+  head = DeepSupervision(3)
+  shapes = jax.eval_shape(lambda: head.init(jax.random.key(0), levels))
+  theirs = jax.tree.map(lambda a: rng.normal(size=a.shape).astype(np.float32), shapes)["params"]
+  blocks = {"kernel": {0: 4, 1: 1}, "bias": {0: 1}}
+
+  def turned(path, old):
+    name = path[-1].key
+    axes = blocks[name] if len(path) == 1 else {old.ndim - 1: 1}
+    names = ("background", "b", "a"), ("background", "a", "b")
+    return from_run.mapped(np.zeros_like(old), old, axes, *names)
+
+  ours = jax.tree_util.tree_map_with_path(turned, theirs)
+  expected = head.apply({"params": theirs}, levels)[..., (0, 2, 1)]
+  np.testing.assert_allclose(head.apply({"params": ours}, levels), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+  """A run of two organs whose parameters are drawn with NumPy."""
+  config = small_config()
+  config.data.labels = "liver,spleen"
+  config.model.name = "vnet"
+  workdir = tmp_path_factory.mktemp("source")
+  rng = np.random.default_rng(0)
+  state = jax.tree.map(
+    lambda a: jnp.asarray(rng.normal(size=a.shape), a.dtype), abstract(config, network(config, 3))
+  ).replace(step=jnp.array(7, jnp.int32))
+  run_folder.claim(workdir, config)
+  with checkpoints(workdir / "checkpoints", 1) as store:
+    store.save(state, validation_dsc=0.5)
+  return workdir, state, config
+
+
+def _starting(source, **changes):
+  config = source[2].copy_and_resolve_references()
+  config.init.workdir = str(source[0])
+  for key, value in changes.items():
+    section, name = key.split("__")
+    config[section][name] = value
+  return config
+
+
+def test_the_state_that_a_run_starts_from(source, monkeypatch):
+  """Of two classes one stays, in another place, and one is new; no optimiser is taken over."""
+  config = _starting(source, data__labels="kidney,liver")
+  module = network(config, 3)
+  zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), abstract(config, module))
+  monkeypatch.setattr(from_run, "create", lambda *_: zeros)
+  origin = from_run.starting_point(config, module)
+  state = origin.state(config, module)
+  theirs = source[1].params
+  same = {name: tree for name, tree in theirs.items() if name != "head"}
+  jax.tree.map(
+    np.testing.assert_array_equal, {n: t for n, t in state.params.items() if n != "head"}, same
+  )
+  old, new = theirs["head"]["bias"], state.params["head"]["bias"]
+  np.testing.assert_array_equal(new, [old[0], 0, old[1]])
+  jax.tree.map(np.testing.assert_array_equal, state.opt_state, zeros.opt_state)
+  assert state.step == 0
+  assert origin.describe() == {
+    "workdir": str(source[0]),
+    "checkpoint_step": 7,
+    "classes_taken": ["background", "liver"],
+    "classes_fresh": ["kidney"],
+  }
+  assert "step 7" in str(origin)
+
+
+@pytest.mark.parametrize(
+  ("changes", "words"),
+  [
+    ({"model__feature_scale": 8.0}, r"params/down2/bias, \(1,\) there, \(4,\) here"),
+    ({"model__name": "unet"}, "params/bottleneck/.*, missing there"),
+    ({"init__workdir": "nowhere"}, "nowhere/config.json: not found"),
+  ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(source, changes, words):
+  config = _starting(source, **changes)
+  with pytest.raises(UserError, match=words) as error:
+    from_run.starting_point(config, network(config, 3))
+  assert "\n" not in str(error.value)
+
+
+def test_nothing_is_opened_where_a_run_starts_afresh(config):
+  assert from_run.starting_point(config, network(config, 2)) is None

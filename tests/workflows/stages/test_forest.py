@@ -1,0 +1,95 @@
+import dataclasses
+import sys
+
+import numpy as np
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.workflows.stages import forest
+
+
+@pytest.fixture(scope="module")
+def learnt():
+  rng = np.random.default_rng(0)
+  features = rng.normal(0, 1, (3000, 5)).astype(np.float32)
+  positive = features[:, 0] * features[:, 1] + rng.normal(0, 0.3, 3000) > 1.2
+  return features, positive, forest.grow(features, positive, seed=3)
+
+
+def test_the_arrays_answer_as_scikit_learn_does(learnt):
+  features, positive, grown = learnt
+  reference = RandomForestClassifier(
+    n_estimators=50, max_depth=15, class_weight="balanced", random_state=3
+  ).fit(features, positive)
+  unseen = np.random.default_rng(1).normal(0, 1, (2000, 5)).astype(np.float32)
+  for rows in (features, unseen):
+    expected = reference.predict_proba(rows)[:, 1]
+    np.testing.assert_allclose(grown.probability(rows), expected, atol=1e-12)
+  assert max(tree.get_depth() for tree in reference.estimators_) == 15
+
+
+def test_it_learns(learnt):
+  _, _, grown = learnt
+  unseen = np.random.default_rng(1).normal(0, 1, (2000, 5)).astype(np.float32)
+  truth = unseen[:, 0] * unseen[:, 1] > 1.2
+  assert ((grown.probability(unseen) > 0.5) == truth).mean() > 0.9
+
+
+def test_kept_and_read_back(learnt, tmp_path):
+  features, _, grown = learnt
+  grown = dataclasses.replace(grown, threshold=0.35)
+  grown.save(tmp_path / "forest.npz")
+  again = forest.load(tmp_path / "forest.npz")
+  assert again.threshold == 0.35
+  np.testing.assert_array_equal(again.probability(features), grown.probability(features))
+  assert [path.name for path in tmp_path.iterdir()] == ["forest.npz"]
+
+
+def test_a_missing_or_damaged_file_is_named(learnt, tmp_path):
+  path = tmp_path / "forest.npz"
+  with pytest.raises(UserError, match=r"forest\.npz: not readable"):
+    forest.load(path)
+  learnt[2].save(path)
+  whole = path.read_bytes()
+  for damaged in (whole[:900], whole[:900] + bytes(100) + whole[1000:]):
+    path.write_bytes(damaged)
+    with pytest.raises(UserError, match=r"forest\.npz: not readable"):
+      forest.load(path)
+
+
+def test_a_file_of_other_arrays_is_named(tmp_path):
+  path = tmp_path / "forest.npz"
+  forest.save_arrays(path, threshold=np.zeros(()), leaves=np.zeros(3))
+  told = r"forest\.npz: not readable \(it holds threshold, leaves, not feature, cut, left, right, "
+  with pytest.raises(UserError, match=told):
+    forest.load(path)
+
+
+def test_a_file_that_may_not_be_read_is_not_to_be_removed(learnt, tmp_path, unreadable):
+  path = tmp_path / "forest.npz"
+  learnt[2].save(path)
+  unreadable(path)
+  with pytest.raises(PermissionError):
+    forest.load(path)
+
+
+def test_nothing_pickled_is_read(tmp_path):
+  path = tmp_path / "forest.npz"
+  np.savez(path, threshold=np.array([object()], dtype=object))
+  with pytest.raises(UserError, match="not readable"):
+    forest.load(path)
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_one_class_alone_is_refused(value):
+  with pytest.raises(UserError, match="nothing to learn"):
+    forest.grow(np.zeros((4, 2), np.float32), np.full(4, value), 0)
+
+
+def test_it_answers_without_scikit_learn(learnt, monkeypatch):
+  features, positive, grown = learnt
+  monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
+  assert grown.probability(features[:5]).shape == (5,)
+  with pytest.raises(UserError, match=r"pip install '.\[hnn\]'"):
+    forest.grow(features, positive, 0)

@@ -1,0 +1,88 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from attn_unet_jax.workflows.stages import table
+from attn_unet_jax.workflows.stages.table import Table, dice_sum, joined, learn, rows_of
+
+
+def test_rows_by_hand():
+  segments = np.array([0, 0, 0, 0, 1, 1, 1, 2]).reshape(2, 2, 2)
+  label = np.array([1, 1, 0, 0, 1, 1, 255, 255]).reshape(2, 2, 2)
+  rows = rows_of("a", np.zeros((3, 31), np.float32), segments, label, 9)
+  assert rows.labelled.tolist() == [4, 2, 0]
+  assert rows.positive.tolist() == [2, 2, 0]
+  assert rows.foreground.tolist() == [False, True, False]  # a half is not more than a half
+  assert (rows.ids.tolist(), rows.total.tolist()) == (["a"], [9])
+
+
+def test_joined_cases_keep_their_rows(tmp_path):
+  parts = [
+    Table(np.full((n, 31), n), *np.full((2, n), n), np.zeros(n, int), [f"c{n}"], [n])
+    for n in (2, 3)
+  ]
+  both = joined([joined(parts), parts[0]])
+  assert both.case.tolist() == [0, 0, 1, 1, 1, 2, 2]
+  assert both.ids.tolist() == ["c2", "c3", "c2"]
+  both.save(tmp_path / "table.npz")
+  again = table.load(tmp_path / "table.npz")
+  np.testing.assert_array_equal(again.features, both.features)
+  assert again.ids.tolist() == both.ids.tolist()
+
+
+def test_dice_by_hand():
+  """Case a: 3 of the 4 voxels chosen are right, of 5 there are; case b: nothing, nothing chosen."""
+  rows = Table(
+    np.zeros((3, 31)),
+    np.array([4, 6, 7]),
+    np.array([3, 1, 0]),
+    np.array([0, 0, 1]),
+    np.array(["a", "b"]),
+    np.array([5, 0]),
+  )
+  assert dice_sum(rows, np.array([True, False, False])) == pytest.approx(2 * 3 / 9 + 1)
+  assert dice_sum(rows, np.array([True, False, True])) == pytest.approx(2 * 3 / 9)
+
+
+def _fold(seed, name):
+  """Superpixels whose chance of being foreground is their first feature, of rank 1 of 31."""
+  rng = np.random.default_rng(seed)
+  features = rng.random((600, 31)).astype(np.float32)
+  positive = np.where(features[:, 0] > 0.7, 10, 0)
+  case = np.repeat([0, 1], 300)
+  total = np.bincount(case, positive)
+  return Table(features, np.full(600, 10), positive, case, np.array([name, name + "'"]), total)
+
+
+def test_the_threshold_is_chosen_on_cases_that_the_forest_did_not_see(monkeypatch):
+  tables = [_fold(0, "a"), _fold(1, "b")]
+  seen = []
+  grown = table._grown
+  monkeypatch.setattr(table, "_grown", lambda rows, seed: seen.append(rows) or grown(rows, seed))
+  forest = learn(tables, 0)
+  assert [rows.ids.tolist() for rows in seen] == [["b", "b'"], ["a", "a'"], ["a", "a'", "b", "b'"]]
+  unseen = _fold(2, "c")
+  assert dice_sum(unseen, forest.probability(unseen.features) > forest.threshold) > 1.9
+  assert learn(tables, 0).threshold == forest.threshold
+
+
+def test_the_threshold_has_the_best_dice_of_the_held_out_cases(monkeypatch):
+  """Forests that answer the first feature: foreground begins at 0.7, whichever fold asks."""
+
+  class First:
+    def probability(self, features):
+      return features[:, 0].astype(np.float64)
+
+  answer = dataclasses.make_dataclass("F", ["threshold"], bases=(First,), frozen=True)
+  monkeypatch.setattr(table, "grow", lambda *_: answer(0.5))
+  assert learn([_fold(0, "a"), _fold(1, "b")], 0).threshold == pytest.approx(0.7)
+
+
+def test_unlabelled_superpixels_are_not_learnt_from(monkeypatch):
+  rows = _fold(0, "a")
+  rows.labelled[:100] = 0
+  used = []
+  monkeypatch.setattr(table, "grow", lambda features, positive, seed: used.append(features))
+  table._grown(rows, 0)
+  assert used[0].shape == (500, 31)

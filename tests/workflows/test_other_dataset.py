@@ -1,0 +1,135 @@
+import json
+
+import numpy as np
+import pytest
+
+from attn_unet_jax.labels import UNLABELLED, parse
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.volumes.nifti import write_nifti
+from attn_unet_jax.volumes.volume import Volume
+from attn_unet_jax.workflows.other_dataset import open_other, seen_by
+
+NAMES = {"background": 0, "Spleen": 1, "pancreas": 10, "liver": 4}
+
+
+def _folder(folder, cases, names=None):
+  rng = np.random.default_rng(0)
+  for name in cases:
+    image = Volume(rng.integers(-1000, 1000, (4, 5, 6)).astype(np.int16), np.eye(4))
+    label = Volume(rng.choice([0, 1, 4, 10], (4, 5, 6)).astype(np.uint8), np.eye(4))
+    write_nifti(folder / "imagesTr" / f"{name}.nii", image)
+    write_nifti(folder / "labelsTr" / f"{name}.nii", label)
+  if names:
+    (folder / "dataset.json").write_text(json.dumps({"labels": names}))
+  return str(folder)
+
+
+@pytest.fixture
+def run(config, tmp_path):
+  config.data.dataset, config.data.folder = "", _folder(tmp_path / "own", "abcdefg")
+  config.data.labels, config.data.fold = "liver=1,pancreas=2", 3
+  return config
+
+
+def test_all_cases_are_taken_and_classes_are_found_by_name(run, tmp_path):
+  folder = _folder(tmp_path / "other", ["x", "c"], NAMES)
+  other = open_other(run, {"folder": folder}, None, ["a", "c"])
+  assert other.name == "other"
+  assert other.fold.split.test == ("c", "x")
+  assert other.about["data"] == {"folder": folder}
+  assert other.about["seen_in_training"] == ["c"]
+  case = other.fold.dataset.load("x")
+  classes = other.fold.mapping.apply(case.label.array, "x")
+  np.testing.assert_array_equal(classes, (case.label.array == 4) + 2 * (case.label.array == 10))
+  assert other.describe() == "other: 2 cases, classes liver=4,pancreas=10 (background: Spleen)"
+
+
+def test_the_runs_own_cases_are_those_of_its_fold(run, tmp_path):
+  listing = tmp_path / "folds.json"
+  own = [{"training": [f"{k}"], "validation": ["v"], "test": []} for k in range(4)]
+  listing.write_text(json.dumps({"name": "mine", "folds": own}))
+  assert seen_by(run, listing) == ["3", "v"]
+  run.data.fold = 4
+  with pytest.raises(UserError, match=rf"data\.fold=4: the list '{listing}' has folds 0 to 3"):
+    seen_by(run, listing)
+
+
+def test_a_run_of_no_data_has_no_set_of_its_own(run, tmp_path):
+  """As `convert` makes it, even if its config names one: nobody knows what it was trained on."""
+  assert seen_by(run, tmp_path / "folds.json") is None
+  other = open_other(
+    run, {"folder": run.data.folder, "labels": "liver=1,pancreas=10+4"}, None, None
+  )
+  assert other.fold.split.test == tuple("abcdefg")
+  assert other.about["seen_in_training"] is None
+
+
+def test_of_many_other_labels_some_are_named(run, tmp_path):
+  names = NAMES | {f"organ{value}": value for value in range(20, 60)}
+  other = open_other(run, {"folder": _folder(tmp_path / "other", "x", names)}, None, [])
+  assert other.describe().endswith("organ32, organ33 and 26 more)")
+
+
+def test_labels_say_which_is_which_in_any_order(run, tmp_path):
+  folder = _folder(tmp_path / "other", ["x"], NAMES)
+  run.loss_options.class_weights = (1.0, 2.0, 3.0)
+  changes = {"folder": folder, "labels": "pancreas=10+4,spare=7,liver=Spleen"}
+  mapping = open_other(run, changes, None, []).fold.mapping
+  assert mapping.class_indices == {"liver": 1, "pancreas": 2}
+  np.testing.assert_array_equal(mapping.apply(np.array([0, 1, 4, 10, 7]), ""), [0, 1, 2, 2, 0])
+
+
+def test_a_part_is_one_of_the_other_sets_folds(run, tmp_path):
+  folder = _folder(tmp_path / "other", "uvwxyz", NAMES)
+  parts = [open_other(run, {"folder": folder, "fold": k}, "test", []) for k in range(5)]
+  assert parts[0].name == "other/test"
+  assert sorted(case for part in parts for case in part.fold.split.test) == list("uvwxyz")
+
+
+@pytest.mark.parametrize(
+  ("changes", "part", "complaint"),
+  [
+    ({"labels": "pancreas=1"}, None, "--config.data.labels: name the other data set too"),
+    ({"folder": "other", "fold": 1}, None, "say which part of them by --part"),
+    ({"folder": "own"}, None, "own: is the run's own data set"),
+    ({"folder": "other", "dataset": "phantom_ct/tiny"}, None, "give one of the two"),
+    ({"folder": "empty"}, None, "no data; put images into"),
+    ({"folder": "unnamed"}, None, r"carries no names.*labels=liver=VALUE,pancreas=VALUE"),
+    (
+      {"folder": "other", "labels": "pancreas"},
+      None,
+      "no label is called liver; the run's classes are liver, pancreas, --config.data.labels names "
+      "pancreas",
+    ),
+    (
+      {"folder": "few"},
+      None,
+      r"few: no label is called liver, pancreas; the run's classes are liver, pancreas, its labels "
+      r"are background, Liver; say which is which by "
+      r"--config\.data\.labels=liver=Liver,pancreas=NAME",
+    ),
+    ({"folder": "test"}, None, "a folder called 'test' would be taken for a part"),
+  ],
+)
+def test_what_does_not_fit_is_refused(run, tmp_path, changes, part, complaint):
+  _folder(tmp_path / "other", "x", NAMES)
+  _folder(tmp_path / "few", "x", {"background": 0, "Liver": 4})
+  _folder(tmp_path / "unnamed", "x")
+  _folder(tmp_path / "test", "x", NAMES)
+  if "folder" in changes:
+    changes = {**changes, "folder": str(tmp_path / changes["folder"])}
+  with pytest.raises(UserError, match=complaint):
+    open_other(run, changes, part, [])
+
+
+def test_the_runs_config_is_left_as_it_is(run, tmp_path):
+  before = run.to_json()
+  open_other(run, {"folder": _folder(tmp_path / "other", "x", NAMES)}, None, [])
+  assert run.to_json() == before
+
+
+def test_a_mapping_is_restricted_in_the_order_asked_for():
+  mapping = parse("a=1,b=2+3,c=4,unlabelled=5,background=*", None).restricted_to(["c", "a"])
+  expected = [0, 2, 0, 0, 1, UNLABELLED, 0]
+  np.testing.assert_array_equal(mapping.apply(np.arange(7), ""), expected)
+  assert mapping.classes == ("c", "a")
