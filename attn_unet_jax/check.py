@@ -13,10 +13,8 @@ import os
 from pathlib import Path
 
 from absl import flags, logging
-from ml_collections import config_flags
 
-import experiments
-from attn_unet_jax.config.flags import checked_config
+from attn_unet_jax.config.flags import define_config, read_config, take_config_flags
 from attn_unet_jax.inspection import report
 from attn_unet_jax.inspection.case import Inspected
 from attn_unet_jax.inspection.collection import inspect_all, mark_duplicates
@@ -36,20 +34,18 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder for check.json and contact
 _THREADS = flags.DEFINE_integer(
   "threads", min(os.cpu_count() or 1, 4), "Cases that are open at a time.", lower_bound=1
 )
-config_flags.DEFINE_config_file(
-  "config", str(Path(experiments.__file__).with_name("pancreas.py")), "Experiment file."
-)
+define_config("pancreas")
 
 
 def main() -> None:
   """The command."""
   logging.set_verbosity(logging.ERROR)  # what readers warn of is found here by itself
-  config = checked_config(data=False)
+  config = read_config(data=False)
   if _OUTPUT.value:
     check_writable(Path(_OUTPUT.value))
   source = _source()
   mapping = _mapping(config.data.labels, source)
-  results = inspect_all(source.subjects, mapping, config, _THREADS.value)
+  results = inspect_all(source.subjects, mapping, config.data, _THREADS.value)
   cases = list(progress(results, len(source.subjects), "cases"))
   mark_duplicates(cases)
   findings = source.findings + [finding for case in cases for finding in case.findings]
@@ -105,4 +101,4 @@ def _mapping(text: str, source: Source) -> LabelMapping:
 
 
 if __name__ == "__main__":
-  process.run(main)
+  process.run(main, take_config_flags)

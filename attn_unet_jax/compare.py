@@ -9,10 +9,13 @@ never mixed in. A folder that `evaluate --output` wrote can stand for a run of a
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from attn_unet_jax.cases.folds import PARTS
+from attn_unet_jax.config.schema import flatten
+from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.evaluation import comparison_text
 from attn_unet_jax.evaluation.compared_runs import read_run
 from attn_unet_jax.evaluation.comparison import compare
@@ -40,13 +43,17 @@ def main() -> None:
     raise UserError(f"--workdirs={','.join(names)}: name two runs or more, each once")
   if output and output.suffix not in (".md", ".csv"):
     raise UserError(f"--output={output}: must end in .md or .csv")
-  runs = [read_run(Path(name), _PART.value) for name in names]
+  runs = [read_run(Path(name), _read_values, _PART.value) for name in names]
   table = compare(runs, _METRICS.value)
   say(comparison_text.markdown(table))
   if output:
     page = comparison_text.document(table, runs, sys.argv[1:], _TITLE.value, _NOTE.value)
     _write(output, page if output.suffix == ".md" else comparison_text.comma_separated(table))
     say(f"the same: {output}")
+
+
+def _read_values(path: Path) -> dict[str, Any]:
+  return flatten(load_config(path))
 
 
 def _write(path: Path, content: str) -> None:

@@ -16,32 +16,31 @@ from pathlib import Path
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
-from attn_unet_jax.config.flags import checked_config
-from attn_unet_jax.runs import folder as run_folder
+from attn_unet_jax.config.flags import define_config, read_config, take_config_flags
+from attn_unet_jax.runs.folder import begun
 from attn_unet_jax.runtime import process
 from attn_unet_jax.runtime.console import say
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import check_writable
 from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.weights.from_pytorch import converted
+from attn_unet_jax.workflows.run_folder import open_run_folder
 
 _INPUT = flags.DEFINE_string("input", None, "A state_dict: .safetensors or .pth.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run to make.", required=True)
-config_flags.DEFINE_config_file("config", None, "Experiment file, such as experiments/pancreas.py.")
-flags.mark_flag_as_required("config")
+define_config()
 
 
 def main() -> None:
   """The command."""
-  config = checked_config(data=False)
+  config = read_config(data=False)
   source, workdir = Path(_INPUT.value), Path(_WORKDIR.value)
-  if run_folder.begun(workdir):
+  if begun(workdir):
     raise UserError(f"--workdir={workdir}: holds a run already; choose another")
   check_writable(workdir)
-  state = converted(source, config)
-  run_folder.claim(workdir, config)
+  state = converted(source, config, config.model)
+  open_run_folder(workdir, config)
   with checkpoints(workdir / "checkpoints", config.train.keep) as store:
     store.save(state)
   count = sum(x.size for x in jax.tree.leaves(state.params))
@@ -49,4 +48,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  process.run(main)
+  process.run(main, take_config_flags)

@@ -75,7 +75,7 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
   trained = open_any(workdir)
   listing = workdir / "folds.json"
   if not other:
-    evaluate_run(trained, open_fold(trained.config, listing), workdir, _PART.value or "test")
+    evaluate_run(trained, open_fold(trained.config.data, listing), workdir, _PART.value or "test")
     return
   seen = seen_by(trained.config, listing)
   evaluate_other(trained, open_other(trained.config, other, _PART.value, seen), workdir)

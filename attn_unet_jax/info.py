@@ -24,21 +24,20 @@ from typing import Any
 
 import jax
 from absl import flags
-from ml_collections import ConfigDict, config_flags
 
 from attn_unet_jax.cases.fold import open_fold
-from attn_unet_jax.config.flags import checked_config
+from attn_unet_jax.config.flags import define_config, read_config, take_config_flags
+from attn_unet_jax.config.schema import RunConfig, flatten, replace_keys
 from attn_unet_jax.labels import class_names
 from attn_unet_jax.patches.batch import foreground_part
 from attn_unet_jax.runtime import process
 from attn_unet_jax.training import topology
 from attn_unet_jax.training.cost import forward_cost
 from attn_unet_jax.training.mesh import mesh_shape
-from attn_unet_jax.training.network import network
 from attn_unet_jax.training.state import abstract
+from attn_unet_jax.workflows.network import network
 
-config_flags.DEFINE_config_file("config", None, "Experiment file, such as experiments/pancreas.py.")
-flags.mark_flag_as_required("config")
+define_config()
 _COUNT = flags.DEFINE_integer(
   "count_foreground", 0, "Steps whose patches are read to count foreground.", lower_bound=0
 )
@@ -51,7 +50,7 @@ _PART_OF_GPU = 0.75  # what JAX takes of a GPU's memory
 
 def main() -> None:
   """The command."""
-  config = checked_config(data=bool(_COUNT.value))
+  config = read_config(data=bool(_COUNT.value))
   target: dict[str, Any] = {}
   if _TARGET.value is not None:
     # Else its plugin says that it finds no such device.
@@ -61,18 +60,18 @@ def main() -> None:
   print(json.dumps(describe(config) | counted | target, indent=2))
 
 
-def foreground(config: ConfigDict, steps: int) -> float:
+def foreground(config: RunConfig, steps: int) -> float:
   """Part of the training's labelled voxels that is foreground, over the first steps."""
-  fold = open_fold(config)
+  fold = open_fold(config.data)
   margin = network(config, len(fold.mapping.classes) + 1).output_margin
   return foreground_part(config, fold.load("training"), steps, margin)
 
 
-def describe(config: ConfigDict) -> dict[str, Any]:
+def describe(config: RunConfig) -> dict[str, Any]:
   """Everything the command prints."""
   classes = class_names(config.data.labels)
-  config = config.copy_and_resolve_references()
-  config.model.conv = "native"  # so that the count is the direct convolution's
+  if "model.conv" in flatten(config):  # so that the count is the direct convolution's
+    config = replace_keys(config, {"model.conv": "native"})
   module = network(config, len(classes) + 1)
   state = abstract(config, module)
   batch, patch = config.train.batch_size, config.data.patch
@@ -95,7 +94,7 @@ def describe(config: ConfigDict) -> dict[str, Any]:
   }
 
 
-def on_target(config: ConfigDict, name: str) -> dict[str, Any]:
+def on_target(config: RunConfig, name: str) -> dict[str, Any]:
   """What the training step holds in the memory of a device that need not be here.
 
   Args:
@@ -138,4 +137,4 @@ def _bytes(tree: Any) -> int:
 
 
 if __name__ == "__main__":
-  process.run(main)
+  process.run(main, take_config_flags)

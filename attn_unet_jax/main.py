@@ -10,21 +10,19 @@ hosts train one run where each starts it: see docs/training.md.
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
 from attn_unet_jax.cases.boxes import check_same
 from attn_unet_jax.cases.fold import open_fold
-from attn_unet_jax.config import stored as stored_config
-from attn_unet_jax.config.flags import checked_config
+from attn_unet_jax.config.flags import define_config, read_config, take_config_flags
+from attn_unet_jax.config.stored import to_json
 from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime import hosts, process
-from attn_unet_jax.training.mesh import name_devices
+from attn_unet_jax.training.mesh import pin_device_count
 from attn_unet_jax.workflows.stages.pipeline import train_stages
 from attn_unet_jax.workflows.train import fit
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
-config_flags.DEFINE_config_file("config", None, "Experiment file, such as experiments/pancreas.py.")
-flags.mark_flag_as_required("config")
+define_config()
 _COORDINATOR = flags.DEFINE_string(
   "coordinator",
   None,
@@ -36,21 +34,21 @@ _PROCESS = flags.DEFINE_integer("process", None, "With HOST:PORT: which one this
 
 def main() -> None:
   """The command."""
-  config = checked_config()
+  config = read_config()
   workdir = Path(_WORKDIR.value or "")
   with hosts.joined(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
     remedy = f"start all with the same flags, or, {hosts.APART}"
-    hosts.check_same("--config", stored_config.to_json(config), remedy)
-    name_devices(config)
+    hosts.check_same("--config", to_json(config), remedy)
+    config = pin_device_count(config)
     if config.stages.count > 1:
       train_stages(config, workdir)
     else:
       begun = hosts.on_first(run_folder.begun, workdir)
-      fold = open_fold(config, workdir / "folds.json" if begun else None)
+      fold = open_fold(config.data, workdir / "folds.json" if begun else None)
       if begun and fold.boxes:
         check_same(Path(config.data.boxes), fold.boxes)
       fit(config, fold, workdir)
 
 
 if __name__ == "__main__":
-  process.run(main)
+  process.run(main, take_config_flags)

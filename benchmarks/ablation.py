@@ -14,7 +14,6 @@ from pathlib import Path
 
 from absl import flags
 
-from attn_unet_jax.evaluation.compared_runs import read_run
 from attn_unet_jax.runtime.process import run
 from benchmarks import runs
 from benchmarks.page import write_section
@@ -44,7 +43,7 @@ def main() -> None:
       width = f"--config.model.feature_scale={scale}"
       keys = (f"--config.model.name={model}", width, f"--config.seed={seed}")
       runs.train("pancreas.py:phantom", workdir, data, *keys, *SHORT)
-      scores = [case["dsc"] for case in read_run(workdir).scores["pancreas"].values()]
+      scores = [case["dsc"] for case in runs.read_scores(workdir).scores["pancreas"].values()]
       mean, parameters = statistics.mean(scores), runs.parameters(workdir)
       rows.append({"name": name, "seed": seed, "parameters": parameters, "dsc": mean})
   keep({"machine": on, "runs": rows}, _OUTPUT.value)

@@ -18,15 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
 from attn_unet_jax.cases.fold import open_fold
-from attn_unet_jax.config.flags import checked_config
+from attn_unet_jax.config.flags import define_config, read_config, take_config_flags
 from attn_unet_jax.runs.folder import environment
 from attn_unet_jax.runtime import process
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
-from attn_unet_jax.training.network import network
+from attn_unet_jax.workflows.network import network
 from benchmarks import repeats
 from benchmarks.result import keep, machine
 from benchmarks.runs import process as start_process
@@ -36,7 +35,7 @@ _STEPS = flags.DEFINE_integer("steps", 30, "Timed steps of a process.", lower_bo
 _UNTIMED = flags.DEFINE_integer("untimed", 5, "Steps before them; the first compiles.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
 _CHILD = flags.DEFINE_string("child", None, "For the command's own use: measure, and write here.")
-config_flags.DEFINE_config_file("config", "experiments/pancreas.py:phantom", "Experiment file.")
+define_config("experiments/pancreas.py:phantom")
 
 
 def main() -> None:
@@ -86,11 +85,11 @@ def _child(folder: Path, deterministic: bool) -> dict[str, Any]:
 
 
 def _measure(output: Path) -> None:
-  config = checked_config()
-  module = network(config, len(open_fold(config).mapping.classes) + 1)
+  config = read_config()
+  module = network(config, len(open_fold(config.data).mapping.classes) + 1)
   found = repeats.repeat(config, module, _UNTIMED.value, _STEPS.value)
   write_text(output, json.dumps({**found._asdict(), "environment": environment()}))
 
 
 if __name__ == "__main__":
-  process.run(main)
+  process.run(main, take_config_flags)

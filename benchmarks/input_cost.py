@@ -22,25 +22,25 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from flax import linen as nn
-from ml_collections import ConfigDict, config_flags
 
 from attn_unet_jax.cases.fold import open_fold
-from attn_unet_jax.config.flags import checked_config
+from attn_unet_jax.config.flags import define_config, read_config, take_config_flags
+from attn_unet_jax.config.schema import RunConfig, replace_keys
 from attn_unet_jax.runs.folder import environment
 from attn_unet_jax.runtime import process
 from attn_unet_jax.runtime.console import say
 from attn_unet_jax.training.compile import compile_step
 from attn_unet_jax.training.inputs import Inputs, open_inputs
 from attn_unet_jax.training.mesh import spread
-from attn_unet_jax.training.network import network
 from attn_unet_jax.training.state import TrainState, create
+from attn_unet_jax.workflows.network import network
 from benchmarks.result import keep, machine
 from benchmarks.windows import READY, one_batch, ratio, seconds, window
 
 _PAIRS = flags.DEFINE_integer("pairs", 30, "Pairs of windows for each source.")
 _STEPS = flags.DEFINE_integer("steps", 8, "Steps of a window.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
-config_flags.DEFINE_config_file("config", "experiments/pancreas.py:phantom", "Experiment file.")
+define_config("experiments/pancreas.py:phantom")
 
 _SETTLING = 2  # steps of a fixed batch before its window
 
@@ -49,23 +49,24 @@ Begin = Callable[[], TrainState]
 
 def main() -> None:
   """Measures, prints and writes."""
-  config = checked_config()
-  fold = open_fold(config)
+  config = read_config()
+  fold = open_fold(config.data)
   module = network(config, len(fold.mapping.classes) + 1)
   with tempfile.TemporaryDirectory() as folder:
-    config.data.prepared = folder
+    config = replace_keys(config, {"data.prepared": folder})
     result: dict[str, Any] = {
       "machine": machine(),
       "environment": environment(),
       "steps_per_window": _STEPS.value,
     }
     for source in ("resident", "streaming"):
-      config.data.source = source
-      result[source] = cost(config, module, open_inputs(config, module, fold.load, Path(folder)))
+      of_source = replace_keys(config, {"data.source": source})
+      inputs = open_inputs(of_source, module, fold.load, Path(folder))
+      result[source] = cost(of_source, module, inputs)
   keep(result, _OUTPUT.value)
 
 
-def cost(config: ConfigDict, module: nn.Module, inputs: Inputs) -> dict[str, Any]:
+def cost(config: RunConfig, module: nn.Module, inputs: Inputs) -> dict[str, Any]:
   """Seconds a step with and without its input, and the ratio."""
   fixed = one_batch(config, module)
   alone = compile_step(config, module, streamed=True)
@@ -94,4 +95,4 @@ def cost(config: ConfigDict, module: nn.Module, inputs: Inputs) -> dict[str, Any
 
 
 if __name__ == "__main__":
-  process.run(main)
+  process.run(main, take_config_flags)

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from attn_unet_jax import models
+from attn_unet_jax.models.build import build_network
 from attn_unet_jax.models.ops.conv import Form
+from attn_unet_jax.models.options import AttentionUNetOptions
 from benchmarks.contenders import Work
 
 
@@ -25,7 +26,7 @@ def programs(form: Form, dtype: str = "float32") -> tuple[Any, dict[str, Any]]:
     form: of the convolutions.
     dtype: compute type; parameters, statistics, softmax and loss are float32.
   """
-  network = models.build("attention_unet", conv=form, dtype=dtype)
+  network = build_network(AttentionUNetOptions(conv=form, dtype=dtype))
 
   def draw(images: Any) -> Any:
     return network.lazy_init(jax.random.key(0, impl="rbg"), images, train=False)

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from flax import linen as nn
-from ml_collections import ConfigDict
 
+from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.patches.batch import Fed
 from attn_unet_jax.training.compile import compile_step
 from attn_unet_jax.training.mesh import spread
@@ -30,7 +30,7 @@ class Repeat(NamedTuple):
   digest: str
 
 
-def repeat(config: ConfigDict, module: nn.Module, untimed: int, timed: int) -> Repeat:
+def repeat(config: RunConfig, module: nn.Module, untimed: int, timed: int) -> Repeat:
   """Trains from the config's start on one batch, augmented anew by each step."""
   step = compile_step(config, module, streamed=True)
   state = spread(config, create(config, module))

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from absl import flags as absl_flags
-from ml_collections import ConfigDict, config_flags
 
-from attn_unet_jax.config import stored as stored_config
+from attn_unet_jax.config.experiment import load_experiment
+from attn_unet_jax.config.overrides import apply_overrides, take_overrides
+from attn_unet_jax.config.resolve import resolve_draft
+from attn_unet_jax.config.schema import RunConfig, flatten
+from attn_unet_jax.config.stored import find_differences, load_config
+from attn_unet_jax.evaluation.compared_runs import Scored, read_run
 from attn_unet_jax.labels import class_names
 from attn_unet_jax.runs.metrics_csv import read_metrics
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.training.network import network
 from attn_unet_jax.training.state import abstract
+from attn_unet_jax.workflows.network import network
 
 
 def command(name: str, *arguments: str) -> None:
@@ -60,7 +63,7 @@ def train(experiment: str, workdir: Path, *flags: str) -> None:
 
 
 def _require_same(workdir: Path, arguments: tuple[str, ...]) -> None:
-  differing = stored_config.difference(config_of(workdir), asked(*arguments))
+  differing = find_differences(config_of(workdir), asked(*arguments))
   if differing:
     named = ", ".join(f"{key}: {old!r} there, {new!r} now" for key, (old, new) in differing.items())
     raise UserError(
@@ -68,13 +71,18 @@ def _require_same(workdir: Path, arguments: tuple[str, ...]) -> None:
     )
 
 
-def asked(*arguments: str) -> ConfigDict:
+def asked(*arguments: str) -> RunConfig:
   """The config that `attn_unet_jax.main` makes of its arguments."""
-  known = absl_flags.FlagValues()
-  argv = ["main", *(value for value in arguments if value.startswith("--config"))]
-  flag = config_flags.DEFINE_config_file("config", flag_values=known, sys_argv=argv)
-  known(argv)
-  return flag.value
+  _, texts = take_overrides([flag for flag in arguments if flag.startswith("--config.")])
+  experiment = next(flag for flag in arguments if flag.startswith("--config="))
+  draft = load_experiment(experiment.removeprefix("--config="))
+  apply_overrides(draft, texts)
+  return resolve_draft(draft)
+
+
+def read_scores(workdir: Path) -> Scored:
+  """Reads the scores of a run's test cases."""
+  return read_run(workdir, lambda path: flatten(load_config(path)))
 
 
 def is_done(workdir: Path) -> bool:
@@ -103,9 +111,9 @@ def step_seconds(workdir: Path) -> float | None:
   return statistics.median(float(row["train_seconds"]) / steps for row in rows) if rows else None
 
 
-def config_of(workdir: Path) -> ConfigDict:
+def config_of(workdir: Path) -> RunConfig:
   """The config of a run, or of the whole of one in stages."""
-  return stored_config.load(workdir / "config.json")
+  return load_config(workdir / "config.json")
 
 
 def _kept(workdir: Path) -> list[Path]:

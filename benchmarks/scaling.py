@@ -16,14 +16,15 @@ from typing import Any
 
 import jax
 from absl import app, flags
-from ml_collections import ConfigDict
 
+from attn_unet_jax.config.resolve import resolve_draft
+from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.runs.folder import environment
 from attn_unet_jax.runtime.xla import keep_channels_last
 from attn_unet_jax.training import topology
 from attn_unet_jax.training.cost import forward_cost
-from attn_unet_jax.training.network import network
 from attn_unet_jax.training.state import abstract
+from attn_unet_jax.workflows.network import network
 from benchmarks.collectives import Collective, collectives, purpose
 from benchmarks.scaling_report import report
 from experiments.pancreas import get_config
@@ -43,16 +44,16 @@ _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/scaling.json", "figu
 _PAGE = flags.DEFINE_string("page", "docs/scaling.md", "page made of them")
 
 
-def configured(data: int, space: int) -> ConfigDict:
+def configured(data: int, space: int) -> RunConfig:
   """The paper's config on a mesh, one patch a device of its axis `data`, in bfloat16."""
-  config = get_config()
-  config.data.patch, config.train.batch_size = PATCH, data
-  config.model.dtype = "bfloat16"
-  config.parallel.data, config.parallel.space = data, space
-  return config
+  draft = get_config()
+  draft.data.patch, draft.train.batch_size = PATCH, data
+  draft.model.dtype = "bfloat16"
+  draft.parallel.data, draft.parallel.space = data, space
+  return resolve_draft(draft, data=False)
 
 
-def figures(config: ConfigDict, there: Sequence[jax.Device], scans: int = SCANS) -> dict[str, Any]:
+def figures(config: RunConfig, there: Sequence[jax.Device], scans: int = SCANS) -> dict[str, Any]:
   """What the step's compiled program tells, for one device of its mesh."""
   data, space = config.parallel.data, config.parallel.space
   module = network(config, 2)

@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import flags
 
-from attn_unet_jax.evaluation.compared_runs import Scored, read_run
+from attn_unet_jax.evaluation.compared_runs import Scored
 from attn_unet_jax.evaluation.comparison import compare
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.process import run
@@ -50,7 +50,7 @@ def main() -> None:
     print(f"no table yet: it takes {REFERENCE} and another system", file=sys.stderr)
     return
   told = [described(SYSTEMS[key], workdir) for key, workdir in done.items()]
-  scored = [read_run(workdir) for workdir in done.values()]
+  scored = [runs.read_scores(workdir) for workdir in done.values()]
   table = compare(scored, METRICS)
   keep({"machine": on, "systems": [*map(with_scores, told, scored)]}, _OUTPUT.value)
   text = f"{systems_table(told, table)}\n\n{papers_table(told)}"

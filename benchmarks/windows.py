@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 from flax import linen as nn
-from ml_collections import ConfigDict
 
 from attn_unet_jax.cases.fold import open_fold
+from attn_unet_jax.config.schema import RunConfig, replace_keys
 from attn_unet_jax.patches.batch import Fed, Feed
 from attn_unet_jax.training.compile import Step
 from attn_unet_jax.training.inputs import open_inputs
@@ -26,14 +26,13 @@ def window(pair: int, steps: int) -> range:
   return range(begin, begin + steps + 2 * READY)
 
 
-def one_batch(config: ConfigDict, module: nn.Module) -> Fed:
+def one_batch(config: RunConfig, module: nn.Module) -> Fed:
   """What a streaming source feeds the first step, on the device for good.
 
   Its scans are kept in `data.prepared`, which must name a folder.
   """
-  streaming = config.copy_and_resolve_references()
-  streaming.data.source = "streaming"
-  load = open_fold(streaming).load
+  streaming = replace_keys(config, {"data.source": "streaming"})
+  load = open_fold(streaming.data).load
   inputs = open_inputs(streaming, module, load, Path(config.data.prepared))
   with inputs.source.feeds(range(1)) as feeds:
     return jax.block_until_ready(next(feeds))

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
-from attn_unet_jax.config.schema import default
+from attn_unet_jax.config.schema import RunConfig, flatten
+from tests.configs import small_config
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -53,34 +53,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
   items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(place)))
 
 
-def small_config() -> ConfigDict:
-  """A run that a test can afford: the network at an eighth of its least width, 16^3 patches."""
-  config = default()
-  config.model.feature_scale = 32.0
-  config.data.dataset = "phantom_ct/tiny"
-  config.data.spacing_mm = 10.0
-  config.data.patch = (16, 16, 16)
-  config.augment.rotate_deg = (0.0, 0.0, 0.0)
-  config.augment.scale = (1.0, 1.0)
-  config.augment.shift = (0.0, 0.0, 0.0)
-  config.optimizer.learning_rate = 1e-2
-  config.optimizer.schedule = "constant"
-  config.train.epochs = 2
-  config.train.steps_per_epoch = 3
-  config.train.loss_patches = 2
-  config.train.validate_every = 1
-  config.train.save_every = 1
-  return config
-
-
-def flags_of(config: ConfigDict) -> list[str]:
+def flags_of(config: RunConfig) -> list[str]:
   """The flags that turn the default config into this one."""
-  from attn_unet_jax.config.schema import flatten
-  from attn_unet_jax.config.stored import difference
-
-  changed = difference(default(), config)
-  assert set(changed) <= set(flatten(config))
-  return [f"--config.{key}={value}" for key, (_, value) in changed.items()]
+  standard = flatten(RunConfig())
+  return [
+    f"--config.{key}={value}"
+    for key, value in flatten(config).items()
+    if value != standard.get(key)
+  ]
 
 
 def host_devices(count: int, compiled: str = _QUICK) -> dict[str, str]:
@@ -91,11 +71,8 @@ def host_devices(count: int, compiled: str = _QUICK) -> dict[str, str]:
 
 def run_flags(data_dir: Path, workdir: Path, **changes: Any) -> list[str]:
   """Those of a small run; changes such as `train__epochs=1`."""
-  config = small_config()
-  config.data.dir = str(data_dir)
-  for key, value in changes.items():
-    section, name = key.split("__")
-    config[section][name] = value
+  keys = {key.replace("__", "."): value for key, value in changes.items()}
+  config = small_config(**{"data.dir": str(data_dir), **keys})
   return ["--config=tests/small.py", f"--workdir={workdir}", *flags_of(config)]
 
 
@@ -111,7 +88,7 @@ def _compile_once(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture
-def config() -> ConfigDict:
+def config() -> RunConfig:
   return small_config()
 
 

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.loop import train
-from tests.conftest import small_config
+from tests.configs import small_config, with_keys
 from tests.line import Line
 
 
@@ -34,13 +34,14 @@ def configured(name: str, data_dir: str) -> ConfigDict:
   """The config of a run, from its name."""
   source, mode, shape = name.split("-")
   config = small_config()
-  config.data.dir, config.data.source = data_dir, source
-  config.augment.flip, config.augment.shift = (0.5, 0.5, 0.5), (0.0, 0.1, 0.0)
-  config.augment.histogram_probability = 0.5
-  config.train.batch_size, config.train.accumulate = 8, 2
-  config.train.validate_every = 2
-  config.parallel.mode = mode
-  config.parallel.data, config.parallel.space = map(int, shape.split("x"))
+  config = with_keys(config, {"data.dir": data_dir, "data.source": source})
+  config = with_keys(config, {"augment.flip": (0.5, 0.5, 0.5), "augment.shift": (0.0, 0.1, 0.0)})
+  config = with_keys(config, {"augment.histogram_probability": 0.5})
+  config = with_keys(config, {"train.batch_size": 8, "train.accumulate": 2})
+  config = with_keys(config, {"train.validate_every": 2})
+  config = with_keys(config, {"parallel.mode": mode})
+  data, space = map(int, shape.split("x"))
+  config = with_keys(config, {"parallel.data": data, "parallel.space": space})
   return config
 
 
@@ -49,11 +50,11 @@ def main() -> None:
   result = {}
   for name in names:
     config, workdir = configured(name, data_dir), folder / name
-    config.data.prepared = str(folder / "prepared")
+    config = with_keys(config, {"data.prepared": str(folder / "prepared")})
     workdir.mkdir()
     with checkpoints(workdir / "checkpoints", 1) as store:
       module = Divisible(dtype=jnp.float64)
-      load = open_fold(config).load
+      load = open_fold(config.data).load
       state = train(config, module, load, lambda _: 0.5, store, workdir)
     params = np.concatenate([np.ravel(x) for x in jax.tree.leaves(state.params)])
     result[name] = {"devices": len(state.step.devices()), "params": params.tolist()}

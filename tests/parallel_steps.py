@@ -28,11 +28,11 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.compile import compile_step
 from attn_unet_jax.training.mesh import devices, on_first_device, spread
-from attn_unet_jax.training.network import network
 from attn_unet_jax.training.state import TrainState, abstract
+from attn_unet_jax.workflows.network import network
 from benchmarks.collectives import collectives
 from benchmarks.scaling import figures
-from tests.conftest import small_config
+from tests.configs import small_config, with_keys
 
 STEPS = 5
 
@@ -43,27 +43,30 @@ def _config(
   """The config of a run, from its name and the command line."""
   mode, shape, *options = name.split("-")
   config = small_config()
-  config.model.name, config.model.dtype, config.model.padding = network, dtype, "SAME"
-  config.model.gates = 2 if "gates" in options else 1
-  config.data.patch = (length, 16, 16)
-  config.augment.flip = (0.5, 0.5, 0.5)
-  config.augment.rotate_deg, config.augment.noise_sd = (0.0, 0.0, 15.0), (0.0, 0.1)
-  config.optimizer.name = optimizer
+  config = with_keys(config, {"model.name": network, "model.dtype": dtype, "model.padding": "SAME"})
+  config = with_keys(config, {"model.gates": 2 if "gates" in options else 1})
+  config = with_keys(config, {"data.patch": (length, 16, 16)})
+  config = with_keys(config, {"augment.flip": (0.5, 0.5, 0.5)})
+  config = with_keys(
+    config, {"augment.rotate_deg": (0.0, 0.0, 15.0), "augment.noise_sd": (0.0, 0.1)}
+  )
+  config = with_keys(config, {"optimizer.name": optimizer})
   # At 1e-2 rounding of float32 grows five times a step, on any division; at 2e-3 it did so forty
   # times in one step of one kind of processor. Adam steps as far for a gradient that is rounding
   # alone: at 2e-3 losses were 2e-3 apart after four steps. The paper trains by Adam at 1e-4.
   if optimizer == "sgd":
-    config.optimizer.learning_rate = 1e-3
+    config = with_keys(config, {"optimizer.learning_rate": 1e-3})
   elif dtype == "float32":
-    config.optimizer.learning_rate = 1e-4
-  config.train.batch_size = batch
-  config.parallel.mode = mode
-  config.parallel.data, config.parallel.space = map(int, shape.split("x"))
-  config.parallel.batch_norm = "local" if "local" in options else "global"
+    config = with_keys(config, {"optimizer.learning_rate": 1e-4})
+  config = with_keys(config, {"train.batch_size": batch})
+  config = with_keys(config, {"parallel.mode": mode})
+  data, space = map(int, shape.split("x"))
+  config = with_keys(config, {"parallel.data": data, "parallel.space": space})
+  config = with_keys(config, {"parallel.batch_norm": "local" if "local" in options else "global"})
   # With "auto" a CPU would take another form, which a patch that is divided must not.
-  config.model.conv = "auto" if config.parallel.space > 1 else "native"
+  config = with_keys(config, {"model.conv": "auto" if config.parallel.space > 1 else "native"})
   if "packed" in options:
-    config.model.conv = "packed"
+    config = with_keys(config, {"model.conv": "packed"})
   return config
 
 
@@ -130,7 +133,7 @@ def _gathered(text: str) -> list[int]:
 def _refusals() -> dict[str, str]:
   def changed(name: str, **changes: Any) -> ConfigDict:
     config = _config(name, "attention_unet", "float64", "adam", 8, 64)
-    config.update_from_flattened_dict(changes)
+    config = with_keys(config, changes)
     return config
 
   said = {}

@@ -10,7 +10,8 @@ from attn_unet_jax.evaluation.compared_runs import read_run
 from attn_unet_jax.evaluation.overlap import score_case
 from attn_unet_jax.evaluation.scoring import write_scores
 from attn_unet_jax.runtime.errors import UserError
-from tests.conftest import run_command, small_config
+from tests.configs import small_config, with_keys
+from tests.conftest import run_command
 
 CASES = 6
 
@@ -18,7 +19,7 @@ CASES = 6
 def write_run(folder, seed, rate):
   """A run's folder with the scores of masks that hit more and more as the seed grows."""
   config = small_config()
-  config.optimizer.learning_rate = rate
+  config = with_keys(config, {"optimizer.learning_rate": rate})
   folder.mkdir(parents=True)
   (folder / "config.json").write_text(stored_config.to_json(config))
   command = ["--config=tests/small.py", f"--config.optimizer.learning_rate={rate}"]

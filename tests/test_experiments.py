@@ -8,10 +8,11 @@ from attn_unet_jax.augment.deformation import spline_basis
 from attn_unet_jax.cases.folds import Split, choose
 from attn_unet_jax.config.schema import validate
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.training.network import network
 from attn_unet_jax.training.optimizer import check_patterns
 from attn_unet_jax.training.state import abstract
+from attn_unet_jax.workflows.network import network
 from experiments import dense_vnet, dual_attention, hnn, pancreas, pancreas_1mm, unet3d, vnet
+from tests.configs import with_keys
 
 VARIANTS = [
   *[(dense_vnet, variant) for variant in ("", "released", "dilated", "phantom")],
@@ -27,7 +28,7 @@ VARIANTS = [
 def test_is_valid_and_takes_its_patch(experiment, variant):
   config = experiment.get_config(variant)
   if not config.data.dataset:
-    config.data.folder = "somewhere"
+    config = with_keys(config, {"data.folder": "somewhere"})
   assert validate(config) is config
   module = network(config, 2)
   assert all(n > 2 * m for n, m in zip(config.data.patch, module.output_margin, strict=True))
@@ -43,7 +44,9 @@ def test_an_unknown_variant_is_refused(experiment):
 def test_phantom_variants_have_the_demos_budget(experiment):
   ours, demo = experiment.get_config("phantom"), pancreas.get_config("phantom")
   if experiment is dense_vnet:
-    demo.data.foreground_fraction = 1.0  # its loss learns nothing where the organ is not
+    demo = with_keys(
+      demo, {"data.foreground_fraction": 1.0}
+    )  # its loss learns nothing where the organ is not
   assert (ours.train, ours.data, ours.augment) == (demo.train, demo.data, demo.augment)
 
 

@@ -2,6 +2,7 @@ import pytest
 
 from attn_unet_jax.info import describe, foreground
 from experiments.pancreas import get_config
+from tests.configs import with_keys
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def test_operations_are_those_of_the_convolutions(facts):
 
 def test_memory_grows_with_the_batch(facts):
   config = get_config()
-  config.train.batch_size = 4
+  config = with_keys(config, {"train.batch_size": 4})
   more = describe(config)
   assert more["train_step_activation_bytes"] == 2 * facts["train_step_activation_bytes"]
   assert more["inference_operations_per_window"] == facts["inference_operations_per_window"]
@@ -34,8 +35,8 @@ def test_memory_grows_with_the_batch(facts):
 def test_the_foreground_of_a_set_is_counted(phantoms):
   """Of organs that are known to lie in the patches; more of them, more foreground."""
   config = get_config("phantom")
-  config.data.dir, config.data.dataset = str(phantoms), "phantom_ct/tiny"
-  config.data.spacing_mm, config.data.patch = 10.0, (16, 16, 16)
+  config = with_keys(config, {"data.dir": str(phantoms), "data.dataset": "phantom_ct/tiny"})
+  config = with_keys(config, {"data.spacing_mm": 10.0, "data.patch": (16, 16, 16)})
   pancreas = foreground(config, 4)
-  config.data.labels = "organs=pancreas+liver"
+  config = with_keys(config, {"data.labels": "organs=pancreas+liver"})
   assert 0 < pancreas < foreground(config, 4) < 0.7

@@ -19,9 +19,10 @@ import pytest
 from attn_unet_jax.config.stored import load
 from attn_unet_jax.runs.metrics_csv import read_metrics
 from attn_unet_jax.training.checkpoint import restore, saved
-from attn_unet_jax.training.network import network
 from attn_unet_jax.training.state import abstract
-from tests.conftest import ROOT, flags_of, flip_a_bit, host_devices, small_config
+from attn_unet_jax.workflows.network import network
+from tests.configs import small_config, with_keys
+from tests.conftest import ROOT, flags_of, flip_a_bit, host_devices
 from tests.line import Line
 
 LINE = Line(batch_norm=True)
@@ -30,12 +31,12 @@ SOURCES = {"resident": {}, "streaming": {"source": "streaming"}}  # name -> keys
 
 def _config(data_dir, epochs, source):
   config = small_config()
-  config.data.dir = str(data_dir)
-  config.augment.flip = (0.5, 0.5, 0.5)
-  config.augment.noise_sd = (0.0, 0.1)
-  config.optimizer.ema_decay = 0.9
-  config.train.epochs, config.train.steps_per_epoch = epochs, 5
-  config.train.validate_every = 4
+  config = with_keys(config, {"data.dir": str(data_dir)})
+  config = with_keys(config, {"augment.flip": (0.5, 0.5, 0.5)})
+  config = with_keys(config, {"augment.noise_sd": (0.0, 0.1)})
+  config = with_keys(config, {"optimizer.ema_decay": 0.9})
+  config = with_keys(config, {"train.epochs": epochs, "train.steps_per_epoch": 5})
+  config = with_keys(config, {"train.validate_every": 4})
   for key, value in SOURCES[source].items():
     config.data[key] = value
   return config
@@ -157,7 +158,7 @@ def test_killed_at_random_moments_and_started_again(
 def test_a_killed_attention_unet_ends_with_the_same_bits(phantoms, tmp_path, source, devices):
   """Killed in the steps of its third epoch; a batch's sums over devices repeat their bits too."""
   config, killed, whole = _config(phantoms, 4, source), tmp_path / "killed", tmp_path / "whole"
-  config.model.gates, config.parallel.data, config.train.batch_size = 1, devices, 4
+  config = with_keys(config, {"model.gates": 1, "parallel.data": devices, "train.batch_size": 4})
   process = _start(config, killed, "--network")
   _wait(process, lambda: len(read_metrics(killed / "metrics.csv")) == 2)
   time.sleep(0.05)

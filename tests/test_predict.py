@@ -10,6 +10,7 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import read_label, write_nifti
 from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows.load_run import Trained
+from tests.configs import with_keys
 
 GRID = (6, 7, 8)
 
@@ -17,7 +18,7 @@ GRID = (6, 7, 8)
 @pytest.fixture
 def told(config, monkeypatch):
   """Runs the command by these flags, with a network that finds its class everywhere."""
-  config.data.spacing_mm = 1.0
+  config = with_keys(config, {"data.spacing_mm": 1.0})
   answer = np.zeros((*GRID, 2), np.float32)
   answer[..., 1] = 1
   system = SimpleNamespace(predict=lambda volume: answer)

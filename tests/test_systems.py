@@ -10,11 +10,12 @@ import pytest
 
 from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.config.schema import validate
-from attn_unet_jax.models import NETWORKS
+from attn_unet_jax.models.options import NETWORKS
 from attn_unet_jax.runs.metrics_csv import read_metrics
 from attn_unet_jax.workflows.load_run import best
 from attn_unet_jax.workflows.train import fit
 from experiments import dense_vnet, dual_attention, hnn, pancreas, pancreas_1mm, unet3d, vnet
+from tests.configs import with_keys
 
 SHORT = {
   "model.dilation_rates": ((1,), (1, 1)),
@@ -45,18 +46,22 @@ SYSTEMS = [
 def smallest(name, experiment, changes, phantoms):
   """The phantom variant with 16^3 patches and the fewest channels; all else is its own."""
   config = experiment.get_config("phantom")
-  config.model.name, config.model.feature_scale, config.model.conv = name, 32.0, "native"
-  config.update_from_flattened_dict(changes)
-  config.data.dir, config.data.dataset = str(phantoms), "phantom_ct/tiny"
-  config.data.spacing_mm, config.data.patch = 10.0, (16, 16, 16)
-  config.train.epochs, config.train.steps_per_epoch, config.train.loss_patches = 1, 2, 2
+  config = with_keys(
+    config, {"model.name": name, "model.feature_scale": 32.0, "model.conv": "native"}
+  )
+  config = with_keys(config, changes)
+  config = with_keys(config, {"data.dir": str(phantoms), "data.dataset": "phantom_ct/tiny"})
+  config = with_keys(config, {"data.spacing_mm": 10.0, "data.patch": (16, 16, 16)})
+  config = with_keys(
+    config, {"train.epochs": 1, "train.steps_per_epoch": 2, "train.loss_patches": 2}
+  )
   return validate(config)
 
 
 @pytest.mark.parametrize(("name", "experiment", "changes"), SYSTEMS)
 def test_trains_saves_restores_and_segments(name, experiment, changes, phantoms, tmp_path):
   config = smallest(name, experiment, changes, phantoms)
-  fold = open_fold(config)
+  fold = open_fold(config.data)
   fit(config, fold, tmp_path)
   (row,) = read_metrics(tmp_path / "metrics.csv")
   assert np.isfinite([float(row[f"{part}_seg_loss"]) for part in ("train", "validation")]).all()

@@ -34,9 +34,10 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training import loop, state
 from attn_unet_jax.training.checkpoint import Checkpoints, checkpoints
 from attn_unet_jax.training.compile import Step, compile_step
-from attn_unet_jax.training.network import network
 from attn_unet_jax.training.state import TrainState
+from attn_unet_jax.workflows.network import network
 from tests import wide
+from tests.configs import with_keys
 from tests.line import Line
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
@@ -56,10 +57,10 @@ config_flags.DEFINE_config_file("config", None, "Experiment file.")
 
 def main() -> None:
   config, workdir = checked_config(), Path(_WORKDIR.value)
-  as_given = config.copy_and_resolve_references()  # no command takes float64
+  as_given = config  # no command takes float64
   module, read = Line(batch_norm=True, dtype=jnp.result_type(float)), []
   if _NETWORK.value:
-    config.model.dtype = str(jnp.result_type(float))
+    config = with_keys(config, {"model.dtype": str(jnp.result_type(float))})
     module = network(config, 2)
     if config.model.dtype == "float64":
       state.start = wide.start
@@ -81,7 +82,7 @@ def main() -> None:
       return super().__getitem__(index)
 
   with hosts.joined(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
-    fold = open_fold(config)
+    fold = open_fold(config.data)
     hosts.on_first(run_folder.claim, workdir, as_given)
     with (
       hosts.only_first(run_folder.recorded, workdir),

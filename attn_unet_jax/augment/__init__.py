@@ -11,25 +11,3 @@ anatomy.
 gives a patch the intensities of another scan. Nothing here imports anything of the package outside
 `augment`.
 """
-
-from attn_unet_jax.augment.affine import spatial_matrix
-from attn_unet_jax.augment.deformation import displacement
-from attn_unet_jax.augment.histogram import is_matched, match_histogram
-from attn_unet_jax.augment.intensity import intensity
-from attn_unet_jax.augment.options import Augmentation
-from attn_unet_jax.augment.patch import augment, source_shape
-from attn_unet_jax.augment.warp import flip, mirrored_axes, warp
-
-__all__ = [
-  "Augmentation",
-  "augment",
-  "displacement",
-  "flip",
-  "intensity",
-  "is_matched",
-  "match_histogram",
-  "mirrored_axes",
-  "source_shape",
-  "spatial_matrix",
-  "warp",
-]

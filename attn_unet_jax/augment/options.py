@@ -1,63 +1,74 @@
 """What an augmentation may draw."""
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
+from attn_unet_jax.augment.registry import AUGMENTATIONS
+from attn_unet_jax.runtime.options import (
+  BELOW_ONE,
+  FRACTION,
+  NOT_NEGATIVE,
+  POSITIVE,
+  Options,
+  Rule,
+  option,
+)
 
 Range = tuple[float, float]
 PerAxis = tuple[float, float, float]
 
-_RANGES = ("scale", "intensity_scale", "intensity_shift", "noise_sd")
-_PER_AXIS = ("flip", "rotate_deg", "shift", "scale_axes", "deform_sd")
-_PROBABILITIES = ("flip", "spatial_probability", "deform_probability", "histogram_probability")
+_ORDERED = Rule("(lo, hi) with lo <= hi", lambda ends: ends[0] <= ends[1], whole=True)
+_NAMES = Rule(
+  f"names of {list(AUGMENTATIONS)}, or import paths like 'my_package.my_module:add_streaks'",
+  lambda name: isinstance(name, str) and (name in AUGMENTATIONS or name.count(":") == 1),
+)
 
 
 @dataclass(frozen=True)
-class Augmentation:
-  """What may be drawn, every draw uniform. The defaults are neutral: nothing changes.
+class Augmentation(Options):
+  """The ranges of all random draws, which are uniform; the defaults are neutral.
 
-  Attributes:
-    flip: probability of mirroring, per axis X, Y, Z.
-    rotate_deg: largest angle r about each axis, drawn from [-r, r], in degrees; R = Rz Ry Rx.
-    scale: range of the factor from patch to source coordinates: below 1 zooms in.
-    scale_axes: which axes are scaled; each draws its own factor.
-    shift: largest shift per axis, as a fraction of the patch.
-    corner_scale: s, of an affine map that moves the patch's corners: each coordinate of each corner
-      is drawn from 1 - s to 1 times itself, and the map is the least-squares fit.
-    spatial_probability: probability that all of the above but flips apply to a patch.
-    deform_sd: standard deviation of a smooth random displacement along each axis, in voxels.
-    deform_spacing: voxels between its control points.
-    deform_probability: probability that it applies to a patch.
-    histogram_probability: probability that a patch takes on the intensities of another scan, before
-      all else.
-    intensity_scale: range of the factor a of `a * image + b`.
-    intensity_shift: range of b, in units of the normalised image.
-    noise_sd: range of the standard deviation of Gaussian noise, in the same units.
-
-  Raises:
-    ValueError: a range with lo > hi, a negative size, a scale or spacing of 0, or a probability
-      outside [0, 1].
+  The rotation is R = Rz Ry Rx. With `corner_scale` s an affine map moves the patch's corners: each
+  coordinate of each corner is drawn from 1 - s to 1 times itself, and the map is the least-squares
+  fit. Intensities are those of the normalised image.
   """
 
-  flip: PerAxis = (0.0, 0.0, 0.0)
-  rotate_deg: PerAxis = (0.0, 0.0, 0.0)
-  scale: Range = (1.0, 1.0)
-  scale_axes: tuple[bool, bool, bool] = (True, True, True)
-  shift: PerAxis = (0.0, 0.0, 0.0)
-  corner_scale: float = 0.0
-  spatial_probability: float = 1.0
-  deform_sd: PerAxis = (0.0, 0.0, 0.0)
-  deform_spacing: float = 32.0
-  deform_probability: float = 1.0
-  histogram_probability: float = 0.0
-  intensity_scale: Range = (1.0, 1.0)
-  intensity_shift: Range = (0.0, 0.0)
-  noise_sd: Range = (0.0, 0.0)
-
-  def __post_init__(self) -> None:
-    for field in fields(self):
-      _check(field.name, getattr(self, field.name))
+  flip: PerAxis = option((0.0, 0.0, 0.0), "Probability of mirroring along X, Y, Z.", FRACTION)
+  rotate_deg: PerAxis = option(
+    (0.0, 0.0, 0.0), "Largest angle about X, Y, Z, degrees.", NOT_NEGATIVE
+  )
+  scale: Range = option(
+    (1.0, 1.0),
+    "Range of the factor from patch to source coordinates: below 1 zooms in.",
+    _ORDERED, NOT_NEGATIVE, POSITIVE,
+  )  # fmt: skip
+  scale_axes: tuple[bool, bool, bool] = option(
+    (True, True, True), "Axes that are scaled, each by a factor of its own."
+  )
+  shift: PerAxis = option(
+    (0.0, 0.0, 0.0), "Largest shift per axis, a fraction of the patch.", NOT_NEGATIVE
+  )
+  corner_scale: float = option(0.0, "Largest relative shrinkage of a corner's place.", BELOW_ONE)
+  spatial_probability: float = option(
+    1.0, "Probability that rotation, scale, shift and corners apply to a patch.", FRACTION
+  )
+  deform_sd: PerAxis = option(
+    (0.0, 0.0, 0.0), "Sd of a smooth random displacement along X, Y, Z, voxels.", NOT_NEGATIVE
+  )
+  deform_spacing: float = option(32.0, "Distance of its control points, voxels.", POSITIVE)
+  deform_probability: float = option(1.0, "Probability that it applies to a patch.", FRACTION)
+  histogram_probability: float = option(
+    0.0,
+    "Probability that a patch takes on another open case's intensities, first of all.",
+    FRACTION,
+  )
+  intensity_scale: Range = option(
+    (1.0, 1.0), "Range of the factor on intensities.", _ORDERED, NOT_NEGATIVE
+  )
+  intensity_shift: Range = option((0.0, 0.0), "Range of the summand on intensities.", _ORDERED)
+  noise_sd: Range = option((0.0, 0.0), "Range of the sd of Gaussian noise.", _ORDERED, NOT_NEGATIVE)
+  extra: tuple[str, ...] = option(
+    (), "Further intensity augmentations, in order: gamma, or import paths of your own.", _NAMES
+  )
 
   @property
   def deforms(self) -> bool:
@@ -73,16 +84,11 @@ class Augmentation:
     return self.deforms or (self.spatial_probability > 0 and moves)
 
 
-def _check(name: str, value: Any) -> None:
-  if name in _RANGES and not (len(value) == 2 and value[0] <= value[1]):
-    raise ValueError(f"augmentation {name}={value}: expected (lo, hi) with lo <= hi")
-  if name in _PER_AXIS and len(value) != 3:
-    raise ValueError(f"augmentation {name}={value}: expected one value per axis X, Y, Z")
-  if name != "intensity_shift" and np.min(value) < 0:
-    raise ValueError(f"augmentation {name}={value}: must not be negative")
-  if name in ("scale", "deform_spacing") and np.min(value) == 0:
-    raise ValueError(f"augmentation {name}={value}: must be above 0")
-  if name == "corner_scale" and value >= 1:
-    raise ValueError(f"augmentation {name}={value}: must be below 1")
-  if name in _PROBABILITIES and np.max(value) > 1:
-    raise ValueError(f"augmentation {name}={value}: a probability is at most 1")
+# The paper's, and what a run has where its experiment says nothing else.
+OKTAY_2018 = Augmentation(
+  flip=(0.5, 0.5, 0.0),
+  rotate_deg=(0.0, 0.0, 15.0),
+  scale=(0.7, 1.3),
+  scale_axes=(True, True, False),
+  shift=(0.1, 0.1, 0.0),
+)

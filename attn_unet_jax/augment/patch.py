@@ -10,9 +10,14 @@ from attn_unet_jax.augment.affine import reach, spatial_matrix
 from attn_unet_jax.augment.deformation import displacement, largest_displacement
 from attn_unet_jax.augment.intensity import intensity
 from attn_unet_jax.augment.options import Augmentation
+from attn_unet_jax.augment.registry import load_augmentation
 from attn_unet_jax.augment.warp import flip, mirrored_axes, warp
 
 Shape = tuple[int, int, int]
+
+_FIRST_EXTRA = (
+  1000  # number of the first further augmentation's key, beside those of the built-in parts
+)
 
 
 def source_shape(patch: Shape, augmentation: Augmentation) -> Shape:
@@ -67,4 +72,7 @@ def augment(
     label = warp(label, matrix, patch, nearest=True, displacement=moved)
   else:
     image, label = flip(image, mirrored), flip(label, mirrored)
-  return intensity(intensity_key, image, augmentation), label
+  image = intensity(intensity_key, image, augmentation)
+  for index, name in enumerate(augmentation.extra):
+    image = load_augmentation(name)(jax.random.fold_in(key, _FIRST_EXTRA + index), image)
+  return image, label

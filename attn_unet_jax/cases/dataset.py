@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Protocol
 
 from absl import logging
-from ml_collections import ConfigDict
 
+from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import read_grid
 from attn_unet_jax.volumes.nifti_folder import listed_names, nifti_files, read_pair
@@ -50,13 +50,12 @@ class Dataset(Protocol):
     """What changes when the files of a case do: names, sizes, times of writing."""
 
 
-def open_dataset(config: ConfigDict) -> Dataset:
-  """The data set that a run's config names.
+def open_dataset(data: DataOptions) -> Dataset:
+  """Opens the data set that a run's options name.
 
   Raises:
     UserError: it is not there; says what to put where.
   """
-  data = config.data
   if data.folder:
     return Folder(Path(data.folder))
   return RecordSet(open_records(data.dataset, data.dir))

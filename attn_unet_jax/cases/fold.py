@@ -5,11 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from attn_unet_jax.cases import folds
 from attn_unet_jax.cases.boxes import Boxes, check, read
 from attn_unet_jax.cases.dataset import Dataset, open_dataset
+from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.cases.working_cases import Cases
 from attn_unet_jax.labels import LabelMapping, parse
 from attn_unet_jax.runtime.errors import UserError
@@ -23,7 +22,7 @@ class Fold:
   on, None all of it.
   """
 
-  config: ConfigDict
+  data: DataOptions
   dataset: Dataset
   mapping: LabelMapping
   split: folds.Split
@@ -34,7 +33,7 @@ class Fold:
     """The cases of `training` (thinned, if so configured), `validation` or `test`, prepared."""
     ids = getattr(self.split, part)
     thin = part == "training"
-    return Cases(ids, self.dataset, self.mapping, self.config, thin, boxes=self.boxes)
+    return Cases(ids, self.dataset, self.mapping, self.data, thin, boxes=self.boxes)
 
   def to_json(self) -> str:
     """The list of folds, as it can be given to `--config.data.folds`."""
@@ -46,11 +45,11 @@ class Fold:
     return f"classes {self.mapping.describe()}; {parts} cases (folds {self.listing['name']!r})"
 
 
-def open_fold(config: ConfigDict, written: Path | None = None) -> Fold:
+def open_fold(data: DataOptions, written: Path | None = None) -> Fold:
   """Opens the configured data set and chooses the configured fold.
 
   Args:
-    config: the run's config.
+    data: the run's options of the data.
     written: the list of folds that the run wrote when it began, its boxes beside it. They hold
       from then on, whatever becomes of the data: no case may move from training to test.
 
@@ -64,12 +63,12 @@ def open_fold(config: ConfigDict, written: Path | None = None) -> Fold:
       "evaluate --config.data.folder=DIR scores it on any, and another run starts from it by "
       f"--config.init.workdir={written.parent}"
     )
-  dataset = open_dataset(config)
-  mapping = parse(config.data.labels, dataset.label_names)
-  source = str(written) if written else config.data.folds
-  split, listing = folds.choose(dataset.ids, dataset.parts, source, config.data.fold)
-  boxes, path = None, Path(config.data.boxes)
-  if config.data.boxes:
+  dataset = open_dataset(data)
+  mapping = parse(data.labels, dataset.label_names)
+  source = str(written) if written else data.folds
+  split, listing = folds.choose(dataset.ids, dataset.parts, source, data.fold)
+  boxes, path = None, Path(data.boxes)
+  if data.boxes:
     boxes = read(written.with_name("boxes.json") if written else path)
     check(boxes, [case for part in folds.PARTS for case in getattr(split, part)], path)
-  return Fold(config, dataset, mapping, split, listing, boxes)
+  return Fold(data, dataset, mapping, split, listing, boxes)

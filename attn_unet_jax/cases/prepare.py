@@ -3,11 +3,11 @@
 import dataclasses
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from attn_unet_jax.cases.boxes import voxels
 from attn_unet_jax.cases.dataset import Case
 from attn_unet_jax.cases.foreground import foreground_positions
+from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.labels import LabelMapping, class_names
 from attn_unet_jax.volumes.box import Box, cut
 from attn_unet_jax.volumes.checks import checked_working_grid
@@ -40,7 +40,9 @@ class WorkingCase:
     return foreground_positions(self.label) if self.positions is None else self.positions
 
 
-def working_grid_for(canonical: Grid, config: ConfigDict, name: object) -> Grid:
+def working_grid_for(
+  canonical: Grid, data: DataOptions, name: object, *, in_box: bool = False
+) -> Grid:
   """The working grid of a scan, which validation segments as prediction does.
 
   A voxel of it then takes, at the peak of `SlidingWindow.predict`: the image and its padded copy,
@@ -50,20 +52,20 @@ def working_grid_for(canonical: Grid, config: ConfigDict, name: object) -> Grid:
   Raises:
     UserError: memory cannot hold that; says so of `name`.
   """
-  in_boxes = config.data.boxes or config.stages.count > 1
-  probabilities = 4 * (1 + len(class_names(config.data.labels)))
-  held = probabilities + (2 if in_boxes else 2 + 2 + 4)
-  return checked_working_grid(canonical, config.data.spacing_mm, name, held)
+  probabilities = 4 * (1 + len(class_names(data.labels)))
+  held = probabilities + (2 if in_box else 2 + 2 + 4)
+  return checked_working_grid(canonical, data.spacing_mm, name, held)
 
 
-def working_image(canonical: Volume, config: ConfigDict, name: object = "this scan") -> Volume:
+def working_image(
+  canonical: Volume, data: DataOptions, name: object = "this scan", *, in_box: bool = False
+) -> Volume:
   """A canonical scan, blurred and resampled as configured, rounded to int16 HU.
 
   Raises:
     UserError: memory cannot hold it; says so of `name`.
   """
-  data = config.data
-  grid = working_grid_for(canonical.grid, config, name)
+  grid = working_grid_for(canonical.grid, data, name, in_box=in_box)
   blurred = gaussian_blur(canonical, data.blur_mm) if data.blur_mm else canonical
   working = resample(blurred, grid)
   rounded = np.empty(grid.shape[::-1], np.int16)
@@ -73,14 +75,14 @@ def working_image(canonical: Volume, config: ConfigDict, name: object = "this sc
 
 
 def prepare(
-  case: Case, mapping: LabelMapping, config: ConfigDict, box: Box | None = None
+  case: Case, mapping: LabelMapping, data: DataOptions, box: Box | None = None
 ) -> WorkingCase:
   """Image and label on one working grid, which is decided from the image.
 
   Args:
     case: on its native grid.
     mapping: what its labels mean.
-    config: the run's config.
+    data: how the working grid is reached.
     box: the part to keep, grown to the patch. Mean and sd are then those of the part, which is
       all that the network sees of a scan.
 
@@ -88,11 +90,11 @@ def prepare(
     UserError: label values outside the mapping, the box lies outside the scan, or memory cannot
       hold it on the working grid.
   """
-  image = working_image(to_canonical(case.image), config, case.id)
+  image = working_image(to_canonical(case.image), data, case.id, in_box=box is not None)
   label = to_canonical(native_classes(case, mapping))
-  classes = resample_labels(label, image.grid, config.data.label_resampling)
+  classes = resample_labels(label, image.grid, data.label_resampling)
   if box:
-    where = voxels(box, image.grid, config.data.patch, case.id)
+    where = voxels(box, image.grid, data.patch, case.id)
     image, classes = cut(image, where), cut(classes, where)
   mean, sd = statistics(image.array)
   positions = foreground_positions(classes.array)

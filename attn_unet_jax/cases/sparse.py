@@ -3,15 +3,15 @@
 import dataclasses
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.labels import UNLABELLED
 
 
-def thinned(case: WorkingCase, config: ConfigDict) -> WorkingCase:
+def thinned(case: WorkingCase, data: DataOptions) -> WorkingCase:
   """A training case with the labels of every k-th slice only, as `data.labelled_slices` says."""
-  every = config.data.labelled_slices
+  every = data.labelled_slices
   if not any(every):
     return case
   return dataclasses.replace(case, label=keep_slices(case.label, every), positions=None)

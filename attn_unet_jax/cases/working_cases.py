@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from attn_unet_jax.cases.boxes import Boxes, voxels
 from attn_unet_jax.cases.cache import digest, kept
 from attn_unet_jax.cases.dataset import Dataset
+from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.cases.prepare import WorkingCase, prepare, working_grid_for
 from attn_unet_jax.cases.sparse import thinned
 from attn_unet_jax.labels import LabelMapping
@@ -28,7 +28,7 @@ class Cases(Sequence[WorkingCase]):
     ids: the cases.
     dataset: where they are read.
     mapping: what their labels mean.
-    config: the run's config, which says how the working grid is reached.
+    data: how the working grid is reached.
     thin: whether labels are forgotten as `data.labelled_slices` says.
     folder: where prepared cases are kept, or None.
     boxes: the part of each case that is worked on; None: all of it.
@@ -37,7 +37,7 @@ class Cases(Sequence[WorkingCase]):
   ids: Sequence[str]
   dataset: Dataset
   mapping: LabelMapping
-  config: ConfigDict
+  data: DataOptions
   thin: bool = False
   folder: Path | None = None
   boxes: Boxes | None = None
@@ -51,7 +51,7 @@ class Cases(Sequence[WorkingCase]):
       return dataclasses.replace(self, ids=self.ids[index])
     case_id = self.ids[index]
     case = self._kept(case_id) if self.folder else self._prepare(case_id)
-    return thinned(case, self.config) if self.thin else case
+    return thinned(case, self.data) if self.thin else case
 
   def kept_in(self, folder: Path) -> "Cases":
     """The same cases, kept in a folder once they are prepared."""
@@ -75,9 +75,9 @@ class Cases(Sequence[WorkingCase]):
       UserError: memory cannot hold that grid, or the box lies outside the scan.
     """
     grid = canonical_grid(self.dataset.grid(case_id))
-    working = working_grid_for(grid, self.config, case_id)
+    working = working_grid_for(grid, self.data, case_id, in_box=self.boxes is not None)
     if box := self._box(case_id):
-      return voxels(box, working, self.config.data.patch, case_id)
+      return voxels(box, working, self.data.patch, case_id)
     x, y, z = (slice(0, n) for n in working.shape)
     return x, y, z
 
@@ -85,11 +85,11 @@ class Cases(Sequence[WorkingCase]):
     return self.boxes[case_id] if self.boxes else None
 
   def _prepare(self, case_id: str) -> WorkingCase:
-    return prepare(self.dataset.load(case_id), self.mapping, self.config, self._box(case_id))
+    return prepare(self.dataset.load(case_id), self.mapping, self.data, self._box(case_id))
 
   def _kept(self, case_id: str) -> WorkingCase:
     assert self.folder is not None
-    data, mapping = self.config.data, self.mapping
+    data, mapping = self.data, self.mapping
     recipe: tuple[object, ...] = (data.spacing_mm, data.blur_mm, data.label_resampling)
     if box := self._box(case_id):
       recipe += (box, data.patch)

@@ -1,18 +1,49 @@
-"""The flags `--config` and `--config.section.key`: an experiment file and what overrides it."""
+"""The flags `--config` and `--config.section.key` of a command."""
 
-import difflib
-import re
 from collections.abc import Sequence
 
 from absl import flags
-from ml_collections import ConfigDict
 
+from attn_unet_jax.config.experiment import load_experiment
+from attn_unet_jax.config.overrides import apply_overrides, take_overrides
+from attn_unet_jax.config.resolve import resolve_draft
+from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.runtime import xla
-from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.console import say
+
+_texts: dict[str, str] = {}  # of the keys on the command line of this process
 
 
-def checked_config(*, data: bool = True) -> ConfigDict:
-  """The value of `--config`, with the overrides of the other flags, validated.
+def define_config(default: str | None = None) -> None:
+  """Defines the flag `--config`; without a default it is required."""
+  flags.DEFINE_string(
+    "config",
+    default,
+    "Experiment: a file such as experiments/pancreas.py, or a name such as pancreas; a variant "
+    "after a colon: pancreas:phantom.",
+    required=default is None,
+  )
+
+
+def take_config_flags(arguments: Sequence[str]) -> list[str]:
+  """Takes `--config.section.key=value` out of a command's arguments; returns the others.
+
+  Raises:
+    UserError: a flag without a value.
+  """
+  rest, texts = take_overrides(arguments)
+  _texts.clear()
+  _texts.update(texts)
+  return rest
+
+
+def given_keys() -> dict[str, str]:
+  """Returns the texts of the keys on the command line, by key."""
+  return dict(_texts)
+
+
+def read_config(*, data: bool = True) -> RunConfig:
+  """Makes the config of `--config` and the flags that override its keys.
 
   Args:
     data: whether the command needs a data set to be named.
@@ -20,27 +51,10 @@ def checked_config(*, data: bool = True) -> ConfigDict:
   Raises:
     UserError: the experiment file does not load, or a value is not allowed.
   """
-  from attn_unet_jax.config import schema  # imports JAX, which not every command needs
-
-  try:
-    config = flags.FLAGS.config.copy_and_resolve_references()
-  except OSError as error:
-    raise UserError(f"--config: {str(error).splitlines()[-1].strip()}") from None
-  if config.get("deterministic"):
+  draft = load_experiment(flags.FLAGS.config)
+  for line in apply_overrides(draft, _texts):
+    say(line)
+  config = resolve_draft(draft, data=data)
+  if config.deterministic:
     xla.make_deterministic()
-  return schema.validate(config, data=data)
-
-
-def explain_unknown_key(argv: Sequence[str]) -> str:
-  """Which flag names no key of the config, and the key most like it; '' if all do."""
-  from attn_unet_jax.config.schema import (
-    default,
-    flatten,  # as above
-  )
-
-  keys = flatten(default())
-  given = [match[1] for flag in argv if (match := re.match(r"--?config\.([^=]+)", flag))]
-  unknown = next((key for key in given if key not in keys), "")
-  like = difflib.get_close_matches(unknown, keys, 1)
-  hint = f"did you mean config.{like[0]}?" if like else "attn_unet_jax/config.py lists the keys"
-  return unknown and f"unknown config key config.{unknown}; {hint}"
+  return config

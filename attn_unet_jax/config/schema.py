@@ -1,188 +1,380 @@
-"""Every key of a run: its default and one line of meaning; `config_rules.py` says what may be.
+"""Every key of a run, composed from the options of the packages.
 
-An experiment (`experiments/*.py`) starts from `default()` and changes what differs; a flag
-`--config.section.key=value` changes it again. The resolved whole is written to the run's
-`config.json`. Code reads a key as `config.section.key` or through a local named like its section.
+An experiment (`experiments/*.py`) changes a draft that `default()` makes; flags
+`--config.section.key=value` change it again; `resolve_draft` makes a `RunConfig` of it, whose
+sections are the packages' own options. The keys of `model`, `optimizer` and `loss_options` depend on
+the network, the optimiser and the losses: there a draft holds only what was said.
 """
 
-from typing import Any
+import dataclasses
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
 
-from attn_unet_jax.config import rules
+from attn_unet_jax.augment.options import OKTAY_2018
+from attn_unet_jax.inference.options import InferenceOptions, PredictionRecipe
+from attn_unet_jax.losses.options import LOSSES, LossOptions, LossTerm, NoOptions
+from attn_unet_jax.models.options import NETWORKS, AttentionUNetOptions, NetworkOptions
+from attn_unet_jax.patches.options import PatchOptions
 from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.options import (
+  NOT_NEGATIVE,
+  OptionError,
+  Options,
+  Rule,
+  field_types,
+  option,
+)
+from attn_unet_jax.stages.options import StageOptions
+from attn_unet_jax.training.options import (
+  OPTIMIZERS,
+  AdamOptions,
+  InitOptions,
+  OptimizerOptions,
+  ParallelOptions,
+  TrainingRecipe,
+  TrainOptions,
+)
+
+OPEN_SECTIONS = ("model", "optimizer", "loss_options")  # whose keys depend on a choice
+
+
+@dataclass(frozen=True)
+class RunConfig(TrainingRecipe, PredictionRecipe):
+  """All that decides a run.
+
+  Attributes:
+    deterministic: whether a GPU repeats its bits too.
+    model: the network, one of `NETWORKS` or one from outside the package.
+    stages: whether there are several networks.
+  """
+
+  deterministic: bool = False
+  model: NetworkOptions = AttentionUNetOptions()
+  stages: StageOptions = StageOptions()
+
+
+@dataclass(frozen=True)
+class GeneralOptions(Options):
+  """The keys that belong to no section."""
+
+  seed: int = option(
+    0,
+    "Seed of initialisation, patches and augmentation.",
+    Rule("0 to 2^30 - 1", lambda value: 0 <= value < 2**30),
+  )
+  deterministic: bool = option(False, "Equal bits on every start of a GPU too; slower.")
+
+
+def _loss_weights() -> type[Options]:
+  """Makes the section `loss`: a weight for every registered loss, and losses from outside."""
+  defaults = LossOptions().weights
+  keys: list[Any] = [
+    (name, float, option(defaults.get(name, 0.0), f"Weight. {entry.doc}", NOT_NEGATIVE))
+    for name, entry in sorted(LOSSES.items())
+  ]
+  doc = "(import path, weight) pairs of losses of your own, like (('my_losses:topology', 0.5),)."
+  pairs = Rule("pairs of an import path and a weight of at least 0", _are_weights, whole=True)
+  keys.append(("external", tuple[tuple[str, float], ...], option((), doc, pairs)))
+  return dataclasses.make_dataclass("LossWeights", keys, bases=(Options,), frozen=True)
+
+
+def _are_weights(pairs: tuple[Any, ...]) -> bool:
+  fits = all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs)
+  return fits and all(
+    isinstance(path, str)
+    and path.count(":") == 1
+    and isinstance(weight, (int, float))
+    and weight >= 0
+    for path, weight in pairs
+  )
+
+
+LossWeights = _loss_weights()
+
+# Sections whose keys are always the same, with what stands there where nothing is said.
+_FIXED: dict[str, Options] = {
+  "": GeneralOptions(),
+  "init": InitOptions(),
+  "data": PatchOptions(),
+  "augment": OKTAY_2018,
+  "loss": LossWeights(),
+  "train": TrainOptions(),
+  "parallel": ParallelOptions(),
+  "stages": StageOptions(),
+  "inference": InferenceOptions(),
+}
+
+
+class Key(NamedTuple):
+  """What is known about one key.
+
+  Attributes:
+    name: with its section, as after `--config.`.
+    kind: its type.
+    field: default, rules and meaning.
+    reader: the network, optimiser or loss that reads it; '' if every run does.
+    default: its value where nothing is said.
+  """
+
+  name: str
+  kind: Any
+  field: "dataclasses.Field[Any]"
+  reader: str
+  default: Any
+
+
+def list_keys() -> Iterator[Key]:
+  """Lists every key; one that several networks, optimisers or losses read comes once for each."""
+  for section, options in _FIXED.items():
+    yield from _keys_of(section, type(options), "", options)
+  for name, network in NETWORKS.items():
+    yield from _keys_of("model", network, name)
+  for name, optimizer in OPTIMIZERS.items():
+    yield from _keys_of("optimizer", optimizer, name)
+  for name, entry in LOSSES.items():
+    yield from _keys_of("loss_options", entry.options, name)
+
+
+def _keys_of(
+  section: str, options: type[Options], reader: str, defaults: Options | None = None
+) -> Iterator[Key]:
+  kinds = field_types(options)
+  for field in dataclasses.fields(options):
+    name = _join(section, _flag_name(field))
+    default = getattr(defaults, field.name) if defaults else field.default
+    yield Key(name, kinds[field.name], field, reader, default)
 
 
 def default() -> ConfigDict:
-  """All keys with their defaults, locked: an unknown key fails."""
-  config = ConfigDict()
-  config.seed = 0  # of initialisation, patches and augmentation
-  config.deterministic = False  # equal bits on every start of a GPU too; slower
-
-  config.model = ConfigDict()
-  config.model.name = "attention_unet"  # a network of attn_unet_jax.models
-  config.model.gates = 2  # attention gates per skip: 2 (multi) or 1 (single)
-  config.model.gating = "progressive"  # signal of a gate: the level below; shared: the bottleneck
-  config.model.gate = "sigmoid"  # sigmoid, softplus (for the inner ReLU) or softmax (over voxels)
-  config.model.gate_finest = False  # whether the finest skip is gated too
-  config.model.feature_scale = 4.0  # filters are int(published widths / feature_scale)
-  config.model.gate_bias_init = placeholder(float)  # start of psi's bias; 3: open; None: published
-  config.model.attention_joining = "product"  # dual_attention: of space and channel; max or mean
-  config.model.channel_reduction = 0  # dual_attention: a narrower layer before the channels'; 0: no
-  config.model.parallel_skips = "levels"  # dual_attention: of all levels, or the level's own
-  config.model.dilation_rates = ()  # dense_*: per stack, a tuple of its layers'; (): the network's
-  config.model.channels_kept = 0.5  # dense_*: part of a layer's channels in a step; 1: no dropout
-  config.model.keep_block_input = False  # dense_*: a stack's input is part of its output
-  config.model.prior_size = 12  # dense_*: cells a side of the prior of each class; 0: none
-  config.model.trunk_norm = "none"  # hnn: as VGG-16; group: GroupNorm, to learn from random weights
-  config.model.padding = "VALID"  # unet3d: VALID (as published, the output is smaller) or SAME
-  config.model.test_statistics = "running"  # unet3d: batch norm outside training; running or batch
-  config.model.upsampling = "align_corners"  # U-Nets but unet3d; or half_pixel
-  config.model.conv = "auto"  # form of the 3-D convolution; auto: by platform and shape
-  config.model.remat = 0  # finest levels computed again going backward: less GPU or TPU memory
-  config.model.dtype = "float32"  # of activations; parameters and losses stay float32
-
-  config.init = ConfigDict()
-  config.init.workdir = ""  # a run to start from: its best parameters, classes matched by name
-  config.init.freeze = ""  # a regex: parameters with it in their path stay as they are
-
-  config.data = ConfigDict()
-  config.data.dataset = ""  # records made by tfds_pancreas.build, such as phantom_ct/demo
-  config.data.dir = "data"  # where the records lie
-  config.data.folder = ""  # or: a folder with imagesTr/NAME.nii.gz and labelsTr/NAME.nii.gz
-  config.data.labels = "pancreas"  # CLASS=VALUE+VALUE,...; names where the data carries names
-  config.data.folds = ""  # a list of attn_unet_jax/data/folds or a JSON file; '': see the README
-  config.data.fold = 0  # which fold of that list
-  config.data.spacing_mm = 2.0  # of the working grid, isotropic
-  config.data.blur_mm = 0.0  # sd of a Gaussian blur of the image before it is resampled
-  config.data.target = "interior"  # what is learnt of the organ; boundary: its outermost voxels
-  config.data.label_resampling = "nearest"  # nearest, or onehot_linear
-  config.data.labelled_slices = (0, 0, 0)  # train on every k-th slice across X, Y, Z; zeros: on all
-  config.data.normalisation = "window"  # window: window_hu to [0, 1]; zscore: by the whole scan
-  config.data.window_hu = (-160.0, 240.0)  # lower and upper end of the window, HU
-  config.data.patch = (160, 160, 96)  # voxels of the working grid
-  config.data.foreground_fraction = 0.5  # of the patches, centred on a foreground voxel
-  config.data.cases_per_block = 8  # cases that are open at a time
-  config.data.patches_per_case = 4  # cut from a case before the next block is opened
-
-  config.data.boxes = ""  # a JSON file, see data/boxes.py: work inside these; '': on whole scans
-  config.data.source = "auto"  # of patches: resident (in device memory), streaming; auto: by size
-  config.data.prepared = ""  # folder of prepared scans, for several runs; '': streaming has its own
-
-  config.augment = ConfigDict()  # neutral values switch a part off
-  config.augment.flip = (0.5, 0.5, 0.0)  # probability along X, Y, Z
-  config.augment.rotate_deg = (0.0, 0.0, 15.0)  # largest angle about X, Y, Z, degrees
-  config.augment.scale = (0.7, 1.3)  # range of the zoom
-  config.augment.scale_axes = (True, True, False)  # axes that are zoomed, each by its own draw
-  config.augment.shift = (0.1, 0.1, 0.0)  # largest shift, fraction of the patch
-  config.augment.corner_scale = 0.0  # s: corners times 1 - s to 1, each coordinate by itself
-  config.augment.spatial_probability = 1.0  # that rotation, zoom and shift apply to a patch
-  config.augment.deform_sd = (0.0, 0.0, 0.0)  # of a smooth random displacement, voxels
-  config.augment.deform_spacing = 32.0  # voxels between its control points
-  config.augment.deform_probability = 1.0  # that it applies to a patch
-  config.augment.histogram_probability = 0.0  # of intensities mapped to another open case's
-  config.augment.intensity_scale = (1.0, 1.0)  # range of a factor, after normalisation
-  config.augment.intensity_shift = (0.0, 0.0)  # range of a summand, after normalisation
-  config.augment.noise_sd = (0.0, 0.0)  # range of the noise's sd, after normalisation
-
-  config.loss = ConfigDict()  # weights of the terms of attn_unet_jax.losses
-  config.loss.dice = 1.0  # soft Dice of the foreground classes
-  config.loss.bce = 1.0  # binary cross-entropy of foreground against background
-  config.loss.ce = 0.0  # cross-entropy over all classes
-  config.loss.reference_dice = 0.0  # the released Attention U-Net's Dice
-  config.loss.squared_dice = 0.0  # V-Net's Dice
-  config.loss.vnet_caffe_dice = 0.0  # the released V-Net's: hard Dice with a gradient of its own
-  config.loss.dice_hinge = 0.0  # Dense V-Net's: squared Dice, and penalties on lost classes
-  config.loss.balanced_bce = 0.0  # bce with foreground and background balanced by their sizes
-  config.loss.side_bce = 0.0  # hnn: balanced_bce of every side output of every view, by slices
-  config.loss.generalised_dice = 0.0  # classes weighted by their inverse squared volume
-  config.loss.tversky = 0.0  # Dice with false positives and negatives weighted apart
-  config.loss.weighted_ce = 0.0  # cross-entropy by class_weights, over labelled voxels
-  config.loss.focal = 0.0  # cross-entropy with easy voxels played down
-
-  config.loss_options = ConfigDict()
-  config.loss_options.class_weights = ()  # weighted_ce: per class, background first; (): all 1
-  config.loss_options.foreground = 0.0  # balanced_bce, side_bce: its part; 0: each patch's, slice's
-  config.loss_options.focal_gamma = 2.0  # focal: 0 is plain cross-entropy
-  config.loss_options.tversky_alpha = 0.3  # tversky: weight of false positives
-  config.loss_options.tversky_beta = 0.7  # tversky: weight of false negatives
-
-  config.optimizer = ConfigDict()
-  config.optimizer.name = "adam"  # adam (with coupled L2, as the reference), adamw or sgd
-  config.optimizer.learning_rate = 1e-4
-  config.optimizer.betas = (0.9, 0.999)  # adam, adamw
-  config.optimizer.momentum = 0.9  # sgd
-  config.optimizer.nesterov = False  # sgd: look ahead by the momentum
-  config.optimizer.weight_decay = 1e-6  # adam, sgd: L2 added to the gradient; adamw: decoupled
-  config.optimizer.bias_rate = 1.0  # factor on the rate of every bias; V-Net: 2
-  config.optimizer.layer_rates = ()  # (regex, factor) pairs on the rate by path; the first counts
-  config.optimizer.decay_biases = True  # whether the decay applies to biases too; V-Net: no
-  config.optimizer.schedule = "step"  # constant, step or cosine
-  config.optimizer.decay_epochs = 250  # step: epochs between decays
-  config.optimizer.decay_factor = 0.5  # step: the rate's factor at each
-  config.optimizer.warmup_steps = 0  # linear from zero, with any schedule
-  config.optimizer.ema_decay = 0.0  # of averaged parameters, used outside training; 0: none
-
-  config.train = ConfigDict()
-  config.train.epochs = 1000
-  config.train.steps_per_epoch = 31
-  config.train.batch_size = 2  # patches per step, over all devices
-  config.train.accumulate = 1  # parts of the batch, one after the other; batch norm sees a part
-  config.train.loss_patches = 8  # fixed patches per split on which losses are logged
-  config.train.validate_every = 10  # epochs between validations on whole scans
-  config.train.save_every = 10  # epochs between checkpoints (each validation saves too)
-  config.train.keep = 2  # latest checkpoints kept, beside the best
-  config.train.skip_nonfinite = 0  # updates left out for a NaN or inf before the run is stopped
-
-  config.parallel = ConfigDict()
-  config.parallel.mode = "jit"  # jit: one program over a mesh; pmap: each device runs its part
-  config.parallel.data = 0  # devices, of all hosts, over which the batch is divided; 0: all
-  config.parallel.space = 1  # jit: devices over which each patch is divided, along X
-  config.parallel.batch_norm = "global"  # statistics of the whole batch; local: of a device's part
-
-  config.stages = ConfigDict()  # several networks and a forest, see attn_unet_jax/stages
-  config.stages.count = 1  # 1: one network; 2: a box, then interior, boundary and a forest in it
-  config.stages.inner_folds = 2  # of the training cases, for what the forest learns from
-  config.stages.patch = (0, 0, 0)  # of the second stage; zeros: data.patch. A box is at least this
-  config.stages.foreground = (0.0, 0.0)  # of its two networks' losses; 0: loss_options.foreground
-  config.stages.box_margin_mm = 0.0  # around what the first stage finds
-  config.stages.superpixel_mm = 12.0  # side of a superpixel, about
-
-  config.inference = ConfigDict()
-  config.inference.patch = (0, 0, 0)  # of the sliding window; zeros: data.patch
-  config.inference.overlap = 0.5  # of neighbouring windows, fraction
-  config.inference.class_weights = ()  # divide the probabilities: undoes a loss's weights; (): none
-  config.inference.largest_component = False  # of a class's mask nothing else is kept; V-Net: True
-  return config.lock()
+  """Makes the draft of a run: every key of the fixed sections, locked, so that a typo fails."""
+  draft = ConfigDict()
+  for section, options in _FIXED.items():
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    if section:
+      draft[section] = ConfigDict(values)
+    else:
+      draft.update(values)
+  draft.model = ConfigDict({"name": AttentionUNetOptions().name})
+  draft.optimizer = ConfigDict({"name": AdamOptions().name})
+  draft.loss_options = ConfigDict()
+  draft.lock()
+  for section in OPEN_SECTIONS:  # a typo in these is found by `resolve_draft`
+    draft[section].unlock()
+  return draft
 
 
-def validate(config: ConfigDict, *, data: bool = True) -> ConfigDict:
-  """Checks values that do not depend on the data; with `data`, also that a data set is named.
-
-  Raises:
-    UserError: naming the key, its value and what is allowed.
-  """
-  standards = flatten(default())
-  differing = sorted(standards.keys() ^ flatten(config).keys())
-  if differing:
-    raise UserError(f"config: keys {differing[:5]} are missing or unknown; start from default()")
-  rules.check(config, standards)
-  if data and bool(config.data.dataset) == bool(config.data.folder):
-    raise UserError(
-      f"config.data.dataset={config.data.dataset!r} and config.data.folder={config.data.folder!r}: "
-      "give one of the two"
-    )
-  return config
-
-
-def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
-  """`{'data.patch': (48, 48, 48), ...}`."""
+def flatten_draft(draft: ConfigDict, prefix: str = "") -> dict[str, Any]:
+  """Returns `{'data.patch': (48, 48, 48), ...}` of a draft."""
   flat: dict[str, Any] = {}
-  for key in config:
-    value = config[key]
+  for key, value in draft.items():
     if isinstance(value, ConfigDict):
-      flat |= flatten(value, f"{prefix}{key}.")
+      flat |= flatten_draft(value, f"{prefix}{key}.")
     else:
       flat[prefix + key] = value
   return flat
+
+
+def build(values: Mapping[str, Any]) -> RunConfig:
+  """Makes a config of values by key; a key that is not given has its default.
+
+  Raises:
+    UserError: an unknown key, a value that is not allowed, or a key that nothing reads.
+  """
+  said: dict[str, dict[str, Any]] = {section: {} for section in (*_FIXED, *OPEN_SECTIONS)}
+  for key, value in values.items():
+    section, _, name = key.rpartition(".")
+    if section not in said:
+      raise UserError(f"unknown config key config.{key}; {suggest_key(key)}")
+    said[section][name] = value
+  fixed = {section: _make(section, options, said[section]) for section, options in _FIXED.items()}
+  general: Any = fixed[""]
+  sections: Any = {name: options for name, options in fixed.items() if name not in ("", "loss")}
+  return RunConfig(
+    seed=general.seed,
+    deterministic=general.deterministic,
+    model=_choose("model", network_options(said["model"].get("name")), said["model"]),
+    optimizer=_choose("optimizer", _optimizer(said["optimizer"].get("name")), said["optimizer"]),
+    loss=_losses(fixed["loss"], said["loss_options"]),
+    **sections,
+  )
+
+
+def network_options(name: Any = None) -> type[NetworkOptions]:
+  """Returns the options of a network: a name of `NETWORKS`, or an import path.
+
+  Raises:
+    UserError: there is no such network.
+  """
+  name = AttentionUNetOptions().name if name is None else name
+  if isinstance(name, str) and ":" in name:
+    from attn_unet_jax.models.build import external_options  # loads JAX, for such networks alone
+
+    return external_options(name)
+  if name not in NETWORKS:
+    raise UserError(
+      f"config.model.name={name!r}: must be one of {tuple(NETWORKS)}, or an import path like "
+      "my_package.my_module:MyNet"
+    )
+  return NETWORKS[name]
+
+
+def _optimizer(name: Any = None) -> type[OptimizerOptions]:
+  name = AdamOptions().name if name is None else name
+  if name not in OPTIMIZERS:
+    raise UserError(f"config.optimizer.name={name!r}: must be one of {tuple(OPTIMIZERS)}")
+  return OPTIMIZERS[name]
+
+
+def _make(section: str, defaults: Options, said: Mapping[str, Any]) -> Options:
+  """Makes the options of a section with some values said."""
+  known = {field.name for field in dataclasses.fields(defaults)}
+  for name in said:
+    if name not in known:
+      key = _join(section, name)
+      raise UserError(f"unknown config key config.{key}; {suggest_key(key)}")
+  try:
+    return dataclasses.replace(defaults, **said)
+  except OptionError as error:
+    raise _refusal(section, error) from None
+
+
+def _choose(section: str, options: type[Any], said: Mapping[str, Any]) -> Any:
+  """Makes the options of a network or optimiser; refuses a key that it does not read."""
+  chosen = options()
+  fields = {field.name: field for field in dataclasses.fields(options)}
+  for name in said:
+    if name not in fields:
+      raise UserError(_unread(section, name, chosen.name))
+  made = _make(section, chosen, said)
+  for name in said:
+    if unmet := _unmet(made, fields[name]):
+      raise UserError(
+        f"config.{section}.{name}: only {unmet[0]}={unmet[1]} reads it, and "
+        f"config.{section}.{unmet[0]} is {getattr(made, unmet[0])!r}"
+      )
+  return made
+
+
+def _unmet(options: Options, field: "dataclasses.Field[Any]") -> tuple[str, Any] | None:
+  """Returns the condition under which a field is read, where it does not hold."""
+  only_if: tuple[str, Any] | None = field.metadata.get("only_if")
+  return only_if if only_if and getattr(options, only_if[0]) != only_if[1] else None
+
+
+def _losses(weights: Any, said: Mapping[str, Any]) -> LossOptions:
+  """Makes the loss of its weights and options; refuses an option that no term reads."""
+  # In the order of names: a sum's last bits depend on it.
+  named = {name: getattr(weights, name) for name in sorted(LOSSES)} | dict(weights.external)
+  chosen = {name: weight for name, weight in named.items() if weight}
+  terms: list[LossTerm] = []
+  read: set[str] = set()
+  for name, weight in chosen.items():
+    options = LOSSES[name].options if name in LOSSES else NoOptions
+    names = {_flag_name(field): field.name for field in dataclasses.fields(options)}
+    own = {names[key]: value for key, value in said.items() if key in names}
+    read |= names.keys()
+    try:
+      terms.append(LossTerm(name, weight, options(**own)))
+    except OptionError as error:
+      raise _refusal("loss_options", error, {field: key for key, field in names.items()}) from None
+  for key in said:
+    if key not in read:
+      raise UserError(_unread("loss_options", key, " + ".join(chosen) or "no loss"))
+  return LossOptions(tuple(terms))
+
+
+def _refusal(
+  section: str, error: OptionError, flag_names: Mapping[str, str] | None = None
+) -> UserError:
+  key = _join(section, (flag_names or {}).get(error.key, error.key))
+  return UserError(f"config.{key}={error.value!r}: must be {error.rule}")
+
+
+def _unread(section: str, name: str, chosen: str) -> str:
+  """Says that what was chosen does not read a key, and who does."""
+  key = _join(section, name)
+  readers = [known.reader for known in list_keys() if known.name == key]
+  if not readers:
+    return f"unknown config key config.{key}; {suggest_key(key)}"
+  return (
+    f"config.{key}: {chosen} does not read it; it is a key of {', '.join(dict.fromkeys(readers))}"
+  )
+
+
+def suggest_key(key: str) -> str:
+  """Returns the way out of an unknown key: the key most like it, whatever its section."""
+  names = dict.fromkeys(known.name for known in list_keys())
+  last = key.rpartition(".")[2]
+  if same := [name for name in names if name.rpartition(".")[2] == last]:
+    return f"did you mean config.{same[0]}?"
+  if like := difflib.get_close_matches(key, names, 1):
+    return f"did you mean config.{like[0]}?"
+  return "docs/reference/config.md and --help list the keys"
+
+
+def flatten(config: RunConfig) -> dict[str, Any]:
+  """Returns every key that a run reads with its value: `{'data.patch': (48, 48, 48), ...}`."""
+  flat: dict[str, Any] = {"seed": config.seed, "deterministic": config.deterministic}
+  for section in (*filter(None, _FIXED), *OPEN_SECTIONS):
+    if section == "loss":
+      flat |= {f"loss.{name}": config.loss.weights.get(name, 0.0) for name in sorted(LOSSES)}
+      external = [(term.name, term.weight) for term in config.loss.terms if term.name not in LOSSES]
+      flat["loss.external"] = tuple(external)
+    elif section == "loss_options":
+      for term in config.loss.terms:
+        flat |= _flatten_options(section, term.options)
+    else:
+      flat |= _flatten_options(section, getattr(config, section))
+  return flat
+
+
+def _flatten_options(section: str, options: Any) -> dict[str, Any]:
+  return {
+    _join(section, _flag_name(field)): getattr(options, field.name)
+    for field in dataclasses.fields(options)
+    if not _unmet(options, field)
+  }
+
+
+def replace_keys(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+  """Returns a config with some keys changed; what a new choice does not read is left out.
+
+  Args:
+    config: a run's config.
+    changes: values by key.
+
+  Raises:
+    UserError: an unknown key, a value that is not allowed, or a changed key that nothing reads.
+  """
+  values = flatten(config) | dict(changes)
+  read = read_keys(values)
+  return build({key: value for key, value in values.items() if key in read or key in changes})
+
+
+def read_keys(values: Mapping[str, Any]) -> set[str]:
+  """Returns the keys that a run reads whose network, optimiser, schedule and losses are given."""
+  network = network_options(values.get("model.name"))
+  chosen = {"model": network, "optimizer": _optimizer(values.get("optimizer.name"))}
+  keys = {key.name for section, o in _FIXED.items() for key in _keys_of(section, type(o), "")}
+  for section, options in chosen.items():
+    for key in _keys_of(section, options, ""):
+      only_if = key.field.metadata.get("only_if")
+      standard = {field.name: field.default for field in dataclasses.fields(options)}
+      if not only_if or only_if[1] == values.get(f"{section}.{only_if[0]}", standard[only_if[0]]):
+        keys.add(key.name)
+  for name, entry in LOSSES.items():
+    if values.get(f"loss.{name}", LossOptions().weights.get(name, 0.0)):
+      keys |= {key.name for key in _keys_of("loss_options", entry.options, name)}
+  return keys
+
+
+def _flag_name(field: "dataclasses.Field[Any]") -> str:
+  return field.metadata.get("key") or field.name
+
+
+def _join(section: str, name: str) -> str:
+  return f"{section}.{name}" if section else name

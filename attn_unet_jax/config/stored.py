@@ -1,55 +1,88 @@
 """A run's `config.json`: written, read back, compared."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from attn_unet_jax.config.schema import default, flatten, validate
+from attn_unet_jax.config.rules import check_rules
+from attn_unet_jax.config.schema import RunConfig, build, flatten, list_keys, read_keys
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import read_json
 
-
-def to_json(config: ConfigDict) -> str:
-  """The resolved config, as it stands in a run's `config.json`."""
-  return json.dumps(config.to_dict(), indent=2) + "\n"
+_FORMAT = 2
 
 
-def load(path: Path) -> ConfigDict:
-  """Reads a run's `config.json`; lists become tuples again, and a missing key has its default.
+def to_json(config: RunConfig) -> str:
+  """Returns the text of a run's `config.json`: every key that the run reads, by section."""
+  nested: dict[str, Any] = {"format": _FORMAT}
+  for key, value in flatten(config).items():
+    section, _, name = key.rpartition(".")
+    (nested.setdefault(section, {}) if section else nested)[name] = value
+  return json.dumps(nested, indent=2) + "\n"
+
+
+def load_config(path: Path) -> RunConfig:
+  """Reads a run's `config.json`, of today's format or an older one.
 
   Raises:
     UserError: the file is missing, unreadable, has keys that this version does not know, or values
       that are not allowed.
   """
   try:
-    stored = read_json(path)
-    config = default()
-    with config.unlocked():
-      config.update(_tuples(stored))
+    values = _migrate(_flatten(read_json(path)))
   except FileNotFoundError:
     raise UserError(f"{path}: not found; is its folder a run made by attn_unet_jax.main?") from None
   except OSError as error:
     raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
   except (ValueError, TypeError, AttributeError, OverflowError) as error:
     raise UserError(f"{path}: not a config of this program ({error}); train again") from None
-  unknown = flatten(config).keys() - flatten(default()).keys()
+  known = {key.name for key in list_keys()}
+  external = ":" in str(values.get("model.name"))  # whose keys only its module knows
+  unknown = [k for k in values if k not in known and not (external and k.startswith("model."))]
   if unknown:
     raise UserError(f"{path}: unknown keys {sorted(unknown)}; written by another version")
   try:
-    return validate(config, data=False)
+    config = build(values)
+    check_rules(config)
   except UserError as error:
     raise UserError(f"{path}: {error}; put back what the run was trained with") from None
+  return config
 
 
-def _tuples(value: Any) -> Any:
-  if isinstance(value, dict):
-    return {key: _tuples(item) for key, item in value.items()}
-  return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+def _migrate(values: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the values of a file of any format as today's.
+
+  Format 1, which says no number, has the keys of all networks, optimisers and losses in every file:
+  those that the run did not read are left out. What a file does not have has its default.
+  """
+  number = values.get("format", 1)
+  if number not in (1, _FORMAT):
+    raise ValueError(f"format {number!r} of another version")
+  values = {key: value for key, value in values.items() if key != "format"}
+  if number == _FORMAT:
+    return values
+  known = {key.name for key in list_keys()}
+  read = read_keys(values)
+  return {key: value for key, value in values.items() if key in read or key not in known}
 
 
-def difference(stored: ConfigDict, asked: ConfigDict) -> dict[str, tuple[Any, Any]]:
-  """Keys whose values differ, with both values."""
+def _flatten(nested: Any, prefix: str = "") -> dict[str, Any]:
+  """Returns the values of a file by key; lists become tuples again."""
+  flat: dict[str, Any] = {}
+  for key, value in nested.items():
+    if isinstance(value, dict):
+      flat |= _flatten(value, f"{prefix}{key}.")
+    else:
+      flat[prefix + key] = _to_tuples(value)
+  return flat
+
+
+def _to_tuples(value: Any) -> Any:
+  return tuple(map(_to_tuples, value)) if isinstance(value, list) else value
+
+
+def find_differences(stored: RunConfig, asked: RunConfig) -> dict[str, tuple[Any, Any]]:
+  """Returns the keys whose values differ, with both; None where a run does not read the key."""
   a, b = flatten(stored), flatten(asked)
-  return {key: (a[key], b[key]) for key in a if a[key] != b[key]}
+  return {key: (a.get(key), b.get(key)) for key in a | b if a.get(key) != b.get(key)}

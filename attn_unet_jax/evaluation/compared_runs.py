@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import read_object
 
 _AGAIN = "train or evaluate again"
+
+ReadConfig = Callable[[Path], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,13 @@ class Scored:
   step: int | None = None
 
 
-def read_run(path: Path, part: str = "test") -> Scored:
+def read_run(path: Path, read_config: ReadConfig, part: str = "test") -> Scored:
   """Reads a run's evaluation of a part of its fold.
+
+  Args:
+    path: the run, or a folder that `evaluate --output` wrote.
+    read_config: reads the values of a run's `config.json`, by key.
+    part: which cases' scores.
 
   Raises:
     UserError: it is not there, not evaluated, or a file is not readable.
@@ -45,7 +52,7 @@ def read_run(path: Path, part: str = "test") -> Scored:
   scores = _scores(folder / "cases.csv", f"--workdir={path} --part={part}")
   return Scored(
     str(path),
-    _flat(read_object(path / "config.json", _AGAIN)) if is_run else {},
+    read_config(path / "config.json") if is_run else {},
     scores,
     _command(path / "run.json") if is_run else [],
     read_object(folder / "summary.json", _AGAIN).get("checkpoint_step"),
@@ -83,13 +90,3 @@ def _score(text: str) -> float:
   if math.isinf(value):
     raise ValueError(f"a score of {value}")
   return value
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  flat: dict[str, Any] = {}
-  for key, value in config.items():
-    if isinstance(value, dict):
-      flat |= _flat(value, f"{prefix}{key}.")
-    else:
-      flat[prefix + key] = value
-  return flat

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from attn_unet_jax.cases.fold import Fold
 from attn_unet_jax.cases.prepare import native_classes
 from attn_unet_jax.cases.target import native_boundary
 from attn_unet_jax.evaluation.overlap import Scores, score_case, summarise
 from attn_unet_jax.evaluation.surface import assd_mm
+from attn_unet_jax.inference.options import PredictionRecipe
 from attn_unet_jax.inference.segment import Locate, segment
 from attn_unet_jax.inference.sliding import System
 from attn_unet_jax.labels import UNLABELLED, parse
@@ -30,9 +30,9 @@ from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
 
 
-def mean_dsc(fold: Fold, ids: Sequence[str], system: System, config: ConfigDict) -> float:
+def mean_dsc(fold: Fold, ids: Sequence[str], system: System, recipe: PredictionRecipe) -> float:
   """Mean DSC over cases and foreground classes, whole scans, native grid."""
-  summary = summarise(list(score_cases(fold, ids, system, config).values()))
+  summary = summarise(list(score_cases(fold, ids, system, recipe).values()))
   return sum(metrics["dsc"]["mean"] for metrics in summary.values()) / len(summary)
 
 
@@ -40,7 +40,7 @@ def score_cases(
   fold: Fold,
   ids: Sequence[str],
   system: System,
-  config: ConfigDict,
+  recipe: PredictionRecipe,
   locate: Locate | None = None,
   predictions: Path | None = None,
   *,
@@ -56,10 +56,10 @@ def score_cases(
   for case_id in progress(ids, len(ids), "cases"):
     case = fold.dataset.load(case_id)
     find = locate or _given(fold.boxes[case_id] if fold.boxes else None)
-    prediction, box = segment(case.image, system, config, find, case_id)
+    prediction, box = segment(case.image, system, recipe, find, case_id)
     reference = native_classes(case, fold.mapping)
-    if config.data.target == "boundary":
-      reference = native_boundary(reference, config.data.spacing_mm)
+    if recipe.data.target == "boundary":
+      reference = native_boundary(reference, recipe.data.spacing_mm)
     rows[case_id] = score_case(
       prediction.array,
       reference.array,

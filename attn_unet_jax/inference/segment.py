@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from attn_unet_jax.cases.boxes import voxels
 from attn_unet_jax.cases.prepare import working_image
+from attn_unet_jax.inference.options import PredictionRecipe
 from attn_unet_jax.inference.sliding import System
 from attn_unet_jax.volumes.box import Box, cut, paste
 from attn_unet_jax.volumes.components import largest_components
@@ -28,7 +28,7 @@ class Segmentation(NamedTuple):
 def segment(
   image: Volume,
   system: System,
-  config: ConfigDict,
+  recipe: PredictionRecipe,
   locate: Locate | None = None,
   name: object = "this scan",
 ) -> Segmentation:
@@ -40,7 +40,7 @@ def segment(
   Args:
     image: the scan on its native grid, HU.
     system: what segments a working-grid volume.
-    config: the run's config; its `data` section says how the working grid is reached, and
+    recipe: what the prediction reads; its `data` section says how the working grid is reached, and
       `inference` what becomes of the mask.
     locate: where in the working-grid volume to look; elsewhere is background. None: everywhere.
     name: the scan, for messages.
@@ -49,21 +49,21 @@ def segment(
     UserError: the box lies outside the scan, or memory cannot hold it on the working grid.
   """
   canonical = to_canonical(image)
-  working = working_image(canonical, config, name)
+  working = working_image(canonical, recipe.data, name, in_box=locate is not None)
   box = locate(working) if locate else None
-  probabilities = predict_within(working, box, system, config)
+  probabilities = predict_within(working, box, system, recipe)
   labels = probabilities_to_labels(probabilities, working.grid, canonical.grid)
   mask = labels.array
-  if config.inference.largest_component:
+  if recipe.inference.largest_component:
     mask = largest_components(mask)
   return Segmentation(from_canonical(mask, image.grid), box)
 
 
 def predict_within(
-  working: Volume, box: Box | None, system: System, config: ConfigDict
+  working: Volume, box: Box | None, system: System, recipe: PredictionRecipe
 ) -> np.ndarray:
   """Class probabilities float32 `[X, Y, Z, K]` of a volume of which only a box is looked at."""
   if box is None:
     return system.predict(working)
-  where = voxels(box, working.grid, config.data.patch, "this scan")
+  where = voxels(box, working.grid, recipe.data.patch, "this scan")
   return paste(system.predict(cut(working, where)), where, working.shape)

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from ml_collections import ConfigDict
 
+from attn_unet_jax.inference.options import PredictionRecipe
 from attn_unet_jax.patches.batch import answered, normalise
 from attn_unet_jax.runtime.console import progress
 from attn_unet_jax.volumes.intensity import statistics
@@ -40,18 +40,18 @@ class SlidingWindow:
     window: compiled, `(variables, HU [X, Y, Z], mean, sd)` to probabilities `[X', Y', Z', K]`.
   """
 
-  def __init__(self, config: ConfigDict, module: nn.Module, patch: Shape):
-    self._config = config
-    self._patch = patch
+  def __init__(self, recipe: PredictionRecipe, module: nn.Module):
+    self._recipe = recipe
+    self._patch = recipe.window
     self._margin: Shape = module.output_margin
-    self._inner = answered(patch, self._margin)
+    self._inner = answered(self._patch, self._margin)
     self._weights = gaussian_weights(self._inner)
     self._classes: int = module.num_classes
-    shift = -np.log(np.array(config.inference.class_weights or [1.0], np.float32))
+    shift = -np.log(np.array(recipe.inference.class_weights or [1.0], np.float32))
     self.variables: Any = None
 
     def window(variables: Any, hu: jax.Array, mean: jax.Array, sd: jax.Array) -> jax.Array:
-      image = normalise(config, hu, mean, sd)[None, ..., None]
+      image = normalise(recipe.data, hu, mean, sd)[None, ..., None]
       logits, _ = module.apply(variables, image, train=False)
       return jax.nn.softmax(logits[0].astype(jnp.float32) + shift)
 
@@ -68,7 +68,7 @@ class SlidingWindow:
     mean, sd = statistics(hu)
     padded, low = _padded(hu, self._inner, self._margin)
     extent = answered(padded.shape, self._margin)
-    starts = window_starts(extent, self._inner, self._config.inference.overlap)
+    starts = window_starts(extent, self._inner, self._recipe.inference.overlap)
     total = np.zeros((*extent, self._classes), np.float32)
     weight = np.zeros((*extent, 1), np.float32)
     corners = [(x, y, z) for x in starts[0] for y in starts[1] for z in starts[2]]

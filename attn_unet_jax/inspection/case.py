@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.inspection import geometry, intensity, labels
 from attn_unet_jax.inspection.finding import Finding
 from attn_unet_jax.inspection.sources import Part, Subject
@@ -45,14 +45,16 @@ class Inspected:
     return any(finding.kind in kinds for finding in self.findings)
 
 
-def inspect(subject: Subject, number: int, mapping: LabelMapping, config: ConfigDict) -> Inspected:
+def inspect(
+  subject: Subject, number: int, mapping: LabelMapping, options: DataOptions
+) -> Inspected:
   """Reads a case and looks at all that can be seen of it; nothing wrong with it is raised.
 
   Args:
     subject: what to read.
     number: of the case, for its picture.
     mapping: what the label's values mean.
-    config: of the training to come: its patch and its spacing.
+    options: of the training to come: its patch, its spacing and its window.
   """
   case = Inspected(subject.id)
   image, label = _read(subject.image, case), _read(subject.label, case)
@@ -60,7 +62,7 @@ def inspect(subject: Subject, number: int, mapping: LabelMapping, config: Config
     image, label = None, image
     case.figures["taken_for"] = "label map"
   if image:
-    _image(case, image, config)
+    _image(case, image, options)
   if label:
     _label(case, label, mapping)
   if image and label:
@@ -95,15 +97,15 @@ def _read(part: Part | None, case: Inspected) -> _Opened | None:
     return None
 
 
-def _image(case: Inspected, image: _Opened, config: ConfigDict) -> None:
+def _image(case: Inspected, image: _Opened, options: DataOptions) -> None:
   volume, name, _ = image
   case.figures |= {"image": name, **intensity.figures(volume)}
   case.digests["image"] = _digest(volume)
   case.findings += intensity.intensity_findings(volume, name)
   _geometry(case, image)
-  data = config.data
-  case.findings += geometry.patch_findings(volume.grid, data.patch, data.spacing_mm, name)
-  case.findings += geometry.memory_findings(volume.grid, config, name)
+  patch, spacing = options.patch, options.spacing_mm
+  case.findings += geometry.patch_findings(volume.grid, patch, spacing, name)
+  case.findings += geometry.memory_findings(volume.grid, options, name)
 
 
 def _label(case: Inspected, label: _Opened, mapping: LabelMapping) -> None:

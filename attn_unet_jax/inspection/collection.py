@@ -5,8 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import count
 
-from ml_collections import ConfigDict
-
+from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.inspection.case import Inspected, inspect
 from attn_unet_jax.inspection.finding import Finding
 from attn_unet_jax.inspection.sources import Subject
@@ -14,11 +13,11 @@ from attn_unet_jax.labels import LabelMapping
 
 
 def inspect_all(
-  subjects: Sequence[Subject], mapping: LabelMapping, config: ConfigDict, threads: int
+  subjects: Sequence[Subject], mapping: LabelMapping, options: DataOptions, threads: int
 ) -> Iterator[Inspected]:
   """Looks at every case; `threads` of them are open at a time, each comes when it is its turn."""
   with ThreadPoolExecutor(threads) as pool:
-    yield from pool.map(partial(inspect, mapping=mapping, config=config), subjects, count(1))
+    yield from pool.map(partial(inspect, mapping=mapping, options=options), subjects, count(1))
 
 
 def mark_duplicates(cases: Iterable[Inspected]) -> None:

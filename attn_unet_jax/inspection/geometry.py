@@ -6,8 +6,8 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from ml_collections import ConfigDict
 
+from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.cases.prepare import working_grid_for
 from attn_unet_jax.inspection.finding import Finding
 from attn_unet_jax.runtime.errors import UserError
@@ -52,10 +52,10 @@ def patch_findings(
     )
 
 
-def memory_findings(grid: Grid, config: ConfigDict, name: str) -> Iterator[Finding]:
+def memory_findings(grid: Grid, options: DataOptions, name: str) -> Iterator[Finding]:
   """Says where memory cannot hold the scan on its working grid."""
   try:
-    working_grid_for(canonical_grid(grid), config, name)
+    working_grid_for(canonical_grid(grid), options, name)
   except UserError as error:
     yield Finding("error", "memory", str(error))
 

@@ -8,20 +8,17 @@ from typing import NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
-from attn_unet_jax.augment import (
-  Augmentation,
-  augment,
-  is_matched,
-  match_histogram,
-  source_shape,
-)
+from attn_unet_jax.augment.histogram import is_matched, match_histogram
+from attn_unet_jax.augment.options import Augmentation
+from attn_unet_jax.augment.patch import augment, source_shape
+from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.cases.target import boundary
 from attn_unet_jax.labels import UNLABELLED
 from attn_unet_jax.patches.device_source import Block, Resident, cut
 from attn_unet_jax.patches.host_cropper import Cutter, together
+from attn_unet_jax.patches.options import PatchRecipe
 from attn_unet_jax.patches.padded_case import Shape
 from attn_unet_jax.patches.schedule import Draw, Plan, schedule
 
@@ -59,7 +56,7 @@ def whole(drawn: Drawn) -> Drawn:
 
 
 def training_batch(
-  config: ConfigDict,
+  recipe: PatchRecipe,
   feed: Feed,
   step: Array | int,
   margin: Shape = (0, 0, 0),
@@ -69,7 +66,7 @@ def training_batch(
   """The augmented global batch of one step, or a device's share of it.
 
   Args:
-    config: the run's config.
+    recipe: what decides the patches.
     feed: the training set, or what a streaming source cut for this step.
     step: number of the step.
     margin: voxels by which the network's output is smaller than the patch, on each side. What the
@@ -78,66 +75,66 @@ def training_batch(
       in the global batch alone, so every division makes the same ones.
     shares: equal parts of what `share` leaves that are made side by side, on a device each.
   """
-  patch, augmentation = config.data.patch, Augmentation(**config.augment)
+  patch, augmentation = recipe.data.patch, recipe.augment
   if isinstance(feed, Resident):
-    draw = share(schedule(plan(config, feed.image.shape[0]), config.seed, step))
+    draw = share(schedule(plan(recipe, feed.image.shape[0]), recipe.seed, step))
     blocks = cut(feed, draw, answered(patch, margin), source_shape(patch, augmentation), shares)
   else:
     blocks = share(feed.blocks)
-  return _input(config, blocks, augmentation)
+  return _input(recipe, blocks, augmentation)
 
 
 def training_cutter(
-  config: ConfigDict, cases: Sequence[WorkingCase], margin: Shape = (0, 0, 0)
+  recipe: PatchRecipe, cases: Sequence[WorkingCase], margin: Shape = (0, 0, 0)
 ) -> Cutter:
   """Cuts on the host the blocks that `training_batch` cuts out of a resident set."""
-  patch = config.data.patch
-  block = source_shape(patch, Augmentation(**config.augment))
-  return Cutter(cases, plan(config, len(cases)), config.seed, answered(patch, margin), block)
+  patch = recipe.data.patch
+  block = source_shape(patch, recipe.augment)
+  return Cutter(cases, plan(recipe, len(cases)), recipe.seed, answered(patch, margin), block)
 
 
 def fixed_batches(
-  config: ConfigDict, cases: Sequence[WorkingCase], margin: Shape = (0, 0, 0), parts: int = 1
+  recipe: PatchRecipe, cases: Sequence[WorkingCase], margin: Shape = (0, 0, 0), parts: int = 1
 ) -> list[Batch]:
   """The patches on which losses are logged, not augmented; reads only the cases that they need.
 
   Args:
-    config: the run's config.
+    recipe: what decides the patches.
     cases: what they are cut from.
     margin: as for `training_batch`.
     parts: equal parts into which each batch of the training's size is divided.
   """
-  patch, size = config.data.patch, config.train.batch_size
-  seed = config.seed + _FIXED_SEED_OFFSET
-  unmatched = dataclasses.replace(plan(config, len(cases)), references=False)
+  patch, size = recipe.data.patch, recipe.train.batch_size
+  seed = recipe.seed + _FIXED_SEED_OFFSET
+  unmatched = dataclasses.replace(plan(recipe, len(cases)), references=False)
   cutter = Cutter(cases, unmatched, seed, answered(patch, margin), patch)
-  normalised = jax.jit(lambda blocks: _input(config, blocks, Augmentation()))
-  steps = range(math.ceil(config.train.loss_patches / size))
+  normalised = jax.jit(lambda blocks: _input(recipe, blocks, Augmentation()))
+  steps = range(math.ceil(recipe.train.loss_patches / size))
   rows = np.split(np.arange(size), parts)
   cuts = (together([cutter(step, row) for row in part]) for step in steps for part in rows)
   return [normalised(jax.device_put(blocks)) for blocks in cuts]
 
 
 def foreground_part(
-  config: ConfigDict, cases: Sequence[WorkingCase], steps: int, margin: Shape = (0, 0, 0)
+  recipe: PatchRecipe, cases: Sequence[WorkingCase], steps: int, margin: Shape = (0, 0, 0)
 ) -> float:
   """Part of the labelled voxels that is foreground, in the patches of the first steps.
 
   What losses that balance foreground and background by one number for the whole training take.
   """
-  cutter = training_cutter(config, cases, margin)
-  augmentation = Augmentation(**config.augment)
-  inner = tuple(slice(m, n - m) for m, n in zip(margin, config.data.patch, strict=True))
+  cutter = training_cutter(recipe, cases, margin)
+  augmentation = recipe.augment
+  inner = tuple(slice(m, n - m) for m, n in zip(margin, recipe.data.patch, strict=True))
 
   @jax.jit
   def counts(blocks: Block) -> Array:
-    label = _input(config, blocks, augmentation).label[:, *inner]
+    label = _input(recipe, blocks, augmentation).label[:, *inner]
     labelled = label != UNLABELLED
     return jnp.stack([jnp.sum(labelled & (label > 0)), jnp.sum(labelled)])
 
   total = np.zeros(2, np.int64)
   for step in range(steps):
-    blocks = together([cutter(step, row) for row in range(config.train.batch_size)])
+    blocks = together([cutter(step, row) for row in range(recipe.train.batch_size)])
     total += jax.device_get(counts(jax.device_put(blocks)))
   return float(total[0] / max(total[1], 1))
 
@@ -148,16 +145,16 @@ def answered(patch: Shape, margin: Shape) -> Shape:
   return x, y, z
 
 
-def _input(config: ConfigDict, blocks: Block, augmentation: Augmentation) -> Batch:
+def _input(recipe: PatchRecipe, blocks: Block, augmentation: Augmentation) -> Batch:
   if augmentation.histogram_probability:
     blocks = jax.vmap(lambda block: _matched(block, augmentation))(blocks)
-  image = jax.vmap(lambda hu, mean, sd: normalise(config, hu, mean, sd))(
+  image = jax.vmap(lambda hu, mean, sd: normalise(recipe.data, hu, mean, sd))(
     blocks.image, blocks.mean, blocks.sd
   )
   image, label = jax.vmap(
-    lambda key, hu, label: augment(key, hu, label, config.data.patch, augmentation)
+    lambda key, hu, label: augment(key, hu, label, recipe.data.patch, augmentation)
   )(jax.random.wrap_key_data(blocks.key), image, blocks.label)
-  if config.data.target == "boundary":
+  if recipe.data.target == "boundary":
     label = jax.vmap(boundary)(label)
   return Batch(image[..., None], label)
 
@@ -176,27 +173,27 @@ def _matched(block: Block, augmentation: Augmentation) -> Block:
   )
 
 
-def plan(config: ConfigDict, cases: int) -> Plan:
-  """What the schedule needs of a config."""
-  data = config.data
+def plan(recipe: PatchRecipe, cases: int) -> Plan:
+  """What the schedule needs of a recipe."""
+  data = recipe.data
   return Plan(
     cases=cases,
-    batch_size=config.train.batch_size,
+    batch_size=recipe.train.batch_size,
     cases_per_block=data.cases_per_block,
     patches_per_case=data.patches_per_case,
     foreground_fraction=data.foreground_fraction,
-    references=config.augment.histogram_probability > 0,
+    references=recipe.augment.histogram_probability > 0,
   )
 
 
-def normalise(config: ConfigDict, hu: Array, mean: Array, sd: Array) -> Array:
+def normalise(data: DataOptions, hu: Array, mean: Array, sd: Array) -> Array:
   """HU of any shape to network input, float32.
 
   `window`: (clip(HU, low, high) - low) / (high - low). `zscore`: (HU - mean) / sd with the mean and
   the sd of the whole scan, in HU.
   """
   hu = hu.astype(jnp.float32)
-  if config.data.normalisation == "zscore":
+  if data.normalisation == "zscore":
     return (hu - mean) / sd
-  low, high = config.data.window_hu
+  low, high = data.window_hu
   return (jnp.clip(hu, low, high) - low) / (high - low)

@@ -6,11 +6,11 @@ from itertools import repeat
 from typing import Protocol
 
 import jax
-from ml_collections import ConfigDict
 
 from attn_unet_jax.cases.working_cases import Cases
 from attn_unet_jax.patches.batch import Feed
 from attn_unet_jax.patches.device_source import Resident
+from attn_unet_jax.patches.options import PatchOptions
 from attn_unet_jax.runtime.memory import host_bytes
 
 _SHARE = 0.25  # of the memory that a resident set may take; the network needs most of it
@@ -35,13 +35,13 @@ class Held:
     yield repeat(self._data, len(steps))
 
 
-def choose(config: ConfigDict, cases: Cases) -> tuple[str, str]:
+def choose(data: PatchOptions, cases: Cases) -> tuple[str, str]:
   """Which source trains on these cases, 'resident' or 'streaming', and a line that says why.
 
   `auto` measures the set on the working grid, from headers, and takes the resident source where
   it needs at most a quarter of the device's memory (of the host's, where the device is the CPU).
   """
-  asked = config.data.source
+  asked = data.source
   if asked != "auto":
     return asked, f"source of patches: {asked}, as configured"
   needed, (memory, whose) = cases.bytes_together(), _memory()

@@ -17,74 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
-from attn_unet_jax.config import stored as stored_config
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.runtime.files import read_object, remove_unfinished, write_text
+from attn_unet_jax.runtime.files import read_object, write_text
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "nibabel")
 
 STAGES_BEGUN = "body.json"  # what a run in stages makes first
 
-# Keys that say how and where a run is computed and not what: one that goes on may have others.
-HOW = (
-  *("data.dir", "data.folder", "data.prepared", "data.source", "model.remat"),
-  *("train.keep", "train.save_every", "train.skip_nonfinite"),
-  *("parallel.data", "parallel.mode", "parallel.space"),
-)
-
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system
 _locks: dict[Path, int] = {}  # folders of this process -> files that are open until it ends
 
 
-def claim(workdir: Path, config: ConfigDict) -> bool:
-  """Makes the folder a run of this config; whether it was one before, to be gone on with.
-
-  A run that ended before its first checkpoint has nothing to lose and is begun anew. One that goes
-  on may have other values of `HOW`, and a line says which. The folder is this process's until its
-  end.
-
-  Raises:
-    UserError: it holds a run of another config (says what differs), another process is training
-      it, or it cannot be written.
-  """
-  path = workdir / "config.json"
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    _lock(workdir)  # first: until then another process may be making it a run
-    remove_unfinished(workdir)
-    stored = stored_config.load(path) if path.exists() else None  # a foreign file is refused
-    goes_on = stored is not None and begun(workdir)
-    if stored is not None and goes_on:
-      _compare(workdir, stored, config)
-    write_text(path, stored_config.to_json(config))
-  except OSError as error:
-    raise UserError(f"--workdir={workdir}: cannot be written ({error.strerror})") from None
-  return goes_on
-
-
-def _compare(workdir: Path, stored: ConfigDict, config: ConfigDict) -> None:
-  """Refuses a config that computes something else; says what is computed in another way."""
-  differing = stored_config.difference(stored, config)
-  fixed = {key: values for key, values in differing.items() if not _may_change(key, config)}
-  if fixed:
-    named = ", ".join(f"{key}: {old!r} there, {new!r} now" for key, (old, new) in fixed.items())
-    raise UserError(f"{workdir}: holds a run of another config ({named}); choose another --workdir")
-  if differing:
-    named = ", ".join(f"{key}={new!r}, was {old!r}" for key, (old, new) in differing.items())
-    print(f"{workdir} goes on with {named}", flush=True)
-
-
-def _may_change(key: str, config: ConfigDict) -> bool:
-  """Not the devices, where batch statistics are each device's own."""
-  if key == "train.epochs":
-    return config.optimizer.schedule != "cosine"  # the others' rates do not know the last epoch
-  local = config.parallel.batch_norm == "local"
-  return key in HOW and not (local and key.startswith("parallel."))
-
-
-def _lock(workdir: Path) -> None:
+def lock_folder(workdir: Path) -> None:
   """Makes the folder this process's until its end, where its file system has locks.
 
   A run may still be saving when it is started again: both would write its checkpoints.

@@ -4,6 +4,7 @@
 stopped by SIGINT or SIGTERM after saving.
 """
 
+import functools
 import io
 import os
 import re
@@ -19,12 +20,19 @@ from attn_unet_jax.runtime import xla
 from attn_unet_jax.runtime.errors import UserError, one_line
 from attn_unet_jax.runtime.signals import STOPPING, Interrupted, status
 
+TakeFlags = Callable[[Sequence[str]], list[str]]
+
 _LATER_S = 0.1
 _HELP = re.compile(r"--?(help(short|full)?|\?)")
 
 
-def run(main: Callable[[], None]) -> None:
-  """Runs `main` under the exit-status rules above; `--help` shows its module's docstring."""
+def run(main: Callable[[], None], take_flags: TakeFlags = list) -> None:
+  """Runs `main` under the exit-status rules above; `--help` shows its module's docstring.
+
+  Args:
+    main: the command.
+    take_flags: takes from the arguments what absl does not know, and returns the others.
+  """
   logging.set_verbosity(logging.WARNING)
   if isinstance(sys.stdout, io.TextIOWrapper):  # not every terminal knows ±, nor every file's name
     sys.stdout.reconfigure(errors="backslashreplace")
@@ -32,10 +40,10 @@ def run(main: Callable[[], None]) -> None:
   logging.get_absl_handler().addFilter(
     lambda record: f"{os.sep}orbax{os.sep}" not in record.pathname
   )
-  app.run(lambda _: _guarded(main), flags_parser=_parse)
+  app.run(lambda _: _guarded(main), flags_parser=functools.partial(_parse, take_flags))
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def _parse(take_flags: TakeFlags, argv: Sequence[str]) -> list[str]:
   if asked := next(filter(_HELP.fullmatch, argv[1:]), None):  # absl's own would end with 1
     app.usage(
       shorthelp="full" not in asked,
@@ -44,14 +52,9 @@ def _parse(argv: Sequence[str]) -> list[str]:
       exitcode=0,
     )
   try:
-    rest = flags.FLAGS(argv)
-  except (flags.Error, UserError, OSError, TypeError, ValueError) as error:
+    rest = flags.FLAGS([argv[0], *take_flags(argv[1:])])
+  except (flags.Error, UserError) as error:
     _fail(_one_line(error))
-  except Exception as error:  # of a key that there is not, or whatever an experiment file raises
-    what = f"{type(error).__name__}: {_one_line(error)}"
-    from attn_unet_jax.config.flags import explain_unknown_key
-
-    _fail(explain_unknown_key(argv) or f"--config: the experiment file does not load: {what}")
   if len(rest) > 1:
     _fail(f"{rest[1]!r} is not a flag; write --name=value (--help lists the flags)")
   return rest

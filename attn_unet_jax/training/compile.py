@@ -23,11 +23,10 @@ from jax.sharding import (
   Mesh,
   NamedSharding,
 )
-from ml_collections import ConfigDict
 
-from attn_unet_jax.config.rules import is_mean_of_parts
 from attn_unet_jax.patches.batch import Batch, Drawn, Fed, Feed
 from attn_unet_jax.patches.schedule import Draw
+from attn_unet_jax.training.divisible import is_mean_of_parts
 from attn_unet_jax.training.mesh import (
   BY_PART_AND_SAMPLE,
   BY_SAMPLE,
@@ -39,6 +38,7 @@ from attn_unet_jax.training.mesh import (
   devices,
   make_mesh,
 )
+from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import TrainState
 from attn_unet_jax.training.step import Division, Outcome, Part, train_step
 
@@ -46,7 +46,7 @@ Step = Callable[[TrainState, Feed], tuple[TrainState, Outcome]]
 
 
 def compile_step(
-  config: ConfigDict,
+  recipe: TrainingRecipe,
   module: nn.Module,
   *,
   streamed: bool = False,
@@ -55,7 +55,7 @@ def compile_step(
   """`(state, feed) -> (state, outcome)`, one compiled program; the state passed in is consumed.
 
   Args:
-    config: the run's config.
+    recipe: what the training reads.
     module: the network.
     streamed: whether a streaming source feeds the step, by way of `placement`. Else the feed is a
       resident set, and to be `spread` like the state; both results are spread.
@@ -64,22 +64,22 @@ def compile_step(
   Raises:
     UserError: see `devices` and `check_patch`.
   """
-  there = devices(config, present)
-  check_patch(config, module)
+  there = devices(recipe, present)
+  check_patch(recipe, module)
   if len(there) == 1:
-    return jax.jit(lambda state, feed: train_step(config, module, state, feed), donate_argnums=0)
-  compile_for = _jit if config.parallel.mode == "jit" else _pmap
-  return compile_for(config, module, make_mesh(config, there), streamed)
+    return jax.jit(lambda state, feed: train_step(recipe, module, state, feed), donate_argnums=0)
+  compile_for = _jit if recipe.parallel.mode == "jit" else _pmap
+  return compile_for(recipe, module, make_mesh(recipe, there), streamed)
 
 
-def _jit(config: ConfigDict, module: nn.Module, mesh: Mesh, streamed: bool) -> Step:
+def _jit(recipe: TrainingRecipe, module: nn.Module, mesh: Mesh, streamed: bool) -> Step:
   everywhere, divided = NamedSharding(mesh, EVERYWHERE), NamedSharding(mesh, BY_SAMPLE)
   in_space = NamedSharding(mesh, BY_SAMPLE_AND_X)
-  if mesh.shape[SPACE_AXIS] > 1 and config.model.conv == "auto":
+  if mesh.shape[SPACE_AXIS] > 1 and getattr(module, "conv", None) == "auto":
     module = module.clone(conv="divided")
   shares = mesh.shape[DATA_AXIS]
-  by_share = shares > 1 and is_mean_of_parts(config)
-  if by_share and config.parallel.batch_norm == "global" and hasattr(module, "batch_axis"):
+  by_share = shares > 1 and is_mean_of_parts(recipe.loss)
+  if by_share and recipe.parallel.batch_norm == "global" and hasattr(module, "batch_axis"):
     module = module.clone(batch_axis=DATA_AXIS)
 
   def share(drawn: Drawn) -> Drawn:
@@ -105,21 +105,21 @@ def _jit(config: ConfigDict, module: nn.Module, mesh: Mesh, streamed: bool) -> S
   if by_share:
     division = Division(share, shares, place, averaged)
   else:
-    local = config.parallel.batch_norm == "local"
+    local = recipe.parallel.batch_norm == "local"
     division = Division(share, shares, place, groups=shares if local else 1)
 
   def step(state: TrainState, feed: Feed) -> tuple[TrainState, Outcome]:
-    return train_step(config, module, state, feed, division)
+    return train_step(recipe, module, state, feed, division)
 
   feeds: Any = Fed(everywhere, NamedSharding(mesh, BY_PART_AND_SAMPLE)) if streamed else everywhere  # type: ignore[arg-type]
 
   return jax.jit(step, in_shardings=(everywhere, feeds), out_shardings=everywhere, donate_argnums=0)
 
 
-def _pmap(config: ConfigDict, module: nn.Module, mesh: Mesh, streamed: bool) -> Step:
+def _pmap(recipe: TrainingRecipe, module: nn.Module, mesh: Mesh, streamed: bool) -> Step:
   count = mesh.size
-  size = config.train.batch_size // config.train.accumulate // count
-  if config.parallel.batch_norm == "global" and hasattr(module, "batch_axis"):
+  size = recipe.train.batch_size // recipe.train.accumulate // count
+  if recipe.parallel.batch_norm == "global" and hasattr(module, "batch_axis"):
     module = module.clone(batch_axis=DATA_AXIS)
 
   def mean(of_share: Part) -> Part:
@@ -131,7 +131,7 @@ def _pmap(config: ConfigDict, module: nn.Module, mesh: Mesh, streamed: bool) -> 
         return drawn  # each device was fed its own blocks
       return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, part * size, size), drawn)
 
-    return train_step(config, module, state, feed, Division(share, mean=mean))
+    return train_step(recipe, module, state, feed, Division(share, mean=mean))
 
   feeds: Any = Fed(None, 0) if streamed else None  # type: ignore[arg-type]
   mapped = jax.pmap(

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 from flax import linen as nn
-from ml_collections import ConfigDict
 
 from attn_unet_jax.patches.batch import Batch
 from attn_unet_jax.runs import metrics_csv
@@ -14,6 +13,7 @@ from attn_unet_jax.runtime import console
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.inputs import PARTS
 from attn_unet_jax.training.optimizer import learning_rate
+from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import TrainState
 from attn_unet_jax.training.step import fixed_loss
 
@@ -22,7 +22,7 @@ class Report:
   """Measures and writes what an epoch reached.
 
   Args:
-    config: the run's config.
+    recipe: what the training reads.
     module: the network.
     fixed: batches by part of the fold, not augmented.
     log: where a line per epoch goes; on the first host.
@@ -31,15 +31,15 @@ class Report:
 
   def __init__(
     self,
-    config: ConfigDict,
+    recipe: TrainingRecipe,
     module: nn.Module,
     fixed: dict[str, list[Batch]],
     log: metrics_csv.EpochLog | None,
     epochs_done: int,
   ):
-    self._config, self._fixed, self._log = config, fixed, log
+    self._recipe, self._fixed, self._log = recipe, fixed, log
     self._began, self._first = time.monotonic(), epochs_done
-    self._measure = jax.jit(lambda variables, batch: fixed_loss(config, module, variables, batch))
+    self._measure = jax.jit(lambda variables, batch: fixed_loss(recipe, module, variables, batch))
 
   def measure(self, epoch: int, state: TrainState, seconds: float) -> dict[str, Any]:
     """The epoch's row of the log, not validated yet.
@@ -54,7 +54,7 @@ class Report:
     """
     row = {"epoch": epoch, "train_seconds": seconds, **self._losses(state)}
     updates = int(state.step) - int(state.skipped)  # what the optimiser's schedule counts
-    row["learning_rate"] = float(learning_rate(self._config)(max(0, updates - 1)))
+    row["learning_rate"] = float(learning_rate(self._recipe)(max(0, updates - 1)))
     return row | {"validation_dsc": None}
 
   def write(self, row: dict[str, Any]) -> None:
@@ -76,12 +76,12 @@ class Report:
           f"the {part} loss is {loss} after the update of step {int(state.step)}, on patches "
           "without augmentation; earlier checkpoints are as they were. Start another --workdir "
           "with a lower --config.optimizer.learning_rate "
-          f"(now {self._config.optimizer.learning_rate:g})"
+          f"(now {self._recipe.optimizer.learning_rate:g})"
         )
     return row
 
   def _say(self, row: dict[str, Any]) -> None:
-    epoch, epochs = row["epoch"], self._config.train.epochs
+    epoch, epochs = row["epoch"], self._recipe.train.epochs
     left = (time.monotonic() - self._began) / (epoch - self._first) * (epochs - epoch)
     dsc = "" if row["validation_dsc"] is None else f", validation DSC {row['validation_dsc']:.3f}"
     console.say(

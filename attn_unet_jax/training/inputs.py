@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flax import linen as nn
-from ml_collections import ConfigDict
 
 from attn_unet_jax.cases.cache import remove_left_over
 from attn_unet_jax.cases.prepare import WorkingCase
@@ -19,6 +18,7 @@ from attn_unet_jax.runtime import hosts
 from attn_unet_jax.runtime.console import say
 from attn_unet_jax.training.mesh import parts_alone, spread
 from attn_unet_jax.training.nonfinite import Places
+from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.placement import placement
 
 PARTS = ("training", "validation", "test")
@@ -41,14 +41,14 @@ class Inputs(NamedTuple):
   places: Callable[[int], Places]
 
 
-def open_inputs(config: ConfigDict, module: nn.Module, load: Loader, workdir: Path) -> Inputs:
+def open_inputs(recipe: TrainingRecipe, module: nn.Module, load: Loader, workdir: Path) -> Inputs:
   """Chooses the source and says so, prepares what it needs, and cuts the fixed patches.
 
   Of several hosts the first chooses. A host reads what its own patches need: the resident source
   the whole training set, the streaming one the cases of its part of each batch.
 
   Args:
-    config: the run's config.
+    recipe: what the training reads.
     module: the network.
     load: part of the fold -> its cases.
     workdir: the run, which keeps prepared scans if the source streams them.
@@ -56,24 +56,24 @@ def open_inputs(config: ConfigDict, module: nn.Module, load: Loader, workdir: Pa
   Raises:
     UserError: a case cannot be used.
   """
-  chosen, why = hosts.on_first(choose, config, load("training"))
+  chosen, why = hosts.on_first(choose, recipe.data, load("training"))
   say(why)
-  cases = {part: _kept(config, load(part), chosen, workdir) for part in PARTS}
+  cases = {part: _kept(recipe, load(part), chosen, workdir) for part in PARTS}
   margin = module.output_margin
-  extent = answered(config.data.patch, margin)
-  cutter = training_cutter(config, cases["training"], margin)
+  extent = answered(recipe.data.patch, margin)
+  cutter = training_cutter(recipe, cases["training"], margin)
   training: Sequence[WorkingCase] = cases["training"]
   source: Source
   if chosen == "resident":
     training = list(training)
-    matched = config.augment.histogram_probability > 0
+    matched = recipe.augment.histogram_probability > 0
     held = resident(training, extent, histograms=matched)
-    source = Held(spread(config, held))
+    source = Held(spread(recipe, held))
   else:
-    source = Streaming(cutter, *placement(config))
-  of_part, parts = {**cases, "training": training}, parts_alone(config)
+    source = Streaming(cutter, *placement(recipe))
+  of_part, parts = {**cases, "training": training}, parts_alone(recipe)
   fixed = {
-    part: fixed_batches(config, of_part[part], margin, parts) for part in PARTS if hosts.is_first()
+    part: fixed_batches(recipe, of_part[part], margin, parts) for part in PARTS if hosts.is_first()
   }
 
   def places(step: int) -> Places:
@@ -93,10 +93,10 @@ def _place(
   return case_id, tuple(at - before + along.start for at, (before, _), along in lowest)
 
 
-def _kept(config: ConfigDict, cases: Cases, chosen: str, workdir: Path) -> Cases:
-  """The cases, kept on disk where the config asks for it or they are to be read again and again."""
-  if not config.data.prepared and chosen != "streaming":
+def _kept(recipe: TrainingRecipe, cases: Cases, chosen: str, workdir: Path) -> Cases:
+  """The cases, kept on disk where the recipe says so or they are to be read again and again."""
+  if not recipe.data.prepared and chosen != "streaming":
     return cases
-  folder = Path(config.data.prepared or workdir / "prepared")
+  folder = Path(recipe.data.prepared or workdir / "prepared")
   remove_left_over(folder)
   return cases.kept_in(folder)

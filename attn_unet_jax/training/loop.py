@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import jax
 from flax import linen as nn
-from ml_collections import ConfigDict
 
+from attn_unet_jax.models.hnn import HNN
 from attn_unet_jax.patches.batch import Feed
 from attn_unet_jax.runs import metrics_csv
 from attn_unet_jax.runtime import console, hosts
@@ -21,13 +21,14 @@ from attn_unet_jax.training.epoch_end import Report
 from attn_unet_jax.training.inputs import Loader, open_inputs
 from attn_unet_jax.training.mesh import on_first_device, replicated, spread
 from attn_unet_jax.training.nonfinite import Watch
+from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import TrainState, abstract, create
 
 T = TypeVar("T")
 
 
 def train(
-  config: ConfigDict,
+  recipe: TrainingRecipe,
   module: nn.Module,
   load: Loader,
   validate: Callable[[TrainState], float],
@@ -39,7 +40,7 @@ def train(
   Of several hosts, all call this; the first one measures the losses, validates and logs.
 
   Args:
-    config: the run's config.
+    recipe: what the training reads.
     module: the network.
     load: part of the fold ('training', 'validation', 'test') -> its cases.
     validate: mean DSC of the validation cases, whole scans.
@@ -52,32 +53,32 @@ def train(
   """
   latest = hosts.on_first(lambda: store.latest)
   if latest is None:
-    state = spread(config, hosts.of_first(create(config, module)))
-    if config.model.name == "hnn":
+    state = spread(recipe, hosts.of_first(create(recipe, module)))
+    if isinstance(module, HNN):
       console.say("from random weights, not from ImageNet's: attn_unet_jax.convert --help says how")
   else:
-    state = store.restore(latest, abstract(config, module), replicated(config))
-  first = hosts.on_first(_epochs_done, config, state, workdir)
-  if first >= config.train.epochs:
+    state = store.restore(latest, abstract(recipe, module), replicated(recipe))
+  first = hosts.on_first(_epochs_done, recipe, state, workdir)
+  if first >= recipe.train.epochs:
     return state
-  inputs = open_inputs(config, module, load, workdir)
-  step = compile_step(config, module, streamed=inputs.streamed)
-  steps = range(int(state.step), config.train.epochs * config.train.steps_per_epoch)
+  inputs = open_inputs(recipe, module, load, workdir)
+  step = compile_step(recipe, module, streamed=inputs.streamed)
+  steps = range(int(state.step), recipe.train.epochs * recipe.train.steps_per_epoch)
   with (
     hosts.only_first(lambda: closing(metrics_csv.EpochLog(workdir, first))) as log,
     inputs.source.feeds(steps) as feeds,
     _signals() as stop,
   ):
     places = stop.breaking_into_once(inputs.places)
-    watch = Watch(config, places, int(state.skipped), workdir / "nonfinite")
-    report = Report(config, module, inputs.fixed, log, first)
-    for epoch in range(first + 1, config.train.epochs + 1):
-      state, seconds = _epoch(config, step, state, feeds, epoch, stop, store, watch)
-      due = epoch == config.train.epochs or epoch % config.train.validate_every == 0
+    watch = Watch(recipe, places, int(state.skipped), workdir / "nonfinite")
+    report = Report(recipe, module, inputs.fixed, log, first)
+    for epoch in range(first + 1, recipe.train.epochs + 1):
+      state, seconds = _epoch(recipe, step, state, feeds, epoch, stop, store, watch)
+      due = epoch == recipe.train.epochs or epoch % recipe.train.validate_every == 0
       try:
         measure = stop.breaking_into(report.measure)
         row = hosts.on_first(measure, epoch, on_first_device(state), seconds)
-        if due or epoch % config.train.save_every == 0:
+        if due or epoch % recipe.train.save_every == 0:
           store.save(state)  # whose losses are finite: else it might take the last good one's place
         if number := stop.heeded(now=True):  # of any host
           raise Interrupted(number)
@@ -92,15 +93,15 @@ def train(
   return state
 
 
-def _epochs_done(config: ConfigDict, state: TrainState, workdir: Path) -> int:
+def _epochs_done(recipe: TrainingRecipe, state: TrainState, workdir: Path) -> int:
   """Epochs that need nothing more: trained, and, unless it ended before that, in the log."""
-  epochs, rest = divmod(int(state.step), config.train.steps_per_epoch)
+  epochs, rest = divmod(int(state.step), recipe.train.steps_per_epoch)
   logged = {int(row["epoch"]) for row in metrics_csv.read_metrics(workdir / "metrics.csv")}
   return epochs - 1 if epochs and not rest and epochs not in logged else epochs
 
 
 def _epoch(
-  config: ConfigDict,
+  recipe: TrainingRecipe,
   step: Step,
   state: TrainState,
   feeds: Iterator[Feed],
@@ -111,8 +112,8 @@ def _epoch(
 ) -> tuple[TrainState, float]:
   """The rest of an epoch's steps; seconds that they took."""
   began = time.monotonic()
-  steps = range(int(state.step), epoch * config.train.steps_per_epoch)
-  for done in console.progress(steps, len(steps), f"epoch {epoch}/{config.train.epochs}"):
+  steps = range(int(state.step), epoch * recipe.train.steps_per_epoch)
+  for done in console.progress(steps, len(steps), f"epoch {epoch}/{recipe.train.epochs}"):
     _leave(stop.heeded(), state, store, watch)
     try:
       feed = stop.breaking_into(next)(feeds) if hosts.count() == 1 else next(feeds)

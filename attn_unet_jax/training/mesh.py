@@ -1,5 +1,6 @@
 """The devices that train together: how many, in which mesh, and copies of a tree on each."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import TypeVar
@@ -14,11 +15,12 @@ from jax.sharding import (
   Sharding,
   SingleDeviceSharding,
 )
-from ml_collections import ConfigDict
 
-from attn_unet_jax.config.rules import check_mean_of_parts, is_mean_of_parts
 from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.training.divisible import check_mean_of_parts, is_mean_of_parts
+from attn_unet_jax.training.options import TrainingRecipe
 
+Recipe = TypeVar("Recipe", bound=TrainingRecipe)
 Tree = TypeVar("Tree")
 
 
@@ -31,13 +33,13 @@ BY_SAMPLE_AND_X = PartitionSpec(DATA_AXIS, SPACE_AXIS)
 BY_PART_AND_SAMPLE = PartitionSpec(None, DATA_AXIS)  # of a batch that is fed in parts
 
 
-def devices(config: ConfigDict, present: Sequence[jax.Device] = ()) -> list[jax.Device]:
+def devices(recipe: TrainingRecipe, present: Sequence[jax.Device] = ()) -> list[jax.Device]:
   """The devices that divide the batch, and along X its patches; those of several hosts are all.
 
-  The config is a valid one: what does not fit on any device is refused there.
+  The recipe is a valid one: what does not fit on any device is refused there.
 
   Args:
-    config: the run's config.
+    recipe: what the training reads.
     present: of these; left out, of all that JAX finds.
 
   Raises:
@@ -45,9 +47,9 @@ def devices(config: ConfigDict, present: Sequence[jax.Device] = ()) -> list[jax.
       batch does not divide by them, or `pmap` divides it and the loss is not the mean of its parts'
       losses.
   """
-  parallel, present = config.parallel, list(present) or jax.devices()
-  data, space = mesh_shape(config, len(present))
-  _check_hosts(config)
+  parallel, present = recipe.parallel, list(present) or jax.devices()
+  data, space = mesh_shape(recipe, len(present))
+  _check_hosts(recipe)
   if data * space > len(present):
     raise UserError(
       f"config.parallel.data={parallel.data}, config.parallel.space={space}: {data * space} "
@@ -60,7 +62,7 @@ def devices(config: ConfigDict, present: Sequence[jax.Device] = ()) -> list[jax.
       f"devices, all of which config.parallel.data=0 asks for; use --config.parallel.data={data} "
       f"for {data * space} of them, or a space that divides {len(present)}"
     )
-  batch, parts = config.train.batch_size, config.train.accumulate
+  batch, parts = recipe.train.batch_size, recipe.train.accumulate
   if batch // parts % data:
     fits = max(n for n in range(1, data + 1) if batch // parts % n == 0)
     of = f" in {parts} parts" if parts > 1 else ""
@@ -69,36 +71,38 @@ def devices(config: ConfigDict, present: Sequence[jax.Device] = ()) -> list[jax.
       f"multiple of {parts * data}, or use fewer with --config.parallel.data={fits}"
     )
   if parallel.mode == "pmap" and data > 1:
-    check_mean_of_parts(config, "config.parallel.mode='pmap'", "--config.parallel.mode=jit")
+    check_mean_of_parts(recipe.loss, "config.parallel.mode='pmap'", "--config.parallel.mode=jit")
   return present[: data * space]
 
 
-def mesh_shape(config: ConfigDict, present: int = 0) -> tuple[int, int]:
+def mesh_shape(recipe: TrainingRecipe, present: int = 0) -> tuple[int, int]:
   """Devices over which the batch, and over which each patch is divided: of so many, or of all."""
-  space = config.parallel.space
-  return config.parallel.data or max(1, (present or jax.device_count()) // space), space
+  space = recipe.parallel.space
+  return recipe.parallel.data or max(1, (present or jax.device_count()) // space), space
 
 
-def name_devices(config: ConfigDict) -> None:
-  """Puts their number into the config where batch statistics are each device's own.
+def pin_device_count(recipe: Recipe) -> Recipe:
+  """Returns the recipe with its number of devices, where batch statistics are each device's own.
 
-  It is part of what is computed then, and a run must go on with as many.
+  The number is part of what is computed then, and a run must go on with as many.
   """
-  if config.parallel.batch_norm == "local":
-    config.parallel.data = mesh_shape(config)[0]
+  if recipe.parallel.batch_norm != "local":
+    return recipe
+  data = mesh_shape(recipe)[0]
+  return dataclasses.replace(recipe, parallel=dataclasses.replace(recipe.parallel, data=data))
 
 
-def parts_alone(config: ConfigDict) -> int:
+def parts_alone(recipe: TrainingRecipe) -> int:
   """Into how many parts one device takes a batch by itself, to need no more memory than a step.
 
   A part is what the device trains on; the whole batch where a loss is not the mean of its parts'.
   """
-  if not is_mean_of_parts(config):
+  if not is_mean_of_parts(recipe.loss):
     return 1
-  return config.train.accumulate * mesh_shape(config)[0]
+  return recipe.train.accumulate * mesh_shape(recipe)[0]
 
 
-def check_patch(config: ConfigDict, module: nn.Module) -> None:
+def check_patch(recipe: TrainingRecipe, module: nn.Module) -> None:
   """Whether the patch can be divided: every device gets whole voxels of every level of the network.
 
   A level must also be as long as the kernel: XLA (of jax 0.10) divides shorter ones by gathering
@@ -107,7 +111,7 @@ def check_patch(config: ConfigDict, module: nn.Module) -> None:
   Raises:
     UserError: not so; or the network pads nothing, so that its parts would be of several sizes.
   """
-  space = config.parallel.space
+  space = recipe.parallel.space
   if space == 1:
     return
   if not hasattr(module, "kernel_size"):
@@ -120,55 +124,55 @@ def check_patch(config: ConfigDict, module: nn.Module) -> None:
       f"config.parallel.space={space}: an unpadded network cannot be divided; use "
       "--config.model.padding=SAME, or --config.parallel.space=1"
     )
-  size, coarsest = config.data.patch[0], module.patch_multiple[0]
+  size, coarsest = recipe.data.patch[0], module.patch_multiple[0]
   least, unit = module.kernel_size * coarsest, coarsest * space
   if size % unit or size < least:
     nearest = unit * max(math.ceil(least / unit), round(size / unit))
     raise UserError(
-      f"config.data.patch={config.data.patch}: with config.parallel.space={space} its X must be a "
+      f"config.data.patch={recipe.data.patch}: with config.parallel.space={space} its X must be a "
       f"multiple of {unit} and at least {least}; the nearest is {nearest}"
     )
 
 
-def _check_hosts(config: ConfigDict) -> None:
+def _check_hosts(recipe: TrainingRecipe) -> None:
   hosts, there = jax.process_count(), jax.device_count()
   if hosts == 1:
     return
   if not jax.distributed.is_initialized():
     raise UserError(f"this is one of {hosts} hosts: start it on each, with --coordinator=auto")
-  data, space = mesh_shape(config)
+  data, space = mesh_shape(recipe)
   if data * space != there:
     raise UserError(
-      f"config.parallel.data={config.parallel.data}, config.parallel.space={space}: the {hosts} "
+      f"config.parallel.data={recipe.parallel.data}, config.parallel.space={space}: the {hosts} "
       f"hosts have {there} devices together, and all take part; make the product {there}, with "
       "data=0 for as many as there are"
     )
-  if config.parallel.mode == "pmap":
+  if recipe.parallel.mode == "pmap":
     raise UserError("config.parallel.mode='pmap': for one host; use --config.parallel.mode=jit")
 
 
-def replicated(config: ConfigDict, present: Sequence[jax.Device] = ()) -> Sharding:
+def replicated(recipe: TrainingRecipe, present: Sequence[jax.Device] = ()) -> Sharding:
   """A copy on each of the run's devices; see `devices`."""
-  there = devices(config, present)
+  there = devices(recipe, present)
   if len(there) == 1:
     return SingleDeviceSharding(there[0])
-  return NamedSharding(make_mesh(config, there), EVERYWHERE)
+  return NamedSharding(make_mesh(recipe, there), EVERYWHERE)
 
 
-def spread(config: ConfigDict, tree: Tree) -> Tree:
+def spread(recipe: TrainingRecipe, tree: Tree) -> Tree:
   """The tree with a copy on each of the run's devices; as it is where there is one.
 
   Args:
-    config: the run's config.
+    recipe: what the training reads.
     tree: arrays on this host, of the same values on every host.
 
   Raises:
     UserError: see `devices`.
   """
-  there = devices(config)
+  there = devices(recipe)
   if len(there) == 1:
     return tree
-  sharding = replicated(config)
+  sharding = replicated(recipe)
   if jax.process_count() == 1:
     return jax.device_put(tree, sharding)
 
@@ -184,7 +188,7 @@ def on_first_device(tree: Tree) -> Tree:
   return jax.tree.map(lambda x: x if len(x.devices()) == 1 else x.addressable_data(0), tree)
 
 
-def make_mesh(config: ConfigDict, there: list[jax.Device]) -> Mesh:
+def make_mesh(recipe: TrainingRecipe, there: list[jax.Device]) -> Mesh:
   """The mesh of these devices: its axis `data` divides the batch, `space` each patch along X."""
-  shape, axis_types = mesh_shape(config, len(there)), (AxisType.Auto,) * 2
+  shape, axis_types = mesh_shape(recipe, len(there)), (AxisType.Auto,) * 2
   return jax.make_mesh(shape, (DATA_AXIS, SPACE_AXIS), axis_types=axis_types, devices=there)

@@ -12,13 +12,13 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from ml_collections import ConfigDict
 
 from attn_unet_jax.runtime import console, hosts
 from attn_unet_jax.runtime.errors import UserError, one_line
 from attn_unet_jax.runtime.files import write_text
 from attn_unet_jax.runtime.signals import Interrupted
 from attn_unet_jax.training.checkpoint import system_error
+from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import TrainState
 from attn_unet_jax.training.step import Outcome
 
@@ -31,16 +31,16 @@ class Watch:
   """Looks at the outcomes of steps, each one step late.
 
   Args:
-    config: the run's config.
+    recipe: what the training reads.
     places: number of a step, from 1 -> where its patches came from.
     skipped: updates that were left out before.
     folder: where a run that is stopped leaves what there is to inspect.
   """
 
   def __init__(
-    self, config: ConfigDict, places: Callable[[int], Places], skipped: int, folder: Path
+    self, recipe: TrainingRecipe, places: Callable[[int], Places], skipped: int, folder: Path
   ):
-    self._config, self._places, self._skipped = config, places, skipped
+    self._recipe, self._places, self._skipped = recipe, places, skipped
     self._folder = folder
     self._pending: tuple[int, Outcome] | None = None
 
@@ -74,7 +74,7 @@ class Watch:
     what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
     places, named = self._named(step)
     told = f"step {step}: {what} (patches: {named})"
-    allowed = self._config.train.skip_nonfinite
+    allowed = self._recipe.train.skip_nonfinite
     if self._skipped >= allowed:
       about = {"step": step, "loss": str(loss), "gradient_norm": str(norm)}
       kept = self._keep(state, about, places)
@@ -82,7 +82,7 @@ class Watch:
         f"{told}; the state before it {kept}. Start again with "
         f"--config.train.skip_nonfinite={allowed + 3} to go on and leave such updates out, or "
         "another --workdir with a lower --config.optimizer.learning_rate "
-        f"(now {self._config.optimizer.learning_rate:g})"
+        f"(now {self._recipe.optimizer.learning_rate:g})"
       )
     self._skipped += 1
     console.say(f"{told}; update left out, {self._skipped} of {allowed}")

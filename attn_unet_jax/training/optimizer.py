@@ -1,4 +1,4 @@
-"""The optimiser and its learning rate, from the config."""
+"""The optimiser and its learning rate, from the recipe."""
 
 import re
 from typing import Any
@@ -6,16 +6,16 @@ from typing import Any
 import jax
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
-from ml_collections import ConfigDict
 
 from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.training.options import AdamOptions, AdamWOptions, SGDOptions, TrainingRecipe
 
 _FROZEN, _REST = "frozen", "rest"
 
 
-def learning_rate(config: ConfigDict) -> optax.Schedule:
+def learning_rate(recipe: TrainingRecipe) -> optax.Schedule:
   """Rate by step: constant, step decay by epochs, or cosine to zero; each with a linear warm-up."""
-  optimizer, train = config.optimizer, config.train
+  optimizer, train = recipe.optimizer, recipe.train
   peak, total = optimizer.learning_rate, train.epochs * train.steps_per_epoch
   warmup = optimizer.warmup_steps
   if optimizer.schedule == "cosine":
@@ -30,27 +30,29 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
   return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), main], [warmup])
 
 
-def optimizer(config: ConfigDict) -> optax.GradientTransformation:
+def optimizer(recipe: TrainingRecipe) -> optax.GradientTransformation:
   """The configured optimiser; its decay joins the gradient where the method's name says.
 
   `adam` and `sgd` add the L2 to the gradient before the moments (coupled: the reference's Adam, and
   Caffe's SGD), `adamw` after them. Biases may have a rate of their own and no decay; parameters
   whose path matches a pattern may have a factor on their rate, or stay as they are.
   """
-  optimizer = config.optimizer
+  optimizer = recipe.optimizer
   mask = None if optimizer.decay_biases else _no_biases
   decay = optax.add_decayed_weights(optimizer.weight_decay, mask)
-  if optimizer.name == "sgd":
+  if isinstance(optimizer, SGDOptions):
     steps = [decay, optax.trace(optimizer.momentum, optimizer.nesterov)]
-  else:
+  elif isinstance(optimizer, AdamOptions):
     steps = [decay, optax.scale_by_adam(*optimizer.betas)]
-  if optimizer.name == "adamw":
+  else:
+    raise TypeError(f"no optimiser has {type(optimizer).__name__}")
+  if isinstance(optimizer, AdamWOptions):
     steps.reverse()
   if optimizer.bias_rate != 1:
     steps.append(optax.masked(optax.scale(optimizer.bias_rate), _biases))
-  if optimizer.layer_rates or config.init.freeze:
-    steps.append(_by_layer(config))
-  return optax.chain(*steps, optax.scale_by_learning_rate(learning_rate(config)))
+  if optimizer.layer_rates or recipe.init.freeze:
+    steps.append(_by_layer(recipe))
+  return optax.chain(*steps, optax.scale_by_learning_rate(learning_rate(recipe)))
 
 
 def _biases(params: Any) -> Any:
@@ -63,11 +65,11 @@ def _no_biases(params: Any) -> Any:
   return jax.tree.map(lambda bias: not bias, _biases(params))
 
 
-def check_patterns(config: ConfigDict, params: Any) -> None:
+def check_patterns(recipe: TrainingRecipe, params: Any) -> None:
   """Refuses patterns that do nothing, and a network of which nothing is trained.
 
   Args:
-    config: the run's config.
+    recipe: what the training reads.
     params: the network's parameters, or their shapes.
 
   Raises:
@@ -75,22 +77,22 @@ def check_patterns(config: ConfigDict, params: Any) -> None:
   """
   names = list(flatten_dict(params, sep="/"))
   for key, pattern in (
-    ("init.freeze", config.init.freeze),
-    *(("optimizer.layer_rates", pattern) for pattern, _ in config.optimizer.layer_rates),
+    ("init.freeze", recipe.init.freeze),
+    *(("optimizer.layer_rates", pattern) for pattern, _ in recipe.optimizer.layer_rates),
   ):
     if pattern and not any(re.search(pattern, name) for name in names):
       raise UserError(
         f"config.{key}: {pattern!r} is found in no parameter's path; they are {names[0]}, "
         f"{names[1]}, ... {names[-1]}"
       )
-  if config.init.freeze and all(re.search(config.init.freeze, name) for name in names):
-    raise UserError(f"config.init.freeze={config.init.freeze!r}: freezes every parameter")
+  if recipe.init.freeze and all(re.search(recipe.init.freeze, name) for name in names):
+    raise UserError(f"config.init.freeze={recipe.init.freeze!r}: freezes every parameter")
 
 
-def _by_layer(config: ConfigDict) -> optax.GradientTransformation:
+def _by_layer(recipe: TrainingRecipe) -> optax.GradientTransformation:
   """Factors on the updates by parameter path; of several patterns the first counts."""
-  rates = config.optimizer.layer_rates
-  patterns = [(config.init.freeze, _FROZEN)] if config.init.freeze else []
+  rates = recipe.optimizer.layer_rates
+  patterns = [(recipe.init.freeze, _FROZEN)] if recipe.init.freeze else []
   patterns += [(pattern, str(index)) for index, (pattern, _) in enumerate(rates)]
   transforms = {str(index): optax.scale(factor) for index, (_, factor) in enumerate(rates)}
 

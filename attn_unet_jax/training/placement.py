@@ -8,7 +8,6 @@ import numpy as np
 from jax.sharding import (
   NamedSharding,
 )
-from ml_collections import ConfigDict
 
 from attn_unet_jax.patches.batch import Fed
 from attn_unet_jax.patches.device_source import Block
@@ -19,6 +18,7 @@ from attn_unet_jax.training.mesh import (
   devices,
   make_mesh,
 )
+from attn_unet_jax.training.options import TrainingRecipe
 
 
 class Placement(NamedTuple):
@@ -33,14 +33,14 @@ class Placement(NamedTuple):
   put: Callable[[int, Block], Fed]
 
 
-def placement(config: ConfigDict) -> Placement:
+def placement(recipe: TrainingRecipe) -> Placement:
   """Where the patches of a batch go; no patch goes to a device that does not train on it.
 
   Raises:
     UserError: see `devices`.
   """
-  there = devices(config)
-  mesh, table = make_mesh(config, there), _table(config, len(there))
+  there = devices(recipe)
+  mesh, table = make_mesh(recipe, there), _table(recipe, len(there))
   sharding = NamedSharding(mesh, BY_SAMPLE if table.ndim == 3 else BY_PART_AND_SAMPLE)
   everywhere = NamedSharding(mesh, EVERYWHERE)
   local = sharding.addressable_devices_indices_map(table.shape).values()
@@ -59,9 +59,9 @@ def placement(config: ConfigDict) -> Placement:
   return Placement(rows.tolist(), put)
 
 
-def _table(config: ConfigDict, count: int) -> np.ndarray:
+def _table(recipe: TrainingRecipe, count: int) -> np.ndarray:
   """The places of a batch, as its blocks are fed: [parts, n], with `pmap` [devices, parts, n]."""
-  places = np.arange(config.train.batch_size)
-  if config.parallel.mode == "pmap" and count > 1:
-    return places.reshape(config.train.accumulate, count, -1).swapaxes(0, 1)
-  return places.reshape(config.train.accumulate, -1)
+  places = np.arange(recipe.train.batch_size)
+  if recipe.parallel.mode == "pmap" and count > 1:
+    return places.reshape(recipe.train.accumulate, count, -1).swapaxes(0, 1)
+  return places.reshape(recipe.train.accumulate, -1)

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax import struct
-from ml_collections import ConfigDict
 
-from attn_unet_jax import models
+from attn_unet_jax.models import build
 from attn_unet_jax.training.optimizer import optimizer
+from attn_unet_jax.training.options import TrainingRecipe
 
 # The default kind of key takes 30 s to compile for a hundred parameters on two CPU cores.
 _KEY = "rbg"
@@ -38,19 +38,19 @@ class TrainState(struct.PyTreeNode):
     return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
 
 
-def create(config: ConfigDict, module: nn.Module) -> TrainState:
+def create(recipe: TrainingRecipe, module: nn.Module) -> TrainState:
   """The state before the first step, on this process's first device.
 
   It is drawn on the host: the same parameters for a seed, whatever the devices.
   """
-  key = jax.device_put(jax.random.key(config.seed, impl=_KEY), _host())
+  key = jax.device_put(jax.random.key(recipe.seed, impl=_KEY), _host())
   variables = _drawing(module).lower().compile()(key)
-  return jax.device_put(start(config, variables), jax.local_devices()[0])
+  return jax.device_put(start(recipe, variables), jax.local_devices()[0])
 
 
-def abstract(config: ConfigDict, module: nn.Module) -> TrainState:
+def abstract(recipe: TrainingRecipe, module: nn.Module) -> TrainState:
   """Shapes and types of the state; computes nothing."""
-  return jax.eval_shape(lambda variables: start(config, variables), _drawing(module).out_info)
+  return jax.eval_shape(lambda variables: start(recipe, variables), _drawing(module).out_info)
 
 
 @functools.lru_cache(maxsize=1)
@@ -58,7 +58,7 @@ def _drawing(module: nn.Module) -> jax.stages.Traced:
   """What draws a network's parameters from a key, traced: slow, and wanted more than once."""
   # Parameters depend neither on the patch nor on how convolutions are computed: the least patch
   # that the network takes, and the form that is traced in a quarter of the time.
-  image = jax.ShapeDtypeStruct((1, *models.nearest_patch(module, (1, 1, 1)), 1), jnp.float32)
+  image = jax.ShapeDtypeStruct((1, *build.nearest_patch(module, (1, 1, 1)), 1), jnp.float32)
   quick = module.clone(conv="native") if hasattr(module, "conv") else module
   draw = jax.jit(
     lambda key: quick.lazy_init(key, image, train=False),
@@ -75,17 +75,17 @@ def _host() -> jax.Device:
     return jax.local_devices()[0]
 
 
-def start(config: ConfigDict, variables: Mapping[str, Any]) -> TrainState:
+def start(recipe: TrainingRecipe, variables: Mapping[str, Any]) -> TrainState:
   """The state before the first step, of given parameters and batch statistics."""
   params, batch_stats = variables["params"], variables.get("batch_stats", {})
   averaged = {"params": params, "batch_stats": batch_stats}
   # Of its own: a step consumes the buffers of both.
-  ema = jax.tree.map(jnp.copy, averaged) if config.optimizer.ema_decay else None
+  ema = jax.tree.map(jnp.copy, averaged) if recipe.optimizer.ema_decay else None
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
     batch_stats=batch_stats,
-    opt_state=optimizer(config).init(params),
+    opt_state=optimizer(recipe).init(params),
     ema=ema,
     skipped=jnp.zeros((), jnp.int32),
   )

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from ml_collections import ConfigDict
 
-from attn_unet_jax import losses
+from attn_unet_jax.losses.total import sum_terms
 from attn_unet_jax.patches.batch import Batch, Drawn, Fed, Feed, Share, training_batch, whole
 from attn_unet_jax.patches.schedule import Draw
 from attn_unet_jax.training.optimizer import optimizer
+from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import TrainState
 
 Array = jax.Array
@@ -56,7 +56,7 @@ class Outcome(NamedTuple):
 
 
 def train_step(
-  config: ConfigDict,
+  recipe: TrainingRecipe,
   module: nn.Module,
   state: TrainState,
   feed: Feed,
@@ -69,26 +69,26 @@ def train_step(
   whoever looks at the outcome later still finds the state before it. What is fed for another step
   than the state's next changes nothing either.
   """
-  (loss, batch_stats), gradient = _loss_and_gradient(config, module, state, feed, division)
-  updates, opt_state = optimizer(config).update(gradient, state.opt_state, state.params)
+  (loss, batch_stats), gradient = _loss_and_gradient(recipe, module, state, feed, division)
+  updates, opt_state = optimizer(recipe).update(gradient, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   after = state.replace(
     step=state.step + 1,
     params=params,
     batch_stats=batch_stats,
     opt_state=opt_state,
-    ema=_averaged(config, state, {"params": params, "batch_stats": batch_stats}),
+    ema=_averaged(recipe, state, {"params": params, "batch_stats": batch_stats}),
   )
   outcome = Outcome(loss, optax.tree.norm(gradient))
   due = state.step == (feed.step if isinstance(feed, Fed) else state.step)
-  return _unless_broken(config, state, after, outcome, due), outcome
+  return _unless_broken(recipe, state, after, outcome, due), outcome
 
 
 def _loss_and_gradient(
-  config: ConfigDict, module: nn.Module, state: TrainState, feed: Feed, division: Division
+  recipe: TrainingRecipe, module: nn.Module, state: TrainState, feed: Feed, division: Division
 ) -> Any:
   """`(loss, batch statistics), gradient`, each the mean over the parts of the batch."""
-  parts = config.train.accumulate
+  parts = recipe.train.accumulate
 
   def of_part(number: Array | int) -> Any:
     """The same, of one part of the batch."""
@@ -96,15 +96,15 @@ def _loss_and_gradient(
     def share(drawn: Drawn) -> Drawn:
       return division.share(_part(drawn, number, parts))
 
-    batch = training_batch(config, feed, state.step, module.output_margin, share, division.shares)
+    batch = training_batch(recipe, feed, state.step, module.output_margin, share, division.shares)
     batch = division.place(batch)
 
     def loss_of(params: Any, batch_stats: Any, key: Array, batch: Batch) -> tuple[Array, Any]:
       variables = {"params": params, "batch_stats": batch_stats}
       answer, batch_stats = forward(module, variables, batch.image, key, division.groups)
-      return _loss(config, module, answer, batch), batch_stats
+      return _loss(recipe, module, answer, batch), batch_stats
 
-    key = _dropout_key(config, state.step, number)
+    key = _dropout_key(recipe, state.step, number)
     of_share = division.mean(jax.value_and_grad(loss_of, has_aux=True))
     return of_share(state.params, state.batch_stats, key, batch)
 
@@ -119,9 +119,9 @@ def _loss_and_gradient(
   return jax.tree.map(lambda x: x / parts, total)
 
 
-def _dropout_key(config: ConfigDict, step: Array, part: Array | int) -> Array:
+def _dropout_key(recipe: TrainingRecipe, step: Array, part: Array | int) -> Array:
   """By seed, step and part alone, so that every device drops the same and going on is exact."""
-  key = jax.random.fold_in(jax.random.key(config.seed), step)
+  key = jax.random.fold_in(jax.random.key(recipe.seed), step)
   return jax.random.fold_in(key, _DROPOUT + part)
 
 
@@ -133,7 +133,7 @@ def _part(drawn: Drawn, number: Array | int, parts: int) -> Drawn:
   return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, number * size, size), drawn)
 
 
-def _averaged(config: ConfigDict, state: TrainState, variables: dict[str, Any]) -> Any:
+def _averaged(recipe: TrainingRecipe, state: TrainState, variables: dict[str, Any]) -> Any:
   """The exponential moving average with this step's variables in it.
 
       ema' = d ema + (1 - d) variables,  d = min(ema_decay, (1 + step) / (10 + step))
@@ -143,17 +143,17 @@ def _averaged(config: ConfigDict, state: TrainState, variables: dict[str, Any]) 
   if state.ema is None:
     return None
   early = (1 + state.step) / (10 + state.step)
-  decay = jnp.minimum(config.optimizer.ema_decay, early)
+  decay = jnp.minimum(recipe.optimizer.ema_decay, early)
   return jax.tree.map(
     lambda old, new: old + (1 - decay).astype(old.dtype) * (new - old), state.ema, variables
   )
 
 
 def _unless_broken(
-  config: ConfigDict, before: TrainState, after: TrainState, outcome: Outcome, due: Array
+  recipe: TrainingRecipe, before: TrainState, after: TrainState, outcome: Outcome, due: Array
 ) -> TrainState:
   sound = due & jnp.isfinite(outcome.loss) & jnp.isfinite(outcome.gradient_norm)
-  skip = (due & (before.skipped < config.train.skip_nonfinite)).astype(jnp.int32)
+  skip = (due & (before.skipped < recipe.train.skip_nonfinite)).astype(jnp.int32)
   kept = before.replace(step=before.step + skip, skipped=before.skipped + skip)
   return jax.tree.map(lambda new, old: jnp.where(sound, new, old), after, kept)
 
@@ -180,18 +180,17 @@ def _answer(logits: Array, out: Any) -> Answer:
   return Answer(logits, out.get("side_logits", {}))
 
 
-def fixed_loss(config: ConfigDict, module: nn.Module, variables: Any, batch: Batch) -> Array:
+def fixed_loss(recipe: TrainingRecipe, module: nn.Module, variables: Any, batch: Batch) -> Array:
   """Loss of a batch that is not trained on, with running batch-norm statistics."""
   logits, out = module.apply(variables, batch.image, train=False)
-  return _loss(config, module, _answer(logits, out), batch)
+  return _loss(recipe, module, _answer(logits, out), batch)
 
 
-def _loss(config: ConfigDict, module: nn.Module, answer: Answer, batch: Batch) -> Array:
+def _loss(recipe: TrainingRecipe, module: nn.Module, answer: Answer, batch: Batch) -> Array:
   """Sum of the configured terms, over the voxels that the network's output covers."""
   x, y, z = (
     slice(m, n - m) for m, n in zip(module.output_margin, batch.label.shape[1:], strict=True)
   )
-  weights = {k: w for k, w in config.loss.items() if w}
   label = batch.label[:, x, y, z]
-  total, _ = losses.total(answer.logits, label, weights, sides=answer.sides, **config.loss_options)
+  total, _ = sum_terms(recipe.loss.terms, answer.logits, label, answer.sides)
   return total

@@ -16,7 +16,6 @@ import jax
 import numpy as np
 from flax import linen as nn
 from jax.experimental import topologies
-from ml_collections import ConfigDict
 
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.patches.batch import answered
@@ -25,6 +24,7 @@ from attn_unet_jax.patches.padded_case import Shape
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.compile import compile_step
 from attn_unet_jax.training.mesh import replicated
+from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import abstract
 
 
@@ -142,40 +142,40 @@ def _tpus(kind: str, sizes: str) -> list[jax.Device]:
   return topologies.get_topology_desc(f"{kind}:{sizes}", "tpu").devices
 
 
-def training_set(config: ConfigDict, module: nn.Module, scan: Shape, scans: int) -> Resident:
+def training_set(recipe: TrainingRecipe, module: nn.Module, scan: Shape, scans: int) -> Resident:
   """Shapes and types of a resident set of so many scans, voxels of the working grid."""
   one = WorkingCase("", np.zeros(scan, np.int16), np.zeros(scan, np.uint8), 0, 1)
-  extent = answered(config.data.patch, module.output_margin)
-  held = resident([one], extent, histograms=config.augment.histogram_probability > 0)
+  extent = answered(recipe.data.patch, module.output_margin)
+  held = resident([one], extent, histograms=recipe.augment.histogram_probability > 0)
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct((scans, *x.shape[1:]), x.dtype), held)
 
 
 def compiled_step(
-  config: ConfigDict, module: nn.Module, data: Resident, there: Sequence[jax.Device]
+  recipe: TrainingRecipe, module: nn.Module, data: Resident, there: Sequence[jax.Device]
 ) -> jax.stages.Compiled:
   """The training step as it is compiled for these devices.
 
   Args:
-    config: the run's config.
+    recipe: what the training reads.
     module: the network.
     data: shapes of the training set.
-    there: the devices; the config may ask for fewer.
+    there: the devices; the recipe may ask for fewer.
 
   Raises:
-    UserError: the config does not fit them, see `parallel.devices`; or it asks for `pmap`.
+    UserError: the recipe does not fit them, see `parallel.devices`; or it asks for `pmap`.
     JaxRuntimeError: RESOURCE_EXHAUSTED, of a TPU whose memory the step does not fit.
   """
-  if config.parallel.mode == "pmap":
+  if recipe.parallel.mode == "pmap":
     raise UserError(
       "config.parallel.mode='pmap': is not compiled for devices that are not here; use "
       "--config.parallel.mode=jit, which computes the same"
     )
-  step: Any = compile_step(config, module, present=there)
-  sharding = replicated(config, there)
+  step: Any = compile_step(recipe, module, present=there)
+  sharding = replicated(recipe, there)
 
   def on_device(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
-  state, data = jax.tree.map(on_device, (abstract(config, module), data))
+  state, data = jax.tree.map(on_device, (abstract(recipe, module), data))
   options = _UNMEASURED if there[0].platform == "gpu" else {}
   return step.lower(state, data).compile(compiler_options=options)

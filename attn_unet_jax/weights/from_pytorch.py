@@ -9,17 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from ml_collections import ConfigDict
 
 from attn_unet_jax.labels import class_names
+from attn_unet_jax.models.build import build_network
+from attn_unet_jax.models.options import NetworkOptions
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.training.network import network
+from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import TrainState, abstract, create, start
 from attn_unet_jax.weights.oktay2018 import describe, from_reference
 from attn_unet_jax.weights.vgg16 import with_vgg16
 
 
-def converted(source: Path, config: ConfigDict) -> TrainState:
+def converted(source: Path, recipe: TrainingRecipe, model: NetworkOptions) -> TrainState:
   """The state before the first step, with the weights of a file.
 
   For `hnn` these are of VGG-16's trunk, for every view; the rest is as a new run's.
@@ -28,33 +29,37 @@ def converted(source: Path, config: ConfigDict) -> TrainState:
     UserError: the file cannot be read, or holds another network than the config names.
   """
   state_dict = read_state_dict(source)
-  module = network(config, len(class_names(config.data.labels)) + 1)
-  if config.model.name == "hnn":
-    return _with_trunk(source, state_dict, config, module)
+  module = build_network(model, len(class_names(recipe.data.labels)) + 1)
+  if model.name == "hnn":
+    return _with_trunk(source, state_dict, recipe, model, module)
   try:
-    variables = from_reference(state_dict, abstract(config, module).variables)
+    variables = from_reference(state_dict, abstract(recipe, module).variables)
   except KeyError as error:
     raise UserError(
-      f"config.model.name={config.model.name!r}: the reference has no variable like {error}; "
+      f"config.model.name={model.name!r}: the reference has no variable like {error}; "
       f"the file holds {describe(state_dict)}"
     ) from None
   except ValueError as error:
     raise UserError(f"{source}: {error}; the file holds {describe(state_dict)}") from None
-  return start(config, jax.tree.map(jnp.asarray, variables))
+  return start(recipe, jax.tree.map(jnp.asarray, variables))
 
 
 def _with_trunk(
-  source: Path, state_dict: dict[str, np.ndarray], config: ConfigDict, module: nn.Module
+  source: Path,
+  state_dict: dict[str, np.ndarray],
+  recipe: TrainingRecipe,
+  model: NetworkOptions,
+  module: nn.Module,
 ) -> TrainState:
-  fresh = create(config, module)
+  fresh = create(recipe, module)
   try:
     params = with_vgg16(state_dict, fresh.params)
   except ValueError as error:
     raise UserError(
       f"{source}: {error}; needed is torchvision's vgg16 (without batch norm), and "
-      f"config.model.feature_scale=1 (now {config.model.feature_scale:g})"
+      f"config.model.feature_scale=1 (now {model.feature_scale:g})"
     ) from None
-  return start(config, {"params": jax.tree.map(jnp.asarray, params)})
+  return start(recipe, {"params": jax.tree.map(jnp.asarray, params)})
 
 
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:

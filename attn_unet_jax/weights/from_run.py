@@ -16,16 +16,33 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
-from ml_collections import ConfigDict
 
 from attn_unet_jax.labels import class_names
+from attn_unet_jax.models.build import build_network
+from attn_unet_jax.models.options import NetworkOptions
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.training.network import network
+from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import TrainState, abstract, create, start
-from attn_unet_jax.workflows.load_run import Best, best
 
 Shape = tuple[int, ...]
 _BACKGROUND = "background"
+
+
+@dataclasses.dataclass(frozen=True)
+class OtherRun:
+  """What another run learnt, at its best checkpoint.
+
+  Attributes:
+    workdir: its folder.
+    classes: its classes, without the background.
+    variables: parameters and batch statistics.
+    step: the step of the checkpoint.
+  """
+
+  workdir: Path
+  classes: tuple[str, ...]
+  variables: Mapping[str, Any]
+  step: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,25 +50,23 @@ class Origin:
   """The run that another starts from, known to fit it.
 
   Attributes:
-    workdir: its folder.
-    best: its best checkpoint.
+    other: that run.
     classes: the new run's, background first.
   """
 
-  workdir: Path
-  best: Best
+  other: OtherRun
   classes: tuple[str, ...]
 
   @property
   def there(self) -> tuple[str, ...]:
     """The other run's classes, background first."""
-    return (_BACKGROUND, *self.best.classes)
+    return (_BACKGROUND, *self.other.classes)
 
   def describe(self) -> dict[str, Any]:
     """What `run.json` says of it."""
     return {
-      "workdir": str(self.workdir.resolve()),
-      "checkpoint_step": self.best.step,
+      "workdir": str(self.other.workdir.resolve()),
+      "checkpoint_step": self.other.step,
       "classes_taken": [name for name in self.classes if name in self.there],
       "classes_fresh": [name for name in self.classes if name not in self.there],
     }
@@ -61,40 +76,41 @@ class Origin:
     about = self.describe()
     fresh = f", fresh {', '.join(about['classes_fresh'])}" if about["classes_fresh"] else ""
     taken = ", ".join(about["classes_taken"])
-    return f"step {self.best.step} of {self.workdir}: {taken}{fresh}"
+    return f"step {self.other.step} of {self.other.workdir}: {taken}{fresh}"
 
-  def state(self, config: ConfigDict, module: nn.Module) -> TrainState:
+  def state(self, recipe: TrainingRecipe, model: NetworkOptions, module: nn.Module) -> TrainState:
     """The state before the first step of the new run: `create`'s, with what is taken over."""
-    fresh = create(config, module)
-    ours, theirs = (flatten_dict(v, sep="/") for v in (fresh.variables, self.best.variables))
-    blocks = class_blocks(config, len(self.classes))
+    fresh = create(recipe, module)
+    ours, theirs = (flatten_dict(v, sep="/") for v in (fresh.variables, self.other.variables))
+    blocks = class_blocks(recipe, model, len(self.classes))
     taken = {
       name: jnp.asarray(mapped(value, theirs[name], blocks[name], self.classes, self.there))
       for name, value in ours.items()
     }
-    return start(config, unflatten_dict(taken, sep="/"))
+    return start(recipe, unflatten_dict(taken, sep="/"))
 
 
-def starting_point(config: ConfigDict, module: nn.Module) -> Origin | None:
-  """Opens the run that `config.init.workdir` names; None where a run starts afresh.
+def starting_point(
+  recipe: TrainingRecipe, model: NetworkOptions, module: nn.Module, other: OtherRun
+) -> Origin:
+  """Checks that a run can start from another.
 
   Args:
-    config: the new run's config.
+    recipe: what the new training reads.
+    model: the options of its network.
     module: its network.
+    other: the run that `config.init.workdir` names.
 
   Raises:
-    UserError: there is no such run, or its network is another: names the first parameter that
-      differs.
+    UserError: the other network is another one: names the first parameter that differs.
   """
-  if not config.init.workdir:
-    return None
-  workdir = Path(config.init.workdir)
-  found = Origin(workdir, best(workdir), (_BACKGROUND, *class_names(config.data.labels)))
+  workdir = other.workdir
+  found = Origin(other, (_BACKGROUND, *class_names(recipe.data.labels)))
   ours, theirs = (
     {name: leaf.shape for name, leaf in flatten_dict(variables, sep="/").items()}
-    for variables in (abstract(config, module).variables, found.best.variables)
+    for variables in (abstract(recipe, module).variables, other.variables)
   )
-  blocks = class_blocks(config, len(found.classes))
+  blocks = class_blocks(recipe, model, len(found.classes))
   for name in [*ours, *(theirs.keys() - ours.keys())]:
     wanted = _with_classes(ours[name], blocks[name], len(found.there)) if name in ours else None
     if wanted != theirs.get(name):
@@ -106,20 +122,23 @@ def starting_point(config: ConfigDict, module: nn.Module) -> Origin | None:
   return found
 
 
-def class_blocks(config: ConfigDict, count: int) -> dict[str, dict[int, int]]:
+def class_blocks(
+  recipe: TrainingRecipe, model: NetworkOptions, count: int
+) -> dict[str, dict[int, int]]:
   """Per parameter or statistic, the axes that count classes.
 
   Args:
-    config: the run's config.
+    recipe: what the training reads.
+    model: the options of the network.
     count: its classes, background included.
 
   Returns:
     name -> axis -> how many blocks of `count` channels that axis is made of: 1 in a head, 4 at the
     input of a convolution that fuses four heads.
   """
-  grows = "num_classes" in network(config, count).__dataclass_fields__
+  grows = "num_classes" in build_network(model, count).__dataclass_fields__
   few, more = (
-    flatten_dict(abstract(config, network(config, k)).variables, sep="/")
+    flatten_dict(abstract(recipe, build_network(model, k)).variables, sep="/")
     for k in (count, count + grows)
   )
   steps = {name: np.subtract(more[name].shape, few[name].shape) for name in few}

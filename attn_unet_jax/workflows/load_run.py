@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from flax import linen as nn
-from ml_collections import ConfigDict
 
-from attn_unet_jax.config import stored as stored_config
+from attn_unet_jax.config.schema import RunConfig
+from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.inference.segment import Locate
 from attn_unet_jax.inference.sliding import SlidingWindow, System
 from attn_unet_jax.labels import class_names
@@ -15,15 +15,15 @@ from attn_unet_jax.runs.folder import begun
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.xla import make_deterministic
 from attn_unet_jax.training.checkpoint import restore_best
-from attn_unet_jax.training.network import network, window
 from attn_unet_jax.training.state import abstract
+from attn_unet_jax.workflows.network import network
 
 
 @dataclasses.dataclass(frozen=True)
 class Best:
   """What a run learnt, at the checkpoint of `step`; `classes` are without the background."""
 
-  config: ConfigDict
+  config: RunConfig
   classes: tuple[str, ...]
   module: nn.Module
   variables: dict[str, Any]
@@ -37,7 +37,7 @@ class Trained:
   `step` is that of the checkpoint in use; `locate` says where to look, None is everywhere.
   """
 
-  config: ConfigDict
+  config: RunConfig
   classes: tuple[str, ...]
   system: System
   step: int
@@ -50,7 +50,7 @@ def best(workdir: Path) -> Best:
   Raises:
     UserError: no run, or no intact checkpoint in it.
   """
-  config = stored_config.load(workdir / "config.json")
+  config = load_config(workdir / "config.json")
   if config.deterministic:
     make_deterministic()
   if config.stages.count > 1:
@@ -70,5 +70,5 @@ def open_run(workdir: Path) -> Trained:
     UserError: no run, or no checkpoint in it.
   """
   found = best(workdir)
-  system = SlidingWindow(found.config, found.module, window(found.config)).use(found.variables)
+  system = SlidingWindow(found.config, found.module).use(found.variables)
   return Trained(found.config, found.classes, system, found.step)

@@ -3,12 +3,13 @@
 from functools import partial
 from pathlib import Path
 
-from attn_unet_jax.config import stored as stored_config
+from attn_unet_jax.config.schema import replace_keys
+from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.stages import forest
+from attn_unet_jax.stages.system import SecondStage, locate
 from attn_unet_jax.workflows.load_run import Trained, open_run
-from attn_unet_jax.workflows.stages import forest
 from attn_unet_jax.workflows.stages.chain import BOUNDARY, FIRST, INTERIOR, second_config
-from attn_unet_jax.workflows.stages.system import SecondStage, locate
 
 
 def open_any(workdir: Path) -> Trained:
@@ -17,7 +18,7 @@ def open_any(workdir: Path) -> Trained:
   Raises:
     UserError: no run, or one that is not trained to its end.
   """
-  config = stored_config.load(workdir / "config.json")
+  config = load_config(workdir / "config.json")
   if config.stages.count == 1:
     return open_run(workdir)
   for part in ("forest.npz", FIRST, INTERIOR, BOUNDARY):
@@ -33,6 +34,6 @@ def open_any(workdir: Path) -> Trained:
   find = partial(
     locate, first=first.system, config=first.config, margin_mm=config.stages.box_margin_mm
   )
-  whole = config.copy_and_resolve_references()
-  whole.data.patch = second_config(config).data.patch  # boxes are grown to this
+  # Boxes are grown to the patch of the second stage.
+  whole = replace_keys(config, {"data.patch": second_config(config).data.patch})
   return Trained(whole, interior.classes, system, interior.step, find)

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from attn_unet_jax.cases import folds
 from attn_unet_jax.cases.boxes import check, read
 from attn_unet_jax.cases.dataset import Dataset, open_dataset
 from attn_unet_jax.cases.fold import Fold
-from attn_unet_jax.config import schema
+from attn_unet_jax.cases.options import DataOptions
+from attn_unet_jax.config.resolve import check_data
+from attn_unet_jax.config.schema import RunConfig, replace_keys
 from attn_unet_jax.labels import LabelMapping, class_names, parse
 from attn_unet_jax.runtime.errors import UserError
 
@@ -45,7 +45,7 @@ class OtherSet:
 
 
 def open_other(
-  run: ConfigDict, changes: Mapping[str, Any], part: str | None, seen: Sequence[str] | None
+  run: RunConfig, changes: Mapping[str, Any], part: str | None, seen: Sequence[str] | None
 ) -> OtherSet:
   """Opens a data set that a run was not made for.
 
@@ -60,36 +60,36 @@ def open_other(
   Raises:
     UserError: no other set is named, it is not there, or a class of the run is not in it.
   """
-  config = _config(run, changes, part)
-  if seen is not None and _source(config) == _source(run):
+  data = _other_data(run, changes, part)
+  if seen is not None and _source(data) == _source(run.data):
     raise UserError(
-      f"{_where(run)}: is the run's own data set; without --config.data... its test cases are "
+      f"{_where(run.data)}: is the run's own data set; without --config.data... its test cases are "
       "scored, and --part chooses others"
     )
-  name, dataset = _name(config), open_dataset(config)
-  mapping = _mapping(dataset, class_names(run.data.labels), changes.get("labels"), _where(config))
+  name, dataset = _name(data), open_dataset(data)
+  mapping = _mapping(dataset, class_names(run.data.labels), changes.get("labels"), _where(data))
   cases, listing = tuple(dataset.ids), {"name": "all cases", "folds": []}
   if part:
-    split, listing = folds.choose(dataset.ids, dataset.parts, config.data.folds, config.data.fold)
+    split, listing = folds.choose(dataset.ids, dataset.parts, data.folds, data.fold)
     cases = getattr(split, part)
   boxes = None
-  if path := config.data.boxes:
+  if path := data.boxes:
     boxes = read(Path(path))
     check(boxes, cases, path)
   about = {
-    "data": _source(config),
+    "data": _source(data),
     "labels": str(mapping),
     "part": part or "all",
     "seen_in_training": None if seen is None else sorted(set(cases) & set(seen)),
   }
   return OtherSet(
     f"{name}/{part}" if part else name,
-    Fold(config, dataset, mapping, folds.Split((), (), cases), listing, boxes),
+    Fold(data, dataset, mapping, folds.Split((), (), cases), listing, boxes),
     about,
   )
 
 
-def seen_by(run: ConfigDict, listing: Path) -> list[str] | None:
+def seen_by(run: RunConfig, listing: Path) -> list[str] | None:
   """Ids of the cases that a run was trained or chosen by; None where it has no list of folds.
 
   Args:
@@ -105,8 +105,8 @@ def seen_by(run: ConfigDict, listing: Path) -> list[str] | None:
   return [*own["training"], *own["validation"]]
 
 
-def _config(run: ConfigDict, changes: Mapping[str, Any], part: str | None) -> ConfigDict:
-  """The run's config with the other set in the place of its own."""
+def _other_data(run: RunConfig, changes: Mapping[str, Any], part: str | None) -> DataOptions:
+  """Returns the run's options of the data, with the other set in the place of its own."""
   if not (changes.get("dataset") or changes.get("folder")):
     raise UserError(
       f"--config.data.{next(iter(changes))}: name the other data set too, by --config.data.dataset "
@@ -114,32 +114,31 @@ def _config(run: ConfigDict, changes: Mapping[str, Any], part: str | None) -> Co
     )
   if not part and changes.keys() & {"folds", "fold"}:
     raise UserError("--config.data.folds, --config.data.fold: say which part of them by --part")
-  config = run.copy_and_resolve_references()
   if run.data.boxes and "boxes" not in changes:
     raise UserError("the run was trained inside boxes; give those of this set by config.data.boxes")
-  config.data.update({"dataset": "", "folder": "", "folds": "", "fold": 0})
-  config.data.update({key: value for key, value in changes.items() if key != "labels"})
-  schema.validate(config)
-  return config
+  other: dict[str, Any] = {"dataset": "", "folder": "", "folds": "", "fold": 0}
+  other |= {key: value for key, value in changes.items() if key != "labels"}
+  data = replace_keys(run, {f"data.{key}": value for key, value in other.items()}).data
+  check_data(data)
+  return data
 
 
-def _source(config: ConfigDict) -> dict[str, str]:
-  """Where a config's data lies, the same for the same place."""
-  data = config.data
+def _source(data: DataOptions) -> dict[str, str]:
+  """Says where data lies; equal for the same place."""
   if data.folder:
     return {"folder": os.path.realpath(data.folder)}
   return {"dataset": data.dataset, "dir": os.path.realpath(data.dir)}
 
 
-def _where(config: ConfigDict) -> str:
-  return " in ".join(_source(config).values())
+def _where(data: DataOptions) -> str:
+  return " in ".join(_source(data).values())
 
 
-def _name(config: ConfigDict) -> str:
-  name = config.data.dataset.replace("/", "_") or Path(config.data.folder).resolve().name
+def _name(data: DataOptions) -> str:
+  name = data.dataset.replace("/", "_") or Path(data.folder).resolve().name
   if name in ("", *folds.PARTS):
     raise UserError(
-      f"{config.data.folder}: a folder called {name!r} would be taken for a part of the run's own "
+      f"{data.folder}: a folder called {name!r} would be taken for a part of the run's own "
       "data in evaluation/; rename it"
     )
   return name

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from ml_collections import ConfigDict
+from flax import linen as nn
 
 from attn_unet_jax.cases.boxes import to_json
 from attn_unet_jax.cases.fold import Fold
+from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.evaluation.scoring import mean_dsc
 from attn_unet_jax.inference.sliding import SlidingWindow
 from attn_unet_jax.runs import folder as run_folder
@@ -15,15 +16,16 @@ from attn_unet_jax.runtime.files import write_text
 from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.loop import train
 from attn_unet_jax.training.mesh import check_patch, devices, spread
-from attn_unet_jax.training.network import network, window
 from attn_unet_jax.training.optimizer import check_patterns
 from attn_unet_jax.training.state import TrainState, abstract
-from attn_unet_jax.weights.from_run import starting_point
+from attn_unet_jax.weights.from_run import Origin, OtherRun, starting_point
 from attn_unet_jax.workflows.evaluate_run import evaluate_run
 from attn_unet_jax.workflows.load_run import Trained, best
+from attn_unet_jax.workflows.network import network
+from attn_unet_jax.workflows.run_folder import open_run_folder
 
 
-def fit(config: ConfigDict, fold: Fold, workdir: Path, *, test: bool = True) -> None:
+def fit(config: RunConfig, fold: Fold, workdir: Path, *, test: bool = True) -> None:
   """Trains a run to its last epoch, from where it was stopped if it was.
 
   Of several hosts, all call this.
@@ -44,11 +46,11 @@ def fit(config: ConfigDict, fold: Fold, workdir: Path, *, test: bool = True) -> 
   fold.load("training").part(fold.split.training[0])  # a spacing that no scan fits into memory with
   check_patch(config, module)
   check_patterns(config, abstract(config, module).params)
-  origin = None if hosts.on_first(run_folder.begun, workdir) else starting_point(config, module)
+  origin = None if hosts.on_first(run_folder.begun, workdir) else _starting_point(config, module)
   goes_on = hosts.on_first(_claim, config, fold, workdir)
   hosts.check_shared(workdir / "folds.json")
   say(f"{'going on with' if goes_on else 'new run'} {workdir}: {fold.describe()}")
-  validator = SlidingWindow(config, module, window(config))
+  validator = SlidingWindow(config, module)
 
   def validate(state: TrainState) -> float:
     return mean_dsc(fold, fold.split.validation, validator.use(state.variables), config)
@@ -57,7 +59,7 @@ def fit(config: ConfigDict, fold: Fold, workdir: Path, *, test: bool = True) -> 
     with checkpoints(workdir / "checkpoints", config.train.keep) as store:
       if origin:
         say(f"from {origin}")
-        store.save(spread(config, hosts.of_first(origin.state(config, module))))
+        store.save(spread(config, hosts.of_first(origin.state(config, config.model, module))))
       train(config, module, fold.load, validate, store, workdir)
     if test:
       found = best(workdir)
@@ -69,9 +71,19 @@ def fit(config: ConfigDict, fold: Fold, workdir: Path, *, test: bool = True) -> 
     say(f"the run: {workdir}/metrics.csv (a line per epoch), run.json, checkpoints/")
 
 
-def _claim(config: ConfigDict, fold: Fold, workdir: Path) -> bool:
+def _starting_point(config: RunConfig, module: nn.Module) -> Origin | None:
+  """Opens the run that `config.init.workdir` names; None where a run starts from random weights."""
+  if not config.init.workdir:
+    return None
+  workdir = Path(config.init.workdir)
+  found = best(workdir)
+  other = OtherRun(workdir, found.classes, found.variables, found.step)
+  return starting_point(config, config.model, module, other)
+
+
+def _claim(config: RunConfig, fold: Fold, workdir: Path) -> bool:
   """Makes the folder a run of this config and data; whether it was one before."""
-  goes_on = run_folder.claim(workdir, config)
+  goes_on = open_run_folder(workdir, config)
   if not goes_on:
     write_text(workdir / "folds.json", fold.to_json())
     if fold.boxes:

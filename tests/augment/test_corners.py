@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from attn_unet_jax.augment import Augmentation, source_shape, spatial_matrix
-from attn_unet_jax.augment.affine import corner_matrix
+from attn_unet_jax.augment.affine import corner_matrix, spatial_matrix
+from attn_unet_jax.augment.options import Augmentation
+from attn_unet_jax.augment.patch import source_shape
 
 PATCH = (9, 5, 7)
 HALF = (np.array(PATCH) - 1) / 2

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from attn_unet_jax.augment import is_matched, match_histogram
+from attn_unet_jax.augment.histogram import is_matched, match_histogram
 from attn_unet_jax.volumes.intensity import quantiles
 
 

@@ -7,6 +7,7 @@ from attn_unet_jax.cases.prepare import prepare
 from attn_unet_jax.patches.sources import choose
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.box import Box
+from tests.configs import with_keys
 
 BOXES = {
   "a": Box((-10.1, -0.2, 1 / 3), (0.0, 2.0, 7.5)),
@@ -62,13 +63,13 @@ def test_a_run_does_not_go_on_with_other_boxes(tmp_path):
 @pytest.fixture
 def boxed(config, phantoms, tmp_path):
   """A fold of the phantoms whose boxes lie around a corner of each scan."""
-  config.data.dir, config.data.patch = str(phantoms), (4, 4, 4)
-  whole = open_fold(config)
+  config = with_keys(config, {"data.dir": str(phantoms), "data.patch": (4, 4, 4)})
+  whole = open_fold(config.data)
   boxes = {case: Box((-60.0, -60.0, -30.0), (10.0, 40.0, 20.0)) for case in whole.dataset.ids}
   path = tmp_path / "boxes.json"
   path.write_text(to_json(boxes))
-  config.data.boxes = str(path)
-  return config, whole, open_fold(config)
+  config = with_keys(config, {"data.boxes": str(path)})
+  return config, whole, open_fold(config.data)
 
 
 def test_cases_are_cut_to_their_boxes(boxed):
@@ -87,8 +88,8 @@ def test_cases_are_cut_to_their_boxes(boxed):
 
 def test_a_box_is_grown_to_the_patch(boxed):
   config, whole, _ = boxed
-  config.data.patch = (12, 4, 4)
-  fold = open_fold(config)
+  config = with_keys(config, {"data.patch": (12, 4, 4)})
+  fold = open_fold(config.data)
   assert fold.load("training")[0].image.shape[0] == min(
     12, whole.load("training")[0].image.shape[0]
   )
@@ -96,7 +97,7 @@ def test_a_box_is_grown_to_the_patch(boxed):
 
 def test_the_set_is_measured_by_its_boxes(boxed):
   config, whole, fold = boxed
-  config.data.source = "auto"
+  config = with_keys(config, {"data.source": "auto"})
   cases = fold.load("training")
   extent = np.max([case.image.shape for case in cases], axis=0)
   assert cases.bytes_together() == len(cases) * int(extent.prod()) * 3
@@ -112,8 +113,8 @@ def test_kept_cases_of_other_boxes_are_prepared_anew(boxed, tmp_path):
   again = fold.load("training").kept_in(folder)[0]
   np.testing.assert_array_equal(again.image, small[0].image)
   assert len(list(folder.iterdir())) == 2
-  config.data.patch = (12, 4, 4)  # to which a box is grown
-  grown = open_fold(config).load("training").kept_in(folder)[0]
+  config = with_keys(config, {"data.patch": (12, 4, 4)})  # to which a box is grown
+  grown = open_fold(config.data).load("training").kept_in(folder)[0]
   assert grown.image.shape[0] > again.image.shape[0]
 
 
@@ -132,7 +133,7 @@ def test_the_boxes_that_a_run_wrote_hold(boxed, tmp_path):
   (workdir / "folds.json").write_text(fold.to_json())
   (workdir / "boxes.json").write_text(to_json(fold.boxes))
   (tmp_path / "boxes.json").unlink()
-  assert open_fold(config, workdir / "folds.json").boxes == fold.boxes
+  assert open_fold(config.data, workdir / "folds.json").boxes == fold.boxes
 
 
 def test_a_case_without_a_box_is_refused(boxed, tmp_path):
@@ -141,4 +142,4 @@ def test_a_case_without_a_box_is_refused(boxed, tmp_path):
   boxes = {case: box for case, box in fold.boxes.items() if case != gone}
   (tmp_path / "boxes.json").write_text(to_json(boxes))
   with pytest.raises(UserError, match=f"no box of 1 cases such as {gone}"):
-    open_fold(config)
+    open_fold(config.data)

@@ -14,6 +14,7 @@ from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
+from tests.configs import with_keys
 
 
 @pytest.fixture
@@ -104,8 +105,8 @@ def test_digests_differ_with_any_part():
 
 @pytest.fixture
 def folder(config, tmp_path):
-  config.data.dataset, config.data.folder = "", str(tmp_path / "data")
-  config.data.spacing_mm = 1.0
+  config = with_keys(config, {"data.dataset": "", "data.folder": str(tmp_path / "data")})
+  config = with_keys(config, {"data.spacing_mm": 1.0})
   for name in "abcdef":
     _write(tmp_path / "data", name, 0)
   return tmp_path
@@ -119,7 +120,7 @@ def _write(data, name, seed):
 
 
 def _cases(config, folder):
-  return open_fold(config).load("training").kept_in(folder / "prepared")
+  return open_fold(config.data).load("training").kept_in(folder / "prepared")
 
 
 def test_only_what_changed_is_prepared_again(config, folder):
@@ -133,7 +134,7 @@ def test_only_what_changed_is_prepared_again(config, folder):
   os.utime(folder / "data" / "imagesTr" / f"{again.ids[0]}.nii.gz", (1, 1))
   assert (_cases(config, folder)[0].image != first[0]).any()
   assert len(list(prepared.iterdir())) == len(first) + 1
-  config.data.spacing_mm = 2.0
+  config = with_keys(config, {"data.spacing_mm": 2.0})
   assert _cases(config, folder)[1].image.shape == (2, 3, 4)
 
 
@@ -147,7 +148,7 @@ def test_only_what_changed_is_prepared_again(config, folder):
   ],
 )
 def test_by_another_recipe_a_case_is_prepared_anew(config, folder, one, other):
-  config.data.spacing_mm = 0.7
+  config = with_keys(config, {"data.spacing_mm": 0.7})
   found = []
   for recipe in (one, other):
     config.data.update(recipe)
@@ -158,15 +159,15 @@ def test_by_another_recipe_a_case_is_prepared_anew(config, folder, one, other):
 
 
 def test_a_kept_scan_does_not_hide_a_value_outside_the_mapping(config, folder):
-  config.data.labels = "pancreas=2,background=*"
+  config = with_keys(config, {"data.labels": "pancreas=2,background=*"})
   _cases(config, folder)[0]
-  config.data.labels = "pancreas=2"
+  config = with_keys(config, {"data.labels": "pancreas=2"})
   with pytest.raises(UserError, match=r"background=\*"):
     _cases(config, folder)[0]
 
 
 def test_a_label_that_changed_is_prepared_anew(config, folder):
-  name = open_fold(config).split.training[0]
+  name = open_fold(config.data).split.training[0]
   before = _cases(config, folder)[0].label
   label = Volume(np.ones((5, 6, 7), np.uint8), np.eye(4))
   write_nifti(folder / "data" / "labelsTr" / f"{name}.nii.gz", label)
@@ -177,10 +178,10 @@ def test_a_label_that_changed_is_prepared_anew(config, folder):
 def test_thinning_and_the_patch_are_not_kept(config, folder):
   """They differ between the parts of a fold, and between runs that share the folder."""
   dense = _cases(config, folder)[0].label
-  config.data.labelled_slices = (0, 0, 3)
+  config = with_keys(config, {"data.labelled_slices": (0, 0, 3)})
   sparse = _cases(config, folder)[0].label
   assert (sparse != dense).any()
-  config.data.labelled_slices = (0, 0, 0)
+  config = with_keys(config, {"data.labelled_slices": (0, 0, 0)})
   np.testing.assert_array_equal(_cases(config, folder)[0].label, dense)
 
 
@@ -189,7 +190,7 @@ def test_the_sets_size_is_known_from_headers(config, folder, monkeypatch):
     folder / "data" / "imagesTr" / "a.nii.gz",
     Volume(np.zeros((4, 20, 3), np.int16), np.diag([1.0, 0.5, -2.0, 1.0])),
   )
-  cases = open_fold(config).load("training")
+  cases = open_fold(config.data).load("training")
   monkeypatch.setattr(type(cases), "_prepare", lambda *_: _no())
   extent = (5, 10, 7) if "a" in cases.ids else (5, 6, 7)
   assert cases.bytes_together() == 3 * len(cases) * np.prod(extent)

@@ -9,6 +9,7 @@ from attn_unet_jax.cases.dataset import Folder, open_dataset
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
+from tests.configs import with_keys
 from tfds_pancreas.records import open_records
 
 
@@ -87,7 +88,7 @@ def test_a_broken_dataset_json_is_refused(folder):
 
 
 def test_records_have_their_own_parts_and_names(config, phantoms):
-  config.data.dir = str(phantoms)
+  config = with_keys(config, {"data.dir": str(phantoms)})
   dataset = open_dataset(config)
   splits = open_records(config.data.dataset, str(phantoms)).splits
   own = {"training": "train", "validation": "validation", "test": "test"}
@@ -99,7 +100,7 @@ def test_records_have_their_own_parts_and_names(config, phantoms):
 
 
 def test_records_that_are_built_again_are_others(config, phantoms, tmp_path):
-  config.data.dir = str(shutil.copytree(phantoms, tmp_path / "data"))
+  config = with_keys(config, {"data.dir": str(shutil.copytree(phantoms, tmp_path / "data"))})
   dataset = open_dataset(config)
   one, other = dataset.ids[:2]
   before = dataset.fingerprint(one)
@@ -110,6 +111,6 @@ def test_records_that_are_built_again_are_others(config, phantoms, tmp_path):
 
 
 def test_records_that_were_not_built_name_the_command(config, tmp_path):
-  config.data.dir = str(tmp_path)
+  config = with_keys(config, {"data.dir": str(tmp_path)})
   with pytest.raises(UserError, match=r"tfds_pancreas\.build --dataset=phantom_ct/tiny"):
     open_dataset(config)

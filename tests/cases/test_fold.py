@@ -7,6 +7,7 @@ from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
+from tests.configs import with_keys
 
 
 def _add(folder, name):
@@ -18,36 +19,36 @@ def _add(folder, name):
 
 @pytest.fixture
 def folder(config, tmp_path):
-  config.data.dataset, config.data.folder = "", str(tmp_path)
+  config = with_keys(config, {"data.dataset": "", "data.folder": str(tmp_path)})
   for name in "abcdef":
     _add(tmp_path, name)
   return tmp_path
 
 
 def test_the_folds_that_a_run_wrote_hold_when_a_case_is_added(config, folder):
-  first = open_fold(config)
+  first = open_fold(config.data)
   listing = folder / "folds.json"
   listing.write_text(first.to_json())
   for name in "ghijk":
     _add(folder, name)
-  assert open_fold(config).split != first.split
-  assert open_fold(config, listing).split == first.split
-  assert json.loads(open_fold(config, listing).to_json()) == json.loads(listing.read_text())
+  assert open_fold(config.data).split != first.split
+  assert open_fold(config.data, listing).split == first.split
+  assert json.loads(open_fold(config.data, listing).to_json()) == json.loads(listing.read_text())
 
 
 def test_a_case_that_has_gone_is_named(config, folder):
   listing = folder / "folds.json"
-  listing.write_text(open_fold(config).to_json())
-  gone = open_fold(config).split.test[0]
+  listing.write_text(open_fold(config.data).to_json())
+  gone = open_fold(config.data).split.test[0]
   for part in ("imagesTr", "labelsTr"):
     (folder / part / f"{gone}.nii.gz").unlink()
   with pytest.raises(UserError, match=f"'{gone}'.*not in the data"):
-    open_fold(config, listing)
+    open_fold(config.data, listing)
 
 
 def test_parts_are_loaded_on_the_working_grid(config, folder):
-  config.data.spacing_mm = 1.0
-  fold = open_fold(config)
+  config = with_keys(config, {"data.spacing_mm": 1.0})
+  fold = open_fold(config.data)
   cases = fold.load("training")
   assert [case.id for case in cases] == list(fold.split.training)
   assert cases[0].image.shape == (5, 6, 7)
@@ -55,10 +56,10 @@ def test_parts_are_loaded_on_the_working_grid(config, folder):
 
 
 def test_only_training_labels_are_thinned(config, phantoms):
-  config.data.dir = str(phantoms)
-  dense = open_fold(config)
-  config.data.labelled_slices = (0, 0, 2)
-  sparse = open_fold(config)
+  config = with_keys(config, {"data.dir": str(phantoms)})
+  dense = open_fold(config.data)
+  config = with_keys(config, {"data.labelled_slices": (0, 0, 2)})
+  sparse = open_fold(config.data)
   for part in ("training", "validation"):
     forgotten = [(case.label == 255).any() for case in sparse.load(part)]
     assert all(forgotten) == (part == "training") == any(forgotten)
@@ -70,4 +71,4 @@ def test_a_run_of_no_data_says_what_can_be_done_with_it(config, folder):
   with pytest.raises(
     UserError, match=r"made/folds\.json: not found; .*convert.*init\.workdir=.*made"
   ):
-    open_fold(config, folder / "made" / "folds.json")
+    open_fold(config.data, folder / "made" / "folds.json")

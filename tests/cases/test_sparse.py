@@ -4,6 +4,7 @@ import pytest
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.cases.sparse import keep_slices, thinned
 from attn_unet_jax.labels import UNLABELLED
+from tests.configs import with_keys
 
 LABEL = np.random.default_rng(0).integers(0, 3, (7, 6, 5)).astype(np.uint8)
 
@@ -49,5 +50,5 @@ def test_one_labelled_slice_stays_and_none_stays_none():
 def test_a_case_is_thinned_as_configured(config):
   case = WorkingCase("a", LABEL.astype(np.int16), LABEL, 0.0, 1.0)
   assert thinned(case, config) is case
-  config.data.labelled_slices = (0, 0, 2)
+  config = with_keys(config, {"data.labelled_slices": (0, 0, 2)})
   np.testing.assert_array_equal(thinned(case, config).label, keep_slices(LABEL, (0, 0, 2)))

@@ -10,6 +10,7 @@ from attn_unet_jax.cases.target import boundary, native_boundary
 from attn_unet_jax.labels import UNLABELLED
 from attn_unet_jax.patches.batch import fixed_batches
 from attn_unet_jax.volumes.volume import Volume
+from tests.configs import with_keys
 
 
 def blobs(shape=(14, 11, 9)):
@@ -57,9 +58,9 @@ def test_on_a_native_grid_it_is_as_deep_as_a_working_voxel():
 def test_batches_have_it_as_their_label(config):
   image = np.random.default_rng(1).integers(-200, 300, (24, 24, 24)).astype(np.int16)
   case = WorkingCase("a", image, blobs((24, 24, 24)), 0.0, 1.0)
-  config.data.patch = (16, 16, 16)
+  config = with_keys(config, {"data.patch": (16, 16, 16)})
   interior = fixed_batches(config, [case])
-  config.data.target = "boundary"
+  config = with_keys(config, {"data.target": "boundary"})
   for whole, edge in zip(interior, fixed_batches(config, [case]), strict=True):
     np.testing.assert_array_equal(edge.image, whole.image)
     np.testing.assert_array_equal(edge.label, jax.vmap(boundary)(whole.label))

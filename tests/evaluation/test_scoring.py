@@ -17,6 +17,7 @@ from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows.evaluate_run import evaluate_other, evaluate_run
 from attn_unet_jax.workflows.load_run import Trained
+from tests.configs import with_keys
 
 
 def _mask(values, spacing=2.0):
@@ -115,10 +116,10 @@ def test_a_network_of_the_boundary_is_scored_against_the_boundary(config):
   case = Case("a", Volume(np.zeros((24, 24, 24), np.int16), np.eye(4)), ball, "a")
   dataset = SimpleNamespace(load=lambda _: case)
   fold = SimpleNamespace(dataset=dataset, mapping=parse("pancreas=1", None), boxes=None)
-  config.data.spacing_mm = 1.0
+  config = with_keys(config, {"data.spacing_mm": 1.0})
   whole, shell = (_answering(mask) for mask in (ball, native_boundary(ball, 1.0)))
   for target, right, wrong in (("interior", whole, shell), ("boundary", shell, whole)):
-    config.data.target = target
+    config = with_keys(config, {"data.target": target})
     assert mean_dsc(fold, ["a"], right, config) == 1
     assert mean_dsc(fold, ["a"], wrong, config) < 0.9
 
@@ -132,9 +133,9 @@ def test_validation_scores_the_largest_piece_where_it_alone_is_kept(config):
   case = Case("a", Volume(np.zeros((24, 24, 24), np.int16), np.eye(4)), ball, "a")
   dataset = SimpleNamespace(load=lambda _: case)
   fold = SimpleNamespace(dataset=dataset, mapping=parse("pancreas=1", None), boxes=None)
-  config.data.spacing_mm = 1.0
+  config = with_keys(config, {"data.spacing_mm": 1.0})
   assert mean_dsc(fold, ["a"], _answering(found), config) == pytest.approx(2 * 512 / (1024 + 64))
-  config.inference.largest_component = True
+  config = with_keys(config, {"inference.largest_component": True})
   assert mean_dsc(fold, ["a"], _answering(found), config) == 1
 
 
@@ -194,7 +195,7 @@ def test_the_box_is_scored_class_by_class_on_canonical_axes(config, segmented):
 def test_the_boundary_is_as_deep_as_a_working_voxel(config, segmented):
   label = np.zeros((12, 10, 8), np.uint8)
   label[1:11, 1:9, 1:7] = 1
-  config.data.spacing_mm, config.data.target = 4.0, "boundary"
+  config = with_keys(config, {"data.spacing_mm": 4.0, "data.target": "boundary"})
   edge = native_boundary(Volume(label, AFFINE), 4.0).array
   assert mean_dsc(segmented(label, edge, "a=1"), ["x"], None, config) == 1
   assert (edge != native_boundary(Volume(label, AFFINE), 1.0).array).any()

@@ -17,6 +17,7 @@ from attn_unet_jax.volumes.box import box_of
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
 from benchmarks.orientations import on_axes, turned
+from tests.configs import with_keys
 
 
 class _Threshold:
@@ -38,7 +39,7 @@ def scan():
 
 @pytest.mark.parametrize("spacing", [1.5, 3.0])
 def test_the_same_mask_from_every_orientation(config, scan, spacing):
-  config.data.spacing_mm = spacing
+  config = with_keys(config, {"data.spacing_mm": spacing})
   reference = segment(scan, _Threshold(), config).mask
   np.testing.assert_array_equal(reference.affine, scan.affine)
   assert reference.array.dtype == np.uint8
@@ -69,7 +70,9 @@ class _Logits(nn.Module):
 
 @pytest.mark.parametrize("labels", ["a=1", "a=1,b=2,c=3,d=4"])
 def test_what_is_asked_of_memory_is_what_a_scan_takes(config, monkeypatch, labels):
-  config.data.labels, config.data.spacing_mm, config.data.patch = labels, 1.0, (32, 32, 32)
+  config = with_keys(
+    config, {"data.labels": labels, "data.spacing_mm": 1.0, "data.patch": (32, 32, 32)}
+  )
   scan = Volume(np.arange(40 * 36 * 30, dtype=np.int16).reshape(40, 36, 30), np.diag([4, 4, 4, 1]))
   module = _Logits(1 + len(labels.split(",")))
   variables = module.init(jax.random.key(0), np.zeros((1, 32, 32, 32, 1), np.float32), False)
@@ -85,7 +88,7 @@ def test_what_is_asked_of_memory_is_what_a_scan_takes(config, monkeypatch, label
 
 
 def test_on_the_native_grid_it_is_the_systems_own_answer(config, scan):
-  config.data.spacing_mm = 2.0
+  config = with_keys(config, {"data.spacing_mm": 2.0})
   isotropic = Volume(scan.array, np.diag([2.0, 2.0, 2.0, 1.0]))
   mask = segment(isotropic, _Threshold(), config).mask
   np.testing.assert_array_equal(mask.array, scan.array > 100)
@@ -96,7 +99,7 @@ def test_probabilities_are_interpolated_and_not_their_answer(config):
   foreground = np.array([0.6, 0.0], np.float32)[:, None, None]
   system = SimpleNamespace(predict=lambda volume: np.stack([1 - foreground, foreground], -1))
   scan = Volume(np.zeros((4, 1, 1), np.int16), np.diag([2.0, 4.0, 4.0, 1.0]))
-  config.data.spacing_mm = 4.0
+  config = with_keys(config, {"data.spacing_mm": 4.0})
   assert segment(scan, system, config).mask.array.ravel().tolist() == [1, 0, 0, 0]
 
 
@@ -107,9 +110,9 @@ def test_one_piece_alone_if_so_configured_from_every_orientation(config):
   hu[10, 3, 2] = 300
   hu[3:11, 7, 6] = 300
   scan = Volume(hu, np.diag([2.0, 2.0, 2.0, 1.0]))
-  config.data.spacing_mm = 2.0
+  config = with_keys(config, {"data.spacing_mm": 2.0})
   np.testing.assert_array_equal(segment(scan, _Threshold(), config).mask.array, hu > 100)
-  config.inference.largest_component = True
+  config = with_keys(config, {"inference.largest_component": True})
   rod = np.zeros(hu.shape, bool)
   rod[1:10, 2, 2] = True
   for stored in (scan, on_axes(scan, "LPS"), on_axes(scan, "SRA")):
@@ -123,18 +126,18 @@ def test_the_piece_is_one_on_the_scans_own_grid(config):
   working[2:6, 2:6, 2:6] = working[10:14, 2:6, 2:4] = working[6:10, 2, 2] = 1
   system = SimpleNamespace(predict=lambda volume: np.stack([1 - working, working], -1))
   scan = Volume(np.zeros((8, 4, 4), np.int16), np.diag([4.0, 4.0, 4.0, 1.0]))
-  config.data.spacing_mm = 2.0
+  config = with_keys(config, {"data.spacing_mm": 2.0})
   assert ndimage.label(working)[1] == 1
   assert ndimage.label(segment(scan, system, config).mask.array)[1] == 2
-  config.inference.largest_component = True
+  config = with_keys(config, {"inference.largest_component": True})
   expected = np.zeros(scan.shape, bool)
   expected[1:3, 1:3, 1:3] = True
   np.testing.assert_array_equal(segment(scan, system, config).mask.array, expected)
 
 
 def test_outside_the_box_is_background(config, scan):
-  config.data.spacing_mm = 2.0
-  config.data.patch = (4, 4, 4)
+  config = with_keys(config, {"data.spacing_mm": 2.0})
+  config = with_keys(config, {"data.patch": (4, 4, 4)})
   isotropic = Volume(scan.array, np.diag([2.0, 2.0, 2.0, 1.0]))
   where = (slice(3, 20), slice(5, 12), slice(2, 9))
   box = box_of(where, isotropic.grid)
@@ -148,8 +151,8 @@ def test_outside_the_box_is_background(config, scan):
 
 
 def test_a_box_smaller_than_the_patch_is_looked_at_with_its_surroundings(config, scan):
-  config.data.spacing_mm = 2.0
-  config.data.patch = (30, 8, 8)
+  config = with_keys(config, {"data.spacing_mm": 2.0})
+  config = with_keys(config, {"data.patch": (30, 8, 8)})
   isotropic = Volume(scan.array, np.diag([2.0, 2.0, 2.0, 1.0]))
   box = box_of((slice(3, 5), slice(8, 10), slice(4, 6)), isotropic.grid)
   mask = segment(isotropic, _Threshold(), config, lambda working: box).mask

@@ -11,6 +11,7 @@ from attn_unet_jax.inference.sliding import SlidingWindow, gaussian_weights, win
 from attn_unet_jax.patches.padded_case import cuttable
 from attn_unet_jax.volumes.intensity import statistics
 from attn_unet_jax.volumes.volume import Volume
+from tests.configs import with_keys
 
 
 class _Convolution(nn.Module):
@@ -39,7 +40,7 @@ def volume():
 @pytest.mark.parametrize("overlap", [0.0, 0.5])
 def test_windows_leave_no_seam(config, volume, reach, overlap):
   """What a translation-invariant network says of the whole volume, the windows say too."""
-  config.inference.overlap = overlap
+  config = with_keys(config, {"inference.overlap": overlap})
   module = _Convolution(reach)
   variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)), False)
   system = SlidingWindow(config, module, (8, 8, 8)).use(variables)
@@ -66,7 +67,7 @@ def test_a_volume_smaller_than_the_window_is_padded_and_cropped(config):
 
 def test_a_scan_is_padded_and_normalised_as_a_training_case_is(config):
   """By its minimum, evenly; by the mean and the sd of the whole scan without its padding."""
-  config.data.normalisation = "zscore"
+  config = with_keys(config, {"data.normalisation": "zscore"})
   hu = np.random.default_rng(1).integers(100, 240, (5, 6, 20)).astype(np.int16)
   mean, sd = statistics(hu)
   case = cuttable(WorkingCase("a", hu, np.zeros(hu.shape, np.uint8), mean, sd), (14, 14, 14))
@@ -93,7 +94,7 @@ class _Place(nn.Module):
 
 def test_where_windows_disagree_the_one_whose_centre_is_nearer_weighs_more(config):
   """Two windows of eight voxels, four apart, by hand; and a scan in the middle of one."""
-  config.inference.overlap = 0.5
+  config = with_keys(config, {"inference.overlap": 0.5})
   system = SlidingWindow(config, _Place(), (8, 1, 1)).use({})
   found, small = (
     system.predict(Volume(np.zeros((size, 1, 1), np.int16), np.eye(4)))[:, 0, 0, 1]
@@ -112,7 +113,7 @@ def test_class_weights_of_the_loss_divide_the_probabilities(config, volume):
   variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)), False)
   plain = SlidingWindow(config, module, (32, 32, 32)).use(variables).predict(volume)
   weights = (0.02, 0.5, 0.98)
-  config.inference.class_weights = weights
+  config = with_keys(config, {"inference.class_weights": weights})
   divided = SlidingWindow(config, module, (32, 32, 32)).use(variables).predict(volume)
   expected = plain / np.array(weights)
   np.testing.assert_allclose(divided, expected / expected.sum(-1, keepdims=True), atol=1e-6)

@@ -4,20 +4,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attn_unet_jax import losses
+from attn_unet_jax.losses import dice
 from tests.losses.cases import TWO, labels_of, logits_of
 
 
 def test_soft_dice_by_hand():
   expected = 1 - (2 * 1.1 + 1e-5) / (1.3 + 2 + 1e-5)
-  assert losses.soft_dice(*TWO) == pytest.approx(expected, abs=1e-6)
+  assert dice.soft_dice(*TWO) == pytest.approx(expected, abs=1e-6)
 
 
 def test_reference_dice_by_hand():
   background = 2 * (0.8 + 0.01) / (1.7 + 1 + 0.01)
   foreground = 2 * (1.1 + 0.01) / (1.3 + 2 + 0.01)
   expected = 1 - (background + foreground) / 2
-  assert losses.reference_dice(*TWO) == pytest.approx(expected, abs=1e-6)
+  assert dice.reference_dice(*TWO) == pytest.approx(expected, abs=1e-6)
 
 
 def test_dice_is_a_mean_over_samples_and_classes(case):
@@ -29,7 +29,7 @@ def test_dice_is_a_mean_over_samples_and_classes(case):
     for k in (1, 2):
       g = labels[n] == k
       scores.append((2 * p[n, ..., k][g].sum() + 1e-5) / (p[n, ..., k].sum() + g.sum() + 1e-5))
-  assert losses.soft_dice(*case) == pytest.approx(1 - np.mean(scores), abs=1e-6)
+  assert dice.soft_dice(*case) == pytest.approx(1 - np.mean(scores), abs=1e-6)
 
 
 def test_absent_class():
@@ -37,37 +37,37 @@ def test_absent_class():
   logits = jnp.zeros((1, 2, 2, 2, 3)).at[..., 0].set(100.0)
   labels = jnp.zeros((1, 2, 2, 2), jnp.int32)
   background = 2 * 8.01 / 16.01
-  assert losses.reference_dice(logits, labels) == pytest.approx(1 - (background + 4) / 3, abs=1e-5)
-  assert losses.soft_dice(logits, labels) == pytest.approx(0, abs=1e-6)
+  assert dice.reference_dice(logits, labels) == pytest.approx(1 - (background + 4) / 3, abs=1e-5)
+  assert dice.soft_dice(logits, labels) == pytest.approx(0, abs=1e-6)
   predicted = jnp.zeros((1, 2, 2, 2, 2)).at[..., 1].set(100.0)
-  assert losses.soft_dice(predicted, labels) == pytest.approx(1, abs=1e-5)
-  assert losses.reference_dice(predicted, labels) == pytest.approx(1 - 0.02 / 8.01, abs=1e-5)
+  assert dice.soft_dice(predicted, labels) == pytest.approx(1, abs=1e-5)
+  assert dice.reference_dice(predicted, labels) == pytest.approx(1 - 0.02 / 8.01, abs=1e-5)
 
 
 def test_squared_dice_by_hand():
   expected = 1 - (2 * 1.1 + 1e-5) / (0.2**2 + 0.6**2 + 0.5**2 + 2 + 1e-5)
-  assert losses.squared_dice(*TWO) == pytest.approx(expected, abs=1e-6)
+  assert dice.squared_dice(*TWO) == pytest.approx(expected, abs=1e-6)
 
 
 def test_dice_hinge_by_hand():
   """21 where nothing overlaps; a hinge each below 0.1 and 0.01; neither from 0.1 on."""
   apart = logits_of((1e-30, 1.0), (1e-30, 1.0)), labels_of(0, 0)  # the foreground is absent
-  assert losses.dice_hinge(*apart) == pytest.approx(21, abs=1e-4)
+  assert dice.dice_hinge(*apart) == pytest.approx(21, abs=1e-4)
   d = (1.6 / (0.8**2 + 0.4**2 + 0.5**2 + 1 + 1e-5), 2.2 / (0.2**2 + 0.6**2 + 0.5**2 + 2 + 1e-5))
-  assert losses.dice_hinge(*TWO) == pytest.approx(1 - sum(d) / 2, abs=1e-5)
+  assert dice.dice_hinge(*TWO) == pytest.approx(1 - sum(d) / 2, abs=1e-5)
   logits, labels = logits_of((0.99, 0.01), (0.995, 0.005)), labels_of(0, 1)
   low = 2 * 0.005 / (0.01**2 + 0.005**2 + 1 + 1e-5)  # 0.009999
   high = 2 * 0.99 / (0.99**2 + 0.995**2 + 1 + 1e-5)
   hinges = 10 * (10 * low - 1) ** 2 + 10 * (100 * low - 1) ** 2
   expected = (1 - high + 1 - low + hinges) / 2
-  assert losses.dice_hinge(logits, labels) == pytest.approx(expected, abs=1e-4)
+  assert dice.dice_hinge(logits, labels) == pytest.approx(expected, abs=1e-4)
 
 
 def test_generalised_dice_by_hand():
   weights = (1 / 1**2, 1 / 2**2)  # one background voxel, two of the foreground
   overlap = weights[0] * 0.8 + weights[1] * 1.1
   mass = weights[0] * (1.7 + 1) + weights[1] * (1.3 + 2)
-  assert losses.generalised_dice(*TWO) == pytest.approx(1 - 2 * overlap / mass, abs=1e-6)
+  assert dice.generalised_dice(*TWO) == pytest.approx(1 - 2 * overlap / mass, abs=1e-6)
 
 
 def test_generalised_dice_gives_an_absent_class_the_largest_present_weight():
@@ -75,17 +75,17 @@ def test_generalised_dice_gives_an_absent_class_the_largest_present_weight():
   overlap = 1 * 0.7 + 0.25 * 1.2
   mass = 1 * (1.2 + 1) + 0.25 * (1.4 + 2) + 1 * 0.4
   expected = 1 - 2 * overlap / mass
-  assert losses.generalised_dice(logits, labels_of(0, 1, 1)) == pytest.approx(expected, abs=1e-6)
+  assert dice.generalised_dice(logits, labels_of(0, 1, 1)) == pytest.approx(expected, abs=1e-6)
 
 
 def test_tversky_by_hand():
   false_positive, false_negative = 0.2, 0.4 + 0.5
   expected = 1 - 1.1 / (1.1 + 0.3 * false_positive + 0.7 * false_negative)
-  assert losses.tversky(*TWO) == pytest.approx(expected, abs=1e-5)
+  assert dice.tversky(*TWO) == pytest.approx(expected, abs=1e-5)
   expected = 1 - 1.1 / (1.1 + 1.0 * false_positive + 0.5 * false_negative)
-  assert losses.tversky(*TWO, alpha=1.0, beta=0.5) == pytest.approx(expected, abs=1e-5)
+  assert dice.tversky(*TWO, alpha=1.0, beta=0.5) == pytest.approx(expected, abs=1e-5)
 
 
 def test_tversky_of_equal_weights_is_dice(case):
-  halves = losses.tversky(*case, alpha=0.5, beta=0.5)
-  np.testing.assert_allclose(halves, losses.soft_dice(*case), atol=1e-5)
+  halves = dice.tversky(*case, alpha=0.5, beta=0.5)
+  np.testing.assert_allclose(halves, dice.soft_dice(*case), atol=1e-5)

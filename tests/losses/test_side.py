@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from attn_unet_jax import losses
+from attn_unet_jax.losses import side, total
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +28,9 @@ def test_one_slice_by_hand():
   labels = jnp.array([1, 0, 0]).reshape(1, 1, 3, 1)
   costs = [-math.log(p) for p in (0.8, 0.6, 0.9)]
   expected = (2 / 3 * costs[0] + 1 / 3 * (costs[1] + costs[2])) / 3
-  assert losses.side_bce(maps, labels) == pytest.approx(expected, abs=1e-6)
+  assert side.side_bce(maps, labels) == pytest.approx(expected, abs=1e-6)
   expected = (0.9 * costs[0] + 0.1 * (costs[1] + costs[2])) / 3
-  assert losses.side_bce(maps, labels, foreground=0.1) == pytest.approx(expected, abs=1e-6)
+  assert side.side_bce(maps, labels, foreground=0.1) == pytest.approx(expected, abs=1e-6)
 
 
 def loops(sides, labels, foreground):
@@ -53,21 +53,21 @@ def loops(sides, labels, foreground):
 @pytest.mark.parametrize("foreground", [0.0, 0.02])
 def test_all_maps_of_all_views_count(case, foreground):
   with jax.enable_x64(True):
-    value = losses.side_bce(jax.tree.map(jnp.asarray, case[0]), case[1], foreground=foreground)
+    value = side.side_bce(jax.tree.map(jnp.asarray, case[0]), case[1], foreground=foreground)
   assert float(value) == pytest.approx(loops(*case, foreground), rel=1e-12)
 
 
 def test_a_slice_without_foreground_costs_nothing_unless_the_balance_is_global(case):
   sides, labels = jax.tree.map(jnp.asarray, case[0]), jnp.zeros_like(case[1])
-  assert losses.side_bce(sides, labels) == 0
-  assert losses.side_bce(sides, labels, foreground=0.02) > 0
+  assert side.side_bce(sides, labels) == 0
+  assert side.side_bce(sides, labels, foreground=0.02) > 0
 
 
 def test_gradients_and_what_is_unlabelled(case):
   with jax.enable_x64(True):
     sides, labels = jax.tree.map(jnp.asarray, case)
-    loss = jax.jit(lambda maps: losses.side_bce(maps, labels))
-    np.testing.assert_allclose(loss(sides), losses.side_bce(sides, labels), rtol=1e-12)
+    loss = jax.jit(lambda maps: side.side_bce(maps, labels))
+    np.testing.assert_allclose(loss(sides), side.side_bce(sides, labels), rtol=1e-12)
     check_grads(loss, (sides,), order=1, modes=("fwd", "rev"), atol=1e-7, rtol=1e-7)
     for slope in jax.grad(loss)(sides).values():
       assert not slope[labels == labels.UNLABELLED].any()
@@ -77,24 +77,24 @@ def test_gradients_and_what_is_unlabelled(case):
 def test_it_is_the_mean_of_its_parts_and_finite_at_extremes(case):
   sides, labels = jax.tree.map(jnp.asarray, case)
   parts = [
-    losses.side_bce(jax.tree.map(lambda a: a[i : i + 1], sides), labels[i : i + 1])  # noqa: B023
+    side.side_bce(jax.tree.map(lambda a: a[i : i + 1], sides), labels[i : i + 1])  # noqa: B023
     for i in range(2)
   ]
-  np.testing.assert_allclose(losses.side_bce(sides, labels), sum(parts) / 2, rtol=1e-6)
+  np.testing.assert_allclose(side.side_bce(sides, labels), sum(parts) / 2, rtol=1e-6)
   huge = jax.tree.map(lambda a: 1e30 * a.astype(jnp.float32), sides)
-  value, slope = jax.value_and_grad(losses.side_bce)(huge, labels)
+  value, slope = jax.value_and_grad(side.side_bce)(huge, labels)
   assert all(jnp.all(jnp.isfinite(a)) for a in [value, *slope.values()])
   halves = jax.tree.map(lambda a: a.astype(jnp.bfloat16), sides)
-  assert losses.side_bce(halves, labels).dtype == jnp.float32
+  assert side.side_bce(halves, labels).dtype == jnp.float32
 
 
 def test_total_takes_it_and_refuses_other_maps(case):
   sides, labels = jax.tree.map(jnp.asarray, case)
   logits = jnp.zeros((*labels.shape, 2))
-  value, terms = losses.total(logits, labels, {"side_bce": 2.0}, sides=sides, foreground=0.1)
-  assert terms["side_bce"] == losses.side_bce(sides, labels, foreground=0.1)
+  value, terms = total.total(logits, labels, {"side_bce": 2.0}, sides=sides, foreground=0.1)
+  assert terms["side_bce"] == side.side_bce(sides, labels, foreground=0.1)
   assert value == pytest.approx(2 * float(terms["side_bce"]))
   with pytest.raises(ValueError, match="only the network hnn"):
-    losses.total(logits, labels, {"side_bce": 1.0})
+    total.total(logits, labels, {"side_bce": 1.0})
   with pytest.raises(ValueError, match="do not fit"):
-    losses.side_bce(sides, labels[:, 1:])
+    side.side_bce(sides, labels[:, 1:])

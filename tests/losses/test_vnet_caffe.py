@@ -5,15 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attn_unet_jax import losses
+from attn_unet_jax.losses import vnet_caffe
 from tests.losses.cases import labels_of, logits_of
 
 
 def test_released_vnet_dice_by_hand():
   """Two voxels of foreground, one found: I = 1, U = 1 + 2."""
   logits, labels = logits_of((0.8, 0.2), (0.4, 0.6), (0.7, 0.3)), labels_of(0, 1, 1)
-  assert losses.vnet_caffe_dice(logits, labels) == pytest.approx(1 - 2 / 3, abs=1e-5)
-  slope = jax.jit(jax.grad(losses.vnet_caffe_dice))(logits, labels)[0, :, 0, 0]
+  assert vnet_caffe.vnet_caffe_dice(logits, labels) == pytest.approx(1 - 2 / 3, abs=1e-5)
+  slope = jax.jit(jax.grad(vnet_caffe.vnet_caffe_dice))(logits, labels)[0, :, 0, 0]
   for row, p, g in zip(slope, (0.2, 0.6, 0.3), (0, 1, 1), strict=True):
     rise = 2 * (g * 3 - 2 * p * 1) / 9
     through_softmax = 2 * rise * p * (1 - p)  # +rise on the background, -rise on the foreground
@@ -35,6 +35,6 @@ def test_released_vnet_dice_of_several_classes(case):
       cotangent[n, ..., k] -= rise
       cotangent[n, ..., 0] += rise
       value += (1 - 2 * overlap / union) / 2
-  ours, slope = jax.jit(jax.value_and_grad(losses.vnet_caffe_dice))(logits, labels)
+  ours, slope = jax.jit(jax.value_and_grad(vnet_caffe.vnet_caffe_dice))(logits, labels)
   assert ours == pytest.approx(value, abs=1e-5)
   np.testing.assert_allclose(slope, pull(jnp.asarray(cotangent, jnp.float32))[0], atol=1e-6)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from attn_unet_jax import models
 from attn_unet_jax.models.gates import AttentionGate
+from tests import networks
 
 PATCH = (32, 16, 16)
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("double_precision_throughout")
 
 
 def network(form):
-  return models.build("attention_unet", feature_scale=32, conv=form, dtype=jnp.float64)
+  return networks.build("attention_unet", feature_scale=32, conv=form, dtype=jnp.float64)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_gradients_against_differences(variables, auto):
 
 
 def test_single_gate_has_one_set_of_coefficients():
-  net = models.build("attention_unet", gates=1, gate_bias_init=3.0, feature_scale=32)
+  net = networks.build("attention_unet", gates=1, gate_bias_init=3.0, feature_scale=32)
   x = jax.ShapeDtypeStruct((1, 16, 16, 16, 1), jnp.float32)
   (_, out), variables = jax.eval_shape(
     lambda x: net.init_with_output(jax.random.key(0), x, True), x
@@ -112,7 +112,7 @@ def test_gates_of_all_four_levels_by_one_shared_signal():
   """The bottleneck's 32 channels become a signal of 16, which every gate takes, as asked for."""
   options = {"gating": "shared", "gate_finest": True, "feature_scale": 32}
   own = {"gate": "softplus", "gate_bias_init": 3.0, "upsampling": "half_pixel"}
-  net = models.build("attention_unet", **options, **own)
+  net = networks.build("attention_unet", **options, **own)
   x = jax.ShapeDtypeStruct((1, 32, 16, 16, 1), jnp.float32)
   noted = []
 
@@ -134,7 +134,7 @@ def test_gates_of_all_four_levels_by_one_shared_signal():
 
 
 def test_the_finest_gate_listens_to_the_level_below():
-  net = models.build("attention_unet", gate_finest=True, feature_scale=32)
+  net = networks.build("attention_unet", gate_finest=True, feature_scale=32)
   x = jax.ShapeDtypeStruct((1, 16, 16, 16, 1), jnp.float32)
   variables = jax.eval_shape(lambda x: net.init(jax.random.key(0), x, True), x)
   phi = variables["params"]["skip1"]["gate0"]["phi"]["kernel"]

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from attn_unet_jax import models
 from attn_unet_jax.models.dense_vnet import DenseStack, average_pool
 from attn_unet_jax.models.ops.resize import interpolation_matrix
+from tests import networks
 
 KEY = jax.random.key(0)
 
 
 def shapes_of(name, patch, **options):
-  network = models.build(name, **options)
+  network = networks.build(name, **options)
   x = jax.ShapeDtypeStruct((1, *patch, 1), jnp.float32)
   variables = jax.eval_shape(lambda x: network.init(KEY, x, False), x)
   return variables, jax.eval_shape(lambda v, x: network.apply(v, x, False), variables, x)
@@ -36,7 +36,7 @@ def drawn(shapes, dtype=jnp.float64):
 
 def test_grids_and_channels_of_every_stack():
   """72^3, 36^3 and 18^3 of 144^3; with their inputs the stacks hold 45, 104 and 184 channels."""
-  network = models.build("dense_vnet", num_classes=9, keep_block_input=True)
+  network = networks.build("dense_vnet", num_classes=9, keep_block_input=True)
   x = jax.ShapeDtypeStruct((1, 144, 144, 144, 1), jnp.float32)
   variables = jax.eval_shape(lambda x: network.init(KEY, x, False), x)
 
@@ -84,7 +84,7 @@ def test_the_dilated_network_by_hand():
   variables, _ = shapes_of("dense_dilated", (8, 8, 8))
   count = sum(math.prod(a.shape) for a in jax.tree.leaves(variables["params"]))
   assert count == front + layers + skip + head + prior
-  network = models.build("dense_dilated", dilation_rates=((1, 2), (1, 2, 4, 8, 1)))
+  network = networks.build("dense_dilated", dilation_rates=((1, 2), (1, 2, 4, 8, 1)))
   assert network.patch_multiple == (4, 4, 4)
   assert [len(rates) for *_, rates in network.stacks] == [2, 5]
   with pytest.raises(ValueError, match="3 stacks: at most 2"):
@@ -157,7 +157,7 @@ def test_a_stack_without_its_dropped_channels_is_the_same_stack():
 def small():
   """Two stacks, one layer dilated; a prior of 2^3; and one compiled pass in float64."""
   with jax.enable_x64(True):
-    network = models.build(
+    network = networks.build(
       "dense_vnet",
       num_classes=3,
       feature_scale=8.0,

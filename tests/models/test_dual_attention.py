@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from attn_unet_jax import models
 from attn_unet_jax.models import dual_attention
 from attn_unet_jax.models.dual_attention import DualAttention
 from attn_unet_jax.models.ops.resize import interpolation_matrix, max_pool, upsample
+from tests import networks
 from tests.conftest import draw
 
 JOININGS = ("product", "max", "mean")
@@ -130,7 +130,7 @@ def test_gradients_and_the_compiled_program(joining, reduction):
 
 
 def count(**options):
-  network = models.build("dual_attention", **options)
+  network = networks.build("dual_attention", **options)
   x = jax.ShapeDtypeStruct((1, 16, 16, 16, 1), jnp.float32)
   params = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, False), x)["params"]
   return sum(math.prod(a.shape) for a in jax.tree.leaves(params))
@@ -158,7 +158,7 @@ def test_number_of_parameters():
 
 def test_grids_and_channels_of_every_level():
   """Of 160x160x96, as the paper's; a decoder takes in its skip, three of 16, and what is below."""
-  network = models.build("dual_attention")
+  network = networks.build("dual_attention")
   x = jax.ShapeDtypeStruct((1, 160, 160, 96, 1), jnp.float32)
   variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, False), x)
 
@@ -198,7 +198,7 @@ def test_other_levels_come_by_pooling_or_interpolated_as_asked_for(monkeypatch):
 
   monkeypatch.setattr(dual_attention, "max_pool", pool)
   monkeypatch.setattr(dual_attention, "upsample", enlarge)
-  network = models.build("dual_attention", feature_scale=32, upsampling="half_pixel")
+  network = networks.build("dual_attention", feature_scale=32, upsampling="half_pixel")
   x = jax.ShapeDtypeStruct((1, 32, 16, 16, 1), jnp.float32)
   jax.eval_shape(lambda x: network.init(jax.random.key(0), x, False), x)
   assert Counter(pooled) == {32: 3, 16: 4, 8: 3}
@@ -208,7 +208,7 @@ def test_other_levels_come_by_pooling_or_interpolated_as_asked_for(monkeypatch):
 @pytest.mark.slow
 def test_the_networks_gradient_along_a_direction():
   """Reverse mode through a small instance against a difference."""
-  network = models.build("dual_attention", feature_scale=32, conv="native", dtype=jnp.float64)
+  network = networks.build("dual_attention", feature_scale=32, conv="native", dtype=jnp.float64)
   x = draw(1, 16, 16, 16, 1)
   variables = ready(network, x)
 

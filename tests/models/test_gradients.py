@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from attn_unet_jax import models
+from tests import networks
 
 PATCH = (16, 16, 16)
 DENSE = {"dilation_rates": ((1, 2),), "prior_size": 2, "channels_kept": 1.0}
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("double_precision_throughout")
 
 def loss_of(name, options):
   """A smooth scalar of the training pass in the parameters, and parameters to take it at."""
-  network = models.build(name, conv="native", dtype=jnp.float64, **options)
+  network = networks.build(name, conv="native", dtype=jnp.float64, **options)
   rng = np.random.default_rng(1)
   x = jnp.asarray(rng.normal(size=(2, *PATCH, 1)))
 

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from attn_unet_jax import losses, models
+from attn_unet_jax.losses import cross_entropy, side
 from attn_unet_jax.models.hnn import HNN, STAGES, VIEWS, SliceNetwork, top_two
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.training.network import network
+from attn_unet_jax.workflows.network import network
+from tests import networks
+from tests.configs import with_keys
 
 PATCH = (16, 32, 48)
 
@@ -23,7 +25,7 @@ def count(tree):
 
 def test_number_of_parameters_and_shapes():
   """Of each view: VGG-16's convolutions, five side outputs of 1x1, and their fusion."""
-  module = models.build("hnn", feature_scale=1.0)
+  module = networks.build("hnn", feature_scale=1.0)
   x = jax.ShapeDtypeStruct((2, *PATCH, 1), jnp.float32)
   variables = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, False), x)
   assert list(variables) == ["params"]
@@ -157,7 +159,7 @@ def test_no_gradient_between_views_nor_through_their_fusion(tiny):
     def loss(params):
       logits, out = module.apply({"params": params}, x, True)
       axial = {3: out["side_logits"][3]}
-      return losses.side_bce(axial, label) + losses.cross_entropy(logits, label)
+      return side.side_bce(axial, label) + cross_entropy.cross_entropy(logits, label)
 
     slopes = jax.jit(jax.grad(loss))(params)
     assert all(slope.any() for slope in jax.tree.leaves(slopes["axial"]["side5"]))
@@ -176,7 +178,7 @@ def one_view():
     x, label = jnp.asarray(rng.normal(size=(1, 16, 16, 1))), rng.integers(0, 2, (1, 1, 16, 16))
 
     def loss(params):
-      return losses.side_bce({1: module.apply({"params": params}, x)[:, None]}, label)
+      return side.side_bce({1: module.apply({"params": params}, x)[:, None]}, label)
 
     yield loss, params
 
@@ -220,6 +222,6 @@ def test_what_it_cannot_take_is_refused(config):
   x = jax.ShapeDtypeStruct((1, 16, 24, 16, 1), jnp.float32)
   with pytest.raises(ValueError, match="multiple of 16"):
     jax.eval_shape(lambda x: HNN(64.0).init(jax.random.key(0), x, False), x)
-  config.model.name = "hnn"
+  config = with_keys(config, {"model.name": "hnn"})
   with pytest.raises(UserError, match=r"data\.labels.*hnn tells one class from the background"):
     network(config, 3)

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attn_unet_jax import models
+from attn_unet_jax.models import build
 from attn_unet_jax.models.ops.resize import upsample
 from attn_unet_jax.models.unet import DeepSupervision
+from tests import networks
 
 ORACLES = [  # arithmetic from the reference's own definition
   ("attention_unet", {"num_classes": 2}, 6_472_784),
@@ -32,39 +33,39 @@ def shapes(network, patch=(16, 16, 16)):
 
 @pytest.mark.parametrize(("name", "options", "number"), ORACLES)
 def test_number_of_parameters(name, options, number):
-  variables, _ = shapes(models.build(name, **options))
+  variables, _ = shapes(networks.build(name, **options))
   assert sum(math.prod(a.shape) for a in jax.tree.leaves(variables["params"])) == number
   assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
 def test_unet_has_no_gates_and_keeps_the_grid():
-  _, (logits, out) = shapes(models.build("unet", num_classes=3, dtype=jnp.bfloat16), (32, 16, 48))
+  _, (logits, out) = shapes(networks.build("unet", num_classes=3, dtype=jnp.bfloat16), (32, 16, 48))
   assert (logits.shape, logits.dtype) == ((1, 32, 16, 48, 3), jnp.float32)
   assert out == {"gates": {}}
 
 
 def test_unknown_network_is_refused():
   with pytest.raises(ValueError, match="no network is called 'nonet': choose from attention_unet"):
-    models.build("nonet")
+    networks.build("nonet")
 
 
 def test_an_option_of_no_network_is_refused():
-  assert models.build("unet", gates=1).num_classes == 2  # another network's is not read
+  assert networks.build("unet", gates=1).num_classes == 2  # another network's is not read
   with pytest.raises(ValueError, match=r"no network has the options \['gatess'\]"):
-    models.build("unet", gatess=1)
+    networks.build("unet", gatess=1)
 
 
 def test_patch_that_pooling_does_not_divide_is_refused():
   with pytest.raises(ValueError, match=r"patch \(16, 24, 16\)"):
-    shapes(models.build("unet"), (16, 24, 16))
+    shapes(networks.build("unet"), (16, 24, 16))
 
 
 @pytest.mark.parametrize(
   ("patch", "nearest"), [((160, 160, 96), (160, 160, 96)), ((30, 41, 3), (32, 48, 16))]
 )
 def test_nearest_patch(patch, nearest):
-  network = models.build("unet")
-  assert models.nearest_patch(network, patch) == nearest
+  network = networks.build("unet")
+  assert build.nearest_patch(network, patch) == nearest
   assert network.output_margin == (0, 0, 0)
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from attn_unet_jax import models
+from attn_unet_jax.models import build
 from attn_unet_jax.models.unet3d import UNet3D, centre
+from tests import networks
 
 
 def abstract(network, shape, **options):
@@ -40,8 +41,8 @@ def noise(*shape):
 @pytest.mark.parametrize("padding", ["VALID", "SAME"])
 def test_number_of_parameters_is_the_papers(padding):
   """Three channels in and out; batch normalisation's scale and shift are not counted."""
-  network = models.build("unet3d", num_classes=3, feature_scale=1.0, padding=padding)
-  variables, _ = abstract(network, (1, *models.nearest_patch(network, (1, 1, 1)), 3))
+  network = networks.build("unet3d", num_classes=3, feature_scale=1.0, padding=padding)
+  variables, _ = abstract(network, (1, *build.nearest_patch(network, (1, 1, 1)), 3))
   leaves = jax.tree_util.tree_leaves_with_path(variables["params"])
   counted = [a for path, a in leaves if "BatchNorm" not in jax.tree_util.keystr(path)]
   assert sum(math.prod(a.shape) for a in counted) == 19_069_955
@@ -78,8 +79,8 @@ def test_shapes_of_the_paper():
   ],
 )
 def test_nearest_patch_is_one_that_the_network_takes(padding, patch, nearest):
-  network = models.build("unet3d", padding=padding)
-  assert models.nearest_patch(network, patch) == nearest
+  network = networks.build("unet3d", padding=padding)
+  assert build.nearest_patch(network, patch) == nearest
   _, (logits, _) = abstract(network, (1, *nearest, 1))
   margin = network.output_margin
   assert logits.shape[1:4] == tuple(n - 2 * m for n, m in zip(nearest, margin, strict=True))

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from attn_unet_jax import models
+from attn_unet_jax.models import build
 from attn_unet_jax.models.vnet import MsraConv, PReLU, VNet
+from tests import networks
 
 
 def abstract(network, patch=(16, 16, 16), **options):
@@ -21,7 +22,7 @@ def abstract(network, patch=(16, 16, 16), **options):
 @pytest.mark.parametrize(("name", "number"), [("vnet", 65_171_858), ("vnet_caffe", 61_979_512)])
 def test_number_of_parameters(name, number):
   """Two classes, the slopes of the PReLUs not counted."""
-  network = models.build(name, num_classes=2, feature_scale=1.0)
+  network = networks.build(name, num_classes=2, feature_scale=1.0)
   variables, (logits, out) = abstract(network, (32, 16, 48))
   assert list(variables) == ["params"]
   leaves = jax.tree_util.tree_leaves_with_path(variables["params"])
@@ -34,7 +35,7 @@ def test_number_of_parameters(name, number):
   [("vnet", (1, 2, 3, 3, 3), (3, 3, 2, 1)), ("vnet_caffe", (1, 1, 2, 3, 3), (3, 2, 1, 1))],
 )
 def test_convolutions_and_shapes_of_every_level(name, left, right):
-  network = models.build(name, feature_scale=1.0)
+  network = networks.build(name, feature_scale=1.0)
   variables, (_, kept) = abstract(
     network, (128, 128, 64), capture_intermediates=True, mutable=["intermediates"]
   )
@@ -70,7 +71,7 @@ def _convolutions(params):
 def test_patch_that_cannot_be_halved_is_refused():
   with pytest.raises(ValueError, match=r"patch \(16, 24, 16\)"):
     abstract(VNet(), (16, 24, 16))
-  assert models.nearest_patch(VNet(), (30, 41, 3)) == (32, 48, 16)
+  assert build.nearest_patch(VNet(), (30, 41, 3)) == (32, 48, 16)
 
 
 def test_the_start_is_caffes():

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attn_unet_jax.augment import Augmentation, augment, is_matched, source_shape
+from attn_unet_jax.augment.histogram import is_matched
+from attn_unet_jax.augment.options import Augmentation
+from attn_unet_jax.augment.patch import augment, source_shape
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.patches.batch import (
   fixed_batches,
@@ -17,12 +19,13 @@ from attn_unet_jax.patches.batch import (
 )
 from attn_unet_jax.patches.device_source import resident
 from attn_unet_jax.patches.schedule import _REFERENCE_STREAM, Plan, schedule, spot
+from tests.configs import with_keys
 
 
 @pytest.fixture
 def case(config):
   rng = np.random.default_rng(0)
-  config.data.patch = (8, 8, 8)
+  config = with_keys(config, {"data.patch": (8, 8, 8)})
   image = rng.integers(-200, 300, (12, 13, 14)).astype(np.int16)
   return WorkingCase("a", image, (image > 200).astype(np.uint8), float(image.mean()), 7.0)
 
@@ -33,13 +36,13 @@ def data(config, case):
 
 
 def test_window_maps_its_ends_to_zero_and_one(config):
-  config.data.window_hu = (-100.0, 300.0)
+  config = with_keys(config, {"data.window_hu": (-100.0, 300.0)})
   hu = jnp.array([-1000, -100, 100, 300, 3000], jnp.int16)
   np.testing.assert_allclose(normalise(config, hu, 0.0, 1.0), [0, 0, 0.5, 1, 1])
 
 
 def test_zscore_uses_the_scans_statistics(config):
-  config.data.normalisation = "zscore"
+  config = with_keys(config, {"data.normalisation": "zscore"})
   hu = jnp.array([10, 20, 30], jnp.int16)
   np.testing.assert_allclose(normalise(config, hu, 20.0, 5.0), [-2, 0, 2])
 
@@ -50,12 +53,12 @@ def test_a_batch_is_a_function_of_seed_and_step(config, data):
   assert first.image.shape == (2, 8, 8, 8, 1)
   assert first.image.dtype == jnp.float32
   assert (np.asarray(training_batch(config, data, 4).image) != np.asarray(first.image)).any()
-  config.seed = 1
+  config = with_keys(config, {"seed": 1})
   assert (np.asarray(training_batch(config, data, 3).image) != np.asarray(first.image)).any()
 
 
 def test_labels_follow_images_through_cut_and_flips(config, data):
-  config.augment.flip = (0.5, 0.5, 0.5)
+  config = with_keys(config, {"augment.flip": (0.5, 0.5, 0.5)})
   batch = training_batch(config, data, 0)
   low, high = config.data.window_hu
   hu = np.asarray(batch.image)[..., 0] * (high - low) + low
@@ -63,14 +66,14 @@ def test_labels_follow_images_through_cut_and_flips(config, data):
 
 
 def test_fixed_patches_are_not_augmented_and_not_those_of_the_training(config, case, data):
-  config.augment.intensity_shift = (5.0, 5.0)
-  config.train.loss_patches = 3  # of batches of two
+  config = with_keys(config, {"augment.intensity_shift": (5.0, 5.0)})
+  config = with_keys(config, {"train.loss_patches": 3})  # of batches of two
   batch, another = fixed_batches(config, [case])
   assert (np.asarray(another.image) != np.asarray(batch.image)).any()
   assert batch.image.max() <= 1.0
   assert training_batch(config, data, 0).image.min() >= 5.0
-  config.augment.intensity_shift = (0.0, 0.0)
-  config.augment.flip = (0.0, 0.0, 0.0)
+  config = with_keys(config, {"augment.intensity_shift": (0.0, 0.0)})
+  config = with_keys(config, {"augment.flip": (0.0, 0.0, 0.0)})
   assert (np.asarray(training_batch(config, data, 0).image) != np.asarray(batch.image)).any()
   config.seed += 1
   assert (np.asarray(fixed_batches(config, [case])[0].image) != np.asarray(batch.image)).any()
@@ -78,9 +81,9 @@ def test_fixed_patches_are_not_augmented_and_not_those_of_the_training(config, c
 
 def test_a_network_that_answers_for_less_is_asked_about_the_whole_scan(config, data):
   """Of a patch as large as the scan, with a margin, the centre may lie anywhere within it."""
-  config.data.patch = (12, 13, 14)
-  config.augment.flip = (0.0, 0.0, 0.0)
-  config.data.foreground_fraction = 0.0
+  config = with_keys(config, {"data.patch": (12, 13, 14)})
+  config = with_keys(config, {"augment.flip": (0.0, 0.0, 0.0)})
+  config = with_keys(config, {"data.foreground_fraction": 0.0})
   margin = (4, 4, 4)
   low, high = config.data.window_hu
   seen = set()
@@ -97,7 +100,7 @@ def test_a_network_that_answers_for_less_is_asked_about_the_whole_scan(config, d
 
 
 def test_the_part_of_foreground_is_that_of_the_batches_of_a_training(config, case, data):
-  config.data.foreground_fraction = 0.5
+  config = with_keys(config, {"data.foreground_fraction": 0.5})
   unlabelled = dataclasses.replace(case, label=case.label.copy())
   unlabelled.label[::2] = 255
   for cases in ([case], [unlabelled]):
@@ -112,10 +115,12 @@ def test_the_part_of_foreground_is_that_of_the_batches_of_a_training(config, cas
 
 
 def test_corners_say_where_a_steps_patches_come_from(config, case, data):
-  config.augment.flip = (0.0, 0.0, 0.0)
-  config.augment.rotate_deg = (0.0, 0.0, 15.0)  # so that more than the patch is cut
+  config = with_keys(config, {"augment.flip": (0.0, 0.0, 0.0)})
+  config = with_keys(
+    config, {"augment.rotate_deg": (0.0, 0.0, 15.0)}
+  )  # so that more than the patch is cut
   blocks = training_cutter(config, [case])
-  config.augment.rotate_deg = (0.0, 0.0, 0.0)
+  config = with_keys(config, {"augment.rotate_deg": (0.0, 0.0, 0.0)})
   low, high = config.data.window_hu
   batch = training_batch(config, data, 5)
   (first, one), (second, other) = blocks.corners(5)
@@ -127,24 +132,28 @@ def test_corners_say_where_a_steps_patches_come_from(config, case, data):
 
 
 def test_the_schedule_goes_by_the_configs_own_keys(config):
-  config.train.batch_size, config.data.cases_per_block, config.data.patches_per_case = 3, 5, 7
-  config.data.foreground_fraction, config.augment.histogram_probability = 0.25, 0.5
+  config = with_keys(
+    config, {"train.batch_size": 3, "data.cases_per_block": 5, "data.patches_per_case": 7}
+  )
+  config = with_keys(
+    config, {"data.foreground_fraction": 0.25, "augment.histogram_probability": 0.5}
+  )
   assert plan(config, 11) == Plan(11, 3, 5, 7, 0.25, references=True)
 
 
 @pytest.fixture
 def pair(config, case):
   """The case, and what is 3 times its HU less 400, in one set of two."""
-  config.augment.flip, config.train.batch_size = (0.0, 0.0, 0.0), 8
+  config = with_keys(config, {"augment.flip": (0.0, 0.0, 0.0), "train.batch_size": 8})
   hu = (3 * case.image.astype(np.int32) - 400).astype(np.int16)
   other = WorkingCase("b", hu, case.label, 3 * case.mean - 400, 3 * case.sd)
   return resident([case, other], config.data.patch, histograms=True)
 
 
 def test_a_matched_patch_has_the_other_scans_intensities(config, pair):
-  config.data.window_hu = (-2000.0, 2000.0)
+  config = with_keys(config, {"data.window_hu": (-2000.0, 2000.0)})
   plain = training_batch(config, pair, 0).image * 4000 - 2000
-  config.augment.histogram_probability = 1.0
+  config = with_keys(config, {"augment.histogram_probability": 1.0})
   matched = training_batch(config, pair, 0).image * 4000 - 2000
   which = np.asarray(schedule(plan(config, 2), config.seed, 0).case)
   assert set(which) == {0, 1}
@@ -155,20 +164,20 @@ def test_a_matched_patch_has_the_other_scans_intensities(config, pair):
 
 def test_a_matched_patch_is_normalised_as_the_other_scan_is(config, pair):
   """Of scans that differ by scale and shift alone, z-scores do not tell whose histogram it is."""
-  config.data.normalisation = "zscore"
+  config = with_keys(config, {"data.normalisation": "zscore"})
   plain = training_batch(config, pair, 0)
-  config.augment.histogram_probability = 1.0
+  config = with_keys(config, {"augment.histogram_probability": 1.0})
   np.testing.assert_allclose(training_batch(config, pair, 0).image, plain.image, atol=1e-3)
 
 
 def test_without_matching_the_program_is_as_if_there_were_none(config, data, pair):
   """No quantiles are held or looked up, and where a patch is not chosen all draws are the same."""
-  config.augment.flip, config.augment.noise_sd = (0.5, 0.5, 0.5), (0.0, 0.5)
+  config = with_keys(config, {"augment.flip": (0.5, 0.5, 0.5), "augment.noise_sd": (0.0, 0.5)})
   trace = jax.make_jaxpr(lambda data, step: training_batch(config, data, step))
   assert data.quantiles is None
   assert "searchsorted" not in str(trace(data, 0))
   plain = training_batch(config, pair, 0)
-  config.augment.histogram_probability = 1e-30
+  config = with_keys(config, {"augment.histogram_probability": 1e-30})
   assert "searchsorted" in str(trace(pair, 0))
   np.testing.assert_allclose(training_batch(config, pair, 0).image, plain.image, atol=1e-6)
 

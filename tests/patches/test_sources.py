@@ -8,6 +8,7 @@ from attn_unet_jax.patches import sources
 from attn_unet_jax.patches.sources import choose
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.resample import working_grid
+from tests.configs import with_keys
 
 
 class _Device:
@@ -20,13 +21,13 @@ class _Device:
 
 @pytest.fixture
 def cases(config, phantoms):
-  config.data.dir = str(phantoms)
-  return open_fold(config).load("training")
+  config = with_keys(config, {"data.dir": str(phantoms)})
+  return open_fold(config.data).load("training")
 
 
 @pytest.mark.parametrize("asked", ["resident", "streaming"])
 def test_what_is_asked_for_is_taken_unmeasured(config, asked):
-  config.data.source = asked
+  config = with_keys(config, {"data.source": asked})
   assert choose(config, None) == (asked, f"source of patches: {asked}, as configured")
 
 
@@ -38,8 +39,8 @@ def test_records_are_measured_without_decoding(config, cases):
 
 
 def test_a_set_that_no_memory_holds_is_refused_unread(config, phantoms):
-  config.data.dir, config.data.spacing_mm = str(phantoms), 1e-3
-  cases = open_fold(config).load("training")
+  config = with_keys(config, {"data.dir": str(phantoms), "data.spacing_mm": 1e-3})
+  cases = open_fold(config.data).load("training")
   with pytest.raises(UserError, match=f"{cases.ids[0]}: voxels of 0.001 mm in its field"):
     choose(config, cases)
 

@@ -8,7 +8,8 @@ import numpy as np
 import psutil
 import pytest
 
-from attn_unet_jax.augment import Augmentation, source_shape
+from attn_unet_jax.augment.options import Augmentation
+from attn_unet_jax.augment.patch import source_shape
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.patches import streaming_source
 from attn_unet_jax.patches.batch import Fed, answered, plan, training_cutter
@@ -17,6 +18,7 @@ from attn_unet_jax.patches.host_cropper import Cutter
 from attn_unet_jax.patches.schedule import Plan, schedule
 from attn_unet_jax.patches.streaming_source import Streaming
 from attn_unet_jax.runtime.errors import UserError
+from tests.configs import with_keys
 
 SHAPES = [(20, 26, 24), (28, 10, 24), (16, 16, 16), (30, 9, 8), (40, 33, 20)]
 
@@ -55,10 +57,14 @@ def _fed(step, blocks):
 )
 def test_patches_are_those_of_the_resident_source_bit_for_bit(config, cases, seed, margin, matched):
   """Scans smaller than the patch, networks with a margin, blocks larger than the patch."""
-  config.augment.histogram_probability = matched
-  config.seed = seed
-  config.augment.rotate_deg, config.augment.shift = (0.0, 0.0, 15.0), (0.0, 0.1, 0.0)
-  config.train.batch_size, config.data.cases_per_block, config.data.patches_per_case = 3, 2, 3
+  config = with_keys(config, {"augment.histogram_probability": matched})
+  config = with_keys(config, {"seed": seed})
+  config = with_keys(
+    config, {"augment.rotate_deg": (0.0, 0.0, 15.0), "augment.shift": (0.0, 0.1, 0.0)}
+  )
+  config = with_keys(
+    config, {"train.batch_size": 3, "data.cases_per_block": 2, "data.patches_per_case": 3}
+  )
   patch = answered(config.data.patch, margin)
   block = source_shape(config.data.patch, Augmentation(**config.augment))
   assert block[0] > config.data.patch[0]
@@ -82,7 +88,7 @@ def test_patches_are_those_of_the_resident_source_bit_for_bit(config, cases, see
 
 
 def test_each_host_cuts_its_own_rows(config, cases):
-  config.train.batch_size = 4
+  config = with_keys(config, {"train.batch_size": 4})
   cutter = training_cutter(config, cases)
   with Streaming(cutter, range(4), _fed).feeds(range(3)) as feeds:
     whole = [jax.device_get(fed.blocks) for fed in feeds]
@@ -146,8 +152,8 @@ def test_no_scan_is_begun_once_the_steps_are_broken_off(config, cases, monkeypat
       return super().__getitem__(index)
 
   slow = Slow(cases)
-  config.data.cases_per_block, config.data.patches_per_case = 5, 1
-  config.train.batch_size = 5
+  config = with_keys(config, {"data.cases_per_block": 5, "data.patches_per_case": 1})
+  config = with_keys(config, {"train.batch_size": 5})
   monkeypatch.setattr(streaming_source, "_cores", lambda: 1)
   with Streaming(training_cutter(config, slow), range(5), _fed).feeds(range(9)) as feeds:
     assert began.wait(60)

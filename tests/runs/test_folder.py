@@ -10,13 +10,14 @@ from attn_unet_jax.config import stored as stored_config
 from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
+from tests.configs import with_keys
 from tests.conftest import ROOT
 
 
 def test_a_new_folder_is_claimed_and_an_untrained_one_again(config, tmp_path):
   workdir = tmp_path / "a" / "b"
   assert run_folder.claim(workdir, config) is False
-  config.seed = 1
+  config = with_keys(config, {"seed": 1})
   assert run_folder.claim(workdir, config) is False
   assert json.loads((workdir / "config.json").read_text())["seed"] == 1
 
@@ -26,26 +27,26 @@ def test_a_trained_run_of_another_config_is_not_overwritten(config, tmp_path):
   (tmp_path / "checkpoints" / "3").mkdir(parents=True)
   assert run_folder.claim(tmp_path, config) is True
   before = (tmp_path / "config.json").read_text()
-  config.seed = 7
+  config = with_keys(config, {"seed": 7})
   with pytest.raises(UserError, match="seed: 0 there, 7 now"):
     run_folder.claim(tmp_path, config)
   assert (tmp_path / "config.json").read_text() == before
 
 
 def test_a_run_that_goes_on_may_be_computed_in_another_way(config, tmp_path, capsys):
-  config.parallel.data, config.data.source = 8, "resident"
+  config = with_keys(config, {"parallel.data": 8, "data.source": "resident"})
   run_folder.claim(tmp_path, config)
   (tmp_path / "checkpoints" / "3").mkdir(parents=True)
   assert run_folder.claim(tmp_path, config) is True
   assert capsys.readouterr().out == ""
-  config.parallel.data, config.data.source = 1, "streaming"
+  config = with_keys(config, {"parallel.data": 1, "data.source": "streaming"})
   assert run_folder.claim(tmp_path, config) is True
   said = (
     f"{tmp_path} goes on with data.source='streaming', was 'resident', parallel.data=1, was 8\n"
   )
   assert capsys.readouterr().out == said
   assert stored_config.load(tmp_path / "config.json") == config
-  config.parallel.data, config.optimizer.learning_rate = 2, 0.5
+  config = with_keys(config, {"parallel.data": 2, "optimizer.learning_rate": 0.5})
   with pytest.raises(UserError, match=r"config \(optimizer.learning_rate: 0.01 there, 0.5 now\)"):
     run_folder.claim(tmp_path, config)
   assert stored_config.load(tmp_path / "config.json").parallel.data == 1
@@ -53,27 +54,27 @@ def test_a_run_that_goes_on_may_be_computed_in_another_way(config, tmp_path, cap
 
 def test_a_run_may_be_lengthened_and_its_data_moved(config, tmp_path, capsys):
   """Unless its rates go by the last epoch."""
-  config.optimizer.schedule, config.data.folder = "step", "a"
+  config = with_keys(config, {"optimizer.schedule": "step", "data.folder": "a"})
   run_folder.claim(tmp_path, config)
   (tmp_path / "checkpoints" / "3").mkdir(parents=True)
-  config.train.epochs, config.train.keep, config.data.folder = 3, 1, "b"
+  config = with_keys(config, {"train.epochs": 3, "train.keep": 1, "data.folder": "b"})
   assert run_folder.claim(tmp_path, config) is True
   said = "goes on with data.folder='b', was 'a', train.epochs=3, was 2, train.keep=1, was 2\n"
   assert capsys.readouterr().out.endswith(said)
-  config.optimizer.schedule = "cosine"
+  config = with_keys(config, {"optimizer.schedule": "cosine"})
   other = tmp_path / "cosine"
   run_folder.claim(other, config)
   (other / "checkpoints" / "3").mkdir(parents=True)
-  config.train.epochs = 4
+  config = with_keys(config, {"train.epochs": 4})
   with pytest.raises(UserError, match=r"train\.epochs: 3 there, 4 now"):
     run_folder.claim(other, config)
 
 
 def test_the_devices_stay_where_each_has_batch_statistics_of_its_own(config, tmp_path):
-  config.parallel.batch_norm, config.parallel.data = "local", 8
+  config = with_keys(config, {"parallel.batch_norm": "local", "parallel.data": 8})
   run_folder.claim(tmp_path, config)
   (tmp_path / "checkpoints" / "3").mkdir(parents=True)
-  config.parallel.data = 1
+  config = with_keys(config, {"parallel.data": 1})
   with pytest.raises(UserError, match=r"parallel\.data: 8 there, 1 now"):
     run_folder.claim(tmp_path, config)
 
@@ -91,8 +92,8 @@ def test_a_run_that_is_made_just_before_the_lock_is_taken_is_not_overwritten(
     real(workdir)
 
   monkeypatch.setattr(run_folder, "_lock", late)
-  other = config.copy_and_resolve_references()
-  other.seed = 7
+  other = config
+  other = with_keys(other, {"seed": 7})
   with pytest.raises(UserError, match="seed: 0 there, 7 now"):
     run_folder.claim(tmp_path, other)
   assert stored_config.load(tmp_path / "config.json") == config
@@ -102,7 +103,8 @@ HOLD = """
 import sys
 from pathlib import Path
 from attn_unet_jax.runs import folder as run
-from tests.conftest import small_config
+from tests.configs import small_config
+
 run.claim(Path(sys.argv[1]), small_config())
 print("claimed", flush=True)
 sys.stdin.read()
@@ -116,7 +118,7 @@ def test_two_processes_do_not_train_one_run(config, tmp_path):
   with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as first:
     assert first.stdout.readline() == "claimed\n"
     before = (tmp_path / "config.json").read_text()
-    config.seed = 1
+    config = with_keys(config, {"seed": 1})
     told = rf"{tmp_path}: another process is training it \(process {first.pid} on .*\); wait for"
     with pytest.raises(UserError, match=told):
       run_folder.claim(tmp_path, config)

@@ -21,11 +21,12 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training import state
 from attn_unet_jax.training.checkpoint import restore, saved
 from attn_unet_jax.training.mesh import devices
-from attn_unet_jax.training.network import network
 from attn_unet_jax.training.state import abstract
+from attn_unet_jax.workflows.network import network
 from experiments.pancreas import get_config
 from tests import wide
-from tests.conftest import ROOT, flags_of, host_devices, small_config
+from tests.configs import small_config, with_keys
+from tests.conftest import ROOT, flags_of, host_devices
 from tests.line import Line
 
 CASES = 4  # for training, of phantom_ct/tiny
@@ -34,11 +35,11 @@ LINE = Line(batch_norm=True, dtype=jnp.float64)  # its parameters are float64 to
 
 def _config(phantoms, **keys):
   config = small_config()
-  config.data.dir = str(phantoms)
-  config.augment.flip, config.augment.noise_sd = (0.5, 0.5, 0.5), (0.0, 0.1)
-  config.train.batch_size, config.train.epochs, config.train.steps_per_epoch = 4, 4, 5
-  config.train.validate_every = 2
-  config.update_from_flattened_dict(keys)
+  config = with_keys(config, {"data.dir": str(phantoms)})
+  config = with_keys(config, {"augment.flip": (0.5, 0.5, 0.5), "augment.noise_sd": (0.0, 0.1)})
+  config = with_keys(config, {"train.batch_size": 4, "train.epochs": 4, "train.steps_per_epoch": 5})
+  config = with_keys(config, {"train.validate_every": 2})
+  config = with_keys(config, keys)
   return config
 
 
@@ -150,7 +151,7 @@ def test_a_signal_to_one_host_ends_all_and_one_device_trains_the_rest(phantoms, 
     reached.append(saved(two / "checkpoints")[-1])
   assert reached == sorted({*reached, 0})
   assert reached[-1] < 300
-  config.parallel.data = 1
+  config = with_keys(config, {"parallel.data": 1})
   output = _train(config, two, count=1)
   assert f"{two} goes on with parallel.data=1, was 4" in output[0]
   _train(config, one, count=1)
@@ -249,7 +250,7 @@ def test_two_hosts_train_the_demo_or_begin_it_and_one_device_ends_it(
   keys |= {"model.gates": 1, "model.conv": "native"}
   keys |= {"train.batch_size": 4, "train.epochs": 2, "train.steps_per_epoch": 10}
   keys |= {"train.loss_patches": 4, "train.validate_every": 1}
-  config.update_from_flattened_dict(keys)
+  config = with_keys(config, keys)
   run, two, one = "tests.tiny_run", tmp_path / "two", tmp_path / "one"
   whole = tmp_path / "whole"
   first = (["--network", "--stop_at=10"],) * 2
@@ -261,7 +262,7 @@ def test_two_hosts_train_the_demo_or_begin_it_and_one_device_ends_it(
     assert any("epoch 2/2" in line for line in output[0])
   _train(config, whole, *[["--network"]] * 2, experiment=experiment)
   monkeypatch.setattr(state, "start", wide.start)
-  config.model.dtype = "float64"
+  config = with_keys(config, {"model.dtype": "float64"})
   for several in (two, whole):
     _assert_same_end(config, one, several, network(config, 2))
 

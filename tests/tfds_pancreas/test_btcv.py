@@ -6,6 +6,7 @@ import pytest
 from attn_unet_jax.cases.dataset import open_dataset
 from attn_unet_jax.labels import parse
 from attn_unet_jax.runtime.errors import UserError
+from tests.configs import with_keys
 from tests.fake_nifti import assert_is, drawn, write_image, write_label
 from tfds_pancreas.build import build
 from tfds_pancreas.records import open_records
@@ -32,7 +33,7 @@ def test_every_voxel_and_organ_is_where_it_belongs(tmp_path, config):
   assert split.ids == sorted(CASES)
   for record in split:
     assert_is(record, CASES[record["id"]], CASES[record["id"]].label)
-  config.data.dataset, config.data.dir = "btcv/native", str(tmp_path)
+  config = with_keys(config, {"data.dataset": "btcv/native", "data.dir": str(tmp_path)})
   dataset = open_dataset(config)
   mapping = parse("pancreas,spleen", dataset.label_names)
   label = dataset.load("img0001").label.array

@@ -373,7 +373,8 @@ import jax
 import numpy as np
 from attn_unet_jax.training.checkpoint import checkpoints, restore
 from attn_unet_jax.training.mesh import on_first_device, replicated
-from tests.conftest import small_config
+from tests.configs import small_config
+
 from tests.training.test_checkpoint import _assert_is, _like, _state
 config, (one, eight) = small_config(), map(Path, sys.argv[1:])
 config.train.batch_size = 8

@@ -10,17 +10,19 @@ import jax
 import numpy as np
 import pytest
 
-from attn_unet_jax import models
 from attn_unet_jax.cases.prepare import WorkingCase
+from attn_unet_jax.models import build
 from attn_unet_jax.patches.device_source import resident
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.compile import compile_step
-from attn_unet_jax.training.mesh import check_patch, devices, name_devices, parts_alone
-from attn_unet_jax.training.network import network
+from attn_unet_jax.training.mesh import check_patch, devices, parts_alone, pin_device_count
 from attn_unet_jax.training.placement import _table
 from attn_unet_jax.training.state import abstract, create
+from attn_unet_jax.workflows.network import network
 from benchmarks.collectives import Collective
+from tests import networks
+from tests.configs import with_keys
 from tests.conftest import HALF, ROOT, host_devices
 from tests.line import Line
 
@@ -175,7 +177,7 @@ def test_every_division_in_float32(tmp_path, optimizer, loss, params, moved):
 @pytest.mark.parametrize("name", ["jit-4x2", "pmap-8x1"])
 def test_a_state_of_many_devices_opens_on_one(config, told, name):
   result, folder = told
-  config.model.gates = 1
+  config = with_keys(config, {"model.gates": 1})
   like = abstract(config, network(config, 2)).replace(opt_state=())
   with checkpoints(folder / name, 1) as store:
     state = store.restore(5, like)
@@ -200,28 +202,28 @@ def test_what_does_not_fit_is_refused(told):
 def test_the_devices_are_named_where_each_has_batch_statistics_of_its_own(config, monkeypatch):
   """Lest a run on all of them go on with others: it could not be told from one that does not."""
   monkeypatch.setattr(jax, "device_count", lambda: 8)
-  config.parallel.space = 2
+  config = with_keys(config, {"parallel.space": 2})
   for statistics, data in (("global", 0), ("local", 4)):
-    config.parallel.batch_norm = statistics
-    name_devices(config)
+    config = with_keys(config, {"parallel.batch_norm": statistics})
+    pin_device_count(config)
     assert config.parallel.data == data
 
 
 def test_every_part_of_a_batch_must_divide(config, monkeypatch):
   monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(platform="cpu")] * 4)
-  config.train.batch_size, config.train.accumulate, config.parallel.data = 8, 4, 4
+  config = with_keys(config, {"train.batch_size": 8, "train.accumulate": 4, "parallel.data": 4})
   told = r"in 4 parts over 4 devices; make it a multiple of 16, or .* --config.parallel.data=2"
   with pytest.raises(UserError, match=told):
     devices(config)
-  config.train.batch_size = 16
+  config = with_keys(config, {"train.batch_size": 16})
   assert len(devices(config)) == 4
 
 
 def test_the_places_of_a_batch_that_is_fed_in_parts(config):
   """With `jit` parts of places, with `pmap` a device's parts; each device has neighbours."""
-  config.train.batch_size, config.train.accumulate = 8, 2
+  config = with_keys(config, {"train.batch_size": 8, "train.accumulate": 2})
   assert _table(config, 2).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
-  config.parallel.mode = "pmap"
+  config = with_keys(config, {"parallel.mode": "pmap"})
   assert _table(config, 2).tolist() == [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]
   assert _table(config, 1).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
@@ -237,8 +239,8 @@ def test_the_places_of_a_batch_that_is_fed_in_parts(config):
 )
 def test_one_device_takes_the_parts_that_devices_divide_a_batch_into(config, changes, parts):
   """But all of it for a loss that is not the mean of its parts'."""
-  config.parallel.data, config.train.accumulate = 3, 2
-  config.update_from_flattened_dict(changes)
+  config = with_keys(config, {"parallel.data": 3, "train.accumulate": 2})
+  config = with_keys(config, changes)
   assert parts_alone(config) == parts
 
 
@@ -254,8 +256,8 @@ def test_one_device_takes_the_parts_that_devices_divide_a_batch_into(config, cha
   ],
 )
 def test_a_patch_is_divided_where_every_level_is(config, name, size, space, told):
-  config.data.patch, config.parallel.space = (size, 16, 16), space
-  module = models.build(name, padding="SAME")
+  config = with_keys(config, {"data.patch": (size, 16, 16), "parallel.space": space})
+  module = networks.build(name, padding="SAME")
   if told is None:
     check_patch(config, module)
   else:
@@ -265,24 +267,24 @@ def test_a_patch_is_divided_where_every_level_is(config, name, size, space, told
 
 @pytest.mark.parametrize("name", ["hnn", "dense_vnet"])
 def test_a_network_that_does_not_divide_its_patches_says_so(config, name):
-  module = models.build(name)
+  module = networks.build(name)
   check_patch(config, module)
-  config.parallel.space = 2
+  config = with_keys(config, {"parallel.space": 2})
   with pytest.raises(UserError, match=r"space=2: \w+ does not divide its patches"):
     check_patch(config, module)
 
 
 def test_an_unpadded_network_is_not_divided(config):
-  config.data.patch, config.parallel.space = (132, 132, 132), 2
+  config = with_keys(config, {"data.patch": (132, 132, 132), "parallel.space": 2})
   with pytest.raises(UserError, match=r"--config.model.padding=SAME"):
-    check_patch(config, models.build("unet3d", padding="VALID"))
+    check_patch(config, networks.build("unet3d", padding="VALID"))
 
 
 @pytest.mark.parametrize(
   "name", ["attention_unet", "dense_vnet", "dual_attention", "unet", "unet3d"]
 )
 def test_every_batch_norm_of_a_network_knows_the_axis(name):
-  module = models.build(name).clone(batch_axis="data")
+  module = networks.build(name).clone(batch_axis="data")
   axes = []
 
   def note(call, arguments, keywords, context):
@@ -290,7 +292,7 @@ def test_every_batch_norm_of_a_network_knows_the_axis(name):
       axes.append(context.module.axis_name)
     return call(*arguments, **keywords)
 
-  image = np.zeros((1, *models.nearest_patch(module, (1, 1, 1)), 1), np.float32)
+  image = np.zeros((1, *build.nearest_patch(module, (1, 1, 1)), 1), np.float32)
   with nn.intercept_methods(note):
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), image, train=False))
   assert axes == ["data"] * (len(jax.tree.leaves(shapes["batch_stats"])) // 2)
@@ -299,7 +301,7 @@ def test_every_batch_norm_of_a_network_knows_the_axis(name):
 def test_the_state_passed_in_is_consumed(config):
   """Its buffers become those of the result: the program needs no second copy of the state."""
   module = Line(batch_norm=True)
-  config.optimizer.ema_decay = 0.9
+  config = with_keys(config, {"optimizer.ema_decay": 0.9})
   image = np.zeros((16, 17, 18), np.int16)
   data = resident([WorkingCase("a", image, image.astype(np.uint8), 0.0, 1.0)], config.data.patch)
   state, step = create(config, module), compile_step(config, module)
@@ -320,7 +322,8 @@ from attn_unet_jax.patches.device_source import resident
 from attn_unet_jax.training.compile import compile_step
 from attn_unet_jax.training.mesh import spread
 from attn_unet_jax.training.state import create
-from tests.conftest import small_config
+from tests.configs import small_config
+
 from tests.line import Line
 config, module = small_config(), Line(batch_norm=True, dtype=jnp.float64)
 config.train.batch_size, config.train.accumulate, config.data.patch = 16, 2, (4, 4, 4)

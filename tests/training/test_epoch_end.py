@@ -13,6 +13,7 @@ from attn_unet_jax.training.epoch_end import Report
 from attn_unet_jax.training.inputs import PARTS
 from attn_unet_jax.training.state import create
 from attn_unet_jax.training.step import fixed_loss
+from tests.configs import with_keys
 from tests.line import Line
 
 
@@ -21,7 +22,7 @@ from tests.line import Line
 )
 def test_the_rate_is_that_of_the_last_update(config, step, skipped, rate):
   """Which the schedule counts without those that were left out: 0, 0.1, 0.2, ... here."""
-  config.optimizer.learning_rate, config.optimizer.warmup_steps = 1.0, 10
+  config = with_keys(config, {"optimizer.learning_rate": 1.0, "optimizer.warmup_steps": 10})
   module, patch = Line(), np.zeros((1, 2, 2, 2), np.float32)
   fixed = {part: [Batch(patch[..., None], patch.astype(np.uint8))] for part in PARTS}
   state = create(config, module).replace(step=np.int32(step), skipped=np.int32(skipped))
@@ -33,7 +34,7 @@ def test_the_rate_is_that_of_the_last_update(config, step, skipped, rate):
 def test_a_loss_is_the_mean_of_its_parts_batches_by_what_predicts(config):
   """The averages, where they are kept; each part of the fold in its own column."""
   rng, module = np.random.default_rng(0), Line()
-  config.optimizer.ema_decay = 0.9
+  config = with_keys(config, {"optimizer.ema_decay": 0.9})
   state = create(config, module)
   state = state.replace(params=jax.tree.map(lambda x: x + 2, state.params))
   fixed = {
@@ -59,7 +60,7 @@ def test_the_time_that_is_left_is_counted_from_this_start(config, monkeypatch, c
   """Two of seven epochs were done before it; the third took ten seconds."""
   clock = iter((100.0, 110.0))
   monkeypatch.setattr(epoch_end, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-  config.train.epochs = 7
+  config = with_keys(config, {"train.epochs": 7})
   log = SimpleNamespace(write=lambda row: None)
   row = dict.fromkeys(("train_seg_loss", "validation_seg_loss", "test_seg_loss"), 0.5)
   row |= {"epoch": 3, "train_seconds": 9.0, "validation_dsc": None}

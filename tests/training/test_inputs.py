@@ -23,30 +23,33 @@ from attn_unet_jax.training.epoch_end import Report
 from attn_unet_jax.training.loop import train
 from attn_unet_jax.training.state import create
 from attn_unet_jax.volumes.box import Box
+from tests.configs import with_keys
 from tests.conftest import ROOT, assert_same, host_devices
 from tests.line import Line
 
 
 @pytest.fixture
 def config(config, phantoms):
-  config.data.dir = str(phantoms)
-  config.data.cases_per_block, config.data.patches_per_case = 2, 3
-  config.augment.flip, config.augment.histogram_probability = (0.5, 0.5, 0.5), 0.5
-  config.train.validate_every = 2
+  config = with_keys(config, {"data.dir": str(phantoms)})
+  config = with_keys(config, {"data.cases_per_block": 2, "data.patches_per_case": 3})
+  config = with_keys(
+    config, {"augment.flip": (0.5, 0.5, 0.5), "augment.histogram_probability": 0.5}
+  )
+  config = with_keys(config, {"train.validate_every": 2})
   return config
 
 
 def _train(config, workdir, source="streaming"):
-  config.data.source = source
+  config = with_keys(config, {"data.source": source})
   workdir.mkdir(exist_ok=True)
   with checkpoints(workdir / "checkpoints", 2) as store:
-    load = open_fold(config).load
+    load = open_fold(config.data).load
     return train(config, Line(batch_norm=True), load, lambda _: 0.5, store, workdir)
 
 
 def test_both_sources_train_the_same_network_under_the_transfer_guard(config, tmp_path, capsys):
   """Also where a batch is taken in parts."""
-  config.train.accumulate = 2
+  config = with_keys(config, {"train.accumulate": 2})
   states = [_train(config, tmp_path / source, source) for source in ("resident", "streaming")]
   for x, y in zip(*map(jax.tree.leaves, states), strict=True):
     np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
@@ -61,7 +64,7 @@ def test_both_sources_train_the_same_network_under_the_transfer_guard(config, tm
     *[np.array(rows[1:], float) for rows in columns], rtol=1e-4
   )  # losses on fixed patches
   kept = {path.name.split(".")[0] for path in (tmp_path / "streaming" / "prepared").iterdir()}
-  assert set(open_fold(config).split.training) <= kept
+  assert set(open_fold(config.data).split.training) <= kept
   assert not (tmp_path / "resident" / "prepared").exists()
 
 
@@ -88,7 +91,7 @@ def test_a_streamed_run_that_is_stopped_goes_on_to_the_same_bits(config, tmp_pat
 
 
 def test_a_broken_step_leaves_the_state_before_it_though_other_steps_are_fed(config, tmp_path):
-  config.optimizer.learning_rate = 1e38
+  config = with_keys(config, {"optimizer.learning_rate": 1e38})
   with pytest.raises(UserError, match=r"^step 2: the loss is (nan|inf)"):
     _train(config, tmp_path)
   with ocp.StandardCheckpointer() as checkpointer:
@@ -112,15 +115,19 @@ def test_what_crosses_implicitly_is_refused(config, tmp_path, monkeypatch):
 
 def test_where_a_patch_came_from_is_told_in_the_whole_scan(config, tmp_path):
   """Though it is cut inside a box, and a scan that is smaller than the patch is padded."""
-  config.augment.flip, config.augment.histogram_probability = (0.0, 0.0, 0.0), 0.0
-  config.data.foreground_fraction, config.train.batch_size = 1.0, 4
-  config.data.patch = (6, 8, 50)
-  whole = {case.id: case for case in open_fold(config).load("training")}
+  config = with_keys(
+    config, {"augment.flip": (0.0, 0.0, 0.0), "augment.histogram_probability": 0.0}
+  )
+  config = with_keys(config, {"data.foreground_fraction": 1.0, "train.batch_size": 4})
+  config = with_keys(config, {"data.patch": (6, 8, 50)})
+  whole = {case.id: case for case in open_fold(config.data).load("training")}
   assert all(case.label.shape[2] < 50 for case in whole.values())
   box = Box((-60.0, -50.0, -30.0), (70.0, 90.0, 20.0))
-  config.data.boxes, config.data.source = str(tmp_path / "boxes.json"), "resident"
+  config = with_keys(
+    config, {"data.boxes": str(tmp_path / "boxes.json"), "data.source": "resident"}
+  )
   (tmp_path / "boxes.json").write_text(to_json(dict.fromkeys(open_dataset(config).ids, box)))
-  read = inputs.open_inputs(config, Line(), open_fold(config).load, tmp_path)
+  read = inputs.open_inputs(config, Line(), open_fold(config.data).load, tmp_path)
   with read.source.feeds(range(2, 3)) as feeds:
     batch = training_batch(config, next(feeds), 2)
   places = read.places(3)
@@ -135,10 +142,10 @@ def test_where_a_patch_came_from_is_told_in_the_whole_scan(config, tmp_path):
 
 def test_losses_are_measured_on_as_many_patches_at_a_time_as_a_device_trains_on(config, tmp_path):
   """A batch of 8 in 4 parts: the same patches two by two, and the same loss."""
-  config.train.batch_size = 8
+  config = with_keys(config, {"train.batch_size": 8})
   batches, rows = {}, {}
   for config.train.accumulate in (1, 4):
-    fixed = inputs.open_inputs(config, Line(), open_fold(config).load, tmp_path).fixed
+    fixed = inputs.open_inputs(config, Line(), open_fold(config.data).load, tmp_path).fixed
     state = create(config, Line())
     batches[config.train.accumulate] = fixed["validation"]
     rows[config.train.accumulate] = Report(config, Line(), fixed, None, 0).measure(1, state, 0)
@@ -147,7 +154,7 @@ def test_losses_are_measured_on_as_many_patches_at_a_time_as_a_device_trains_on(
   for whole, *parts in zip(*batches[1], *batches[4], strict=True):
     np.testing.assert_array_equal(np.concatenate(parts), whole)
   for part in inputs.PARTS:
-    own = fixed_batches(config, open_fold(config).load(part), parts=4)
+    own = fixed_batches(config, open_fold(config.data).load(part), parts=4)
     assert_same(fixed[part], own)
   for name in ("train_seg_loss", "validation_seg_loss", "test_seg_loss"):
     assert rows[4][name] == pytest.approx(rows[1][name], rel=1e-6)
@@ -156,7 +163,7 @@ def test_losses_are_measured_on_as_many_patches_at_a_time_as_a_device_trains_on(
 def test_a_named_folder_of_prepared_scans_serves_every_run_and_source(
   config, tmp_path, monkeypatch
 ):
-  config.data.prepared = str(tmp_path / "scans")
+  config = with_keys(config, {"data.prepared": str(tmp_path / "scans")})
   left = tmp_path / "scans" / ".case.x.part"
   left.parent.mkdir()
   left.write_text("")

@@ -29,18 +29,19 @@ from attn_unet_jax.training.epoch_end import Report
 from attn_unet_jax.training.loop import train
 from attn_unet_jax.training.nonfinite import Watch
 from attn_unet_jax.training.step import Outcome
-from tests.conftest import assert_same, small_config
+from tests.configs import small_config, with_keys
+from tests.conftest import assert_same
 from tests.line import Line
 
 
 @pytest.fixture(scope="module")
 def setting(phantoms):
   config = small_config()
-  config.data.dir = str(phantoms)
-  config.augment.flip = (0.5, 0.5, 0.5)
-  config.augment.noise_sd = (0.0, 0.1)
-  config.train.epochs = 3
-  fold = open_fold(config)
+  config = with_keys(config, {"data.dir": str(phantoms)})
+  config = with_keys(config, {"augment.flip": (0.5, 0.5, 0.5)})
+  config = with_keys(config, {"augment.noise_sd": (0.0, 0.1)})
+  config = with_keys(config, {"train.epochs": 3})
+  fold = open_fold(config.data)
   return config, Line(batch_norm=True), fold  # the loop does not care what it trains
 
 
@@ -77,8 +78,8 @@ def test_a_run_that_is_lengthened_ends_as_one_that_was_as_long_from_the_start(
   setting, undisturbed, tmp_path
 ):
   config, *rest = setting
-  shorter = config.copy_and_resolve_references()
-  shorter.train.epochs = 2
+  shorter = config
+  shorter = with_keys(shorter, {"train.epochs": 2})
   assert int(_train((shorter, *rest), tmp_path).step) == 6
   assert_same(_train(setting, tmp_path), undisturbed[0])
   assert [row["epoch"] for row in read_metrics(tmp_path / "metrics.csv")] == ["1", "2", "3"]
@@ -86,9 +87,9 @@ def test_a_run_that_is_lengthened_ends_as_one_that_was_as_long_from_the_start(
 
 def test_epochs_are_saved_and_validated_as_often_as_asked_and_the_last_always(setting, tmp_path):
   config, *rest = setting
-  config = config.copy_and_resolve_references()
-  config.train.epochs, config.train.keep = 4, 4
-  config.train.save_every, config.train.validate_every = 2, 3
+  config = config
+  config = with_keys(config, {"train.epochs": 4, "train.keep": 4})
+  config = with_keys(config, {"train.save_every": 2, "train.validate_every": 3})
   validated = []
   _train((config, *rest), tmp_path, lambda state: validated.append(int(state.step)) or 0.5)
   assert validated == [9, 12]
@@ -345,8 +346,8 @@ def test_a_signal_breaks_off_the_wait_for_a_feed(setting, undisturbed, tmp_path,
 def _breaking(setting, skip):
   """The config, its second step broken and so many left out, and the fold of a setting."""
   config, _, fold = setting
-  config = config.copy_and_resolve_references()
-  config.optimizer.learning_rate, config.train.skip_nonfinite = 1e38, skip
+  config = config
+  config = with_keys(config, {"optimizer.learning_rate": 1e38, "train.skip_nonfinite": skip})
   return config, fold
 
 
@@ -408,9 +409,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(setting, tmp_path, capsys):
   What is said of the patches is what a batch of that step is cut from.
   """
   config, _, fold = setting
-  config = config.copy_and_resolve_references()
-  config.optimizer.learning_rate = 1e38
-  config.train.skip_nonfinite = 1
+  config = config
+  config = with_keys(config, {"optimizer.learning_rate": 1e38})
+  config = with_keys(config, {"train.skip_nonfinite": 1})
   told = r"^step 3: the loss is inf .*skip_nonfinite=4 to go on.*learning_rate \(now 1e\+38\)"
   with pytest.raises(UserError, match=told):
     _train((config, Line(), fold), tmp_path)
@@ -432,10 +433,12 @@ def test_a_loss_that_is_not_finite_stops_the_run(setting, tmp_path, capsys):
 def test_a_state_whose_losses_are_not_finite_takes_no_checkpoints_place(setting, tmp_path):
   """The last update of an epoch is too large, and only the best and the newest are kept."""
   config, module, fold = setting
-  config = config.copy_and_resolve_references()
-  config.optimizer.schedule, config.optimizer.decay_epochs = "step", 1
-  config.optimizer.decay_factor = 1e38
-  config.train.steps_per_epoch, config.train.keep, config.train.validate_every = 1, 1, 3
+  config = config
+  config = with_keys(config, {"optimizer.schedule": "step", "optimizer.decay_epochs": 1})
+  config = with_keys(config, {"optimizer.decay_factor": 1e38})
+  config = with_keys(
+    config, {"train.steps_per_epoch": 1, "train.keep": 1, "train.validate_every": 3}
+  )
   told = "loss is (inf|nan) after the update of step 2, .*; earlier checkpoints are as they were. "
   for _ in range(2):  # also where it is started again
     with pytest.raises(UserError, match=told):

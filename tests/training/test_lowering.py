@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 from jax import export
 
-from attn_unet_jax.augment import Augmentation
+from attn_unet_jax.augment.options import Augmentation
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.inference.sliding import SlidingWindow
 from attn_unet_jax.patches.batch import training_cutter
 from attn_unet_jax.patches.device_source import resident
 from attn_unet_jax.patches.host_cropper import together
 from attn_unet_jax.training.compile import compile_step
-from attn_unet_jax.training.network import network
 from attn_unet_jax.training.placement import placement
 from attn_unet_jax.training.state import abstract
-from tests.conftest import ROOT, host_devices, small_config
+from attn_unet_jax.workflows.network import network
+from tests.configs import small_config, with_keys
+from tests.conftest import ROOT, host_devices
 
 DTYPES = {"float32": "f32", "bfloat16": "bf16"}
 
@@ -26,14 +27,20 @@ DTYPES = {"float32": "f32", "bfloat16": "bf16"}
 def _config(dtype):
   """All of the step: every augmentation, gates, batch statistics, averaged parameters."""
   config = small_config()
-  config.model.dtype = dtype
-  config.optimizer.ema_decay = 0.99
-  config.augment.flip = (0.5, 0.5, 0.5)
-  config.augment.rotate_deg, config.augment.shift = (5.0, 5.0, 15.0), (0.1, 0.1, 0.1)
-  config.augment.scale, config.augment.corner_scale = (0.7, 1.3), 0.1
-  config.augment.deform_sd, config.augment.histogram_probability = (1.0, 1.0, 1.0), 0.5
-  config.augment.intensity_scale, config.augment.intensity_shift = (0.9, 1.1), (-0.1, 0.1)
-  config.augment.noise_sd = (0.0, 0.1)
+  config = with_keys(config, {"model.dtype": dtype})
+  config = with_keys(config, {"optimizer.ema_decay": 0.99})
+  config = with_keys(config, {"augment.flip": (0.5, 0.5, 0.5)})
+  config = with_keys(
+    config, {"augment.rotate_deg": (5.0, 5.0, 15.0), "augment.shift": (0.1, 0.1, 0.1)}
+  )
+  config = with_keys(config, {"augment.scale": (0.7, 1.3), "augment.corner_scale": 0.1})
+  config = with_keys(
+    config, {"augment.deform_sd": (1.0, 1.0, 1.0), "augment.histogram_probability": 0.5}
+  )
+  config = with_keys(
+    config, {"augment.intensity_scale": (0.9, 1.1), "augment.intensity_shift": (-0.1, 0.1)}
+  )
+  config = with_keys(config, {"augment.noise_sd": (0.0, 0.1)})
   return config
 
 
@@ -136,7 +143,7 @@ def test_the_form_is_that_of_the_platform_lowered_for():
 def test_slices_lower_as_2d_convolutions_on_every_platform():
   """13 of 3x3 in each of three views, the slices in the batch."""
   config = _config("bfloat16")
-  config.model.name = "hnn"
+  config = with_keys(config, {"model.name": "hnn"})
   for platforms in (["cuda", "tpu"], ["cpu"]):
     text = _program(config, "window", platforms)
     assert _convolutions(text) == ({4: 39 * len(platforms)}, {"bf16"})
@@ -146,7 +153,7 @@ def test_slices_lower_as_2d_convolutions_on_every_platform():
 @pytest.mark.parametrize("name", ["unet", "unet3d", "vnet", "vnet_caffe"])
 def test_the_other_networks_lower_too(name):
   config = _config("bfloat16")
-  config.model.name, config.model.padding = name, "SAME"
+  config = with_keys(config, {"model.name": name, "model.padding": "SAME"})
   ranks, kinds = _convolutions(_program(config, "window", ["cuda", "tpu"]))
   assert set(ranks) == {5}
   assert kinds == {"bf16"}

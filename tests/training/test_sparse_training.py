@@ -12,6 +12,7 @@ from attn_unet_jax.training.state import start
 from attn_unet_jax.training.step import train_step
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
+from tests.configs import with_keys
 from tests.line import Line
 
 SHAPE = (9, 8, 7)
@@ -45,8 +46,8 @@ def write(folder, forgotten, label_there, sign):
 
 def two_steps(config, folder, step):
   """The parameters of a network that looks at single voxels."""
-  config.data.folder = str(folder)
-  data = resident(open_fold(config).load("training"), config.data.patch)
+  config = with_keys(config, {"data.folder": str(folder)})
+  data = resident(open_fold(config.data).load("training"), config.data.patch)
   image = np.zeros((1, *config.data.patch, 1), np.float32)
   state = start(config, Line().init(jax.random.key(0), image, False))
   for _ in range(2):
@@ -59,10 +60,10 @@ def two_steps(config, folder, step):
 def test_what_is_not_labelled_has_no_part_in_two_steps(config, key, tmp_path):
   """Other intensities and labels there, the same parameters to the bit. `tests/losses` has each."""
   forgotten, sparse, labels, dense = SPARSE[key]
-  config.data.dataset, config.data.spacing_mm, config.data.patch = "", 1.0, (5, 5, 5)
-  config.train.batch_size = 4
-  config.augment.flip = (0.0, 0.0, 0.0)
-  config.loss.weighted_ce = 1.0  # 3D U-Net's; dice and bce are the defaults
+  config = with_keys(config, {"data.dataset": "", "data.spacing_mm": 1.0, "data.patch": (5, 5, 5)})
+  config = with_keys(config, {"train.batch_size": 4})
+  config = with_keys(config, {"augment.flip": (0.0, 0.0, 0.0)})
+  config = with_keys(config, {"loss.weighted_ce": 1.0})  # 3D U-Net's; dice and bce are the defaults
   step = jax.jit(functools.partial(train_step, config, Line()))
   for name, label_there, sign in zip("ab", labels, (1, -1), strict=True):
     write(tmp_path / name, forgotten, label_there, sign)

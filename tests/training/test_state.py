@@ -3,14 +3,17 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.training.network import network
 from attn_unet_jax.training.state import create
+from attn_unet_jax.workflows.network import network
+from tests.configs import with_keys
 
 
 def test_the_models_keys_are_the_networks_attributes(config):
   """Each reaches the network under its own name, the type as a type."""
-  config.model.gate, config.model.gating, config.model.gate_finest = "softplus", "shared", True
-  config.model.dtype = "bfloat16"
+  config = with_keys(
+    config, {"model.gate": "softplus", "model.gating": "shared", "model.gate_finest": True}
+  )
+  config = with_keys(config, {"model.dtype": "bfloat16"})
   module = network(config, 3)
   assert module.num_classes == 3
   assert module.dtype == "bfloat16"
@@ -20,13 +23,15 @@ def test_the_models_keys_are_the_networks_attributes(config):
 
 
 def test_options_that_do_not_fit_are_one_line(config):
-  config.model.name, config.model.dilation_rates = "dense_dilated", ((1,), (1,), (1,))
+  config = with_keys(
+    config, {"model.name": "dense_dilated", "model.dilation_rates": ((1,), (1,), (1,))}
+  )
   with pytest.raises(UserError, match=r"config\.model: dilation_rates of 3 stacks: at most 2"):
     network(config, 2)
 
 
 def test_the_patch_of_the_sliding_window_is_one_that_the_network_takes_too(config):
-  config.inference.patch = (32, 16, 20)
+  config = with_keys(config, {"inference.patch": (32, 16, 20)})
   with pytest.raises(
     UserError, match=r"config\.inference\.patch=\(32, 16, 20\): .* is \(32, 16, 16\)"
   ):

@@ -6,30 +6,34 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attn_unet_jax import losses, models
 from attn_unet_jax.cases.prepare import WorkingCase
-from attn_unet_jax.models import layers
+from attn_unet_jax.losses import total
+from attn_unet_jax.models import build, layers, options
 from attn_unet_jax.patches.batch import Batch, Fed, training_batch, training_cutter
 from attn_unet_jax.patches.device_source import resident
 from attn_unet_jax.patches.host_cropper import together
 from attn_unet_jax.patches.schedule import Plan, schedule
-from attn_unet_jax.training.network import network
 from attn_unet_jax.training.state import abstract, start
 from attn_unet_jax.training.step import _dropout_key, fixed_loss, forward, train_step
+from attn_unet_jax.workflows.network import network
+from tests import networks
+from tests.configs import with_keys
 from tests.conftest import assert_same
 from tests.line import Line
 
-NAMES = tuple(models.NETWORKS)
+NAMES = tuple(options.NETWORKS)
 KEY = jax.random.key(0)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_keeps_the_states_shape(config, name):
   """Also of networks without batch statistics, and with a patch that is larger than the output."""
-  config.model.name = name
-  config.optimizer.name = "sgd"
-  config.optimizer.bias_rate, config.optimizer.decay_biases = 2.0, False
-  config.data.patch = models.nearest_patch(models.build(name), (16, 16, 16))
+  config = with_keys(config, {"model.name": name})
+  config = with_keys(config, {"optimizer.name": "sgd"})
+  config = with_keys(config, {"optimizer.bias_rate": 2.0, "optimizer.decay_biases": False})
+  config = with_keys(
+    config, {"data.patch": build.nearest_patch(networks.build(name), (16, 16, 16))}
+  )
   module = network(config, 2)
   image = np.zeros((100, 95, 93), np.int16)
   case = WorkingCase("a", image, image.astype(np.uint8), 0.0, 1.0)
@@ -69,7 +73,7 @@ def test_labels_are_cropped_to_the_networks_output(config):
   image = jnp.asarray(rng.normal(size=(2, 4, 6, 3, 1)), jnp.float32)
   label = jnp.asarray(rng.integers(0, 2, (2, 4, 6, 3)), jnp.uint8)
   logits, _ = _Unpadded().apply({}, image, False)
-  expected = losses.total(logits, label[:, 1:3, 2:4], {"dice": 1.0, "bce": 1.0})[0]
+  expected = total.total(logits, label[:, 1:3, 2:4], {"dice": 1.0, "bce": 1.0})[0]
   assert fixed_loss(config, _Unpadded(), {}, Batch(image, label)) == expected
 
 
@@ -87,7 +91,7 @@ def test_an_option_of_a_loss_reaches_it(config, name, option, value, argument):
   rng = np.random.default_rng(0)
   image = jnp.asarray(rng.normal(size=(1, 4, 6, 3, 1)), jnp.float32)
   label = jnp.asarray(rng.integers(0, 2, (1, 4, 6, 3)), jnp.uint8)
-  config.loss.dice = config.loss.bce = 0.0
+  config = with_keys(config, {"loss.dice": 0.0, "loss.bce": 0.0})
   config.loss[name], config.loss_options[option] = 2.0, value
   logits, _ = _Unpadded().apply({}, image, False)
   loss, given = getattr(losses, name), (logits, label[:, 1:3, 2:4])
@@ -114,10 +118,10 @@ def test_groups_have_batch_statistics_of_their_own():
 
 
 def _cases(config):
-  config.data.patch = (4, 4, 4)
-  config.train.batch_size = 8
-  config.augment.flip = (0.5, 0.5, 0.5)
-  config.optimizer.learning_rate = 0.05
+  config = with_keys(config, {"data.patch": (4, 4, 4)})
+  config = with_keys(config, {"train.batch_size": 8})
+  config = with_keys(config, {"augment.flip": (0.5, 0.5, 0.5)})
+  config = with_keys(config, {"optimizer.learning_rate": 0.05})
   rng = np.random.default_rng(0)
   cases = []
   for name in "abc":
@@ -148,7 +152,9 @@ def _steps(config, module, data, count=2, state=None):
 
 def test_a_plain_step_by_hand(config):
   """Down the gradient of its own batch's loss; it tells that loss and that gradient's norm."""
-  config.optimizer.name, config.optimizer.momentum, config.optimizer.weight_decay = "sgd", 0.0, 0.0
+  config = with_keys(
+    config, {"optimizer.name": "sgd", "optimizer.momentum": 0.0, "optimizer.weight_decay": 0.0}
+  )
   data, module = _small(config), Line()
   states, told = _steps(config, module, data)
 
@@ -172,7 +178,7 @@ def test_a_batch_in_parts_gives_the_update_of_the_whole(config):
   with jax.enable_x64(True):
     data = _small(config)
     whole, told = _steps(config, Line(dtype=jnp.float64), data)
-    config.train.accumulate = 4
+    config = with_keys(config, {"train.accumulate": 4})
     parts, of_parts = _steps(config, Line(dtype=jnp.float64), data)
     for a, b in zip(jax.tree.leaves(told), jax.tree.leaves(of_parts), strict=True):
       np.testing.assert_allclose(b, a, rtol=1e-12)
@@ -186,7 +192,7 @@ def test_batch_norm_sees_a_part_at_a_time(config):
   with jax.enable_x64(True):
     data = _small(config)
     whole, _ = _steps(config, Line(batch_norm=True, dtype=jnp.float64), data, 1)
-    config.train.accumulate = 4
+    config = with_keys(config, {"train.accumulate": 4})
     parts, _ = _steps(config, Line(batch_norm=True, dtype=jnp.float64), data, 1)
     a, b = (states[-1].batch_stats["BatchNorm_0"] for states in (whole, parts))
     np.testing.assert_allclose(b["mean"], a["mean"], rtol=1e-6)
@@ -196,7 +202,7 @@ def test_batch_norm_sees_a_part_at_a_time(config):
 
 def test_the_average_follows_parameters_and_statistics(config):
   """By hand: d = min(decay, (1 + t) / (10 + t)) of the old average, the rest of the new values."""
-  config.optimizer.ema_decay = 0.15
+  config = with_keys(config, {"optimizer.ema_decay": 0.15})
   with jax.enable_x64(True):
     data = _small(config)
     states, _ = _steps(config, Line(batch_norm=True, dtype=jnp.float64), data, 3)
@@ -211,7 +217,7 @@ def test_the_average_follows_parameters_and_statistics(config):
         hand = decay * hand + (1 - decay) * raw
         assert float(read(state.variables)) == pytest.approx(float(hand), rel=1e-6)
         assert float(raw) != pytest.approx(float(hand), rel=1e-6)
-    config.optimizer.ema_decay = 0.0
+    config = with_keys(config, {"optimizer.ema_decay": 0.0})
     plain, _ = _steps(config, Line(batch_norm=True, dtype=jnp.float64), data, 3)
     assert plain[-1].ema is None
     for a, b in zip(*(jax.tree.leaves(s[-1].params) for s in (plain, states)), strict=True):
@@ -224,8 +230,8 @@ def test_a_broken_step_changes_nothing_and_is_repeated(config, cause):
   with jax.enable_x64(True):
     data = _small(config)
     if cause == "loss":
-      config.optimizer.learning_rate = 1e308
-      config.optimizer.ema_decay = 0.9
+      config = with_keys(config, {"optimizer.learning_rate": 1e308})
+      config = with_keys(config, {"optimizer.ema_decay": 0.9})
     states, told = _steps(config, Line(root=cause == "gradient", dtype=jnp.float64), data, 4)
     first = 0 if cause == "gradient" else 1  # the state before the first broken step
     finite = [bool(np.isfinite(t.loss) and np.isfinite(t.gradient_norm)) for t in told]
@@ -234,7 +240,7 @@ def test_a_broken_step_changes_nothing_and_is_repeated(config, cause):
     assert int(states[first].step) == first
     for state in states[first + 1 :]:
       assert_same(state, states[first])
-    config.train.skip_nonfinite = 2
+    config = with_keys(config, {"train.skip_nonfinite": 2})
     skipping, _ = _steps(
       config, Line(root=cause == "gradient", dtype=jnp.float64), data, 4, states[first]
     )
@@ -247,7 +253,7 @@ def test_a_broken_step_changes_nothing_and_is_repeated(config, cause):
 @pytest.mark.parametrize("broken", [False, True])
 def test_what_is_fed_for_another_step_than_the_next_changes_nothing(config, broken):
   """As a streaming source goes on with after a step that was broken and not skipped."""
-  config.train.skip_nonfinite = 1
+  config = with_keys(config, {"train.skip_nonfinite": 1})
   cutter, module = training_cutter(config, _cases(config)), Line(root=broken)
   blocks = together([cutter(0, row) for row in range(8)])
   blocks = jax.tree.map(lambda x: jnp.asarray(x)[None], blocks)
@@ -289,7 +295,7 @@ class _Drawn(nn.Module):
 
 def test_every_part_of_every_step_is_dropped_by_its_own_key(config):
   data, module = _small(config), _Drawn()
-  config.train.accumulate = 2
+  config = with_keys(config, {"train.accumulate": 2})
   states, _ = _steps(config, module, data)
   variables, image = states[0].variables, jnp.zeros((1, 4, 4, 4, 1))
 

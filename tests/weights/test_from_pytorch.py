@@ -4,10 +4,11 @@ import pytest
 
 from attn_unet_jax.models.hnn import VIEWS
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.training.network import network
 from attn_unet_jax.weights.from_pytorch import converted, read_state_dict
 from attn_unet_jax.weights.oktay2018 import from_reference, reference_name
 from attn_unet_jax.workflows.load_run import best, open_run
+from attn_unet_jax.workflows.network import network
+from tests.configs import with_keys
 from tests.conftest import BY_MLIR, flags_of, run_command
 
 torch = pytest.importorskip("torch", reason="the extra 'bench' is not installed")
@@ -54,11 +55,11 @@ def share_signal(net, gates: int) -> None:
 
 
 def config_of(config, gates: int):
-  config.model.name = "attention_unet" if gates else "unet"
-  config.model.gates = gates or 2
-  config.model.feature_scale = 16.0
-  config.model.conv = "native"
-  config.data.labels = "pancreas=2,spleen=1"
+  config = with_keys(config, {"model.name": "attention_unet" if gates else "unet"})
+  config = with_keys(config, {"model.gates": gates or 2})
+  config = with_keys(config, {"model.feature_scale": 16.0})
+  config = with_keys(config, {"model.conv": "native"})
+  config = with_keys(config, {"data.labels": "pancreas=2,spleen=1"})
   return config
 
 
@@ -76,7 +77,7 @@ def test_logits_are_those_of_the_same_network_in_pytorch(
   config, gates, gating, upsampling, tmp_path, monkeypatch
 ):
   net, config = twin(gates, shared=gating == "shared"), config_of(config, gates)
-  config.model.upsampling, config.model.gating = upsampling, gating
+  config = with_keys(config, {"model.upsampling": upsampling, "model.gating": gating})
   aligned = upsampling == "align_corners"
   monkeypatch.setattr("benchmarks.torch_twin.ALIGN_CORNERS", aligned)
   torch.save(net.state_dict(), tmp_path / "weights.pth")
@@ -95,7 +96,7 @@ def test_logits_are_those_of_the_same_network_in_pytorch(
 def test_gradients_are_those_of_the_same_network_in_pytorch(config, tmp_path):
   """Compiled as for users: fusions once lost part of this very gradient, see `larger_of_two`."""
   net, config = twin(2), config_of(config, 2)
-  config.model.conv = "auto"
+  config = with_keys(config, {"model.conv": "auto"})
   torch.save(net.state_dict(), tmp_path / "weights.pth")
   image, weights = np.random.default_rng(1).normal(size=(2, 2, 1, 48, 48, 48))
   net.double().train()
@@ -165,7 +166,7 @@ def nested(net, heads, slices):
 def test_imagenets_trunk_answers_in_every_view_as_in_pytorch(config, tmp_path):
   net = vgg16()
   torch.save(net.state_dict(), tmp_path / "vgg16.pth")
-  config.model.name, config.model.feature_scale = "hnn", 1.0
+  config = with_keys(config, {"model.name": "hnn", "model.feature_scale": 1.0})
   params = converted(tmp_path / "vgg16.pth", config).params
   rng = np.random.default_rng(1)
   for view in params.values():
@@ -189,10 +190,12 @@ def test_a_training_starts_from_imagenets_trunk_or_says_that_it_does_not(
 ):
   """The commands; the trunk is an eighth of VGG-16's width."""
   torch.save(vgg16(8).state_dict(), tmp_path / "vgg16.pth")
-  config.model.name, config.model.feature_scale, config.data.dir = "hnn", 8.0, str(phantoms)
-  config.loss.dice, config.loss.bce, config.loss.side_bce = 0.0, 0.0, 1.0
-  config.train.epochs, config.train.steps_per_epoch = 1, 2
-  config.optimizer.learning_rate = 1e-9
+  config = with_keys(
+    config, {"model.name": "hnn", "model.feature_scale": 8.0, "data.dir": str(phantoms)}
+  )
+  config = with_keys(config, {"loss.dice": 0.0, "loss.bce": 0.0, "loss.side_bce": 1.0})
+  config = with_keys(config, {"train.epochs": 1, "train.steps_per_epoch": 2})
+  config = with_keys(config, {"optimizer.learning_rate": 1e-9})
   flags = ["--config=tests/small.py", *flags_of(config)]
   vgg, trained = tmp_path / "vgg", tmp_path / "trained"
   made = run_command(
@@ -217,13 +220,13 @@ def test_a_training_starts_from_imagenets_trunk_or_says_that_it_does_not(
 def test_another_vgg_or_another_width_is_refused(config, tmp_path):
   state_dict = vgg16().state_dict()
   torch.save(state_dict, tmp_path / "vgg16.pth")
-  config.model.name, config.model.feature_scale = "hnn", 32.0
+  config = with_keys(config, {"model.name": "hnn", "model.feature_scale": 32.0})
   with pytest.raises(
     UserError, match=r"features\.0\.\w+ has the shape .*feature_scale=1 \(now 32\)"
   ):
     converted(tmp_path / "vgg16.pth", config)
   del state_dict["features.28.weight"]
-  config.model.feature_scale = 1.0
+  config = with_keys(config, {"model.feature_scale": 1.0})
   torch.save(state_dict, tmp_path / "vgg13.pth")
   with pytest.raises(UserError, match=r"vgg13\.pth: features\.28\.weight is missing; needed is"):
     converted(tmp_path / "vgg13.pth", config)
@@ -265,13 +268,13 @@ def test_another_network_is_refused_and_the_files_own_is_named(config, tmp_path)
   config = config_of(config, 2)
   with pytest.raises(UserError, match=r"33 missing.*attention_unet with model\.gates=1"):
     converted(tmp_path / "single.pth", config)
-  config.model.gates, config.model.gating = 1, "shared"
+  config = with_keys(config, {"model.gates": 1, "model.gating": "shared"})
   with pytest.raises(UserError, match=r"model\.gates=1 and model\.gating=progressive"):
     converted(tmp_path / "single.pth", config)
-  config.model.gating, config.data.labels = "progressive", "pancreas=2"
+  config = with_keys(config, {"model.gating": "progressive", "data.labels": "pancreas=2"})
   with pytest.raises(UserError, match=r"final.*2 classes beside the background"):
     converted(tmp_path / "single.pth", config)
-  config.model.name = "vnet"
+  config = with_keys(config, {"model.name": "vnet"})
   with pytest.raises(UserError, match="the reference has no variable like"):
     converted(tmp_path / "single.pth", config)
 

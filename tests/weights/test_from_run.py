@@ -9,10 +9,10 @@ from attn_unet_jax.models.unet import DeepSupervision
 from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.checkpoint import checkpoints
-from attn_unet_jax.training.network import network
 from attn_unet_jax.training.state import abstract
 from attn_unet_jax.weights import from_run
-from tests.conftest import small_config
+from attn_unet_jax.workflows.network import network
+from tests.configs import small_config, with_keys
 
 
 def test_axes_that_count_classes():
@@ -30,7 +30,7 @@ def test_axes_that_count_classes():
 
 def test_a_network_of_one_organ_has_no_such_axes():
   config = small_config()
-  config.model.name = "hnn"
+  config = with_keys(config, {"model.name": "hnn"})
   blocks = from_run.class_blocks(config, 2)
   assert "params/axial/fuse/bias" in blocks
   assert not any(blocks.values())
@@ -69,8 +69,8 @@ def test_a_head_in_another_order_gives_the_same_logits_in_that_order():
 def source(tmp_path_factory):
   """A run of two organs whose parameters are drawn with NumPy."""
   config = small_config()
-  config.data.labels = "liver,spleen"
-  config.model.name = "vnet"
+  config = with_keys(config, {"data.labels": "liver,spleen"})
+  config = with_keys(config, {"model.name": "vnet"})
   workdir = tmp_path_factory.mktemp("source")
   rng = np.random.default_rng(0)
   state = jax.tree.map(
@@ -84,7 +84,7 @@ def source(tmp_path_factory):
 
 def _starting(source, **changes):
   config = source[2].copy_and_resolve_references()
-  config.init.workdir = str(source[0])
+  config = with_keys(config, {"init.workdir": str(source[0])})
   for key, value in changes.items():
     section, name = key.split("__")
     config[section][name] = value

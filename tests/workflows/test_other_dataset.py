@@ -8,6 +8,7 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows.other_dataset import open_other, seen_by
+from tests.configs import with_keys
 
 NAMES = {"background": 0, "Spleen": 1, "pancreas": 10, "liver": 4}
 
@@ -26,8 +27,10 @@ def _folder(folder, cases, names=None):
 
 @pytest.fixture
 def run(config, tmp_path):
-  config.data.dataset, config.data.folder = "", _folder(tmp_path / "own", "abcdefg")
-  config.data.labels, config.data.fold = "liver=1,pancreas=2", 3
+  config = with_keys(
+    config, {"data.dataset": "", "data.folder": _folder(tmp_path / "own", "abcdefg")}
+  )
+  config = with_keys(config, {"data.labels": "liver=1,pancreas=2", "data.fold": 3})
   return config
 
 
@@ -49,7 +52,7 @@ def test_the_runs_own_cases_are_those_of_its_fold(run, tmp_path):
   own = [{"training": [f"{k}"], "validation": ["v"], "test": []} for k in range(4)]
   listing.write_text(json.dumps({"name": "mine", "folds": own}))
   assert seen_by(run, listing) == ["3", "v"]
-  run.data.fold = 4
+  run = with_keys(run, {"data.fold": 4})
   with pytest.raises(UserError, match=rf"data\.fold=4: the list '{listing}' has folds 0 to 3"):
     seen_by(run, listing)
 
@@ -72,7 +75,7 @@ def test_of_many_other_labels_some_are_named(run, tmp_path):
 
 def test_labels_say_which_is_which_in_any_order(run, tmp_path):
   folder = _folder(tmp_path / "other", ["x"], NAMES)
-  run.loss_options.class_weights = (1.0, 2.0, 3.0)
+  run = with_keys(run, {"loss_options.class_weights": (1.0, 2.0, 3.0)})
   changes = {"folder": folder, "labels": "pancreas=10+4,spare=7,liver=Spleen"}
   mapping = open_other(run, changes, None, []).fold.mapping
   assert mapping.class_indices == {"liver": 1, "pancreas": 2}

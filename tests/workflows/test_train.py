@@ -4,13 +4,14 @@ from types import SimpleNamespace
 
 from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.workflows import train as workflow
+from tests.configs import with_keys
 
 
 def test_states_are_validated_on_the_validation_cases_by_what_they_predict_with(
   config, phantoms, tmp_path, monkeypatch
 ):
   """Never on the test cases; by the averages, where they are kept."""
-  config.data.dir = str(phantoms)
+  config = with_keys(config, {"data.dir": str(phantoms)})
   state, calls = SimpleNamespace(variables="averages"), []
 
   def train(config, module, load, validate, *_):
@@ -21,7 +22,7 @@ def test_states_are_validated_on_the_validation_cases_by_what_they_predict_with(
 
   monkeypatch.setattr(workflow, "train", train)
   monkeypatch.setattr(workflow, "mean_dsc", mean_dsc)
-  fold = open_fold(config)
+  fold = open_fold(config.data)
   workflow.fit(config, fold, tmp_path / "run", test=False)
   assert calls == [(fold.split.validation, "averages")]
   assert fold.split.validation != fold.split.test

@@ -5,28 +5,29 @@ trained on has the box that the first network finds in it, as at test time. A tr
 smallest box around such a box and its label, so that no label is cut.
 """
 
+import dataclasses
 from pathlib import Path
-
-from ml_collections import ConfigDict
+from typing import Any
 
 from attn_unet_jax.cases import boxes as box_files
 from attn_unet_jax.cases.boxes import Boxes
 from attn_unet_jax.cases.fold import Fold
 from attn_unet_jax.cases.folds import PARTS
-from attn_unet_jax.config.schema import default
+from attn_unet_jax.config.schema import RunConfig, replace_keys
 from attn_unet_jax.runtime.console import say
 from attn_unet_jax.runtime.files import write_text
+from attn_unet_jax.stages.cases import label_box, refolded, volume_of, whole_cases
+from attn_unet_jax.stages.options import StageOptions
+from attn_unet_jax.stages.system import locate
 from attn_unet_jax.volumes.box import Box
 from attn_unet_jax.workflows.load_run import open_run
-from attn_unet_jax.workflows.stages.cases import label_box, refolded, volume_of, whole_cases
-from attn_unet_jax.workflows.stages.system import locate
 from attn_unet_jax.workflows.train import fit
 
 FIRST, INTERIOR, BOUNDARY = "stage1", "stage2_interior", "stage2_boundary"
 
 
 def train_chain(
-  config: ConfigDict, workdir: Path, fold: Fold, bodies: Boxes, held_out: Boxes | None = None
+  config: RunConfig, workdir: Path, fold: Fold, bodies: Boxes, held_out: Boxes | None = None
 ) -> None:
   """Trains what is not yet trained, and writes `boxes.json`, the boxes of all cases.
 
@@ -41,47 +42,46 @@ def train_chain(
   written = workdir / "boxes.json"
   if not written.exists():
     first = first_config(config)
-    fit(first, refolded(first, fold, fold.split, bodies), workdir / FIRST, test=False)
+    fit(first, refolded(first.data, fold, fold.split, bodies), workdir / FIRST, test=False)
     write_text(written, box_files.to_json(_boxes(config, workdir, fold, held_out or {})))
   found = box_files.read(written)
   for name, target in ((INTERIOR, "interior"), (BOUNDARY, "boundary")):
     second = second_config(config, target)
-    fit(second, refolded(second, fold, fold.split, found), workdir / name, test=False)
+    fit(second, refolded(second.data, fold, fold.split, found), workdir / name, test=False)
 
 
-def first_config(config: ConfigDict) -> ConfigDict:
-  """The config of the first network: an ordinary run, inside boxes of its own."""
-  stage = config.copy_and_resolve_references()
-  stage.stages = default().stages
-  stage.data.boxes = "boxes.json"
-  stage.data.folds, stage.data.fold = "", 0
-  return stage
+def first_config(config: RunConfig) -> RunConfig:
+  """Returns the config of the first network: an ordinary run, inside boxes of its own."""
+  data = dataclasses.replace(config.data, boxes="boxes.json", folds="", fold=0)
+  return dataclasses.replace(config, stages=StageOptions(), data=data)
 
 
-def second_config(config: ConfigDict, target: str = "interior") -> ConfigDict:
-  """The config of the network of the interior or of the boundary."""
-  stage = first_config(config)
-  stage.data.target = target
+def second_config(config: RunConfig, target: str = "interior") -> RunConfig:
+  """Returns the config of the network of the interior or of the boundary."""
+  changes: dict[str, Any] = {"data.target": target}
   if target == "boundary":
-    stage.inference.largest_component = False  # a layer of one voxel falls into many pieces
+    changes["inference.largest_component"] = False  # a layer of one voxel falls into many pieces
   if foreground := config.stages.foreground[target == "boundary"]:
-    stage.loss_options.foreground = foreground
+    changes["loss_options.foreground"] = foreground
   if any(config.stages.patch):
-    stage.data.patch = config.stages.patch
-  return stage
+    changes["data.patch"] = config.stages.patch
+  return replace_keys(first_config(config), changes)
 
 
-def _boxes(config: ConfigDict, workdir: Path, fold: Fold, held_out: Boxes) -> dict[str, Box]:
+def _boxes(config: RunConfig, workdir: Path, fold: Fold, held_out: Boxes) -> dict[str, Box]:
   """What the first stage finds; for training cases joined with the label's box."""
   say(f"{workdir}: the boxes of the second stage")
   trained = open_run(workdir / FIRST)
   ids = sorted({case for part in PARTS for case in getattr(fold.split, part)})
   boxes = {}
-  for case in whole_cases(trained.config, fold, ids):
+  for case in whole_cases(trained.config.data, fold, ids):
     box = held_out.get(case.id) or locate(
-      volume_of(case, trained.config), trained.system, trained.config, config.stages.box_margin_mm
+      volume_of(case, trained.config.data),
+      trained.system,
+      trained.config,
+      config.stages.box_margin_mm,
     )
     if case.id in fold.split.training:
-      box = box.joined(label_box(case, trained.config))
+      box = box.joined(label_box(case, trained.config.data))
     boxes[case.id] = box
   return boxes

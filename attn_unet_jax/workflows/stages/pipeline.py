@@ -15,29 +15,30 @@ import hashlib
 from pathlib import Path
 
 import jax
-from ml_collections import ConfigDict
 
 from attn_unet_jax.cases import boxes as box_files
 from attn_unet_jax.cases.boxes import Boxes, voxels
 from attn_unet_jax.cases.fold import Fold, open_fold
 from attn_unet_jax.cases.folds import PARTS, Split
+from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime.console import say
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
+from attn_unet_jax.stages import table
+from attn_unet_jax.stages.body import body_box
+from attn_unet_jax.stages.cases import volume_of, whole_cases
+from attn_unet_jax.stages.optional import needed
+from attn_unet_jax.stages.system import measure
 from attn_unet_jax.volumes.box import cut
 from attn_unet_jax.workflows.evaluate_run import evaluate_run
 from attn_unet_jax.workflows.load_run import open_run
 from attn_unet_jax.workflows.open_run import open_any
-from attn_unet_jax.workflows.stages import table
-from attn_unet_jax.workflows.stages.body import body_box
-from attn_unet_jax.workflows.stages.cases import volume_of, whole_cases
+from attn_unet_jax.workflows.run_folder import open_run_folder
 from attn_unet_jax.workflows.stages.chain import BOUNDARY, INTERIOR, second_config, train_chain
-from attn_unet_jax.workflows.stages.optional import needed
-from attn_unet_jax.workflows.stages.system import measure
 
 
-def train_stages(config: ConfigDict, workdir: Path) -> None:
+def train_stages(config: RunConfig, workdir: Path) -> None:
   """Trains and tests the whole system.
 
   Raises:
@@ -48,9 +49,9 @@ def train_stages(config: ConfigDict, workdir: Path) -> None:
     raise UserError("config.stages.count=2: stages train on one host; start it on one alone")
   needed("skimage.segmentation"), needed("sklearn.ensemble")  # now, not after days of training
   listing = workdir / "folds.json"
-  fold = open_fold(config, listing if run_folder.begun(workdir) else None)
+  fold = open_fold(config.data, listing if run_folder.begun(workdir) else None)
   splits = inner_splits(fold.split, config.stages.inner_folds)
-  if not run_folder.claim(workdir, config):
+  if not open_run_folder(workdir, config):
     write_text(listing, fold.to_json())
   with run_folder.recorded(workdir):
     bodies = _bodies(config, workdir, fold)
@@ -87,18 +88,18 @@ def inner_splits(split: Split, count: int) -> list[Split]:
   ]
 
 
-def _bodies(config: ConfigDict, workdir: Path, fold: Fold) -> Boxes:
+def _bodies(config: RunConfig, workdir: Path, fold: Fold) -> Boxes:
   written = workdir / run_folder.STAGES_BEGUN
   if not written.exists():
     say(f"{workdir}: boxes around the bodies")
     ids = sorted({case for part in PARTS for case in getattr(fold.split, part)})
-    cases = whole_cases(config, fold, ids)
-    found = {case.id: body_box(volume_of(case, config)) for case in cases}
+    cases = whole_cases(config.data, fold, ids)
+    found = {case.id: body_box(volume_of(case, config.data)) for case in cases}
     write_text(written, box_files.to_json(found))
   return box_files.read(written)
 
 
-def _inner_fold(config: ConfigDict, folder: Path, fold: Fold, split: Split, bodies: Boxes) -> None:
+def _inner_fold(config: RunConfig, folder: Path, fold: Fold, split: Split, bodies: Boxes) -> None:
   """Trains the networks of an inner fold and writes the superpixels of its held-out cases."""
   written = folder / "table.npz"
   if written.exists():
@@ -109,8 +110,8 @@ def _inner_fold(config: ConfigDict, folder: Path, fold: Fold, split: Split, bodi
   boxes, second = box_files.read(folder / "boxes.json"), second_config(config)
   interior, boundary = (open_run(folder / name).system for name in (INTERIOR, BOUNDARY))
   rows = []
-  for case in whole_cases(second, fold, split.test):
-    image = volume_of(case, second)
+  for case in whole_cases(second.data, fold, split.test):
+    image = volume_of(case, second.data)
     where = voxels(boxes[case.id], image.grid, second.data.patch, case.id)
     segments, features = measure(cut(image, where), interior, boundary, config)
     total = int((case.label == 1).sum())
@@ -118,7 +119,7 @@ def _inner_fold(config: ConfigDict, folder: Path, fold: Fold, split: Split, bodi
   table.joined(rows).save(written)
 
 
-def _forest(config: ConfigDict, workdir: Path, inner: list[Path]) -> None:
+def _forest(config: RunConfig, workdir: Path, inner: list[Path]) -> None:
   written = workdir / "forest.npz"
   if not written.exists():
     forest = table.learn([table.load(folder / "table.npz") for folder in inner], config.seed)

@@ -12,7 +12,8 @@ import pytest
 
 from attn_unet_jax.cases.dataset import RecordSet
 from attn_unet_jax.volumes.nifti import read_label, write_nifti
-from tests.conftest import ROOT, flags_of, run_command, small_config, stop_when
+from tests.configs import small_config, with_keys
+from tests.conftest import ROOT, flags_of, run_command, stop_when
 from tfds_pancreas.records import open_records
 
 pytestmark = pytest.mark.slow
@@ -21,12 +22,16 @@ MAIN = "attn_unet_jax.main"
 
 def _flags(data_dir, workdir):
   config = small_config()
-  config.model.name = "unet"
-  config.data.dir, config.data.labels = str(data_dir), "liver"
-  config.data.patch, config.stages.patch = (32, 32, 16), (16, 16, 16)
-  config.data.source = "streaming"  # its step is compiled once for all folds of a stage
-  config.stages.count, config.stages.superpixel_mm, config.stages.box_margin_mm = 2, 20.0, 20.0
-  config.train.epochs, config.train.steps_per_epoch = 1, 40
+  config = with_keys(config, {"model.name": "unet"})
+  config = with_keys(config, {"data.dir": str(data_dir), "data.labels": "liver"})
+  config = with_keys(config, {"data.patch": (32, 32, 16), "stages.patch": (16, 16, 16)})
+  config = with_keys(
+    config, {"data.source": "streaming"}
+  )  # its step is compiled once for all folds of a stage
+  config = with_keys(
+    config, {"stages.count": 2, "stages.superpixel_mm": 20.0, "stages.box_margin_mm": 20.0}
+  )
+  config = with_keys(config, {"train.epochs": 1, "train.steps_per_epoch": 40})
   return ["--config=tests/small.py", f"--workdir={workdir}", *flags_of(config)]
 
 

@@ -10,14 +10,16 @@ from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.cases.folds import Split
 from attn_unet_jax.cases.working_cases import Cases
 from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.stages import table
+from attn_unet_jax.stages.cases import label_box, volume_of
 from attn_unet_jax.volumes.box import Box
 from attn_unet_jax.workflows import open_run
 from attn_unet_jax.workflows.load_run import Trained, best
 from attn_unet_jax.workflows.open_run import open_any
-from attn_unet_jax.workflows.stages import chain, pipeline, table
-from attn_unet_jax.workflows.stages.cases import label_box, volume_of
+from attn_unet_jax.workflows.stages import chain, pipeline
 from attn_unet_jax.workflows.stages.chain import BOUNDARY, FIRST, INTERIOR, second_config
 from attn_unet_jax.workflows.stages.pipeline import inner_splits, train_stages
+from tests.configs import with_keys
 
 
 class Stages:
@@ -71,10 +73,10 @@ class Network:
 
 @pytest.fixture
 def setup(config, phantoms, monkeypatch):
-  config.data.dir, config.data.labels = str(phantoms), "liver"
-  config.data.patch, config.stages.patch = (8, 8, 8), (4, 4, 4)
-  config.stages.count, config.stages.superpixel_mm = 2, 20.0
-  fold = open_fold(config)
+  config = with_keys(config, {"data.dir": str(phantoms), "data.labels": "liver"})
+  config = with_keys(config, {"data.patch": (8, 8, 8), "stages.patch": (4, 4, 4)})
+  config = with_keys(config, {"stages.count": 2, "stages.superpixel_mm": 20.0})
+  fold = open_fold(config.data)
   stages = Stages(fold)
   monkeypatch.setattr(chain, "fit", stages.fit)
   for module in (chain, pipeline, open_run):
@@ -149,7 +151,7 @@ def test_training_boxes_hold_their_labels(setup, tmp_path, monkeypatch):
 
 def test_each_stage_is_an_ordinary_run(setup, tmp_path):
   config, _, stages = setup
-  config.loss_options.foreground, config.stages.foreground = 0.1, (0.0, 0.3)
+  config = with_keys(config, {"loss_options.foreground": 0.1, "stages.foreground": (0.0, 0.3)})
   train_stages(config, tmp_path)
   first, interior, boundary = (
     stages.given[tmp_path / name] for name in (FIRST, INTERIOR, BOUNDARY)
@@ -206,7 +208,7 @@ def test_a_run_of_another_config_is_refused_from_its_first_file_on(setup, tmp_pa
   stages.fail_at = tmp_path / "inner0" / FIRST
   with pytest.raises(InterruptedError):
     train_stages(config, tmp_path)
-  config.data.spacing_mm = 12.0
+  config = with_keys(config, {"data.spacing_mm": 12.0})
   with pytest.raises(UserError, match=r"data\.spacing_mm: 10\.0 there, 12\.0 now"):
     train_stages(config, tmp_path)
 
@@ -238,7 +240,7 @@ def test_a_missing_package_is_told_before_any_work(setup, tmp_path, monkeypatch,
 
 
 def test_the_boundary_is_not_cut_down_to_one_piece(config):
-  config.inference.largest_component = True
+  config = with_keys(config, {"inference.largest_component": True})
   kept = [
     second_config(config, target).inference.largest_component for target in ("interior", "boundary")
   ]

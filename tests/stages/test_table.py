@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from attn_unet_jax.workflows.stages import table
-from attn_unet_jax.workflows.stages.table import Table, dice_sum, joined, learn, rows_of
+from attn_unet_jax.stages import table
+from attn_unet_jax.stages.table import Table, dice_sum, joined, learn, rows_of
 
 
 def test_rows_by_hand():

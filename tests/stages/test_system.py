@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from attn_unet_jax.stages.forest import grow
+from attn_unet_jax.stages.system import SecondStage, locate, measure
 from attn_unet_jax.volumes.box import box_of
 from attn_unet_jax.volumes.volume import Volume
-from attn_unet_jax.workflows.stages.forest import grow
-from attn_unet_jax.workflows.stages.system import SecondStage, locate, measure
+from tests.configs import with_keys
 
 
 class _Band:
@@ -29,9 +30,9 @@ ORGAN = (slice(10, 22), slice(12, 24), slice(2, 8))
 
 @pytest.fixture
 def scan(config):
-  config.data.spacing_mm = 3.0
-  config.data.patch = (4, 4, 4)
-  config.stages.superpixel_mm = 12.0
+  config = with_keys(config, {"data.spacing_mm": 3.0})
+  config = with_keys(config, {"data.patch": (4, 4, 4)})
+  config = with_keys(config, {"stages.superpixel_mm": 12.0})
   hu = np.full((40, 40, 10), -1000, np.int16)
   hu[4:36, 6:34] = 40
   hu[ORGAN] = 120
@@ -53,7 +54,7 @@ def test_where_nothing_is_found_it_is_the_body_and_a_line_says_so(config, scan, 
 
 
 def test_the_ct_is_measured_within_its_window(config, scan):
-  config.data.window_hu = (-160.0, 100.0)
+  config = with_keys(config, {"data.window_hu": (-160.0, 100.0)})
   segments, features = measure(scan, _Band(100, 140), _Band(0, 60), config)
   assert segments.shape == scan.shape
   assert len(features) == segments.max() + 1

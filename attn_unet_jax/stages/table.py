@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from attn_unet_jax.labels import UNLABELLED
-from attn_unet_jax.workflows.stages.forest import Forest, grow, load_arrays, save_arrays
+from attn_unet_jax.stages.forest import Forest, grow, load_arrays, save_arrays
 
 _THRESHOLDS = np.arange(1, 20) / 20  # 0.05 to 0.95
 

@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from attn_unet_jax.cases.boxes import Boxes
 from attn_unet_jax.cases.fold import Fold
 from attn_unet_jax.cases.folds import PARTS, Split
+from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.cases.working_cases import Cases
 from attn_unet_jax.labels import UNLABELLED
@@ -17,25 +17,25 @@ from attn_unet_jax.volumes.box import Box, tight_box
 from attn_unet_jax.volumes.volume import Volume
 
 
-def whole_cases(config: ConfigDict, fold: Fold, ids: Sequence[str]) -> Iterator[WorkingCase]:
+def whole_cases(data: DataOptions, fold: Fold, ids: Sequence[str]) -> Iterator[WorkingCase]:
   """Cases with all of their voxels and labels, one after the other."""
-  return progress(Cases(ids, fold.dataset, fold.mapping, config), len(ids), "cases")
+  return progress(Cases(ids, fold.dataset, fold.mapping, data), len(ids), "cases")
 
 
-def volume_of(case: WorkingCase, config: ConfigDict) -> Volume:
+def volume_of(case: WorkingCase, data: DataOptions) -> Volume:
   """A case's image; its place in the patient is not known here, and no box depends on it."""
-  spacing = config.data.spacing_mm
+  spacing = data.spacing_mm
   return Volume(case.image, np.diag([spacing, spacing, spacing, 1.0]))
 
 
-def label_box(case: WorkingCase, config: ConfigDict) -> Box | None:
+def label_box(case: WorkingCase, data: DataOptions) -> Box | None:
   """Around the foreground, where there is any."""
   foreground = (case.label > 0) & (case.label != UNLABELLED)
-  return tight_box(foreground, volume_of(case, config).grid)
+  return tight_box(foreground, volume_of(case, data).grid)
 
 
-def refolded(config: ConfigDict, fold: Fold, split: Split, boxes: Boxes) -> Fold:
+def refolded(data: DataOptions, fold: Fold, split: Split, boxes: Boxes) -> Fold:
   """The data of a fold for a run of its own: another split, inside boxes."""
   parts = {part: list(getattr(split, part)) for part in PARTS}
   listing = {"name": f"a stage's, of {fold.listing['name']}", "folds": [parts]}
-  return dataclasses.replace(fold, config=config, split=split, listing=listing, boxes=boxes)
+  return dataclasses.replace(fold, data=data, split=split, listing=listing, boxes=boxes)

@@ -1,7 +1,7 @@
 import numpy as np
 
+from attn_unet_jax.stages.box import find
 from attn_unet_jax.volumes.volume import Grid
-from attn_unet_jax.workflows.stages.box import find
 
 GRID = Grid((20, 20, 10), np.diag([2.0, 2.0, 2.0, 1.0]))
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from attn_unet_jax.workflows.stages.features import COUNT, features
+from attn_unet_jax.stages.features import COUNT, features
 
 
 def _slow(segments, maps, spacing):

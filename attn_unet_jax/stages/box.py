@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from attn_unet_jax.stages.body import largest_opened
 from attn_unet_jax.volumes.box import Box, tight_box
 from attn_unet_jax.volumes.volume import Grid
-from attn_unet_jax.workflows.stages.body import largest_opened
 
 _THRESHOLD = 0.5
 

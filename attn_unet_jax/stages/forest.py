@@ -14,7 +14,7 @@ import numpy as np
 
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import whole
-from attn_unet_jax.workflows.stages.optional import needed
+from attn_unet_jax.stages.optional import needed
 
 _TREES, _DEPTH = 50, 15
 

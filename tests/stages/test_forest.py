@@ -6,7 +6,7 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.workflows.stages import forest
+from attn_unet_jax.stages import forest
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 import numpy as np
 
+from attn_unet_jax.stages.body import body_box, largest_opened
 from attn_unet_jax.volumes.volume import Volume
-from attn_unet_jax.workflows.stages.body import body_box, largest_opened
 
 
 def _blocks(*blocks, shape=(12, 12, 12)):

@@ -3,18 +3,18 @@
 from typing import NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.inference.segment import predict_within
 from attn_unet_jax.inference.sliding import System
 from attn_unet_jax.runtime.console import say
+from attn_unet_jax.stages import box
+from attn_unet_jax.stages.body import body_box
+from attn_unet_jax.stages.features import features
+from attn_unet_jax.stages.forest import Forest
+from attn_unet_jax.stages.superpixels import superpixels
 from attn_unet_jax.volumes.box import Box
 from attn_unet_jax.volumes.volume import Volume
-from attn_unet_jax.workflows.stages import box
-from attn_unet_jax.workflows.stages.body import body_box
-from attn_unet_jax.workflows.stages.features import features
-from attn_unet_jax.workflows.stages.forest import Forest
-from attn_unet_jax.workflows.stages.superpixels import superpixels
 
 
 class Measured(NamedTuple):
@@ -24,7 +24,7 @@ class Measured(NamedTuple):
   features: np.ndarray
 
 
-def locate(working: Volume, first: System, config: ConfigDict, margin_mm: float = 0.0) -> Box:
+def locate(working: Volume, first: System, config: RunConfig, margin_mm: float = 0.0) -> Box:
   """The box that the first stage finds in a scan; the whole body, and a line, if it finds none.
 
   Args:
@@ -41,7 +41,7 @@ def locate(working: Volume, first: System, config: ConfigDict, margin_mm: float 
   return found or body
 
 
-def measure(part: Volume, interior: System, boundary: System, config: ConfigDict) -> Measured:
+def measure(part: Volume, interior: System, boundary: System, config: RunConfig) -> Measured:
   """Superpixels of the part of a scan that lies in its box, and what the forest knows of them.
 
   Args:
@@ -60,7 +60,7 @@ def measure(part: Volume, interior: System, boundary: System, config: ConfigDict
 class SecondStage:
   """Networks of interior and boundary, and the forest that decides by superpixels: a system."""
 
-  def __init__(self, config: ConfigDict, interior: System, boundary: System, forest: Forest):
+  def __init__(self, config: RunConfig, interior: System, boundary: System, forest: Forest):
     self._config, self._forest = config, forest
     self._networks = interior, boundary
 

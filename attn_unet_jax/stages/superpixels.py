@@ -7,7 +7,7 @@ stands in its place (compact: Neubert and Protzel 2014).
 import numpy as np
 from scipy import ndimage
 
-from attn_unet_jax.workflows.stages.optional import needed
+from attn_unet_jax.stages.optional import needed
 
 # What a millimetre to the marker weighs against the boundary's probability: over the 12 mm of a
 # superpixel it is less than a weak boundary, and where there is no boundary it gives squares.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.workflows.stages.superpixels import superpixels
+from attn_unet_jax.stages.superpixels import superpixels
 
 
 def test_without_a_boundary_each_pixel_goes_to_the_nearest_marker():

@@ -1,0 +1,45 @@
+"""What can be set about the data: where it lies, its labels and folds, and its working grid."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from attn_unet_jax.runtime.options import NOT_NEGATIVE, Options, Rule, one_of, option
+
+_SPACING = Rule("0.0001 to 100 mm", lambda value: 1e-4 <= value <= 100)
+_WINDOW = Rule("lower end below the upper", lambda window: window[0] < window[1], whole=True)
+
+
+@dataclass(frozen=True)
+class DataOptions(Options):
+  """Says which data set is worked on, what its labels mean, and how a case is prepared."""
+
+  dataset: str = option("", "Records made by tfds_pancreas.build, such as phantom_ct/demo.")
+  dir: str = option("data", "Folder of the records.")
+  folder: str = option("", "Or: a folder with imagesTr/NAME.nii.gz and labelsTr/NAME.nii.gz.")
+  labels: str = option("pancreas", "CLASS=VALUE+VALUE,...; names where the data carries names.")
+  folds: str = option("", "A list of folds by name, or a JSON file; '': the set's own, or a hash.")
+  fold: int = option(0, "Which fold of that list.", NOT_NEGATIVE)
+  boxes: str = option("", "A JSON file of boxes to work inside, by case; '': on whole scans.")
+  spacing_mm: float = option(2.0, "Isotropic spacing of the working grid, mm.", _SPACING)
+  blur_mm: float = option(0.0, "Sd of a Gaussian blur before resampling, mm.", NOT_NEGATIVE)
+  target: str = option(
+    "interior",
+    "What is learnt of the organ; boundary: its outermost voxels.",
+    one_of("interior", "boundary"),
+  )
+  label_resampling: Literal["nearest", "onehot_linear"] = option(
+    "nearest", "Interpolation of labels."
+  )
+  labelled_slices: tuple[int, int, int] = option(
+    (0, 0, 0), "Train on every k-th slice across X, Y, Z alone; zeros: on all.", NOT_NEGATIVE
+  )
+  normalisation: str = option(
+    "window",
+    "window: window_hu to [0, 1]; zscore: by mean and sd of the whole scan.",
+    one_of("window", "zscore"),
+  )
+  window_hu: tuple[float, float] = option(
+    (-160.0, 240.0), "Lower and upper end of the intensity window, HU.", _WINDOW
+  )
+  patch: tuple[int, int, int] = option((160, 160, 96), "Patch size, voxels of the working grid.")
+  prepared: str = option("", "Folder of prepared scans that runs share; '': the run's own.")

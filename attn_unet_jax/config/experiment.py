@@ -1,0 +1,97 @@
+"""Experiment files: found by path, or by name from anywhere, and loaded."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from ml_collections import ConfigDict
+
+from attn_unet_jax.runtime.errors import UserError, one_line
+
+PACKAGED = Path(__file__).parents[1] / "experiments"  # where an installed package has them
+_CHECKOUT = Path(__file__).parents[2] / "experiments"
+
+
+def load_experiment(text: str) -> ConfigDict:
+  """Loads the draft of an experiment.
+
+  Args:
+    text: a value of `--config`: `PATH.py`, `PATH.py:VARIANT`, `NAME` or `NAME:VARIANT`; a file that
+      is not there is looked for by its name among the experiments of the package.
+
+  Raises:
+    UserError: there is no such file, it does not load, or it has no such variant.
+  """
+  place, _, variant = text.partition(":")
+  path = find_experiment(place)
+  try:
+    module = _load(path)
+    draft = module.get_config(variant) if variant else module.get_config()
+  except UserError:
+    raise
+  except Exception as error:  # whatever an experiment file raises
+    what = f"{type(error).__name__}: {one_line(error)}"
+    raise UserError(f"--config={text}: the experiment file does not load: {what}") from None
+  if not isinstance(draft, ConfigDict):
+    raise UserError(
+      f"--config={text}: get_config returns {type(draft).__name__}; let it return what "
+      "attn_unet_jax.config.default() makes, with what differs"
+    )
+  return draft
+
+
+def find_experiment(place: str) -> Path:
+  """Returns the file of an experiment.
+
+  Raises:
+    UserError: there is none; names those of the package.
+  """
+  path = Path(place)
+  if path.is_file():
+    return path
+  folder = experiments_folder()
+  found = folder / f"{path.stem}.py"
+  if path.suffix in ("", ".py") and found.is_file() and path.stem != "__init__":
+    return found
+  names = ", ".join(list_experiments())
+  raise UserError(
+    f"--config={place}: No such file or directory; name an experiment file, such as "
+    f"experiments/pancreas.py, or one of the package's: {names}"
+  )
+
+
+def experiments_folder() -> Path:
+  """Returns the folder of the package's experiments, installed or in the checkout."""
+  return PACKAGED if PACKAGED.is_dir() else _CHECKOUT
+
+
+def list_experiments() -> list[str]:
+  """Returns the names of the package's experiments."""
+  return sorted(path.stem for path in experiments_folder().glob("[a-z]*.py"))
+
+
+def _load(path: Path) -> ModuleType:
+  """Runs an experiment file as a module; files beside it can be imported as `experiments.NAME`."""
+  _offer_experiments()
+  spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
+  assert spec is not None
+  assert spec.loader is not None
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def _offer_experiments() -> None:
+  """Lets `from experiments import pancreas` find the package's own, if there is no other."""
+  if "experiments" in sys.modules or importlib.util.find_spec("experiments"):
+    return
+  folder = experiments_folder()
+  spec = importlib.util.spec_from_file_location(
+    "experiments", folder / "__init__.py", submodule_search_locations=[str(folder)]
+  )
+  assert spec is not None
+  assert spec.loader is not None
+  module = importlib.util.module_from_spec(spec)
+  sys.modules["experiments"] = module
+  spec.loader.exec_module(module)

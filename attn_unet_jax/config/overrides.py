@@ -1,0 +1,156 @@
+"""Flags `--config.section.key=value`: taken from the command line, read, put into a draft."""
+
+import ast
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from attn_unet_jax.config.schema import (
+  Key,
+  flatten_draft,
+  list_keys,
+  network_options,
+  read_keys,
+  suggest_key,
+)
+from attn_unet_jax.models.options import COMPUTING
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.options import describe_type, field_types, has_type
+
+_FLAG = re.compile(r"--?(no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
+_TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
+
+
+def take_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+  """Divides the arguments of a command into those of other flags and the texts of keys.
+
+  `--config.key=text`, `--config.key text`, `--config.key` and `--noconfig.key` (true and false).
+
+  Raises:
+    UserError: an unknown key; names the one most like it.
+  """
+  rest: list[str] = []
+  texts: dict[str, str] = {}
+  kinds = {key.name: key.kind for key in list_keys()}
+  remaining = list(arguments)
+  while remaining:
+    argument = remaining.pop(0)
+    match = _FLAG.fullmatch(argument)
+    if not match:
+      rest.append(argument)
+      continue
+    negated, key, text = match.groups()
+    if text is None and kinds.get(key) is bool:
+      text = "false" if negated else "true"
+    elif text is None and remaining and not remaining[0].startswith("--"):
+      text = remaining.pop(0)
+    if text is None or (negated and kinds.get(key) is not bool):
+      raise UserError(f"{argument}: write --config.{key}=VALUE")
+    texts[key] = text
+  return rest, texts
+
+
+def apply_overrides(draft: ConfigDict, texts: Mapping[str, str]) -> list[str]:
+  """Puts values from the command line into a draft.
+
+  Where they choose a network of another family, what the experiment said about its own is dropped,
+  but for how it is computed: the new network has its own published width. Where they choose another
+  optimiser, schedule or loss, what that does not read is dropped.
+
+  Args:
+    draft: changed in place.
+    texts: by key, as `take_overrides` returns them.
+
+  Returns:
+    lines for the screen that say what was dropped.
+
+  Raises:
+    UserError: an unknown key, or a text that is no value of its type.
+  """
+  name = texts.get("model.name", draft.model.name)
+  kinds = {key.name: key for key in list_keys()}
+  given = {key: _read(key, text, kinds.get(key), name) for key, text in texts.items()}
+  dropped = []
+  if not _are_related(name, draft.model.name):
+    dropped += [f"model.{key}" for key in draft.model if key not in ("name", *COMPUTING)]
+  read = read_keys(flatten_draft(draft) | given)
+  chosen = any(key.endswith((".name", ".schedule")) or key.startswith("loss.") for key in given)
+  if chosen:
+    said = flatten_draft(draft)
+    choices = ("model.", "optimizer.", "loss_options.")
+    dropped += [key for key in said if key.startswith(choices) and key not in read]
+  dropped = [key for key in dict.fromkeys(dropped) if key not in given]
+  values = {key: flatten_draft(draft)[key] for key in dropped}
+  for key in dropped:
+    section, _, last = key.rpartition(".")
+    del draft[section][last]
+  for key, value in given.items():
+    section, _, last = key.rpartition(".")
+    (draft[section] if section else draft)[last] = value
+  if not values:
+    return []
+  named = ", ".join(f"{key}={value!r}" for key, value in values.items())
+  return [f"the experiment's {named} no longer counts: it was said of another choice"]
+
+
+def _are_related(network: str, other: str) -> bool:
+  """Whether one network has the options of the other, like U-Net and Attention U-Net."""
+  a, b = network_options(network), network_options(other)
+  return issubclass(a, b) or issubclass(b, a)
+
+
+def _read(key: str, text: str, known: Key | None, network: str) -> Any:
+  """Reads the text of a key's value."""
+  if known is not None:
+    return read_value(key, text, known.kind, known.default)
+  if key.startswith("model.") and ":" in network:  # a key that only the user's module knows
+    kinds = field_types(network_options(network))
+    return read_value(key, text, kinds.get(key.removeprefix("model."), Any), None)
+  raise UserError(f"unknown config key config.{key}; {suggest_key(key)}")
+
+
+def read_value(key: str, text: str, kind: Any, default: Any) -> Any:
+  """Reads a value as a flag gives it: `0.5`, `true`, `48,48,48` or `(48, 48, 48)`.
+
+  Args:
+    key: for the message.
+    text: what was written.
+    kind: the key's type.
+    default: the key's default, for the message.
+
+  Raises:
+    UserError: the text is no value of this type.
+  """
+  if kind is str or isinstance(default, str):
+    return text
+  if kind is bool:
+    if text.lower() in (*_TRUE, *_FALSE):
+      return text.lower() in _TRUE
+    raise UserError(f"config.{key}={text!r}: must be true or false")
+  value = _evaluate(text)
+  if typing.get_origin(kind) is tuple:
+    value = value if isinstance(value, tuple) else (value,)
+  if kind is float or types.NoneType in typing.get_args(kind):
+    value = float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+  if not has_type(value, kind):
+    raise UserError(f"config.{key}={text!r}: must be {describe_type(kind, default)}")
+  return value
+
+
+def _evaluate(text: str) -> Any:
+  """Reads a Python literal; what is none stays text. Lists become tuples."""
+  try:
+    return _to_tuple(ast.literal_eval(text.strip()))
+  except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+    try:
+      return float(text)  # inf and nan, which a rule refuses by name
+    except ValueError:
+      return text
+
+
+def _to_tuple(value: Any) -> Any:
+  return tuple(map(_to_tuple, value)) if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,40 @@
+"""What can be set about prediction: the sliding window and what becomes of the mask."""
+
+from dataclasses import dataclass
+
+from attn_unet_jax.cases.options import DataOptions
+from attn_unet_jax.runtime.options import BELOW_ONE, NOT_NEGATIVE, Options, option
+
+
+@dataclass(frozen=True)
+class InferenceOptions(Options):
+  """Says how a network is slid over a scan, and how a mask is made of its answer."""
+
+  patch: tuple[int, int, int] = option(
+    (0, 0, 0), "Sliding window, voxels of the working grid; zeros: data.patch.", NOT_NEGATIVE
+  )
+  overlap: float = option(0.5, "Overlap of neighbouring windows, a fraction.", BELOW_ONE)
+  class_weights: tuple[float, ...] = option(
+    (), "Divide the probabilities, background first: undoes a loss's weights; (): none."
+  )
+  largest_component: bool = option(
+    False, "Whether only the largest component of each class's mask is kept; V-Net: yes."
+  )
+
+
+@dataclass(frozen=True)
+class PredictionRecipe:
+  """Everything that a prediction reads, beside its network.
+
+  Attributes:
+    data: how the working grid is reached, and the patch.
+    inference: the sliding window and what becomes of the mask.
+  """
+
+  data: DataOptions = DataOptions()
+  inference: InferenceOptions = InferenceOptions()
+
+  @property
+  def window(self) -> tuple[int, int, int]:
+    """Shape of the sliding window, voxels of the working grid."""
+    return self.inference.patch if any(self.inference.patch) else self.data.patch

@@ -1,0 +1,31 @@
+"""The network that a run's config asks for."""
+
+from flax import linen as nn
+
+from attn_unet_jax.config.schema import RunConfig
+from attn_unet_jax.models.build import build_network, nearest_patch
+from attn_unet_jax.runtime.errors import UserError
+
+
+def network(config: RunConfig, num_classes: int) -> nn.Module:
+  """Builds the run's network; `num_classes` counts the background.
+
+  Raises:
+    UserError: its options or classes do not fit, or it cannot take the configured patch; then
+      names the nearest that it can.
+  """
+  try:
+    module = build_network(config.model, num_classes)
+  except ValueError as error:
+    raise UserError(f"config.data.labels={config.data.labels!r}: {error}") from None
+  for key, patch in (("data", config.data.patch), ("inference", config.window)):
+    try:
+      nearest = nearest_patch(module, patch)
+    except ValueError as error:
+      raise UserError(f"config.model: {error}") from None
+    if nearest != patch:
+      raise UserError(
+        f"config.{key}.patch={patch}: {config.model.name} cannot take it; the nearest that it can "
+        f"is {nearest}"
+      )
+  return module

@@ -1,0 +1,14 @@
+"""Networks of tests, by name."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from attn_unet_jax.models.build import build_network
+from attn_unet_jax.models.options import NETWORKS
+
+
+def build(name: str, *, num_classes: int = 2, dtype: Any = "float32", **options: Any) -> nn.Module:
+  """The network of that name; a test may compute it in float64, which no run can."""
+  return build_network(NETWORKS[name](**options), num_classes).clone(dtype=jnp.dtype(dtype))
