@@ -33,16 +33,21 @@ class Divisible(Line):
 def configured(name: str, data_dir: str) -> ConfigDict:
   """The config of a run, from its name."""
   source, mode, shape = name.split("-")
-  config = small_config()
-  config = with_keys(config, {"data.dir": data_dir, "data.source": source})
-  config = with_keys(config, {"augment.flip": (0.5, 0.5, 0.5), "augment.shift": (0.0, 0.1, 0.0)})
-  config = with_keys(config, {"augment.histogram_probability": 0.5})
-  config = with_keys(config, {"train.batch_size": 8, "train.accumulate": 2})
-  config = with_keys(config, {"train.validate_every": 2})
-  config = with_keys(config, {"parallel.mode": mode})
+  config = small_config(
+    **{
+      "data.dir": data_dir,
+      "data.source": source,
+      "augment.flip": (0.5, 0.5, 0.5),
+      "augment.shift": (0.0, 0.1, 0.0),
+      "augment.histogram_probability": 0.5,
+      "train.batch_size": 8,
+      "train.accumulate": 2,
+      "train.validate_every": 2,
+      "parallel.mode": mode,
+    }
+  )
   data, space = map(int, shape.split("x"))
-  config = with_keys(config, {"parallel.data": data, "parallel.space": space})
-  return config
+  return with_keys(config, {"parallel.data": data, "parallel.space": space})
 
 
 def main() -> None:

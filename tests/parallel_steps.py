@@ -42,15 +42,19 @@ def _config(
 ) -> ConfigDict:
   """The config of a run, from its name and the command line."""
   mode, shape, *options = name.split("-")
-  config = small_config()
-  config = with_keys(config, {"model.name": network, "model.dtype": dtype, "model.padding": "SAME"})
-  config = with_keys(config, {"model.gates": 2 if "gates" in options else 1})
-  config = with_keys(config, {"data.patch": (length, 16, 16)})
-  config = with_keys(config, {"augment.flip": (0.5, 0.5, 0.5)})
-  config = with_keys(
-    config, {"augment.rotate_deg": (0.0, 0.0, 15.0), "augment.noise_sd": (0.0, 0.1)}
+  config = small_config(
+    **{
+      "model.name": network,
+      "model.dtype": dtype,
+      "model.padding": "SAME",
+      "model.gates": 2 if "gates" in options else 1,
+      "data.patch": (length, 16, 16),
+      "augment.flip": (0.5, 0.5, 0.5),
+      "augment.rotate_deg": (0.0, 0.0, 15.0),
+      "augment.noise_sd": (0.0, 0.1),
+      "optimizer.name": optimizer,
+    }
   )
-  config = with_keys(config, {"optimizer.name": optimizer})
   # At 1e-2 rounding of float32 grows five times a step, on any division; at 2e-3 it did so forty
   # times in one step of one kind of processor. Adam steps as far for a gradient that is rounding
   # alone: at 2e-3 losses were 2e-3 apart after four steps. The paper trains by Adam at 1e-4.
@@ -58,11 +62,16 @@ def _config(
     config = with_keys(config, {"optimizer.learning_rate": 1e-3})
   elif dtype == "float32":
     config = with_keys(config, {"optimizer.learning_rate": 1e-4})
-  config = with_keys(config, {"train.batch_size": batch})
-  config = with_keys(config, {"parallel.mode": mode})
+  config = with_keys(config, {"train.batch_size": batch, "parallel.mode": mode})
   data, space = map(int, shape.split("x"))
-  config = with_keys(config, {"parallel.data": data, "parallel.space": space})
-  config = with_keys(config, {"parallel.batch_norm": "local" if "local" in options else "global"})
+  config = with_keys(
+    config,
+    {
+      "parallel.data": data,
+      "parallel.space": space,
+      "parallel.batch_norm": "local" if "local" in options else "global",
+    },
+  )
   # With "auto" a CPU would take another form, which a patch that is divided must not.
   config = with_keys(config, {"model.conv": "auto" if config.parallel.space > 1 else "native"})
   if "packed" in options:

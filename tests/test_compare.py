@@ -5,12 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from attn_unet_jax.config import stored as stored_config
+from attn_unet_jax.config.schema import flatten
+from attn_unet_jax.config.stored import load_config, to_json
 from attn_unet_jax.evaluation.compared_runs import read_run
 from attn_unet_jax.evaluation.overlap import score_case
 from attn_unet_jax.evaluation.scoring import write_scores
 from attn_unet_jax.runtime.errors import UserError
-from tests.configs import small_config, with_keys
+from tests.configs import small_config
 from tests.conftest import run_command
 
 CASES = 6
@@ -18,10 +19,9 @@ CASES = 6
 
 def write_run(folder, seed, rate):
   """A run's folder with the scores of masks that hit more and more as the seed grows."""
-  config = small_config()
-  config = with_keys(config, {"optimizer.learning_rate": rate})
+  config = small_config(**{"optimizer.learning_rate": rate})
   folder.mkdir(parents=True)
-  (folder / "config.json").write_text(stored_config.to_json(config))
+  (folder / "config.json").write_text(to_json(config))
   command = ["--config=tests/small.py", f"--config.optimizer.learning_rate={rate}"]
   (folder / "run.json").write_text(json.dumps({"command": command}))
   rows = {}
@@ -35,6 +35,10 @@ def write_run(folder, seed, rate):
   return rows
 
 
+def _read(folder):
+  return read_run(folder, lambda path: flatten(load_config(path)))
+
+
 @pytest.fixture
 def runs(tmp_path):
   for name, seed, rate in (("a", 0, 1e-4), ("b", 3, 1e-3)):
@@ -43,12 +47,12 @@ def runs(tmp_path):
 
 
 def test_what_a_run_writes_is_read(runs):
-  run = read_run(runs / "a")
+  run = _read(runs / "a")
   assert run.config["optimizer.learning_rate"] == 1e-4
   assert run.step == 40
   assert sorted(run.scores["pancreas"]) == [f"case{k}" for k in range(CASES)]
   assert run.scores["pancreas"]["case0"]["dsc"] == pytest.approx(2 * 28 / (28 + 32), abs=1e-6)
-  other = read_run(runs / "a" / "evaluation")  # as evaluate --output writes it
+  other = _read(runs / "a" / "evaluation")  # as evaluate --output writes it
   assert (other.config, other.scores) == ({}, run.scores)
 
 
@@ -113,7 +117,7 @@ def test_a_terminal_that_knows_no_greek_ends_no_command(runs):
 def test_runs_that_cannot_be_read_are_named(runs, harm, words):
   harm(runs / "b")
   with pytest.raises(UserError, match=words) as refused:
-    read_run(runs / "b")
+    _read(runs / "b")
   assert str(runs / "b") in str(refused.value)
 
 

@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from attn_unet_jax.augment.deformation import spline_basis
 from attn_unet_jax.cases.folds import Split, choose
-from attn_unet_jax.config.schema import validate
+from attn_unet_jax.config.resolve import resolve_draft
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.optimizer import check_patterns
 from attn_unet_jax.training.state import abstract
@@ -24,12 +24,14 @@ VARIANTS = [
 ]
 
 
+def recipe(experiment, variant=""):
+  """The config of an experiment, whatever data it is given."""
+  return resolve_draft(experiment.get_config(variant), data=False)
+
+
 @pytest.mark.parametrize(("experiment", "variant"), VARIANTS)
 def test_is_valid_and_takes_its_patch(experiment, variant):
-  config = experiment.get_config(variant)
-  if not config.data.dataset:
-    config = with_keys(config, {"data.folder": "somewhere"})
-  assert validate(config) is config
+  config = recipe(experiment, variant)
   module = network(config, 2)
   assert all(n > 2 * m for n, m in zip(config.data.patch, module.output_margin, strict=True))
 
@@ -42,23 +44,17 @@ def test_an_unknown_variant_is_refused(experiment):
 
 @pytest.mark.parametrize("experiment", [dense_vnet, dual_attention, hnn, unet3d, vnet])
 def test_phantom_variants_have_the_demos_budget(experiment):
-  ours, demo = experiment.get_config("phantom"), pancreas.get_config("phantom")
-  if experiment is dense_vnet:
-    demo = with_keys(
-      demo, {"data.foreground_fraction": 1.0}
-    )  # its loss learns nothing where the organ is not
+  ours, demo = recipe(experiment, "phantom"), recipe(pancreas, "phantom")
+  if experiment is dense_vnet:  # its loss learns nothing where the organ is not
+    demo = with_keys(demo, {"data.foreground_fraction": 1.0})
   assert (ours.train, ours.data, ours.augment) == (demo.train, demo.data, demo.augment)
 
 
-def weights(config):
-  return {name: weight for name, weight in config.loss.items() if weight}
-
-
 def test_the_recipe_of_the_3d_unet():
-  config = unet3d.get_config()
+  config = recipe(unet3d)
   assert (config.model.padding, config.model.test_statistics) == ("VALID", "batch")
   assert config.data.patch == (132, 132, 116)
-  assert weights(config) == {"weighted_ce": 1.0}
+  assert config.loss.weights == {"weighted_ce": 1.0}
   assert config.train.epochs * config.train.steps_per_epoch == 70_000
 
 
@@ -70,49 +66,49 @@ def test_the_3d_unets_deformation_is_that_of_vectors_of_four_voxels():
   one = (np.arange(64) == 32).astype(float)
   m = np.sum(ndimage.zoom(one, 64, order=3, mode="grid-wrap", grid_mode=True) ** 2) / 64
   sd = 4 * m**1.5  # of the product of three axes
-  assert unet3d.get_config().augment.deform_sd == pytest.approx((sd, sd, sd), rel=1e-3)
+  assert recipe(unet3d).augment.deform_sd == pytest.approx((sd, sd, sd), rel=1e-3)
 
 
 def test_the_deformation_of_vnet_is_that_of_coefficients_of_15_voxels():
   """Of B-splines themselves, along all three axes; across slices nothing moves."""
   weights = spline_basis(6401, 6400 / 4)
   sd = 15 * np.mean(np.sum(weights**2, axis=1)) ** 1.5
-  assert vnet.get_config().augment.deform_sd == pytest.approx((sd, sd, 0), rel=0.01)
+  assert recipe(vnet).augment.deform_sd == pytest.approx((sd, sd, 0), rel=0.01)
 
 
 def test_the_recipe_of_vnet():
-  config, released = vnet.get_config(), vnet.get_config("released")
+  config, released = recipe(vnet), recipe(vnet, "released")
   optimizer = config.optimizer
   assert (optimizer.name, optimizer.momentum, optimizer.learning_rate) == ("sgd", 0.99, 1e-4)
   assert (optimizer.bias_rate, optimizer.decay_biases, optimizer.weight_decay) == (2.0, False, 5e-4)
   assert optimizer.decay_epochs * config.train.steps_per_epoch == 25_000
   assert (config.data.patch, config.train.batch_size) == ((128, 128, 64), 2)
-  assert weights(config) == {"squared_dice": 1.0}
+  assert config.loss.weights == {"squared_dice": 1.0}
   assert (config.augment.histogram_probability, config.augment.deform_probability) == (1.0, 0.5)
-  assert weights(released) == {"vnet_caffe_dice": 1.0}
+  assert released.loss.weights == {"vnet_caffe_dice": 1.0}
   assert config.inference.largest_component
   assert released.inference.largest_component
-  assert vnet.get_config("phantom").inference.largest_component
+  assert recipe(vnet, "phantom").inference.largest_component
   assert released.train.epochs * released.train.steps_per_epoch == 100_000
 
 
 def test_the_loss_of_dual_attention():
-  assert weights(dual_attention.get_config()) == {"dice": 1.0, "ce": 1.0}
+  assert recipe(dual_attention).loss.weights == {"dice": 1.0, "ce": 1.0}
 
 
 def test_the_recipe_at_1_mm():
-  config = pancreas_1mm.get_config()
+  config = recipe(pancreas_1mm)
   assert (config.data.spacing_mm, config.data.patch) == (1.0, (128, 128, 128))
   assert config.data.normalisation == "window"
-  assert weights(config) == {"dice": 1.0, "ce": 1.0}
+  assert config.loss.weights == {"dice": 1.0, "ce": 1.0}
   assert config.optimizer.ema_decay > 0
-  phantom, demo = pancreas_1mm.get_config("phantom"), pancreas.get_config("phantom")
+  phantom, demo = recipe(pancreas_1mm, "phantom"), recipe(pancreas, "phantom")
   assert (phantom.train, phantom.data) == (demo.train, demo.data)
 
 
 def test_the_recipe_of_dense_vnet():
-  config, dilated = dense_vnet.get_config(), dense_vnet.get_config("dilated")
-  assert weights(config) == {"dice_hinge": 1.0}
+  config, dilated = recipe(dense_vnet), recipe(dense_vnet, "dilated")
+  assert config.loss.weights == {"dice_hinge": 1.0}
   assert (config.model.channels_kept, config.model.prior_size) == (0.5, 12)
   assert (config.data.patch, config.augment.corner_scale) == ((144, 144, 144), 0.1)
   assert config.train.epochs * config.train.steps_per_epoch == 5_000
@@ -120,9 +116,9 @@ def test_the_recipe_of_dense_vnet():
 
 
 def test_the_recipe_of_holistically_nested_networks():
-  config, imagenet = hnn.get_config(), hnn.get_config("imagenet")
+  config, imagenet = recipe(hnn), recipe(hnn, "imagenet")
   for variant in (config, imagenet):
-    assert weights(variant) == {"side_bce": 1.0}
+    assert variant.loss.weights == {"side_bce": 1.0}
     assert variant.data.window_hu == (-160.0, 240.0)
     assert variant.model.feature_scale == 1.0
   assert (config.model.trunk_norm, imagenet.model.trunk_norm) == ("group", "none")
@@ -136,5 +132,5 @@ def test_the_recipe_of_holistically_nested_networks():
 
 def test_one_scan_is_found_from_any_folder(monkeypatch, tmp_path):
   monkeypatch.chdir(tmp_path)
-  split, _ = choose(["scan"], None, pancreas.get_config("one_scan").data.folds, 0)
+  split, _ = choose(["scan"], None, recipe(pancreas, "one_scan").data.folds, 0)
   assert split == Split(("scan",), ("scan",), ("scan",))

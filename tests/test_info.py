@@ -1,13 +1,18 @@
 import pytest
 
+from attn_unet_jax.config.resolve import resolve_draft
 from attn_unet_jax.info import describe, foreground
 from experiments.pancreas import get_config
 from tests.configs import with_keys
 
 
+def _experiment(variant=""):
+  return resolve_draft(get_config(variant), data=False)
+
+
 @pytest.fixture(scope="module")
 def facts():
-  return describe(get_config())
+  return describe(_experiment())
 
 
 def test_parameters_are_those_of_the_network(facts):
@@ -25,18 +30,23 @@ def test_operations_are_those_of_the_convolutions(facts):
 
 
 def test_memory_grows_with_the_batch(facts):
-  config = get_config()
-  config = with_keys(config, {"train.batch_size": 4})
-  more = describe(config)
+  more = describe(with_keys(_experiment(), {"train.batch_size": 4}))
   assert more["train_step_activation_bytes"] == 2 * facts["train_step_activation_bytes"]
   assert more["inference_operations_per_window"] == facts["inference_operations_per_window"]
 
 
 def test_the_foreground_of_a_set_is_counted(phantoms):
   """Of organs that are known to lie in the patches; more of them, more foreground."""
-  config = get_config("phantom")
-  config = with_keys(config, {"data.dir": str(phantoms), "data.dataset": "phantom_ct/tiny"})
-  config = with_keys(config, {"data.spacing_mm": 10.0, "data.patch": (16, 16, 16)})
+  config = _experiment("phantom")
+  config = with_keys(
+    config,
+    {
+      "data.dir": str(phantoms),
+      "data.dataset": "phantom_ct/tiny",
+      "data.spacing_mm": 10.0,
+      "data.patch": (16, 16, 16),
+    },
+  )
   pancreas = foreground(config, 4)
   config = with_keys(config, {"data.labels": "organs=pancreas+liver"})
   assert 0 < pancreas < foreground(config, 4) < 0.7

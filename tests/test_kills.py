@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from attn_unet_jax.config.stored import load
+from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.runs.metrics_csv import read_metrics
 from attn_unet_jax.training.checkpoint import restore, saved
 from attn_unet_jax.training.state import abstract
@@ -26,20 +26,20 @@ from tests.conftest import ROOT, flags_of, flip_a_bit, host_devices
 from tests.line import Line
 
 LINE = Line(batch_norm=True)
-SOURCES = {"resident": {}, "streaming": {"source": "streaming"}}  # name -> keys of the config
+SOURCES = {"resident": {}, "streaming": {"data.source": "streaming"}}  # name -> keys of the config
 
 
 def _config(data_dir, epochs, source):
-  config = small_config()
-  config = with_keys(config, {"data.dir": str(data_dir)})
-  config = with_keys(config, {"augment.flip": (0.5, 0.5, 0.5)})
-  config = with_keys(config, {"augment.noise_sd": (0.0, 0.1)})
-  config = with_keys(config, {"optimizer.ema_decay": 0.9})
-  config = with_keys(config, {"train.epochs": epochs, "train.steps_per_epoch": 5})
-  config = with_keys(config, {"train.validate_every": 4})
-  for key, value in SOURCES[source].items():
-    config.data[key] = value
-  return config
+  keys = {
+    "data.dir": str(data_dir),
+    "augment.flip": (0.5, 0.5, 0.5),
+    "augment.noise_sd": (0.0, 0.1),
+    "optimizer.ema_decay": 0.9,
+    "train.epochs": epochs,
+    "train.steps_per_epoch": 5,
+    "train.validate_every": 4,
+  }
+  return small_config(**keys, **SOURCES[source])
 
 
 def _start(config, workdir, *flags):
@@ -179,7 +179,7 @@ def test_a_run_that_was_killed_goes_on_from_the_other_source(phantoms, undisturb
   output = _finish(config, tmp_path)
   assert f"{tmp_path} goes on with data.source='streaming', was 'auto'" in output
   assert "epoch 7/" not in output
-  assert load(tmp_path / "config.json") == config
+  assert load_config(tmp_path / "config.json") == config
   folders = undisturbed("resident", 24), tmp_path
   for x, y in zip(*_last_states(config, *folders, module=LINE), strict=True):
     np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)

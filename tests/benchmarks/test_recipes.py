@@ -2,18 +2,19 @@
 
 import pytest
 
+from attn_unet_jax.config.resolve import resolve_draft
 from benchmarks.recipes import SYSTEMS
 from benchmarks.runs import asked
 from experiments import dense_vnet, pancreas
 
-DEMO = pancreas.get_config("phantom")
+DEMO = resolve_draft(pancreas.get_config("phantom"))
 
 
 @pytest.mark.parametrize("key", SYSTEMS)
 def test_each_training_has_as_many_patches(key):
   config = asked(f"--config=experiments/{SYSTEMS[key].experiment}", *SYSTEMS[key].flags)
   for name in ("epochs", "steps_per_epoch", "batch_size"):
-    assert config.train[name] == DEMO.train[name]
+    assert getattr(config.train, name) == getattr(DEMO.train, name)
   if config.stages.count == 1:
     assert config.data.patch == DEMO.data.patch
   else:
@@ -23,7 +24,7 @@ def test_each_training_has_as_many_patches(key):
 
 
 def test_every_departure_of_the_dense_networks_is_told():
-  config = dense_vnet.get_config("phantom")
+  config = resolve_draft(dense_vnet.get_config("phantom"))
   assert (config.model.prior_size, config.model.channels_kept) == (0, 1.0)
   assert config.data.foreground_fraction == 1.0
   for part in ("no prior", "no channel dropout", "every patch centred"):

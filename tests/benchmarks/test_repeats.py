@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import repeats
 from benchmarks.repeats import Repeat
-from tests.configs import small_config, with_keys
+from tests.configs import small_config
 from tests.conftest import flags_of, run_command
 from tests.line import Line
 
@@ -38,10 +38,8 @@ def test_a_digest_sees_every_bit_type_and_shape():
 
 def test_every_step_is_taken_and_repeats(phantoms, tmp_path):
   """A step that is fed for another changes nothing: the parameters would stay as after one."""
-  config = small_config()
-  config = with_keys(
-    config, {"data.dir": str(phantoms), "data.prepared": str(tmp_path / "prepared")}
-  )
+  folders = {"data.dir": str(phantoms), "data.prepared": str(tmp_path / "prepared")}
+  config = small_config(**folders)
   first, again, longer, one = (
     repeats.repeat(config, Line(), untimed, timed)
     for untimed, timed in ((1, 2), (2, 1), (1, 3), (0, 1))
@@ -53,8 +51,7 @@ def test_every_step_is_taken_and_repeats(phantoms, tmp_path):
 
 @pytest.mark.slow
 def test_the_command_measures_in_processes_of_both_kinds(phantoms, tmp_path):
-  config = small_config()
-  config = with_keys(config, {"data.dir": str(phantoms)})
+  config = small_config(**{"data.dir": str(phantoms)})
   output = tmp_path / "cost.json"
   flags = ["--config=tests/small.py", *flags_of(config), f"--output={output}"]
   flags += ["--processes=1", "--steps=2", "--untimed=1"]

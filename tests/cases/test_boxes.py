@@ -102,7 +102,7 @@ def test_the_set_is_measured_by_its_boxes(boxed):
   extent = np.max([case.image.shape for case in cases], axis=0)
   assert cases.bytes_together() == len(cases) * int(extent.prod()) * 3
   assert cases.bytes_together() < whole.load("training").bytes_together()
-  assert choose(config, cases)[0] == "resident"
+  assert choose(config.data, cases)[0] == "resident"
 
 
 def test_kept_cases_of_other_boxes_are_prepared_anew(boxed, tmp_path):
@@ -123,7 +123,7 @@ def test_a_box_outside_its_scan_names_the_case(boxed):
   case = fold.dataset.load(fold.split.training[0])
   far = Box((1e4, 0.0, 0.0), (2e4, 1.0, 1.0))
   with pytest.raises(UserError, match=f"the box of {case.id} lies outside the scan"):
-    prepare(case, fold.mapping, config, far)
+    prepare(case, fold.mapping, config.data, far)
 
 
 def test_the_boxes_that_a_run_wrote_hold(boxed, tmp_path):

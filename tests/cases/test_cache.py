@@ -104,9 +104,13 @@ def test_digests_differ_with_any_part():
 
 
 @pytest.fixture
-def folder(config, tmp_path):
-  config = with_keys(config, {"data.dataset": "", "data.folder": str(tmp_path / "data")})
-  config = with_keys(config, {"data.spacing_mm": 1.0})
+def config(config, tmp_path):
+  data = {"data.dataset": "", "data.folder": str(tmp_path / "data"), "data.spacing_mm": 1.0}
+  return with_keys(config, data)
+
+
+@pytest.fixture
+def folder(tmp_path):
   for name in "abcdef":
     _write(tmp_path / "data", name, 0)
   return tmp_path
@@ -151,8 +155,8 @@ def test_by_another_recipe_a_case_is_prepared_anew(config, folder, one, other):
   config = with_keys(config, {"data.spacing_mm": 0.7})
   found = []
   for recipe in (one, other):
-    config.data.update(recipe)
-    found.append(_cases(config, folder)[0])
+    changed = with_keys(config, {f"data.{key}": value for key, value in recipe.items()})
+    found.append(_cases(changed, folder)[0])
   assert any(
     (getattr(found[0], name) != getattr(found[1], name)).any() for name in ("image", "label")
   )

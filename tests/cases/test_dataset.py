@@ -89,7 +89,7 @@ def test_a_broken_dataset_json_is_refused(folder):
 
 def test_records_have_their_own_parts_and_names(config, phantoms):
   config = with_keys(config, {"data.dir": str(phantoms)})
-  dataset = open_dataset(config)
+  dataset = open_dataset(config.data)
   splits = open_records(config.data.dataset, str(phantoms)).splits
   own = {"training": "train", "validation": "validation", "test": "test"}
   assert dataset.parts == {part: splits[split].ids for part, split in own.items()}
@@ -101,10 +101,10 @@ def test_records_have_their_own_parts_and_names(config, phantoms):
 
 def test_records_that_are_built_again_are_others(config, phantoms, tmp_path):
   config = with_keys(config, {"data.dir": str(shutil.copytree(phantoms, tmp_path / "data"))})
-  dataset = open_dataset(config)
+  dataset = open_dataset(config.data)
   one, other = dataset.ids[:2]
   before = dataset.fingerprint(one)
-  assert before == open_dataset(config).fingerprint(one) != dataset.fingerprint(other)
+  assert before == open_dataset(config.data).fingerprint(one) != dataset.fingerprint(other)
   (info,) = (tmp_path / "data").rglob("dataset_info.json")
   os.utime(info, (1, 1))
   assert dataset.fingerprint(one) != before
@@ -113,4 +113,4 @@ def test_records_that_are_built_again_are_others(config, phantoms, tmp_path):
 def test_records_that_were_not_built_name_the_command(config, tmp_path):
   config = with_keys(config, {"data.dir": str(tmp_path)})
   with pytest.raises(UserError, match=r"tfds_pancreas\.build --dataset=phantom_ct/tiny"):
-    open_dataset(config)
+    open_dataset(config.data)

@@ -18,37 +18,42 @@ def _add(folder, name):
 
 
 @pytest.fixture
-def folder(config, tmp_path):
-  config = with_keys(config, {"data.dataset": "", "data.folder": str(tmp_path)})
+def own(config, tmp_path):
+  """The config of a run on that folder."""
+  return with_keys(config, {"data.dataset": "", "data.folder": str(tmp_path)})
+
+
+@pytest.fixture
+def folder(tmp_path):
   for name in "abcdef":
     _add(tmp_path, name)
   return tmp_path
 
 
-def test_the_folds_that_a_run_wrote_hold_when_a_case_is_added(config, folder):
-  first = open_fold(config.data)
+def test_the_folds_that_a_run_wrote_hold_when_a_case_is_added(own, folder):
+  first = open_fold(own.data)
   listing = folder / "folds.json"
   listing.write_text(first.to_json())
   for name in "ghijk":
     _add(folder, name)
-  assert open_fold(config.data).split != first.split
-  assert open_fold(config.data, listing).split == first.split
-  assert json.loads(open_fold(config.data, listing).to_json()) == json.loads(listing.read_text())
+  assert open_fold(own.data).split != first.split
+  assert open_fold(own.data, listing).split == first.split
+  assert json.loads(open_fold(own.data, listing).to_json()) == json.loads(listing.read_text())
 
 
-def test_a_case_that_has_gone_is_named(config, folder):
+def test_a_case_that_has_gone_is_named(own, folder):
   listing = folder / "folds.json"
-  listing.write_text(open_fold(config.data).to_json())
-  gone = open_fold(config.data).split.test[0]
+  listing.write_text(open_fold(own.data).to_json())
+  gone = open_fold(own.data).split.test[0]
   for part in ("imagesTr", "labelsTr"):
     (folder / part / f"{gone}.nii.gz").unlink()
   with pytest.raises(UserError, match=f"'{gone}'.*not in the data"):
-    open_fold(config.data, listing)
+    open_fold(own.data, listing)
 
 
-def test_parts_are_loaded_on_the_working_grid(config, folder):
-  config = with_keys(config, {"data.spacing_mm": 1.0})
-  fold = open_fold(config.data)
+def test_parts_are_loaded_on_the_working_grid(own, folder):
+  own = with_keys(own, {"data.spacing_mm": 1.0})
+  fold = open_fold(own.data)
   cases = fold.load("training")
   assert [case.id for case in cases] == list(fold.split.training)
   assert cases[0].image.shape == (5, 6, 7)

@@ -10,7 +10,7 @@ from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.cases.sparse import thinned
 from attn_unet_jax.labels import UNLABELLED
 from attn_unet_jax.patches.padded_case import cuttable
-from tests.configs import small_config, with_keys
+from tests.configs import small_config
 
 
 def test_few_are_all_listed_in_memory_order():
@@ -47,9 +47,8 @@ def test_listed_before_or_when_a_case_is_opened_they_are_the_same(case):
 
 
 def test_they_follow_a_label_of_which_slices_are_forgotten(case):
-  config = small_config()
-  config = with_keys(config, {"data.labelled_slices": (0, 0, 4)})
+  config = small_config(**{"data.labelled_slices": (0, 0, 4)})
   listed = dataclasses.replace(case, positions=foreground_positions(case.label))
-  opened = cuttable(thinned(listed, config), case.label.shape)
+  opened = cuttable(thinned(listed, config.data), case.label.shape)
   assert 0 < opened.count < case.label.sum()
   assert (opened.label[tuple(opened.positions[: opened.count].T)] == 1).all()

@@ -28,7 +28,7 @@ def test_a_scan_is_held_once_in_float(config):
   config = with_keys(config, {"data.spacing_mm": 1.0})
   scan = Volume(np.arange(40 * 36 * 30, dtype=np.int16).reshape(40, 36, 30), np.diag([4, 4, 4, 1]))
   tracemalloc.start()
-  size = working_image(scan, config).array.size
+  size = working_image(scan, config.data).array.size
   peak = tracemalloc.get_traced_memory()[1]
   tracemalloc.stop()
   assert size == 160 * 144 * 120
@@ -37,7 +37,7 @@ def test_a_scan_is_held_once_in_float(config):
 
 def test_image_and_label_share_one_grid(config, case):
   config = with_keys(config, {"data.spacing_mm": 2.0})
-  working = prepare(case, parse("pancreas=3", None), config)
+  working = prepare(case, parse("pancreas=3", None), config.data)
   # Canonical extents: X is the file's third axis (16 x 2 mm), Y its first, Z its second.
   assert working.image.shape == working.label.shape == (16, 10, 14)
   assert working.image.dtype == np.int16
@@ -50,7 +50,7 @@ def test_image_and_label_share_one_grid(config, case):
 def test_the_native_spacing_changes_nothing(config, case):
   canonical = to_canonical(Volume(case.image.array, np.eye(4)))
   config = with_keys(config, {"data.spacing_mm": 1.0})
-  np.testing.assert_array_equal(working_image(canonical, config).array, case.image.array)
+  np.testing.assert_array_equal(working_image(canonical, config.data).array, case.image.array)
 
 
 def test_classes_lie_where_the_image_does(case):
@@ -68,24 +68,24 @@ def test_hu_are_rounded_and_held_within_int16(config):
   """At half a voxel of 0, 3, 6, 9: 1.5 and 7.5."""
   config = with_keys(config, {"data.spacing_mm": 2.0})
   hu = np.array([[0, 3, 6, 9], [4e4] * 4, [-4e4] * 4], np.float32).T[:, None]
-  found = working_image(Volume(hu, np.diag([1.0, 2.0, 2.0, 1.0])), config).array
+  found = working_image(Volume(hu, np.diag([1.0, 2.0, 2.0, 1.0])), config.data).array
   np.testing.assert_array_equal(found[:, 0].T, [[2, 8], [32767] * 2, [-32768] * 2])
 
 
 def test_blur_smooths(config, case):
   canonical = to_canonical(case.image)
   config = with_keys(config, {"data.spacing_mm": 2.0})
-  sharp = working_image(canonical, config).array.std()
+  sharp = working_image(canonical, config.data).array.std()
   config = with_keys(config, {"data.blur_mm": 2.0})
-  assert working_image(canonical, config).array.std() < 0.5 * sharp
+  assert working_image(canonical, config.data).array.std() < 0.5 * sharp
 
 
 def test_more_than_memory_holds_names_the_case(config, case):
   config = with_keys(config, {"data.spacing_mm": 1e-3, "data.blur_mm": 0.75})
   with pytest.raises(UserError, match=r"a: voxels of 0\.001 mm in its field of 32 x 20 x 27 mm"):
-    prepare(case, parse("pancreas=3", None), config)
+    prepare(case, parse("pancreas=3", None), config.data)
 
 
 def test_values_outside_the_mapping_name_the_file(config, case):
   with pytest.raises(UserError, match=r"a\.nii\.gz: label values \[3\]"):
-    prepare(case, parse("pancreas=1", None), config)
+    prepare(case, parse("pancreas=1", None), config.data)

@@ -49,6 +49,6 @@ def test_one_labelled_slice_stays_and_none_stays_none():
 
 def test_a_case_is_thinned_as_configured(config):
   case = WorkingCase("a", LABEL.astype(np.int16), LABEL, 0.0, 1.0)
-  assert thinned(case, config) is case
+  assert thinned(case, config.data) is case
   config = with_keys(config, {"data.labelled_slices": (0, 0, 2)})
-  np.testing.assert_array_equal(thinned(case, config).label, keep_slices(LABEL, (0, 0, 2)))
+  np.testing.assert_array_equal(thinned(case, config.data).label, keep_slices(LABEL, (0, 0, 2)))

@@ -76,7 +76,7 @@ def test_what_is_asked_of_memory_is_what_a_scan_takes(config, monkeypatch, label
   scan = Volume(np.arange(40 * 36 * 30, dtype=np.int16).reshape(40, 36, 30), np.diag([4, 4, 4, 1]))
   module = _Logits(1 + len(labels.split(",")))
   variables = module.init(jax.random.key(0), np.zeros((1, 32, 32, 32, 1), np.float32), False)
-  system = SlidingWindow(config, module, config.data.patch).use(variables)
+  system = SlidingWindow(config, module).use(variables)
   segment(Volume(scan.array[:9, :9, :9], scan.affine), system, config)  # compiled
   asked = []
   monkeypatch.setattr(memory, "require", lambda needed, *_: asked.append(needed))
@@ -136,8 +136,7 @@ def test_the_piece_is_one_on_the_scans_own_grid(config):
 
 
 def test_outside_the_box_is_background(config, scan):
-  config = with_keys(config, {"data.spacing_mm": 2.0})
-  config = with_keys(config, {"data.patch": (4, 4, 4)})
+  config = with_keys(config, {"data.spacing_mm": 2.0, "data.patch": (4, 4, 4)})
   isotropic = Volume(scan.array, np.diag([2.0, 2.0, 2.0, 1.0]))
   where = (slice(3, 20), slice(5, 12), slice(2, 9))
   box = box_of(where, isotropic.grid)
@@ -151,8 +150,7 @@ def test_outside_the_box_is_background(config, scan):
 
 
 def test_a_box_smaller_than_the_patch_is_looked_at_with_its_surroundings(config, scan):
-  config = with_keys(config, {"data.spacing_mm": 2.0})
-  config = with_keys(config, {"data.patch": (30, 8, 8)})
+  config = with_keys(config, {"data.spacing_mm": 2.0, "data.patch": (30, 8, 8)})
   isotropic = Volume(scan.array, np.diag([2.0, 2.0, 2.0, 1.0]))
   box = box_of((slice(3, 5), slice(8, 10), slice(4, 6)), isotropic.grid)
   mask = segment(isotropic, _Threshold(), config, lambda working: box).mask

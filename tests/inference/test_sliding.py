@@ -40,10 +40,10 @@ def volume():
 @pytest.mark.parametrize("overlap", [0.0, 0.5])
 def test_windows_leave_no_seam(config, volume, reach, overlap):
   """What a translation-invariant network says of the whole volume, the windows say too."""
-  config = with_keys(config, {"inference.overlap": overlap})
+  config = with_keys(config, {"inference.patch": (8, 8, 8), "inference.overlap": overlap})
   module = _Convolution(reach)
   variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)), False)
-  system = SlidingWindow(config, module, (8, 8, 8)).use(variables)
+  system = SlidingWindow(config, module).use(variables)
   low, high = config.data.window_hu
   padded = np.pad(volume.array, reach, mode="edge")
   whole = ((padded - low) / (high - low)).astype(np.float32)
@@ -54,7 +54,7 @@ def test_windows_leave_no_seam(config, volume, reach, overlap):
 def test_a_volume_smaller_than_the_window_is_padded_and_cropped(config):
   module = _Convolution(0)
   variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)), False)
-  system = SlidingWindow(config, module, (16, 16, 16)).use(variables)
+  system = SlidingWindow(config, module).use(variables)
   volume = Volume(np.arange(5 * 6 * 20).reshape(5, 6, 20).astype(np.int16), np.eye(4))
   probabilities = system.predict(volume)
   assert probabilities.shape == (5, 6, 20, 3)
@@ -76,7 +76,7 @@ def test_a_scan_is_padded_and_normalised_as_a_training_case_is(config):
   whole = ((np.pad(case.image, 1, mode="edge") - mean) / sd).astype(np.float32)
   logits, _ = module.apply(variables, whole[None, ..., None], False)
   expected = jax.nn.softmax(logits[0])[5:10, 4:10]  # of 9 and 8 voxels more, 5 and 4 before
-  found = SlidingWindow(config, module, (16, 16, 16)).use(variables).predict(Volume(hu, np.eye(4)))
+  found = SlidingWindow(config, module).use(variables).predict(Volume(hu, np.eye(4)))
   np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -94,8 +94,8 @@ class _Place(nn.Module):
 
 def test_where_windows_disagree_the_one_whose_centre_is_nearer_weighs_more(config):
   """Two windows of eight voxels, four apart, by hand; and a scan in the middle of one."""
-  config = with_keys(config, {"inference.overlap": 0.5})
-  system = SlidingWindow(config, _Place(), (8, 1, 1)).use({})
+  config = with_keys(config, {"inference.patch": (8, 1, 1), "inference.overlap": 0.5})
+  system = SlidingWindow(config, _Place()).use({})
   found, small = (
     system.predict(Volume(np.zeros((size, 1, 1), np.int16), np.eye(4)))[:, 0, 0, 1]
     for size in (12, 5)
@@ -109,12 +109,13 @@ def test_where_windows_disagree_the_one_whose_centre_is_nearer_weighs_more(confi
 
 
 def test_class_weights_of_the_loss_divide_the_probabilities(config, volume):
+  config = with_keys(config, {"inference.patch": (32, 32, 32)})
   module = _Convolution(0)
   variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)), False)
-  plain = SlidingWindow(config, module, (32, 32, 32)).use(variables).predict(volume)
+  plain = SlidingWindow(config, module).use(variables).predict(volume)
   weights = (0.02, 0.5, 0.98)
   config = with_keys(config, {"inference.class_weights": weights})
-  divided = SlidingWindow(config, module, (32, 32, 32)).use(variables).predict(volume)
+  divided = SlidingWindow(config, module).use(variables).predict(volume)
   expected = plain / np.array(weights)
   np.testing.assert_allclose(divided, expected / expected.sum(-1, keepdims=True), atol=1e-6)
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from attn_unet_jax.config.schema import RunConfig
+from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.inspection.case import inspect, looks_like_labels
 from attn_unet_jax.inspection.collection import inspect_all, mark_duplicates
 from attn_unet_jax.inspection.sources import Part, Subject
@@ -33,7 +33,7 @@ def subject(image, label=NOTHING, case="a", **options):
 
 
 def look(*volumes, mapping=PANCREAS, **options):
-  return inspect(subject(*volumes, **options), 7, mapping, RunConfig())
+  return inspect(subject(*volumes, **options), 7, mapping, DataOptions())
 
 
 def kinds(case):
@@ -127,7 +127,7 @@ def test_the_same_scan_under_two_names_is_an_error_in_any_order_of_axes():
     subject(None, None, "f"),
     subject(None, None, "g"),
   ]
-  cases = list(inspect_all(subjects, PANCREAS, RunConfig(), threads=3))
+  cases = list(inspect_all(subjects, PANCREAS, DataOptions(), threads=3))
   assert [case.id for case in cases] == list("abcdefg")
   mark_duplicates(cases)
   named = {case.id: [one for one in case.findings if "duplicate" in one.kind] for case in cases}

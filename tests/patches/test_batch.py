@@ -23,9 +23,13 @@ from tests.configs import with_keys
 
 
 @pytest.fixture
-def case(config):
+def config(config):
+  return with_keys(config, {"data.patch": (8, 8, 8)})
+
+
+@pytest.fixture
+def case():
   rng = np.random.default_rng(0)
-  config = with_keys(config, {"data.patch": (8, 8, 8)})
   image = rng.integers(-200, 300, (12, 13, 14)).astype(np.int16)
   return WorkingCase("a", image, (image > 200).astype(np.uint8), float(image.mean()), 7.0)
 
@@ -66,24 +70,26 @@ def test_labels_follow_images_through_cut_and_flips(config, data):
 
 
 def test_fixed_patches_are_not_augmented_and_not_those_of_the_training(config, case, data):
-  config = with_keys(config, {"augment.intensity_shift": (5.0, 5.0)})
-  config = with_keys(config, {"train.loss_patches": 3})  # of batches of two
+  # Three of batches of two.
+  config = with_keys(config, {"augment.intensity_shift": (5.0, 5.0), "train.loss_patches": 3})
   batch, another = fixed_batches(config, [case])
   assert (np.asarray(another.image) != np.asarray(batch.image)).any()
   assert batch.image.max() <= 1.0
   assert training_batch(config, data, 0).image.min() >= 5.0
-  config = with_keys(config, {"augment.intensity_shift": (0.0, 0.0)})
-  config = with_keys(config, {"augment.flip": (0.0, 0.0, 0.0)})
+  config = with_keys(
+    config, {"augment.intensity_shift": (0.0, 0.0), "augment.flip": (0.0, 0.0, 0.0)}
+  )
   assert (np.asarray(training_batch(config, data, 0).image) != np.asarray(batch.image)).any()
-  config.seed += 1
+  config = with_keys(config, {"seed": config.seed + 1})
   assert (np.asarray(fixed_batches(config, [case])[0].image) != np.asarray(batch.image)).any()
 
 
 def test_a_network_that_answers_for_less_is_asked_about_the_whole_scan(config, data):
   """Of a patch as large as the scan, with a margin, the centre may lie anywhere within it."""
-  config = with_keys(config, {"data.patch": (12, 13, 14)})
-  config = with_keys(config, {"augment.flip": (0.0, 0.0, 0.0)})
-  config = with_keys(config, {"data.foreground_fraction": 0.0})
+  config = with_keys(
+    config,
+    {"data.patch": (12, 13, 14), "augment.flip": (0.0, 0.0, 0.0), "data.foreground_fraction": 0.0},
+  )
   margin = (4, 4, 4)
   low, high = config.data.window_hu
   seen = set()
@@ -116,11 +122,8 @@ def test_the_part_of_foreground_is_that_of_the_batches_of_a_training(config, cas
 
 def test_corners_say_where_a_steps_patches_come_from(config, case, data):
   config = with_keys(config, {"augment.flip": (0.0, 0.0, 0.0)})
-  config = with_keys(
-    config, {"augment.rotate_deg": (0.0, 0.0, 15.0)}
-  )  # so that more than the patch is cut
-  blocks = training_cutter(config, [case])
-  config = with_keys(config, {"augment.rotate_deg": (0.0, 0.0, 0.0)})
+  turned = with_keys(config, {"augment.rotate_deg": (0.0, 0.0, 15.0)})
+  blocks = training_cutter(turned, [case])  # more than the patch is cut
   low, high = config.data.window_hu
   batch = training_batch(config, data, 5)
   (first, one), (second, other) = blocks.corners(5)
@@ -133,25 +136,31 @@ def test_corners_say_where_a_steps_patches_come_from(config, case, data):
 
 def test_the_schedule_goes_by_the_configs_own_keys(config):
   config = with_keys(
-    config, {"train.batch_size": 3, "data.cases_per_block": 5, "data.patches_per_case": 7}
-  )
-  config = with_keys(
-    config, {"data.foreground_fraction": 0.25, "augment.histogram_probability": 0.5}
+    config,
+    {
+      "train.batch_size": 3,
+      "data.cases_per_block": 5,
+      "data.patches_per_case": 7,
+      "data.foreground_fraction": 0.25,
+      "augment.histogram_probability": 0.5,
+    },
   )
   assert plan(config, 11) == Plan(11, 3, 5, 7, 0.25, references=True)
+
+
+EIGHT = {"augment.flip": (0.0, 0.0, 0.0), "train.batch_size": 8}
 
 
 @pytest.fixture
 def pair(config, case):
   """The case, and what is 3 times its HU less 400, in one set of two."""
-  config = with_keys(config, {"augment.flip": (0.0, 0.0, 0.0), "train.batch_size": 8})
   hu = (3 * case.image.astype(np.int32) - 400).astype(np.int16)
   other = WorkingCase("b", hu, case.label, 3 * case.mean - 400, 3 * case.sd)
   return resident([case, other], config.data.patch, histograms=True)
 
 
 def test_a_matched_patch_has_the_other_scans_intensities(config, pair):
-  config = with_keys(config, {"data.window_hu": (-2000.0, 2000.0)})
+  config = with_keys(config, EIGHT | {"data.window_hu": (-2000.0, 2000.0)})
   plain = training_batch(config, pair, 0).image * 4000 - 2000
   config = with_keys(config, {"augment.histogram_probability": 1.0})
   matched = training_batch(config, pair, 0).image * 4000 - 2000
@@ -164,7 +173,7 @@ def test_a_matched_patch_has_the_other_scans_intensities(config, pair):
 
 def test_a_matched_patch_is_normalised_as_the_other_scan_is(config, pair):
   """Of scans that differ by scale and shift alone, z-scores do not tell whose histogram it is."""
-  config = with_keys(config, {"data.normalisation": "zscore"})
+  config = with_keys(config, EIGHT | {"data.normalisation": "zscore"})
   plain = training_batch(config, pair, 0)
   config = with_keys(config, {"augment.histogram_probability": 1.0})
   np.testing.assert_allclose(training_batch(config, pair, 0).image, plain.image, atol=1e-3)
@@ -172,7 +181,9 @@ def test_a_matched_patch_is_normalised_as_the_other_scan_is(config, pair):
 
 def test_without_matching_the_program_is_as_if_there_were_none(config, data, pair):
   """No quantiles are held or looked up, and where a patch is not chosen all draws are the same."""
-  config = with_keys(config, {"augment.flip": (0.5, 0.5, 0.5), "augment.noise_sd": (0.0, 0.5)})
+  config = with_keys(
+    config, EIGHT | {"augment.flip": (0.5, 0.5, 0.5), "augment.noise_sd": (0.0, 0.5)}
+  )
   trace = jax.make_jaxpr(lambda data, step: training_batch(config, data, step))
   assert data.quantiles is None
   assert "searchsorted" not in str(trace(data, 0))

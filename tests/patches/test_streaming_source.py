@@ -8,7 +8,6 @@ import numpy as np
 import psutil
 import pytest
 
-from attn_unet_jax.augment.options import Augmentation
 from attn_unet_jax.augment.patch import source_shape
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.patches import streaming_source
@@ -57,16 +56,20 @@ def _fed(step, blocks):
 )
 def test_patches_are_those_of_the_resident_source_bit_for_bit(config, cases, seed, margin, matched):
   """Scans smaller than the patch, networks with a margin, blocks larger than the patch."""
-  config = with_keys(config, {"augment.histogram_probability": matched})
-  config = with_keys(config, {"seed": seed})
   config = with_keys(
-    config, {"augment.rotate_deg": (0.0, 0.0, 15.0), "augment.shift": (0.0, 0.1, 0.0)}
-  )
-  config = with_keys(
-    config, {"train.batch_size": 3, "data.cases_per_block": 2, "data.patches_per_case": 3}
+    config,
+    {
+      "augment.histogram_probability": matched,
+      "seed": seed,
+      "augment.rotate_deg": (0.0, 0.0, 15.0),
+      "augment.shift": (0.0, 0.1, 0.0),
+      "train.batch_size": 3,
+      "data.cases_per_block": 2,
+      "data.patches_per_case": 3,
+    },
   )
   patch = answered(config.data.patch, margin)
-  block = source_shape(config.data.patch, Augmentation(**config.augment))
+  block = source_shape(config.data.patch, config.augment)
   assert block[0] > config.data.patch[0]
   data = resident(cases, patch, histograms=matched > 0)
   on_device = jax.jit(
@@ -152,8 +155,9 @@ def test_no_scan_is_begun_once_the_steps_are_broken_off(config, cases, monkeypat
       return super().__getitem__(index)
 
   slow = Slow(cases)
-  config = with_keys(config, {"data.cases_per_block": 5, "data.patches_per_case": 1})
-  config = with_keys(config, {"train.batch_size": 5})
+  config = with_keys(
+    config, {"data.cases_per_block": 5, "data.patches_per_case": 1, "train.batch_size": 5}
+  )
   monkeypatch.setattr(streaming_source, "_cores", lambda: 1)
   with Streaming(training_cutter(config, slow), range(5), _fed).feeds(range(9)) as feeds:
     assert began.wait(60)

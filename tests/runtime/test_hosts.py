@@ -34,11 +34,17 @@ LINE = Line(batch_norm=True, dtype=jnp.float64)  # its parameters are float64 to
 
 
 def _config(phantoms, **keys):
-  config = small_config()
-  config = with_keys(config, {"data.dir": str(phantoms)})
-  config = with_keys(config, {"augment.flip": (0.5, 0.5, 0.5), "augment.noise_sd": (0.0, 0.1)})
-  config = with_keys(config, {"train.batch_size": 4, "train.epochs": 4, "train.steps_per_epoch": 5})
-  config = with_keys(config, {"train.validate_every": 2})
+  config = small_config(
+    **{
+      "data.dir": str(phantoms),
+      "augment.flip": (0.5, 0.5, 0.5),
+      "augment.noise_sd": (0.0, 0.1),
+      "train.batch_size": 4,
+      "train.epochs": 4,
+      "train.steps_per_epoch": 5,
+      "train.validate_every": 2,
+    }
+  )
   config = with_keys(config, keys)
   return config
 

@@ -29,10 +29,14 @@ ORGAN = (slice(10, 22), slice(12, 24), slice(2, 8))
 
 
 @pytest.fixture
-def scan(config):
-  config = with_keys(config, {"data.spacing_mm": 3.0})
-  config = with_keys(config, {"data.patch": (4, 4, 4)})
-  config = with_keys(config, {"stages.superpixel_mm": 12.0})
+def config(config):
+  return with_keys(
+    config, {"data.spacing_mm": 3.0, "data.patch": (4, 4, 4), "stages.superpixel_mm": 12.0}
+  )
+
+
+@pytest.fixture
+def scan():
   hu = np.full((40, 40, 10), -1000, np.int16)
   hu[4:36, 6:34] = 40
   hu[ORGAN] = 120

@@ -30,13 +30,17 @@ from tests.line import Line
 
 @pytest.fixture
 def config(config, phantoms):
-  config = with_keys(config, {"data.dir": str(phantoms)})
-  config = with_keys(config, {"data.cases_per_block": 2, "data.patches_per_case": 3})
-  config = with_keys(
-    config, {"augment.flip": (0.5, 0.5, 0.5), "augment.histogram_probability": 0.5}
+  return with_keys(
+    config,
+    {
+      "data.dir": str(phantoms),
+      "data.cases_per_block": 2,
+      "data.patches_per_case": 3,
+      "augment.flip": (0.5, 0.5, 0.5),
+      "augment.histogram_probability": 0.5,
+      "train.validate_every": 2,
+    },
   )
-  config = with_keys(config, {"train.validate_every": 2})
-  return config
 
 
 def _train(config, workdir, source="streaming"):
@@ -116,10 +120,15 @@ def test_what_crosses_implicitly_is_refused(config, tmp_path, monkeypatch):
 def test_where_a_patch_came_from_is_told_in_the_whole_scan(config, tmp_path):
   """Though it is cut inside a box, and a scan that is smaller than the patch is padded."""
   config = with_keys(
-    config, {"augment.flip": (0.0, 0.0, 0.0), "augment.histogram_probability": 0.0}
+    config,
+    {
+      "augment.flip": (0.0, 0.0, 0.0),
+      "augment.histogram_probability": 0.0,
+      "data.foreground_fraction": 1.0,
+      "train.batch_size": 4,
+      "data.patch": (6, 8, 50),
+    },
   )
-  config = with_keys(config, {"data.foreground_fraction": 1.0, "train.batch_size": 4})
-  config = with_keys(config, {"data.patch": (6, 8, 50)})
   whole = {case.id: case for case in open_fold(config.data).load("training")}
   assert all(case.label.shape[2] < 50 for case in whole.values())
   box = Box((-60.0, -50.0, -30.0), (70.0, 90.0, 20.0))

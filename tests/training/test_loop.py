@@ -36,11 +36,14 @@ from tests.line import Line
 
 @pytest.fixture(scope="module")
 def setting(phantoms):
-  config = small_config()
-  config = with_keys(config, {"data.dir": str(phantoms)})
-  config = with_keys(config, {"augment.flip": (0.5, 0.5, 0.5)})
-  config = with_keys(config, {"augment.noise_sd": (0.0, 0.1)})
-  config = with_keys(config, {"train.epochs": 3})
+  config = small_config(
+    **{
+      "data.dir": str(phantoms),
+      "augment.flip": (0.5, 0.5, 0.5),
+      "augment.noise_sd": (0.0, 0.1),
+      "train.epochs": 3,
+    }
+  )
   fold = open_fold(config.data)
   return config, Line(batch_norm=True), fold  # the loop does not care what it trains
 
@@ -88,8 +91,9 @@ def test_a_run_that_is_lengthened_ends_as_one_that_was_as_long_from_the_start(
 def test_epochs_are_saved_and_validated_as_often_as_asked_and_the_last_always(setting, tmp_path):
   config, *rest = setting
   config = config
-  config = with_keys(config, {"train.epochs": 4, "train.keep": 4})
-  config = with_keys(config, {"train.save_every": 2, "train.validate_every": 3})
+  config = with_keys(
+    config, {"train.epochs": 4, "train.keep": 4, "train.save_every": 2, "train.validate_every": 3}
+  )
   validated = []
   _train((config, *rest), tmp_path, lambda state: validated.append(int(state.step)) or 0.5)
   assert validated == [9, 12]
@@ -410,8 +414,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(setting, tmp_path, capsys):
   """
   config, _, fold = setting
   config = config
-  config = with_keys(config, {"optimizer.learning_rate": 1e38})
-  config = with_keys(config, {"train.skip_nonfinite": 1})
+  config = with_keys(config, {"optimizer.learning_rate": 1e38, "train.skip_nonfinite": 1})
   told = r"^step 3: the loss is inf .*skip_nonfinite=4 to go on.*learning_rate \(now 1e\+38\)"
   with pytest.raises(UserError, match=told):
     _train((config, Line(), fold), tmp_path)
@@ -434,10 +437,16 @@ def test_a_state_whose_losses_are_not_finite_takes_no_checkpoints_place(setting,
   """The last update of an epoch is too large, and only the best and the newest are kept."""
   config, module, fold = setting
   config = config
-  config = with_keys(config, {"optimizer.schedule": "step", "optimizer.decay_epochs": 1})
-  config = with_keys(config, {"optimizer.decay_factor": 1e38})
   config = with_keys(
-    config, {"train.steps_per_epoch": 1, "train.keep": 1, "train.validate_every": 3}
+    config,
+    {
+      "optimizer.schedule": "step",
+      "optimizer.decay_epochs": 1,
+      "optimizer.decay_factor": 1e38,
+      "train.steps_per_epoch": 1,
+      "train.keep": 1,
+      "train.validate_every": 3,
+    },
   )
   told = "loss is (inf|nan) after the update of step 2, .*; earlier checkpoints are as they were. "
   for _ in range(2):  # also where it is started again

@@ -26,22 +26,22 @@ DTYPES = {"float32": "f32", "bfloat16": "bf16"}
 
 def _config(dtype):
   """All of the step: every augmentation, gates, batch statistics, averaged parameters."""
-  config = small_config()
-  config = with_keys(config, {"model.dtype": dtype})
-  config = with_keys(config, {"optimizer.ema_decay": 0.99})
-  config = with_keys(config, {"augment.flip": (0.5, 0.5, 0.5)})
-  config = with_keys(
-    config, {"augment.rotate_deg": (5.0, 5.0, 15.0), "augment.shift": (0.1, 0.1, 0.1)}
+  return small_config(
+    **{
+      "model.dtype": dtype,
+      "optimizer.ema_decay": 0.99,
+      "augment.flip": (0.5, 0.5, 0.5),
+      "augment.rotate_deg": (5.0, 5.0, 15.0),
+      "augment.shift": (0.1, 0.1, 0.1),
+      "augment.scale": (0.7, 1.3),
+      "augment.corner_scale": 0.1,
+      "augment.deform_sd": (1.0, 1.0, 1.0),
+      "augment.histogram_probability": 0.5,
+      "augment.intensity_scale": (0.9, 1.1),
+      "augment.intensity_shift": (-0.1, 0.1),
+      "augment.noise_sd": (0.0, 0.1),
+    }
   )
-  config = with_keys(config, {"augment.scale": (0.7, 1.3), "augment.corner_scale": 0.1})
-  config = with_keys(
-    config, {"augment.deform_sd": (1.0, 1.0, 1.0), "augment.histogram_probability": 0.5}
-  )
-  config = with_keys(
-    config, {"augment.intensity_scale": (0.9, 1.1), "augment.intensity_shift": (-0.1, 0.1)}
-  )
-  config = with_keys(config, {"augment.noise_sd": (0.0, 0.1)})
-  return config
 
 
 def _program(config, what, platforms):

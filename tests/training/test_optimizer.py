@@ -12,19 +12,30 @@ from tests.configs import with_keys
 
 
 def test_step_decay_counts_epochs(config):
-  config = with_keys(config, {"optimizer.schedule": "step"})
-  config = with_keys(config, {"optimizer.learning_rate": 1e-4})
-  config = with_keys(config, {"optimizer.decay_epochs": 2})
-  config = with_keys(config, {"train.steps_per_epoch": 10})
+  config = with_keys(
+    config,
+    {
+      "optimizer.schedule": "step",
+      "optimizer.learning_rate": 1e-4,
+      "optimizer.decay_epochs": 2,
+      "train.steps_per_epoch": 10,
+    },
+  )
   rate = learning_rate(config)
   assert [float(rate(s)) for s in (0, 19, 20, 40)] == pytest.approx([1e-4, 1e-4, 5e-5, 2.5e-5])
 
 
 def test_cosine_ends_at_zero_and_warms_up(config):
-  config = with_keys(config, {"optimizer.schedule": "cosine"})
-  config = with_keys(config, {"optimizer.learning_rate": 1.0})
-  config = with_keys(config, {"optimizer.warmup_steps": 10})
-  config = with_keys(config, {"train.epochs": 11, "train.steps_per_epoch": 10})
+  config = with_keys(
+    config,
+    {
+      "optimizer.schedule": "cosine",
+      "optimizer.learning_rate": 1.0,
+      "optimizer.warmup_steps": 10,
+      "train.epochs": 11,
+      "train.steps_per_epoch": 10,
+    },
+  )
   rate = learning_rate(config)
   assert [float(rate(s)) for s in (0, 5, 10, 60, 110)] == pytest.approx([0, 0.5, 1, 0.5, 0])
 
@@ -35,9 +46,14 @@ def test_constant_stays(config):
 
 def test_weight_decay_is_coupled_as_in_the_reference(config):
   """Two steps of Adam on g + L2 * w, by hand."""
-  config = with_keys(config, {"optimizer.weight_decay": 0.1})
-  config = with_keys(config, {"optimizer.learning_rate": 0.01})
-  config = with_keys(config, {"optimizer.betas": (0.8, 0.95)})
+  config = with_keys(
+    config,
+    {
+      "optimizer.weight_decay": 0.1,
+      "optimizer.learning_rate": 0.01,
+      "optimizer.betas": (0.8, 0.95),
+    },
+  )
   transform = optimizer(config)
   w = jnp.array([1.0, -2.0])
   state, hand = transform.init(w), np.array([1.0, -2.0])
@@ -68,10 +84,18 @@ def _updates(config, steps=2):
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_sgd_with_biases_at_a_rate_of_their_own_and_no_decay(config, nesterov):
   """V-Net's: v = m v + g + L2 w, step -rate v; biases without the L2 and twice as fast."""
-  config = with_keys(config, {"optimizer.name": "sgd", "optimizer.momentum": 0.99})
-  config = with_keys(config, {"optimizer.nesterov": nesterov})
-  config = with_keys(config, {"optimizer.weight_decay": 0.1, "optimizer.learning_rate": 0.01})
-  config = with_keys(config, {"optimizer.bias_rate": 2.0, "optimizer.decay_biases": False})
+  config = with_keys(
+    config,
+    {
+      "optimizer.name": "sgd",
+      "optimizer.momentum": 0.99,
+      "optimizer.nesterov": nesterov,
+      "optimizer.weight_decay": 0.1,
+      "optimizer.learning_rate": 0.01,
+      "optimizer.bias_rate": 2.0,
+      "optimizer.decay_biases": False,
+    },
+  )
   factor = 1 + 0.99 + 0.99**2 * nesterov  # of a gradient that came twice
   updates = _updates(config)
   kernel = np.array([0.5, 3.0]) + 0.1 * np.array([1.0, -2.0])
@@ -83,8 +107,15 @@ def test_sgd_with_biases_at_a_rate_of_their_own_and_no_decay(config, nesterov):
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_the_rate_of_biases_is_not_lost_in_the_moments(config, name):
   """Which are scaled like the gradient: the factor is on the step, whose size is the rate here."""
-  config = with_keys(config, {"optimizer.name": name, "optimizer.bias_rate": 2.0})
-  config = with_keys(config, {"optimizer.weight_decay": 0.0, "optimizer.learning_rate": 0.01})
+  config = with_keys(
+    config,
+    {
+      "optimizer.name": name,
+      "optimizer.bias_rate": 2.0,
+      "optimizer.weight_decay": 0.0,
+      "optimizer.learning_rate": 0.01,
+    },
+  )
   updates = _updates(config)
   np.testing.assert_allclose(updates["a"]["kernel"], [-0.01, -0.01], rtol=1e-4)
   np.testing.assert_allclose(updates["a"]["bias"], [-0.02], rtol=1e-4)
@@ -92,9 +123,17 @@ def test_the_rate_of_biases_is_not_lost_in_the_moments(config, name):
 
 def test_biases_of_attention_are_biases(config):
   """Parameters of their module, beside its kernels."""
-  config = with_keys(config, {"optimizer.name": "sgd", "optimizer.momentum": 0.0})
-  config = with_keys(config, {"optimizer.weight_decay": 0.5, "optimizer.learning_rate": 1.0})
-  config = with_keys(config, {"optimizer.bias_rate": 2.0, "optimizer.decay_biases": False})
+  config = with_keys(
+    config,
+    {
+      "optimizer.name": "sgd",
+      "optimizer.momentum": 0.0,
+      "optimizer.weight_decay": 0.5,
+      "optimizer.learning_rate": 1.0,
+      "optimizer.bias_rate": 2.0,
+      "optimizer.decay_biases": False,
+    },
+  )
   x, g = jnp.zeros((1, 2, 2, 2, 4)), jnp.zeros((1, 1, 1, 1, 8))
   module = DualAttention(channel_reduction=2)
   shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), x, g, False))["params"]
@@ -110,8 +149,10 @@ def test_biases_of_attention_are_biases(config):
 
 def test_adamw_decays_beside_the_moments(config):
   """A constant gradient makes Adam's step the rate times its sign; the decay comes on top."""
-  config = with_keys(config, {"optimizer.name": "adamw"})
-  config = with_keys(config, {"optimizer.weight_decay": 0.1, "optimizer.learning_rate": 0.01})
+  config = with_keys(
+    config,
+    {"optimizer.name": "adamw", "optimizer.weight_decay": 0.1, "optimizer.learning_rate": 0.01},
+  )
   expected = -0.01 * (1 + 0.1 * np.array([1.0, -2.0]))
   updates = _updates(config)
   np.testing.assert_allclose(updates["a"]["kernel"], expected, rtol=1e-4)
@@ -136,8 +177,15 @@ def test_the_default_has_the_references_state_and_steps(config):
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
 def test_frozen_parameters_keep_their_bits(config, name):
   """Also those that a rate of their own is given."""
-  config = with_keys(config, {"optimizer.name": name, "optimizer.weight_decay": 0.1})
-  config = with_keys(config, {"init.freeze": "^a/", "optimizer.layer_rates": (("kernel", 2.0),)})
+  config = with_keys(
+    config,
+    {
+      "optimizer.name": name,
+      "optimizer.weight_decay": 0.1,
+      "init.freeze": "^a/",
+      "optimizer.layer_rates": (("kernel", 2.0),),
+    },
+  )
   updates = _updates(config)
   after = optax.apply_updates(PARAMS, updates)
   jax.tree.map(np.testing.assert_array_equal, after["a"], PARAMS["a"])
@@ -146,10 +194,17 @@ def test_frozen_parameters_keep_their_bits(config, name):
 
 def test_rates_by_layer(config):
   """The first pattern that is found counts; a bias's own factor comes on top."""
-  config = with_keys(config, {"optimizer.name": "sgd", "optimizer.momentum": 0.0})
-  config = with_keys(config, {"optimizer.weight_decay": 0.0, "optimizer.learning_rate": 0.1})
-  config = with_keys(config, {"optimizer.bias_rate": 2.0})
-  config = with_keys(config, {"optimizer.layer_rates": (("bias", 10.0), ("^a", 0.01))})
+  config = with_keys(
+    config,
+    {
+      "optimizer.name": "sgd",
+      "optimizer.momentum": 0.0,
+      "optimizer.weight_decay": 0.0,
+      "optimizer.learning_rate": 0.1,
+      "optimizer.bias_rate": 2.0,
+      "optimizer.layer_rates": (("bias", 10.0), ("^a", 0.01)),
+    },
+  )
   updates = _updates(config)
   np.testing.assert_allclose(updates["a"]["kernel"], -0.1 * 0.01 * GRADIENT["a"]["kernel"])
   np.testing.assert_allclose(updates["a"]["bias"], -0.1 * 2 * 10 * GRADIENT["a"]["bias"])

@@ -60,10 +60,17 @@ def two_steps(config, folder, step):
 def test_what_is_not_labelled_has_no_part_in_two_steps(config, key, tmp_path):
   """Other intensities and labels there, the same parameters to the bit. `tests/losses` has each."""
   forgotten, sparse, labels, dense = SPARSE[key]
-  config = with_keys(config, {"data.dataset": "", "data.spacing_mm": 1.0, "data.patch": (5, 5, 5)})
-  config = with_keys(config, {"train.batch_size": 4})
-  config = with_keys(config, {"augment.flip": (0.0, 0.0, 0.0)})
-  config = with_keys(config, {"loss.weighted_ce": 1.0})  # 3D U-Net's; dice and bce are the defaults
+  config = with_keys(
+    config,
+    {
+      "data.dataset": "",
+      "data.spacing_mm": 1.0,
+      "data.patch": (5, 5, 5),
+      "train.batch_size": 4,
+      "augment.flip": (0.0, 0.0, 0.0),
+      "loss.weighted_ce": 1.0,
+    },
+  )
   step = jax.jit(functools.partial(train_step, config, Line()))
   for name, label_there, sign in zip("ab", labels, (1, -1), strict=True):
     write(tmp_path / name, forgotten, label_there, sign)

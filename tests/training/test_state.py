@@ -11,9 +11,14 @@ from tests.configs import with_keys
 def test_the_models_keys_are_the_networks_attributes(config):
   """Each reaches the network under its own name, the type as a type."""
   config = with_keys(
-    config, {"model.gate": "softplus", "model.gating": "shared", "model.gate_finest": True}
+    config,
+    {
+      "model.gate": "softplus",
+      "model.gating": "shared",
+      "model.gate_finest": True,
+      "model.dtype": "bfloat16",
+    },
   )
-  config = with_keys(config, {"model.dtype": "bfloat16"})
   module = network(config, 3)
   assert module.num_classes == 3
   assert module.dtype == "bfloat16"

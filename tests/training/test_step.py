@@ -28,11 +28,15 @@ KEY = jax.random.key(0)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_keeps_the_states_shape(config, name):
   """Also of networks without batch statistics, and with a patch that is larger than the output."""
-  config = with_keys(config, {"model.name": name})
-  config = with_keys(config, {"optimizer.name": "sgd"})
-  config = with_keys(config, {"optimizer.bias_rate": 2.0, "optimizer.decay_biases": False})
   config = with_keys(
-    config, {"data.patch": build.nearest_patch(networks.build(name), (16, 16, 16))}
+    config,
+    {
+      "model.name": name,
+      "optimizer.name": "sgd",
+      "optimizer.bias_rate": 2.0,
+      "optimizer.decay_biases": False,
+      "data.patch": build.nearest_patch(networks.build(name), (16, 16, 16)),
+    },
   )
   module = network(config, 2)
   image = np.zeros((100, 95, 93), np.int16)
@@ -118,10 +122,15 @@ def test_groups_have_batch_statistics_of_their_own():
 
 
 def _cases(config):
-  config = with_keys(config, {"data.patch": (4, 4, 4)})
-  config = with_keys(config, {"train.batch_size": 8})
-  config = with_keys(config, {"augment.flip": (0.5, 0.5, 0.5)})
-  config = with_keys(config, {"optimizer.learning_rate": 0.05})
+  config = with_keys(
+    config,
+    {
+      "data.patch": (4, 4, 4),
+      "train.batch_size": 8,
+      "augment.flip": (0.5, 0.5, 0.5),
+      "optimizer.learning_rate": 0.05,
+    },
+  )
   rng = np.random.default_rng(0)
   cases = []
   for name in "abc":
@@ -230,8 +239,7 @@ def test_a_broken_step_changes_nothing_and_is_repeated(config, cause):
   with jax.enable_x64(True):
     data = _small(config)
     if cause == "loss":
-      config = with_keys(config, {"optimizer.learning_rate": 1e308})
-      config = with_keys(config, {"optimizer.ema_decay": 0.9})
+      config = with_keys(config, {"optimizer.learning_rate": 1e308, "optimizer.ema_decay": 0.9})
     states, told = _steps(config, Line(root=cause == "gradient", dtype=jnp.float64), data, 4)
     first = 0 if cause == "gradient" else 1  # the state before the first broken step
     finite = [bool(np.isfinite(t.loss) and np.isfinite(t.gradient_norm)) for t in told]

@@ -44,8 +44,7 @@ def test_a_missing_plugin_is_named(name, plugin, extra):
 
 def _compiled(name, **changes):
   """The small network's step for a target; its batch a patch a device of the axis `data`."""
-  config = small_config()
-  config = with_keys(config, {"model.dtype": "bfloat16"})
+  config = small_config(**{"model.dtype": "bfloat16"})
   for key, value in changes.items():
     section, option = key.split("__")
     config[section][option] = value
@@ -55,8 +54,7 @@ def _compiled(name, **changes):
 
 
 def test_the_training_set_has_the_shapes_of_a_real_one():
-  config = small_config()
-  config = with_keys(config, {"augment.histogram_probability": 0.5})
+  config = small_config(**{"augment.histogram_probability": 0.5})
   data = topology.training_set(config, network(config, 2), (40, 30, 10), scans=3)
   assert (data.image.shape, data.image.dtype) == ((3, 40, 30, 16), "int16")  # padded to the patch
   assert (data.label.shape, data.label.dtype) == ((3, 40, 30, 16), "uint8")
@@ -65,8 +63,7 @@ def test_the_training_set_has_the_shapes_of_a_real_one():
 
 
 def test_pmap_is_refused():
-  config = small_config()
-  config = with_keys(config, {"parallel.mode": "pmap"})
+  config = small_config(**{"parallel.mode": "pmap"})
   module = network(config, 2)
   data = topology.training_set(config, module, (16, 16, 16), scans=1)
   with pytest.raises(UserError, match=r"parallel\.mode=jit"):

@@ -55,12 +55,16 @@ def share_signal(net, gates: int) -> None:
 
 
 def config_of(config, gates: int):
-  config = with_keys(config, {"model.name": "attention_unet" if gates else "unet"})
-  config = with_keys(config, {"model.gates": gates or 2})
-  config = with_keys(config, {"model.feature_scale": 16.0})
-  config = with_keys(config, {"model.conv": "native"})
-  config = with_keys(config, {"data.labels": "pancreas=2,spleen=1"})
-  return config
+  return with_keys(
+    config,
+    {
+      "model.name": "attention_unet" if gates else "unet",
+      "model.gates": gates or 2,
+      "model.feature_scale": 16.0,
+      "model.conv": "native",
+      "data.labels": "pancreas=2,spleen=1",
+    },
+  )
 
 
 @pytest.mark.parametrize(
@@ -191,11 +195,19 @@ def test_a_training_starts_from_imagenets_trunk_or_says_that_it_does_not(
   """The commands; the trunk is an eighth of VGG-16's width."""
   torch.save(vgg16(8).state_dict(), tmp_path / "vgg16.pth")
   config = with_keys(
-    config, {"model.name": "hnn", "model.feature_scale": 8.0, "data.dir": str(phantoms)}
+    config,
+    {
+      "model.name": "hnn",
+      "model.feature_scale": 8.0,
+      "data.dir": str(phantoms),
+      "loss.dice": 0.0,
+      "loss.bce": 0.0,
+      "loss.side_bce": 1.0,
+      "train.epochs": 1,
+      "train.steps_per_epoch": 2,
+      "optimizer.learning_rate": 1e-9,
+    },
   )
-  config = with_keys(config, {"loss.dice": 0.0, "loss.bce": 0.0, "loss.side_bce": 1.0})
-  config = with_keys(config, {"train.epochs": 1, "train.steps_per_epoch": 2})
-  config = with_keys(config, {"optimizer.learning_rate": 1e-9})
   flags = ["--config=tests/small.py", *flags_of(config)]
   vgg, trained = tmp_path / "vgg", tmp_path / "trained"
   made = run_command(

@@ -29,8 +29,7 @@ def test_axes_that_count_classes():
 
 
 def test_a_network_of_one_organ_has_no_such_axes():
-  config = small_config()
-  config = with_keys(config, {"model.name": "hnn"})
+  config = small_config(**{"model.name": "hnn"})
   blocks = from_run.class_blocks(config, 2)
   assert "params/axial/fuse/bias" in blocks
   assert not any(blocks.values())
@@ -68,9 +67,7 @@ def test_a_head_in_another_order_gives_the_same_logits_in_that_order():
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
   """A run of two organs whose parameters are drawn with NumPy."""
-  config = small_config()
-  config = with_keys(config, {"data.labels": "liver,spleen"})
-  config = with_keys(config, {"model.name": "vnet"})
+  config = small_config(**{"data.labels": "liver,spleen", "model.name": "vnet"})
   workdir = tmp_path_factory.mktemp("source")
   rng = np.random.default_rng(0)
   state = jax.tree.map(

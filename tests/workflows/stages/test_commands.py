@@ -12,7 +12,7 @@ import pytest
 
 from attn_unet_jax.cases.dataset import RecordSet
 from attn_unet_jax.volumes.nifti import read_label, write_nifti
-from tests.configs import small_config, with_keys
+from tests.configs import small_config
 from tests.conftest import ROOT, flags_of, run_command, stop_when
 from tfds_pancreas.records import open_records
 
@@ -21,17 +21,20 @@ MAIN = "attn_unet_jax.main"
 
 
 def _flags(data_dir, workdir):
-  config = small_config()
-  config = with_keys(config, {"model.name": "unet"})
-  config = with_keys(config, {"data.dir": str(data_dir), "data.labels": "liver"})
-  config = with_keys(config, {"data.patch": (32, 32, 16), "stages.patch": (16, 16, 16)})
-  config = with_keys(
-    config, {"data.source": "streaming"}
-  )  # its step is compiled once for all folds of a stage
-  config = with_keys(
-    config, {"stages.count": 2, "stages.superpixel_mm": 20.0, "stages.box_margin_mm": 20.0}
-  )
-  config = with_keys(config, {"train.epochs": 1, "train.steps_per_epoch": 40})
+  keys = {
+    "model.name": "unet",
+    "data.dir": str(data_dir),
+    "data.labels": "liver",
+    "data.patch": (32, 32, 16),
+    "stages.patch": (16, 16, 16),
+    "data.source": "streaming",  # its step is compiled once for all folds of a stage
+    "stages.count": 2,
+    "stages.superpixel_mm": 20.0,
+    "stages.box_margin_mm": 20.0,
+    "train.epochs": 1,
+    "train.steps_per_epoch": 40,
+  }
+  config = small_config(**keys)
   return ["--config=tests/small.py", f"--workdir={workdir}", *flags_of(config)]
 
 

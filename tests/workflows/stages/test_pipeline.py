@@ -31,7 +31,7 @@ class Stages:
 
   def __init__(self, fold):
     ids = fold.dataset.ids
-    cases = Cases(ids, fold.dataset, fold.mapping, fold.config)
+    cases = Cases(ids, fold.dataset, fold.mapping, fold.data)
     self.cases = {case.id: case for case in cases}
     self.given, self.asked, self.fail_at = {}, [], None
 
@@ -73,9 +73,17 @@ class Network:
 
 @pytest.fixture
 def setup(config, phantoms, monkeypatch):
-  config = with_keys(config, {"data.dir": str(phantoms), "data.labels": "liver"})
-  config = with_keys(config, {"data.patch": (8, 8, 8), "stages.patch": (4, 4, 4)})
-  config = with_keys(config, {"stages.count": 2, "stages.superpixel_mm": 20.0})
+  config = with_keys(
+    config,
+    {
+      "data.dir": str(phantoms),
+      "data.labels": "liver",
+      "data.patch": (8, 8, 8),
+      "stages.patch": (4, 4, 4),
+      "stages.count": 2,
+      "stages.superpixel_mm": 20.0,
+    },
+  )
   fold = open_fold(config.data)
   stages = Stages(fold)
   monkeypatch.setattr(chain, "fit", stages.fit)
@@ -125,7 +133,7 @@ def test_who_is_asked_for_the_boxes(setup, tmp_path):
   for folder in (tmp_path / "inner0", tmp_path / "inner1"):
     inner = box_files.read(folder / "boxes.json")
     for case in table.load(folder / "table.npz").ids:
-      box = label_box(stages.cases[case], config)
+      box = label_box(stages.cases[case], config.data)
       assert boxes[case] == inner[case].joined(box)
     assert inner.keys() == boxes.keys() - set(fold.split.test)
 
@@ -144,7 +152,7 @@ def test_training_boxes_hold_their_labels(setup, tmp_path, monkeypatch):
   config, given = stages.given[folder / INTERIOR]
   for case_id in fold.split.training:
     case = stages.cases[case_id]
-    where = boxes[case_id].voxels(volume_of(case, config).grid)
+    where = boxes[case_id].voxels(volume_of(case, config.data).grid)
     assert (case.label[where] == 1).sum() == (case.label == 1).sum() > 0
   assert given.boxes == boxes
 
