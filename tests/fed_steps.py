@@ -14,9 +14,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from attn_unet_jax.cases.fold import open_fold
+from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.loop import train
 from tests.configs import small_config, with_keys
@@ -30,10 +30,11 @@ class Divisible(Line):
   kernel_size = 1
 
 
-def configured(name: str, data_dir: str) -> ConfigDict:
+def configured(name: str, data_dir: str) -> RunConfig:
   """The config of a run, from its name."""
   source, mode, shape = name.split("-")
-  config = small_config(
+  data, space = map(int, shape.split("x"))
+  return small_config(
     **{
       "data.dir": data_dir,
       "data.source": source,
@@ -44,10 +45,10 @@ def configured(name: str, data_dir: str) -> ConfigDict:
       "train.accumulate": 2,
       "train.validate_every": 2,
       "parallel.mode": mode,
+      "parallel.data": data,
+      "parallel.space": space,
     }
   )
-  data, space = map(int, shape.split("x"))
-  return with_keys(config, {"parallel.data": data, "parallel.space": space})
 
 
 def main() -> None:

@@ -17,17 +17,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from attn_unet_jax.cases.prepare import WorkingCase
+from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.patches.device_source import Resident, resident
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.compile import compile_step
 from attn_unet_jax.training.mesh import devices, on_first_device, spread
+from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import TrainState, abstract
 from attn_unet_jax.workflows.network import network
 from benchmarks.collectives import collectives
@@ -39,44 +41,44 @@ STEPS = 5
 
 def _config(
   name: str, network: str, dtype: str, optimizer: str, batch: int, length: int
-) -> ConfigDict:
-  """The config of a run, from its name and the command line."""
+) -> RunConfig:
+  """The config of a run, from its name and the command line; its type, see `_module`."""
   mode, shape, *options = name.split("-")
-  config = small_config(
-    **{
-      "model.name": network,
-      "model.dtype": dtype,
-      "model.padding": "SAME",
-      "model.gates": 2 if "gates" in options else 1,
-      "data.patch": (length, 16, 16),
-      "augment.flip": (0.5, 0.5, 0.5),
-      "augment.rotate_deg": (0.0, 0.0, 15.0),
-      "augment.noise_sd": (0.0, 0.1),
-      "optimizer.name": optimizer,
-    }
-  )
+  data, space = map(int, shape.split("x"))
+  keys: dict[str, Any] = {
+    "model.name": network,
+    # With "auto" a CPU would take another form, which a patch that is divided must not.
+    "model.conv": "auto" if space > 1 else "native",
+    "data.patch": (length, 16, 16),
+    "augment.flip": (0.5, 0.5, 0.5),
+    "augment.rotate_deg": (0.0, 0.0, 15.0),
+    "augment.noise_sd": (0.0, 0.1),
+    "optimizer.name": optimizer,
+    "train.batch_size": batch,
+    "parallel.mode": mode,
+    "parallel.data": data,
+    "parallel.space": space,
+    "parallel.batch_norm": "local" if "local" in options else "global",
+  }
+  if network == "attention_unet":
+    keys["model.gates"] = 2 if "gates" in options else 1
+  elif network == "unet3d":
+    keys["model.padding"] = "SAME"
+  if "packed" in options:
+    keys["model.conv"] = "packed"
   # At 1e-2 rounding of float32 grows five times a step, on any division; at 2e-3 it did so forty
   # times in one step of one kind of processor. Adam steps as far for a gradient that is rounding
   # alone: at 2e-3 losses were 2e-3 apart after four steps. The paper trains by Adam at 1e-4.
   if optimizer == "sgd":
-    config = with_keys(config, {"optimizer.learning_rate": 1e-3})
+    keys["optimizer.learning_rate"] = 1e-3
   elif dtype == "float32":
-    config = with_keys(config, {"optimizer.learning_rate": 1e-4})
-  config = with_keys(config, {"train.batch_size": batch, "parallel.mode": mode})
-  data, space = map(int, shape.split("x"))
-  config = with_keys(
-    config,
-    {
-      "parallel.data": data,
-      "parallel.space": space,
-      "parallel.batch_norm": "local" if "local" in options else "global",
-    },
-  )
-  # With "auto" a CPU would take another form, which a patch that is divided must not.
-  config = with_keys(config, {"model.conv": "auto" if config.parallel.space > 1 else "native"})
-  if "packed" in options:
-    config = with_keys(config, {"model.conv": "packed"})
-  return config
+    keys["optimizer.learning_rate"] = 1e-4
+  return small_config(**keys)
+
+
+def _module(config: RunConfig, dtype: str) -> nn.Module:
+  """The network, in a type of the command line: no config can ask for float64."""
+  return network(config, 2).clone(dtype=jnp.dtype(dtype))
 
 
 def _set(length: int) -> Resident:
@@ -88,7 +90,7 @@ def _set(length: int) -> Resident:
   return resident(cases, (length, 16, 16))
 
 
-def _start(config: ConfigDict) -> TrainState:
+def _start(recipe: TrainingRecipe, module: nn.Module) -> TrainState:
   """Parameters of about the size that they start with, drawn without compiling anything."""
   rng = np.random.default_rng(1)
 
@@ -99,7 +101,7 @@ def _start(config: ConfigDict) -> TrainState:
       return rng.normal(1, 0.02, like.shape)
     return rng.normal(0, np.sqrt(2 / np.prod(like.shape[:-1])), like.shape)
 
-  shapes = abstract(config, network(config, 2))
+  shapes = abstract(recipe, module)
   params = jax.tree_util.tree_map_with_path(draw, shapes.params)
   statistics = jax.tree_util.tree_map_with_path(
     lambda path, like: np.full(like.shape, float(path[-1].key == "var")), shapes.batch_stats
@@ -111,12 +113,12 @@ def _start(config: ConfigDict) -> TrainState:
 
 
 def _run(
-  config: ConfigDict, state: TrainState, data: Resident
+  recipe: TrainingRecipe, module: nn.Module, state: TrainState, data: Resident
 ) -> tuple[list, TrainState, str, bool]:
   """Losses, the last state, with `jit` the compiled text, and whether steps consume their state."""
-  step, text = compile_step(config, network(config, 2)), ""
-  state, data = spread(config, jax.device_put((state, data)))
-  if config.parallel.mode == "jit":
+  step, text = compile_step(recipe, module), ""
+  state, data = spread(recipe, jax.device_put((state, data)))
+  if recipe.parallel.mode == "jit":
     step = step.lower(state, data).compile()
     text = step.as_text()
   losses, consumed = [], True
@@ -140,10 +142,8 @@ def _gathered(text: str) -> list[int]:
 
 
 def _refusals() -> dict[str, str]:
-  def changed(name: str, **changes: Any) -> ConfigDict:
-    config = _config(name, "attention_unet", "float64", "adam", 8, 64)
-    config = with_keys(config, changes)
-    return config
+  def changed(name: str, **changes: Any) -> RunConfig:
+    return with_keys(_config(name, "attention_unet", "float64", "adam", 8, 64), changes)
 
   said = {}
   for name, config in {
@@ -179,10 +179,11 @@ def main() -> None:
   folder, kinds, names = Path(sys.argv[1]), sys.argv[2:5], sys.argv[7:]
   batch, length = map(int, sys.argv[5:7])
   configs = {name: _config(name, *kinds, batch, length) for name in names}
-  data, start = _set(length), _start(configs[names[0]])
+  modules = {name: _module(config, kinds[1]) for name, config in configs.items()}
+  data, start = _set(length), _start(configs[names[0]], modules[names[0]])
   result = {"refusals": _refusals(), "start": _numbers(start.params), "counted": _counted()}
   for name, config in configs.items():
-    losses, state, text, consumed = _run(config, start, data)
+    losses, state, text, consumed = _run(config, modules[name], start, data)
     seen = on_first_device(state)
     _save(state, folder / name)
     result[name] = {

@@ -23,21 +23,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from absl import flags
-from ml_collections import ConfigDict, config_flags
 
 from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.cases.working_cases import Cases
-from attn_unet_jax.config.flags import checked_config
+from attn_unet_jax.config.flags import define_config, read_config, take_config_flags
 from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime import hosts, process
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training import loop, state
 from attn_unet_jax.training.checkpoint import Checkpoints, checkpoints
 from attn_unet_jax.training.compile import Step, compile_step
+from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import TrainState
 from attn_unet_jax.workflows.network import network
+from attn_unet_jax.workflows.run_folder import open_run_folder
 from tests import wide
-from tests.configs import with_keys
 from tests.line import Line
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
@@ -52,17 +52,16 @@ _UNREADABLE = flags.DEFINE_string("unreadable", None, "A case that cannot be rea
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "As in the command.")
 _PROCESSES = flags.DEFINE_integer("processes", None, "As in the command.")
 _PROCESS = flags.DEFINE_integer("process", None, "As in the command.")
-config_flags.DEFINE_config_file("config", None, "Experiment file.")
+define_config()
 
 
 def main() -> None:
-  config, workdir = checked_config(), Path(_WORKDIR.value)
-  as_given = config  # no command takes float64
-  module, read = Line(batch_norm=True, dtype=jnp.result_type(float)), []
+  config, workdir = read_config(), Path(_WORKDIR.value)
+  dtype, read = jnp.result_type(float), []
+  module = Line(batch_norm=True, dtype=dtype)
   if _NETWORK.value:
-    config = with_keys(config, {"model.dtype": str(jnp.result_type(float))})
-    module = network(config, 2)
-    if config.model.dtype == "float64":
+    module = network(config, 2).clone(dtype=dtype)  # no config can ask for float64
+    if dtype == jnp.float64:
       state.start = wide.start
 
   if _OTHER_START.value:
@@ -83,7 +82,7 @@ def main() -> None:
 
   with hosts.joined(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
     fold = open_fold(config.data)
-    hosts.on_first(run_folder.claim, workdir, as_given)
+    hosts.on_first(open_run_folder, workdir, config)
     with (
       hosts.only_first(run_folder.recorded, workdir),
       checkpoints(workdir / "checkpoints", config.train.keep) as store,
@@ -94,8 +93,8 @@ def main() -> None:
     Path(_READS.value).write_text(json.dumps(sorted(set(read))))
 
 
-def _other_start(config: ConfigDict, variables: Any) -> TrainState:
-  return wide.real(config, jax.tree.map(lambda x: x + 0.1, variables))
+def _other_start(recipe: TrainingRecipe, variables: Any) -> TrainState:
+  return wide.real(recipe, jax.tree.map(lambda x: x + 0.1, variables))
 
 
 def _slow(*arguments: Any, **keywords: Any) -> Step:
@@ -129,4 +128,4 @@ def _disturb_saves(store: Checkpoints) -> None:
 
 
 if __name__ == "__main__":
-  process.run(main)
+  process.run(main, take_config_flags)

@@ -5,12 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
+from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import TrainState
 from attn_unet_jax.training.state import start as real
 
 
-def start(config: ConfigDict, variables: Mapping[str, Any]) -> TrainState:
+def start(recipe: TrainingRecipe, variables: Mapping[str, Any]) -> TrainState:
   """In the place of `training.state.start`: the state before the first step, in float64."""
-  return real(config, jax.tree.map(lambda x: x.astype(jnp.float64), variables))
+  return real(recipe, jax.tree.map(lambda x: x.astype(jnp.float64), variables))

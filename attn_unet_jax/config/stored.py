@@ -37,6 +37,8 @@ def load_config(path: Path) -> RunConfig:
     raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
   except (ValueError, TypeError, AttributeError, OverflowError) as error:
     raise UserError(f"{path}: not a config of this program ({error}); train again") from None
+  except UserError as error:
+    raise _refused(path, error) from None
   known = {key.name for key in list_keys()}
   external = ":" in str(values.get("model.name"))  # whose keys only its module knows
   unknown = [k for k in values if k not in known and not (external and k.startswith("model."))]
@@ -46,8 +48,12 @@ def load_config(path: Path) -> RunConfig:
     config = build(values)
     check_rules(config)
   except UserError as error:
-    raise UserError(f"{path}: {error}; put back what the run was trained with") from None
+    raise _refused(path, error) from None
   return config
+
+
+def _refused(path: Path, error: UserError) -> UserError:
+  return UserError(f"{path}: {error}; put back what the run was trained with")
 
 
 def _migrate(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -140,7 +140,7 @@ class LossTerm:
 class LossOptions:
   """The terms of a loss that have a weight."""
 
-  terms: tuple[LossTerm, ...] = (LossTerm("dice", 1.0), LossTerm("bce", 1.0))
+  terms: tuple[LossTerm, ...] = (LossTerm("bce", 1.0), LossTerm("dice", 1.0))
 
   @property
   def weights(self) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Builds a network from its options."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ def build_network(options: NetworkOptions, num_classes: int = 2) -> nn.Module:
   return network
 
 
+@functools.cache  # so that options that are made twice are equal
 def external_options(path: str) -> type[NetworkOptions]:
   """Makes the options of a network from outside the package: the fields of its Flax module.
 

@@ -50,7 +50,11 @@ def _attributes() -> set[str]:
 
 ATTRIBUTES = _attributes()
 # What a function calls the section that it is given.
-CALLED = {"": ("config", "recipe"), "augment": ("augmentation", "self"), "data": ("data", "options")}
+CALLED = {
+  "": ("config", "recipe"),
+  "augment": ("augmentation", "self"),
+  "data": ("data", "options"),
+}
 
 
 def _is_read(key: str) -> bool:
@@ -127,8 +131,8 @@ def test_a_config_does_not_change():
     ),
     (
       {"optimizer.schedule": "cosine", "optimizer.decay_epochs": 3},
-      "config.optimizer.decay_epochs: only schedule=step reads it, and config.optimizer.schedule is "
-      "'cosine'",
+      "config.optimizer.decay_epochs: only schedule=step reads it, and config.optimizer.schedule "
+      "is 'cosine'",
     ),
     (
       {"loss_options.focal_gamma": 1.0},

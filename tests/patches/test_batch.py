@@ -42,13 +42,13 @@ def data(config, case):
 def test_window_maps_its_ends_to_zero_and_one(config):
   config = with_keys(config, {"data.window_hu": (-100.0, 300.0)})
   hu = jnp.array([-1000, -100, 100, 300, 3000], jnp.int16)
-  np.testing.assert_allclose(normalise(config, hu, 0.0, 1.0), [0, 0, 0.5, 1, 1])
+  np.testing.assert_allclose(normalise(config.data, hu, 0.0, 1.0), [0, 0, 0.5, 1, 1])
 
 
 def test_zscore_uses_the_scans_statistics(config):
   config = with_keys(config, {"data.normalisation": "zscore"})
   hu = jnp.array([10, 20, 30], jnp.int16)
-  np.testing.assert_allclose(normalise(config, hu, 20.0, 5.0), [-2, 0, 2])
+  np.testing.assert_allclose(normalise(config.data, hu, 20.0, 5.0), [-2, 0, 2])
 
 
 def test_a_batch_is_a_function_of_seed_and_step(config, data):

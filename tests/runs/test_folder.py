@@ -6,106 +6,106 @@ import sys
 
 import pytest
 
-from attn_unet_jax.config import stored as stored_config
+from attn_unet_jax.config.stored import load_config, to_json
 from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
+from attn_unet_jax.workflows.run_folder import open_run_folder
 from tests.configs import with_keys
 from tests.conftest import ROOT
 
 
 def test_a_new_folder_is_claimed_and_an_untrained_one_again(config, tmp_path):
   workdir = tmp_path / "a" / "b"
-  assert run_folder.claim(workdir, config) is False
+  assert open_run_folder(workdir, config) is False
   config = with_keys(config, {"seed": 1})
-  assert run_folder.claim(workdir, config) is False
+  assert open_run_folder(workdir, config) is False
   assert json.loads((workdir / "config.json").read_text())["seed"] == 1
 
 
 def test_a_trained_run_of_another_config_is_not_overwritten(config, tmp_path):
-  run_folder.claim(tmp_path, config)
+  open_run_folder(tmp_path, config)
   (tmp_path / "checkpoints" / "3").mkdir(parents=True)
-  assert run_folder.claim(tmp_path, config) is True
+  assert open_run_folder(tmp_path, config) is True
   before = (tmp_path / "config.json").read_text()
   config = with_keys(config, {"seed": 7})
   with pytest.raises(UserError, match="seed: 0 there, 7 now"):
-    run_folder.claim(tmp_path, config)
+    open_run_folder(tmp_path, config)
   assert (tmp_path / "config.json").read_text() == before
 
 
 def test_a_run_that_goes_on_may_be_computed_in_another_way(config, tmp_path, capsys):
   config = with_keys(config, {"parallel.data": 8, "data.source": "resident"})
-  run_folder.claim(tmp_path, config)
+  open_run_folder(tmp_path, config)
   (tmp_path / "checkpoints" / "3").mkdir(parents=True)
-  assert run_folder.claim(tmp_path, config) is True
+  assert open_run_folder(tmp_path, config) is True
   assert capsys.readouterr().out == ""
   config = with_keys(config, {"parallel.data": 1, "data.source": "streaming"})
-  assert run_folder.claim(tmp_path, config) is True
+  assert open_run_folder(tmp_path, config) is True
   said = (
     f"{tmp_path} goes on with data.source='streaming', was 'resident', parallel.data=1, was 8\n"
   )
   assert capsys.readouterr().out == said
-  assert stored_config.load(tmp_path / "config.json") == config
+  assert load_config(tmp_path / "config.json") == config
   config = with_keys(config, {"parallel.data": 2, "optimizer.learning_rate": 0.5})
   with pytest.raises(UserError, match=r"config \(optimizer.learning_rate: 0.01 there, 0.5 now\)"):
-    run_folder.claim(tmp_path, config)
-  assert stored_config.load(tmp_path / "config.json").parallel.data == 1
+    open_run_folder(tmp_path, config)
+  assert load_config(tmp_path / "config.json").parallel.data == 1
 
 
 def test_a_run_may_be_lengthened_and_its_data_moved(config, tmp_path, capsys):
   """Unless its rates go by the last epoch."""
   config = with_keys(config, {"optimizer.schedule": "step", "data.folder": "a"})
-  run_folder.claim(tmp_path, config)
+  open_run_folder(tmp_path, config)
   (tmp_path / "checkpoints" / "3").mkdir(parents=True)
   config = with_keys(config, {"train.epochs": 3, "train.keep": 1, "data.folder": "b"})
-  assert run_folder.claim(tmp_path, config) is True
+  assert open_run_folder(tmp_path, config) is True
   said = "goes on with data.folder='b', was 'a', train.epochs=3, was 2, train.keep=1, was 2\n"
   assert capsys.readouterr().out.endswith(said)
   config = with_keys(config, {"optimizer.schedule": "cosine"})
   other = tmp_path / "cosine"
-  run_folder.claim(other, config)
+  open_run_folder(other, config)
   (other / "checkpoints" / "3").mkdir(parents=True)
   config = with_keys(config, {"train.epochs": 4})
   with pytest.raises(UserError, match=r"train\.epochs: 3 there, 4 now"):
-    run_folder.claim(other, config)
+    open_run_folder(other, config)
 
 
 def test_the_devices_stay_where_each_has_batch_statistics_of_its_own(config, tmp_path):
   config = with_keys(config, {"parallel.batch_norm": "local", "parallel.data": 8})
-  run_folder.claim(tmp_path, config)
+  open_run_folder(tmp_path, config)
   (tmp_path / "checkpoints" / "3").mkdir(parents=True)
   config = with_keys(config, {"parallel.data": 1})
   with pytest.raises(UserError, match=r"parallel\.data: 8 there, 1 now"):
-    run_folder.claim(tmp_path, config)
+    open_run_folder(tmp_path, config)
 
 
 def test_a_run_that_is_made_just_before_the_lock_is_taken_is_not_overwritten(
   config, tmp_path, monkeypatch
 ):
   """By a process that began at the same time, trained, and ended."""
-  real = run_folder._lock
+  real = run_folder.lock_folder
 
   def late(workdir):
     if not (workdir / "config.json").exists():
-      write_text(workdir / "config.json", stored_config.to_json(config))
+      write_text(workdir / "config.json", to_json(config))
       (workdir / "checkpoints" / "3").mkdir(parents=True)
     real(workdir)
 
-  monkeypatch.setattr(run_folder, "_lock", late)
-  other = config
-  other = with_keys(other, {"seed": 7})
+  monkeypatch.setattr("attn_unet_jax.workflows.run_folder.lock_folder", late)
+  other = with_keys(config, {"seed": 7})
   with pytest.raises(UserError, match="seed: 0 there, 7 now"):
-    run_folder.claim(tmp_path, other)
-  assert stored_config.load(tmp_path / "config.json") == config
+    open_run_folder(tmp_path, other)
+  assert load_config(tmp_path / "config.json") == config
 
 
 HOLD = """
 import sys
 from pathlib import Path
-from attn_unet_jax.runs import folder as run
+from attn_unet_jax.workflows.run_folder import open_run_folder
 from tests.configs import small_config
 
-run.claim(Path(sys.argv[1]), small_config())
+open_run_folder(Path(sys.argv[1]), small_config())
 print("claimed", flush=True)
 sys.stdin.read()
 """
@@ -121,11 +121,11 @@ def test_two_processes_do_not_train_one_run(config, tmp_path):
     config = with_keys(config, {"seed": 1})
     told = rf"{tmp_path}: another process is training it \(process {first.pid} on .*\); wait for"
     with pytest.raises(UserError, match=told):
-      run_folder.claim(tmp_path, config)
+      open_run_folder(tmp_path, config)
     assert (tmp_path / "config.json").read_text() == before
     first.kill()
   for _ in range(2):  # a process does not shut itself out
-    assert run_folder.claim(tmp_path, config) is False
+    assert open_run_folder(tmp_path, config) is False
   with (tmp_path / ".lock").open() as other, pytest.raises(BlockingIOError):
     fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -137,16 +137,16 @@ def test_a_file_system_without_locks_will_do(config, tmp_path, monkeypatch, numb
 
   monkeypatch.setattr(run_folder.fcntl, "flock", flock)
   if goes_on:
-    assert run_folder.claim(tmp_path, config) is False
+    assert open_run_folder(tmp_path, config) is False
   else:
     with pytest.raises(UserError, match=r"cannot be written \(no\)"):
-      run_folder.claim(tmp_path, config)
+      open_run_folder(tmp_path, config)
 
 
 def test_a_folder_that_cannot_be_written_is_refused(config, tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(UserError, match="cannot be written"):
-    run_folder.claim(tmp_path / "file" / "run", config)
+    open_run_folder(tmp_path / "file" / "run", config)
 
 
 def test_what_a_kill_left_beside_a_text_is_removed(config, tmp_path):
@@ -163,7 +163,7 @@ def test_what_a_kill_left_beside_a_text_is_removed(config, tmp_path):
   others = {".mine", "a.part", ".part", ".a.1"}
   for name in others:
     (tmp_path / name).write_text("")
-  run_folder.claim(tmp_path, config)
+  open_run_folder(tmp_path, config)
   assert not left.exists()
   assert {path.name for path in tmp_path.iterdir()} == {*others, ".lock", "config.json"}
 
@@ -184,13 +184,13 @@ def test_the_record_says_how_it_ended(tmp_path):
 def test_a_foreign_config_json_is_not_overwritten(config, tmp_path):
   (tmp_path / "config.json").write_text('{"name": "something else"}')
   with pytest.raises(UserError, match=r"config\.json"):
-    run_folder.claim(tmp_path, config)
+    open_run_folder(tmp_path, config)
   assert "something else" in (tmp_path / "config.json").read_text()
 
 
 def test_what_a_run_started_from_stays_on_record(config, tmp_path):
   """Where it goes on; a run that is begun anew forgets it."""
-  run_folder.claim(tmp_path, config)
+  open_run_folder(tmp_path, config)
 
   def recorded(**said):
     with run_folder.recorded(tmp_path, **said):

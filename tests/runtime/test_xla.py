@@ -122,16 +122,16 @@ _CHANNELS_LAST = " --xla_gpu_force_conv_nhwc=true"
 def test_determinism_is_asked_for_before_the_devices_are(value):
   """XLA reads its flags once, with the first device; an unknown one would end the program."""
   code = (
-    "import os\nfrom absl import app, flags\nfrom ml_collections import config_flags\n"
-    "from attn_unet_jax.config.flags import checked_config\n"
+    "import os\n"
+    "from attn_unet_jax.config.flags import define_config, read_config, take_config_flags\n"
     "from attn_unet_jax.runtime import process\n"
-    "config_flags.DEFINE_config_file('config')\n"
+    "define_config()\n"
     "def main():\n"
-    "  checked_config(data=False)\n"
+    "  read_config(data=False)\n"
     "  from jax._src import xla_bridge\n"
     "  assert not xla_bridge.backends_are_initialized()\n"
     "  import jax\n  jax.devices()\n  print(os.environ['XLA_FLAGS'])\n"
-    "process.run(main)"
+    "process.run(main, take_config_flags)"
   )
   flags = ["--config=tests/small.py", f"--config.deterministic={value}"]
   done = subprocess.run(

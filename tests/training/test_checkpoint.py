@@ -374,10 +374,8 @@ import numpy as np
 from attn_unet_jax.training.checkpoint import checkpoints, restore
 from attn_unet_jax.training.mesh import on_first_device, replicated
 from tests.configs import small_config
-
 from tests.training.test_checkpoint import _assert_is, _like, _state
-config, (one, eight) = small_config(), map(Path, sys.argv[1:])
-config.train.batch_size = 8
+config, (one, eight) = small_config(**{"train.batch_size": 8}), map(Path, sys.argv[1:])
 state = restore(one / "3", _like(), replicated(config))
 assert all(len(x.devices()) == 8 for x in jax.tree.leaves(state))
 _assert_is(on_first_device(state), 3)

@@ -204,9 +204,8 @@ def test_the_devices_are_named_where_each_has_batch_statistics_of_its_own(config
   monkeypatch.setattr(jax, "device_count", lambda: 8)
   config = with_keys(config, {"parallel.space": 2})
   for statistics, data in (("global", 0), ("local", 4)):
-    config = with_keys(config, {"parallel.batch_norm": statistics})
-    pin_device_count(config)
-    assert config.parallel.data == data
+    pinned = pin_device_count(with_keys(config, {"parallel.batch_norm": statistics}))
+    assert pinned.parallel.data == data
 
 
 def test_every_part_of_a_batch_must_divide(config, monkeypatch):
@@ -322,17 +321,17 @@ from attn_unet_jax.patches.device_source import resident
 from attn_unet_jax.training.compile import compile_step
 from attn_unet_jax.training.mesh import spread
 from attn_unet_jax.training.state import create
-from tests.configs import small_config
-
+from tests.configs import small_config, with_keys
 from tests.line import Line
-config, module = small_config(), Line(batch_norm=True, dtype=jnp.float64)
-config.train.batch_size, config.train.accumulate, config.data.patch = 16, 2, (4, 4, 4)
+module = Line(batch_norm=True, dtype=jnp.float64)
+keys = {"train.batch_size": 16, "train.accumulate": 2, "data.patch": (4, 4, 4)}
 image = np.random.default_rng(0).integers(-200, 300, (9, 8, 7)).astype(np.int16)
 data = resident([WorkingCase("a", image, (image > 100).astype(np.uint8), 0.0, 1.0)], (4, 4, 4))
 told = []
 for name in sys.argv[1:]:
-  mode, count, config.parallel.batch_norm = name.split("-")
-  config.parallel.mode, config.parallel.data = mode, int(count)
+  mode, count, statistics = name.split("-")
+  config = small_config(**keys, **{"parallel.mode": mode, "parallel.data": int(count)})
+  config = with_keys(config, {"parallel.batch_norm": statistics})
   step = compile_step(config, module)
   state, set_ = spread(config, (create(config, module), data))
   for _ in range(2):

@@ -135,7 +135,7 @@ def test_where_a_patch_came_from_is_told_in_the_whole_scan(config, tmp_path):
   config = with_keys(
     config, {"data.boxes": str(tmp_path / "boxes.json"), "data.source": "resident"}
   )
-  (tmp_path / "boxes.json").write_text(to_json(dict.fromkeys(open_dataset(config).ids, box)))
+  (tmp_path / "boxes.json").write_text(to_json(dict.fromkeys(open_dataset(config.data).ids, box)))
   read = inputs.open_inputs(config, Line(), open_fold(config.data).load, tmp_path)
   with read.source.feeds(range(2, 3)) as feeds:
     batch = training_batch(config, next(feeds), 2)
@@ -153,11 +153,12 @@ def test_losses_are_measured_on_as_many_patches_at_a_time_as_a_device_trains_on(
   """A batch of 8 in 4 parts: the same patches two by two, and the same loss."""
   config = with_keys(config, {"train.batch_size": 8})
   batches, rows = {}, {}
-  for config.train.accumulate in (1, 4):
+  for count in (1, 4):
+    config = with_keys(config, {"train.accumulate": count})
     fixed = inputs.open_inputs(config, Line(), open_fold(config.data).load, tmp_path).fixed
     state = create(config, Line())
-    batches[config.train.accumulate] = fixed["validation"]
-    rows[config.train.accumulate] = Report(config, Line(), fixed, None, 0).measure(1, state, 0)
+    batches[count] = fixed["validation"]
+    rows[count] = Report(config, Line(), fixed, None, 0).measure(1, state, 0)
   assert [batch.image.shape[0] for batch in batches[1]] == [8]
   assert [batch.image.shape[0] for batch in batches[4]] == [2, 2, 2, 2]
   for whole, *parts in zip(*batches[1], *batches[4], strict=True):

@@ -81,8 +81,7 @@ def test_a_run_that_is_lengthened_ends_as_one_that_was_as_long_from_the_start(
   setting, undisturbed, tmp_path
 ):
   config, *rest = setting
-  shorter = config
-  shorter = with_keys(shorter, {"train.epochs": 2})
+  shorter = with_keys(config, {"train.epochs": 2})
   assert int(_train((shorter, *rest), tmp_path).step) == 6
   assert_same(_train(setting, tmp_path), undisturbed[0])
   assert [row["epoch"] for row in read_metrics(tmp_path / "metrics.csv")] == ["1", "2", "3"]
@@ -90,7 +89,6 @@ def test_a_run_that_is_lengthened_ends_as_one_that_was_as_long_from_the_start(
 
 def test_epochs_are_saved_and_validated_as_often_as_asked_and_the_last_always(setting, tmp_path):
   config, *rest = setting
-  config = config
   config = with_keys(
     config, {"train.epochs": 4, "train.keep": 4, "train.save_every": 2, "train.validate_every": 3}
   )
@@ -299,7 +297,7 @@ def test_a_stop_within_an_epoch_resumes_to_the_same_bits(
   with monkeypatch.context() as patch:
     _signal_at(patch, 0)
     patch.setattr(integrity, "write", slowly)
-    patch.setattr(loop, "say", say)
+    patch.setattr(loop.console, "say", say)
     with pytest.raises(Interrupted) as stop:
       _train(setting, tmp_path)
   assert stop.value.status == 143
@@ -350,7 +348,6 @@ def test_a_signal_breaks_off_the_wait_for_a_feed(setting, undisturbed, tmp_path,
 def _breaking(setting, skip):
   """The config, its second step broken and so many left out, and the fold of a setting."""
   config, _, fold = setting
-  config = config
   config = with_keys(config, {"optimizer.learning_rate": 1e38, "train.skip_nonfinite": skip})
   return config, fold
 
@@ -413,7 +410,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(setting, tmp_path, capsys):
   What is said of the patches is what a batch of that step is cut from.
   """
   config, _, fold = setting
-  config = config
   config = with_keys(config, {"optimizer.learning_rate": 1e38, "train.skip_nonfinite": 1})
   told = r"^step 3: the loss is inf .*skip_nonfinite=4 to go on.*learning_rate \(now 1e\+38\)"
   with pytest.raises(UserError, match=told):
@@ -436,7 +432,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(setting, tmp_path, capsys):
 def test_a_state_whose_losses_are_not_finite_takes_no_checkpoints_place(setting, tmp_path):
   """The last update of an epoch is too large, and only the best and the newest are kept."""
   config, module, fold = setting
-  config = config
   config = with_keys(
     config,
     {

@@ -54,7 +54,7 @@ def _program(config, what, platforms):
     feed = _fed(config, case) if streamed else resident([case], config.data.patch, histograms=True)
     function, arguments = compile_step(config, module, streamed=streamed), (state, feed)
   else:
-    function = SlidingWindow(config, module, (16, 16, 16)).window
+    function = SlidingWindow(config, module).window
     hu, number = np.zeros((16, 16, 16), np.int16), np.float32(0)
     arguments = (state.variables, hu, number, number)
   exported = export.export(function, platforms=platforms)(*arguments)
@@ -110,10 +110,10 @@ def test_lowers_for_gpu_and_tpu_in_their_own_form(what, dtype):
 def test_a_step_of_eight_devices_lowers_for_gpu_and_tpu():
   """Its batch over four, its patches over two: in a process that sees as many."""
   program = """
+from tests.configs import with_keys
 from tests.training.test_lowering import _config, _program
-config = _config("bfloat16")
-config.train.batch_size, config.data.patch = 4, (64, 16, 16)
-config.parallel.data, config.parallel.space = 4, 2
+config = with_keys(_config("bfloat16"), {"train.batch_size": 4, "data.patch": (64, 16, 16)})
+config = with_keys(config, {"parallel.data": 4, "parallel.space": 2})
 print(_program(config, "step", ["cuda", "tpu"]))
 """
   done = subprocess.run(
@@ -128,7 +128,7 @@ print(_program(config, "step", ["cuda", "tpu"]))
 
 def test_no_augmentation_is_left_out():
   """Each option differs from its neutral value, but for how often and how finely it applies."""
-  drawn, neutral = _config("float32").augment, vars(Augmentation())
+  drawn, neutral = vars(_config("float32").augment), vars(Augmentation())
   left = {name for name, value in drawn.items() if value == neutral[name]}
   assert left == {"spatial_probability", "deform_spacing", "deform_probability"}
 
@@ -142,8 +142,7 @@ def test_the_form_is_that_of_the_platform_lowered_for():
 
 def test_slices_lower_as_2d_convolutions_on_every_platform():
   """13 of 3x3 in each of three views, the slices in the batch."""
-  config = _config("bfloat16")
-  config = with_keys(config, {"model.name": "hnn"})
+  config = with_keys(_config("bfloat16"), {"model.name": "hnn"})
   for platforms in (["cuda", "tpu"], ["cpu"]):
     text = _program(config, "window", platforms)
     assert _convolutions(text) == ({4: 39 * len(platforms)}, {"bf16"})
@@ -152,8 +151,8 @@ def test_slices_lower_as_2d_convolutions_on_every_platform():
 
 @pytest.mark.parametrize("name", ["unet", "unet3d", "vnet", "vnet_caffe"])
 def test_the_other_networks_lower_too(name):
-  config = _config("bfloat16")
-  config = with_keys(config, {"model.name": name, "model.padding": "SAME"})
+  padding = {"model.padding": "SAME"} if name == "unet3d" else {}  # the others always pad
+  config = with_keys(_config("bfloat16"), {"model.name": name, **padding})
   ranks, kinds = _convolutions(_program(config, "window", ["cuda", "tpu"]))
   assert set(ranks) == {5}
   assert kinds == {"bf16"}

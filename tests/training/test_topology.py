@@ -14,7 +14,7 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training import topology
 from attn_unet_jax.workflows.network import network
 from benchmarks.collectives import collectives
-from tests.configs import small_config, with_keys
+from tests.configs import small_config
 from tests.conftest import ROOT
 
 
@@ -42,12 +42,9 @@ def test_a_missing_plugin_is_named(name, plugin, extra):
     topology.devices(name)
 
 
-def _compiled(name, **changes):
+def _compiled(name, **keys):
   """The small network's step for a target; its batch a patch a device of the axis `data`."""
-  config = small_config(**{"model.dtype": "bfloat16"})
-  for key, value in changes.items():
-    section, option = key.split("__")
-    config[section][option] = value
+  config = small_config(**{"model.dtype": "bfloat16", **keys})
   module, there = network(config, 2), topology.devices(name)
   data = topology.training_set(config, module, (40, 30, 20), scans=3)
   return topology.compiled_step(config, module, data, there)
@@ -94,9 +91,8 @@ def test_the_state_is_updated_in_place(single):
 @pytest.mark.parametrize("name", ["h100:8", "v5e:2x4"])
 def test_devices_exchange_halos_and_sums_and_nothing_else(name):
   """Patches over four, each patch's X over two: no activation is gathered."""
-  program = _compiled(
-    name, train__batch_size=4, parallel__data=4, parallel__space=2, data__patch=(64, 16, 16)
-  )
+  keys = {"train.batch_size": 4, "data.patch": (64, 16, 16)}
+  program = _compiled(name, **keys, **{"parallel.data": 4, "parallel.space": 2})
   found = collectives(program.as_text(), 8)
   assert {x.kind for x in found} == {"all-reduce", "collective-permute"}
   summed = [x for x in found if x.kind == "all-reduce"]

@@ -54,17 +54,16 @@ def share_signal(net, gates: int) -> None:
     setattr(net, f"attentionblock{level}", block)
 
 
-def config_of(config, gates: int):
-  return with_keys(
-    config,
-    {
-      "model.name": "attention_unet" if gates else "unet",
-      "model.gates": gates or 2,
-      "model.feature_scale": 16.0,
-      "model.conv": "native",
-      "data.labels": "pancreas=2,spleen=1",
-    },
-  )
+def config_of(config, gates: int, gating: str = "progressive"):
+  keys = {
+    "model.name": "attention_unet" if gates else "unet",
+    "model.feature_scale": 16.0,
+    "model.conv": "native",
+    "data.labels": "pancreas=2,spleen=1",
+  }
+  if gates:
+    keys |= {"model.gates": gates, "model.gating": gating}
+  return with_keys(config, keys)
 
 
 @pytest.mark.parametrize(
@@ -80,12 +79,12 @@ def config_of(config, gates: int):
 def test_logits_are_those_of_the_same_network_in_pytorch(
   config, gates, gating, upsampling, tmp_path, monkeypatch
 ):
-  net, config = twin(gates, shared=gating == "shared"), config_of(config, gates)
-  config = with_keys(config, {"model.upsampling": upsampling, "model.gating": gating})
+  net, config = twin(gates, shared=gating == "shared"), config_of(config, gates, gating)
+  config = with_keys(config, {"model.upsampling": upsampling})
   aligned = upsampling == "align_corners"
   monkeypatch.setattr("benchmarks.torch_twin.ALIGN_CORNERS", aligned)
   torch.save(net.state_dict(), tmp_path / "weights.pth")
-  state = converted(tmp_path / "weights.pth", config)
+  state = converted(tmp_path / "weights.pth", config, config.model)
   image = np.random.default_rng(1).normal(size=(1, 1, *SHAPE)).astype(np.float32)
   with torch.no_grad():
     expected = net(torch.from_numpy(image)).numpy()
@@ -106,7 +105,7 @@ def test_gradients_are_those_of_the_same_network_in_pytorch(config, tmp_path):
   net.double().train()
   torch.sum(net(torch.from_numpy(image)) * torch.from_numpy(weights)).backward()
   with jax.enable_x64(True):
-    state = converted(tmp_path / "weights.pth", config)
+    state = converted(tmp_path / "weights.pth", config, config.model)
     module = network(config, 3).clone(dtype="float64")
 
     def loss(params):
@@ -171,7 +170,7 @@ def test_imagenets_trunk_answers_in_every_view_as_in_pytorch(config, tmp_path):
   net = vgg16()
   torch.save(net.state_dict(), tmp_path / "vgg16.pth")
   config = with_keys(config, {"model.name": "hnn", "model.feature_scale": 1.0})
-  params = converted(tmp_path / "vgg16.pth", config).params
+  params = converted(tmp_path / "vgg16.pth", config, config.model).params
   rng = np.random.default_rng(1)
   for view in params.values():
     for name in (name for name in view if not name.startswith("stage")):
@@ -236,12 +235,12 @@ def test_another_vgg_or_another_width_is_refused(config, tmp_path):
   with pytest.raises(
     UserError, match=r"features\.0\.\w+ has the shape .*feature_scale=1 \(now 32\)"
   ):
-    converted(tmp_path / "vgg16.pth", config)
+    converted(tmp_path / "vgg16.pth", config, config.model)
   del state_dict["features.28.weight"]
   config = with_keys(config, {"model.feature_scale": 1.0})
   torch.save(state_dict, tmp_path / "vgg13.pth")
   with pytest.raises(UserError, match=r"vgg13\.pth: features\.28\.weight is missing; needed is"):
-    converted(tmp_path / "vgg13.pth", config)
+    converted(tmp_path / "vgg13.pth", config, config.model)
 
 
 def test_both_file_formats_hold_the_same(tmp_path):
@@ -279,22 +278,23 @@ def test_another_network_is_refused_and_the_files_own_is_named(config, tmp_path)
   torch.save(twin(1).state_dict(), tmp_path / "single.pth")
   config = config_of(config, 2)
   with pytest.raises(UserError, match=r"33 missing.*attention_unet with model\.gates=1"):
-    converted(tmp_path / "single.pth", config)
+    converted(tmp_path / "single.pth", config, config.model)
   config = with_keys(config, {"model.gates": 1, "model.gating": "shared"})
   with pytest.raises(UserError, match=r"model\.gates=1 and model\.gating=progressive"):
-    converted(tmp_path / "single.pth", config)
+    converted(tmp_path / "single.pth", config, config.model)
   config = with_keys(config, {"model.gating": "progressive", "data.labels": "pancreas=2"})
   with pytest.raises(UserError, match=r"final.*2 classes beside the background"):
-    converted(tmp_path / "single.pth", config)
+    converted(tmp_path / "single.pth", config, config.model)
   config = with_keys(config, {"model.name": "vnet"})
   with pytest.raises(UserError, match="the reference has no variable like"):
-    converted(tmp_path / "single.pth", config)
+    converted(tmp_path / "single.pth", config, config.model)
 
 
 def test_the_first_releases_network_is_named(config, tmp_path):
   torch.save(twin(2, shared=True).state_dict(), tmp_path / "first.pth")
+  config = config_of(config, 2)
   with pytest.raises(UserError, match=r"match.*model\.gates=2 and model\.gating=shared"):
-    converted(tmp_path / "first.pth", config_of(config, 2))
+    converted(tmp_path / "first.pth", config, config.model)
 
 
 def test_names_and_layout():

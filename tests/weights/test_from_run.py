@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.models.unet import DeepSupervision
-from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.state import abstract
 from attn_unet_jax.weights import from_run
 from attn_unet_jax.workflows.network import network
+from attn_unet_jax.workflows.run_folder import open_run_folder
+from attn_unet_jax.workflows.train import _starting_point
 from tests.configs import small_config, with_keys
 
 
 def test_axes_that_count_classes():
   config = small_config()
-  blocks = from_run.class_blocks(config, 3)
+  blocks = from_run.class_blocks(config, config.model, 3)
   head = "params/deep_supervision"
   counted = {name: axes for name, axes in blocks.items() if axes}
   assert counted == {
@@ -30,7 +31,7 @@ def test_axes_that_count_classes():
 
 def test_a_network_of_one_organ_has_no_such_axes():
   config = small_config(**{"model.name": "hnn"})
-  blocks = from_run.class_blocks(config, 2)
+  blocks = from_run.class_blocks(config, config.model, 2)
   assert "params/axial/fuse/bias" in blocks
   assert not any(blocks.values())
 
@@ -73,29 +74,24 @@ def source(tmp_path_factory):
   state = jax.tree.map(
     lambda a: jnp.asarray(rng.normal(size=a.shape), a.dtype), abstract(config, network(config, 3))
   ).replace(step=jnp.array(7, jnp.int32))
-  run_folder.claim(workdir, config)
+  open_run_folder(workdir, config)
   with checkpoints(workdir / "checkpoints", 1) as store:
     store.save(state, validation_dsc=0.5)
   return workdir, state, config
 
 
-def _starting(source, **changes):
-  config = source[2].copy_and_resolve_references()
-  config = with_keys(config, {"init.workdir": str(source[0])})
-  for key, value in changes.items():
-    section, name = key.split("__")
-    config[section][name] = value
-  return config
+def _starting(source, **keys):
+  return with_keys(source[2], {"init.workdir": str(source[0]), **keys})
 
 
 def test_the_state_that_a_run_starts_from(source, monkeypatch):
   """Of two classes one stays, in another place, and one is new; no optimiser is taken over."""
-  config = _starting(source, data__labels="kidney,liver")
+  config = _starting(source, **{"data.labels": "kidney,liver"})
   module = network(config, 3)
   zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), abstract(config, module))
   monkeypatch.setattr(from_run, "create", lambda *_: zeros)
-  origin = from_run.starting_point(config, module)
-  state = origin.state(config, module)
+  origin = _starting_point(config, module)
+  state = origin.state(config, config.model, module)
   theirs = source[1].params
   same = {name: tree for name, tree in theirs.items() if name != "head"}
   jax.tree.map(
@@ -117,17 +113,17 @@ def test_the_state_that_a_run_starts_from(source, monkeypatch):
 @pytest.mark.parametrize(
   ("changes", "words"),
   [
-    ({"model__feature_scale": 8.0}, r"params/down2/bias, \(1,\) there, \(4,\) here"),
-    ({"model__name": "unet"}, "params/bottleneck/.*, missing there"),
-    ({"init__workdir": "nowhere"}, "nowhere/config.json: not found"),
+    ({"model.feature_scale": 8.0}, r"params/down2/bias, \(1,\) there, \(4,\) here"),
+    ({"model.name": "unet"}, "params/bottleneck/.*, missing there"),
+    ({"init.workdir": "nowhere"}, "nowhere/config.json: not found"),
   ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(source, changes, words):
   config = _starting(source, **changes)
   with pytest.raises(UserError, match=words) as error:
-    from_run.starting_point(config, network(config, 3))
+    _starting_point(config, network(config, 3))
   assert "\n" not in str(error.value)
 
 
 def test_nothing_is_opened_where_a_run_starts_afresh(config):
-  assert from_run.starting_point(config, network(config, 2)) is None
+  assert _starting_point(config, network(config, 2)) is None
