@@ -4,7 +4,7 @@
 
 Every key of attn_unet_jax/config.py is a flag (--config.optimizer.learning_rate=3e-4). Started
 again on the same workdir it goes on where it stopped; SIGTERM and SIGINT save and leave. Several
-hosts train one run where each starts it: see docs/training.md.
+hosts train one run where each starts it: see docs/how-to/use-several-hosts.md.
 """
 
 from pathlib import Path

@@ -7,10 +7,10 @@ Each is the `phantom` variant of its experiment: narrower than published (the ta
 divisor, and what else departs from the paper), 640 steps of two patches of 48^3 voxels of 3 mm, one
 seed; each network of a system in stages has as many patches, of 32^3: it looks inside boxes. Only
 the project's commands are called, so a start goes on where the last one stopped, and a system that
-was tested stays as it is. The table is a section of docs/results.md; --systems=vnet,hnn trains
-these and leaves the others for another start, and the table has all that are done beside Attention
-U-Net, which all are tested against. About two hours on two cores, and HNN's nine trainings
-beyond that.
+was tested stays as it is. The table is a section of docs/reference/results.md; --systems=vnet,hnn
+trains these and leaves the others for another start, and the table has all that are done beside
+Attention U-Net, which all are tested against. About two hours on two cores, and HNN's nine
+trainings beyond that.
 """
 
 import sys
@@ -32,7 +32,7 @@ from benchmarks.tables import METRICS, papers_table, systems_table
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the records are.")
 _SYSTEMS = flags.DEFINE_list("systems", list(SYSTEMS), f"Some of {', '.join(SYSTEMS)}.")
-_PAGE = flags.DEFINE_string("page", "docs/results.md", "Page to write the table into.")
+_PAGE = flags.DEFINE_string("page", "docs/reference/results.md", "Page to write the table into.")
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/systems.json", "JSON to write.")
 
 

@@ -52,7 +52,7 @@ def default() -> ConfigDict:
   config.data.dir = "data"  # where the records lie
   config.data.folder = ""  # or: a folder with imagesTr/NAME.nii.gz and labelsTr/NAME.nii.gz
   config.data.labels = "pancreas"  # CLASS=VALUE+VALUE,...; names where the data carries names
-  config.data.folds = ""  # a list of attn_unet_jax/data/folds or a JSON file; '': see the README
+  config.data.folds = ""  # a packaged list or a JSON file: docs/reference/data-layouts.md
   config.data.fold = 0  # which fold of that list
   config.data.spacing_mm = 2.0  # of the working grid, isotropic
   config.data.blur_mm = 0.0  # sd of a Gaussian blur of the image before it is resampled

@@ -52,8 +52,8 @@ def missing_modules(text: str) -> Iterator[str]:
   """Yields the modules that a text starts with `python -m` and that do not exist."""
   for module in _MODULE.findall(text):
     path = ROOT.joinpath(*module.split("."))
-    is_placeholder = module.rpartition(".")[2].isupper()
-    if not is_placeholder and not (path.with_suffix(".py").exists() or (path / "__main__.py").exists()):
+    exists = path.with_suffix(".py").exists() or (path / "__main__.py").exists()
+    if not exists and not module.rpartition(".")[2].isupper():  # VERB is a placeholder
       yield module
 
 
