@@ -24,7 +24,7 @@ from attn_unet_jax.inspection.finding import Finding
 from attn_unet_jax.inspection.sources import Source, from_path, from_records
 from attn_unet_jax.labels import LabelMapping, parse
 from attn_unet_jax.runtime import process
-from attn_unet_jax.runtime.console import progress, say
+from attn_unet_jax.runtime.console import print_line, show_progress
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import check_writable
 
@@ -50,20 +50,20 @@ def main() -> None:
   source = _source()
   mapping = _mapping(config.data.labels, source)
   results = inspect_all(source.subjects, mapping, config, _THREADS.value)
-  cases = list(progress(results, len(source.subjects), "cases"))
+  cases = list(show_progress(results, len(source.subjects), "cases"))
   mark_duplicates(cases)
   findings = source.findings + [finding for case in cases for finding in case.findings]
   for line in (*report.lines(findings), *report.table(cases)):
-    say(line)
+    print_line(line)
   number = report.counts(findings)
-  say(
+  print_line(
     f"{_number(len(cases), 'case')}: " + ", ".join(_number(n, name) for name, n in number.items())
   )
   if _OUTPUT.value:
     what = _INPUT.value or f"{_DATASET.value} in {_DATA_DIR.value}"
     about = {"input": what, "labels": str(mapping), "count": number}
     report.write(Path(_OUTPUT.value), about, source.findings, cases)
-    say(f"figures of every case: {_OUTPUT.value}/check.json, contact sheets beside it")
+    print_line(f"figures of every case: {_OUTPUT.value}/check.json, contact sheets beside it")
   if number["error"]:
     raise UserError(_summary(source, cases))
 
@@ -105,4 +105,4 @@ def _mapping(text: str, source: Source) -> LabelMapping:
 
 
 if __name__ == "__main__":
-  process.run(main)
+  process.run_command(main)

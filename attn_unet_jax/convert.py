@@ -21,7 +21,7 @@ from ml_collections import config_flags
 from attn_unet_jax.config.flags import checked_config
 from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime import process
-from attn_unet_jax.runtime.console import say
+from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import check_writable
 from attn_unet_jax.training.checkpoint import checkpoints
@@ -45,8 +45,8 @@ def main() -> None:
   with checkpoints(workdir / "checkpoints", config.train.keep) as store:
     store.save(state)
   count = sum(x.size for x in jax.tree.leaves(state.params))
-  say(f"{source}: {count:,} parameters of {config.model.name} -> {workdir}")
+  print_line(f"{source}: {count:,} parameters of {config.model.name} -> {workdir}")
 
 
 if __name__ == "__main__":
-  process.run(main)
+  process.run_command(main)

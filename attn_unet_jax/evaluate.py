@@ -82,4 +82,4 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
 
 
 if __name__ == "__main__":
-  process.run(main)
+  process.run_command(main)

@@ -138,4 +138,4 @@ def _bytes(tree: Any) -> int:
 
 
 if __name__ == "__main__":
-  process.run(main)
+  process.run_command(main)

@@ -38,14 +38,14 @@ def main() -> None:
   """The command."""
   config = checked_config()
   workdir = Path(_WORKDIR.value or "")
-  with hosts.joined(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
-    remedy = f"start all with the same flags, or, {hosts.APART}"
-    hosts.check_same("--config", stored_config.to_json(config), remedy)
+  with hosts.join_hosts(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
+    remedy = f"start all with the same flags, or, {hosts.SEPARATE_RUNS_HINT}"
+    hosts.check_same_on_hosts("--config", stored_config.to_json(config), remedy)
     name_devices(config)
     if config.stages.count > 1:
       train_stages(config, workdir)
     else:
-      begun = hosts.on_first(run_folder.begun, workdir)
+      begun = hosts.run_on_primary(run_folder.begun, workdir)
       fold = open_fold(config, workdir / "folds.json" if begun else None)
       if begun and fold.boxes:
         check_same(Path(config.data.boxes), fold.boxes)
@@ -53,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  process.run(main)
+  process.run_command(main)

@@ -19,7 +19,7 @@ from absl import flags
 from attn_unet_jax.cases.boxes import check, read
 from attn_unet_jax.inference.segment import Locate, segment
 from attn_unet_jax.runtime import process
-from attn_unet_jax.runtime.console import say
+from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import check_writable
 from attn_unet_jax.volumes.checks import check_image
@@ -59,11 +59,11 @@ def main() -> None:
     except UserError as error:
       failures.append(str(error))
       if len(pairs) > 1:
-        say(f"{index + 1}/{len(pairs)} {output}: not made ({error})")
+        print_line(f"{index + 1}/{len(pairs)} {output}: not made ({error})")
       continue
     write_nifti(output, mask, like=None if is_dicom_scan(path) else path)
     millilitres = (mask.array > 0).sum() * mask.voxel_volume_ml
-    say(
+    print_line(
       f"{index + 1}/{len(pairs)} {output}: {millilitres:.1f} ml ({names}), "
       f"{time.monotonic() - began:.1f} s"
     )
@@ -134,4 +134,4 @@ def _found(source: Path, series: str | None) -> dict[str, Path]:
 
 
 if __name__ == "__main__":
-  process.run(main)
+  process.run_command(main)

@@ -15,7 +15,7 @@ from pathlib import Path
 from absl import flags
 
 from attn_unet_jax.evaluation.compared_runs import read_run
-from attn_unet_jax.runtime.process import run
+from attn_unet_jax.runtime.process import run_command
 from benchmarks import runs
 from benchmarks.page import write_section
 from benchmarks.result import keep, machine
@@ -54,4 +54,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  run(main)
+  run_command(main)

@@ -93,4 +93,4 @@ def _measure(output: Path) -> None:
 
 
 if __name__ == "__main__":
-  process.run(main)
+  process.run_command(main)

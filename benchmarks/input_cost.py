@@ -28,7 +28,7 @@ from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.config.flags import checked_config
 from attn_unet_jax.runs.folder import environment
 from attn_unet_jax.runtime import process
-from attn_unet_jax.runtime.console import say
+from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.training.compile import compile_step
 from attn_unet_jax.training.inputs import Inputs, open_inputs
 from attn_unet_jax.training.mesh import spread
@@ -84,7 +84,7 @@ def cost(config: ConfigDict, module: nn.Module, inputs: Inputs) -> dict[str, Any
     if pair:
       with_input.append(full)
       without.append(bare)
-      say(f"{config.data.source}: pair {pair}/{_PAIRS.value}, {full / bare:.3f}")
+      print_line(f"{config.data.source}: pair {pair}/{_PAIRS.value}, {full / bare:.3f}")
   return {
     "step_s": round(float(np.median(with_input)), 4),
     "step_without_input_s": round(float(np.median(without)), 4),
@@ -94,4 +94,4 @@ def cost(config: ConfigDict, module: nn.Module, inputs: Inputs) -> dict[str, Any
 
 
 if __name__ == "__main__":
-  process.run(main)
+  process.run_command(main)

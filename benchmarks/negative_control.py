@@ -16,7 +16,7 @@ from pathlib import Path
 from absl import flags
 
 from attn_unet_jax.runs.metrics_csv import read_metrics
-from attn_unet_jax.runtime.process import run
+from attn_unet_jax.runtime.process import run_command
 from benchmarks import runs
 from benchmarks.page import write_section
 from benchmarks.result import keep, machine
@@ -69,4 +69,4 @@ def losses(name: str, *keys: str) -> list[dict[str, float]]:
 
 
 if __name__ == "__main__":
-  run(main)
+  run_command(main)

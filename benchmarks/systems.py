@@ -22,7 +22,7 @@ from absl import flags
 from attn_unet_jax.evaluation.compared_runs import Scored, read_run
 from attn_unet_jax.evaluation.comparison import compare
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.runtime.process import run
+from attn_unet_jax.runtime.process import run_command
 from benchmarks import runs
 from benchmarks.page import write_section
 from benchmarks.recipes import REFERENCE, SYSTEMS, System
@@ -87,4 +87,4 @@ def with_scores(told: dict[str, Any], scored: Scored) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-  run(main)
+  run_command(main)

@@ -19,7 +19,7 @@ from typing import Any
 from absl import flags
 
 from attn_unet_jax.runtime.files import write_text
-from attn_unet_jax.runtime.process import run
+from attn_unet_jax.runtime.process import run_command
 from benchmarks import runs
 from benchmarks.page import write_section
 from benchmarks.result import keep, machine
@@ -123,4 +123,4 @@ def _row(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-  run(main)
+  run_command(main)

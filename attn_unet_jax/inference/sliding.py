@@ -11,7 +11,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from attn_unet_jax.patches.batch import answered, normalise
-from attn_unet_jax.runtime.console import progress
+from attn_unet_jax.runtime.console import show_progress
 from attn_unet_jax.volumes.intensity import statistics
 from attn_unet_jax.volumes.volume import Volume
 
@@ -84,7 +84,7 @@ class SlidingWindow:
   ) -> Iterator[tuple[Shape, np.ndarray]]:
     """Probabilities window by window; the next is computed while one is added up."""
     pending: tuple[Shape, jax.Array] | None = None
-    for corner in progress(corners, len(corners), "windows"):
+    for corner in show_progress(corners, len(corners), "windows"):
       where = tuple(slice(c, c + n) for c, n in zip(corner, self._patch, strict=True))
       ahead = (corner, self.window(self.variables, padded[where], mean, sd))
       if pending:

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from attn_unet_jax.config import stored as stored_config
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.runtime.files import read_object, remove_unfinished, write_text
+from attn_unet_jax.runtime.files import read_json_object, remove_unfinished_files, write_text
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "nibabel")
 
@@ -53,7 +53,7 @@ def claim(workdir: Path, config: ConfigDict) -> bool:
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     _lock(workdir)  # first: until then another process may be making it a run
-    remove_unfinished(workdir)
+    remove_unfinished_files(workdir)
     stored = stored_config.load(path) if path.exists() else None  # a foreign file is refused
     goes_on = stored is not None and begun(workdir)
     if stored is not None and goes_on:
@@ -157,7 +157,7 @@ def _said_before(workdir: Path) -> dict[str, Any]:
   path, aside = workdir / "run.json", "run.json.damaged"
   what_is_done = f"left as {aside}, a new record begins"
   try:
-    before = read_object(path, what_is_done)
+    before = read_json_object(path, what_is_done)
     total = before.get("total_wall_seconds", 0.0)
     if isinstance(total, (int, float)) and 0 <= total <= sys.float_info.max:
       return before

@@ -16,14 +16,14 @@ from types import FrameType
 from absl import app, flags, logging
 
 from attn_unet_jax.runtime import xla
-from attn_unet_jax.runtime.errors import UserError, one_line
-from attn_unet_jax.runtime.signals import STOPPING, Interrupted, status
+from attn_unet_jax.runtime.errors import UserError, format_error
+from attn_unet_jax.runtime.signals import STOP_SIGNALS, Interrupted, exit_status
 
-_LATER_S = 0.1
-_HELP = re.compile(r"--?(help(short|full)?|\?)")
+_RESEND_AFTER_S = 0.1
+_HELP_FLAG = re.compile(r"--?(help(short|full)?|\?)")
 
 
-def run(main: Callable[[], None]) -> None:
+def run_command(main: Callable[[], None]) -> None:
   """Runs `main` under the exit-status rules above; `--help` shows its module's docstring."""
   logging.set_verbosity(logging.WARNING)
   if isinstance(sys.stdout, io.TextIOWrapper):  # not every terminal knows ±, nor every file's name
@@ -32,11 +32,11 @@ def run(main: Callable[[], None]) -> None:
   logging.get_absl_handler().addFilter(
     lambda record: f"{os.sep}orbax{os.sep}" not in record.pathname
   )
-  app.run(lambda _: _guarded(main), flags_parser=_parse)
+  app.run(lambda _: _run_main(main), flags_parser=_parse_flags)
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
-  if asked := next(filter(_HELP.fullmatch, argv[1:]), None):  # absl's own would end with 1
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+  if asked := next(filter(_HELP_FLAG.fullmatch, argv[1:]), None):  # absl's own would end with 1
     app.usage(
       shorthelp="full" not in asked,
       writeto_stdout=True,
@@ -46,66 +46,68 @@ def _parse(argv: Sequence[str]) -> list[str]:
   try:
     rest = flags.FLAGS(argv)
   except (flags.Error, UserError, OSError, TypeError, ValueError) as error:
-    _fail(_one_line(error))
+    _exit_with_error(_error_line(error))
   except Exception as error:  # of a key that there is not, or whatever an experiment file raises
-    what = f"{type(error).__name__}: {_one_line(error)}"
+    what = f"{type(error).__name__}: {_error_line(error)}"
     from attn_unet_jax.config.flags import explain_unknown_key
 
-    _fail(explain_unknown_key(argv) or f"--config: the experiment file does not load: {what}")
+    _exit_with_error(
+      explain_unknown_key(argv) or f"--config: the experiment file does not load: {what}"
+    )
   if len(rest) > 1:
-    _fail(f"{rest[1]!r} is not a flag; write --name=value (--help lists the flags)")
+    _exit_with_error(f"{rest[1]!r} is not a flag; write --name=value (--help lists the flags)")
   return rest
 
 
-def _guarded(main: Callable[[], None]) -> None:
-  signal.signal(signal.SIGTERM, _interrupt)
-  sys.unraisablehook = _unraisable
-  xla.keep_compiled()
+def _run_main(main: Callable[[], None]) -> None:
+  signal.signal(signal.SIGTERM, _raise_interrupted)
+  sys.unraisablehook = _resend_dropped_signal
+  xla.enable_compilation_cache()
   xla.keep_channels_last()
   try:
     main()
   except UserError as error:
-    _fail(_one_line(error))
+    _exit_with_error(_error_line(error))
   except BrokenPipeError as error:  # who read the output, such as `head`, has had enough
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(status(error))
+    sys.exit(exit_status(error))
   except OSError as error:
-    if status(error) == 1:
+    if exit_status(error) == 1:
       raise
-    _fail(f"{error.filename or 'writing a file'}: {error.strerror}")
+    _exit_with_error(f"{error.filename or 'writing a file'}: {error.strerror}")
   except (Interrupted, KeyboardInterrupt) as stop:
-    _leave(status(stop))
+    _exit_ignoring_signals(exit_status(stop))
 
 
-def _leave(number: int) -> None:
+def _exit_ignoring_signals(number: int) -> None:
   """A second signal would only change the status."""
-  for stopping in STOPPING:
+  for stopping in STOP_SIGNALS:
     signal.signal(stopping, signal.SIG_IGN)
   sys.exit(number)
 
 
-def _interrupt(number: int, _: FrameType | None) -> None:
+def _raise_interrupted(number: int, _: FrameType | None) -> None:
   raise Interrupted(number)
 
 
-def _unraisable(ignored: "sys.UnraisableHookArgs") -> None:
+def _resend_dropped_signal(ignored: "sys.UnraisableHookArgs") -> None:
   """Gives a signal again that came where Python drops exceptions (a finaliser, a weakref)."""
   again = {Interrupted: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}.get(ignored.exc_type)
   if again is None:
     sys.__unraisablehook__(ignored)
   else:  # later: here it would be dropped as well
-    threading.Timer(_LATER_S, os.kill, (os.getpid(), again)).start()
+    threading.Timer(_RESEND_AFTER_S, os.kill, (os.getpid(), again)).start()
 
 
-def _one_line(error: BaseException) -> str:
+def _error_line(error: BaseException) -> str:
   inner = error.args[0] if error.args else None
   if isinstance(inner, BaseException):  # ml_collections gives an AttributeError a KeyError to show
-    return _one_line(inner)
+    return _error_line(inner)
   if isinstance(error, KeyError) and error.args:  # its own text is quoted
-    return one_line(Exception(inner))
-  return one_line(error)
+    return format_error(Exception(inner))
+  return format_error(error)
 
 
-def _fail(message: str) -> None:
+def _exit_with_error(message: str) -> None:
   print(f"error: {message}", file=sys.stderr)
   sys.exit(2)

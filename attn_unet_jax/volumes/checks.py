@@ -63,7 +63,7 @@ def checked_working_grid(
   """
   working = working_grid(grid, spacing_mm)
   field = " x ".join(f"{size:.4g}" for size in grid.field_mm)
-  memory.require(
+  memory.require_memory(
     math.prod(working.shape) * bytes_per_voxel,
     f"{name}: voxels of {spacing_mm:g} mm in its field of {field} mm",
     "use a larger spacing, or correct the scan's header",

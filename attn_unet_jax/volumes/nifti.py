@@ -22,8 +22,8 @@ import nibabel as nib
 import numpy as np
 
 from attn_unet_jax.runtime import memory
-from attn_unet_jax.runtime.errors import UserError, one_line
-from attn_unet_jax.runtime.files import whole
+from attn_unet_jax.runtime.errors import UserError, format_error
+from attn_unet_jax.runtime.files import atomic_write
 from attn_unet_jax.volumes.volume import Grid, Volume
 
 _SUFFIXES = (".nii", ".nii.gz")
@@ -45,7 +45,7 @@ def _unreadable_is_user_error(path: Path) -> Iterator[None]:
     yield
   except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
     raise UserError(
-      f"{path}: not a readable NIfTI file ({one_line(error)}); convert the scan again"
+      f"{path}: not a readable NIfTI file ({format_error(error)}); convert the scan again"
     ) from error
   except (OSError, EOFError, ValueError, zlib.error) as error:
     if isinstance(error, OSError) and error.errno:  # the system's; the readers' own have none
@@ -53,7 +53,7 @@ def _unreadable_is_user_error(path: Path) -> Iterator[None]:
         f"{path}: cannot be read ({error.strerror}); check its permissions, and the disk"
       ) from error
     raise UserError(
-      f"{path}: cannot be read, it is truncated or damaged ({one_line(error)}); "
+      f"{path}: cannot be read, it is truncated or damaged ({format_error(error)}); "
       "copy or convert the file again"
     ) from error
   except MemoryError as error:
@@ -109,7 +109,7 @@ def _check_size(path: Path, image: Any) -> None:
       f"{path}: its header says {voxels}, {needed} bytes, and {file.name} has {size}; it is "
       "truncated or damaged: copy or convert it again"
     )
-  memory.require(needed, f"{path}: its {voxels}", "crop the scan, or correct its header")
+  memory.require_memory(needed, f"{path}: its {voxels}", "crop the scan, or correct its header")
 
 
 def _gz_values(path: Path, image_class: Any) -> np.ndarray:
@@ -138,7 +138,7 @@ def _placed(path: Path, array: np.ndarray, affine: np.ndarray) -> Volume:
   try:
     return Volume(array, affine)
   except ValueError as error:
-    raise UserError(f"{path}: {one_line(error)}; set a valid sform in its header") from error
+    raise UserError(f"{path}: {format_error(error)}; set a valid sform in its header") from error
 
 
 def _fits(array: np.ndarray, dtype: type[np.integer]) -> bool:
@@ -188,7 +188,7 @@ def read_grid(path: str | os.PathLike[str]) -> Grid:
   try:
     return Grid(image.shape[:3], image.affine)
   except ValueError as error:
-    raise UserError(f"{path}: {one_line(error)}; set a valid sform in its header") from error
+    raise UserError(f"{path}: {format_error(error)}; set a valid sform in its header") from error
 
 
 def read_label(path: str | os.PathLike[str]) -> Volume:
@@ -269,7 +269,7 @@ def _save(image: Any, path: Path) -> None:
   """
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as beside, contextlib.ExitStack() as stack:
+    with atomic_write(path) as beside, contextlib.ExitStack() as stack:
       stream: Any = stack.enter_context(beside.open("wb"))
       if path.name.endswith(".gz"):
         stream = stack.enter_context(gzip.GzipFile("", "wb", 1, stream, mtime=0))

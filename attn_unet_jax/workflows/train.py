@@ -10,7 +10,7 @@ from attn_unet_jax.evaluation.scoring import mean_dsc
 from attn_unet_jax.inference.sliding import SlidingWindow
 from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime import hosts
-from attn_unet_jax.runtime.console import say
+from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.files import write_text
 from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.loop import train
@@ -38,35 +38,37 @@ def fit(config: ConfigDict, fold: Fold, workdir: Path, *, test: bool = True) -> 
     UserError: something does not fit; nothing is written then.
     Interrupted: a signal came; the state is saved.
   """
-  hosts.check_same("the cases and their folds", fold.to_json(), "give all the same data")
+  hosts.check_same_on_hosts("the cases and their folds", fold.to_json(), "give all the same data")
   module = network(config, len(fold.mapping.classes) + 1)
   devices(config)  # refuses, as the next four, what does not fit before anything is written
   fold.load("training").part(fold.split.training[0])  # a spacing that no scan fits into memory with
   check_patch(config, module)
   check_patterns(config, abstract(config, module).params)
-  origin = None if hosts.on_first(run_folder.begun, workdir) else starting_point(config, module)
-  goes_on = hosts.on_first(_claim, config, fold, workdir)
-  hosts.check_shared(workdir / "folds.json")
-  say(f"{'going on with' if goes_on else 'new run'} {workdir}: {fold.describe()}")
+  origin = (
+    None if hosts.run_on_primary(run_folder.begun, workdir) else starting_point(config, module)
+  )
+  goes_on = hosts.run_on_primary(_claim, config, fold, workdir)
+  hosts.check_shared_path(workdir / "folds.json")
+  print_line(f"{'going on with' if goes_on else 'new run'} {workdir}: {fold.describe()}")
   validator = SlidingWindow(config, module, window(config))
 
   def validate(state: TrainState) -> float:
     return mean_dsc(fold, fold.split.validation, validator.use(state.variables), config)
 
-  with hosts.only_first(run_folder.recorded, workdir, origin.describe() if origin else None):
+  with hosts.open_on_primary(run_folder.recorded, workdir, origin.describe() if origin else None):
     with checkpoints(workdir / "checkpoints", config.train.keep) as store:
       if origin:
-        say(f"from {origin}")
-        store.save(spread(config, hosts.of_first(origin.state(config, module))))
+        print_line(f"from {origin}")
+        store.save(spread(config, hosts.broadcast_from_primary(origin.state(config, module))))
       train(config, module, fold.load, validate, store, workdir)
     if test:
       found = best(workdir)
       system = validator.use(found.variables)  # which is compiled already
       trained = Trained(config, found.classes, system, found.step)
-      say(f"testing the checkpoint of step {trained.step} on {len(fold.split.test)} cases")
-      hosts.on_first(evaluate_run, trained, fold, workdir)
+      print_line(f"testing the checkpoint of step {trained.step} on {len(fold.split.test)} cases")
+      hosts.run_on_primary(evaluate_run, trained, fold, workdir)
   if test:
-    say(f"the run: {workdir}/metrics.csv (a line per epoch), run.json, checkpoints/")
+    print_line(f"the run: {workdir}/metrics.csv (a line per epoch), run.json, checkpoints/")
 
 
 def _claim(config: ConfigDict, fold: Fold, workdir: Path) -> bool:

@@ -76,7 +76,7 @@ def test_what_is_asked_of_memory_is_what_a_scan_takes(config, monkeypatch, label
   system = SlidingWindow(config, module, config.data.patch).use(variables)
   segment(Volume(scan.array[:9, :9, :9], scan.affine), system, config)  # compiled
   asked = []
-  monkeypatch.setattr(memory, "require", lambda needed, *_: asked.append(needed))
+  monkeypatch.setattr(memory, "require_memory", lambda needed, *_: asked.append(needed))
   tracemalloc.start()
   segment(scan, system, config)
   peak = tracemalloc.get_traced_memory()[1]

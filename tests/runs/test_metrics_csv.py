@@ -8,7 +8,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from attn_unet_jax.runs.metrics_csv import COLUMNS, EpochLog, read_metrics
-from attn_unet_jax.runtime.console import duration, progress
+from attn_unet_jax.runtime.console import format_duration, show_progress
 from attn_unet_jax.runtime.errors import UserError
 from tests.conftest import ROOT
 
@@ -77,7 +77,7 @@ def test_a_log_that_was_edited_is_refused_by_line(tmp_path, old, new, line):
 
 
 def test_durations_are_readable():
-  assert [duration(s) for s in (5.4, 75.2, 3725)] == ["5s", "1m15s", "1h02m"]
+  assert [format_duration(s) for s in (5.4, 75.2, 3725)] == ["5s", "1m15s", "1h02m"]
 
 
 def test_tensorboard_has_the_same_values(tmp_path):
@@ -124,5 +124,5 @@ def test_pytorch_is_not_loaded_for_it_but_can_be_after(tmp_path):
 def test_a_bar_is_shown_on_a_terminal_only(monkeypatch, terminal):
   screen = _Screen(terminal)
   monkeypatch.setattr(sys, "stderr", screen)
-  assert list(progress(range(3), 3, "windows")) == [0, 1, 2]
+  assert list(show_progress(range(3), 3, "windows")) == [0, 1, 2]
   assert ("windows" in screen.getvalue()) == terminal

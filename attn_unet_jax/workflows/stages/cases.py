@@ -12,14 +12,14 @@ from attn_unet_jax.cases.folds import PARTS, Split
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.cases.working_cases import Cases
 from attn_unet_jax.labels import UNLABELLED
-from attn_unet_jax.runtime.console import progress
+from attn_unet_jax.runtime.console import show_progress
 from attn_unet_jax.volumes.box import Box, tight_box
 from attn_unet_jax.volumes.volume import Volume
 
 
 def whole_cases(config: ConfigDict, fold: Fold, ids: Sequence[str]) -> Iterator[WorkingCase]:
   """Cases with all of their voxels and labels, one after the other."""
-  return progress(Cases(ids, fold.dataset, fold.mapping, config), len(ids), "cases")
+  return show_progress(Cases(ids, fold.dataset, fold.mapping, config), len(ids), "cases")
 
 
 def volume_of(case: WorkingCase, config: ConfigDict) -> Volume:

@@ -14,7 +14,7 @@ from attn_unet_jax.cases.boxes import Boxes
 from attn_unet_jax.cases.fold import Fold
 from attn_unet_jax.cases.folds import PARTS
 from attn_unet_jax.config.schema import default
-from attn_unet_jax.runtime.console import say
+from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.files import write_text
 from attn_unet_jax.volumes.box import Box
 from attn_unet_jax.workflows.load_run import open_run
@@ -73,7 +73,7 @@ def second_config(config: ConfigDict, target: str = "interior") -> ConfigDict:
 
 def _boxes(config: ConfigDict, workdir: Path, fold: Fold, held_out: Boxes) -> dict[str, Box]:
   """What the first stage finds; for training cases joined with the label's box."""
-  say(f"{workdir}: the boxes of the second stage")
+  print_line(f"{workdir}: the boxes of the second stage")
   trained = open_run(workdir / FIRST)
   ids = sorted({case for part in PARTS for case in getattr(fold.split, part)})
   boxes = {}

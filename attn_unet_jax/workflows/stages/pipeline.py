@@ -22,7 +22,7 @@ from attn_unet_jax.cases.boxes import Boxes, voxels
 from attn_unet_jax.cases.fold import Fold, open_fold
 from attn_unet_jax.cases.folds import PARTS, Split
 from attn_unet_jax.runs import folder as run_folder
-from attn_unet_jax.runtime.console import say
+from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
 from attn_unet_jax.volumes.box import cut
@@ -60,9 +60,9 @@ def train_stages(config: ConfigDict, workdir: Path) -> None:
     _forest(config, workdir, inner)
     train_chain(config, workdir, fold, bodies, _out_of_fold(inner, splits))
     trained = open_any(workdir)
-    say(f"testing all stages on {len(fold.split.test)} cases")
+    print_line(f"testing all stages on {len(fold.split.test)} cases")
     evaluate_run(trained, fold, workdir)
-  say(f"the run: {workdir}/run.json, a run in each of its folders stage* and inner*/stage*")
+  print_line(f"the run: {workdir}/run.json, a run in each of its folders stage* and inner*/stage*")
 
 
 def inner_splits(split: Split, count: int) -> list[Split]:
@@ -90,7 +90,7 @@ def inner_splits(split: Split, count: int) -> list[Split]:
 def _bodies(config: ConfigDict, workdir: Path, fold: Fold) -> Boxes:
   written = workdir / run_folder.STAGES_BEGUN
   if not written.exists():
-    say(f"{workdir}: boxes around the bodies")
+    print_line(f"{workdir}: boxes around the bodies")
     ids = sorted({case for part in PARTS for case in getattr(fold.split, part)})
     cases = whole_cases(config, fold, ids)
     found = {case.id: body_box(volume_of(case, config)) for case in cases}
@@ -105,7 +105,7 @@ def _inner_fold(config: ConfigDict, folder: Path, fold: Fold, split: Split, bodi
     return
   folder.mkdir(exist_ok=True)
   train_chain(config, folder, dataclasses.replace(fold, split=split), bodies)
-  say(f"{folder}: superpixels of {len(split.test)} held-out cases")
+  print_line(f"{folder}: superpixels of {len(split.test)} held-out cases")
   boxes, second = box_files.read(folder / "boxes.json"), second_config(config)
   interior, boundary = (open_run(folder / name).system for name in (INTERIOR, BOUNDARY))
   rows = []
@@ -122,7 +122,7 @@ def _forest(config: ConfigDict, workdir: Path, inner: list[Path]) -> None:
   written = workdir / "forest.npz"
   if not written.exists():
     forest = table.learn([table.load(folder / "table.npz") for folder in inner], config.seed)
-    say(f"{written}: superpixels are foreground above {forest.threshold:.2f}")
+    print_line(f"{written}: superpixels are foreground above {forest.threshold:.2f}")
     forest.save(written)
 
 
