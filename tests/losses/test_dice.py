@@ -1,5 +1,8 @@
 """Losses of overlap against hand-computed values and identities."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -89,3 +92,27 @@ def test_tversky_by_hand():
 def test_tversky_of_equal_weights_is_dice(case):
   halves = losses.tversky(*case, alpha=0.5, beta=0.5)
   np.testing.assert_allclose(halves, losses.soft_dice(*case), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ("loss", "p"),
+  [
+    (losses.soft_dice, 1e-5),
+    (losses.squared_dice, 1e-5**0.5),
+    (functools.partial(losses.tversky, alpha=1.0), 1e-5),
+  ],
+)
+def test_smoothing_by_hand(loss, p):
+  """Where the prediction of an absent class weighs what the smoothing does, it scores a half."""
+  with jax.enable_x64(True):
+    logits = jnp.array([0.0, np.log(p / (1 - p))]).reshape(1, 1, 1, 1, 2)
+    assert float(loss(logits, labels_of(0))) == pytest.approx(1 / 2, rel=1e-9)
+
+
+def test_smoothing_of_the_hinged_dice_by_hand():
+  """Two classes, both found for certain in three voxels in all: d = 2 V / (2 V + 1e-5)."""
+  with jax.enable_x64(True):
+    logits = jnp.array([40.0, -40.0, -40.0, 40.0, 40.0, -40.0]).reshape(1, 3, 1, 1, 2)
+    expected = (1e-5 / (4 + 1e-5) + 1e-5 / (2 + 1e-5)) / 2
+    value = float(losses.dice_hinge(logits, labels_of(0, 1, 0)))
+  assert value == pytest.approx(expected, rel=1e-9)
