@@ -29,6 +29,13 @@ def test_background_star_takes_everything_else():
   np.testing.assert_array_equal(mapping.apply(np.array([[[255, 10, -3]]]), "x"), [[[0, 1, 0]]])
 
 
+def test_any_other_value_may_be_a_class_beside_background_star():
+  values = {*range(-999, 1000), *(sign * 2**n for n in range(31) for sign in (-1, 1))} - {0}
+  mapping = parse(f"a={'+'.join(map(str, values))},background=*", None)
+  assert mapping.values == (frozenset(values),)
+  assert mapping.background == {0}
+
+
 def test_unlabelled_values_are_no_class():
   mapping = parse("pancreas=1,unlabelled=3+7", None)
   assert mapping.class_indices == {"pancreas": 1}
@@ -47,6 +54,8 @@ def test_zero_may_be_what_is_unlabelled():
 def test_values_outside_are_named_with_the_way_out():
   with pytest.raises(UserError, match=r"file: label values \[255\].*background=\*"):
     parse("pancreas=1", None).apply(np.array([[[0, 1, 255]]]), "file")
+  with pytest.raises(UserError, match=r"label values \[2, 3, 4, 5, 6, 7, 8, 9\] are outside"):
+    parse("pancreas=1", None).apply(np.arange(1000).reshape(10, 10, 10), "file")  # no more of them
 
 
 @pytest.mark.parametrize(
@@ -56,10 +65,13 @@ def test_values_outside_are_named_with_the_way_out():
     ("pancreas=x", None, "'x' must be a number"),
     ("pancreas=x", {"liver": 1}, "'x' must be one of"),
     ("a=1,b=1", None, "value 1 of 'b' has a meaning already"),
-    ("a=0", None, "0 is background"),
+    ("a=0", None, "value 0 of 'a' has a meaning already"),
     ("a=1,a=2", None, "given twice"),
     ("a=--5", None, "must be a number"),
-    ("a=1,background=1", None, "background and something else"),
+    ("a=*", None, r"'\*' must be a number"),
+    ("pancreas=*", None, r"'\*' must be a number"),
+    ("a=1,background=2+", None, "'' must be a number"),
+    ("a=3,background=3", None, "value 3 is background and something else"),
     ("a=1,unlabelled=1", None, "value 1 of 'unlabelled' has a meaning already"),
     ("a=1,background=2,unlabelled=2", None, "background and something else"),
     ("a=1,unlabelled=0", None, "0 is unlabelled; say background=VALUE"),

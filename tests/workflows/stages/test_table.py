@@ -79,6 +79,22 @@ def test_the_threshold_has_the_best_dice_of_the_held_out_cases(monkeypatch):
   assert learn([_fold(0, "a"), _fold(1, "b")], 0).threshold == pytest.approx(0.7)
 
 
+@pytest.mark.parametrize(("high", "middle"), [(0.87, 0.5), (0.82, 0.45)])
+def test_the_threshold_is_the_middle_one_of_equals(monkeypatch, high, middle):
+  """Background is answered by 0.08, foreground by 0.87 or 0.82: 0.10 to 0.85 or 0.80 are right."""
+
+  @dataclasses.dataclass(frozen=True)
+  class Certain:
+    threshold: float = 0.5
+
+    def probability(self, features):
+      return np.where(features[:, 0] > 0.7, high, 0.08)
+
+  monkeypatch.setattr(table, "grow", lambda *_: Certain())
+  tables = [_fold(0, "a"), _fold(1, "b"), _fold(2, "c")]
+  assert learn(tables, 0).threshold == pytest.approx(middle)
+
+
 def test_unlabelled_superpixels_are_not_learnt_from():
   """What stands in their rows does not matter: as if they were cut out of the table."""
   rows, known = _fold(0, "a"), np.random.default_rng(1).random(600) < 0.8
