@@ -74,11 +74,15 @@ def test_generalised_dice_by_hand():
 
 
 def test_generalised_dice_gives_an_absent_class_the_largest_present_weight():
-  logits = logits_of((0.7, 0.2, 0.1), (0.3, 0.6, 0.1), (0.2, 0.6, 0.2))
-  overlap = 1 * 0.7 + 0.25 * 1.2
-  mass = 1 * (1.2 + 1) + 0.25 * (1.4 + 2) + 1 * 0.4
-  expected = 1 - 2 * overlap / mass
-  assert losses.generalised_dice(logits, labels_of(0, 1, 1)) == pytest.approx(expected, abs=1e-6)
+  """Two voxels of the background, three of class 1, none of class 2: 1/4, 1/9, and 1/4."""
+  probabilities = np.array(
+    [(0.7, 0.2, 0.1), (0.8, 0.1, 0.1), (0.3, 0.6, 0.1), (0.2, 0.6, 0.2), (0.1, 0.5, 0.4)]
+  )
+  background, foreground, absent = probabilities.sum(0)
+  overlap = (0.7 + 0.8) / 4 + (0.6 + 0.6 + 0.5) / 9
+  mass = (background + 2) / 4 + (foreground + 3) / 9 + absent / 4
+  loss = losses.generalised_dice(logits_of(*probabilities), labels_of(0, 0, 1, 1, 1))
+  assert loss == pytest.approx(1 - 2 * overlap / mass, abs=1e-6)
 
 
 def test_tversky_by_hand():
