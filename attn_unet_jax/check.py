@@ -9,7 +9,6 @@ file does not end it: all are named. --config (as for training) says what label 
 large a patch is. --output keeps check.json and contact sheets. Status 2 if there is an error.
 """
 
-import os
 from pathlib import Path
 
 from absl import flags, logging
@@ -25,6 +24,7 @@ from attn_unet_jax.inspection.sources import Source, from_path, from_records
 from attn_unet_jax.labels import LabelMapping, parse
 from attn_unet_jax.runtime import process
 from attn_unet_jax.runtime.console import print_line, show_progress
+from attn_unet_jax.runtime.cores import count_usable_cores
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import check_writable
 
@@ -34,7 +34,7 @@ _DATASET = flags.DEFINE_string("dataset", None, "Or: a built data set, NAME/CONF
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the records of --dataset lie.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for check.json and contact sheets.")
 _THREADS = flags.DEFINE_integer(
-  "threads", min(os.cpu_count() or 1, 4), "Cases that are open at a time.", lower_bound=1
+  "threads", min(count_usable_cores(), 4), "Cases that are open at a time.", lower_bound=1
 )
 config_flags.DEFINE_config_file(
   "config", str(Path(experiments.__file__).with_name("pancreas.py")), "Experiment file."

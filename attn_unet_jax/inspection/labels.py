@@ -8,6 +8,7 @@ from scipy.spatial import KDTree
 
 from attn_unet_jax.inspection.finding import Finding
 from attn_unet_jax.labels import LabelMapping
+from attn_unet_jax.volumes.box import bounding_slices
 from attn_unet_jax.volumes.volume import Volume
 
 _MOST_SHOWN = 12
@@ -64,7 +65,8 @@ def shape_findings(mask: np.ndarray, label: Volume, organ: str, name: str) -> It
     organ: the class.
     name: the label's file.
   """
-  box = ndimage.find_objects(mask.astype(np.uint8))[0]
+  box = bounding_slices(mask)
+  assert box is not None, "the mask is empty"
   yield from _border(mask, box, organ, name)
   yield from _parts(mask[box], box, label, organ, name)
   low, high = _PANCREAS_ML

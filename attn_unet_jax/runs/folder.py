@@ -1,12 +1,9 @@
 """A run is one folder: who may write into it, and what it records about itself."""
 
-import errno
-import fcntl
 import json
 import os
 import platform
 import resource
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +18,7 @@ from ml_collections import ConfigDict
 
 from attn_unet_jax.config import stored as stored_config
 from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.file_lock import LockHeldError, acquire_file_lock
 from attn_unet_jax.runtime.files import read_json_object, remove_unfinished_files, write_text
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "nibabel")
@@ -34,7 +32,6 @@ HOW = (
   *("parallel.data", "parallel.mode", "parallel.space"),
 )
 
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system
 _locks: dict[Path, int] = {}  # folders of this process -> files that are open until it ends
 
 
@@ -94,22 +91,13 @@ def _lock(workdir: Path) -> None:
   """
   if workdir.resolve() in _locks:
     return
-  file = os.open(workdir / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
   try:
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
-    holder = os.read(file, 200).decode(errors="replace")
-    os.close(file)
+    _locks[workdir.resolve()] = acquire_file_lock(workdir / ".lock")
+  except LockHeldError as holder:
     raise UserError(
       f"{workdir}: another process is training it ({holder}); wait for its end or choose another "
       "--workdir"
     ) from None
-  except OSError as error:
-    if error.errno not in _NO_LOCKS:
-      raise
-  _locks[workdir.resolve()] = file
-  os.truncate(file, 0)
-  os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
 
 
 def begun(workdir: Path) -> bool:

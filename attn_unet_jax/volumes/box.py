@@ -83,13 +83,23 @@ def box_of(where: Slices, grid: Grid) -> Box:
 
 def tight_box(mask: np.ndarray, grid: Grid) -> Box | None:
   """The smallest box around a mask `[X, Y, Z]` on its grid; None around nothing."""
-  where = []
-  for axis in range(3):
-    found = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+  where = bounding_slices(mask)
+  return None if where is None else box_of(where, grid)
+
+
+def bounding_slices(mask: np.ndarray) -> Slices | None:
+  """Returns the smallest box of voxels that holds a mask `[X, Y, Z]`; None for an empty mask.
+
+  Args:
+    mask: bool, or of any type in which 0 is outside.
+  """
+  ends = []
+  for others in ((1, 2), (0, 2), (0, 1)):
+    found = np.flatnonzero(mask.any(axis=others))
     if not found.size:
       return None
-    where.append((int(found[0]), int(found[-1]) + 1))
-  return box_of(_slices(where), grid)
+    ends.append((int(found[0]), int(found[-1]) + 1))
+  return _slices(ends)
 
 
 def cut(volume: Volume, where: Slices) -> Volume:

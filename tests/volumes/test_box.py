@@ -5,6 +5,7 @@ import pytest
 
 from attn_unet_jax.volumes.box import (
   Box,
+  bounding_slices,
   box_of,
   cut,
   paste,
@@ -112,3 +113,18 @@ def test_volume_reduction_by_hand():
   ) == pytest.approx(1 - 1 / 8)
   beyond = Box((-100.0, -100.0, -100.0), (0.0, 100.0, 100.0))  # what lies outside does not count
   assert share_left_out(beyond, SCAN) == pytest.approx(0.5)
+
+
+def test_bounding_slices_hold_the_mask_and_nothing_beyond():
+  rng = np.random.default_rng(0)
+  for dtype in (bool, np.uint8):
+    mask = np.zeros((9, 7, 8), dtype)
+    for _ in range(4):
+      mask[tuple(rng.integers(2, n) for n in mask.shape)] = 1
+      places = np.argwhere(mask)
+      expected = list(zip(places.min(0).tolist(), (places.max(0) + 1).tolist(), strict=True))
+      assert _ends(bounding_slices(mask)) == expected
+
+
+def test_an_empty_mask_has_no_bounding_slices():
+  assert bounding_slices(np.zeros((3, 4, 5), bool)) is None

@@ -6,13 +6,13 @@ import pytest
 
 from attn_unet_jax.runtime.errors import UserError
 from tests.conftest import ROOT
-from tfds_pancreas.unfinished import alone
+from tfds_pancreas.build_lock import hold_build_lock
 
 HOLD = """
 import sys
 from pathlib import Path
-from tfds_pancreas.unfinished import alone
-with alone(Path(sys.argv[1])):
+from tfds_pancreas.build_lock import hold_build_lock
+with hold_build_lock(Path(sys.argv[1])):
   print("held", flush=True)
   sys.stdin.read()
 """
@@ -33,10 +33,10 @@ def holder(tmp_path):
 def test_a_second_build_is_refused_and_destroys_nothing(tmp_path, holder):
   (tmp_path / "incomplete.ABC_1.0.0").mkdir()
   running = pytest.raises(UserError, match="another build of this data set is running")
-  with running, alone(tmp_path / "1.0.0"):
+  with running, hold_build_lock(tmp_path / "1.0.0"):
     pass
   assert (tmp_path / "incomplete.ABC_1.0.0").is_dir()
-  with alone(tmp_path / "2.0.0"):  # another version is another matter
+  with hold_build_lock(tmp_path / "2.0.0"):  # another version is another matter
     pass
 
 
@@ -45,14 +45,14 @@ def test_the_lock_of_a_killed_build_is_free_and_what_it_left_goes(tmp_path, hold
     (tmp_path / name).mkdir(parents=True)
   holder.kill()
   holder.wait()
-  with alone(tmp_path / "1.0.0"):
+  with hold_build_lock(tmp_path / "1.0.0"):
     assert not (tmp_path / "incomplete.ABC_1.0.0").exists()
   assert sorted(os.listdir(tmp_path)) == ["0.9.0", "incomplete.DEF_2.0.0"]
 
 
 def test_a_build_that_fails_frees_the_lock(tmp_path):
-  with pytest.raises(ZeroDivisionError), alone(tmp_path / "a" / "1.0.0"):
+  with pytest.raises(ZeroDivisionError), hold_build_lock(tmp_path / "a" / "1.0.0"):
     _ = 1 // 0
-  with alone(tmp_path / "a" / "1.0.0"):
+  with hold_build_lock(tmp_path / "a" / "1.0.0"):
     pass
   assert os.listdir(tmp_path / "a") == []
