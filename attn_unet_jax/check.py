@@ -16,12 +16,12 @@ from ml_collections import config_flags
 
 import experiments
 from attn_unet_jax.config.flags import checked_config
-from attn_unet_jax.inspection import report
-from attn_unet_jax.inspection.case import Inspected
+from attn_unet_jax.inspection import check_report
 from attn_unet_jax.inspection.collection import inspect_all, mark_duplicates
 from attn_unet_jax.inspection.finding import Finding
-from attn_unet_jax.inspection.sources import Source, from_path, from_records
-from attn_unet_jax.labels import LabelMapping, parse
+from attn_unet_jax.inspection.inspected_case import InspectedCase
+from attn_unet_jax.inspection.sources import InspectionInput, list_cases_at, list_records
+from attn_unet_jax.labels import LabelMapping, parse_mapping
 from attn_unet_jax.runtime import process
 from attn_unet_jax.runtime.console import print_line, show_progress
 from attn_unet_jax.runtime.cores import count_usable_cores
@@ -53,25 +53,25 @@ def main() -> None:
   cases = list(show_progress(results, len(source.subjects), "cases"))
   mark_duplicates(cases)
   findings = source.findings + [finding for case in cases for finding in case.findings]
-  for line in (*report.lines(findings), *report.table(cases)):
+  for line in (*check_report.format_findings(findings), *check_report.format_table(cases)):
     print_line(line)
-  number = report.counts(findings)
+  number = check_report.count_by_severity(findings)
   print_line(
     f"{_number(len(cases), 'case')}: " + ", ".join(_number(n, name) for name, n in number.items())
   )
   if _OUTPUT.value:
     what = _INPUT.value or f"{_DATASET.value} in {_DATA_DIR.value}"
     about = {"input": what, "labels": str(mapping), "count": number}
-    report.write(Path(_OUTPUT.value), about, source.findings, cases)
+    check_report.write_report(Path(_OUTPUT.value), about, source.findings, cases)
     print_line(f"figures of every case: {_OUTPUT.value}/check.json, contact sheets beside it")
   if number["error"]:
     raise UserError(_summary(source, cases))
 
 
-def _summary(source: Source, cases: list[Inspected]) -> str:
+def _summary(source: InspectionInput, cases: list[InspectedCase]) -> str:
   """How many errors there are, and where."""
-  of_files = report.counts(source.findings)["error"]
-  in_cases = [report.counts(case.findings)["error"] for case in cases]
+  of_files = check_report.count_by_severity(source.findings)["error"]
+  in_cases = [check_report.count_by_severity(case.findings)["error"] for case in cases]
   bad = sum(map(bool, in_cases))
   where = [f"{sum(in_cases)} in {bad} of {_number(len(cases), 'case')}"] if bad else []
   where += [f"{of_files} in which files there are"] if of_files else []
@@ -83,18 +83,18 @@ def _number(number: int, what: str) -> str:
   return f"{number} {what}{'s'[: number != 1]}"
 
 
-def _source() -> Source:
+def _source() -> InspectionInput:
   if bool(_INPUT.value) == bool(_DATASET.value):
     raise UserError("give --input=PATH, or --dataset=NAME/CONFIG with --data_dir=DIR")
   if _DATASET.value:
-    return from_records(_DATASET.value, _DATA_DIR.value)
-  return from_path(Path(_INPUT.value or ""), Path(_LABELS.value) if _LABELS.value else None)
+    return list_records(_DATASET.value, _DATA_DIR.value)
+  return list_cases_at(Path(_INPUT.value or ""), Path(_LABELS.value) if _LABELS.value else None)
 
 
-def _mapping(text: str, source: Source) -> LabelMapping:
+def _mapping(text: str, source: InspectionInput) -> LabelMapping:
   """The configured meaning of label values; where it does not fit the data's names, theirs."""
   try:
-    return parse(text, source.label_names)
+    return parse_mapping(text, source.label_names)
   except UserError as error:
     named = {name: value for name, value in (source.label_names or {}).items() if value}
     if not named:

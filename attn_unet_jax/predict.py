@@ -24,8 +24,8 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import check_writable
 from attn_unet_jax.volumes.checks import check_image
 from attn_unet_jax.volumes.nifti import write_nifti
-from attn_unet_jax.volumes.nifti_folder import nifti_files
-from attn_unet_jax.volumes.scan import dicom_scans, is_dicom_scan, read_scan
+from attn_unet_jax.volumes.nifti_folder import list_nifti_files
+from attn_unet_jax.volumes.scan import find_dicom_scans, is_dicom_scan, read_scan
 from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows.load_run import Trained
 from attn_unet_jax.workflows.open_run import open_any
@@ -125,7 +125,7 @@ def _found(source: Path, series: str | None) -> dict[str, Path]:
   """Name -> path of the scans that `source` is or holds."""
   if series is not None or not source.is_dir():
     return {source.resolve().name: source}
-  files, dicom = nifti_files(source), dicom_scans(source)
+  files, dicom = list_nifti_files(source), find_dicom_scans(source)
   if twice := sorted(files.keys() & dicom.keys()):
     raise UserError(f"--input={source}: two scans are called {twice[0]}; rename one of them")
   if not files and not dicom:

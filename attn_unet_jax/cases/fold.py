@@ -11,7 +11,7 @@ from attn_unet_jax.cases import folds
 from attn_unet_jax.cases.boxes import Boxes, check, read
 from attn_unet_jax.cases.dataset import Dataset, open_dataset
 from attn_unet_jax.cases.working_cases import Cases
-from attn_unet_jax.labels import LabelMapping, parse
+from attn_unet_jax.labels import LabelMapping, parse_mapping
 from attn_unet_jax.runtime.errors import UserError
 
 
@@ -65,7 +65,7 @@ def open_fold(config: ConfigDict, written: Path | None = None) -> Fold:
       f"--config.init.workdir={written.parent}"
     )
   dataset = open_dataset(config)
-  mapping = parse(config.data.labels, dataset.label_names)
+  mapping = parse_mapping(config.data.labels, dataset.label_names)
   source = str(written) if written else config.data.folds
   split, listing = folds.choose(dataset.ids, dataset.parts, source, config.data.fold)
   boxes, path = None, Path(config.data.boxes)

@@ -18,14 +18,14 @@ from attn_unet_jax.evaluation.overlap import Scores, score_case, summarise
 from attn_unet_jax.evaluation.surface import assd_mm
 from attn_unet_jax.inference.segment import Locate, segment
 from attn_unet_jax.inference.sliding import System
-from attn_unet_jax.labels import UNLABELLED, parse
+from attn_unet_jax.labels import UNLABELLED, parse_mapping
 from attn_unet_jax.runtime.console import print_line, show_progress
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
 from attn_unet_jax.volumes.box import Box, share_inside, share_left_out
 from attn_unet_jax.volumes.checks import check_pair
 from attn_unet_jax.volumes.nifti import read_label, write_nifti
-from attn_unet_jax.volumes.nifti_folder import nifti_files
+from attn_unet_jax.volumes.nifti_folder import list_nifti_files
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
 
@@ -112,14 +112,14 @@ def score_folders(prediction: Path, reference: Path, labels: str) -> dict[str, S
   Raises:
     UserError: a folder is empty, a name is missing, or two masks do not lie on the same grid.
   """
-  predicted, wanted = nifti_files(prediction), nifti_files(reference)
+  predicted, wanted = list_nifti_files(prediction), list_nifti_files(reference)
   missing = sorted(set(wanted) - set(predicted))
   if not wanted or missing:
     what = f"no masks for {missing[:5]}" if missing else "no NIfTI masks"
     raise UserError(f"{prediction if missing else reference}: {what}; names must be the same")
   if extra := sorted(set(predicted) - set(wanted)):
     print_line(f"{prediction}: without a reference, not scored: {len(extra)}, such as {extra[0]}")
-  mapping = parse(labels, None, "labels")
+  mapping = parse_mapping(labels, None, "labels")
   rows = {}
   for case_id in show_progress(wanted, len(wanted), "cases"):
     files = predicted[case_id], wanted[case_id]

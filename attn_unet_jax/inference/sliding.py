@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from attn_unet_jax.patches.batch import answered, normalise
 from attn_unet_jax.runtime.console import show_progress
-from attn_unet_jax.volumes.intensity import statistics
+from attn_unet_jax.volumes.intensity import measure_intensity
 from attn_unet_jax.volumes.volume import Volume
 
 Shape = tuple[int, int, int]
@@ -65,7 +65,7 @@ class SlidingWindow:
   def predict(self, volume: Volume) -> np.ndarray:
     """Class probabilities float32 `[X, Y, Z, K]`; host memory is bounded by a few such arrays."""
     hu = volume.array
-    mean, sd = statistics(hu)
+    mean, sd = measure_intensity(hu)
     padded, low = _padded(hu, self._inner, self._margin)
     extent = answered(padded.shape, self._margin)
     starts = window_starts(extent, self._inner, self._config.inference.overlap)

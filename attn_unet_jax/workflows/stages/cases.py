@@ -13,7 +13,7 @@ from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.cases.working_cases import Cases
 from attn_unet_jax.labels import UNLABELLED
 from attn_unet_jax.runtime.console import show_progress
-from attn_unet_jax.volumes.box import Box, tight_box
+from attn_unet_jax.volumes.box import Box, bounding_box
 from attn_unet_jax.volumes.volume import Volume
 
 
@@ -31,7 +31,7 @@ def volume_of(case: WorkingCase, config: ConfigDict) -> Volume:
 def label_box(case: WorkingCase, config: ConfigDict) -> Box | None:
   """Around the foreground, where there is any."""
   foreground = (case.label > 0) & (case.label != UNLABELLED)
-  return tight_box(foreground, volume_of(case, config).grid)
+  return bounding_box(foreground, volume_of(case, config).grid)
 
 
 def refolded(config: ConfigDict, fold: Fold, split: Split, boxes: Boxes) -> Fold:

@@ -82,6 +82,6 @@ def _boxes(config: ConfigDict, workdir: Path, fold: Fold, held_out: Boxes) -> di
       volume_of(case, trained.config), trained.system, trained.config, config.stages.box_margin_mm
     )
     if case.id in fold.split.training:
-      box = box.joined(label_box(case, trained.config))
+      box = box.union_with(label_box(case, trained.config))
     boxes[case.id] = box
   return boxes

@@ -25,7 +25,7 @@ from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
-from attn_unet_jax.volumes.box import cut
+from attn_unet_jax.volumes.box import crop_volume
 from attn_unet_jax.workflows.evaluate_run import evaluate_run
 from attn_unet_jax.workflows.load_run import open_run
 from attn_unet_jax.workflows.open_run import open_any
@@ -112,7 +112,7 @@ def _inner_fold(config: ConfigDict, folder: Path, fold: Fold, split: Split, bodi
   for case in whole_cases(second, fold, split.test):
     image = volume_of(case, second)
     where = voxels(boxes[case.id], image.grid, second.data.patch, case.id)
-    segments, features = measure(cut(image, where), interior, boundary, config)
+    segments, features = measure(crop_volume(image, where), interior, boundary, config)
     total = int((case.label == 1).sum())
     rows.append(table.rows_of(case.id, features, segments, case.label[where], total))
   table.joined(rows).save(written)

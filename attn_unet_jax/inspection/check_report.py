@@ -8,36 +8,36 @@ from typing import Any
 
 import numpy as np
 
-from attn_unet_jax.inspection.case import Inspected
 from attn_unet_jax.inspection.finding import SEVERITIES, Finding
+from attn_unet_jax.inspection.inspected_case import InspectedCase
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
 from tfds_pancreas.contact_sheet import write_sheets
 
 # So many lines of one kind are printed; the JSON has them all. Errors are always printed.
-_SHOWN = {"error": 10**9, "warning": 10, "note": 3}
+_MAX_SHOWN = {"error": 10**9, "warning": 10, "note": 3}
 
 
-def counts(findings: Sequence[Finding]) -> dict[str, int]:
+def count_by_severity(findings: Sequence[Finding]) -> dict[str, int]:
   """Findings by severity."""
   return {name: sum(one.severity == name for one in findings) for name in SEVERITIES}
 
 
-def lines(findings: Sequence[Finding]) -> Iterator[str]:
+def format_findings(findings: Sequence[Finding]) -> Iterator[str]:
   """A line each, errors first."""
   for severity in SEVERITIES:
     some = [one for one in findings if one.severity == severity]
     for kind in dict.fromkeys(one.kind for one in some):
       texts = [one.text for one in some if one.kind == kind]
-      shown = texts[: _SHOWN[severity]]
+      shown = texts[: _MAX_SHOWN[severity]]
       yield from (f"{severity:<8} {text}" for text in shown)
       if len(texts) > len(shown):
         yield f"{severity:<8} ... and {len(texts) - len(shown)} more of this kind"
 
 
-def table(cases: Sequence[Inspected]) -> Iterator[str]:
+def format_table(cases: Sequence[InspectedCase]) -> Iterator[str]:
   """Lowest, median and highest over the cases of what was measured, by name of the quantity."""
-  rows = _columns(cases)
+  rows = _collect_columns(cases)
   if not rows:
     return
   width = max(map(len, rows)) + 2
@@ -49,8 +49,11 @@ def table(cases: Sequence[Inspected]) -> Iterator[str]:
   yield "orientation: " + ", ".join(f"{code} {number}" for code, number in found.most_common())
 
 
-def write(
-  folder: Path, about: Mapping[str, Any], findings: Sequence[Finding], cases: Sequence[Inspected]
+def write_report(
+  folder: Path,
+  about: Mapping[str, Any],
+  findings: Sequence[Finding],
+  cases: Sequence[InspectedCase],
 ) -> None:
   """Writes `check.json` and contact sheets, whose tiles are numbered as `cases` there are.
 
@@ -70,27 +73,27 @@ def write(
       **about,
       "findings": [one._asdict() for one in findings],
       "contact_sheets": write_sheets(folder, pictures),
-      "cases": [_case(number, case) for number, case in enumerate(cases, start=1)],
+      "cases": [_case_entry(number, case) for number, case in enumerate(cases, start=1)],
     }
     write_text(folder / "check.json", json.dumps(content, indent=1) + "\n")
   except OSError as error:
     raise UserError(f"--output={folder}: cannot be written ({error.strerror})") from None
 
 
-def _case(number: int, case: Inspected) -> dict[str, Any]:
+def _case_entry(number: int, case: InspectedCase) -> dict[str, Any]:
   findings = [one._asdict() for one in case.findings]
   return {"number": number, "id": case.id, "findings": findings, **case.figures}
 
 
-def _columns(cases: Sequence[Inspected]) -> dict[str, list[float]]:
+def _collect_columns(cases: Sequence[InspectedCase]) -> dict[str, list[float]]:
   rows: dict[str, list[float]] = {}
   for case in cases:
-    for name, value in _measured(case.figures):
+    for name, value in _list_quantities(case.figures):
       rows.setdefault(name, []).append(value)
   return rows
 
 
-def _measured(figures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def _list_quantities(figures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
   for key, what in (("spacing_mm", "spacing {} mm"), ("field_mm", "field {} mm")):
     for axis, value in zip("XYZ", figures.get(key, ()), strict=False):
       yield what.format(axis), value

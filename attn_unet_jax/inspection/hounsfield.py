@@ -18,10 +18,10 @@ from attn_unet_jax.volumes.volume import Volume
 _AIR_HU = (-1100, -850)
 _TISSUE_HU = (-200, 300)
 _FAT_AND_AIR_BELOW_HU = -30
-_SAMPLE = 4_000_000  # voxels that shares are taken of
-_OFFSETS = (1024, 1000)
-_ENOUGH_AIR = 0.005
-_LEAST_SPAN_HU = 250
+_SAMPLE_VOXELS = 4_000_000  # voxels that shares are taken of
+_COMMON_OFFSETS = (1024, 1000)
+_MIN_AIR_SHARE = 0.005
+_MIN_SPAN_HU = 250
 
 
 def intensity_findings(image: Volume, name: str) -> Iterator[Finding]:
@@ -31,50 +31,55 @@ def intensity_findings(image: Volume, name: str) -> Iterator[Finding]:
   except UserError as error:
     yield Finding("error", "values", str(error))
     return
-  values = sample(image.array)
-  problem = _not_hounsfield(values, name)
+  values = sample_voxels(image.array)
+  problem = _scale_finding(values, name)
   if problem:
     yield problem
     return
-  yield from _below_air(values, name)
-  yield from _clipped(values, name)
+  yield from _padding_findings(values, name)
+  yield from _clipping_findings(values, name)
 
 
-def figures(image: Volume) -> dict[str, float]:
+def measure_range(image: Volume) -> dict[str, float]:
   """The range that all but 0.1 % of the voxels lie in at either end; empty if one is not finite."""
-  low, high = np.percentile(sample(image.array), (0.1, 99.9)).tolist()
+  low, high = np.percentile(sample_voxels(image.array), (0.1, 99.9)).tolist()
   return {"low_hu": low, "high_hu": high} if math.isfinite(low + high) else {}
 
 
-def sample(array: np.ndarray) -> np.ndarray:
+def sample_voxels(array: np.ndarray) -> np.ndarray:
   """Every n-th voxel along each axis, so that about 4 million are left: [N]."""
-  step = max(1, round((array.size / _SAMPLE) ** (1 / 3)))
+  step = max(1, round((array.size / _SAMPLE_VOXELS) ** (1 / 3)))
   return array[::step, ::step, ::step].ravel()
 
 
-def _share(values: np.ndarray, low: float, high: float) -> float:
+def _share_between(values: np.ndarray, low: float, high: float) -> float:
   return float(((values >= low) & (values <= high)).mean())
 
 
 def _looks_like_ct(values: np.ndarray) -> bool:
   low, high = np.percentile(values, (0.1, 99.9))
   negative = float((values < _FAT_AND_AIR_BELOW_HU).mean())
-  return _share(values, *_TISSUE_HU) >= 0.05 and negative >= 0.01 and high - low >= _LEAST_SPAN_HU
+  return (
+    _share_between(values, *_TISSUE_HU) >= 0.05 and negative >= 0.01 and high - low >= _MIN_SPAN_HU
+  )
 
 
-def _not_hounsfield(values: np.ndarray, name: str) -> Finding | None:
+def _scale_finding(values: np.ndarray, name: str) -> Finding | None:
   if _looks_like_ct(values):
     return None
   low, high = float(values.min()), float(values.max())
   seen = f"{name}: values from {low:g} to {high:g} are no Hounsfield units"
   if low >= 0 and high <= 255:
-    return _error(f"{seen} but those of an 8-bit picture; convert the scan again from its DICOM")
-  if offset := _offset(values):
-    return _error(
-      f"{seen}: air lies at {_mode(values[values < offset / 2]):.0f}, not at -1000, as where the "
-      f"intercept was left out; subtract {offset}"
+    return _scale_error(
+      f"{seen} but those of an 8-bit picture; convert the scan again from its DICOM"
     )
-  tissue = _share(values, *_TISSUE_HU)
+  if offset := _find_offset(values):
+    air = _commonest_value(values[values < offset / 2])
+    return _scale_error(
+      f"{seen}: air lies at {air:.0f}, not at -1000, as where the intercept was left out; "
+      f"subtract {offset}"
+    )
+  tissue = _share_between(values, *_TISSUE_HU)
   if tissue >= 0.05 and low > _AIR_HU[1]:
     most = " to ".join(f"{value:.0f}" for value in np.percentile(values, (0.1, 99.9)))
     return Finding(
@@ -83,29 +88,29 @@ def _not_hounsfield(values: np.ndarray, name: str) -> Finding | None:
       f"{name}: nearly all values lie from {most}; a CT reaches from air (-1000) or fat (-100) to "
       "bone (above 300): a tight crop, or no Hounsfield units: look at it",
     )
-  return _error(
+  return _scale_error(
     f"{seen}: {tissue:.1%} of the voxels lie between {_TISSUE_HU[0]} and {_TISSUE_HU[1]}, where "
-    f"fat and soft tissue are (the commonest value is {_mode(values):.0f}); slope or intercept "
-    "are wrong, convert the scan again from its DICOM"
+    f"fat and soft tissue are (the commonest value is {_commonest_value(values):.0f}); slope or "
+    "intercept are wrong, convert the scan again from its DICOM"
   )
 
 
-def _offset(values: np.ndarray) -> int:
+def _find_offset(values: np.ndarray) -> int:
   """What, subtracted, puts air where it belongs and makes the rest a CT; 0 if nothing does."""
   if (values < _TISSUE_HU[0]).mean() > 0.001:
     return 0
-  for offset in _OFFSETS:
+  for offset in _COMMON_OFFSETS:
     shifted = values - np.float32(offset)
-    if _share(shifted, *_AIR_HU) > _ENOUGH_AIR and _looks_like_ct(shifted):
+    if _share_between(shifted, *_AIR_HU) > _MIN_AIR_SHARE and _looks_like_ct(shifted):
       return offset
   return 0
 
 
-def _error(text: str) -> Finding:
+def _scale_error(text: str) -> Finding:
   return Finding("error", "hounsfield", text)
 
 
-def _mode(values: np.ndarray) -> float:
+def _commonest_value(values: np.ndarray) -> float:
   """The commonest value, to a fiftieth of the range that most lie in."""
   low, high = np.percentile(values, (1, 99))
   counts, edges = np.histogram(values, bins=50, range=(low, max(high, low + 1)))
@@ -113,7 +118,7 @@ def _mode(values: np.ndarray) -> float:
   return float(edges[at] + edges[at + 1]) / 2
 
 
-def _below_air(values: np.ndarray, name: str) -> Iterator[Finding]:
+def _padding_findings(values: np.ndarray, name: str) -> Iterator[Finding]:
   """Voxels that nothing real can have."""
   below = values[values < _AIR_HU[0]]
   share = below.size / values.size
@@ -129,13 +134,13 @@ def _below_air(values: np.ndarray, name: str) -> Iterator[Finding]:
       "measure; it moves the mean that normalisation by zscore takes: set them to -1000",
     )
   else:
-    yield _error(
+    yield _scale_error(
       f"{name}: {share:.1%} of the voxels lie below {_AIR_HU[0]} HU (to {values.min():g}), air is "
       "-1000 and nothing is less; slope or intercept are wrong, convert the scan from its DICOM"
     )
 
 
-def _clipped(values: np.ndarray, name: str) -> Iterator[Finding]:
+def _clipping_findings(values: np.ndarray, name: str) -> Iterator[Finding]:
   """Many voxels at the very ends of the range, as a display window leaves them."""
   low, high = values.min(), values.max()
   at_low, at_high = float((values == low).mean()), float((values == high).mean())

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from attn_unet_jax.inspection import geometry, intensity, labels
+from attn_unet_jax.inspection import geometry, hounsfield, label_map
 from attn_unet_jax.inspection.finding import Finding
-from attn_unet_jax.inspection.sources import Part, Subject
+from attn_unet_jax.inspection.sources import CaseToInspect, ReadableVolume
 from attn_unet_jax.labels import LabelMapping
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.checks import check_pair
@@ -20,12 +20,12 @@ from attn_unet_jax.volumes.volume import Volume
 from tfds_pancreas.checks import SOFT_TISSUE_HU, flip_problem, label_figures
 from tfds_pancreas.contact_sheet import tile
 
-_SOFT_SHARE = 0.7
-_LABEL_VALUES = 300
+_MIN_SOFT_SHARE = 0.7
+_MAX_LABEL_VALUES = 300
 
 
 @dataclass
-class Inspected:
+class InspectedCase:
   """What was found of a case.
 
   Attributes:
@@ -40,12 +40,14 @@ class Inspected:
   digests: dict[str, str] = field(default_factory=dict)
   tile: np.ndarray | None = None
 
-  def has(self, *kinds: str) -> bool:
+  def has_kind(self, *kinds: str) -> bool:
     """Whether something of these kinds was found."""
     return any(finding.kind in kinds for finding in self.findings)
 
 
-def inspect(subject: Subject, number: int, mapping: LabelMapping, config: ConfigDict) -> Inspected:
+def inspect_case(
+  subject: CaseToInspect, number: int, mapping: LabelMapping, config: ConfigDict
+) -> InspectedCase:
   """Reads a case and looks at all that can be seen of it; nothing wrong with it is raised.
 
   Args:
@@ -54,18 +56,18 @@ def inspect(subject: Subject, number: int, mapping: LabelMapping, config: Config
     mapping: what the label's values mean.
     config: of the training to come: its patch and its spacing.
   """
-  case = Inspected(subject.id)
-  image, label = _read(subject.image, case), _read(subject.label, case)
-  if image and subject.lone and looks_like_labels(image.volume.array):
+  case = InspectedCase(subject.id)
+  image, label = _read_volume(subject.image, case), _read_volume(subject.label, case)
+  if image and subject.may_be_labels and looks_like_labels(image.volume.array):
     image, label = None, image
     case.figures["taken_for"] = "label map"
   if image:
-    _image(case, image, config)
+    _inspect_image(case, image, config)
   if label:
-    _label(case, label, mapping)
+    _inspect_label(case, label, mapping)
   if image and label:
-    _pair(case, image, label, mapping)
-  case.tile = _tile(image, label, mapping, str(number))
+    _inspect_pair(case, image, label, mapping)
+  case.tile = _draw_tile(image, label, mapping, str(number))
   return case
 
 
@@ -74,10 +76,10 @@ def looks_like_labels(array: np.ndarray) -> bool:
   if array.dtype.kind not in "iu" or array.min() != 0 or array.max() == 0:
     return False
   equal = float((array[1:] == array[:-1]).mean()) if len(array) > 1 else 0.0
-  return equal > 0.95 and len(np.unique(intensity.sample(array))) <= _LABEL_VALUES
+  return equal > 0.95 and len(np.unique(hounsfield.sample_voxels(array))) <= _MAX_LABEL_VALUES
 
 
-class _Opened(NamedTuple):
+class _OpenVolume(NamedTuple):
   """A volume that could be read: its name in messages, and its NIfTI file if it is one."""
 
   volume: Volume
@@ -85,44 +87,46 @@ class _Opened(NamedTuple):
   file: Path | None
 
 
-def _read(part: Part | None, case: Inspected) -> _Opened | None:
+def _read_volume(part: ReadableVolume | None, case: InspectedCase) -> _OpenVolume | None:
   if part is None:
     return None
   try:
-    return _Opened(part.read(), part.name, part.file)
+    return _OpenVolume(part.read(), part.name, part.file)
   except UserError as error:
     case.findings.append(Finding("error", "unreadable", str(error)))
     return None
 
 
-def _image(case: Inspected, image: _Opened, config: ConfigDict) -> None:
+def _inspect_image(case: InspectedCase, image: _OpenVolume, config: ConfigDict) -> None:
   volume, name, _ = image
-  case.figures |= {"image": name, **intensity.figures(volume)}
-  case.digests["image"] = _digest(volume)
-  case.findings += intensity.intensity_findings(volume, name)
-  _geometry(case, image)
+  case.figures |= {"image": name, **hounsfield.measure_range(volume)}
+  case.digests["image"] = _digest_voxels(volume)
+  case.findings += hounsfield.intensity_findings(volume, name)
+  _inspect_geometry(case, image)
   data = config.data
   case.findings += geometry.patch_findings(volume.grid, data.patch, data.spacing_mm, name)
   case.findings += geometry.memory_findings(volume.grid, config, name)
 
 
-def _label(case: Inspected, label: _Opened, mapping: LabelMapping) -> None:
+def _inspect_label(case: InspectedCase, label: _OpenVolume, mapping: LabelMapping) -> None:
   volume, name, _ = label
-  counts = labels.count_values(volume.array)
+  counts = label_map.count_values(volume.array)
   case.figures |= {"label": name, "label_values": counts, "ml": {}}
-  case.digests["label"] = _digest(volume)
+  case.digests["label"] = _digest_voxels(volume)
   if "image" not in case.figures:  # else the image has said it
-    _geometry(case, label)
-  case.findings += labels.value_findings(counts, mapping, name)
+    _inspect_geometry(case, label)
+  case.findings += label_map.value_findings(counts, mapping, name)
   canonical = to_canonical(volume)
-  if case.has("label_values"):
+  if case.has_kind("label_values"):
     return  # whether a value is the organ is not known
-  for organ, mask in _masks(canonical.array, mapping):
+  for organ, mask in _class_masks(canonical.array, mapping):
     case.figures["ml"][organ] = round(np.count_nonzero(mask) * volume.voxel_volume_ml, 2)
-    case.findings += labels.shape_findings(mask, canonical, organ, name)
+    case.findings += label_map.shape_findings(mask, canonical, organ, name)
 
 
-def _pair(case: Inspected, image: _Opened, label: _Opened, mapping: LabelMapping) -> None:
+def _inspect_pair(
+  case: InspectedCase, image: _OpenVolume, label: _OpenVolume, mapping: LabelMapping
+) -> None:
   try:
     note = check_pair(image.volume.grid, label.volume.grid, (image.name, label.name))
   except UserError as error:
@@ -130,15 +134,15 @@ def _pair(case: Inspected, image: _Opened, label: _Opened, mapping: LabelMapping
     return
   if note:
     case.findings.append(Finding("note", "grids", note))
-  if case.has("values", "hounsfield", "label_values"):
+  if case.has_kind("values", "hounsfield", "label_values"):
     return  # what lies under the label says nothing then
   hu, values = to_canonical(image.volume).array, to_canonical(label.volume).array
-  found = {organ: label_figures(hu, mask) for organ, mask in _masks(values, mapping)}
+  found = {organ: label_figures(hu, mask) for organ, mask in _class_masks(values, mapping)}
   case.figures["under_label"] = found
-  case.findings += _under_label(found, label.name)
+  case.findings += _tissue_findings(found, label.name)
 
 
-def _under_label(found: dict[str, dict[str, Any]], name: str) -> Iterator[Finding]:
+def _tissue_findings(found: dict[str, dict[str, Any]], name: str) -> Iterator[Finding]:
   """Whether the classes lie on soft tissue, better than any flip of them."""
   if not found:
     return
@@ -151,7 +155,7 @@ def _under_label(found: dict[str, dict[str, Any]], name: str) -> Iterator[Findin
   if problem := flip_problem(scores):
     yield Finding("error", "flipped", f"{name}: {problem}; flip it back, or correct its header")
   soft = found.get("pancreas", {}).get("soft_tissue", 1.0)
-  if soft < _SOFT_SHARE and not problem:
+  if soft < _MIN_SOFT_SHARE and not problem:
     figures = found["pancreas"]
     yield Finding(
       "warning",
@@ -162,7 +166,7 @@ def _under_label(found: dict[str, dict[str, Any]], name: str) -> Iterator[Findin
     )
 
 
-def _masks(array: np.ndarray, mapping: LabelMapping) -> Iterator[tuple[str, np.ndarray]]:
+def _class_masks(array: np.ndarray, mapping: LabelMapping) -> Iterator[tuple[str, np.ndarray]]:
   """Every class that is there, with where it is."""
   for organ, values in zip(mapping.classes, mapping.values, strict=True):
     mask = np.isin(array, list(values))
@@ -170,7 +174,7 @@ def _masks(array: np.ndarray, mapping: LabelMapping) -> Iterator[tuple[str, np.n
       yield organ, mask
 
 
-def _geometry(case: Inspected, one: _Opened) -> None:
+def _inspect_geometry(case: InspectedCase, one: _OpenVolume) -> None:
   canonical = canonical_grid(one.volume.grid)
   case.figures |= {
     "shape": list(canonical.shape),
@@ -183,7 +187,7 @@ def _geometry(case: Inspected, one: _Opened) -> None:
     case.findings += geometry.header_findings(one.file)
 
 
-def _digest(volume: Volume) -> str:
+def _digest_voxels(volume: Volume) -> str:
   """The same for the same voxels in any order of axes."""
   array = to_canonical(volume).array
   digest = hashlib.sha256(repr(array.shape).encode())
@@ -192,12 +196,12 @@ def _digest(volume: Volume) -> str:
   return digest.hexdigest()
 
 
-def _tile(
-  image: _Opened | None, label: _Opened | None, mapping: LabelMapping, number: str
+def _draw_tile(
+  image: _OpenVolume | None, label: _OpenVolume | None, mapping: LabelMapping, number: str
 ) -> np.ndarray | None:
   """The slice with most of the classes; an image alone, or on another grid, by its middle slice."""
   hu = to_canonical(image.volume).array if image else None
-  organs = _foreground(to_canonical(label.volume).array, mapping) if label else None
+  organs = _foreground_mask(to_canonical(label.volume).array, mapping) if label else None
   if hu is None:
     return None if organs is None else tile(np.zeros(organs.shape, np.int16), organs, number)
   if organs is None or organs.shape != hu.shape:
@@ -206,7 +210,7 @@ def _tile(
   return tile(hu, organs, number)
 
 
-def _foreground(array: np.ndarray, mapping: LabelMapping) -> np.ndarray:
+def _foreground_mask(array: np.ndarray, mapping: LabelMapping) -> np.ndarray:
   """Where the classes are; where none is, all that is not 0."""
   classes = np.isin(array, list(frozenset().union(*mapping.values)))
   return classes if classes.any() else array != 0

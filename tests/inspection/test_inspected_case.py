@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.config.schema import default
-from attn_unet_jax.inspection.case import inspect, looks_like_labels
 from attn_unet_jax.inspection.collection import inspect_all, mark_duplicates
-from attn_unet_jax.inspection.sources import Part, Subject
-from attn_unet_jax.labels import parse
+from attn_unet_jax.inspection.inspected_case import inspect_case, looks_like_labels
+from attn_unet_jax.inspection.sources import CaseToInspect, ReadableVolume
+from attn_unet_jax.labels import parse_mapping
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes import Volume
 from attn_unet_jax.volumes.nifti import read_label, read_nifti
@@ -14,7 +14,7 @@ from benchmarks.orientations import on_axes
 from tests.conftest import SHARED
 from tests.drawn_ct import AFFINE, SHAPE, drawn_ct, drawn_label
 
-PANCREAS = parse("pancreas=1", None)
+PANCREAS = parse_mapping("pancreas=1", None)
 NOTHING = Volume(np.zeros(SHAPE, np.int16), AFFINE)
 
 
@@ -24,16 +24,16 @@ def part(name, volume):
       raise UserError(f"{name}: cannot be read")
     return volume
 
-  return Part(name, read)
+  return ReadableVolume(name, read)
 
 
 def subject(image, label=NOTHING, case="a", **options):
   label = None if label is NOTHING else part(f"{case}/label", label)
-  return Subject(case, part(f"{case}/image", image), label, **options)
+  return CaseToInspect(case, part(f"{case}/image", image), label, **options)
 
 
 def look(*volumes, mapping=PANCREAS, **options):
-  return inspect(subject(*volumes, **options), 7, mapping, default())
+  return inspect_case(subject(*volumes, **options), 7, mapping, default())
 
 
 def kinds(case):
@@ -108,10 +108,10 @@ def test_a_lone_file_may_be_a_label_map():
   assert looks_like_labels(drawn_label().array)
   assert not looks_like_labels(drawn_ct().array)
   assert not looks_like_labels(np.clip(drawn_ct().array, 0, 255))
-  case = look(Volume(drawn_label().array * 2, AFFINE), lone=True)
+  case = look(Volume(drawn_label().array * 2, AFFINE), may_be_labels=True)
   assert kinds(case) == [("error", "label_values")]
   assert case.figures["taken_for"] == "label map"
-  assert look(drawn_ct(), lone=True).findings == []
+  assert look(drawn_ct(), may_be_labels=True).findings == []
   assert kinds(look(drawn_label())) == [("error", "values")]  # declared an image: 0 to 1
 
 
@@ -150,5 +150,5 @@ def test_real_labels_lie_as_they_should_and_flips_are_seen(image, label, text):
   mask = to_canonical(read_label(SHARED / label))
   for axes in [(), (0,), (1,), (2,), (0, 1)]:
     flipped = Volume(np.flip(mask.array, axes), mask.affine)
-    case = look(ct, flipped, mapping=parse(text, None))
-    assert case.has("flipped") == bool(axes), axes
+    case = look(ct, flipped, mapping=parse_mapping(text, None))
+    assert case.has_kind("flipped") == bool(axes), axes

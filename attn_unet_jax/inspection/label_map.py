@@ -11,7 +11,7 @@ from attn_unet_jax.labels import LabelMapping
 from attn_unet_jax.volumes.box import bounding_slices
 from attn_unet_jax.volumes.volume import Volume
 
-_MOST_SHOWN = 12
+_MAX_SHOWN = 12
 _FAR_MM = 10.0
 _SPECK_SHARE, _SPECK_ML = 0.01, 0.1
 # Far wider than healthy adults have (about 40 to 170 ml): outside it something else is labelled.
@@ -37,9 +37,9 @@ def value_findings(
   counts: Mapping[int, int], mapping: LabelMapping, name: str
 ) -> Iterator[Finding]:
   """Says which values the mapping does not know, and which classes are not there."""
-  unknown = mapping.outside(counts)
+  unknown = mapping.unknown_values(counts)
   if unknown:
-    yield Finding("error", "label_values", _unknown(counts, unknown, mapping, name))
+    yield Finding("error", "label_values", _describe_unknown_values(counts, unknown, mapping, name))
   present = {
     name_: any(value in counts for value in values)
     for name_, values in zip(mapping.classes, mapping.values, strict=True)
@@ -67,8 +67,8 @@ def shape_findings(mask: np.ndarray, label: Volume, organ: str, name: str) -> It
   """
   box = bounding_slices(mask)
   assert box is not None, "the mask is empty"
-  yield from _border(mask, box, organ, name)
-  yield from _parts(mask[box], box, label, organ, name)
+  yield from _border_findings(mask, box, organ, name)
+  yield from _part_findings(mask[box], box, label, organ, name)
   low, high = _PANCREAS_ML
   millilitres = np.count_nonzero(mask[box]) * label.voxel_volume_ml
   if organ == "pancreas" and not low <= millilitres <= high:
@@ -80,16 +80,16 @@ def shape_findings(mask: np.ndarray, label: Volume, organ: str, name: str) -> It
     )
 
 
-def _unknown(
+def _describe_unknown_values(
   counts: Mapping[int, int], unknown: list[int], mapping: LabelMapping, name: str
 ) -> str:
-  shown = ", ".join(f"{value} ({counts[value]} voxels)" for value in unknown[:_MOST_SHOWN])
-  more = f" and {len(unknown) - _MOST_SHOWN} more" if len(unknown) > _MOST_SHOWN else ""
+  shown = ", ".join(f"{value} ({counts[value]} voxels)" for value in unknown[:_MAX_SHOWN])
+  more = f" and {len(unknown) - _MAX_SHOWN} more" if len(unknown) > _MAX_SHOWN else ""
   foreground = [v for v in counts if v not in mapping.background | mapping.unlabelled]
   class_ = mapping.classes[0]
   one = f"{class_}={'+'.join(map(str, foreground))}"
   ways = [f"'{mapping},background=*' takes them for background"]
-  if len(mapping.classes) == 1 and len(foreground) <= _MOST_SHOWN:
+  if len(mapping.classes) == 1 and len(foreground) <= _MAX_SHOWN:
     ways.insert(0, f"'{one}' takes {'them' if len(foreground) > 1 else 'it'} for {class_}")
   return (
     f"{name}: values {shown}{more} mean nothing in {mapping}; "
@@ -97,7 +97,9 @@ def _unknown(
   )
 
 
-def _border(mask: np.ndarray, box: tuple[slice, ...], organ: str, name: str) -> Iterator[Finding]:
+def _border_findings(
+  mask: np.ndarray, box: tuple[slice, ...], organ: str, name: str
+) -> Iterator[Finding]:
   """The organ may go on where the scan ends."""
   sides = ("left", "right", "back", "front", "lower end", "upper end")
   touched = []
@@ -114,7 +116,7 @@ def _border(mask: np.ndarray, box: tuple[slice, ...], organ: str, name: str) -> 
     )
 
 
-def _parts(
+def _part_findings(
   mask: np.ndarray, box: tuple[slice, ...], label: Volume, organ: str, name: str
 ) -> Iterator[Finding]:
   """Components (26-connected): how many large ones, and tiny ones far from all of them."""
@@ -127,14 +129,14 @@ def _parts(
   tiny = np.flatnonzero((sizes > 0) & (sizes <= limit))
   large = np.sort(sizes[sizes > limit])[::-1]
   if large.size > 1:
-    shown = ", ".join(f"{size * label.voxel_volume_ml:.1f}" for size in large[:_MOST_SHOWN])
+    shown = ", ".join(f"{size * label.voxel_volume_ml:.1f}" for size in large[:_MAX_SHOWN])
     text = f"{name}: {organ} is in {large.size} parts that do not touch, of {shown} ml"
     yield Finding("note", "parts", text)
   if tiny.size and large.size:
-    yield from _specks(mask, parts, tiny, box, label, organ, name)
+    yield from _speck_findings(mask, parts, tiny, box, label, organ, name)
 
 
-def _specks(
+def _speck_findings(
   mask: np.ndarray,
   parts: np.ndarray,
   tiny: np.ndarray,

@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from attn_unet_jax.inspection.intensity import figures, intensity_findings, sample
+from attn_unet_jax.inspection.hounsfield import intensity_findings, measure_range, sample_voxels
 from attn_unet_jax.volumes import Volume
 from attn_unet_jax.volumes.nifti import read_nifti
 from tests.conftest import SHARED
@@ -84,7 +84,7 @@ def test_tissue_without_air_or_fat_is_a_warning():
 
 
 def test_figures_and_sample():
-  assert sample(np.zeros((500, 500, 200))).size == pytest.approx(4e6, rel=0.7)
+  assert sample_voxels(np.zeros((500, 500, 200))).size == pytest.approx(4e6, rel=0.7)
   ramp = np.linspace(0, 1000, 1001).reshape(7, 11, 13)
-  assert figures(Volume(ramp, np.eye(4))) == pytest.approx({"low_hu": 1, "high_hu": 999})
-  assert figures(Volume(np.full((2, 2, 2), np.nan), np.eye(4))) == {}
+  assert measure_range(Volume(ramp, np.eye(4))) == pytest.approx({"low_hu": 1, "high_hu": 999})
+  assert measure_range(Volume(np.full((2, 2, 2), np.nan), np.eye(4))) == {}

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from attn_unet_jax.inspection.labels import count_values, shape_findings, value_findings
-from attn_unet_jax.labels import parse
+from attn_unet_jax.inspection.label_map import count_values, shape_findings, value_findings
+from attn_unet_jax.labels import parse_mapping
 from attn_unet_jax.volumes import Volume
 from tests.drawn_ct import AFFINE, ORGAN, SHAPE, drawn_label
 
-PANCREAS = parse("pancreas=1", None)
+PANCREAS = parse_mapping("pancreas=1", None)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32])
@@ -39,21 +39,21 @@ def test_values_are_counted(dtype):
 def test_values_outside_the_mapping_are_named_with_what_would_fix_them(
   counts, text, severity, words
 ):
-  findings = list(value_findings(counts, parse(text, None), "a.nii"))
+  findings = list(value_findings(counts, parse_mapping(text, None), "a.nii"))
   assert [one.severity for one in findings] == ([severity] if severity else [])
   for word in words:
     assert word in findings[0].text
 
 
 def test_unlabelled_values_are_known():
-  mapping = parse("background=2,pancreas=1,unlabelled=0", None)
+  mapping = parse_mapping("background=2,pancreas=1,unlabelled=0", None)
   assert list(value_findings({0: 9, 1: 1, 2: 5}, mapping, "a.nii")) == []
   (finding,) = value_findings({0: 9, 1: 1, 2: 5, 7: 1}, mapping, "a.nii")
   assert "'pancreas=1+7' takes" in finding.text
 
 
 def test_names_of_the_data_make_values_known():
-  mapping = parse("pancreas", {"pancreas": 2, "liver": 6})
+  mapping = parse_mapping("pancreas", {"pancreas": 2, "liver": 6})
   assert list(value_findings({0: 9, 2: 1, 6: 1}, mapping, "a.nii")) == []
   (finding,) = value_findings({0: 9, 2: 1, 7: 1}, mapping, "a.nii")
   assert "values 7 (1 voxels)" in finding.text
