@@ -1,5 +1,7 @@
 """The notebook of the demo: its cells run, on the tiny phantoms, and it holds no outputs."""
 
+import ast
+import importlib
 import json
 import os
 
@@ -17,6 +19,17 @@ def code_cells() -> list[dict]:
 
 def test_the_notebook_is_stored_without_outputs():
   assert [cell for cell in code_cells() if cell["outputs"] or cell["execution_count"]] == []
+
+
+def test_what_it_imports_of_this_project_exists():
+  trees = [ast.parse("".join(cell["source"])) for cell in code_cells()]
+  trees += [ast.parse(path.read_text()) for path in (ROOT / "docs").rglob("*.py")]
+  nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+  own = [node for node in nodes if node.module.startswith(("attn_unet_jax", "tfds_pancreas"))]
+  assert own
+  for node in own:
+    module = importlib.import_module(node.module)
+    assert [name.name for name in node.names if not hasattr(module, name.name)] == []
 
 
 @pytest.mark.slow
