@@ -55,6 +55,16 @@ def test_a_case_keeps_its_place_in_the_batch_where_batches_fill_the_turns_of_a_b
     assert not set(first) & set(second)
 
 
+def test_the_order_of_a_round_is_that_of_seed_and_round(draws):
+  """Written out, so that a run resumed by a later version goes on with the same cases."""
+  cases, _, _ = draws
+  order = cases.reshape(-1, PLAN.patches_per_case, PLAN.cases_per_block)[:, 0].reshape(-1, 7)
+  of_orders = jax.random.fold_in(jax.random.key(11), 2**31 - 1)
+  for number in (0, 1, 11):
+    expected = jax.random.permutation(jax.random.fold_in(of_orders, number), PLAN.cases)
+    np.testing.assert_array_equal(order[number], expected)
+
+
 def test_rounds_are_ordered_differently(draws):
   cases, _, _ = draws
   order = cases.reshape(-1, PLAN.patches_per_case, PLAN.cases_per_block)[:, 0].reshape(-1, 7)
