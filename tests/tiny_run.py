@@ -81,11 +81,11 @@ def main() -> None:
       read.append(self.ids[index])
       return super().__getitem__(index)
 
-  with hosts.joined(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
+  with hosts.join_hosts(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
     fold = open_fold(config.data)
-    hosts.on_first(run_folder.claim, workdir, as_given)
+    hosts.run_on_primary(run_folder.claim, workdir, as_given)
     with (
-      hosts.only_first(run_folder.recorded, workdir),
+      hosts.open_on_primary(run_folder.recorded, workdir),
       checkpoints(workdir / "checkpoints", config.train.keep) as store,
     ):
       _disturb_saves(store)
@@ -129,4 +129,4 @@ def _disturb_saves(store: Checkpoints) -> None:
 
 
 if __name__ == "__main__":
-  process.run(main)
+  process.run_command(main)

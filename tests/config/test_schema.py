@@ -50,7 +50,11 @@ def _attributes() -> set[str]:
 
 ATTRIBUTES = _attributes()
 # What a function calls the section that it is given.
-CALLED = {"": ("config", "recipe"), "augment": ("augmentation", "self"), "data": ("data", "options")}
+CALLED = {
+  "": ("config", "recipe"),
+  "augment": ("augmentation", "self"),
+  "data": ("data", "options"),
+}
 
 
 def _is_read(key: str) -> bool:

@@ -14,7 +14,7 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training import topology
 from attn_unet_jax.workflows.network import network
 from benchmarks.collectives import collectives
-from tests.configs import small_config, with_keys
+from tests.configs import small_config
 from tests.conftest import ROOT
 
 
