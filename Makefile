@@ -1,12 +1,13 @@
-# make demo | test | test-slow | test-soak | test-targets | lint | bench: each makes its .venv itself
-# when it is missing or stale.
+# make demo | test | test-slow | test-soak | test-targets | lint | bench | mutation: each makes its
+# .venv itself when it is missing or stale.
 PYTHON ?= python3
 BIN := .venv/bin
 TARGETS_BIN := .venv-targets/bin
 DEMO_RUN ?= runs/demo
 DEMO_FLAGS ?=
+MUTATION_FLAGS ?=
 
-.PHONY: demo test test-slow test-soak test-targets lint format bench
+.PHONY: demo test test-slow test-soak test-targets lint format bench mutation
 
 demo: .venv/installed
 	$(BIN)/python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
@@ -44,6 +45,10 @@ bench: .venv/installed-bench
 	$(BIN)/python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
 	$(BIN)/python -m benchmarks.phantom_difficulty --data_dir=data
 
+# Hours for all modules; MUTATION_FLAGS='--only losses/dice.py --sample=20' is one of them.
+mutation: .venv/installed-mutation
+	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.mutation --output=benchmarks/results/mutation.json $(MUTATION_FLAGS)
+
 .venv/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; make PYTHON=python3.12 ...")'
 	@echo 'installing requirements.txt into .venv'
@@ -59,6 +64,11 @@ bench: .venv/installed-bench
 .venv/installed-bench: .venv/installed-dev
 	@echo "installing the extra 'bench' (PyTorch, to compare with) into .venv"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+.venv/installed-mutation: .venv/installed-dev
+	@echo "installing the extra 'mutation' (Cosmic Ray) into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mutation]'
 	@touch $@
 
 .venv-targets/installed: requirements.txt pyproject.toml

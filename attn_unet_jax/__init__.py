@@ -13,4 +13,4 @@ import sys
 if sys.argv[:1] == ["-m"]:  # Python still looks for the command, and has loaded nothing else
   from attn_unet_jax.runtime import huge_pages
 
-  huge_pages.ask_for_large()
+  huge_pages.enable_huge_pages()

@@ -1,104 +1,57 @@
 """Looks at scans and labels before any training: what is wrong, how wrong, and what to do.
 
-  python -m attn_unet_jax.check --input=DATA [--labels=PATH] [--output=DIR]
-  python -m attn_unet_jax.check --dataset=pancreas_ct/native --data_dir=data
+  python -m attn_unet_jax.check --input=DATA [--label_files=PATH] [--output=DIR]
+  python -m attn_unet_jax.check --config.data.dataset=pancreas_ct/native --config.data.dir=data
 
 DATA is a training folder (imagesTr, labelsTr), a NIfTI file, a DICOM folder or .zip, or a folder of
-such scans; --labels names the label of a scan, or a folder of labels of the scans' names. A bad
-file does not end it: all are named. --config (as for training) says what label values mean and how
-large a patch is. --output keeps check.json and contact sheets. Status 2 if there is an error.
+such scans; --label_files names the label of a scan, or a folder of labels of the scans' names. A
+bad file does not end it: all are named. --config (as for training) says what label values mean and
+how large a patch is. --output keeps check.json and contact sheets. Status 2 if there is an error.
 """
 
-import os
 from pathlib import Path
 
 from absl import flags, logging
 
-from attn_unet_jax.config.flags import define_config, read_config, take_config_flags
-from attn_unet_jax.inspection import report
-from attn_unet_jax.inspection.case import Inspected
-from attn_unet_jax.inspection.collection import inspect_all, mark_duplicates
-from attn_unet_jax.inspection.finding import Finding
-from attn_unet_jax.inspection.sources import Source, from_path, from_records
-from attn_unet_jax.labels import LabelMapping, parse
+from attn_unet_jax.config.flags import CONFIG_FLAGS, define_config
 from attn_unet_jax.runtime import process
-from attn_unet_jax.runtime.console import progress, say
+from attn_unet_jax.runtime.console import print_line
+from attn_unet_jax.runtime.cores import count_usable_cores
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.runtime.files import check_writable
 
 _INPUT = flags.DEFINE_string("input", None, "A scan, a folder of scans, or a training folder.")
-_LABELS = flags.DEFINE_string("labels", None, "The label of the scan, or a folder of labels.")
-_DATASET = flags.DEFINE_string("dataset", None, "Or: a built data set, NAME/CONFIG.")
-_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the records of --dataset lie.")
+_LABEL_FILES = flags.DEFINE_string(
+  "label_files", None, "The label of the scan, or a folder of labels."
+)
+_LABELS = flags.DEFINE_string("labels", None, "The old name of --label_files.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for check.json and contact sheets.")
 _THREADS = flags.DEFINE_integer(
-  "threads", min(os.cpu_count() or 1, 4), "Cases that are open at a time.", lower_bound=1
+  "threads", min(count_usable_cores(), 4), "Cases that are open at a time.", lower_bound=1
 )
 define_config("pancreas")
 
 
 def main() -> None:
-  """The command."""
+  """Checks what the flags name."""
   logging.set_verbosity(logging.ERROR)  # what readers warn of is found here by itself
-  config = read_config(data=False)
-  if _OUTPUT.value:
-    check_writable(Path(_OUTPUT.value))
-  source = _source()
-  mapping = _mapping(config.data.labels, source)
-  results = inspect_all(source.subjects, mapping, config.data, _THREADS.value)
-  cases = list(progress(results, len(source.subjects), "cases"))
-  mark_duplicates(cases)
-  findings = source.findings + [finding for case in cases for finding in case.findings]
-  for line in (*report.lines(findings), *report.table(cases)):
-    say(line)
-  number = report.counts(findings)
-  say(
-    f"{_number(len(cases), 'case')}: " + ", ".join(_number(n, name) for name, n in number.items())
+  config = CONFIG_FLAGS.read(data=False)
+  if bool(_INPUT.value) == bool(config.data.dataset):
+    raise UserError(
+      "give --input=PATH, or --config.data.dataset=NAME/CONFIG with --config.data.dir"
+    )
+  from attn_unet_jax.workflows.check_data import check_data  # loads the readers of scans
+
+  source, label_files, output = (
+    Path(path) if path else None for path in (_INPUT.value, _label_files(), _OUTPUT.value)
   )
-  if _OUTPUT.value:
-    what = _INPUT.value or f"{_DATASET.value} in {_DATA_DIR.value}"
-    about = {"input": what, "labels": str(mapping), "count": number}
-    report.write(Path(_OUTPUT.value), about, source.findings, cases)
-    say(f"figures of every case: {_OUTPUT.value}/check.json, contact sheets beside it")
-  if number["error"]:
-    raise UserError(_summary(source, cases))
+  check_data(config.data, source, label_files, output, _THREADS.value or 1)
 
 
-def _summary(source: Source, cases: list[Inspected]) -> str:
-  """How many errors there are, and where."""
-  of_files = report.counts(source.findings)["error"]
-  in_cases = [report.counts(case.findings)["error"] for case in cases]
-  bad = sum(map(bool, in_cases))
-  where = [f"{sum(in_cases)} in {bad} of {_number(len(cases), 'case')}"] if bad else []
-  where += [f"{of_files} in which files there are"] if of_files else []
-  total = _number(of_files + sum(in_cases), "error")
-  return f"{total} ({', '.join(where)}), named above; correct them before training"
-
-
-def _number(number: int, what: str) -> str:
-  return f"{number} {what}{'s'[: number != 1]}"
-
-
-def _source() -> Source:
-  if bool(_INPUT.value) == bool(_DATASET.value):
-    raise UserError("give --input=PATH, or --dataset=NAME/CONFIG with --data_dir=DIR")
-  if _DATASET.value:
-    return from_records(_DATASET.value, _DATA_DIR.value)
-  return from_path(Path(_INPUT.value or ""), Path(_LABELS.value) if _LABELS.value else None)
-
-
-def _mapping(text: str, source: Source) -> LabelMapping:
-  """The configured meaning of label values; where it does not fit the data's names, theirs."""
-  try:
-    return parse(text, source.label_names)
-  except UserError as error:
-    named = {name: value for name, value in (source.label_names or {}).items() if value}
-    if not named:
-      raise
-    source.findings.append(Finding("error", "label_names", str(error)))
-    values = tuple(frozenset({value}) for value in named.values())
-    return LabelMapping(tuple(named), values, frozenset({0}), rest_is_background=False)
+def _label_files() -> str | None:
+  if _LABELS.value:
+    print_line("--labels is called --label_files now")
+  return _LABEL_FILES.value or _LABELS.value
 
 
 if __name__ == "__main__":
-  process.run(main, take_config_flags)
+  process.run_command(main, CONFIG_FLAGS)

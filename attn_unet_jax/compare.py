@@ -20,7 +20,7 @@ from attn_unet_jax.evaluation import comparison_text
 from attn_unet_jax.evaluation.compared_runs import read_run
 from attn_unet_jax.evaluation.comparison import compare
 from attn_unet_jax.runtime import process
-from attn_unet_jax.runtime.console import say
+from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
 
@@ -45,11 +45,11 @@ def main() -> None:
     raise UserError(f"--output={output}: must end in .md or .csv")
   runs = [read_run(Path(name), _read_values, _PART.value) for name in names]
   table = compare(runs, _METRICS.value)
-  say(comparison_text.markdown(table))
+  print_line(comparison_text.markdown(table))
   if output:
     page = comparison_text.document(table, runs, sys.argv[1:], _TITLE.value, _NOTE.value)
     _write(output, page if output.suffix == ".md" else comparison_text.comma_separated(table))
-    say(f"the same: {output}")
+    print_line(f"the same: {output}")
 
 
 def _read_values(path: Path) -> dict[str, Any]:
@@ -65,4 +65,4 @@ def _write(path: Path, content: str) -> None:
 
 
 if __name__ == "__main__":
-  process.run(main)
+  process.run_command(main)

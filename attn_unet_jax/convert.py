@@ -14,18 +14,10 @@ classes in the order of its outputs, and how scans are prepared. Nothing is over
 
 from pathlib import Path
 
-import jax
 from absl import flags
 
-from attn_unet_jax.config.flags import define_config, read_config, take_config_flags
-from attn_unet_jax.runs.folder import begun
+from attn_unet_jax.config.flags import CONFIG_FLAGS, define_config
 from attn_unet_jax.runtime import process
-from attn_unet_jax.runtime.console import say
-from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.runtime.files import check_writable
-from attn_unet_jax.training.checkpoint import checkpoints
-from attn_unet_jax.weights.from_pytorch import converted
-from attn_unet_jax.workflows.run_folder import open_run_folder
 
 _INPUT = flags.DEFINE_string("input", None, "A state_dict: .safetensors or .pth.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run to make.", required=True)
@@ -33,19 +25,12 @@ define_config()
 
 
 def main() -> None:
-  """The command."""
-  config = read_config(data=False)
-  source, workdir = Path(_INPUT.value), Path(_WORKDIR.value)
-  if begun(workdir):
-    raise UserError(f"--workdir={workdir}: holds a run already; choose another")
-  check_writable(workdir)
-  state = converted(source, config, config.model)
-  open_run_folder(workdir, config)
-  with checkpoints(workdir / "checkpoints", config.train.keep) as store:
-    store.save(state)
-  count = sum(x.size for x in jax.tree.leaves(state.params))
-  say(f"{source}: {count:,} parameters of {config.model.name} -> {workdir}")
+  """Converts what the flags say."""
+  config = CONFIG_FLAGS.read(data=False)
+  from attn_unet_jax.workflows.convert_weights import convert_weights  # loads JAX
+
+  convert_weights(Path(_INPUT.value or ""), config, Path(_WORKDIR.value or ""))
 
 
 if __name__ == "__main__":
-  process.run(main, take_config_flags)
+  process.run_command(main, CONFIG_FLAGS)

@@ -15,19 +15,14 @@ from pathlib import Path
 
 from absl import flags
 
-from attn_unet_jax.cases import folds
-from attn_unet_jax.cases.fold import open_fold
-from attn_unet_jax.evaluation.scoring import score_folders, write_scores
+from attn_unet_jax.cases.folds import PARTS
 from attn_unet_jax.runtime import process
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import check_writable
-from attn_unet_jax.workflows.evaluate_run import evaluate_other, evaluate_run
-from attn_unet_jax.workflows.open_run import open_any
-from attn_unet_jax.workflows.other_dataset import open_other, seen_by
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run: its cases are segmented and scored.")
 _PART = flags.DEFINE_enum(
-  "part", None, folds.PARTS, "Which cases of the fold: of the run 'test', of another set all."
+  "part", None, PARTS, "Which cases of the fold: of the run 'test', of another set all."
 )
 _PREDICTION = flags.DEFINE_string("prediction", None, "Folder of predicted masks (NIfTI).")
 _REFERENCE = flags.DEFINE_string("reference", None, "Folder of reference masks, the same names.")
@@ -63,6 +58,8 @@ def main() -> None:
     and _OUTPUT.value
     and not (_WORKDIR.value or _PART.value or other)
   ):
+    from attn_unet_jax.evaluation.scoring import score_folders, write_scores  # loads JAX
+
     check_writable(Path(_OUTPUT.value))
     labels = "pancreas=1" if _LABELS.value is None else _LABELS.value
     rows = score_folders(Path(_PREDICTION.value), Path(_REFERENCE.value), labels)
@@ -72,6 +69,11 @@ def main() -> None:
 
 
 def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
+  from attn_unet_jax.cases.fold import open_fold  # these load JAX
+  from attn_unet_jax.workflows.evaluate_run import evaluate_other, evaluate_run
+  from attn_unet_jax.workflows.open_run import open_any
+  from attn_unet_jax.workflows.other_dataset import open_other, seen_by
+
   trained = open_any(workdir)
   listing = workdir / "folds.json"
   if not other:
@@ -82,4 +84,4 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
 
 
 if __name__ == "__main__":
-  process.run(main)
+  process.run_command(main)

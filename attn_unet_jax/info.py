@@ -19,23 +19,11 @@ several minutes.
 """
 
 import json
-import math
-from typing import Any
 
-import jax
 from absl import flags
 
-from attn_unet_jax.cases.fold import open_fold
-from attn_unet_jax.config.flags import define_config, read_config, take_config_flags
-from attn_unet_jax.config.schema import RunConfig, flatten, replace_keys
-from attn_unet_jax.labels import class_names
-from attn_unet_jax.patches.batch import foreground_part
+from attn_unet_jax.config.flags import CONFIG_FLAGS, define_config
 from attn_unet_jax.runtime import process
-from attn_unet_jax.training import topology
-from attn_unet_jax.training.cost import forward_cost
-from attn_unet_jax.training.mesh import mesh_shape
-from attn_unet_jax.training.state import abstract
-from attn_unet_jax.workflows.network import network
 
 define_config()
 _COUNT = flags.DEFINE_integer(
@@ -45,96 +33,14 @@ _TARGET = flags.DEFINE_string(
   "target", None, "Devices to compile the training step for, such as h100, h100:8 or v5e:4x4."
 )
 
-_PART_OF_GPU = 0.75  # what JAX takes of a GPU's memory
-
 
 def main() -> None:
-  """The command."""
-  config = read_config(data=bool(_COUNT.value))
-  target: dict[str, Any] = {}
-  if _TARGET.value is not None:
-    # Else its plugin says that it finds no such device.
-    jax.config.update("jax_platforms", "cpu")
-    target = {"target": on_target(config, _TARGET.value)}
-  counted = {"foreground": foreground(config, _COUNT.value)} if _COUNT.value else {}
-  print(json.dumps(describe(config) | counted | target, indent=2))
+  """Prints what the config asks for."""
+  config = CONFIG_FLAGS.read(data=bool(_COUNT.value))
+  from attn_unet_jax.workflows.describe_needs import describe_needs  # loads JAX
 
-
-def foreground(config: RunConfig, steps: int) -> float:
-  """Part of the training's labelled voxels that is foreground, over the first steps."""
-  fold = open_fold(config.data)
-  margin = network(config, len(fold.mapping.classes) + 1).output_margin
-  return foreground_part(config, fold.load("training"), steps, margin)
-
-
-def describe(config: RunConfig) -> dict[str, Any]:
-  """Everything the command prints."""
-  classes = class_names(config.data.labels)
-  if "model.conv" in flatten(config):  # so that the count is the direct convolution's
-    config = replace_keys(config, {"model.conv": "native"})
-  module = network(config, len(classes) + 1)
-  state = abstract(config, module)
-  batch, patch = config.train.batch_size, config.data.patch
-  operations, activations = forward_cost(module, state, (batch, *patch, 1))
-  activations //= config.train.accumulate
-  state_bytes = _bytes(state)
-  return {
-    "model": config.model.name,
-    "classes": ["background", *classes],
-    "parameters": _count(state.params),
-    "parameters_by_module": {name: _count(tree) for name, tree in sorted(state.params.items())},
-    "patch": list(patch),
-    "batch_size": batch,
-    "train_step_operations": 3 * operations,
-    "inference_operations_per_window": operations // batch,
-    "train_step_activation_bytes": activations,
-    # Gradients are as large as the parameters; what a backward pass holds beside is not counted.
-    "train_memory_estimate_bytes": state_bytes + _bytes(state.params) + activations,
-    "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
-  }
-
-
-def on_target(config: RunConfig, name: str) -> dict[str, Any]:
-  """What the training step holds in the memory of a device that need not be here.
-
-  Args:
-    config: a run's config.
-    name: see `topology.devices`.
-
-  Raises:
-    UserError: no such devices, or the config does not fit their number.
-  """
-  there = topology.devices(name)
-  module = network(config, len(class_names(config.data.labels)) + 1)
-  data = topology.training_set(config, module, config.data.patch, scans=1)
-  told: dict[str, Any] = {
-    "device": there[0].device_kind,
-    "mesh": mesh_shape(config, len(there)),
-  }
-  try:
-    held = topology.compiled_step(config, module, data, there).memory_analysis()
-  except jax.errors.JaxRuntimeError as error:
-    if "RESOURCE_EXHAUSTED" not in str(error):
-      raise
-    return told | {"fits": False, "reason": str(error).splitlines()[0]}
-  assert held is not None
-  kept = held.argument_size_in_bytes + held.output_size_in_bytes - held.alias_size_in_bytes
-  needed = kept + held.temp_size_in_bytes
-  gpu = topology.GPUS.get(name.partition(":")[0])
-  return told | {
-    "temporary_bytes": held.temp_size_in_bytes,
-    "memory_bytes": needed,
-    "fits": not gpu or needed <= _PART_OF_GPU * gpu.memory,
-  }
-
-
-def _count(tree: Any) -> int:
-  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
-
-
-def _bytes(tree: Any) -> int:
-  return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+  print(json.dumps(describe_needs(config, _COUNT.value or 0, _TARGET.value), indent=2))
 
 
 if __name__ == "__main__":
-  process.run(main, take_config_flags)
+  process.run_command(main, CONFIG_FLAGS)

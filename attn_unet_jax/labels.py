@@ -48,10 +48,10 @@ class LabelMapping:
       UserError: a value outside the mapping; names it and the mapping that would fix it.
     """
     present = np.unique(labels)
-    outside = self.outside(present.tolist())
-    if outside:
+    unknown = self.unknown_values(present.tolist())
+    if unknown:
       raise UserError(
-        f"{source}: label values {outside[:8]} are outside the mapping {self}; "
+        f"{source}: label values {unknown[:8]} are outside the mapping {self}; "
         f"say what they mean, or that they are background: --{self.flag}='{self},background=*'"
       )
     classes = np.zeros(len(present), np.uint8)
@@ -60,12 +60,12 @@ class LabelMapping:
     classes[np.isin(present, list(self.unlabelled))] = UNLABELLED
     return classes[np.searchsorted(present, labels)]
 
-  def outside(self, values: Iterable[int]) -> list[int]:
+  def unknown_values(self, values: Iterable[int]) -> list[int]:
     """Those of some values that mean nothing."""
     known = self.background.union(self.unlabelled, *self.values)
     return [value for value in values if value not in known and not self.rest_is_background]
 
-  def restricted_to(self, classes: Sequence[str]) -> "LabelMapping":
+  def restrict_to(self, classes: Sequence[str]) -> "LabelMapping":
     """These of its classes, in this order; the values of the others are background."""
     values = dict(zip(self.classes, self.values, strict=True))
     kept = tuple(values.pop(name) for name in classes)
@@ -86,7 +86,7 @@ class LabelMapping:
     return ",".join(f"{name}={'+'.join(map(str, sorted(values)))}" for name, values in pairs)
 
 
-def parse(text: str, names: Mapping[str, int] | None, flag: str = _FLAG) -> LabelMapping:
+def parse_mapping(text: str, names: Mapping[str, int] | None, flag: str = _FLAG) -> LabelMapping:
   """Reads a mapping as `config.data.labels`, or another `flag`, says it.
 
   `names` are those that the data set carries, if any.
@@ -100,7 +100,7 @@ def parse(text: str, names: Mapping[str, int] | None, flag: str = _FLAG) -> Labe
     name, _, values = part.partition("=")
     if name in classes:
       raise UserError(f"{where}: {name!r} is given twice")
-    classes[name] = _values(name, values, named, where)
+    classes[name] = _parse_values(name, values, named, where)
   background = classes.pop(_BACKGROUND, frozenset())
   unlabelled = classes.pop(_UNLABELLED, frozenset())
   if not classes:
@@ -130,7 +130,7 @@ def parse(text: str, names: Mapping[str, int] | None, flag: str = _FLAG) -> Labe
 _STAR = -(2**31)  # stands for '*' among values; no label file holds it
 
 
-def _values(name: str, text: str, named: Mapping[str, int], where: str) -> frozenset[int]:
+def _parse_values(name: str, text: str, named: Mapping[str, int], where: str) -> frozenset[int]:
   if not text:
     text = name if named else "1"
   values = set()

@@ -2,24 +2,17 @@
 
   python -m attn_unet_jax.main --config=experiments/pancreas.py --workdir=runs/a
 
-Every key of attn_unet_jax/config.py is a flag (--config.optimizer.learning_rate=3e-4). Started
+Every key of docs/reference/config.md is a flag (--config.optimizer.learning_rate=3e-4). Started
 again on the same workdir it goes on where it stopped; SIGTERM and SIGINT save and leave. Several
-hosts train one run where each starts it: see docs/training.md.
+hosts train one run where each starts it: see docs/how-to/use-several-hosts.md.
 """
 
 from pathlib import Path
 
 from absl import flags
 
-from attn_unet_jax.cases.boxes import check_same
-from attn_unet_jax.cases.fold import open_fold
-from attn_unet_jax.config.flags import define_config, read_config, take_config_flags
-from attn_unet_jax.config.stored import to_json
-from attn_unet_jax.runs import folder as run_folder
-from attn_unet_jax.runtime import hosts, process
-from attn_unet_jax.training.mesh import pin_device_count
-from attn_unet_jax.workflows.stages.pipeline import train_stages
-from attn_unet_jax.workflows.train import fit
+from attn_unet_jax.config.flags import CONFIG_FLAGS, define_config
+from attn_unet_jax.runtime import process
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 define_config()
@@ -33,22 +26,14 @@ _PROCESS = flags.DEFINE_integer("process", None, "With HOST:PORT: which one this
 
 
 def main() -> None:
-  """The command."""
-  config = read_config()
-  workdir = Path(_WORKDIR.value or "")
-  with hosts.joined(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
-    remedy = f"start all with the same flags, or, {hosts.APART}"
-    hosts.check_same("--config", to_json(config), remedy)
-    config = pin_device_count(config)
-    if config.stages.count > 1:
-      train_stages(config, workdir)
-    else:
-      begun = hosts.on_first(run_folder.begun, workdir)
-      fold = open_fold(config.data, workdir / "folds.json" if begun else None)
-      if begun and fold.boxes:
-        check_same(Path(config.data.boxes), fold.boxes)
-      fit(config, fold, workdir)
+  """Trains a run, alone or as one of several hosts."""
+  config = CONFIG_FLAGS.read()
+  from attn_unet_jax.runtime import hosts  # loads JAX, which --help and mistakes do without
+  from attn_unet_jax.workflows.train_run import train_run
+
+  with hosts.join_hosts(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
+    train_run(config, Path(_WORKDIR.value or ""))
 
 
 if __name__ == "__main__":
-  process.run(main, take_config_flags)
+  process.run_command(main, CONFIG_FLAGS)

@@ -10,25 +10,11 @@ the classes in the order of config.data.labels. An answer that is there already 
 scan that cannot be segmented is named, the others are; the status is 2 then.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from absl import flags
 
-from attn_unet_jax.cases.boxes import check, read
-from attn_unet_jax.inference.segment import Locate, segment
 from attn_unet_jax.runtime import process
-from attn_unet_jax.runtime.console import say
-from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.runtime.files import check_writable
-from attn_unet_jax.volumes.checks import check_image
-from attn_unet_jax.volumes.nifti import write_nifti
-from attn_unet_jax.volumes.nifti_folder import nifti_files
-from attn_unet_jax.volumes.scan import dicom_scans, is_dicom_scan, read_scan
-from attn_unet_jax.volumes.volume import Volume
-from attn_unet_jax.workflows.load_run import Trained
-from attn_unet_jax.workflows.open_run import open_any
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 _INPUT = flags.DEFINE_string(
@@ -45,93 +31,12 @@ _BOXES = flags.DEFINE_string(
 
 
 def main() -> None:
-  """The command."""
-  pairs = list(scans(Path(_INPUT.value), Path(_OUTPUT.value), series=_SERIES.value))
-  check_writable(pairs[0][1].parent)
-  trained = open_any(Path(_WORKDIR.value))
-  locate = _locator(trained, [output for _, output in pairs])
-  names = ", ".join(f"{index + 1} {name}" for index, name in enumerate(trained.classes))
-  failures = []
-  for index, (path, output) in enumerate(pairs):
-    began = time.monotonic()
-    try:
-      mask = _mask(path, trained, locate(output))
-    except UserError as error:
-      failures.append(str(error))
-      if len(pairs) > 1:
-        say(f"{index + 1}/{len(pairs)} {output}: not made ({error})")
-      continue
-    write_nifti(output, mask, like=None if is_dicom_scan(path) else path)
-    millilitres = (mask.array > 0).sum() * mask.voxel_volume_ml
-    say(
-      f"{index + 1}/{len(pairs)} {output}: {millilitres:.1f} ml ({names}), "
-      f"{time.monotonic() - began:.1f} s"
-    )
-  if failures:
-    of_all = f"{len(failures)} of {len(pairs)} scans not segmented, the first: "
-    raise UserError((of_all if len(pairs) > 1 else "") + failures[0])
+  """Segments what the flags say."""
+  from attn_unet_jax.workflows.segment_scans import segment_scans  # loads JAX
 
-
-def _mask(path: Path, trained: Trained, locate: Locate | None) -> Volume:
-  image = read_scan(path, series_uid=_SERIES.value)
-  check_image(image, path)
-  return segment(image, trained.system, trained.config, locate, path).mask
-
-
-def _locator(trained: Trained, outputs: Sequence[Path]) -> Callable[[Path], Locate | None]:
-  """Where to look in the scan of each mask: a stage of the run finds it, or --boxes says it."""
-  if not _BOXES.value:
-    if trained.config.data.boxes:
-      raise UserError("the run was trained inside boxes; give those of these scans by --boxes=FILE")
-    return lambda _: trained.locate
-  boxes = read(Path(_BOXES.value))
-  check(boxes, [_name(output) for output in outputs], _BOXES.value)
-  return lambda output: lambda _: boxes[_name(output)]
-
-
-def _name(output: Path) -> str:
-  return output.name.removesuffix(".gz").removesuffix(".nii")
-
-
-def scans(source: Path, output: Path, *, series: str | None = None) -> Iterator[tuple[Path, Path]]:
-  """Input and output file of every scan.
-
-  Args:
-    source: a scan, or a folder of scans.
-    output: the mask's file, or the folder for the masks.
-    series: the chosen DICOM series; then a folder is one scan, however deep its slices lie.
-
-  Raises:
-    UserError: there is nothing to segment, or the output does not fit the input.
-  """
-  if not source.exists():
-    raise UserError(f"--input={source}: not found; give a NIfTI file, a DICOM folder or its .zip")
-  is_file = output.name.endswith((".nii", ".nii.gz")) and not output.is_dir()
-  if not source.is_dir() and output.is_dir():
-    raise UserError(f"--output={output}: a folder; name a file in it, since --input is a file")
-  if not source.is_dir() and not is_file:
-    raise UserError(f"--output={output}: must end in .nii or .nii.gz, since --input is a file")
-  found = _found(source, series)
-  if is_file and len(found) > 1:
-    raise UserError(f"--output={output}: must be a folder, since --input holds {len(found)} scans")
-  for name, path in found.items():
-    target = output if is_file else output / f"{name}.nii.gz"
-    if target.resolve() == path.resolve():
-      raise UserError(f"--output={output}: would overwrite the scan {path}; choose another")
-    yield path, target
-
-
-def _found(source: Path, series: str | None) -> dict[str, Path]:
-  """Name -> path of the scans that `source` is or holds."""
-  if series is not None or not source.is_dir():
-    return {source.resolve().name: source}
-  files, dicom = nifti_files(source), dicom_scans(source)
-  if twice := sorted(files.keys() & dicom.keys()):
-    raise UserError(f"--input={source}: two scans are called {twice[0]}; rename one of them")
-  if not files and not dicom:
-    raise UserError(f"--input={source}: no .nii, .nii.gz or DICOM files in it")
-  return {**files, **dicom}
+  source, output = Path(_INPUT.value or ""), Path(_OUTPUT.value or "")
+  segment_scans(Path(_WORKDIR.value or ""), source, output, _SERIES.value, _BOXES.value)
 
 
 if __name__ == "__main__":
-  process.run(main)
+  process.run_command(main)

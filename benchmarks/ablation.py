@@ -6,7 +6,7 @@
 The paper's capacity control at half its width: U-Net at feature_scale 7.64 against Attention U-Net
 with two gates a skip at 8 (at full width 3.82 against 4: 6,444,328 and 6,473,322 parameters with
 four classes). On phantoms of 4.5 mm, patches of 32^3, 400 steps of two; the same cases, patches and
-augmentation for both of a pair. Writes a section of docs/results.md; what is done stays.
+augmentation for both of a pair. Writes a section of docs/reference/results.md; what is done stays.
 """
 
 import statistics
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
-from attn_unet_jax.runtime.process import run
+from attn_unet_jax.runtime.process import run_command
 from benchmarks import runs
 from benchmarks.page import write_section
 from benchmarks.result import keep, machine
@@ -29,7 +29,7 @@ SHORT = (
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the records are.")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each network.", lower_bound=2)
-_PAGE = flags.DEFINE_string("page", "docs/results.md", "Page to write the table into.")
+_PAGE = flags.DEFINE_string("page", "docs/reference/results.md", "Page to write the table into.")
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/ablation.json", "JSON to write.")
 
 
@@ -53,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  run(main)
+  run_command(main)

@@ -2,9 +2,9 @@ r"""Convolutions of the paper's network, XLA's own and with packed voxels, forwa
 
   python -m benchmarks.conv_forms --dtype=bfloat16 --output=FILE.json
 
-For a GPU: how many voxels `models/conv.py` packs was chosen by such figures (docs/gpu.md). Two
-patches of 160x160x96; each form is compiled by itself and called several times in a row, in turn
-with the others.
+For a GPU: how many voxels `models/ops/conv.py` packs was chosen by such figures
+(docs/reference/gpu.md). Two patches of 160x160x96; each form is compiled by itself and called
+several times in a row, in turn with the others.
 """
 
 from absl import app, flags

@@ -20,7 +20,7 @@ from typing import Any
 from absl import flags
 
 from attn_unet_jax.cases.fold import open_fold
-from attn_unet_jax.config.flags import define_config, read_config, take_config_flags
+from attn_unet_jax.config.flags import CONFIG_FLAGS, define_config
 from attn_unet_jax.runs.folder import environment
 from attn_unet_jax.runtime import process
 from attn_unet_jax.runtime.errors import UserError
@@ -85,11 +85,11 @@ def _child(folder: Path, deterministic: bool) -> dict[str, Any]:
 
 
 def _measure(output: Path) -> None:
-  config = read_config()
+  config = CONFIG_FLAGS.read()
   module = network(config, len(open_fold(config.data).mapping.classes) + 1)
   found = repeats.repeat(config, module, _UNTIMED.value, _STEPS.value)
   write_text(output, json.dumps({**found._asdict(), "environment": environment()}))
 
 
 if __name__ == "__main__":
-  process.run(main, take_config_flags)
+  process.run_command(main, CONFIG_FLAGS)

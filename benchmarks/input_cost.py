@@ -24,11 +24,11 @@ from absl import flags
 from flax import linen as nn
 
 from attn_unet_jax.cases.fold import open_fold
-from attn_unet_jax.config.flags import define_config, read_config, take_config_flags
+from attn_unet_jax.config.flags import CONFIG_FLAGS, define_config
 from attn_unet_jax.config.schema import RunConfig, replace_keys
 from attn_unet_jax.runs.folder import environment
 from attn_unet_jax.runtime import process
-from attn_unet_jax.runtime.console import say
+from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.training.compile import compile_step
 from attn_unet_jax.training.inputs import Inputs, open_inputs
 from attn_unet_jax.training.mesh import spread
@@ -49,7 +49,7 @@ Begin = Callable[[], TrainState]
 
 def main() -> None:
   """Measures, prints and writes."""
-  config = read_config()
+  config = CONFIG_FLAGS.read()
   fold = open_fold(config.data)
   module = network(config, len(fold.mapping.classes) + 1)
   with tempfile.TemporaryDirectory() as folder:
@@ -85,7 +85,7 @@ def cost(config: RunConfig, module: nn.Module, inputs: Inputs) -> dict[str, Any]
     if pair:
       with_input.append(full)
       without.append(bare)
-      say(f"{config.data.source}: pair {pair}/{_PAIRS.value}, {full / bare:.3f}")
+      print_line(f"{config.data.source}: pair {pair}/{_PAIRS.value}, {full / bare:.3f}")
   return {
     "step_s": round(float(np.median(with_input)), 4),
     "step_without_input_s": round(float(np.median(without)), 4),
@@ -95,4 +95,4 @@ def cost(config: RunConfig, module: nn.Module, inputs: Inputs) -> dict[str, Any]
 
 
 if __name__ == "__main__":
-  process.run(main, take_config_flags)
+  process.run_command(main, CONFIG_FLAGS)

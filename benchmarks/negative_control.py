@@ -8,7 +8,7 @@ patches of 32^3; only the optimiser differs (SGD: Nesterov's momentum 0.9). The 
 project tabulates a training whose loss stayed near 0.97 for 15 epochs of SGD; its level depends on
 its classes, its flatness is what is shown here. Row 0 is where both begin: the same network after
 an epoch at a rate of 1e-12, so that its running batch statistics are those of the data, as theirs.
-Writes the curves into a section of docs/results.md.
+Writes the curves into a section of docs/reference/results.md.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 from absl import flags
 
 from attn_unet_jax.runs.metrics_csv import read_metrics
-from attn_unet_jax.runtime.process import run
+from attn_unet_jax.runtime.process import run_command
 from benchmarks import runs
 from benchmarks.page import write_section
 from benchmarks.result import keep, machine
@@ -43,7 +43,7 @@ COMMON = (
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the records are.")
-_PAGE = flags.DEFINE_string("page", "docs/results.md", "Page to write the curves into.")
+_PAGE = flags.DEFINE_string("page", "docs/reference/results.md", "Page to write the curves into.")
 _OUTPUT = flags.DEFINE_string(
   "output", "benchmarks/results/negative_control.json", "JSON to write."
 )
@@ -69,4 +69,4 @@ def losses(name: str, *keys: str) -> list[dict[str, float]]:
 
 
 if __name__ == "__main__":
-  run(main)
+  run_command(main)

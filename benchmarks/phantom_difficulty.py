@@ -19,7 +19,7 @@ from absl import flags
 from scipy import ndimage
 from sklearn.ensemble import RandomForestClassifier
 
-from attn_unet_jax.runtime.process import run
+from attn_unet_jax.runtime.process import run_command
 from benchmarks.result import keep
 from tfds_pancreas.records import Record, open_records
 
@@ -166,4 +166,4 @@ def _dice(prediction: np.ndarray, truth: np.ndarray) -> float:
 
 
 if __name__ == "__main__":
-  run(main)
+  run_command(main)

@@ -1,4 +1,4 @@
-"""What the training step costs on many devices, from programs compiled for them: docs/scaling.md.
+"""Writes docs/reference/scaling.md: the training step on many devices, from compiled programs.
 
 python -m benchmarks.scaling                  # compiles for GPUs and TPUs; needs '.[cuda,tpu]'
 python -m benchmarks.scaling --compile=false  # makes the page anew from the stored figures
@@ -41,7 +41,7 @@ _TARGETS = flags.DEFINE_multi_enum(
   "targets", list(TARGETS), list(TARGETS), "compile for these; keep the figures of others"
 )
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/scaling.json", "figures")
-_PAGE = flags.DEFINE_string("page", "docs/scaling.md", "page made of them")
+_PAGE = flags.DEFINE_string("page", "docs/reference/scaling.md", "page made of them")
 
 
 def configured(data: int, space: int) -> RunConfig:

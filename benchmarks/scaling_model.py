@@ -63,7 +63,8 @@ SYSTEMS = (
     "Google Cloud's TPU v5p page: 4800 Gb/s a chip over the six links of a 3-D torus",
   ),
 )  # fmt: skip
-UTILISATION = 0.12  # of the peak: the paper's step on one H200, 2.18 Top in 18.3 ms (docs/gpu.md)
+# Of the peak: the paper's step on one H200, 2.18 Top in 18.3 ms (docs/reference/gpu.md).
+UTILISATION = 0.12
 BACKWARD = 2 / 3  # of the computation, behind which gradients can be summed up
 
 

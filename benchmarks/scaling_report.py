@@ -1,4 +1,4 @@
-"""The page docs/scaling.md, made of the figures of benchmarks/scaling.py."""
+"""The page docs/reference/scaling.md, made of the figures of benchmarks/scaling.py."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,37 +10,40 @@ SIZES = (8, 64, 256, 1024)
 
 _TOP = """# Scaling: a prediction
 
-Made by `python -m benchmarks.scaling`; the figures are in `benchmarks/results/scaling.json`. What
-devices exchange and hold is read from the step as XLA compiles it for eight H100, and for one TPU
-v5p. **Times and efficiencies are predicted from the former, from data sheets and from what one H200
-was measured to reach; nothing here ran on several GPUs, a TPU or a cluster.**
+`python -m benchmarks.scaling` made this page. The figures are in `benchmarks/results/scaling.json`.
+What devices exchange and hold was read from the step as XLA compiles it for eight H100, and for one
+TPU v5p. **Times and efficiencies are predicted from that, from data sheets, and from what one H200
+was measured to reach. Nothing here ran on several GPUs, a TPU or a cluster.**
 
-The step: Attention U-Net of `experiments/pancreas.py`, {parameters:,} parameters, bfloat16, patches
-of {patch}, one patch for each place along the mesh's axis `data`, {scans} scans of that size on
-every device; compiled by jax {jax}. Gop are those of the convolutions and matrix products. What a
-config of your own holds in memory says `python -m attn_unet_jax.info --config=... --target=h100`.
+The step is that of Attention U-Net in `experiments/pancreas.py`: {parameters:,} parameters,
+bfloat16, patches of {patch}, one patch for each place along the mesh's axis `data`, and {scans}
+scans of that size on every device. It was compiled by jax {jax}. Gop counts the operations of
+convolutions and matrix products. To see what a config of your own holds in memory, use
+`python -m attn_unet_jax.info --config=... --target=h100`.
 """
 
 _PREDICTION = """## Predicted efficiency
 
-Patches a second and device, against one device that has a patch for itself. Weak scaling over
-`data`: each further device (or group of `space` devices) brings a patch of its own.
+Efficiency is patches per second and device, compared with one device that has a patch for itself.
+Scaling over `data` is weak: each further device (or group of `space` devices) brings a patch of its
+own.
 
-Assumed:
+Assumptions:
 
 - An all-reduce of S bytes over p devices takes `2 (p - 1) / p * S / B + 2 ceil(log2 p) L`: the
-  ring's bytes (Patarasuk and Yuan 2009), the rounds of recursive halving and doubling (Thakur,
-  Rabenseifner and Gropp 2005). Over several nodes: reduce-scatter within, all-reduce of the parts
-  between, all-gather within.
-- Devices reach {utilisation:.0%} of their peak, as one H200 does with a whole patch (docs/gpu.md).
-  No other was measured, least of all a TPU, nor a part of a patch. At less of it exchange weighs
-  less and all these efficiencies rise, at more of it they fall.
-- Halos and batch-norm statistics go one after the other while all devices wait; `space` lies
-  within a node. Gradients are summed after the backward pass (`after`), or during it, the last
-  {backward:.0%} of the computation (`during`). `local`: as `during`, with
-  `--config.parallel.batch_norm=local`, so without statistics over `data`; the few sums of the
-  loss are neglected there.
-- No contention, no stragglers, no input: patches are cut on the devices.
+  bytes of a ring (Patarasuk and Yuan 2009) and the rounds of recursive halving and doubling
+  (Thakur, Rabenseifner and Gropp 2005). Over several nodes it is a reduce-scatter within each node,
+  an all-reduce of the parts between nodes, and an all-gather within.
+- Devices reach {utilisation:.0%} of their peak, as [one H200 does](gpu.md) with a whole patch. No
+  other device was measured, in particular no TPU, nor a part of a patch. At a lower share of the
+  peak, exchange weighs less and all these efficiencies rise; at a higher share they fall.
+- Halos and batch-norm statistics are exchanged one after the other while all devices wait. `space`
+  lies within a node.
+- Gradients are summed after the backward pass (`after`), or during it, which is the last
+  {backward:.0%} of the computation (`during`). `local` is `during` with
+  `--config.parallel.batch_norm=local`, so without statistics over `data`; the few sums of the loss
+  are neglected there.
+- There is no contention, no straggler and no input: patches are cropped on the devices.
 
 """
 
@@ -97,13 +100,14 @@ def _remarks(wide: dict[str, Any]) -> str:
   sums = sum(x["bytes"] for x in wide["collectives"] if x["purpose"] == "gradients")
   ratio = sums / (4 * wide["parameters"])
   return (
-    "Exchanges: bytes of the results, and the number of operations. By hand the gradients are 4\n"
-    "bytes a parameter over `data`, where they are averaged in float32, and 2 over `space`, whose\n"
-    "devices share a patch (those of kernels before they are unpacked); the all-reduces over\n"
-    f"`data` that hold those of kernels are {ratio:.4f} times that. Temporary memory is without\n"
-    "the workspaces of cuDNN, which are measured on the GPU itself. `estimate`: what XLA's own\n"
-    "model of a TPU expects a step to take; it has none of a GPU. A TPU computes on 128 channels\n"
-    "at a time and pads the 16 of the finest level to them: so large are its memory and estimate.\n"
+    "Exchanges are given as bytes of the results and number of operations. Counted by hand, the\n"
+    "gradients are 4 bytes per parameter over `data`, where they are averaged in float32, and 2\n"
+    "over `space`, whose devices share a patch (those of kernels before they are unpacked). The\n"
+    f"all-reduces over `data` that hold those of kernels are {ratio:.4f} times that. Temporary\n"
+    "memory excludes the workspaces of cuDNN, which are measured on the GPU itself. `estimate` is\n"
+    "the time of a step in XLA's own model of a TPU; it has none of a GPU. A TPU computes on 128\n"
+    "channels at a time and pads the 16 of the finest level to them. That is why its memory and\n"
+    "its estimate are so large.\n"
   )
 
 

@@ -7,10 +7,10 @@ Each is the `phantom` variant of its experiment: narrower than published (the ta
 divisor, and what else departs from the paper), 640 steps of two patches of 48^3 voxels of 3 mm, one
 seed; each network of a system in stages has as many patches, of 32^3: it looks inside boxes. Only
 the project's commands are called, so a start goes on where the last one stopped, and a system that
-was tested stays as it is. The table is a section of docs/results.md; --systems=vnet,hnn trains
-these and leaves the others for another start, and the table has all that are done beside Attention
-U-Net, which all are tested against. About two hours on two cores, and HNN's nine trainings
-beyond that.
+was tested stays as it is. The table is a section of docs/reference/results.md; --systems=vnet,hnn
+trains these and leaves the others for another start, and the table has all that are done beside
+Attention U-Net, which all are tested against. About two hours on two cores, and HNN's nine
+trainings beyond that.
 """
 
 import sys
@@ -22,7 +22,7 @@ from absl import flags
 from attn_unet_jax.evaluation.compared_runs import Scored
 from attn_unet_jax.evaluation.comparison import compare
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.runtime.process import run
+from attn_unet_jax.runtime.process import run_command
 from benchmarks import runs
 from benchmarks.page import write_section
 from benchmarks.recipes import REFERENCE, SYSTEMS, System
@@ -32,7 +32,7 @@ from benchmarks.tables import METRICS, papers_table, systems_table
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the records are.")
 _SYSTEMS = flags.DEFINE_list("systems", list(SYSTEMS), f"Some of {', '.join(SYSTEMS)}.")
-_PAGE = flags.DEFINE_string("page", "docs/results.md", "Page to write the table into.")
+_PAGE = flags.DEFINE_string("page", "docs/reference/results.md", "Page to write the table into.")
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/systems.json", "JSON to write.")
 
 
@@ -87,4 +87,4 @@ def with_scores(told: dict[str, Any], scored: Scored) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-  run(main)
+  run_command(main)

@@ -8,7 +8,7 @@ scored as it is (before), trained on for the pancreas alone (after), and compare
 starts afresh with the same budget (scratch). Only the project's commands are called, so what was
 interrupted goes on. Where both sets are the same, their training cases are divided; nothing but the
 number of cases and classes then separates source and target, and fine-tuning has little to bridge.
-Writes a section of docs/results.md.
+Writes a section of docs/reference/results.md.
 """
 
 import json
@@ -19,7 +19,7 @@ from typing import Any
 from absl import flags
 
 from attn_unet_jax.runtime.files import write_text
-from attn_unet_jax.runtime.process import run
+from attn_unet_jax.runtime.process import run_command
 from benchmarks import runs
 from benchmarks.page import write_section
 from benchmarks.result import keep, machine
@@ -38,7 +38,7 @@ _SOURCE_EPOCHS = flags.DEFINE_integer("source_epochs", 8, "Epochs of the source 
 _EPOCHS = flags.DEFINE_integer("target_epochs", 5, "Epochs of the other two, of 40 steps.")
 _RATE = flags.DEFINE_float("fine_tuning_rate", 5e-4, "Learning rate of the run that goes on.")
 _CHANGES = flags.DEFINE_multi_string("change", [], "A key of all runs: data.spacing_mm=4.5, ...")
-_PAGE = flags.DEFINE_string("page", "docs/results.md", "Page to write the table into.")
+_PAGE = flags.DEFINE_string("page", "docs/reference/results.md", "Page to write the table into.")
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/three_rows.json", "JSON to write.")
 
 
@@ -123,4 +123,4 @@ def _row(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-  run(main)
+  run_command(main)

@@ -33,7 +33,8 @@ patch. --config.data.target=boundary trains the network of the boundary (HNN-B).
 balance a probability above 0.5 says no more than that a voxel is likelier foreground than the
 average one, so at 0.5 recall is high and precision low. hnn.py:phantom
 reached DSC 0.638 ± 0.122 on 12 test phantoms in 13 min on two busy cores, in twice the steps
-0.707 ± 0.100, hnn.py:phantom_stages 0.565 ± 0.108 (docs/results.md says why); no other was trained.
+0.707 ± 0.100, hnn.py:phantom_stages 0.565 ± 0.108 (docs/reference/results.md says why); no other
+was trained.
 """
 
 from ml_collections import ConfigDict

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from attn_unet_jax.inspection.sources import from_path
+from attn_unet_jax.inspection.sources import list_cases_at
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes import Volume
 from attn_unet_jax.volumes.nifti import write_nifti
@@ -134,20 +134,20 @@ def test_scans_as_dicom_and_no_identity_in_what_is_written(tmp_path):
 
 def test_a_scan_with_its_label_and_labels_elsewhere(good, tmp_path):
   image, label = (good / name / "case1.nii.gz" for name in ("imagesTr", "labelsTr"))
-  (one,) = from_path(image, label).subjects
-  assert (one.id, one.lone) == ("case1", False)
+  (one,) = list_cases_at(image, label).subjects
+  assert (one.id, one.may_be_labels) == ("case1", False)
   np.testing.assert_array_equal(one.label.read().array, moved(1).array)
   good.joinpath("labelsTr").rename(tmp_path / "elsewhere")
-  source = from_path(good, tmp_path / "elsewhere")
+  source = list_cases_at(good, tmp_path / "elsewhere")
   assert [bool(case.image and case.label) for case in source.subjects] == [True] * 3
   assert source.findings == []
 
 
 def test_names_come_from_the_dataset_json_and_a_broken_one_is_a_finding(good):
   (good / "dataset.json").write_text('{"labels": {"0": "background", "1": "pancreas"}}')
-  assert from_path(good).label_names == {"background": 0, "pancreas": 1}
+  assert list_cases_at(good).label_names == {"background": 0, "pancreas": 1}
   (good / "dataset.json").write_text("{")
-  source = from_path(good)
+  source = list_cases_at(good)
   assert len(source.subjects) == 3
   assert [one.kind for one in source.findings] == ["dataset_json"]
 
@@ -163,14 +163,14 @@ def test_names_that_do_not_fit_the_config_are_an_error_and_the_rest_is_looked_at
 
 def test_dicom_among_training_images_is_not_what_training_reads(good):
   write_volume(good / "imagesTr" / "dicom", drawn_ct(5))
-  assert len(from_path(good).subjects) == 3
+  assert len(list_cases_at(good).subjects) == 3
 
 
 def test_paths_with_nothing_to_look_at(tmp_path):
   (tmp_path / "notes.txt").write_text("")
   for path, words in ((tmp_path / "none", "not found"), (tmp_path, "no .nii, .nii.gz or DICOM")):
     with pytest.raises(UserError, match=words):
-      from_path(path)
+      list_cases_at(path)
 
 
 def test_wrong_flags_are_one_line():

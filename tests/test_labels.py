@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from attn_unet_jax.labels import class_names, parse
+from attn_unet_jax.labels import class_names, parse_mapping
 from attn_unet_jax.runtime.errors import UserError
 
 
 def test_merges_values_and_orders_classes():
-  mapping = parse("spleen=1,pancreas=2+3", None)
+  mapping = parse_mapping("spleen=1,pancreas=2+3", None)
   volume = np.array([[[0, 1], [2, 3]]])
   assert mapping.classes == ("spleen", "pancreas")
   assert mapping.class_indices == {"spleen": 1, "pancreas": 2}
@@ -15,38 +15,49 @@ def test_merges_values_and_orders_classes():
 
 
 def test_a_bare_name_is_one_without_names_and_itself_with_names():
-  assert parse("pancreas", None).values == (frozenset({1}),)
-  assert parse("pancreas", {"liver": 5, "pancreas": 10}).values == (frozenset({10}),)
+  assert parse_mapping("pancreas", None).values == (frozenset({1}),)
+  assert parse_mapping("pancreas", {"liver": 5, "pancreas": 10}).values == (frozenset({10}),)
 
 
 def test_what_the_data_names_is_background():
-  mapping = parse("pancreas", {"liver": 5, "pancreas": 10})
+  mapping = parse_mapping("pancreas", {"liver": 5, "pancreas": 10})
   np.testing.assert_array_equal(mapping.apply(np.array([[[5, 10, 0]]]), "x"), [[[0, 1, 0]]])
 
 
 def test_background_star_takes_everything_else():
-  mapping = parse("pancreas=10,background=*", None)
+  mapping = parse_mapping("pancreas=10,background=*", None)
   np.testing.assert_array_equal(mapping.apply(np.array([[[255, 10, -3]]]), "x"), [[[0, 1, 0]]])
 
 
+def test_any_other_value_may_be_a_class_beside_background_star():
+  values = {*range(-999, 1000), *(sign * 2**n for n in range(31) for sign in (-1, 1))} - {0}
+  mapping = parse_mapping(f"a={'+'.join(map(str, values))},background=*", None)
+  assert mapping.values == (frozenset(values),)
+  assert mapping.background == {0}
+
+
 def test_unlabelled_values_are_no_class():
-  mapping = parse("pancreas=1,unlabelled=3+7", None)
+  mapping = parse_mapping("pancreas=1,unlabelled=3+7", None)
   assert mapping.class_indices == {"pancreas": 1}
   np.testing.assert_array_equal(
     mapping.apply(np.array([[[0, 1, 3, 7]]]), "x"), [[[0, 1, 255, 255]]]
   )
-  assert parse(str(mapping), None) == mapping
+  assert parse_mapping(str(mapping), None) == mapping
 
 
 def test_zero_may_be_what_is_unlabelled():
-  mapping = parse("pancreas=2,background=1,unlabelled=0", None)
+  mapping = parse_mapping("pancreas=2,background=1,unlabelled=0", None)
   np.testing.assert_array_equal(mapping.apply(np.array([[[0, 1, 2]]]), "x"), [[[255, 0, 1]]])
-  assert parse(str(mapping), None) == mapping
+  assert parse_mapping(str(mapping), None) == mapping
 
 
 def test_values_outside_are_named_with_the_way_out():
   with pytest.raises(UserError, match=r"file: label values \[255\].*background=\*"):
-    parse("pancreas=1", None).apply(np.array([[[0, 1, 255]]]), "file")
+    parse_mapping("pancreas=1", None).apply(np.array([[[0, 1, 255]]]), "file")
+  with pytest.raises(UserError, match=r"label values \[2, 3, 4, 5, 6, 7, 8, 9\] are outside"):
+    parse_mapping("pancreas=1", None).apply(
+      np.arange(1000).reshape(10, 10, 10), "file"
+    )  # no more of them
 
 
 @pytest.mark.parametrize(
@@ -56,10 +67,13 @@ def test_values_outside_are_named_with_the_way_out():
     ("pancreas=x", None, "'x' must be a number"),
     ("pancreas=x", {"liver": 1}, "'x' must be one of"),
     ("a=1,b=1", None, "value 1 of 'b' has a meaning already"),
-    ("a=0", None, "0 is background"),
+    ("a=0", None, "value 0 of 'a' has a meaning already"),
     ("a=1,a=2", None, "given twice"),
     ("a=--5", None, "must be a number"),
-    ("a=1,background=1", None, "background and something else"),
+    ("a=*", None, r"'\*' must be a number"),
+    ("pancreas=*", None, r"'\*' must be a number"),
+    ("a=1,background=2+", None, "'' must be a number"),
+    ("a=3,background=3", None, "value 3 is background and something else"),
     ("a=1,unlabelled=1", None, "value 1 of 'unlabelled' has a meaning already"),
     ("a=1,background=2,unlabelled=2", None, "background and something else"),
     ("a=1,unlabelled=0", None, "0 is unlabelled; say background=VALUE"),
@@ -67,15 +81,19 @@ def test_values_outside_are_named_with_the_way_out():
 )
 def test_bad_mappings_are_refused(text, names, complaint):
   with pytest.raises(UserError, match=complaint):
-    parse(text, names)
+    parse_mapping(text, names)
 
 
 def test_what_becomes_background_is_said():
-  assert parse("pancreas", {"background": 0, "pancreas": 1, "cancer": 2}).describe() == (
+  assert parse_mapping("pancreas", {"background": 0, "pancreas": 1, "cancer": 2}).describe() == (
     "pancreas=1, values [2] background"
   )
-  assert parse("pancreas=1,background=*", None).describe().endswith("all other values background")
-  assert parse("pancreas=1", None).describe() == "pancreas=1"
+  assert (
+    parse_mapping("pancreas=1,background=*", None)
+    .describe()
+    .endswith("all other values background")
+  )
+  assert parse_mapping("pancreas=1", None).describe() == "pancreas=1"
 
 
 @pytest.mark.parametrize("text", ["", "background=*", "a=1,a=2"])

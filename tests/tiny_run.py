@@ -26,7 +26,7 @@ from absl import flags
 
 from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.cases.working_cases import Cases
-from attn_unet_jax.config.flags import define_config, read_config, take_config_flags
+from attn_unet_jax.config.flags import CONFIG_FLAGS, define_config
 from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime import hosts, process
 from attn_unet_jax.runtime.errors import UserError
@@ -56,7 +56,7 @@ define_config()
 
 
 def main() -> None:
-  config, workdir = read_config(), Path(_WORKDIR.value)
+  config, workdir = CONFIG_FLAGS.read(), Path(_WORKDIR.value)
   dtype, read = jnp.result_type(float), []
   module = Line(batch_norm=True, dtype=dtype)
   if _NETWORK.value:
@@ -80,11 +80,11 @@ def main() -> None:
       read.append(self.ids[index])
       return super().__getitem__(index)
 
-  with hosts.joined(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
+  with hosts.join_hosts(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
     fold = open_fold(config.data)
-    hosts.on_first(open_run_folder, workdir, config)
+    hosts.run_on_primary(open_run_folder, workdir, config)
     with (
-      hosts.only_first(run_folder.recorded, workdir),
+      hosts.open_on_primary(run_folder.recorded, workdir),
       checkpoints(workdir / "checkpoints", config.train.keep) as store,
     ):
       _disturb_saves(store)
@@ -128,4 +128,4 @@ def _disturb_saves(store: Checkpoints) -> None:
 
 
 if __name__ == "__main__":
-  process.run(main, take_config_flags)
+  process.run_command(main, CONFIG_FLAGS)

@@ -31,7 +31,7 @@ import tensorflow_datasets as tfds
 from absl import flags
 
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.runtime.process import run
+from attn_unet_jax.runtime.process import run_command
 from attn_unet_jax.runtime.signals import Interrupted
 from tfds_pancreas.record_builder import RecordBuilder
 from tfds_pancreas.records import REPORT_FILE, VolumeConfig, built_directory
@@ -205,4 +205,4 @@ def _all() -> str:
 
 
 if __name__ == "__main__":
-  run(main)
+  run_command(main)

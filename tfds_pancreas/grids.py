@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from attn_unet_jax.volumes.checks import checked_working_grid
-from attn_unet_jax.volumes.resample import resample, resample_labels
+from attn_unet_jax.volumes.checks import working_grid_within_memory
+from attn_unet_jax.volumes.resample import resample_labels, resample_volume
 from attn_unet_jax.volumes.volume import Volume, round_spacing
 from tfds_pancreas.records import Record, VolumeConfig
 
@@ -74,8 +74,8 @@ def to_record(case_id: str, image: Volume, label: Volume, spacing_mm: float | No
     UserError: memory cannot hold that grid.
   """
   if spacing_mm:
-    grid = checked_working_grid(image.grid, spacing_mm, "the scan")
-    image, label = resample(image, grid), resample_labels(label, grid)
+    grid = working_grid_within_memory(image.grid, spacing_mm, "the scan")
+    image, label = resample_volume(image, grid), resample_labels(label, grid)
   return {
     "id": case_id,
     "image": _stored(image.array, np.int16),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.volumes.nifti_folder import nifti_files, read_pair
+from attn_unet_jax.volumes.nifti_folder import list_nifti_files, read_pair
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
 from tfds_pancreas.checked_case import CheckedCase, Pair
@@ -45,7 +45,7 @@ def find_pairs(root: Path) -> list[NiftiCase]:
   Raises:
     UserError: two files have one name, or there is none at all.
   """
-  images, labels = nifti_files(root / "imagesTr"), nifti_files(root / "labelsTr")
+  images, labels = list_nifti_files(root / "imagesTr"), list_nifti_files(root / "labelsTr")
   names = sorted(images.keys() | labels.keys())
   if not names:
     raise UserError(f"{root}: no imagesTr/NAME.nii.gz with labelsTr/NAME.nii.gz in it")

@@ -16,8 +16,9 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
+from attn_unet_jax.runtime.console import watch_progress
 from attn_unet_jax.runtime.errors import UserError
-from tfds_pancreas import progress
+from tfds_pancreas.build_lock import hold_build_lock
 from tfds_pancreas.checked_case import CaseFiles
 from tfds_pancreas.parts import (
   Made,
@@ -30,7 +31,6 @@ from tfds_pancreas.parts import (
   write_shard,
 )
 from tfds_pancreas.records import FILE_FORMAT
-from tfds_pancreas.unfinished import alone
 from tfds_pancreas.workers import ForEach, default_workers, on_beam, on_this_machine
 
 
@@ -80,7 +80,7 @@ class RecordBuilder(FileReaderBuilder):
     Raises:
       UserError: another process is building this data set.
     """
-    with alone(Path(self.data_dir)):
+    with hold_build_lock(Path(self.data_dir)):
       super().download_and_prepare(**options)
 
   def _download_and_prepare(
@@ -109,7 +109,7 @@ class RecordBuilder(FileReaderBuilder):
     _require_unique([case.id for _, case in jobs])
     serializer = tfds.core.ExampleSerializer(self.info.features.get_serialized_info())
     name = f"{self.name}/{self.builder_config.name}"
-    with progress.shown(name, len(jobs), lambda: finished(folder)):
+    with watch_progress(name, len(jobs), lambda: finished(folder)):
       for_each(WritePart(self.maker(), serializer, folder), jobs)
     parts = (read_part(folder, number) for number, _ in jobs)
     return {split: [next(parts) for _ in cases] for split, cases in found.items()}

@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from attn_unet_jax.runtime.cores import count_usable_cores
 from attn_unet_jax.runtime.errors import UserError
 
 ForEach = Callable[[Callable[[Any], None], Sequence[Any]], None]
@@ -28,8 +29,9 @@ _INSTALL_BEAM = "Apache Beam is not installed; pip install 'attn-unet-jax[beam]'
 
 def default_workers() -> int:
   """One for each core that this process may use, as far as memory goes."""
-  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-  return max(1, min(cores, int(psutil.virtual_memory().available / _BYTES_PER_WORKER)))
+  return max(
+    1, min(count_usable_cores(), int(psutil.virtual_memory().available / _BYTES_PER_WORKER))
+  )
 
 
 def on_this_machine(workers: int) -> ForEach:

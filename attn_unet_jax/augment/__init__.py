@@ -8,6 +8,6 @@ anatomy.
 
 `options` says what may be drawn, `affine` and `deformation` draw coordinates, `warp` samples,
 `intensity` changes the image, and `patch` puts them together. `histogram`, before normalisation,
-gives a patch the intensities of another scan. Nothing here imports anything of the package outside
-`augment`.
+gives a patch the intensities of another scan. Of the other packages this one imports the B-spline
+weights of `volumes` alone.
 """

@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 
 from attn_unet_jax.augment.options import Augmentation
+from attn_unet_jax.volumes.bspline import cubic_bspline_weights
 
 Shape = tuple[int, int, int]
 
@@ -63,11 +64,5 @@ def spline_basis(size: int, spacing: float) -> np.ndarray:
   beyond its ends that a cubic needs.
   """
   intervals = max(1, ceil((size - 1) / spacing))
-  place = (np.arange(size) - (size - 1) / 2) / spacing + intervals / 2
-  first = np.clip(np.floor(place), 0, intervals - 1).astype(int)
-  t = place - first
-  pieces = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, 1 + 3 * t + 3 * t**2 - 3 * t**3, t**3])
-  basis = np.zeros((size, intervals + 3))
-  for k, piece in enumerate(pieces):
-    basis[np.arange(size), first + k] = piece / 6
-  return basis
+  places = (np.arange(size) - (size - 1) / 2) / spacing + intervals / 2
+  return cubic_bspline_weights(places, np.arange(-1, intervals + 2))

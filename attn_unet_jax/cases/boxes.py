@@ -12,7 +12,7 @@ import numpy as np
 
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import read_json
-from attn_unet_jax.volumes.box import Box, Shape, Slices, box_between
+from attn_unet_jax.volumes.box import Box, Shape, Slices, box_from_corners
 from attn_unet_jax.volumes.volume import Grid
 
 Boxes = Mapping[str, Box]
@@ -40,7 +40,7 @@ def read(path: Path) -> dict[str, Box]:
         ' {"CASE": [[x, y, z], [x, y, z]]}, lowest and highest corner in mm from the scan\'s'
         f" middle, at most {_FARTHEST_MM:g}"
       )
-  return {case: box_between(*box) for case, box in corners.items()}
+  return {case: box_from_corners(*box) for case, box in corners.items()}
 
 
 def to_json(boxes: Boxes) -> str:
@@ -84,7 +84,7 @@ def voxels(box: Box, grid: Grid, patch: Shape, case: str) -> Slices:
     UserError: the box lies outside the scan.
   """
   try:
-    return box.voxels(grid, patch)
+    return box.voxel_slices(grid, patch)
   except ValueError as error:
     raise UserError(
       f"config.data.boxes: the box of {case} lies outside the scan ({error}); corners are in mm "

@@ -18,8 +18,8 @@ from absl import logging
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from attn_unet_jax.cases.prepare import WorkingCase
-from attn_unet_jax.runtime.errors import UserError, one_line
-from attn_unet_jax.runtime.files import remove_unfinished, whole
+from attn_unet_jax.runtime.errors import UserError, format_error
+from attn_unet_jax.runtime.files import atomic_write, remove_unfinished_files
 
 _DEAD_S = 24 * 3600.0  # writing a case takes seconds
 _VERSION = 2  # to be raised when `prepare` gives other values
@@ -49,21 +49,21 @@ def kept(folder: Path, case_id: str, name: str, prepare: Callable[[], WorkingCas
     try:
       return _read(path)
     except (RuntimeError, ValueError, IndexError, KeyError, OSError) as error:
-      logging.warning("%s: damaged (%s); its case is prepared again", path, one_line(error))
+      logging.warning("%s: damaged (%s); its case is prepared again", path, format_error(error))
   case = prepare()
   try:
     _write(path, case)
   except (RuntimeError, OSError) as error:
     raise UserError(
-      f"{folder}: prepared scans cannot be written there ({one_line(error)}); make room, or name "
-      "another folder with --config.data.prepared=FOLDER"
+      f"{folder}: prepared scans cannot be written there ({format_error(error)}); make room, or "
+      "name another folder with --config.data.prepared=FOLDER"
     ) from error
   return case
 
 
 def remove_left_over(folder: Path) -> None:
   """Removes what processes that were killed left half written; others may be preparing there."""
-  remove_unfinished(folder, older_than_s=_DEAD_S)
+  remove_unfinished_files(folder, older_than_s=_DEAD_S)
 
 
 def _read(path: Path) -> WorkingCase:
@@ -87,7 +87,7 @@ def _read(path: Path) -> WorkingCase:
 def _write(path: Path, case: WorkingCase) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   about = {"id": case.id, "shape": case.image.shape, "mean": case.mean, "sd": case.sd}
-  with whole(path) as beside:
+  with atomic_write(path) as beside:
     writer = ArrayRecordWriter(str(beside), _WRITER)
     writer.write(json.dumps(about).encode())
     writer.write(case.image.astype("<i2", copy=False).tobytes())

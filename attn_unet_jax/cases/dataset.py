@@ -10,7 +10,7 @@ from absl import logging
 from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import read_grid
-from attn_unet_jax.volumes.nifti_folder import listed_names, nifti_files, read_pair
+from attn_unet_jax.volumes.nifti_folder import list_nifti_files, read_label_names, read_pair
 from attn_unet_jax.volumes.volume import Grid, Volume
 from tfds_pancreas.records import Records, open_records
 
@@ -68,10 +68,10 @@ class Folder:
 
   def __init__(self, root: Path):
     self._root = root
-    self._images = nifti_files(root / "imagesTr")
-    self._labels = nifti_files(root / "labelsTr")
+    self._images = list_nifti_files(root / "imagesTr")
+    self._labels = list_nifti_files(root / "labelsTr")
     self.ids = tuple(sorted(self._images))
-    self.label_names = listed_names(root)
+    self.label_names = read_label_names(root)
     self._check()
 
   def load(self, case_id: str) -> Case:

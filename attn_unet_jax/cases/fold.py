@@ -10,7 +10,7 @@ from attn_unet_jax.cases.boxes import Boxes, check, read
 from attn_unet_jax.cases.dataset import Dataset, open_dataset
 from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.cases.working_cases import Cases
-from attn_unet_jax.labels import LabelMapping, parse
+from attn_unet_jax.labels import LabelMapping, parse_mapping
 from attn_unet_jax.runtime.errors import UserError
 
 
@@ -64,7 +64,7 @@ def open_fold(data: DataOptions, written: Path | None = None) -> Fold:
       f"--config.init.workdir={written.parent}"
     )
   dataset = open_dataset(data)
-  mapping = parse(data.labels, dataset.label_names)
+  mapping = parse_mapping(data.labels, dataset.label_names)
   source = str(written) if written else data.folds
   split, listing = folds.choose(dataset.ids, dataset.parts, source, data.fold)
   boxes, path = None, Path(data.boxes)

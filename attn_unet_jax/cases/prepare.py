@@ -9,11 +9,11 @@ from attn_unet_jax.cases.dataset import Case
 from attn_unet_jax.cases.foreground import foreground_positions
 from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.labels import LabelMapping, class_names
-from attn_unet_jax.volumes.box import Box, cut
-from attn_unet_jax.volumes.checks import checked_working_grid
-from attn_unet_jax.volumes.intensity import statistics
+from attn_unet_jax.volumes.box import Box, crop_volume
+from attn_unet_jax.volumes.checks import working_grid_within_memory
+from attn_unet_jax.volumes.intensity import measure_intensity
 from attn_unet_jax.volumes.orientation import to_canonical
-from attn_unet_jax.volumes.resample import gaussian_blur, resample, resample_labels
+from attn_unet_jax.volumes.resample import gaussian_blur, resample_labels, resample_volume
 from attn_unet_jax.volumes.volume import Grid, Volume
 
 _INT16 = np.iinfo(np.int16)
@@ -54,7 +54,7 @@ def working_grid_for(
   """
   probabilities = 4 * (1 + len(class_names(data.labels)))
   held = probabilities + (2 if in_box else 2 + 2 + 4)
-  return checked_working_grid(canonical, data.spacing_mm, name, held)
+  return working_grid_within_memory(canonical, data.spacing_mm, name, held)
 
 
 def working_image(
@@ -67,7 +67,7 @@ def working_image(
   """
   grid = working_grid_for(canonical.grid, data, name, in_box=in_box)
   blurred = gaussian_blur(canonical, data.blur_mm) if data.blur_mm else canonical
-  working = resample(blurred, grid)
+  working = resample_volume(blurred, grid)
   rounded = np.empty(grid.shape[::-1], np.int16)
   for plane, values in zip(rounded, working.array.T, strict=True):  # no second float image
     plane[:] = np.clip(np.rint(values), _INT16.min, _INT16.max)
@@ -95,8 +95,8 @@ def prepare(
   classes = resample_labels(label, image.grid, data.label_resampling)
   if box:
     where = voxels(box, image.grid, data.patch, case.id)
-    image, classes = cut(image, where), cut(classes, where)
-  mean, sd = statistics(image.array)
+    image, classes = crop_volume(image, where), crop_volume(classes, where)
+  mean, sd = measure_intensity(image.array)
   positions = foreground_positions(classes.array)
   return WorkingCase(case.id, image.array, classes.array, mean, sd, positions)
 

@@ -1,7 +1,6 @@
 """The cases of one part of a fold on the working grid, each made when it is asked for."""
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.cases.prepare import WorkingCase, prepare, working_grid_for
 from attn_unet_jax.cases.sparse import thinned
 from attn_unet_jax.labels import LabelMapping
+from attn_unet_jax.runtime.cores import count_usable_cores
 from attn_unet_jax.volumes.box import Box, Slices
 from attn_unet_jax.volumes.orientation import canonical_grid
 
@@ -62,7 +62,7 @@ class Cases(Sequence[WorkingCase]):
 
     From the headers: no scan is read.
     """
-    with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as threads:
+    with ThreadPoolExecutor(min(16, 4 * count_usable_cores())) as threads:
       parts = list(threads.map(self.part, self.ids))
     extents = [[along.stop - along.start for along in part] for part in parts]
     voxels = len(extents) * int(np.prod(np.max(extents, axis=0), dtype=np.int64))

@@ -7,7 +7,7 @@ from types import ModuleType
 
 from ml_collections import ConfigDict
 
-from attn_unet_jax.runtime.errors import UserError, one_line
+from attn_unet_jax.runtime.errors import UserError, format_error
 
 PACKAGED = Path(__file__).parents[1] / "experiments"  # where an installed package has them
 _CHECKOUT = Path(__file__).parents[2] / "experiments"
@@ -31,7 +31,7 @@ def load_experiment(text: str) -> ConfigDict:
   except UserError:
     raise
   except Exception as error:  # whatever an experiment file raises
-    what = f"{type(error).__name__}: {one_line(error)}"
+    what = f"{type(error).__name__}: {format_error(error)}"
     raise UserError(f"--config={text}: the experiment file does not load: {what}") from None
   if not isinstance(draft, ConfigDict):
     raise UserError(

@@ -6,12 +6,20 @@ from absl import flags
 
 from attn_unet_jax.config.experiment import load_experiment
 from attn_unet_jax.config.overrides import apply_overrides, take_overrides
+from attn_unet_jax.config.reference import describe_keys
 from attn_unet_jax.config.resolve import resolve_draft
-from attn_unet_jax.config.schema import RunConfig
+from attn_unet_jax.config.schema import RunConfig, list_keys
 from attn_unet_jax.runtime import xla
-from attn_unet_jax.runtime.console import say
+from attn_unet_jax.runtime.console import print_line
 
-_texts: dict[str, str] = {}  # of the keys on the command line of this process
+# Flags of other commands or of other programs that mean a key of the config.
+_OTHER_NAMES = {
+  "data_dir": "data.dir",
+  "dataset": "data.dataset",
+  "folder": "data.folder",
+  "labels": "data.labels",
+  "lr": "optimizer.learning_rate",
+}
 
 
 def define_config(default: str | None = None) -> None:
@@ -25,36 +33,61 @@ def define_config(default: str | None = None) -> None:
   )
 
 
-def take_config_flags(arguments: Sequence[str]) -> list[str]:
-  """Takes `--config.section.key=value` out of a command's arguments; returns the others.
+class ConfigFlags:
+  """The keys of a config on the command line of this process, with their texts."""
 
-  Raises:
-    UserError: a flag without a value.
-  """
-  rest, texts = take_overrides(arguments)
-  _texts.clear()
-  _texts.update(texts)
-  return rest
+  def __init__(self) -> None:
+    self._texts: dict[str, str] = {}
+
+  def take(self, arguments: Sequence[str]) -> list[str]:
+    """Takes `--config.section.key=value` out of a command's arguments; returns the others.
+
+    Raises:
+      UserError: a key without a value.
+    """
+    rest, self._texts = take_overrides([_translate(argument) for argument in arguments])
+    return rest
+
+  def explain(self, flag: str) -> str:
+    """Returns the key that a flag means: `--lr`, `--data.folder`, `--learning_rate`."""
+    names = list(dict.fromkeys(key.name for key in list_keys()))
+    if flag in _OTHER_NAMES:
+      return f"write --config.{_OTHER_NAMES[flag]}"
+    same = [name for name in names if flag in (name, name.rpartition(".")[2])]
+    return f"write --config.{same[0]}" if same else ""
+
+  def describe(self) -> str:
+    """Returns every key with its meaning, default and range."""
+    return describe_keys()
+
+  def read(self, *, data: bool = True) -> RunConfig:
+    """Makes the config of `--config` and the keys on the command line.
+
+    Args:
+      data: whether the command needs a data set to be named.
+
+    Raises:
+      UserError: the experiment file does not load, or a value is not allowed.
+    """
+    draft = load_experiment(flags.FLAGS.config)
+    for line in apply_overrides(draft, self._texts):
+      print_line(line)
+    config = resolve_draft(draft, data=data)
+    if config.deterministic:
+      xla.make_deterministic()
+    return config
 
 
-def given_keys() -> dict[str, str]:
-  """Returns the texts of the keys on the command line, by key."""
-  return dict(_texts)
+CONFIG_FLAGS = ConfigFlags()
 
 
-def read_config(*, data: bool = True) -> RunConfig:
-  """Makes the config of `--config` and the flags that override its keys.
-
-  Args:
-    data: whether the command needs a data set to be named.
-
-  Raises:
-    UserError: the experiment file does not load, or a value is not allowed.
-  """
-  draft = load_experiment(flags.FLAGS.config)
-  for line in apply_overrides(draft, _texts):
-    say(line)
-  config = resolve_draft(draft, data=data)
-  if config.deterministic:
-    xla.make_deterministic()
-  return config
+def _translate(argument: str) -> str:
+  """Turns the name that another command has for a key into the key, and says so."""
+  name, equals, value = argument.partition("=")
+  key = _OTHER_NAMES.get(name.lstrip("-"))
+  if not equals or not name.startswith("-") or key is None or name.lstrip("-") == "lr":
+    return argument
+  if name.lstrip("-") in flags.FLAGS:  # which the command has a meaning of its own for
+    return argument
+  print_line(f"{name} is called --config.{key} here")
+  return f"--config.{key}={value}"

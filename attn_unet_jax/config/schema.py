@@ -2,8 +2,8 @@
 
 An experiment (`experiments/*.py`) changes a draft that `default()` makes; flags
 `--config.section.key=value` change it again; `resolve_draft` makes a `RunConfig` of it, whose
-sections are the packages' own options. The keys of `model`, `optimizer` and `loss_options` depend on
-the network, the optimiser and the losses: there a draft holds only what was said.
+sections are the packages' own options. The keys of `model`, `optimizer` and `loss_options` depend
+on the network, the optimiser and the losses: there a draft holds only what was said.
 """
 
 import dataclasses

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.runtime.files import read_object
+from attn_unet_jax.runtime.files import read_json_object
 
 _AGAIN = "train or evaluate again"
 
@@ -55,12 +55,12 @@ def read_run(path: Path, read_config: ReadConfig, part: str = "test") -> Scored:
     read_config(path / "config.json") if is_run else {},
     scores,
     _command(path / "run.json") if is_run else [],
-    read_object(folder / "summary.json", _AGAIN).get("checkpoint_step"),
+    read_json_object(folder / "summary.json", _AGAIN).get("checkpoint_step"),
   )
 
 
 def _command(path: Path) -> list[str]:
-  command = read_object(path, _AGAIN).get("command", [])
+  command = read_json_object(path, _AGAIN).get("command", [])
   if not isinstance(command, list) or not all(isinstance(flag, str) for flag in command):
     raise UserError(f"{path}: command is {command!r}, not a list of flags; {_AGAIN}")
   return command

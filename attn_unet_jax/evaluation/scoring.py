@@ -18,14 +18,14 @@ from attn_unet_jax.evaluation.surface import assd_mm
 from attn_unet_jax.inference.options import PredictionRecipe
 from attn_unet_jax.inference.segment import Locate, segment
 from attn_unet_jax.inference.sliding import System
-from attn_unet_jax.labels import UNLABELLED, parse
-from attn_unet_jax.runtime.console import progress, say
+from attn_unet_jax.labels import UNLABELLED, parse_mapping
+from attn_unet_jax.runtime.console import print_line, show_progress
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
 from attn_unet_jax.volumes.box import Box, share_inside, share_left_out
 from attn_unet_jax.volumes.checks import check_pair
 from attn_unet_jax.volumes.nifti import read_label, write_nifti
-from attn_unet_jax.volumes.nifti_folder import nifti_files
+from attn_unet_jax.volumes.nifti_folder import list_nifti_files
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
 
@@ -53,7 +53,7 @@ def score_cases(
   `box_volume_reduction` are among the scores.
   """
   rows = {}
-  for case_id in progress(ids, len(ids), "cases"):
+  for case_id in show_progress(ids, len(ids), "cases"):
     case = fold.dataset.load(case_id)
     find = locate or _given(fold.boxes[case_id] if fold.boxes else None)
     prediction, box = segment(case.image, system, recipe, find, case_id)
@@ -112,16 +112,16 @@ def score_folders(prediction: Path, reference: Path, labels: str) -> dict[str, S
   Raises:
     UserError: a folder is empty, a name is missing, or two masks do not lie on the same grid.
   """
-  predicted, wanted = nifti_files(prediction), nifti_files(reference)
+  predicted, wanted = list_nifti_files(prediction), list_nifti_files(reference)
   missing = sorted(set(wanted) - set(predicted))
   if not wanted or missing:
     what = f"no masks for {missing[:5]}" if missing else "no NIfTI masks"
     raise UserError(f"{prediction if missing else reference}: {what}; names must be the same")
   if extra := sorted(set(predicted) - set(wanted)):
-    say(f"{prediction}: without a reference, not scored: {len(extra)}, such as {extra[0]}")
-  mapping = parse(labels, None, "labels")
+    print_line(f"{prediction}: without a reference, not scored: {len(extra)}, such as {extra[0]}")
+  mapping = parse_mapping(labels, None, "labels")
   rows = {}
-  for case_id in progress(wanted, len(wanted), "cases"):
+  for case_id in show_progress(wanted, len(wanted), "cases"):
     files = predicted[case_id], wanted[case_id]
     answer, truth = (to_canonical(read_label(path)) for path in files)
     check_pair(truth.grid, answer.grid, files[::-1], ("reference", "prediction"))
@@ -153,8 +153,8 @@ def write_scores(
   for name, metrics in summary.items():
     shown = [name for name in ("dsc", "precision", "recall", "assd_mm") if name in metrics]
     means = ", ".join(f"{m} {_mean_and_sd(metrics[m])}" for m in shown)
-    say(f"{name}, {len(rows)} case{'s'[: len(rows) > 1]}: {means}")
-  say(f"scores: {folder}/cases.csv, {folder}/summary.json")
+    print_line(f"{name}, {len(rows)} case{'s'[: len(rows) > 1]}: {means}")
+  print_line(f"scores: {folder}/cases.csv, {folder}/summary.json")
 
 
 def _mean_and_sd(spread: Mapping[str, float]) -> str:

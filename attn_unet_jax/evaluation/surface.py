@@ -14,6 +14,8 @@ from functools import lru_cache
 import numpy as np
 from scipy.spatial import KDTree
 
+from attn_unet_jax.volumes.box import bounding_slices
+
 Corner = tuple[int, int, int]
 
 _CORNERS: list[Corner] = [(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1)]
@@ -69,12 +71,8 @@ def _surface(mask: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.ndarray,
 
 def _cropped(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """The mask's first index along each axis, and its part in its bounding box."""
-  sides = []
-  for axis in range(3):
-    others = tuple(a for a in range(3) if a != axis)
-    there = np.flatnonzero(mask.any(others))
-    sides.append(slice(there[0], there[-1] + 1) if there.size else slice(0))
-  return np.array([side.start or 0 for side in sides]), mask[tuple(sides)]
+  where = bounding_slices(mask) or (slice(0, 0),) * 3
+  return np.array([side.start for side in where]), mask[where]
 
 
 @lru_cache(maxsize=64)

@@ -9,7 +9,7 @@ from attn_unet_jax.cases.boxes import voxels
 from attn_unet_jax.cases.prepare import working_image
 from attn_unet_jax.inference.options import PredictionRecipe
 from attn_unet_jax.inference.sliding import System
-from attn_unet_jax.volumes.box import Box, cut, paste
+from attn_unet_jax.volumes.box import Box, crop_volume, paste_probabilities
 from attn_unet_jax.volumes.components import largest_components
 from attn_unet_jax.volumes.orientation import from_canonical, to_canonical
 from attn_unet_jax.volumes.resample import probabilities_to_labels
@@ -66,4 +66,4 @@ def predict_within(
   if box is None:
     return system.predict(working)
   where = voxels(box, working.grid, recipe.data.patch, "this scan")
-  return paste(system.predict(cut(working, where)), where, working.shape)
+  return paste_probabilities(system.predict(crop_volume(working, where)), where, working.shape)

@@ -11,8 +11,8 @@ from flax import linen as nn
 
 from attn_unet_jax.inference.options import PredictionRecipe
 from attn_unet_jax.patches.batch import answered, normalise
-from attn_unet_jax.runtime.console import progress
-from attn_unet_jax.volumes.intensity import statistics
+from attn_unet_jax.runtime.console import show_progress
+from attn_unet_jax.volumes.intensity import measure_intensity
 from attn_unet_jax.volumes.volume import Volume
 
 Shape = tuple[int, int, int]
@@ -65,7 +65,7 @@ class SlidingWindow:
   def predict(self, volume: Volume) -> np.ndarray:
     """Class probabilities float32 `[X, Y, Z, K]`; host memory is bounded by a few such arrays."""
     hu = volume.array
-    mean, sd = statistics(hu)
+    mean, sd = measure_intensity(hu)
     padded, low = _padded(hu, self._inner, self._margin)
     extent = answered(padded.shape, self._margin)
     starts = window_starts(extent, self._inner, self._recipe.inference.overlap)
@@ -84,7 +84,7 @@ class SlidingWindow:
   ) -> Iterator[tuple[Shape, np.ndarray]]:
     """Probabilities window by window; the next is computed while one is added up."""
     pending: tuple[Shape, jax.Array] | None = None
-    for corner in progress(corners, len(corners), "windows"):
+    for corner in show_progress(corners, len(corners), "windows"):
       where = tuple(slice(c, c + n) for c, n in zip(corner, self._patch, strict=True))
       ahead = (corner, self.window(self.variables, padded[where], mean, sd))
       if pending:

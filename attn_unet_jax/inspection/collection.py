@@ -6,23 +6,23 @@ from functools import partial
 from itertools import count
 
 from attn_unet_jax.cases.options import DataOptions
-from attn_unet_jax.inspection.case import Inspected, inspect
 from attn_unet_jax.inspection.finding import Finding
-from attn_unet_jax.inspection.sources import Subject
+from attn_unet_jax.inspection.inspected_case import InspectedCase, inspect_case
+from attn_unet_jax.inspection.sources import CaseToInspect
 from attn_unet_jax.labels import LabelMapping
 
 
 def inspect_all(
-  subjects: Sequence[Subject], mapping: LabelMapping, options: DataOptions, threads: int
-) -> Iterator[Inspected]:
+  subjects: Sequence[CaseToInspect], mapping: LabelMapping, options: DataOptions, threads: int
+) -> Iterator[InspectedCase]:
   """Looks at every case; `threads` of them are open at a time, each comes when it is its turn."""
   with ThreadPoolExecutor(threads) as pool:
-    yield from pool.map(partial(inspect, mapping=mapping, options=options), subjects, count(1))
+    yield from pool.map(partial(inspect_case, mapping=mapping, options=options), subjects, count(1))
 
 
-def mark_duplicates(cases: Iterable[Inspected]) -> None:
+def mark_duplicates(cases: Iterable[InspectedCase]) -> None:
   """Adds to every case whose voxels an earlier one has, in whatever order of axes."""
-  first: dict[str, Inspected] = {}
+  first: dict[str, InspectedCase] = {}
   for case in cases:
     image = case.digests.get("image")
     earlier = first.setdefault(image, case) if image else case

@@ -31,8 +31,8 @@ def geometry_findings(grid: Grid, name: str) -> Iterator[Finding]:
       f"{name}: spacing 1 x 1 x 1 mm from an origin of 0, as where the header was lost; organs are "
       "then trained at a wrong size: convert the scan again, or set its spacing",
     )
-  yield from _sizes(canonical, name)
-  yield from _axes(canonical, name)
+  yield from _size_findings(canonical, name)
+  yield from _axis_findings(canonical, name)
 
 
 def patch_findings(
@@ -46,8 +46,8 @@ def patch_findings(
     yield Finding(
       "note",
       "patch",
-      f"{name}: the field of {_mm(field)} is smaller than the patch of {_mm(wanted)} along "
-      f"{', '.join(small)}; the rest of a patch is filled with the scan's lowest value; "
+      f"{name}: the field of {_format_mm(field)} is smaller than the patch of {_format_mm(wanted)} "
+      f"along {', '.join(small)}; the rest of a patch is filled with the scan's lowest value; "
       "a smaller config.data.patch is cheaper",
     )
 
@@ -71,10 +71,10 @@ def header_findings(path: Path) -> Iterator[Finding]:
       f"({''.join(nib.aff2axcodes(header.get_best_affine()))}); convert the scan again",
     )
   elif header["sform_code"] and header["qform_code"]:
-    yield from _two_forms(path, header)
+    yield from _compare_forms(path, header)
 
 
-def _two_forms(path: Path, header: Any) -> Iterator[Finding]:
+def _compare_forms(path: Path, header: Any) -> Iterator[Finding]:
   shape = header.get_data_shape()[:3]
   try:
     grids = Grid(shape, header.get_sform()), Grid(shape, header.get_qform())
@@ -90,35 +90,35 @@ def _two_forms(path: Path, header: Any) -> Iterator[Finding]:
     )
 
 
-def _sizes(grid: Grid, name: str) -> Iterator[Finding]:
+def _size_findings(grid: Grid, name: str) -> Iterator[Finding]:
   field, low, high = grid.field_mm, *_SPACING_MM
   odd = [s for s in grid.spacing if not low <= s <= high]
   if odd:
     yield Finding(
       "warning",
       "spacing",
-      f"{name}: a spacing of {odd[0]:g} mm ({_mm(grid.spacing)}), a CT has {low:g} to {high:g}; "
-      "is its unit mm?",
+      f"{name}: a spacing of {odd[0]:g} mm ({_format_mm(grid.spacing)}), a CT has {low:g} to "
+      f"{high:g}; is its unit mm?",
     )
   for axis, size, (least, most) in zip("XYZ", field, _FIELD_MM, strict=True):
     if not least <= size <= most:
       yield Finding(
         "warning",
         "field",
-        f"{name}: {size:.0f} mm along {axis} ({_mm(field)}), a CT of the abdomen has "
-        f"{least:.0f} to {most:.0f}; a crop, or a wrong spacing ({_mm(grid.spacing)})",
+        f"{name}: {size:.0f} mm along {axis} ({_format_mm(field)}), a CT of the abdomen has "
+        f"{least:.0f} to {most:.0f}; a crop, or a wrong spacing ({_format_mm(grid.spacing)})",
       )
   ratio = max(grid.spacing) / min(grid.spacing)
   if ratio >= _ANISOTROPY:
     yield Finding(
       "note",
       "anisotropy",
-      f"{name}: voxels of {_mm(grid.spacing)} are {ratio:.1f} times as long as wide; resampling "
-      "interpolates between thick slices",
+      f"{name}: voxels of {_format_mm(grid.spacing)} are {ratio:.1f} times as long as wide; "
+      "resampling interpolates between thick slices",
     )
 
 
-def _axes(grid: Grid, name: str) -> Iterator[Finding]:
+def _axis_findings(grid: Grid, name: str) -> Iterator[Finding]:
   between = grid.directions.T @ grid.directions - np.eye(3)
   shear = float(np.degrees(np.arcsin(min(1.0, np.abs(between).max()))))
   if shear > _SHEAR_DEGREES:
@@ -138,5 +138,5 @@ def _axes(grid: Grid, name: str) -> Iterator[Finding]:
     )
 
 
-def _mm(values: Sequence[float]) -> str:
+def _format_mm(values: Sequence[float]) -> str:
   return " x ".join(f"{value:.4g}" for value in values) + " mm"

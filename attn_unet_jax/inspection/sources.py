@@ -8,16 +8,16 @@ from pathlib import Path
 from attn_unet_jax.cases.dataset import RecordSet
 from attn_unet_jax.inspection.finding import Finding
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.volumes.dicom.read import read_series, survey
+from attn_unet_jax.volumes.dicom.read import read_series, survey_files
 from attn_unet_jax.volumes.nifti import read_label, read_nifti
-from attn_unet_jax.volumes.nifti_folder import is_nifti, listed_names, nifti_stem
-from attn_unet_jax.volumes.scan import dicom_scans, is_dicom_scan, read_scan
+from attn_unet_jax.volumes.nifti_folder import is_nifti, nifti_stem, read_label_names
+from attn_unet_jax.volumes.scan import find_dicom_scans, is_dicom_scan, read_scan
 from attn_unet_jax.volumes.volume import Volume
 from tfds_pancreas.records import open_records
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class ReadableVolume:
   """A readable volume: its name in messages, how it is read, its NIfTI file if it is one."""
 
   name: str
@@ -26,29 +26,29 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True)
-class Subject:
+class CaseToInspect:
   """A case to look at; one of image and label may be missing.
 
   Attributes:
-    lone: the image is a file that nothing declares an image: it may be a label map.
+    may_be_labels: the image is a file that nothing declares an image: it may be a label map.
   """
 
   id: str
-  image: Part | None
-  label: Part | None = None
-  lone: bool = False
+  image: ReadableVolume | None
+  label: ReadableVolume | None = None
+  may_be_labels: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class InspectionInput:
   """What lies at a path: cases, what is wrong with the listing, and the names of label values."""
 
-  subjects: list[Subject]
+  subjects: list[CaseToInspect]
   findings: list[Finding]
   label_names: Mapping[str, int] | None = None
 
 
-def from_path(path: Path, labels: Path | None = None) -> Source:
+def list_cases_at(path: Path, labels: Path | None = None) -> InspectionInput:
   """The cases of a file, a folder of scans, or a folder with imagesTr and labelsTr.
 
   Args:
@@ -62,21 +62,23 @@ def from_path(path: Path, labels: Path | None = None) -> Source:
     raise UserError(f"--input={path}: not found; give a scan, or a folder of scans or of training")
   findings: list[Finding] = []
   if (path / "imagesTr").is_dir() or (path / "labelsTr").is_dir():
-    scans = _nifti(path / "imagesTr", read_nifti, findings)  # training reads nothing else
+    scans = _find_nifti(path / "imagesTr", read_nifti, findings)  # training reads nothing else
     masks: Path | None = labels or path / "labelsTr"
   else:
-    scans, masks = _scans(path, findings), labels
-  found = _masks(masks, scans, findings) if masks else {}
+    scans, masks = _find_scans(path, findings), labels
+  found = _find_labels(masks, scans, findings) if masks else {}
   subjects = [
-    _subject(case, scans, found, alone=masks is None) for case in sorted({*scans, *found})
+    _build_case(case, scans, found, alone=masks is None) for case in sorted({*scans, *found})
   ]
   if not subjects and not findings:
     raise UserError(f"--input={path}: no .nii, .nii.gz or DICOM files in it")
-  findings += [_without_partner(one, scans, found) for one in subjects if masks and _alone(one)]
-  return Source(subjects, findings, _names(path, findings))
+  findings += [
+    _partner_finding(one, scans, found) for one in subjects if masks and _is_incomplete(one)
+  ]
+  return InspectionInput(subjects, findings, _read_names(path, findings))
 
 
-def from_records(dataset: str, data_dir: str) -> Source:
+def list_records(dataset: str, data_dir: str) -> InspectionInput:
   """The cases of a data set made by `tfds_pancreas.build`.
 
   Raises:
@@ -84,29 +86,35 @@ def from_records(dataset: str, data_dir: str) -> Source:
   """
   records = RecordSet(open_records(dataset, data_dir))
   subjects = [
-    Subject(
+    CaseToInspect(
       case,
-      Part(f"{dataset} {case} image", lambda case=case: records.load(case).image),  # type: ignore[misc]
-      Part(f"{dataset} {case} label", lambda case=case: records.load(case).label),  # type: ignore[misc]
+      ReadableVolume(f"{dataset} {case} image", lambda case=case: records.load(case).image),  # type: ignore[misc]
+      ReadableVolume(f"{dataset} {case} label", lambda case=case: records.load(case).label),  # type: ignore[misc]
     )
     for case in records.ids
   ]
-  return Source(subjects, [], records.label_names)
+  return InspectionInput(subjects, [], records.label_names)
 
 
-def _subject(
-  case: str, scans: Mapping[str, Part], masks: Mapping[str, Part], *, alone: bool
-) -> Subject:
+def _build_case(
+  case: str,
+  scans: Mapping[str, ReadableVolume],
+  masks: Mapping[str, ReadableVolume],
+  *,
+  alone: bool,
+) -> CaseToInspect:
   image = scans.get(case)
-  return Subject(case, image, masks.get(case), alone and image is not None and bool(image.file))
+  return CaseToInspect(
+    case, image, masks.get(case), alone and image is not None and bool(image.file)
+  )
 
 
-def _alone(subject: Subject) -> bool:
+def _is_incomplete(subject: CaseToInspect) -> bool:
   return subject.image is None or subject.label is None
 
 
-def _without_partner(
-  subject: Subject, scans: Mapping[str, Part], masks: Mapping[str, Part]
+def _partner_finding(
+  subject: CaseToInspect, scans: Mapping[str, ReadableVolume], masks: Mapping[str, ReadableVolume]
 ) -> Finding:
   part, missing, others = (
     (subject.image, "label", masks) if subject.label is None else (subject.label, "image", scans)
@@ -119,43 +127,45 @@ def _without_partner(
   )
 
 
-def _names(path: Path, findings: list[Finding]) -> Mapping[str, int] | None:
+def _read_names(path: Path, findings: list[Finding]) -> Mapping[str, int] | None:
   try:
-    return listed_names(path)
+    return read_label_names(path)
   except UserError as error:
     findings.append(Finding("error", "dataset_json", str(error)))
     return None
 
 
-def _scans(path: Path, findings: list[Finding]) -> dict[str, Part]:
+def _find_scans(path: Path, findings: list[Finding]) -> dict[str, ReadableVolume]:
   """Every scan at a path by its name."""
   if not path.is_dir():
     if is_dicom_scan(path):
-      return _dicom(path.stem, path, findings)
-    return {nifti_stem(path): Part(str(path), partial(read_scan, path), path)}
-  scans = _nifti(path, read_nifti, findings)
+      return _find_series(path.stem, path, findings)
+    return {nifti_stem(path): ReadableVolume(str(path), partial(read_scan, path), path)}
+  scans = _find_nifti(path, read_nifti, findings)
   try:
-    folders = dicom_scans(path)
+    folders = find_dicom_scans(path)
   except UserError as error:
     findings.append(Finding("error", "unreadable", str(error)))
     folders = {}
   for name, folder in folders.items():
-    scans |= _dicom(name, folder, findings)
+    scans |= _find_series(name, folder, findings)
   return scans
 
 
-def _masks(path: Path, scans: Mapping[str, Part], findings: list[Finding]) -> dict[str, Part]:
+def _find_labels(
+  path: Path, scans: Mapping[str, ReadableVolume], findings: list[Finding]
+) -> dict[str, ReadableVolume]:
   """Labels by the name of their scan."""
   if path.is_dir():
-    return _nifti(path, read_label, findings)
+    return _find_nifti(path, read_label, findings)
   name = next(iter(scans)) if len(scans) == 1 else nifti_stem(path)
-  return {name: Part(str(path), partial(read_label, path), path)}
+  return {name: ReadableVolume(str(path), partial(read_label, path), path)}
 
 
-def _nifti(
+def _find_nifti(
   folder: Path, read: Callable[[Path], Volume], findings: list[Finding]
-) -> dict[str, Part]:
-  found: dict[str, Part] = {}
+) -> dict[str, ReadableVolume]:
+  found: dict[str, ReadableVolume] = {}
   if not folder.is_dir():
     return found
   for path in sorted(folder.iterdir()):
@@ -166,14 +176,14 @@ def _nifti(
       text = f"{path}: {found[name].name} has the same name; remove one of them"
       findings.append(Finding("error", "two_files", text))
       continue
-    found[name] = Part(str(path), partial(read, path), path)
+    found[name] = ReadableVolume(str(path), partial(read, path), path)
   return found
 
 
-def _dicom(name: str, path: Path, findings: list[Finding]) -> dict[str, Part]:
+def _find_series(name: str, path: Path, findings: list[Finding]) -> dict[str, ReadableVolume]:
   """Every CT series of a folder or .zip."""
   try:
-    series, _, damaged = survey(path)
+    series, _, damaged = survey_files(path)
   except UserError as error:
     findings.append(Finding("error", "unreadable", str(error)))
     return {}
@@ -186,7 +196,7 @@ def _dicom(name: str, path: Path, findings: list[Finding]) -> dict[str, Part]:
     findings.append(Finding("note", "several_series", text))
   alone = len(series) == 1
   return {
-    name if alone else f"{name} {one.uid}": Part(
+    name if alone else f"{name} {one.uid}": ReadableVolume(
       str(path) if alone else f"{path} (series {one.uid}, {one.description})",
       lambda one=one: read_series(one).volume,  # type: ignore[misc]
     )

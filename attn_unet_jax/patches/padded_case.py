@@ -6,7 +6,7 @@ import numpy as np
 
 from attn_unet_jax.cases.foreground import MOST
 from attn_unet_jax.cases.prepare import WorkingCase
-from attn_unet_jax.volumes.intensity import quantiles
+from attn_unet_jax.volumes.intensity import measure_quantiles
 
 Shape = tuple[int, int, int]
 
@@ -36,7 +36,7 @@ def cuttable(case: WorkingCase, patch: Shape, *, histogram: bool = False) -> Cut
   With `histogram` the scan's quantiles are taken, of what is not padding.
   """
   image, label = _pad(case.image, patch, case.image.min()), _pad(case.label, patch, 0)
-  own = quantiles(case.image, _QUANTILES) if histogram else None
+  own = measure_quantiles(case.image, _QUANTILES) if histogram else None
   return Cuttable(image, label, case.mean, case.sd, *_positions(case, patch), own)
 
 

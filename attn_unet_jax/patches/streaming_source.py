@@ -5,7 +5,6 @@ blocks that augmentation samples from (int16 and uint8) with their keys. There i
 what a step is fed depends on its number alone, so a run goes on anywhere.
 """
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -16,6 +15,7 @@ import grain
 from attn_unet_jax.patches.batch import Fed
 from attn_unet_jax.patches.device_source import Block
 from attn_unet_jax.patches.host_cropper import Cutter, together
+from attn_unet_jax.runtime.cores import count_usable_cores
 
 _AHEAD = 2  # steps whose blocks are on the device, or on their way, beside the one under way
 
@@ -50,7 +50,8 @@ class Streaming:
     def fed(patches: Sequence[tuple[int, Block]]) -> Fed:
       return self._put(patches[0][0], together([block for _, block in patches]))
 
-    threads = grain.ReadOptions(_cores(), max(_cores(), _AHEAD * count))
+    cores = count_usable_cores()
+    threads = grain.ReadOptions(cores, max(cores, _AHEAD * count))
     self._cutter.at_once(threads.prefetch_buffer_size, count)
     patches = grain.MapDataset.range(len(steps) * count).map(patch).to_iter_dataset(threads)
     batches = patches.batch(count, batch_fn=fed)
@@ -61,10 +62,3 @@ class Streaming:
     finally:
       left.set()
       ahead.close()
-
-
-def _cores() -> int:
-  """That this process may use."""
-  if hasattr(os, "sched_getaffinity"):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1

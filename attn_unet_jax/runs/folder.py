@@ -1,12 +1,9 @@
 """A run is one folder: who may write into it, and what it records about itself."""
 
-import errno
-import fcntl
 import json
 import os
 import platform
 import resource
-import socket
 import subprocess
 import sys
 import time
@@ -19,13 +16,16 @@ from typing import Any
 import jax
 
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.runtime.files import read_object, write_text
+from attn_unet_jax.runtime.file_lock import LockHeldError, acquire_file_lock
+from attn_unet_jax.runtime.files import (
+  read_json_object,
+  write_text,
+)
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "nibabel")
 
 STAGES_BEGUN = "body.json"  # what a run in stages makes first
 
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a file system
 _locks: dict[Path, int] = {}  # folders of this process -> files that are open until it ends
 
 
@@ -39,22 +39,13 @@ def lock_folder(workdir: Path) -> None:
   """
   if workdir.resolve() in _locks:
     return
-  file = os.open(workdir / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
   try:
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
-    holder = os.read(file, 200).decode(errors="replace")
-    os.close(file)
+    _locks[workdir.resolve()] = acquire_file_lock(workdir / ".lock")
+  except LockHeldError as holder:
     raise UserError(
       f"{workdir}: another process is training it ({holder}); wait for its end or choose another "
       "--workdir"
     ) from None
-  except OSError as error:
-    if error.errno not in _NO_LOCKS:
-      raise
-  _locks[workdir.resolve()] = file
-  os.truncate(file, 0)
-  os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
 
 
 def begun(workdir: Path) -> bool:
@@ -102,7 +93,7 @@ def _said_before(workdir: Path) -> dict[str, Any]:
   path, aside = workdir / "run.json", "run.json.damaged"
   what_is_done = f"left as {aside}, a new record begins"
   try:
-    before = read_object(path, what_is_done)
+    before = read_json_object(path, what_is_done)
     total = before.get("total_wall_seconds", 0.0)
     if isinstance(total, (int, float)) and 0 <= total <= sys.float_info.max:
       return before

@@ -1,34 +1,89 @@
 """Lines and bars on the screen."""
 
+import contextlib
 import sys
-from collections.abc import Iterable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tqdm import tqdm
 
+_BAR_EVERY_S, _LINE_EVERY_S = 0.5, 60.0
+
 _silent = False  # on every host of a run but the primary one
 
 
-def silence() -> None:
+def silence_output() -> None:
   """Prints nothing from now on: another host of the same run speaks."""
   global _silent
   _silent = True
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
   """Prints a line, on the primary host alone; it does not tear a progress bar."""
   if not _silent:
     tqdm.write(line, file=sys.stdout)
     sys.stdout.flush()
 
 
-def progress(items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
-  """A bar with the time left on a terminal; nothing elsewhere, where `say` has plain lines."""
+def show_progress(items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
+  """Yields the items, with a bar and the time left on a terminal.
+
+  Elsewhere nothing is shown: there `print_line` has plain lines.
+  """
   shown = sys.stderr.isatty() and not _silent
   return iter(tqdm(items, total=total, desc=what, leave=False, disable=not shown))
 
 
-def duration(seconds: float) -> str:
+@contextlib.contextmanager
+def watch_progress(name: str, total: int, count_done: Callable[[], int]) -> Iterator[None]:
+  """Shows on stderr, while the work inside goes on, how many of its cases are done.
+
+  On a terminal by a bar, in a log by a line a minute.
+
+  Args:
+    name: of the work.
+    total: number of cases.
+    count_done: returns how many are done; called from another thread.
+  """
+  finished = threading.Event()
+  show = _update_bar if sys.stderr.isatty() else _print_lines
+  thread = threading.Thread(target=show, args=(name, total, count_done, finished), daemon=True)
+  thread.start()
+  try:
+    yield
+  finally:
+    finished.set()
+    thread.join()
+
+
+def _update_bar(
+  name: str, total: int, count_done: Callable[[], int], finished: threading.Event
+) -> None:
+  with tqdm(total=total, desc=name, unit="case", smoothing=0.05, leave=False) as bar:
+    while not finished.wait(_BAR_EVERY_S):
+      bar.update(count_done() - bar.n)
+      bar.refresh()  # so that the clock runs on while a case takes its time
+
+
+def _print_lines(
+  name: str, total: int, count_done: Callable[[], int], finished: threading.Event
+) -> None:
+  start = time.monotonic()
+  while not finished.wait(_LINE_EVERY_S):
+    done = count_done()
+    left = estimate_time_left(time.monotonic() - start, done, total)
+    line = f"{name}: {done} of {total} cases" + (f", {left} left" if left else "")
+    print(line, file=sys.stderr, flush=True)
+
+
+def estimate_time_left(seconds: float, done: int, total: int) -> str:
+  """Returns how long the rest takes at the pace so far, as `30m00s`; '' before the first case."""
+  return format_duration(seconds / done * (total - done)) if done else ""
+
+
+def format_duration(seconds: float) -> str:
   """`75.2` -> `1m15s`."""
   minutes, rest = divmod(round(seconds), 60)
   hours, minutes = divmod(minutes, 60)

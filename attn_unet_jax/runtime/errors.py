@@ -8,6 +8,6 @@ class UserError(Exception):
   """
 
 
-def one_line(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
   """What an exception says, on one line; its name where it says nothing."""
   return " ".join(str(error).split()) or type(error).__name__

@@ -13,7 +13,7 @@ from attn_unet_jax.runtime.errors import UserError
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
   """Gives a path beside to write to; what is there at the end gets the name `path`.
 
   Its name is nobody else's, so several processes and hosts may write the same file. Where the work
@@ -30,11 +30,11 @@ def whole(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
   """Writes a text in UTF-8, whatever the locale: the file is there whole or not at all."""
-  with whole(path) as beside:
+  with atomic_write(path) as beside:
     beside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def remove_unfinished(folder: Path, older_than_s: float = 0.0) -> None:
+def remove_unfinished_files(folder: Path, older_than_s: float = 0.0) -> None:
   """Removes what processes that were killed were writing by `whole`.
 
   Args:
@@ -60,7 +60,7 @@ def read_json(path: Path) -> Any:
     raise ValueError(f"nested too deep: {error}") from None
 
 
-def read_object(path: Path, way_out: str) -> dict[str, Any]:
+def read_json_object(path: Path, way_out: str) -> dict[str, Any]:
   """The object in a JSON file; empty where there is no file.
 
   Raises:

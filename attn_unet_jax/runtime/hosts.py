@@ -25,23 +25,28 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from attn_unet_jax.runtime import console
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.runtime.signals import Interrupted, status
+from attn_unet_jax.runtime.signals import Interrupted, exit_status
 
 T = TypeVar("T")
 Tree = TypeVar("Tree")
 
-APART = "for a run on each, give --coordinator=none"  # of refusals
+SEPARATE_RUNS_HINT = "for a run on each, give --coordinator=none"  # of refusals
 
-_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")  # of processes, as launchers set them
-_NAMES = "TPU_WORKER_HOSTNAMES"  # of a TPU slice's hosts, as GKE sets it
-_ANSWER, _LEFT = "attn_unet_jax/answer/", "attn_unet_jax/left"  # keys
-_GRACE = 20.0  # seconds that a process has to leave by itself once another left with an error
+_COUNT_VARIABLES = (
+  "SLURM_STEP_NUM_TASKS",
+  "OMPI_COMM_WORLD_SIZE",
+)  # of processes, as launchers set them
+_HOSTNAMES_VARIABLE = "TPU_WORKER_HOSTNAMES"  # of a TPU slice's hosts, as GKE sets it
+_ANSWER_KEY, _LEFT_KEY = "attn_unet_jax/answer/", "attn_unet_jax/left"  # keys
+_GRACE_S = 20.0  # seconds that a process has to leave by itself once another left with an error
 
-_answers = itertools.count()
+_answer_numbers = itertools.count()
 
 
 @contextmanager
-def joined(coordinator: str | None, processes: int | None, process: int | None) -> Iterator[None]:
+def join_hosts(
+  coordinator: str | None, processes: int | None, process: int | None
+) -> Iterator[None]:
   """Joins the hosts of a run; inside, who leaves with an error takes the others along.
 
   Args:
@@ -53,7 +58,7 @@ def joined(coordinator: str | None, processes: int | None, process: int | None) 
   Raises:
     UserError: what is given is incomplete, or the others could not be reached.
   """
-  address = _address(coordinator, processes, process)
+  address = _initialize_arguments(coordinator, processes, process)
   if address is None:
     yield
     return
@@ -67,23 +72,23 @@ def joined(coordinator: str | None, processes: int | None, process: int | None) 
       f"({error}); without a cluster that tells, give --coordinator=HOST:PORT, --processes and "
       "--process on each"
     ) from error
-  if not is_first():
-    console.silence()
+  if not is_primary():
+    console.silence_output()
   leaving = threading.Event()
-  follower = threading.Thread(target=_follow, args=[leaving], daemon=True)
+  follower = threading.Thread(target=_end_with_others, args=[leaving], daemon=True)
   follower.start()
   try:
     yield
   except BaseException as error:
     with suppress(RuntimeError):  # another was first, or the store is gone
-      _store().key_value_set(_LEFT, str(status(error)))
+      _key_value_store().key_value_set(_LEFT_KEY, str(exit_status(error)))
     raise
   finally:
     leaving.set()
     follower.join()
 
 
-def _address(
+def _initialize_arguments(
   coordinator: str | None, processes: int | None, process: int | None
 ) -> dict[str, Any] | None:
   """What `jax.distributed.initialize` is to be given; None where there is nobody to join."""
@@ -91,7 +96,7 @@ def _address(
   if coordinator in (None, "auto", "none"):
     if processes is not None or process is not None:
       raise UserError(f"{given}: --processes and --process need --coordinator=HOST:PORT")
-    return {} if coordinator == "auto" or (not coordinator and _one_of_several()) else None
+    return {} if coordinator == "auto" or (not coordinator and _is_one_of_several()) else None
   if processes is None or process is None:
     raise UserError(f"{given}: give --processes=N and, from 0 to N - 1, --process=I too")
   if not re.fullmatch(r".+:\d+", coordinator or ""):
@@ -101,42 +106,44 @@ def _address(
   return {"coordinator_address": coordinator, "num_processes": processes, "process_id": process}
 
 
-def _one_of_several() -> bool:
-  counts = (os.environ.get(name, "") for name in _COUNTS)
-  return any(n.isdigit() and int(n) > 1 for n in counts) or "," in os.environ.get(_NAMES, "")
+def _is_one_of_several() -> bool:
+  counts = (os.environ.get(name, "") for name in _COUNT_VARIABLES)
+  return any(n.isdigit() and int(n) > 1 for n in counts) or "," in os.environ.get(
+    _HOSTNAMES_VARIABLE, ""
+  )
 
 
-def count() -> int:
+def count_processes() -> int:
   """Processes of the run."""
   return jax.process_count() if jax.distributed.is_initialized() else 1
 
 
-def is_first() -> bool:
+def is_primary() -> bool:
   """Whether this process is the one that writes and prints."""
-  return count() == 1 or jax.process_index() == 0
+  return count_processes() == 1 or jax.process_index() == 0
 
 
-def on_first(work: Callable[..., T], *arguments: Any) -> T:
+def run_on_primary(work: Callable[..., T], *arguments: Any) -> T:
   """What the first process gets of `work(*arguments)`; the others wait for it, however long.
 
   To be called by all, in the same order. The answer must be JSON. UserError and Interrupted are
   raised on all.
   """
-  if count() == 1:
+  if count_processes() == 1:
     return work(*arguments)
-  key = f"{_ANSWER}{next(_answers)}"
-  if is_first():
+  key = f"{_ANSWER_KEY}{next(_answer_numbers)}"
+  if is_primary():
     try:
       value = work(*arguments)
     except UserError as error:
-      _tell(key, error=str(error))
+      _publish_answer(key, error=str(error))
       raise
     except Interrupted as error:
-      _tell(key, signal=error.number)
+      _publish_answer(key, signal=error.number)
       raise
-    _tell(key, value=value)
+    _publish_answer(key, value=value)
     return value
-  told = json.loads(_awaited(key))
+  told = json.loads(_wait_for_answer(key))
   if "error" in told:
     raise UserError(told["error"])
   if "signal" in told:
@@ -144,55 +151,55 @@ def on_first(work: Callable[..., T], *arguments: Any) -> T:
   return told["value"]
 
 
-def only_first(
+def open_on_primary(
   opened: Callable[..., AbstractContextManager[T]], *arguments: Any
 ) -> AbstractContextManager[T | None]:
   """The context that `opened(*arguments)` gives on the first process, nothing on the others."""
-  return opened(*arguments) if is_first() else nullcontext()
+  return opened(*arguments) if is_primary() else nullcontext()
 
 
-def check_same(what: str, text: str, remedy: str) -> None:
+def check_same_on_hosts(what: str, text: str, remedy: str) -> None:
   """Compares something between the hosts.
 
   Raises:
     UserError: this host's is not the first one's; names `what`, and the `remedy`.
   """
-  of_first = on_first(lambda: text)
-  same = all_of(text == of_first)
+  of_first = run_on_primary(lambda: text)
+  same = all_gather(text == of_first)
   if not same.all():
     raise UserError(
       f"{what}: not the same on process 0 and process {int(np.argmin(same))}; {remedy}"
     )
 
 
-def check_shared(path: Path) -> None:
+def check_shared_path(path: Path) -> None:
   """Whether all hosts see a file that the first has written.
 
   Raises:
     UserError: one does not.
   """
-  seen = all_of(path.exists())
+  seen = all_gather(path.exists())
   if not seen.all():
     raise UserError(
       f"{path}: process {int(np.argmin(seen))} does not see it; --workdir must lie on a file "
-      f"system that all hosts share, or, {APART}"
+      f"system that all hosts share, or, {SEPARATE_RUNS_HINT}"
     )
 
 
-def all_of(value: Any) -> np.ndarray:
+def all_gather(value: Any) -> np.ndarray:
   """A number of every process, `[processes]`."""
   return np.ravel(multihost_utils.process_allgather(np.asarray(value)))
 
 
-def of_first(tree: Tree) -> Tree:
+def broadcast_from_primary(tree: Tree) -> Tree:
   """The arrays of the first process, on all; hosts of several kinds round differently.
 
   To be called by all, with arrays of the same shapes.
   """
-  return tree if count() == 1 else multihost_utils.broadcast_one_to_all(tree)
+  return tree if count_processes() == 1 else multihost_utils.broadcast_one_to_all(tree)
 
 
-class Agreement:
+class SignalAgreement:
   """How processes come to leave at the same step when a signal reaches one of them.
 
   Each call sends this process's signal to all, and returns what was sent by the call before: so
@@ -201,7 +208,7 @@ class Agreement:
 
   def __init__(self) -> None:
     self._pending: jax.Array | None = None
-    if count() > 1:
+    if count_processes() > 1:
       mesh = Mesh(np.array(jax.devices()), "device")
       self._each = NamedSharding(mesh, PartitionSpec("device"))
       everywhere = NamedSharding(mesh, PartitionSpec())
@@ -209,7 +216,7 @@ class Agreement:
 
   def __call__(self, number: int | None, *, now: bool = False) -> int | None:
     """The signal that all heed, if there is one; with `now` that of this call."""
-    if count() == 1:
+    if count_processes() == 1:
       return number
     here = np.full(jax.local_device_count(), number or 0, np.int32)
     sent = self._greatest(jax.make_array_from_process_local_data(self._each, here))
@@ -217,26 +224,26 @@ class Agreement:
     return None if heeded is None else int(heeded) or None
 
 
-def _store() -> Any:
+def _key_value_store() -> Any:
   """What hosts tell each other: texts by key, of the service that process 0 runs."""
   return global_state.client
 
 
-def _tell(key: str, **answer: Any) -> None:
-  _store().key_value_set(key, json.dumps(answer))
+def _publish_answer(key: str, **answer: Any) -> None:
+  _key_value_store().key_value_set(key, json.dumps(answer))
 
 
-def _awaited(key: str) -> str:
+def _wait_for_answer(key: str) -> str:
   """Waits a second at a time, so that a signal is heard."""
   while True:
     try:
-      return _store().blocking_key_value_get(key, 1000)
+      return _key_value_store().blocking_key_value_get(key, 1000)
     except RuntimeError as error:
       if "DEADLINE_EXCEEDED" not in str(error):
         raise
 
 
-def _follow(leaving: threading.Event) -> None:
+def _end_with_others(leaving: threading.Event) -> None:
   """Ends this process, whatever it waits for, some time after another left with an error.
 
   Not if this one is `leaving` by itself.
@@ -244,8 +251,8 @@ def _follow(leaving: threading.Event) -> None:
   ended = None
   while ended is None and not leaving.wait(1):
     with suppress(RuntimeError):  # nobody has left
-      ended = int(_store().key_value_try_get(_LEFT))
-  if leaving.wait(_GRACE):
+      ended = int(_key_value_store().key_value_try_get(_LEFT_KEY))
+  if leaving.wait(_GRACE_S):
     return
   print("error: another host of the run ended; its output says why", file=sys.stderr, flush=True)
   with suppress(RuntimeError):

@@ -4,36 +4,29 @@ import os
 import sys
 from pathlib import Path
 
-_PACKAGES = ("attn_unet_jax", "tfds_pancreas", "benchmarks")  # with commands
-_ASKING = "glibc.malloc.hugetlb=1"
-_GLIBC = (2, 35)  # the first that knows it
-_GIVEN = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+_TUNABLE = "glibc.malloc.hugetlb=1"
+_FIRST_GLIBC = (2, 35)  # the first that knows it
+_KERNEL_SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-def ask_for_large() -> None:
+def enable_huge_pages() -> None:
   """Starts the process anew with memory in large pages, if that makes a difference.
 
   A step on a CPU allocates gigabytes and frees them, and the system clears them for every step:
   in pages of 4 KiB that takes up to as long as the step itself. glibc reads its settings when a
-  process starts, hence the second start, which is to come before anything has been loaded. Nothing
-  happens in another's program, or where the environment already says something of malloc.
+  process starts, hence the second start, which is to come before anything heavy has been loaded.
+  Nothing happens where the environment already says something of malloc.
   """
   told = any(name.startswith(("GLIBC_TUNABLES", "MALLOC_")) for name in os.environ)
-  if told or not _is_ours() or not _would_be_given():
+  if told or not _are_huge_pages_offered():
     return
-  os.environ["GLIBC_TUNABLES"] = _ASKING
+  os.environ["GLIBC_TUNABLES"] = _TUNABLE
   os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def _is_ours() -> bool:
-  """Whether the process was started by `python -m` as a command of this project."""
-  started = sys.orig_argv
-  return "-m" in started and started[started.index("-m") + 1].partition(".")[0] in _PACKAGES
-
-
-def _would_be_given() -> bool:
+def _are_huge_pages_offered() -> bool:
   try:
     version = (os.confstr("CS_GNU_LIBC_VERSION") or "").removeprefix("glibc ").split(".")
-    return tuple(map(int, version)) >= _GLIBC and "[madvise]" in _GIVEN.read_text()
+    return tuple(map(int, version)) >= _FIRST_GLIBC and "[madvise]" in _KERNEL_SETTING.read_text()
   except (OSError, ValueError):  # not Linux, or not glibc
     return False

@@ -13,10 +13,10 @@ _OWN_CGROUPS = Path("/proc/self/cgroup")
 
 def host_bytes() -> int:
   """Bytes of the machine, or of the narrowest limit that this process is under."""
-  return min([psutil.virtual_memory().total, *_container()])
+  return min([psutil.virtual_memory().total, *_container_limits()])
 
 
-def require(needed: int, what: str, remedy: str) -> None:
+def require_memory(needed: int, what: str, remedy: str) -> None:
   """Refuses, before it is made, what memory cannot hold.
 
   Args:
@@ -34,7 +34,7 @@ def require(needed: int, what: str, remedy: str) -> None:
     )
 
 
-def _container() -> Iterator[int]:
+def _container_limits() -> Iterator[int]:
   """The memory that a container or a job may use, of each of its control groups that has a limit.
 
   A line of the system's list is `0::PATH` (version 2) or, of version 1, `N:memory:PATH`; Slurm

@@ -149,6 +149,20 @@ def describe_type(kind: Any, default: Any) -> str:
   return f"of type {(typing.get_origin(kind) or kind).__name__}"
 
 
+def describe_kind(kind: Any) -> str:
+  """Returns a type in words for a reference: `float`, `3 x int`, `float or None`."""
+  arguments = typing.get_args(kind)
+  if kind is Any:
+    return "any"
+  if typing.get_origin(kind) in (typing.Union, types.UnionType):
+    return " or ".join("None" if one is types.NoneType else describe_kind(one) for one in arguments)
+  if typing.get_origin(kind) is Literal:
+    return f"one of {arguments}"
+  if typing.get_origin(kind) is tuple:
+    return "tuple" if ... in arguments else f"{len(arguments)} x {describe_kind(arguments[0])}"
+  return str(kind.__name__)
+
+
 def _is_finite(value: Any) -> bool:
   if isinstance(value, tuple):
     return all(map(_is_finite, value))

@@ -13,26 +13,63 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import NoReturn, Protocol
 
 from absl import app, flags, logging
 
 from attn_unet_jax.runtime import xla
-from attn_unet_jax.runtime.errors import UserError, one_line
-from attn_unet_jax.runtime.signals import STOPPING, Interrupted, status
+from attn_unet_jax.runtime.errors import UserError, format_error
+from attn_unet_jax.runtime.huge_pages import enable_huge_pages
+from attn_unet_jax.runtime.signals import STOP_SIGNALS, Interrupted, exit_status
 
-TakeFlags = Callable[[Sequence[str]], list[str]]
+_RESEND_AFTER_S = 0.1
+_HELP_FLAG = re.compile(r"--?(help(short|full)?|\?)")
+_MISSING = re.compile(r"[Ff]lag --(\w+) must have a value other than None")
+_EXAMPLE = re.compile(r"^ *((?:python -m|attn-unet-jax) \S+ --.*?[^\\])$", re.MULTILINE | re.DOTALL)
 
-_LATER_S = 0.1
-_HELP = re.compile(r"--?(help(short|full)?|\?)")
+
+class ExtraFlags(Protocol):
+  """Flags that absl does not know, such as the keys of a run's config."""
+
+  def take(self, arguments: Sequence[str]) -> list[str]:
+    """Takes them out of a command's arguments and returns the others."""
+
+  def explain(self, flag: str) -> str:
+    """Returns a hint for a flag that nobody knows; '' if there is none."""
+
+  def describe(self) -> str:
+    """Returns what `--help` says of them."""
 
 
-def run(main: Callable[[], None], take_flags: TakeFlags = list) -> None:
+class NoExtraFlags:
+  """The flags of a command that has none but absl's."""
+
+  def take(self, arguments: Sequence[str]) -> list[str]:
+    """Takes nothing."""
+    return list(arguments)
+
+  def explain(self, flag: str) -> str:
+    """Knows no hint."""
+    del flag
+    return ""
+
+  def describe(self) -> str:
+    """Has nothing to say."""
+    return ""
+
+
+_NO_EXTRA_FLAGS = NoExtraFlags()
+
+
+def run_command(main: Callable[[], None], extra: ExtraFlags = _NO_EXTRA_FLAGS) -> None:
   """Runs `main` under the exit-status rules above; `--help` shows its module's docstring.
 
   Args:
-    main: the command.
-    take_flags: takes from the arguments what absl does not know, and returns the others.
+    main: the command. It imports what is heavy itself, so that `--help` and mistakes cost little.
+    extra: the flags that absl does not know.
   """
+  if main.__module__ == "__main__":  # before anything heavy is loaded; a restart loads it again
+    enable_huge_pages()
   logging.set_verbosity(logging.WARNING)
   if isinstance(sys.stdout, io.TextIOWrapper):  # not every terminal knows ±, nor every file's name
     sys.stdout.reconfigure(errors="backslashreplace")
@@ -40,75 +77,97 @@ def run(main: Callable[[], None], take_flags: TakeFlags = list) -> None:
   logging.get_absl_handler().addFilter(
     lambda record: f"{os.sep}orbax{os.sep}" not in record.pathname
   )
-  app.run(lambda _: _guarded(main), flags_parser=functools.partial(_parse, take_flags))
+  app.run(lambda _: _run_main(main), flags_parser=functools.partial(_parse_flags, extra))
 
 
-def _parse(take_flags: TakeFlags, argv: Sequence[str]) -> list[str]:
-  if asked := next(filter(_HELP.fullmatch, argv[1:]), None):  # absl's own would end with 1
-    app.usage(
-      shorthelp="full" not in asked,
-      writeto_stdout=True,
-      detailed_error="Try --helpfull to get a list of all flags.",
-      exitcode=0,
-    )
+def _parse_flags(extra: ExtraFlags, argv: Sequence[str]) -> list[str]:
+  if asked := next(filter(_HELP_FLAG.fullmatch, argv[1:]), None):  # absl's own would end with 1
+    _print_help(extra, full="full" in asked)
   try:
-    rest = flags.FLAGS([argv[0], *take_flags(argv[1:])])
+    rest = flags.FLAGS([argv[0], *extra.take(argv[1:])])
+  except flags.UnrecognizedFlagError as error:
+    hint = extra.explain(error.flagname)
+    _exit_with_error(f"--{error.flagname}: unknown flag; {hint}" if hint else _error_line(error))
   except (flags.Error, UserError) as error:
-    _fail(_one_line(error))
+    _exit_with_error(_explain_missing(_error_line(error)))
   if len(rest) > 1:
-    _fail(f"{rest[1]!r} is not a flag; write --name=value (--help lists the flags)")
+    _exit_with_error(f"{rest[1]!r} is not a flag; write --name=value (--help lists the flags)")
   return rest
 
 
-def _guarded(main: Callable[[], None]) -> None:
-  signal.signal(signal.SIGTERM, _interrupt)
-  sys.unraisablehook = _unraisable
-  xla.keep_compiled()
+def _print_help(extra: ExtraFlags, *, full: bool) -> NoReturn:
+  """Prints the docstring, the flags and the extra flags; ends with status 0."""
+  try:
+    app.usage(
+      shorthelp=not full,
+      writeto_stdout=True,
+      detailed_error="Try --helpfull to get a list of all flags." if not full else None,
+    )
+    print(extra.describe(), end="", flush=True)
+  except BrokenPipeError:  # who read the output, such as `head`, has had enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+  sys.exit(0)
+
+
+def _explain_missing(message: str) -> str:
+  """Says what an error means where a required flag is missing, with the command's own example."""
+  if not (match := _MISSING.search(message)):
+    return message
+  examples = _EXAMPLE.findall(sys.modules["__main__"].__doc__ or "")
+  example = next((text for text in examples if f"--{match[1]}" in text), "")
+  line = " ".join(example.replace("\\", " ").split())
+  return f"--{match[1]} is missing" + (f"; for example: {line}" if line else "")
+
+
+def _run_main(main: Callable[[], None]) -> None:
+  signal.signal(signal.SIGTERM, _raise_interrupted)
+  sys.unraisablehook = _resend_dropped_signal
+  xla.enable_compilation_cache()
   xla.keep_channels_last()
   try:
     main()
   except UserError as error:
-    _fail(_one_line(error))
+    _exit_with_error(_error_line(error))
   except BrokenPipeError as error:  # who read the output, such as `head`, has had enough
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(status(error))
+    sys.exit(exit_status(error))
   except OSError as error:
-    if status(error) == 1:
+    if exit_status(error) == 1:
       raise
-    _fail(f"{error.filename or 'writing a file'}: {error.strerror}")
+    _exit_with_error(f"{error.filename or 'writing a file'}: {error.strerror}")
   except (Interrupted, KeyboardInterrupt) as stop:
-    _leave(status(stop))
+    _exit_ignoring_signals(exit_status(stop))
 
 
-def _leave(number: int) -> None:
+def _exit_ignoring_signals(number: int) -> None:
   """A second signal would only change the status."""
-  for stopping in STOPPING:
+  for stopping in STOP_SIGNALS:
     signal.signal(stopping, signal.SIG_IGN)
   sys.exit(number)
 
 
-def _interrupt(number: int, _: FrameType | None) -> None:
+def _raise_interrupted(number: int, _: FrameType | None) -> None:
   raise Interrupted(number)
 
 
-def _unraisable(ignored: "sys.UnraisableHookArgs") -> None:
+def _resend_dropped_signal(ignored: "sys.UnraisableHookArgs") -> None:
   """Gives a signal again that came where Python drops exceptions (a finaliser, a weakref)."""
   again = {Interrupted: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}.get(ignored.exc_type)
   if again is None:
     sys.__unraisablehook__(ignored)
   else:  # later: here it would be dropped as well
-    threading.Timer(_LATER_S, os.kill, (os.getpid(), again)).start()
+    threading.Timer(_RESEND_AFTER_S, os.kill, (os.getpid(), again)).start()
 
 
-def _one_line(error: BaseException) -> str:
+def _error_line(error: BaseException) -> str:
   inner = error.args[0] if error.args else None
   if isinstance(inner, BaseException):  # ml_collections gives an AttributeError a KeyError to show
-    return _one_line(inner)
+    return _error_line(inner)
   if isinstance(error, KeyError) and error.args:  # its own text is quoted
-    return one_line(Exception(inner))
-  return one_line(error)
+    return format_error(Exception(inner))
+  return format_error(error)
 
 
-def _fail(message: str) -> None:
+def _exit_with_error(message: str) -> NoReturn:
   print(f"error: {message}", file=sys.stderr)
   sys.exit(2)

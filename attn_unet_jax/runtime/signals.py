@@ -9,10 +9,10 @@ from types import FrameType
 
 from attn_unet_jax.runtime.errors import UserError
 
-STOPPING = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # where Python does not know the file
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # where Python does not know the file
 
 
 class Interrupted(BaseException):
@@ -25,7 +25,7 @@ class Interrupted(BaseException):
 
 
 @dataclasses.dataclass
-class Stop:
+class StopRequest:
   """Whether a signal asked to stop while signals were `noted`.
 
   Attributes:
@@ -36,14 +36,14 @@ class Stop:
   number: int | None = None
   at_once: bool = False
 
-  def obey(self) -> None:
+  def raise_if_stopped(self) -> None:
     """Raises `Interrupted` if one did."""
     if self.number is not None:
       raise Interrupted(self.number)
 
 
 @contextmanager
-def noted(stop: Stop) -> Iterator[None]:
+def defer_signals(stop: StopRequest) -> Iterator[None]:
   """While open, SIGTERM and SIGINT do no more than `stop` says."""
 
   def note(number: int, _: FrameType | None) -> None:
@@ -52,7 +52,7 @@ def noted(stop: Stop) -> Iterator[None]:
       stop.at_once = False  # one is enough: what it makes the program do is not broken off
       raise Interrupted(number)
 
-  before = {number: signal.signal(number, note) for number in STOPPING}
+  before = {number: signal.signal(number, note) for number in STOP_SIGNALS}
   try:
     yield
   finally:
@@ -60,7 +60,7 @@ def noted(stop: Stop) -> Iterator[None]:
       signal.signal(number, handler)
 
 
-def status(error: BaseException) -> int:
+def exit_status(error: BaseException) -> int:
   """The exit status of a command that an exception ends."""
   if isinstance(error, Interrupted):
     return error.status
@@ -69,5 +69,5 @@ def status(error: BaseException) -> int:
   if isinstance(error, BrokenPipeError):
     return 128 + signal.SIGPIPE
   if isinstance(error, OSError):
-    return 1 if error.filename is None and error.errno not in _NO_ROOM else 2
+    return 1 if error.filename is None and error.errno not in _DISK_FULL else 2
   return 2 if isinstance(error, UserError) else 1

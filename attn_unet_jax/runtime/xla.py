@@ -12,14 +12,14 @@ from typing import Any
 from attn_unet_jax.runtime.errors import UserError
 
 # How JAX's warnings of a compiled program begin that could not be read or written.
-_FAILED = tuple(
+_BROKEN_ENTRY = tuple(
   f"Error {what} persistent compilation cache entry" for what in ("reading", "writing")
 )
 _DETERMINISTIC = "--xla_gpu_deterministic_ops=true"  # no atomics, no kernels chosen by a stopwatch
 _CHANNELS_LAST, _ANY_LAYOUT = "--xla_gpu_force_conv_nhwc=true", "--xla_gpu_force_conv_n"
 
 
-def keep_compiled() -> None:
+def enable_compilation_cache() -> None:
   """Keeps compiled programs in a folder of the user's, so that a second start compiles nothing.
 
   The folder is `attn_unet_jax` in $XDG_CACHE_HOME (`~/.cache`), apart for each kind of processor.
@@ -27,30 +27,30 @@ def keep_compiled() -> None:
   program is, unless JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS leaves out what compiles fast.
   In either folder, what was not written whole is warned of once, and written anew.
   """
-  _remove_what_jax_warns_of()
+  _remove_broken_entries()
   if "JAX_COMPILATION_CACHE_DIR" in os.environ:
     return
   try:
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "attn_unet_jax" / f"xla-{_processor()}"
+    folder = base / "attn_unet_jax" / f"xla-{_processor_digest()}"
     folder.mkdir(parents=True, exist_ok=True)
   except (OSError, RuntimeError):  # RuntimeError: a user without a home
     return
   if not os.access(folder, os.W_OK):
     return
-  _set("jax_compilation_cache_dir", str(folder))
+  _set_jax_option("jax_compilation_cache_dir", str(folder))
   if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-    _set("jax_persistent_cache_min_compile_time_secs", 0.0)
+    _set_jax_option("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def _set(key: str, value: str | float) -> None:
+def _set_jax_option(key: str, value: str | float) -> None:
   """Sets a key of JAX's, for the processes that this one starts too."""
   os.environ[key.upper()] = str(value)
   if jax := sys.modules.get("jax"):  # it has read the environment already
     jax.config.update(key, value)
 
 
-def _remove_what_jax_warns_of() -> None:
+def _remove_broken_entries() -> None:
   """Makes JAX write a compiled program again that it could not read, or write whole.
 
   JAX writes in place, and never over a file that is there: what a kill or a full disk has left
@@ -59,14 +59,14 @@ def _remove_what_jax_warns_of() -> None:
   show = warnings.showwarning
 
   def remove_and_show(message: Warning | str, *where: Any, **how: Any) -> None:
-    if str(message).startswith(_FAILED):
-      _remove_failed()
+    if str(message).startswith(_BROKEN_ENTRY):
+      _remove_broken_entry()
     show(message, *where, **how)
 
   warnings.showwarning = remove_and_show
 
 
-def _remove_failed() -> None:
+def _remove_broken_entry() -> None:
   """Removes the file of the compiled program that a warning is being given of.
 
   JAX tells which it is in this way only: it warns while it handles the exception, in a function
@@ -87,14 +87,14 @@ def make_deterministic() -> None:
   Raises:
     UserError: XLA_FLAGS names a file, which is not changed.
   """
-  if _DETERMINISTIC in _flags():
+  if _DETERMINISTIC in _xla_flags():
     return
-  if _names_a_file():
+  if _is_flags_file():
     raise UserError(
-      f"XLA_FLAGS={_flags()}: names a file, to which config.deterministic adds nothing; give the "
-      f"flags themselves, {_DETERMINISTIC} with them"
+      f"XLA_FLAGS={_xla_flags()}: names a file, which config.deterministic does not change; "
+      f"give the flags themselves and add {_DETERMINISTIC}"
     )
-  os.environ["XLA_FLAGS"] = f"{_flags()} {_DETERMINISTIC}".strip()
+  os.environ["XLA_FLAGS"] = f"{_xla_flags()} {_DETERMINISTIC}".strip()
 
 
 def keep_channels_last() -> None:
@@ -104,20 +104,20 @@ def keep_channels_last() -> None:
   a copy of its own: a fifth of the training step on an H200. A layout that XLA_FLAGS already asks
   for stays, and so does a file that it names.
   """
-  if _ANY_LAYOUT not in _flags() and not _names_a_file():
-    os.environ["XLA_FLAGS"] = f"{_flags()} {_CHANNELS_LAST}".strip()
+  if _ANY_LAYOUT not in _xla_flags() and not _is_flags_file():
+    os.environ["XLA_FLAGS"] = f"{_xla_flags()} {_CHANNELS_LAST}".strip()
 
 
-def _flags() -> str:
+def _xla_flags() -> str:
   return os.environ.get("XLA_FLAGS", "").strip()
 
 
-def _names_a_file() -> bool:
+def _is_flags_file() -> bool:
   """Whether XLA reads its flags from a file: where they do not begin like a flag."""
-  return bool(_flags()) and not _flags().startswith("--")
+  return bool(_xla_flags()) and not _xla_flags().startswith("--")
 
 
-def _processor() -> str:
+def _processor_digest() -> str:
   """A short name of what this processor can do: homes are shared between machines that differ."""
   try:
     lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
-from attn_unet_jax.volumes.box import Box, box_of, tight_box
+from attn_unet_jax.volumes.box import Box, bounding_box, box_from_slices
 from attn_unet_jax.volumes.components import SIX_NEIGHBOURS, largest_component
 from attn_unet_jax.volumes.volume import Volume
 
@@ -26,8 +26,8 @@ def largest_opened(mask: np.ndarray) -> np.ndarray:
 
 def body_box(volume: Volume) -> Box:
   """The box around the patient in a canonical scan, HU; the whole scan if there is nobody."""
-  found = tight_box(largest_opened(volume.array > _BODY_HU), volume.grid)
+  found = bounding_box(largest_opened(volume.array > _BODY_HU), volume.grid)
   if found is not None:
     return found
   x, y, z = volume.shape
-  return box_of((slice(0, x), slice(0, y), slice(0, z)), volume.grid)
+  return box_from_slices((slice(0, x), slice(0, y), slice(0, z)), volume.grid)

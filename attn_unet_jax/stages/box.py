@@ -3,7 +3,7 @@
 import numpy as np
 
 from attn_unet_jax.stages.body import largest_opened
-from attn_unet_jax.volumes.box import Box, tight_box
+from attn_unet_jax.volumes.box import Box, bounding_box
 from attn_unet_jax.volumes.volume import Grid
 
 _THRESHOLD = 0.5
@@ -17,5 +17,5 @@ def find(probability: np.ndarray, grid: Grid, margin_mm: float = 0.0) -> Box | N
     grid: its (working) grid.
     margin_mm: added on each side; the paper adds none.
   """
-  box = tight_box(largest_opened(probability > _THRESHOLD), grid)
-  return box.grown(margin_mm) if box else None
+  box = bounding_box(largest_opened(probability > _THRESHOLD), grid)
+  return box.add_margin(margin_mm) if box else None

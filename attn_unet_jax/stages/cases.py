@@ -12,14 +12,14 @@ from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.cases.working_cases import Cases
 from attn_unet_jax.labels import UNLABELLED
-from attn_unet_jax.runtime.console import progress
-from attn_unet_jax.volumes.box import Box, tight_box
+from attn_unet_jax.runtime.console import show_progress
+from attn_unet_jax.volumes.box import Box, bounding_box
 from attn_unet_jax.volumes.volume import Volume
 
 
 def whole_cases(data: DataOptions, fold: Fold, ids: Sequence[str]) -> Iterator[WorkingCase]:
   """Cases with all of their voxels and labels, one after the other."""
-  return progress(Cases(ids, fold.dataset, fold.mapping, data), len(ids), "cases")
+  return show_progress(Cases(ids, fold.dataset, fold.mapping, data), len(ids), "cases")
 
 
 def volume_of(case: WorkingCase, data: DataOptions) -> Volume:
@@ -31,7 +31,7 @@ def volume_of(case: WorkingCase, data: DataOptions) -> Volume:
 def label_box(case: WorkingCase, data: DataOptions) -> Box | None:
   """Around the foreground, where there is any."""
   foreground = (case.label > 0) & (case.label != UNLABELLED)
-  return tight_box(foreground, volume_of(case, data).grid)
+  return bounding_box(foreground, volume_of(case, data).grid)
 
 
 def refolded(data: DataOptions, fold: Fold, split: Split, boxes: Boxes) -> Fold:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.runtime.files import whole
+from attn_unet_jax.runtime.files import atomic_write
 from attn_unet_jax.stages.optional import needed
 
 _TREES, _DEPTH = 50, 15
@@ -120,7 +120,7 @@ def save_arrays(path: Path, **arrays: Any) -> None:
   """Writes an `.npz`: it is there whole or not at all."""
   content = io.BytesIO()
   np.savez_compressed(content, **arrays)
-  with whole(path) as beside:
+  with atomic_write(path) as beside:
     beside.write_bytes(content.getvalue())
 
 

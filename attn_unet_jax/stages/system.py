@@ -7,7 +7,7 @@ import numpy as np
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.inference.segment import predict_within
 from attn_unet_jax.inference.sliding import System
-from attn_unet_jax.runtime.console import say
+from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.stages import box
 from attn_unet_jax.stages.body import body_box
 from attn_unet_jax.stages.features import features
@@ -37,7 +37,9 @@ def locate(working: Volume, first: System, config: RunConfig, margin_mm: float =
   probability = predict_within(working, body, first, config)[..., 1]
   found = box.find(probability, working.grid, margin_mm)
   if found is None:
-    say("warning: the first stage found nothing in a scan; the second looks at the whole body")
+    print_line(
+      "warning: the first stage found nothing in a scan; the second looks at the whole body"
+    )
   return found or body
 
 

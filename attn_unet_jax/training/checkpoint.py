@@ -25,7 +25,7 @@ from orbax.checkpoint.checkpoint_managers import (
 
 from attn_unet_jax.runtime import console, hosts
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.runtime.signals import Stop, noted
+from attn_unet_jax.runtime.signals import StopRequest, defer_signals
 from attn_unet_jax.training import integrity
 from attn_unet_jax.training.state import TrainState
 
@@ -47,8 +47,8 @@ class Checkpoints:
 
   def __init__(self, folder: Path, keep: int):
     self.folder = folder
-    hosts.on_first(_remove_deleted, folder)
-    hosts.on_first(_set_damaged_aside, folder)
+    hosts.run_on_primary(_remove_deleted, folder)
+    hosts.run_on_primary(_set_damaged_aside, folder)
     self._scores = {step: integrity.validation_dsc(folder / str(step)) for step in saved(folder)}
     self._saving: int | None = None
     self._manager = ocp.CheckpointManager(
@@ -88,7 +88,7 @@ class Checkpoints:
         self._manager.save(step, args=ocp.args.StandardSave(state))
       elif validation_dsc is not None:
         self._scores[step] = validation_dsc
-        if hosts.is_first():
+        if hosts.is_primary():
           with self._intact(step):
             integrity.score(self.folder / str(step), validation_dsc)
 
@@ -122,7 +122,7 @@ class Checkpoints:
       self._remove_deleted()
 
   def _remove_deleted(self) -> None:
-    if hosts.is_first():
+    if hosts.is_primary():
       _remove_deleted(self.folder)
 
   def _seal(self) -> None:
@@ -174,13 +174,13 @@ class _Best(PreservationPolicy):
 def checkpoints(folder: Path, keep: int) -> Iterator[Checkpoints]:
   """Opens a run's checkpoints for training and leaves them complete on disk."""
   with _one_failure_told():
-    store, stop = Checkpoints(folder, keep), Stop()
+    store, stop = Checkpoints(folder, keep), StopRequest()
     try:
       yield store
     finally:
-      with noted(stop):  # who stops waiting for a save loses it
+      with defer_signals(stop):  # who stops waiting for a save loses it
         store.close()
-    stop.obey()
+    stop.raise_if_stopped()
 
 
 @contextlib.contextmanager
@@ -234,7 +234,7 @@ def restore_best(folder: Path, like: TrainState) -> TrainState:
       return restore(folder / str(step), like)
     except integrity.DamagedError as error:
       damaged[step] = str(error)
-      console.say(f"{folder}/{step} is damaged ({error}): using the next best")
+      console.print_line(f"{folder}/{step} is damaged ({error}): using the next best")
   raise _no_intact(folder, damaged)
 
 
@@ -307,7 +307,7 @@ def _set_damaged_aside(folder: Path) -> None:
   for step, why in damaged.items():
     aside = _free(folder / f"{step}{_DAMAGED}")
     (folder / str(step)).rename(aside)
-    console.say(
+    console.print_line(
       f"{folder}/{step} is damaged ({why}): left as {aside.name}; {intact[-1]} is the newest intact"
     )
 

@@ -84,8 +84,8 @@ class Report:
     epoch, epochs = row["epoch"], self._recipe.train.epochs
     left = (time.monotonic() - self._began) / (epoch - self._first) * (epochs - epoch)
     dsc = "" if row["validation_dsc"] is None else f", validation DSC {row['validation_dsc']:.3f}"
-    console.say(
+    console.print_line(
       f"epoch {epoch}/{epochs}: loss train {row['train_seg_loss']:.4f}, "
       f"validation {row['validation_seg_loss']:.4f}, test {row['test_seg_loss']:.4f}{dsc}; "
-      f"{row['train_seconds']:.1f} s, {console.duration(left)} left"
+      f"{row['train_seconds']:.1f} s, {console.format_duration(left)} left"
     )

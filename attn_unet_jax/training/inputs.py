@@ -15,7 +15,7 @@ from attn_unet_jax.patches.padded_case import Shape, padding
 from attn_unet_jax.patches.sources import Held, Source, choose
 from attn_unet_jax.patches.streaming_source import Streaming
 from attn_unet_jax.runtime import hosts
-from attn_unet_jax.runtime.console import say
+from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.training.mesh import parts_alone, spread
 from attn_unet_jax.training.nonfinite import Places
 from attn_unet_jax.training.options import TrainingRecipe
@@ -56,8 +56,8 @@ def open_inputs(recipe: TrainingRecipe, module: nn.Module, load: Loader, workdir
   Raises:
     UserError: a case cannot be used.
   """
-  chosen, why = hosts.on_first(choose, recipe.data, load("training"))
-  say(why)
+  chosen, why = hosts.run_on_primary(choose, recipe.data, load("training"))
+  print_line(why)
   cases = {part: _kept(recipe, load(part), chosen, workdir) for part in PARTS}
   margin = module.output_margin
   extent = answered(recipe.data.patch, margin)
@@ -73,7 +73,9 @@ def open_inputs(recipe: TrainingRecipe, module: nn.Module, load: Loader, workdir
     source = Streaming(cutter, *placement(recipe))
   of_part, parts = {**cases, "training": training}, parts_alone(recipe)
   fixed = {
-    part: fixed_batches(recipe, of_part[part], margin, parts) for part in PARTS if hosts.is_first()
+    part: fixed_batches(recipe, of_part[part], margin, parts)
+    for part in PARTS
+    if hosts.is_primary()
   }
 
   def places(step: int) -> Places:

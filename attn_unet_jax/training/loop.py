@@ -14,7 +14,7 @@ from attn_unet_jax.models.hnn import HNN
 from attn_unet_jax.patches.batch import Feed
 from attn_unet_jax.runs import metrics_csv
 from attn_unet_jax.runtime import console, hosts
-from attn_unet_jax.runtime.signals import Interrupted, Stop, noted
+from attn_unet_jax.runtime.signals import Interrupted, StopRequest, defer_signals
 from attn_unet_jax.training.checkpoint import Checkpoints
 from attn_unet_jax.training.compile import Step, compile_step
 from attn_unet_jax.training.epoch_end import Report
@@ -51,21 +51,23 @@ def train(
     Interrupted: SIGTERM or SIGINT came, to any host; the state is saved.
     UserError: a loss or a gradient is not finite; says where, and what to do.
   """
-  latest = hosts.on_first(lambda: store.latest)
+  latest = hosts.run_on_primary(lambda: store.latest)
   if latest is None:
-    state = spread(recipe, hosts.of_first(create(recipe, module)))
+    state = spread(recipe, hosts.broadcast_from_primary(create(recipe, module)))
     if isinstance(module, HNN):
-      console.say("from random weights, not from ImageNet's: attn_unet_jax.convert --help says how")
+      console.print_line(
+        "from random weights, not from ImageNet's: attn_unet_jax.convert --help says how"
+      )
   else:
     state = store.restore(latest, abstract(recipe, module), replicated(recipe))
-  first = hosts.on_first(_epochs_done, recipe, state, workdir)
+  first = hosts.run_on_primary(_epochs_done, recipe, state, workdir)
   if first >= recipe.train.epochs:
     return state
   inputs = open_inputs(recipe, module, load, workdir)
   step = compile_step(recipe, module, streamed=inputs.streamed)
   steps = range(int(state.step), recipe.train.epochs * recipe.train.steps_per_epoch)
   with (
-    hosts.only_first(lambda: closing(metrics_csv.EpochLog(workdir, first))) as log,
+    hosts.open_on_primary(lambda: closing(metrics_csv.EpochLog(workdir, first))) as log,
     inputs.source.feeds(steps) as feeds,
     _signals() as stop,
   ):
@@ -77,13 +79,13 @@ def train(
       due = epoch == recipe.train.epochs or epoch % recipe.train.validate_every == 0
       try:
         measure = stop.breaking_into(report.measure)
-        row = hosts.on_first(measure, epoch, on_first_device(state), seconds)
+        row = hosts.run_on_primary(measure, epoch, on_first_device(state), seconds)
         if due or epoch % recipe.train.save_every == 0:
           store.save(state)  # whose losses are finite: else it might take the last good one's place
         if number := stop.heeded(now=True):  # of any host
           raise Interrupted(number)
         if due:  # only now, since it may take longer than a grace period
-          scored = hosts.on_first(stop.breaking_into(validate), on_first_device(state))
+          scored = hosts.run_on_primary(stop.breaking_into(validate), on_first_device(state))
           store.save(state, scored)
           row["validation_dsc"] = scored
       except Interrupted as stopped:  # the next start measures this epoch
@@ -113,10 +115,10 @@ def _epoch(
   """The rest of an epoch's steps; seconds that they took."""
   began = time.monotonic()
   steps = range(int(state.step), epoch * recipe.train.steps_per_epoch)
-  for done in console.progress(steps, len(steps), f"epoch {epoch}/{recipe.train.epochs}"):
+  for done in console.show_progress(steps, len(steps), f"epoch {epoch}/{recipe.train.epochs}"):
     _leave(stop.heeded(), state, store, watch)
     try:
-      feed = stop.breaking_into(next)(feeds) if hosts.count() == 1 else next(feeds)
+      feed = stop.breaking_into(next)(feeds) if hosts.count_processes() == 1 else next(feeds)
     except Interrupted as stopped:
       _leave(stopped.number, state, store, watch)
     with jax.transfer_guard("disallow"):  # an implicit copy would stall every step
@@ -134,20 +136,20 @@ def _leave(number: int | None, state: TrainState, store: Checkpoints, watch: Wat
   store.save(state)
   store.wait()
   watch.settle(state)  # the next start knows of no step before its own
-  console.say(
+  console.print_line(
     f"stopped by signal {number}; saved after step {int(state.step)}, start again to go on"
   )
   raise Interrupted(number)
 
 
 @dataclasses.dataclass
-class _Stop(Stop):
+class _Stop(StopRequest):
   """The same, where several hosts stop together."""
 
-  agreement: hosts.Agreement = dataclasses.field(default_factory=hosts.Agreement)
+  agreement: hosts.SignalAgreement = dataclasses.field(default_factory=hosts.SignalAgreement)
 
   def heeded(self, *, now: bool = False) -> int | None:
-    """The signal that all hosts heed here; see `hosts.Agreement`."""
+    """The signal that all hosts heed here; see `hosts.SignalAgreement`."""
     return self.agreement(self.number, now=now)
 
   def breaking_into(self, work: Callable[..., T]) -> Callable[..., T]:
@@ -156,7 +158,7 @@ class _Stop(Stop):
     def breakable(*arguments: Any) -> T:
       self.at_once = True
       try:
-        self.obey()
+        self.raise_if_stopped()
         return work(*arguments)
       finally:
         self.at_once = False
@@ -173,6 +175,6 @@ class _Stop(Stop):
 def _signals() -> Iterator["_Stop"]:
   """While open, SIGTERM and SIGINT are noted, or raise `Interrupted` where that loses nothing."""
   stop = _Stop()
-  with noted(stop):
+  with defer_signals(stop):
     yield stop
-  stop.obey()  # came after the last look, when all was saved
+  stop.raise_if_stopped()  # came after the last look, when all was saved

@@ -14,7 +14,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from attn_unet_jax.runtime import console, hosts
-from attn_unet_jax.runtime.errors import UserError, one_line
+from attn_unet_jax.runtime.errors import UserError, format_error
 from attn_unet_jax.runtime.files import write_text
 from attn_unet_jax.runtime.signals import Interrupted
 from attn_unet_jax.training.checkpoint import system_error
@@ -85,7 +85,7 @@ class Watch:
         f"(now {self._recipe.optimizer.learning_rate:g})"
       )
     self._skipped += 1
-    console.say(f"{told}; update left out, {self._skipped} of {allowed}")
+    console.print_line(f"{told}; update left out, {self._skipped} of {allowed}")
 
   def _named(self, step: int) -> tuple[Places, str]:
     """Where the patches of a step came from, and the same in words.
@@ -95,7 +95,7 @@ class Watch:
     try:
       places = self._places(step)
     except (Interrupted, UserError, OSError) as error:
-      return [], f"not known, {one_line(error)}"
+      return [], f"not known, {format_error(error)}"
     return places, ", ".join(f"{case} at voxel {corner}" for case, corner in places)
 
   def _keep(self, state: TrainState, about: dict[str, Any], places: Places) -> str:
@@ -106,7 +106,7 @@ class Watch:
     try:
       with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(self._folder.absolute() / "state", state, force=True)
-      if hosts.is_first():
+      if hosts.is_primary():
         about["patches"] = [{"case": case, "corner": corner} for case, corner in places]
         write_text(self._folder / "batch.json", json.dumps(about, indent=2) + "\n")
     except (OSError, ValueError, RuntimeError) as error:

@@ -13,9 +13,11 @@ from attn_unet_jax.volumes.resample import working_grid
 from attn_unet_jax.volumes.volume import Grid, Volume, corner_distance_mm
 
 # Below this share of the smallest voxel edge a displacement cannot move a label to another voxel.
-_HARMLESS = 0.1
-_KINDS = ("image", "label")
-_RESAMPLED = 4 + 2  # bytes: the interpolated image, float32, and the int16 that it is rounded to
+_HARMLESS_SHARE = 0.1
+_IMAGE_AND_LABEL = ("image", "label")
+_RESAMPLED_BYTES = (
+  4 + 2
+)  # bytes: the interpolated image, float32, and the int16 that it is rounded to
 
 
 def check_image(volume: Volume, path: object) -> None:
@@ -47,8 +49,8 @@ def check_image(volume: Volume, path: object) -> None:
     )
 
 
-def checked_working_grid(
-  grid: Grid, spacing_mm: float, name: object, bytes_per_voxel: int = _RESAMPLED
+def working_grid_within_memory(
+  grid: Grid, spacing_mm: float, name: object, bytes_per_voxel: int = _RESAMPLED_BYTES
 ) -> Grid:
   """The `working_grid` of a scan, unless memory cannot hold what is made on it.
 
@@ -63,7 +65,7 @@ def checked_working_grid(
   """
   working = working_grid(grid, spacing_mm)
   field = " x ".join(f"{size:.4g}" for size in grid.field_mm)
-  memory.require(
+  memory.require_memory(
     math.prod(working.shape) * bytes_per_voxel,
     f"{name}: voxels of {spacing_mm:g} mm in its field of {field} mm",
     "use a larger spacing, or correct the scan's header",
@@ -71,7 +73,7 @@ def checked_working_grid(
   return working
 
 
-def _differences(image: Grid, label: Grid) -> list[str]:
+def _describe_differences(image: Grid, label: Grid) -> list[str]:
   """Names what differs between two canonical grids of one shape."""
   lines = []
   if image.spacing != label.spacing:
@@ -87,7 +89,7 @@ def _differences(image: Grid, label: Grid) -> list[str]:
 
 
 def check_pair(
-  image: Grid, label: Grid, names: tuple[object, object], kinds: tuple[str, str] = _KINDS
+  image: Grid, label: Grid, names: tuple[object, object], kinds: tuple[str, str] = _IMAGE_AND_LABEL
 ) -> str | None:
   """Refuses a label that does not lie on its image.
 
@@ -118,8 +120,8 @@ def check_pair(
   distance = corner_distance_mm(image, label)
   if distance <= 1e-3:
     return None
-  what = "; ".join(_differences(image, label)) or "affines differ"
-  limit = _HARMLESS * min(image.spacing)
+  what = "; ".join(_describe_differences(image, label)) or "affines differ"
+  limit = _HARMLESS_SHARE * min(image.spacing)
   if distance <= limit:
     return f"{pair}: voxels up to {distance:.4f} mm apart ({one}'s then {other}'s {what}): harmless"
   raise UserError(

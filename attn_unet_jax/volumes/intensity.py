@@ -7,25 +7,25 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Statistics(NamedTuple):
+class IntensityStatistics(NamedTuple):
   """Mean and standard deviation (of the population) of an image, in its unit (HU)."""
 
   mean: float
   sd: float
 
 
-def statistics(array: np.ndarray) -> Statistics:
+def measure_intensity(array: np.ndarray) -> IntensityStatistics:
   """Measures a whole image [X, Y, Z] of any numeric type, accumulating in float64.
 
   Two passes, plane by plane: squares do not cancel, no float64 copy of the image is made, and the
   order of additions is fixed by the shape, so the memory layout does not change a bit.
   """
-  mean = sum(float(_plane(plane).sum()) for plane in array.T) / array.size
-  squares = sum(float(np.square(_plane(plane) - mean).sum()) for plane in array.T)
-  return Statistics(mean, float(np.sqrt(squares / array.size)))
+  mean = sum(float(_to_float64(plane).sum()) for plane in array.T) / array.size
+  squares = sum(float(np.square(_to_float64(plane) - mean).sum()) for plane in array.T)
+  return IntensityStatistics(mean, float(np.sqrt(squares / array.size)))
 
 
-def quantiles(array: np.ndarray, count: int) -> np.ndarray:
+def measure_quantiles(array: np.ndarray, count: int) -> np.ndarray:
   """Values of an integer image [X, Y, Z] at the levels 0, 1 / (count - 1), ..., 1; float32.
 
   Linear between neighbours in the order of all voxels, as `numpy.quantile`; by counting, since an
@@ -39,5 +39,5 @@ def quantiles(array: np.ndarray, count: int) -> np.ndarray:
   return (least + low + (place - below) * (high - low)).astype(np.float32)
 
 
-def _plane(plane: np.ndarray) -> np.ndarray:
+def _to_float64(plane: np.ndarray) -> np.ndarray:
   return plane.astype(np.float64, order="C")

@@ -22,8 +22,8 @@ import nibabel as nib
 import numpy as np
 
 from attn_unet_jax.runtime import memory
-from attn_unet_jax.runtime.errors import UserError, one_line
-from attn_unet_jax.runtime.files import whole
+from attn_unet_jax.runtime.errors import UserError, format_error
+from attn_unet_jax.runtime.files import atomic_write
 from attn_unet_jax.volumes.volume import Grid, Volume
 
 _SUFFIXES = (".nii", ".nii.gz")
@@ -32,8 +32,8 @@ _GEOMETRY_FIELDS = [
   *("sform_code", "srow_x", "srow_y", "srow_z"),
 ]
 # A stored slope of 1/255 gives 1.0000004 for a label 1.
-_INTEGRAL = 1e-3
-_EXPANSION = {".gz": 1032, ".bz2": math.inf, ".zst": math.inf}  # at most, by the formats
+_INTEGRAL_TOLERANCE = 1e-3
+_MAX_EXPANSION = {".gz": 1032, ".bz2": math.inf, ".zst": math.inf}  # at most, by the formats
 
 # It tells what is wrong with a header beside raising it, and never of which file.
 logging.getLogger("nibabel.global").disabled = True
@@ -45,7 +45,7 @@ def _unreadable_is_user_error(path: Path) -> Iterator[None]:
     yield
   except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
     raise UserError(
-      f"{path}: not a readable NIfTI file ({one_line(error)}); convert the scan again"
+      f"{path}: not a readable NIfTI file ({format_error(error)}); convert the scan again"
     ) from error
   except (OSError, EOFError, ValueError, zlib.error) as error:
     if isinstance(error, OSError) and error.errno:  # the system's; the readers' own have none
@@ -53,14 +53,14 @@ def _unreadable_is_user_error(path: Path) -> Iterator[None]:
         f"{path}: cannot be read ({error.strerror}); check its permissions, and the disk"
       ) from error
     raise UserError(
-      f"{path}: cannot be read, it is truncated or damaged ({one_line(error)}); "
+      f"{path}: cannot be read, it is truncated or damaged ({format_error(error)}); "
       "copy or convert the file again"
     ) from error
   except MemoryError as error:
     raise UserError(f"{path}: does not fit into the free memory; make room, or crop it") from error
 
 
-def _load(path: Path) -> Any:
+def _open_image(path: Path) -> Any:
   """Opens a NIfTI file: header only, no memory map (its file may be replaced later)."""
   if not path.exists():
     raise UserError(f"{path}: no such file; check the path")
@@ -104,15 +104,15 @@ def _check_size(path: Path, image: Any) -> None:
   file = Path(image.file_map["image"].filename)
   with _unreadable_is_user_error(path):
     size = file.stat().st_size
-  if needed > size * _EXPANSION.get(file.suffix.lower(), 1):
+  if needed > size * _MAX_EXPANSION.get(file.suffix.lower(), 1):
     raise UserError(
       f"{path}: its header says {voxels}, {needed} bytes, and {file.name} has {size}; it is "
       "truncated or damaged: copy or convert it again"
     )
-  memory.require(needed, f"{path}: its {voxels}", "crop the scan, or correct its header")
+  memory.require_memory(needed, f"{path}: its {voxels}", "crop the scan, or correct its header")
 
 
-def _gz_values(path: Path, image_class: Any) -> np.ndarray:
+def _read_gzip_values(path: Path, image_class: Any) -> np.ndarray:
   """Reads to the very end, where gzip keeps the checksum that tells a damaged file."""
   with gzip.open(path) as stream:
     array = np.asanyarray(image_class.from_stream(stream).dataobj)
@@ -121,27 +121,27 @@ def _gz_values(path: Path, image_class: Any) -> np.ndarray:
   return array
 
 
-def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read_array(path: Path) -> tuple[np.ndarray, np.ndarray]:
   """Values [X, Y, Z] as stored, slope and intercept applied, and the affine."""
-  image = _load(path)
+  image = _open_image(path)
   _check_header(path, image)
   with _unreadable_is_user_error(path):
     array = (
-      _gz_values(path, type(image))
+      _read_gzip_values(path, type(image))
       if path.suffix.lower() == ".gz"
       else np.asanyarray(image.dataobj)
     )
   return array.reshape(array.shape[:3], order="F"), image.affine
 
 
-def _placed(path: Path, array: np.ndarray, affine: np.ndarray) -> Volume:
+def _build_volume(path: Path, array: np.ndarray, affine: np.ndarray) -> Volume:
   try:
     return Volume(array, affine)
   except ValueError as error:
-    raise UserError(f"{path}: {one_line(error)}; set a valid sform in its header") from error
+    raise UserError(f"{path}: {format_error(error)}; set a valid sform in its header") from error
 
 
-def _fits(array: np.ndarray, dtype: type[np.integer]) -> bool:
+def _fits_type(array: np.ndarray, dtype: type[np.integer]) -> bool:
   """Whether an integral array's values lie in an integer type's range."""
   info = np.iinfo(dtype)
   return bool(array.min() >= info.min and array.max() <= info.max)
@@ -169,11 +169,11 @@ def read_nifti(path: str | os.PathLike[str]) -> Volume:
     UserError: the file is missing, unreadable, truncated or not 3-D, or has no usable affine.
   """
   path = Path(path)
-  array, affine = _read(path)
-  fits = _is_integral(array) and _fits(array, np.int16)
+  array, affine = _read_array(path)
+  fits = _is_integral(array) and _fits_type(array, np.int16)
   with np.errstate(over="ignore"):  # what overflows becomes inf, which check_image names
     array = array.astype(np.int16 if fits else np.float32, order="K", copy=False)
-  return _placed(path, array, affine)
+  return _build_volume(path, array, affine)
 
 
 def read_grid(path: str | os.PathLike[str]) -> Grid:
@@ -183,12 +183,12 @@ def read_grid(path: str | os.PathLike[str]) -> Grid:
     UserError: the file is missing, unreadable or not 3-D, or has no usable affine.
   """
   path = Path(path)
-  image = _load(path)
+  image = _open_image(path)
   _check_header(path, image)
   try:
     return Grid(image.shape[:3], image.affine)
   except ValueError as error:
-    raise UserError(f"{path}: {one_line(error)}; set a valid sform in its header") from error
+    raise UserError(f"{path}: {format_error(error)}; set a valid sform in its header") from error
 
 
 def read_label(path: str | os.PathLike[str]) -> Volume:
@@ -206,10 +206,10 @@ def read_label(path: str | os.PathLike[str]) -> Volume:
     UserError: as `read_nifti`; or values that are not whole numbers, or beyond int32.
   """
   path = Path(path)
-  array, affine = _read(path)
-  if not _is_integral(array, _INTEGRAL):
+  array, affine = _read_array(path)
+  if not _is_integral(array, _INTEGRAL_TOLERANCE):
     with np.errstate(invalid="ignore"):
-      wrong = np.unique(array[~(np.abs(array - np.rint(array)) <= _INTEGRAL)])
+      wrong = np.unique(array[~(np.abs(array - np.rint(array)) <= _INTEGRAL_TOLERANCE)])
     shown = ", ".join(f"{value:g}" for value in wrong[:5]) + (", ..." if len(wrong) > 5 else "")
     raise UserError(
       f"{path}: values {shown} are not whole numbers, labels must be; is this an image, or a label "
@@ -217,15 +217,15 @@ def read_label(path: str | os.PathLike[str]) -> Volume:
     )
   whole = array if array.dtype.kind in "iu" else np.rint(array)
   for dtype in (np.uint8, np.int16, np.int32):
-    if _fits(whole, dtype):
-      return _placed(path, whole.astype(dtype, order="K", copy=False), affine)
+    if _fits_type(whole, dtype):
+      return _build_volume(path, whole.astype(dtype, order="K", copy=False), affine)
   raise UserError(
     f"{path}: label values from {whole.min():g} to {whole.max():g}, at most 32 bits are read; "
     "renumber the labels"
   )
 
 
-def _stored(array: np.ndarray) -> np.ndarray:
+def _to_stored_type(array: np.ndarray) -> np.ndarray:
   """The array as uint8, int16 or float32: its own type, else one that holds its values."""
   if array.dtype in (np.uint8, np.int16, np.float32):
     return array
@@ -234,14 +234,14 @@ def _stored(array: np.ndarray) -> np.ndarray:
   if array.dtype.kind == "b":
     return array.astype(np.uint8)
   for dtype in (np.uint8, np.int16):
-    if array.dtype.kind in "iu" and _fits(array, dtype):
+    if array.dtype.kind in "iu" and _fits_type(array, dtype):
       return array.astype(dtype)
   raise ValueError(f"values of type {array.dtype} do not fit uint8, int16 or float32")
 
 
-def _header_like(volume: Volume, path: Path) -> Any:
+def _copy_header(volume: Volume, path: Path) -> Any:
   """A new header whose geometry is that of a file, bit for bit; nothing else is taken over."""
-  image = _load(path)
+  image = _open_image(path)
   close = np.allclose(image.affine, volume.affine, rtol=1e-5, atol=1e-3)
   if image.shape[:3] != volume.shape or not close:
     raise ValueError(f"the volume to write is not on the grid of {path}")
@@ -262,14 +262,14 @@ def _new_header(volume: Volume) -> Any:
   return header
 
 
-def _save(image: Any, path: Path) -> None:
+def _save_image(image: Any, path: Path) -> None:
   """Writes a file that is never there by half.
 
   The gzip header carries no name and no time, so equal volumes give equal files.
   """
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as beside, contextlib.ExitStack() as stack:
+    with atomic_write(path) as beside, contextlib.ExitStack() as stack:
       stream: Any = stack.enter_context(beside.open("wb"))
       if path.name.endswith(".gz"):
         stream = stack.enter_context(gzip.GzipFile("", "wb", 1, stream, mtime=0))
@@ -297,9 +297,11 @@ def write_nifti(
   path = Path(path)
   if not path.name.endswith(_SUFFIXES):
     raise UserError(f"{path}: a NIfTI file ends in .nii or .nii.gz; name it so")
-  header = _new_header(volume) if like is None else _header_like(volume, Path(like))
-  array = _stored(volume.array)
+  header = _new_header(volume) if like is None else _copy_header(volume, Path(like))
+  array = _to_stored_type(volume.array)
   header.set_data_dtype(array.dtype)
   header.set_xyzt_units("mm")
   image_class = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-  _save(image_class(array, None, header), path)  # without an affine the header is left as it is
+  _save_image(
+    image_class(array, None, header), path
+  )  # without an affine the header is left as it is

@@ -19,7 +19,7 @@ from attn_unet_jax.volumes.volume import Volume
 _SUFFIXES = (".nii.gz", ".nii")
 
 
-def nifti_files(folder: Path) -> dict[str, Path]:
+def list_nifti_files(folder: Path) -> dict[str, Path]:
   """Case id -> file, for every `.nii` and `.nii.gz` of a folder; hidden files are left out.
 
   Raises:
@@ -50,7 +50,7 @@ def nifti_stem(path: Path) -> str:
   return path.name
 
 
-def listed_names(root: Path) -> Mapping[str, int] | None:
+def read_label_names(root: Path) -> Mapping[str, int] | None:
   """Name -> label value from the folder's `dataset.json`; None without one, or without labels.
 
   Nothing else of that file is read, so scans may be added and removed freely.

@@ -20,7 +20,7 @@ from scipy import ndimage
 from attn_unet_jax.volumes.volume import Grid, Volume, round_spacing
 
 
-class _Taps(NamedTuple):
+class _AxisTaps(NamedTuple):
   """Along one axis, for each target voxel: its two source voxels and the weight of the upper."""
 
   lower: np.ndarray
@@ -61,7 +61,7 @@ def _check_centred(source: Grid, target: Grid) -> None:
     raise ValueError(f"the grids' centres are {distance:.3f} mm apart; use working_grid")
 
 
-def _positions(source: Grid, target: Grid, axis: int) -> np.ndarray:
+def _source_positions(source: Grid, target: Grid, axis: int) -> np.ndarray:
   """Places of the target's voxels in source voxels along an axis, clamped to the edges: [n'].
 
   Rounded to 1e-6 voxel, so that a place meant to be whole or half is exactly that.
@@ -72,16 +72,16 @@ def _positions(source: Grid, target: Grid, axis: int) -> np.ndarray:
   return np.clip(np.round(places, 6), 0, n - 1)
 
 
-def _taps(source: Grid, target: Grid, axis: int) -> _Taps:
-  places = _positions(source, target, axis)
+def _axis_taps(source: Grid, target: Grid, axis: int) -> _AxisTaps:
+  places = _source_positions(source, target, axis)
   lower = np.floor(places).astype(np.intp)
   upper = np.minimum(lower + 1, source.shape[axis] - 1)
   weight = (places - lower).astype(np.float32)
   identity = np.array_equal(places, np.arange(source.shape[axis]))
-  return _Taps(lower, upper, weight, identity)
+  return _AxisTaps(lower, upper, weight, identity)
 
 
-def _lerp(lower: np.ndarray, upper: np.ndarray, weight: np.ndarray | float) -> np.ndarray:
+def _lerp_in_place(lower: np.ndarray, upper: np.ndarray, weight: np.ndarray | float) -> np.ndarray:
   """Returns lower + weight (upper - lower), in place in `upper`."""
   upper -= lower
   upper *= weight
@@ -89,21 +89,21 @@ def _lerp(lower: np.ndarray, upper: np.ndarray, weight: np.ndarray | float) -> n
   return upper
 
 
-def _along_y(plane: np.ndarray, taps: _Taps) -> np.ndarray:
+def _interpolate_y(plane: np.ndarray, taps: _AxisTaps) -> np.ndarray:
   if taps.identity:
     return plane
   lower, upper = plane.take(taps.lower, axis=-2), plane.take(taps.upper, axis=-2)
-  return _lerp(lower, upper, taps.weight[:, None])
+  return _lerp_in_place(lower, upper, taps.weight[:, None])
 
 
-def _along_x(plane: np.ndarray, taps: _Taps) -> np.ndarray:
+def _interpolate_x(plane: np.ndarray, taps: _AxisTaps) -> np.ndarray:
   if taps.identity:
     return plane
   lower, upper = plane.take(taps.lower, axis=-1), plane.take(taps.upper, axis=-1)
-  return _lerp(lower, upper, taps.weight)
+  return _lerp_in_place(lower, upper, taps.weight)
 
 
-def _planes(stack: np.ndarray, source: Grid, target: Grid) -> Iterator[np.ndarray]:
+def _interpolate_planes(stack: np.ndarray, source: Grid, target: Grid) -> Iterator[np.ndarray]:
   """Interpolates linearly, one target plane after the other.
 
   Args:
@@ -114,30 +114,36 @@ def _planes(stack: np.ndarray, source: Grid, target: Grid) -> Iterator[np.ndarra
   Yields:
     float32 [..., Y', X'] for each z' of the target.
   """
-  x, y, z = (_taps(source, target, axis) for axis in range(3))
+  x, y, z = (_axis_taps(source, target, axis) for axis in range(3))
   shrinks = len(y.weight) <= source.shape[1]
   for lower, upper, weight in zip(z.lower, z.upper, z.weight, strict=True):
     plane = stack[..., lower, :, :].astype(np.float32, order="C")
     if weight:
-      plane = _lerp(plane, stack[..., upper, :, :].astype(np.float32, order="C"), weight)
+      plane = _lerp_in_place(plane, stack[..., upper, :, :].astype(np.float32, order="C"), weight)
     # Rows are cheaper to gather than columns: columns get the smaller plane.
-    yield _along_x(_along_y(plane, y), x) if shrinks else _along_y(_along_x(plane, x), y)
+    yield (
+      _interpolate_x(_interpolate_y(plane, y), x)
+      if shrinks
+      else _interpolate_y(_interpolate_x(plane, x), y)
+    )
 
 
-def _linear(array: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
+def _resample_linear(array: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
   result = np.empty(target.shape[::-1], np.float32)
-  for plane, values in zip(result, _planes(array.T, source, target), strict=True):
+  for plane, values in zip(result, _interpolate_planes(array.T, source, target), strict=True):
     plane[:] = values
   return result.T
 
 
-def _nearest(array: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
-  nearest = [np.floor(_positions(source, target, axis) + 0.5).astype(np.intp) for axis in range(3)]
+def _resample_nearest(array: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
+  nearest = [
+    np.floor(_source_positions(source, target, axis) + 0.5).astype(np.intp) for axis in range(3)
+  ]
   top = [np.minimum(index, size - 1) for index, size in zip(nearest, source.shape, strict=True)]
   return array.T[np.ix_(*top[::-1])].T
 
 
-def resample(
+def resample_volume(
   volume: Volume, target: Grid, order: Literal["linear", "nearest"] = "linear"
 ) -> Volume:
   """Takes a volume onto a grid with the same axes and centre; edges are continued.
@@ -152,7 +158,7 @@ def resample(
   """
   source = volume.grid
   _check_centred(source, target)
-  interpolate = {"linear": _linear, "nearest": _nearest}[order]
+  interpolate = {"linear": _resample_linear, "nearest": _resample_nearest}[order]
   return Volume(interpolate(volume.array, source, target), target.affine)
 
 
@@ -171,20 +177,20 @@ def resample_labels(
     ValueError: the grids' axes or centres differ.
   """
   if method == "nearest":
-    return resample(labels, target, order="nearest")
+    return resample_volume(labels, target, order="nearest")
   _check_centred(labels.grid, target)
   values = np.unique(labels.array)
   best = np.full(target.shape[::-1], -1, np.float32)
   winner = np.zeros(target.shape[::-1], labels.array.dtype)
   for value in values:
     indicator = (labels.array == value).T
-    for z, share in enumerate(_planes(indicator, labels.grid, target)):
+    for z, share in enumerate(_interpolate_planes(indicator, labels.grid, target)):
       np.copyto(winner[z], value, where=share > best[z])
       np.maximum(best[z], share, out=best[z])
   return Volume(winner.T, target.affine)
 
 
-def _argmax(channels: np.ndarray) -> np.ndarray:
+def _argmax_channels(channels: np.ndarray) -> np.ndarray:
   """Index of the largest channel of [K, Y, X], ties to the lower: uint8 [Y, X]."""
   winner = (channels[1] > channels[0]).astype(np.uint8)
   best = np.maximum(channels[0], channels[1])
@@ -217,8 +223,10 @@ def probabilities_to_labels(probabilities: np.ndarray, source: Grid, target: Gri
     raise ValueError(f"{probabilities.shape[3]} classes; labels in uint8 need 2 to 256")
   _check_centred(source, target)
   labels = np.empty(target.shape[::-1], np.uint8)
-  for plane, values in zip(labels, _planes(probabilities.T, source, target), strict=True):
-    plane[:] = _argmax(values)
+  for plane, values in zip(
+    labels, _interpolate_planes(probabilities.T, source, target), strict=True
+  ):
+    plane[:] = _argmax_channels(values)
   return Volume(labels.T, target.affine)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.volumes.dicom.files import files_of, is_dicom, is_zip, opened
+from attn_unet_jax.volumes.dicom.files import is_dicom, is_zip, list_files, open_files
 from attn_unet_jax.volumes.dicom.read import read_dicom
 from attn_unet_jax.volumes.nifti import read_nifti
 from attn_unet_jax.volumes.nifti_folder import is_nifti
@@ -36,7 +36,7 @@ def read_scan(path: Path, *, series_uid: str | None = None) -> Volume:
   return read_nifti(path)
 
 
-def dicom_scans(folder: Path) -> dict[str, Path]:
+def find_dicom_scans(folder: Path) -> dict[str, Path]:
   """Name -> path of the DICOM scans in a folder.
 
   Slices in the folder itself make it one scan. Else every .zip in it, and every folder in it that
@@ -50,7 +50,7 @@ def dicom_scans(folder: Path) -> dict[str, Path]:
     return {folder.resolve().name: folder}
   found: dict[str, Path] = {}
   for path in inside:
-    if is_zip(path) or (path.is_dir() and any(map(_is_dicom_file, files_of(path)))):
+    if is_zip(path) or (path.is_dir() and any(map(_is_dicom_file, list_files(path)))):
       name = path.stem if is_zip(path) else path.name
       if name in found:
         raise UserError(f"{path}: {found[name].name} has the same name; rename one of them")
@@ -59,4 +59,4 @@ def dicom_scans(folder: Path) -> dict[str, Path]:
 
 
 def _is_dicom_file(path: Path) -> bool:
-  return any(is_dicom(stream) for _, stream in opened([path]))
+  return any(is_dicom(stream) for _, stream in open_files([path]))

@@ -8,7 +8,9 @@ import itertools
 import nibabel as nib
 import numpy as np
 
-_FARTHEST_MM = 1e9  # what lies further away comes from a damaged header, and its squares overflow
+_MAX_COORDINATE_MM = (
+  1e9  # what lies further away comes from a damaged header, and its squares overflow
+)
 
 
 def round_spacing(spacing_mm: np.ndarray | float) -> np.ndarray:
@@ -20,16 +22,18 @@ def round_spacing(spacing_mm: np.ndarray | float) -> np.ndarray:
   return np.floor(np.asarray(spacing_mm, np.float64) * 1e4 + 0.51) / 1e4
 
 
-def _read_only(array: np.ndarray) -> np.ndarray:
+def _read_only_view(array: np.ndarray) -> np.ndarray:
   view = np.asarray(array).view()
   view.flags.writeable = False
   return view
 
 
-def _checked_affine(affine: np.ndarray) -> np.ndarray:
+def _validate_affine(affine: np.ndarray) -> np.ndarray:
   affine = np.array(affine, np.float64)
-  if affine.shape != (4, 4) or not (np.abs(affine) < _FARTHEST_MM).all():
-    raise ValueError(f"an affine is 4x4, below {_FARTHEST_MM:g} mm, this one is {affine.tolist()}")
+  if affine.shape != (4, 4) or not (np.abs(affine) < _MAX_COORDINATE_MM).all():
+    raise ValueError(
+      f"an affine is 4x4, below {_MAX_COORDINATE_MM:g} mm, this one is {affine.tolist()}"
+    )
   if not np.array_equal(affine[3], [0, 0, 0, 1]):
     raise ValueError(f"the last row of an affine is 0 0 0 1, this one has {affine[3].tolist()}")
   lengths = np.linalg.norm(affine[:3, :3], axis=0)
@@ -61,7 +65,7 @@ class Grid:
     if len(shape) != 3 or min(shape) < 1:
       raise ValueError(f"a grid has three axes of at least one voxel, not the shape {shape}")
     object.__setattr__(self, "shape", shape)
-    object.__setattr__(self, "affine", _read_only(_checked_affine(self.affine)))
+    object.__setattr__(self, "affine", _read_only_view(_validate_affine(self.affine)))
 
   @property
   def spacing(self) -> tuple[float, float, float]:
@@ -112,7 +116,7 @@ class Volume:
   affine: np.ndarray
 
   def __post_init__(self) -> None:
-    object.__setattr__(self, "array", _read_only(self.array))
+    object.__setattr__(self, "array", _read_only_view(self.array))
     object.__setattr__(self, "affine", self.grid.affine)
 
   @property

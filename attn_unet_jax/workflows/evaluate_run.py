@@ -6,9 +6,9 @@ from typing import Any
 
 from attn_unet_jax.cases.fold import Fold
 from attn_unet_jax.evaluation.scoring import score_cases, write_scores
-from attn_unet_jax.runtime.console import say
+from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.runtime.files import check_writable, read_object
+from attn_unet_jax.runtime.files import check_writable, read_json_object
 from attn_unet_jax.workflows.load_run import Trained
 from attn_unet_jax.workflows.other_dataset import OtherSet
 
@@ -26,17 +26,17 @@ def evaluate_other(trained: Trained, other: OtherSet, workdir: Path) -> None:
     UserError: the run holds the scores of another set of that name, or what it holds is damaged.
   """
   summary = workdir / "evaluation" / other.name / "summary.json"
-  held = read_object(summary, "remove it to have the set scored again").get("data")
+  held = read_json_object(summary, "remove it to have the set scored again").get("data")
   if held not in (None, other.about["data"]):
     raise UserError(
       f"{summary.parent}: holds the scores of {held}, not of {other.about['data']}; move it away"
     )
-  say(other.describe())
+  print_line(other.describe())
   seen = other.about["seen_in_training"]
   if seen is None:
-    say(f"{workdir} has no folds.json: whether it was trained on any of them is not known")
+    print_line(f"{workdir} has no folds.json: whether it was trained on any of them is not known")
   elif seen:
-    say(
+    print_line(
       f"{len(seen)} of them bear the id of a training or validation case of the run, such as "
       f"{seen[0]}: if these are the same scans, the scores are not those of unseen cases"
     )
@@ -54,4 +54,4 @@ def _evaluate(
     fold, ids, trained.system, trained.config, trained.locate, predictions, surfaces=True
   )
   write_scores(rows, folder, {**about, "checkpoint_step": trained.step})
-  say(f"segmentations: {predictions}/*.nii.gz")
+  print_line(f"segmentations: {predictions}/*.nii.gz")

@@ -16,7 +16,7 @@ from attn_unet_jax.cases.fold import Fold
 from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.config.resolve import check_data
 from attn_unet_jax.config.schema import RunConfig, replace_keys
-from attn_unet_jax.labels import LabelMapping, class_names, parse
+from attn_unet_jax.labels import LabelMapping, class_names, parse_mapping
 from attn_unet_jax.runtime.errors import UserError
 
 _SHOWN = 15  # names on one line of the screen
@@ -154,7 +154,7 @@ def _mapping(
       f"{where}: carries no names of its labels; give the value of each of the run's classes, "
       f"--config.data.labels={','.join(f'{name}=VALUE' for name in classes)}"
     )
-  mapping = parse(labels, names) if labels is not None else None
+  mapping = parse_mapping(labels, names) if labels is not None else None
   known = mapping.classes if mapping else names or classes
   missing = [name for name in classes if name not in known]
   if missing:
@@ -164,7 +164,7 @@ def _mapping(
       f"{', '.join(classes)}, {there} {', '.join(known)}; say which is which by "
       f"--config.data.labels={','.join(f'{name}={_like(name, known)}' for name in classes)}"
     )
-  return (mapping or parse(",".join(classes), names)).restricted_to(classes)
+  return (mapping or parse_mapping(",".join(classes), names)).restrict_to(classes)
 
 
 def _like(name: str, known: Iterable[str]) -> str:

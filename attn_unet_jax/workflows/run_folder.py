@@ -6,7 +6,7 @@ from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.config.stored import find_differences, load_config, to_json
 from attn_unet_jax.runs.folder import begun, lock_folder
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.runtime.files import remove_unfinished, write_text
+from attn_unet_jax.runtime.files import remove_unfinished_files, write_text
 
 # Keys that say how and where a run is computed and not what: one that goes on may have others.
 KEYS_THAT_MAY_CHANGE = (
@@ -31,7 +31,7 @@ def open_run_folder(workdir: Path, config: RunConfig) -> bool:
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     lock_folder(workdir)  # first: until then another process may be making it a run
-    remove_unfinished(workdir)
+    remove_unfinished_files(workdir)
     stored = load_config(path) if path.exists() else None  # a foreign file is refused
     resumes = stored is not None and begun(workdir)
     if stored is not None and resumes:

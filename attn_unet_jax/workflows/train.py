@@ -4,14 +4,14 @@ from pathlib import Path
 
 from flax import linen as nn
 
-from attn_unet_jax.cases.boxes import to_json
+from attn_unet_jax.cases.boxes import to_json as boxes_to_json
 from attn_unet_jax.cases.fold import Fold
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.evaluation.scoring import mean_dsc
 from attn_unet_jax.inference.sliding import SlidingWindow
 from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime import hosts
-from attn_unet_jax.runtime.console import say
+from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.files import write_text
 from attn_unet_jax.training.checkpoint import checkpoints
 from attn_unet_jax.training.loop import train
@@ -40,35 +40,39 @@ def fit(config: RunConfig, fold: Fold, workdir: Path, *, test: bool = True) -> N
     UserError: something does not fit; nothing is written then.
     Interrupted: a signal came; the state is saved.
   """
-  hosts.check_same("the cases and their folds", fold.to_json(), "give all the same data")
+  hosts.check_same_on_hosts("the cases and their folds", fold.to_json(), "give all the same data")
   module = network(config, len(fold.mapping.classes) + 1)
   devices(config)  # refuses, as the next four, what does not fit before anything is written
   fold.load("training").part(fold.split.training[0])  # a spacing that no scan fits into memory with
   check_patch(config, module)
   check_patterns(config, abstract(config, module).params)
-  origin = None if hosts.on_first(run_folder.begun, workdir) else _starting_point(config, module)
-  goes_on = hosts.on_first(_claim, config, fold, workdir)
-  hosts.check_shared(workdir / "folds.json")
-  say(f"{'going on with' if goes_on else 'new run'} {workdir}: {fold.describe()}")
+  origin = (
+    None if hosts.run_on_primary(run_folder.begun, workdir) else _starting_point(config, module)
+  )
+  goes_on = hosts.run_on_primary(_claim, config, fold, workdir)
+  hosts.check_shared_path(workdir / "folds.json")
+  print_line(f"{'going on with' if goes_on else 'new run'} {workdir}: {fold.describe()}")
   validator = SlidingWindow(config, module)
 
   def validate(state: TrainState) -> float:
     return mean_dsc(fold, fold.split.validation, validator.use(state.variables), config)
 
-  with hosts.only_first(run_folder.recorded, workdir, origin.describe() if origin else None):
+  with hosts.open_on_primary(run_folder.recorded, workdir, origin.describe() if origin else None):
     with checkpoints(workdir / "checkpoints", config.train.keep) as store:
       if origin:
-        say(f"from {origin}")
-        store.save(spread(config, hosts.of_first(origin.state(config, config.model, module))))
+        print_line(f"from {origin}")
+        store.save(
+          spread(config, hosts.broadcast_from_primary(origin.state(config, config.model, module)))
+        )
       train(config, module, fold.load, validate, store, workdir)
     if test:
       found = best(workdir)
       system = validator.use(found.variables)  # which is compiled already
       trained = Trained(config, found.classes, system, found.step)
-      say(f"testing the checkpoint of step {trained.step} on {len(fold.split.test)} cases")
-      hosts.on_first(evaluate_run, trained, fold, workdir)
+      print_line(f"testing the checkpoint of step {trained.step} on {len(fold.split.test)} cases")
+      hosts.run_on_primary(evaluate_run, trained, fold, workdir)
   if test:
-    say(f"the run: {workdir}/metrics.csv (a line per epoch), run.json, checkpoints/")
+    print_line(f"the run: {workdir}/metrics.csv (a line per epoch), run.json, checkpoints/")
 
 
 def _starting_point(config: RunConfig, module: nn.Module) -> Origin | None:
@@ -87,5 +91,5 @@ def _claim(config: RunConfig, fold: Fold, workdir: Path) -> bool:
   if not goes_on:
     write_text(workdir / "folds.json", fold.to_json())
     if fold.boxes:
-      write_text(workdir / "boxes.json", to_json(fold.boxes))
+      write_text(workdir / "boxes.json", boxes_to_json(fold.boxes))
   return goes_on

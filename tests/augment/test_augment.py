@@ -327,9 +327,41 @@ def test_block_of_the_wrong_shape():
     {"noise_sd": (-0.1, 0.1)},
     {"flip": (0.5, 1.5, 0.0)},
     {"shift": (0.1, 0.1)},
+    {"scale_axes": (True, True)},
+    {"rotate_deg": (5.0, 5.0, -5.0)},
+    {"intensity_scale": (0.5, 1.0, 2.0)},
+    {"intensity_shift": (0.1, -0.1)},
+    {"corner_scale": -0.1},
     {"spatial_probability": -0.5},
+    {"spatial_probability": 1.01},
+    {"deform_probability": 1.01},
+    {"histogram_probability": 1.01},
   ],
 )
 def test_ranges_are_checked(wrong):
   with pytest.raises(ValueError, match=f"augmentation {next(iter(wrong))}"):
     Augmentation(**wrong)
+
+
+@pytest.mark.parametrize(
+  ("changes", "warps"),
+  [
+    ({}, False),
+    ({"flip": (0.5, 0.5, 0.5), "intensity_scale": (0.5, 2.0), "noise_sd": (0.1, 0.2)}, False),
+    ({"rotate_deg": (0.0, 0.5, 0.0)}, True),
+    ({"shift": (0.0, 0.0, 0.1)}, True),
+    ({"corner_scale": 0.1}, True),
+    ({"scale": (0.9, 1.0)}, True),
+    ({"scale": (1.0, 1.1), "scale_axes": (False, False, True)}, True),
+    ({"scale": (0.9, 1.1), "scale_axes": (False, False, False)}, False),
+    ({"rotate_deg": (9.0, 9.0, 9.0), "spatial_probability": 0.0}, False),
+    ({"rotate_deg": (9.0, 9.0, 9.0), "spatial_probability": 0.5}, True),
+    ({"deform_sd": (0.0, 0.5, 0.0)}, True),
+    ({"deform_sd": (0.0, 0.5, 0.0), "spatial_probability": 0.0}, True),
+    ({"deform_sd": (0.0, 0.5, 0.0), "deform_probability": 0.5}, True),
+    ({"deform_sd": (0.0, 0.5, 0.0), "deform_probability": 0.0}, False),
+  ],
+)
+def test_what_is_resampled(changes, warps):
+  """Only what some patch needs it for, as interpolation costs time and sharpness."""
+  assert Augmentation(**changes).warps == warps

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from attn_unet_jax.augment.histogram import is_matched, match_histogram
-from attn_unet_jax.volumes.intensity import quantiles
+from attn_unet_jax.volumes.intensity import measure_quantiles
 
 
 def matched(values, own, reference):
@@ -31,8 +31,8 @@ def test_the_quantiles_of_a_matched_scan_are_the_references():
   levels = 17
   draw = [rng.permutation(8 * (levels - 1) + 1) for _ in range(2)]
   scan, other = (draw[0] * 7 - 300).astype(np.int16), (draw[1] ** 2 // 9 - 1000).astype(np.int16)
-  wanted = quantiles(other, levels)
-  ours = matched(scan, quantiles(scan, levels), wanted)
+  wanted = measure_quantiles(other, levels)
+  ours = matched(scan, measure_quantiles(scan, levels), wanted)
   np.testing.assert_allclose(np.quantile(ours, np.linspace(0, 1, levels)), wanted, rtol=1e-5)
   np.testing.assert_array_equal(np.argsort(ours), np.argsort(scan))
 

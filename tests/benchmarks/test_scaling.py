@@ -66,7 +66,7 @@ def test_divided_patches_by_hand():
 def test_the_page_is_made_of_the_stored_figures():
   told = json.loads((ROOT / "benchmarks/results/scaling.json").read_text())
   page = report(told)
-  assert (ROOT / "docs/scaling.md").read_text() == page
+  assert (ROOT / "docs/reference/scaling.md").read_text() == page
   tables = [part.splitlines() for part in page.split("\n\n") if part.startswith("|")]
   assert len(tables) == 3 + len(SYSTEMS)
   assert all(len({line.count("|") for line in table}) == 1 for table in tables)

@@ -6,7 +6,7 @@ import pytest
 
 from attn_unet_jax.cases.dataset import Case
 from attn_unet_jax.cases.prepare import native_classes, prepare, working_image
-from attn_unet_jax.labels import parse
+from attn_unet_jax.labels import parse_mapping
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
@@ -37,7 +37,7 @@ def test_a_scan_is_held_once_in_float(config):
 
 def test_image_and_label_share_one_grid(config, case):
   config = with_keys(config, {"data.spacing_mm": 2.0})
-  working = prepare(case, parse("pancreas=3", None), config.data)
+  working = prepare(case, parse_mapping("pancreas=3", None), config.data)
   # Canonical extents: X is the file's third axis (16 x 2 mm), Y its first, Z its second.
   assert working.image.shape == working.label.shape == (16, 10, 14)
   assert working.image.dtype == np.int16
@@ -58,7 +58,8 @@ def test_classes_lie_where_the_image_does(case):
   moved = AFFINE.copy()
   moved[0, 3] += 0.05
   classes = native_classes(
-    dataclasses.replace(case, label=Volume(case.label.array, moved)), parse("pancreas=3", None)
+    dataclasses.replace(case, label=Volume(case.label.array, moved)),
+    parse_mapping("pancreas=3", None),
   )
   np.testing.assert_array_equal(classes.affine, AFFINE)
   np.testing.assert_array_equal(classes.array, case.label.array == 3)
@@ -83,9 +84,9 @@ def test_blur_smooths(config, case):
 def test_more_than_memory_holds_names_the_case(config, case):
   config = with_keys(config, {"data.spacing_mm": 1e-3, "data.blur_mm": 0.75})
   with pytest.raises(UserError, match=r"a: voxels of 0\.001 mm in its field of 32 x 20 x 27 mm"):
-    prepare(case, parse("pancreas=3", None), config.data)
+    prepare(case, parse_mapping("pancreas=3", None), config.data)
 
 
 def test_values_outside_the_mapping_name_the_file(config, case):
   with pytest.raises(UserError, match=r"a\.nii\.gz: label values \[3\]"):
-    prepare(case, parse("pancreas=1", None), config.data)
+    prepare(case, parse_mapping("pancreas=1", None), config.data)

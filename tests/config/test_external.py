@@ -47,9 +47,6 @@ def mean_square(logits, labels):
 
 def brighten(key, image):
   return image + 10
-
-
-raised = 3
 """
 
 

@@ -59,9 +59,12 @@ def test_exchanging_the_masks_exchanges_precision_and_recall():
   assert overlap.iou(forth) == pytest.approx(overlap.dice(forth) / (2 - overlap.dice(forth)))
 
 
-def test_shapes_that_differ():
+@pytest.mark.parametrize("pair", [(_map(0, 1), _map(0, 1, 1)), (_map(0, 1, 1), _map(0, 1))])
+def test_shapes_that_differ(pair):
   with pytest.raises(ValueError, match="differ"):
-    overlap.score_case(_map(0, 1), _map(0, 1, 1), {"pancreas": 1}, 1.0)
+    overlap.score_case(*pair, {"pancreas": 1}, 1.0)
+  with pytest.raises(ValueError, match="differ"):
+    overlap.count(*(mask == 1 for mask in pair))
 
 
 def test_unlabelled_voxels_are_not_scored():

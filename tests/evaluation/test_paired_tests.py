@@ -72,15 +72,34 @@ def test_where_a_test_says_nothing_it_is_nan():
   assert constant.p_wilcoxon == pytest.approx(0.25, abs=0.2)
 
 
-@pytest.mark.parametrize("second", [[0.5], [0.5, math.nan], [[0.5, 0.5]]])
-def test_scores_that_are_no_pairs_are_refused(second):
+def test_what_rounding_alone_separates_is_equal():
+  """Also of scores that are not between 0 and 1, such as volumes."""
+  first = np.array([123.4, 77.7, 512.3, 900.1])
+  second = first + 1000.1
+  assert np.ptp(second - first) > 0
+  assert math.isnan(paired_tests(first, second).p_t)
+
+
+@pytest.mark.parametrize(
+  ("first", "second"),
+  [
+    ([0.5, 0.6], [0.5]),
+    ([0.5, 0.6], [0.5, 0.6, 0.7]),
+    ([0.5, 0.6], [0.5, math.nan]),
+    ([0.5, 0.6], [0.5, math.inf]),
+    ([0.5, 0.6], [[0.5, 0.5]]),
+    ([[0.5, 0.6]], [[0.5, 0.5]]),
+    (0.5, 0.6),
+  ],
+)
+def test_scores_that_are_no_pairs_are_refused(first, second):
   with pytest.raises(ValueError, match="one length"):
-    paired_tests([0.5, 0.6], second)
+    paired_tests(first, second)
 
 
 def test_holm_by_hand():
   assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-  assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+  assert holm([0.6, 0.9]) == pytest.approx([1.0, 1.0])
   assert holm([math.nan, 0.02])[1] == 0.02
   assert math.isnan(holm([math.nan, 0.02])[0])
   assert holm([]) == []

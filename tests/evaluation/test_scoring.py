@@ -10,7 +10,7 @@ from attn_unet_jax.cases.target import native_boundary
 from attn_unet_jax.evaluation import scoring
 from attn_unet_jax.evaluation.scoring import mean_dsc, score_folders, write_scores
 from attn_unet_jax.inference.segment import Segmentation
-from attn_unet_jax.labels import parse
+from attn_unet_jax.labels import parse_mapping
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.box import Box
 from attn_unet_jax.volumes.nifti import write_nifti
@@ -115,7 +115,7 @@ def test_a_network_of_the_boundary_is_scored_against_the_boundary(config):
   ball = Volume((np.linalg.norm(grid, axis=-1) < 6).astype(np.uint8), np.eye(4))
   case = Case("a", Volume(np.zeros((24, 24, 24), np.int16), np.eye(4)), ball, "a")
   dataset = SimpleNamespace(load=lambda _: case)
-  fold = SimpleNamespace(dataset=dataset, mapping=parse("pancreas=1", None), boxes=None)
+  fold = SimpleNamespace(dataset=dataset, mapping=parse_mapping("pancreas=1", None), boxes=None)
   config = with_keys(config, {"data.spacing_mm": 1.0})
   whole, shell = (_answering(mask) for mask in (ball, native_boundary(ball, 1.0)))
   for target, right, wrong in (("interior", whole, shell), ("boundary", shell, whole)):
@@ -132,7 +132,7 @@ def test_validation_scores_the_largest_piece_where_it_alone_is_kept(config):
   ball, found = (Volume(array, np.eye(4)) for array in (label, answer))
   case = Case("a", Volume(np.zeros((24, 24, 24), np.int16), np.eye(4)), ball, "a")
   dataset = SimpleNamespace(load=lambda _: case)
-  fold = SimpleNamespace(dataset=dataset, mapping=parse("pancreas=1", None), boxes=None)
+  fold = SimpleNamespace(dataset=dataset, mapping=parse_mapping("pancreas=1", None), boxes=None)
   config = with_keys(config, {"data.spacing_mm": 1.0})
   assert mean_dsc(fold, ["a"], _answering(found), config) == pytest.approx(2 * 512 / (1024 + 64))
   config = with_keys(config, {"inference.largest_component": True})
@@ -161,7 +161,9 @@ def segmented(monkeypatch):
 
     monkeypatch.setattr(scoring, "segment", found)
     dataset = SimpleNamespace(load=lambda _: case)
-    return SimpleNamespace(dataset=dataset, mapping=parse(labels, None), **{"boxes": None, **fold})
+    return SimpleNamespace(
+      dataset=dataset, mapping=parse_mapping(labels, None), **{"boxes": None, **fold}
+    )
 
   return of
 

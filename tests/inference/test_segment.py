@@ -13,7 +13,7 @@ from attn_unet_jax.inference.segment import segment
 from attn_unet_jax.inference.sliding import SlidingWindow
 from attn_unet_jax.runtime import memory
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.volumes.box import box_of
+from attn_unet_jax.volumes.box import box_from_slices
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
 from benchmarks.orientations import on_axes, turned
@@ -79,7 +79,7 @@ def test_what_is_asked_of_memory_is_what_a_scan_takes(config, monkeypatch, label
   system = SlidingWindow(config, module).use(variables)
   segment(Volume(scan.array[:9, :9, :9], scan.affine), system, config)  # compiled
   asked = []
-  monkeypatch.setattr(memory, "require", lambda needed, *_: asked.append(needed))
+  monkeypatch.setattr(memory, "require_memory", lambda needed, *_: asked.append(needed))
   tracemalloc.start()
   segment(scan, system, config)
   peak = tracemalloc.get_traced_memory()[1]
@@ -139,7 +139,7 @@ def test_outside_the_box_is_background(config, scan):
   config = with_keys(config, {"data.spacing_mm": 2.0, "data.patch": (4, 4, 4)})
   isotropic = Volume(scan.array, np.diag([2.0, 2.0, 2.0, 1.0]))
   where = (slice(3, 20), slice(5, 12), slice(2, 9))
-  box = box_of(where, isotropic.grid)
+  box = box_from_slices(where, isotropic.grid)
   expected = np.zeros(scan.shape, bool)
   expected[where] = scan.array[where] > 100
   found = segment(isotropic, _Threshold(), config, lambda working: box)
@@ -152,7 +152,7 @@ def test_outside_the_box_is_background(config, scan):
 def test_a_box_smaller_than_the_patch_is_looked_at_with_its_surroundings(config, scan):
   config = with_keys(config, {"data.spacing_mm": 2.0, "data.patch": (30, 8, 8)})
   isotropic = Volume(scan.array, np.diag([2.0, 2.0, 2.0, 1.0]))
-  box = box_of((slice(3, 5), slice(8, 10), slice(4, 6)), isotropic.grid)
+  box = box_from_slices((slice(3, 5), slice(8, 10), slice(4, 6)), isotropic.grid)
   mask = segment(isotropic, _Threshold(), config, lambda working: box).mask
   expected = np.zeros(scan.shape, bool)
   expected[:, 5:13, 1:9] = (scan.array > 100)[:, 5:13, 1:9]

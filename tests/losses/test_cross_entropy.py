@@ -51,6 +51,8 @@ def test_balanced_bce_by_hand():
   assert cross_entropy.balanced_bce(*TWO) == pytest.approx(expected, abs=1e-6)
   expected = (0.1 * costs[0] + 0.9 * (costs[1] + costs[2])) / 3
   assert cross_entropy.balanced_bce(*TWO, foreground=0.1) == pytest.approx(expected, abs=1e-6)
+  # The only labelled voxel is foreground: all is, and none of it counts.
+  assert cross_entropy.balanced_bce(TWO[0], labels_of(255, 1, 255)) == 0
 
 
 def test_weighted_ce_by_hand():
@@ -61,6 +63,16 @@ def test_weighted_ce_by_hand():
   assert cross_entropy.weighted_ce(*TWO) == pytest.approx(sum(costs) / 3, abs=1e-6)
   with pytest.raises(ValueError, match="3 class weights for 2 classes"):
     cross_entropy.weighted_ce(*TWO, class_weights=(1.0, 1.0, 1.0))
+
+
+def test_what_is_not_asked_for_may_be_infinitely_improbable():
+  """Its logarithm is minus infinity in float32, and 0 times that would be no number."""
+  logits = jnp.array([3e38, -3e38]).reshape(1, 1, 1, 1, 2)
+  assert cross_entropy.cross_entropy(logits, labels_of(0)) == 0
+  assert cross_entropy.focal(logits, labels_of(0)) == 0
+  assert cross_entropy.weighted_ce(logits, labels_of(0)) == 0
+  both = jnp.concatenate([logits, logits], axis=1)
+  assert cross_entropy.weighted_ce(both, labels_of(0, 1), class_weights=(1.0, 0.0)) == 0
 
 
 def test_focal_by_hand(case):

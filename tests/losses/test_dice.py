@@ -1,5 +1,8 @@
 """Losses of overlap against hand-computed values and identities."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -71,11 +74,15 @@ def test_generalised_dice_by_hand():
 
 
 def test_generalised_dice_gives_an_absent_class_the_largest_present_weight():
-  logits = logits_of((0.7, 0.2, 0.1), (0.3, 0.6, 0.1), (0.2, 0.6, 0.2))
-  overlap = 1 * 0.7 + 0.25 * 1.2
-  mass = 1 * (1.2 + 1) + 0.25 * (1.4 + 2) + 1 * 0.4
-  expected = 1 - 2 * overlap / mass
-  assert dice.generalised_dice(logits, labels_of(0, 1, 1)) == pytest.approx(expected, abs=1e-6)
+  """Two voxels of the background, three of class 1, none of class 2: 1/4, 1/9, and 1/4."""
+  probabilities = np.array(
+    [(0.7, 0.2, 0.1), (0.8, 0.1, 0.1), (0.3, 0.6, 0.1), (0.2, 0.6, 0.2), (0.1, 0.5, 0.4)]
+  )
+  background, foreground, absent = probabilities.sum(0)
+  overlap = (0.7 + 0.8) / 4 + (0.6 + 0.6 + 0.5) / 9
+  mass = (background + 2) / 4 + (foreground + 3) / 9 + absent / 4
+  loss = dice.generalised_dice(logits_of(*probabilities), labels_of(0, 0, 1, 1, 1))
+  assert loss == pytest.approx(1 - 2 * overlap / mass, abs=1e-6)
 
 
 def test_tversky_by_hand():
@@ -89,3 +96,27 @@ def test_tversky_by_hand():
 def test_tversky_of_equal_weights_is_dice(case):
   halves = dice.tversky(*case, alpha=0.5, beta=0.5)
   np.testing.assert_allclose(halves, dice.soft_dice(*case), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ("loss", "p"),
+  [
+    (dice.soft_dice, 1e-5),
+    (dice.squared_dice, 1e-5**0.5),
+    (functools.partial(dice.tversky, alpha=1.0), 1e-5),
+  ],
+)
+def test_smoothing_by_hand(loss, p):
+  """Where the prediction of an absent class weighs what the smoothing does, it scores a half."""
+  with jax.enable_x64(True):
+    logits = jnp.array([0.0, np.log(p / (1 - p))]).reshape(1, 1, 1, 1, 2)
+    assert float(loss(logits, labels_of(0))) == pytest.approx(1 / 2, rel=1e-9)
+
+
+def test_smoothing_of_the_hinged_dice_by_hand():
+  """Two classes, both found for certain in three voxels in all: d = 2 V / (2 V + 1e-5)."""
+  with jax.enable_x64(True):
+    logits = jnp.array([40.0, -40.0, -40.0, 40.0, 40.0, -40.0]).reshape(1, 3, 1, 1, 2)
+    expected = (1e-5 / (4 + 1e-5) + 1e-5 / (2 + 1e-5)) / 2
+    value = float(dice.dice_hinge(logits, labels_of(0, 1, 0)))
+  assert value == pytest.approx(expected, rel=1e-9)

@@ -38,3 +38,11 @@ def test_released_vnet_dice_of_several_classes(case):
   ours, slope = jax.jit(jax.value_and_grad(vnet_caffe.vnet_caffe_dice))(logits, labels)
   assert ours == pytest.approx(value, abs=1e-5)
   np.testing.assert_allclose(slope, pull(jnp.asarray(cotangent, jnp.float32))[0], atol=1e-6)
+
+
+def test_smoothing_by_hand():
+  """One voxel, found: I = 1, U = 2 + 1e-5."""
+  with jax.enable_x64(True):
+    logits = jnp.array([0.0, 1.0]).reshape(1, 1, 1, 1, 2)
+    value = float(vnet_caffe.vnet_caffe_dice(logits, labels_of(1)))
+  assert value == pytest.approx(1e-5 / (2 + 1e-5), rel=1e-9)

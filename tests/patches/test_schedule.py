@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attn_unet_jax.patches.schedule import _ORDER_STREAM, Plan, corner, schedule
+from attn_unet_jax.patches.schedule import (
+  _ORDER_STREAM,
+  _REFERENCE_STREAM,
+  Plan,
+  corner,
+  schedule,
+  spot,
+)
 
 PLAN = Plan(cases=7, batch_size=3, cases_per_block=4, patches_per_case=5, foreground_fraction=0.4)
 STEPS = 7 * 4 * 5  # enough for whole rounds: 420 patches, 84 openings of a case
@@ -46,6 +53,16 @@ def test_a_case_keeps_its_place_in_the_batch_where_batches_fill_the_turns_of_a_b
   for first, second in np.asarray(drawn).reshape(4, 10, 2).swapaxes(1, 2):
     assert len(set(first)) == len(set(second)) == 2
     assert not set(first) & set(second)
+
+
+def test_the_order_of_a_round_is_that_of_seed_and_round(draws):
+  """Written out, so that a run resumed by a later version goes on with the same cases."""
+  cases, _, _ = draws
+  order = cases.reshape(-1, PLAN.patches_per_case, PLAN.cases_per_block)[:, 0].reshape(-1, 7)
+  of_orders = jax.random.fold_in(jax.random.key(11), 2**31 - 1)
+  for number in (0, 1, 11):
+    expected = jax.random.permutation(jax.random.fold_in(of_orders, number), PLAN.cases)
+    np.testing.assert_array_equal(order[number], expected)
 
 
 def test_rounds_are_ordered_differently(draws):
@@ -104,6 +121,28 @@ def test_foreground_patches_hold_a_listed_voxel():
   corners = np.asarray(draw(jax.random.split(jax.random.key(1), 40)))
   # The third position is padding: never drawn. Near the border the patch is moved inside.
   assert {tuple(c) for c in corners.tolist()} == {(0, 16, 8), (5, 6, 7)}
+
+
+def test_the_patch_lies_in_the_middle_of_its_block():
+  """Of a listed voxel 8, 9, 10 it begins 2, 1, 3 voxels before; the block 3, 2, 0 before that."""
+  positions, patch, block = jnp.array([[8, 9, 10]]), (4, 3, 6), (10, 7, 7)
+  low, _ = spot(
+    jax.random.key(0), jnp.bool(True), jnp.full(3, 30), positions, jnp.int32(1), patch, block
+  )
+  assert low.tolist() == [8 - 2 - 3, 9 - 1 - 2, 10 - 3 - 0]
+
+
+def test_where_a_patch_lies_and_its_other_draws_have_keys_apart():
+  """The block, the augmentation and the reference: none tells anything of another."""
+  key = jax.random.key(5)
+  arguments = jnp.bool(False), jnp.full(3, 999), jnp.zeros((1, 3), int), jnp.int32(0), (4, 4, 4)
+  low, augment_key = spot(key, *arguments, (4, 4, 4))
+  augment_key = jax.random.wrap_key_data(augment_key)
+  reference_key = jax.random.fold_in(key, _REFERENCE_STREAM)
+  for other in (augment_key, reference_key, key):
+    assert (corner(other, *arguments) != low).any()
+  keys = [key, augment_key, reference_key, *jax.random.split(augment_key)]
+  assert len(np.unique([jax.random.key_data(k) for k in keys], axis=0)) == 5
 
 
 def test_a_reference_is_another_case_of_the_same_block_and_changes_nothing_else():

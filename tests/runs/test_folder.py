@@ -8,6 +8,7 @@ import pytest
 
 from attn_unet_jax.config.stored import load_config, to_json
 from attn_unet_jax.runs import folder as run_folder
+from attn_unet_jax.runtime import file_lock
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
 from attn_unet_jax.workflows.run_folder import open_run_folder
@@ -135,7 +136,7 @@ def test_a_file_system_without_locks_will_do(config, tmp_path, monkeypatch, numb
   def flock(*_):
     raise OSError(number, "no")
 
-  monkeypatch.setattr(run_folder.fcntl, "flock", flock)
+  monkeypatch.setattr(file_lock.fcntl, "flock", flock)
   if goes_on:
     assert open_run_folder(tmp_path, config) is False
   else:

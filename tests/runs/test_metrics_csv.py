@@ -1,4 +1,3 @@
-import io
 import os
 import struct
 import subprocess
@@ -8,7 +7,6 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from attn_unet_jax.runs.metrics_csv import COLUMNS, EpochLog, read_metrics
-from attn_unet_jax.runtime.console import duration, progress
 from attn_unet_jax.runtime.errors import UserError
 from tests.conftest import ROOT
 
@@ -76,10 +74,6 @@ def test_a_log_that_was_edited_is_refused_by_line(tmp_path, old, new, line):
   assert path.read_text() == edited
 
 
-def test_durations_are_readable():
-  assert [duration(s) for s in (5.4, 75.2, 3725)] == ["5s", "1m15s", "1h02m"]
-
-
 def test_tensorboard_has_the_same_values(tmp_path):
   """And is told from which epoch on they take the place of an earlier start's."""
   log = EpochLog(tmp_path, 3)
@@ -98,15 +92,6 @@ def test_tensorboard_has_the_same_values(tmp_path):
   assert values == dict.fromkeys(COLUMNS[1:-2], (4, 0.25))
 
 
-class _Screen(io.StringIO):
-  def __init__(self, terminal):
-    super().__init__()
-    self.terminal = terminal
-
-  def isatty(self):
-    return self.terminal
-
-
 def test_pytorch_is_not_loaded_for_it_but_can_be_after(tmp_path):
   (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
   code = "import attn_unet_jax.runs.tensorboard; print('events'); import torch"
@@ -118,11 +103,3 @@ def test_pytorch_is_not_loaded_for_it_but_can_be_after(tmp_path):
     text=True,
   )
   assert (done.stdout, done.stderr) == ("events\n", "torch was imported\n")
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_a_bar_is_shown_on_a_terminal_only(monkeypatch, terminal):
-  screen = _Screen(terminal)
-  monkeypatch.setattr(sys, "stderr", screen)
-  assert list(progress(range(3), 3, "windows")) == [0, 1, 2]
-  assert ("windows" in screen.getvalue()) == terminal

@@ -26,15 +26,15 @@ def test_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_only_what_is_old_enough_is_removed(tmp_path):
   """As `whole` names it: other hidden files stay."""
-  with files.whole(tmp_path / "a.nii.gz") as young:
+  with files.atomic_write(tmp_path / "a.nii.gz") as young:
     young.write_text("")
   for path, age in ((young, 10), (tmp_path / ".b.txt.1.part", 30), (tmp_path / ".b.txt", 30)):
     path.write_text("")
     written = path.stat().st_mtime - age
     os.utime(path, (written, written))
-  files.remove_unfinished(tmp_path, older_than_s=20)
+  files.remove_unfinished_files(tmp_path, older_than_s=20)
   assert {path.name for path in tmp_path.iterdir()} == {young.name, ".b.txt", "a.nii.gz"}
-  files.remove_unfinished(tmp_path)
+  files.remove_unfinished_files(tmp_path)
   assert {path.name for path in tmp_path.iterdir()} == {".b.txt", "a.nii.gz"}
 
 
@@ -51,4 +51,4 @@ def test_what_is_no_json_is_named(tmp_path, content):
   path = tmp_path / "a.json"
   path.write_bytes(content)
   with pytest.raises(UserError, match=r"a\.json: not readable as JSON \(.*\); remove it$"):
-    files.read_object(path, "remove it")
+    files.read_json_object(path, "remove it")

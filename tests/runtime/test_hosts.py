@@ -301,7 +301,7 @@ def test_what_several_hosts_cannot_do_is_refused(monkeypatch, keys, joined, said
   ],
 )
 def test_incomplete_flags_are_refused(given, said):
-  with pytest.raises(UserError, match=said), hosts.joined(*given):
+  with pytest.raises(UserError, match=said), hosts.join_hosts(*given):
     pass
 
 
@@ -324,7 +324,7 @@ def test_incomplete_flags_are_refused(given, said):
   ],
 )
 def test_joins_others_where_flags_or_the_launcher_say_so(monkeypatch, environment, given, joins):
-  for name in (*hosts._COUNTS, hosts._NAMES):
+  for name in (*hosts._COUNT_VARIABLES, hosts._HOSTNAMES_VARIABLE):
     monkeypatch.delenv(name, raising=False)
   for name, value in environment.items():
     monkeypatch.setenv(name, value)
@@ -336,13 +336,13 @@ def test_joins_others_where_flags_or_the_launcher_say_so(monkeypatch, environmen
 
   monkeypatch.setattr(jax.distributed, "initialize", initialize)
   if joins is None:
-    with hosts.joined(*given):
+    with hosts.join_hosts(*given):
       pass
     assert not calls
   else:
     with (
       pytest.raises(UserError, match=r"did not come together \(nobody there\)"),
-      hosts.joined(*given),
+      hosts.join_hosts(*given),
     ):
       pass
     assert calls == [joins]
@@ -352,20 +352,20 @@ def test_a_process_alone_does_everything_itself(tmp_path):
   def failing():
     raise UserError("no")
 
-  assert (hosts.count(), hosts.is_first()) == (1, True)
-  assert hosts.on_first(lambda x: {x}, 3) == {3}  # no JSON: nothing is sent
+  assert (hosts.count_processes(), hosts.is_primary()) == (1, True)
+  assert hosts.run_on_primary(lambda x: {x}, 3) == {3}  # no JSON: nothing is sent
   with pytest.raises(UserError, match="no"):
-    hosts.on_first(failing)
-  agreed = hosts.Agreement()
+    hosts.run_on_primary(failing)
+  agreed = hosts.SignalAgreement()
   assert (agreed(None), agreed(15), agreed(2, now=True)) == (None, 15, 2)
   with pytest.raises(UserError, match=r"nothing: process 0 does not see it"):
-    hosts.check_shared(tmp_path / "nothing")
+    hosts.check_shared_path(tmp_path / "nothing")
 
 
 def test_a_signal_is_heeded_by_all_a_call_after_it_was_sent(monkeypatch):
   """On one host, which takes itself for one of two."""
-  assert hosts.Agreement()(15) == 15
-  monkeypatch.setattr(hosts, "count", lambda: 2)
-  agreement = hosts.Agreement()
+  assert hosts.SignalAgreement()(15) == 15
+  monkeypatch.setattr(hosts, "count_processes", lambda: 2)
+  agreement = hosts.SignalAgreement()
   assert [agreement(number) for number in (None, 15, None, None)] == [None, None, 15, None]
   assert [agreement(number, now=True) for number in (None, 2, None)] == [None, 2, None]

@@ -22,7 +22,8 @@ print(rounds(5), sys.argv[1:])
 """
 
 pytestmark = pytest.mark.skipif(
-  not huge_pages._would_be_given(), reason="a system that gives large pages to all or to none"
+  not huge_pages._are_huge_pages_offered(),
+  reason="a system that gives large pages to all or to none",
 )
 
 

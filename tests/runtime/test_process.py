@@ -28,7 +28,7 @@ STOPPED_IN_A_CALLBACK = """
     del held  # Python drops what a weak reference's callback raises
     time.sleep(10)
 
-  command.run(main)
+  command.run_command(main)
 """
 
 
@@ -54,8 +54,8 @@ def test_a_signal_that_python_drops_is_given_again(number, status):
 )
 def test_the_status_that_is_told_is_the_one_it_ends_with(monkeypatch, error, status):
   """Other hosts are told it before this process has ended."""
-  assert signals.status(error) == status
-  for name in ("signal.signal", "xla.keep_compiled", "os.dup2"):
+  assert signals.exit_status(error) == status
+  for name in ("signal.signal", "xla.enable_compilation_cache", "os.dup2"):
     monkeypatch.setattr(f"attn_unet_jax.runtime.process.{name}", lambda *_: None)
   monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # put back afterwards
 
@@ -63,7 +63,7 @@ def test_the_status_that_is_told_is_the_one_it_ends_with(monkeypatch, error, sta
     raise error
 
   with pytest.raises(type(error) if status == 1 else SystemExit) as ended:
-    process._guarded(main)
+    process._run_main(main)
   assert status == 1 or ended.value.code == status
 
 

@@ -22,7 +22,7 @@ found = {"/jax/compilation_cache/cache_misses": 0, "/jax/compilation_cache/cache
 def note(event, **_):
   found[event] = found.get(event, 0) + 1
 jax.monitoring.register_event_listener(note)
-xla.keep_compiled()
+xla.enable_compilation_cache()
 x = jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((4, 4))) + 1
 jax.block_until_ready(x)
 print(json.dumps([jax.config.jax_compilation_cache_dir, *list(found.values())[:2]]))
@@ -123,15 +123,15 @@ def test_determinism_is_asked_for_before_the_devices_are(value):
   """XLA reads its flags once, with the first device; an unknown one would end the program."""
   code = (
     "import os\n"
-    "from attn_unet_jax.config.flags import define_config, read_config, take_config_flags\n"
+    "from attn_unet_jax.config.flags import CONFIG_FLAGS, define_config\n"
     "from attn_unet_jax.runtime import process\n"
     "define_config()\n"
     "def main():\n"
-    "  read_config(data=False)\n"
+    "  CONFIG_FLAGS.read(data=False)\n"
     "  from jax._src import xla_bridge\n"
     "  assert not xla_bridge.backends_are_initialized()\n"
     "  import jax\n  jax.devices()\n  print(os.environ['XLA_FLAGS'])\n"
-    "process.run(main, take_config_flags)"
+    "process.run_command(main, CONFIG_FLAGS)"
   )
   flags = ["--config=tests/small.py", f"--config.deterministic={value}"]
   done = subprocess.run(

@@ -55,10 +55,10 @@ def test_the_box_of_a_body_beside_a_table():
   hu[2:18, 1:2] = 200  # table
   box = body_box(Volume(hu, np.diag([3.0, 3.0, 5.0, 1.0])))
   grid = Volume(hu, np.diag([3.0, 3.0, 5.0, 1.0])).grid
-  ends = [(part.start, part.stop) for part in box.voxels(grid)]
+  ends = [(part.start, part.stop) for part in box.voxel_slices(grid)]
   assert ends == [(4, 15), (5, 12), (0, 6)]
 
 
 def test_an_empty_scan_is_its_own_box():
   volume = Volume(np.full((4, 5, 6), -1000, np.int16), np.eye(4))
-  assert body_box(volume).voxels(volume.grid) == (slice(0, 4), slice(0, 5), slice(0, 6))
+  assert body_box(volume).voxel_slices(volume.grid) == (slice(0, 4), slice(0, 5), slice(0, 6))

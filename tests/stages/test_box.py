@@ -11,9 +11,9 @@ def test_around_the_largest_component_above_a_half():
   probability[3:9, 4:9, 2:7] = 0.51
   probability[14:17, 14:17, 2:5] = 1.0
   box = find(probability, GRID)
-  ends = [(part.start, part.stop) for part in box.voxels(GRID)]
+  ends = [(part.start, part.stop) for part in box.voxel_slices(GRID)]
   assert ends == [(3, 9), (4, 9), (2, 7)]
-  assert find(probability, GRID, 4.0) == box.grown(4.0)
+  assert find(probability, GRID, 4.0) == box.add_margin(4.0)
 
 
 def test_nothing_is_found_where_nothing_is_left():

@@ -5,7 +5,7 @@ import pytest
 
 from attn_unet_jax.stages.forest import grow
 from attn_unet_jax.stages.system import SecondStage, locate, measure
-from attn_unet_jax.volumes.box import box_of
+from attn_unet_jax.volumes.box import box_from_slices
 from attn_unet_jax.volumes.volume import Volume
 from tests.configs import with_keys
 
@@ -46,14 +46,14 @@ def scan():
 
 def test_the_box_is_that_of_the_organ_and_only_the_body_is_looked_at(config, scan):
   network = _Band(100, 140)
-  assert locate(scan, network, config) == box_of(ORGAN, scan.grid)
+  assert locate(scan, network, config) == box_from_slices(ORGAN, scan.grid)
   assert network.seen == [(32, 28, 10)]
-  assert locate(scan, network, config, 6.0) == box_of(ORGAN, scan.grid).grown(6.0)
+  assert locate(scan, network, config, 6.0) == box_from_slices(ORGAN, scan.grid).add_margin(6.0)
 
 
 def test_where_nothing_is_found_it_is_the_body_and_a_line_says_so(config, scan, capsys):
   body = (slice(4, 36), slice(6, 34), slice(0, 10))
-  assert locate(scan, _Band(500, 600), config) == box_of(body, scan.grid)
+  assert locate(scan, _Band(500, 600), config) == box_from_slices(body, scan.grid)
   assert "warning: the first stage found nothing" in capsys.readouterr().out
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.cases.dataset import open_dataset
-from attn_unet_jax.labels import parse
+from attn_unet_jax.labels import parse_mapping
 from attn_unet_jax.runtime.errors import UserError
 from tests.configs import with_keys
 from tests.fake_nifti import assert_is, drawn, write_image, write_label
@@ -35,7 +35,7 @@ def test_every_voxel_and_organ_is_where_it_belongs(tmp_path, config):
     assert_is(record, CASES[record["id"]], CASES[record["id"]].label)
   config = with_keys(config, {"data.dataset": "btcv/native", "data.dir": str(tmp_path)})
   dataset = open_dataset(config)
-  mapping = parse("pancreas,spleen", dataset.label_names)
+  mapping = parse_mapping("pancreas,spleen", dataset.label_names)
   label = dataset.load("img0001").label.array
   np.testing.assert_array_equal(mapping.apply(label, ""), (label == 11) + 2 * (label == 1))
 

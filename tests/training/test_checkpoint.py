@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.runtime.signals import Interrupted, Stop, noted
+from attn_unet_jax.runtime.signals import Interrupted, StopRequest, defer_signals
 from attn_unet_jax.training import integrity
 from attn_unet_jax.training.checkpoint import checkpoints, restore, restore_best, saved
 from attn_unet_jax.training.state import TrainState
@@ -111,7 +111,7 @@ def test_a_step_is_saved_once(store):
 @pytest.fixture
 def stopped(monkeypatch):
   """A signal comes while a save is written, slowly; where nothing notes it, it breaks in."""
-  write, stop = integrity.write, Stop(at_once=True)
+  write, stop = integrity.write, StopRequest(at_once=True)
 
   def slowly(*arguments):
     os.kill(os.getpid(), signal.SIGTERM)
@@ -119,7 +119,7 @@ def stopped(monkeypatch):
     write(*arguments)
 
   monkeypatch.setattr(integrity, "write", slowly)
-  with noted(stop):
+  with defer_signals(stop):
     yield stop
 
 

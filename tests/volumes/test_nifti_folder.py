@@ -5,7 +5,12 @@ import pytest
 
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import write_nifti
-from attn_unet_jax.volumes.nifti_folder import listed_names, nifti_files, nifti_stem, read_pair
+from attn_unet_jax.volumes.nifti_folder import (
+  list_nifti_files,
+  nifti_stem,
+  read_label_names,
+  read_pair,
+)
 from attn_unet_jax.volumes.volume import Volume
 
 
@@ -18,14 +23,14 @@ def test_stems():
 def test_files_are_found_by_name_without_the_hidden_ones(tmp_path):
   for name in ("b.NII", "a.nii.gz", "._a.nii.gz", "notes.txt"):
     (tmp_path / name).write_bytes(b"")
-  assert nifti_files(tmp_path) == {"a": tmp_path / "a.nii.gz", "b": tmp_path / "b.NII"}
-  assert nifti_files(tmp_path / "none") == {}
+  assert list_nifti_files(tmp_path) == {"a": tmp_path / "a.nii.gz", "b": tmp_path / "b.NII"}
+  assert list_nifti_files(tmp_path / "none") == {}
 
 
 def test_no_dataset_json_and_one_without_labels_name_nothing(tmp_path):
-  assert listed_names(tmp_path) is None
+  assert read_label_names(tmp_path) is None
   (tmp_path / "dataset.json").write_text("{}")
-  assert listed_names(tmp_path) is None
+  assert read_label_names(tmp_path) is None
 
 
 def test_a_label_comes_on_its_images_axes_and_a_shift_is_told(tmp_path):

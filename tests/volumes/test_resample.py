@@ -10,8 +10,8 @@ from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.resample import (
   gaussian_blur,
   probabilities_to_labels,
-  resample,
   resample_labels,
+  resample_volume,
   working_grid,
 )
 
@@ -81,7 +81,7 @@ def test_spacings_that_round_to_the_same_give_the_same_grid():
   np.testing.assert_allclose(a.affine, b.affine, atol=1e-4)
   array = noise(grid((101, 101, 50))).array
   fine = [
-    resample(
+    resample_volume(
       Volume(array, np.diag([*spacing, 1.0])),
       working_grid(Grid(array.shape, np.diag([*spacing, 1.0])), 1.7),
     )
@@ -97,7 +97,7 @@ def test_linear_is_scipys(spacing):
   expected = ndimage.map_coordinates(
     volume.array.astype(np.float64), places(volume.grid, target), order=1, mode="nearest"
   )
-  result = resample(volume, target)
+  result = resample_volume(volume, target)
   assert result.array.dtype == np.float32
   # Places are rounded to 1e-6 voxel: at most 2500 HU x 3 axes x 5e-7, and float32.
   np.testing.assert_allclose(result.array, expected, rtol=0, atol=5e-3)
@@ -108,7 +108,7 @@ def test_linear_is_scipys(spacing):
 def test_nearest_takes_the_closest_voxel(spacing):
   volume = noise()
   target = working_grid(volume.grid, spacing)
-  result = resample(volume, target, order="nearest")
+  result = resample_volume(volume, target, order="nearest")
   assert result.array.dtype == np.int16
   at = np.clip(
     np.floor(places(volume.grid, target).round(6) + 0.5).astype(int),
@@ -121,7 +121,7 @@ def test_nearest_takes_the_closest_voxel(spacing):
 def test_halfway_the_higher_voxel_is_taken_whatever_rounding_says():
   """Of nine voxels of 0.49 mm, at 1.5 (in float64 a little less) and 6.5."""
   volume = Volume(np.arange(9, dtype=np.int16)[:, None, None], np.diag([0.49, 1, 1, 1]))
-  result = resample(volume, working_grid(volume.grid, (2.45, 1, 1)), order="nearest")
+  result = resample_volume(volume, working_grid(volume.grid, (2.45, 1, 1)), order="nearest")
   assert result.array.ravel().tolist() == [2, 7]
 
 
@@ -132,7 +132,7 @@ def test_a_linear_ramp_is_reproduced(spacing):
   target = working_grid(native, spacing)
   index = np.moveaxis(np.indices(native.shape), 0, -1)
   ramp = Volume((index * native.spacing) @ slope, native.affine)
-  result = resample(ramp, target).array
+  result = resample_volume(ramp, target).array
   # Between the first and the last voxel's centre; beyond them the edge is continued.
   last = np.reshape(native.shape, (3, 1, 1, 1)) - 1
   at = np.moveaxis(np.clip(places(native, target), 0, last), 0, -1)
@@ -144,7 +144,7 @@ def test_an_equal_grid_changes_nothing():
   target = working_grid(volume.grid, volume.spacing)
   assert target.shape == volume.shape
   for order in ("linear", "nearest"):
-    np.testing.assert_array_equal(resample(volume, target, order).array, volume.array)
+    np.testing.assert_array_equal(resample_volume(volume, target, order).array, volume.array)
   labels = Volume((volume.array > 0).astype(np.uint8), volume.affine)
   for method in ("nearest", "onehot_linear"):
     np.testing.assert_array_equal(resample_labels(labels, target, method).array, labels.array)
@@ -154,13 +154,16 @@ def test_an_equal_grid_changes_nothing():
 def test_a_turned_patient_gives_the_same_bits(order):
   straight = noise()
   turned = Volume(straight.array, grid(degrees=12).affine.astype(np.float32))
-  results = [resample(v, working_grid(v.grid, 2.0), order).array for v in (straight, turned)]
+  results = [resample_volume(v, working_grid(v.grid, 2.0), order).array for v in (straight, turned)]
   np.testing.assert_array_equal(results[0], results[1])
 
 
 def test_memory_layout_does_not_change_a_bit():
   volume = noise(grid((31, 45, 27)))
-  blurred, down = gaussian_blur(volume, 0.75), resample(volume, working_grid(volume.grid, 1.3))
+  blurred, down = (
+    gaussian_blur(volume, 0.75),
+    resample_volume(volume, working_grid(volume.grid, 1.3)),
+  )
   stored = np.ascontiguousarray(volume.array.transpose(2, 0, 1)[::-1])  # as a file in I, R, A
   affine = volume.affine[:, [2, 0, 1, 3]].copy()
   affine[:3, 3] += affine[:3, 0] * (volume.shape[2] - 1)
@@ -168,7 +171,9 @@ def test_memory_layout_does_not_change_a_bit():
   other = to_canonical(Volume(stored, affine))
   assert other.array.strides != volume.array.strides
   np.testing.assert_array_equal(gaussian_blur(other, 0.75).array, blurred.array)
-  np.testing.assert_array_equal(resample(other, working_grid(other.grid, 1.3)).array, down.array)
+  np.testing.assert_array_equal(
+    resample_volume(other, working_grid(other.grid, 1.3)).array, down.array
+  )
 
 
 def test_image_and_label_meet_on_one_grid():
@@ -178,7 +183,9 @@ def test_image_and_label_meet_on_one_grid():
   assert "harmless" in (check_pair(image.grid, off, ("image", "label")) or "")
   labels = Volume((image.array > 0).astype(np.uint8), off.affine)
   target = working_grid(image.grid, 2.0)
-  assert resample(image, target).shape == resample_labels(labels, target).shape == target.shape
+  assert (
+    resample_volume(image, target).shape == resample_labels(labels, target).shape == target.shape
+  )
   exact = resample_labels(Volume(labels.array, image.affine), target)
   np.testing.assert_array_equal(resample_labels(labels, target).array, exact.array)
 
@@ -186,9 +193,9 @@ def test_image_and_label_meet_on_one_grid():
 def test_refuses_grids_that_are_not_aligned():
   volume = noise()
   with pytest.raises(ValueError, match=r"not parallel"):
-    resample(volume, working_grid(grid(degrees=12), 2.0))
+    resample_volume(volume, working_grid(grid(degrees=12), 2.0))
   with pytest.raises(ValueError, match=r"centres are 5.000 mm apart"):
-    resample(volume, working_grid(grid(origin=(-47, 24, 7)), 2.0))
+    resample_volume(volume, working_grid(grid(origin=(-47, 24, 7)), 2.0))
   with pytest.raises(ValueError, match=r"positive"):
     working_grid(volume.grid, 0.0)
 
@@ -279,7 +286,7 @@ def test_a_sphere_comes_back(spacing, least, method):
   native = grid((80, 70, 40), (0.8, 0.8, 1.5))
   labels = Volume(sphere(native.shape, native.spacing, 20), native.affine)
   down = resample_labels(labels, working_grid(native, spacing), method)
-  back = resample(down, native, order="nearest")
+  back = resample_volume(down, native, order="nearest")
   smooth = probabilities_to_labels(
     np.stack([1.0 - down.array, down.array], axis=-1).astype(np.float32), down.grid, native
   )

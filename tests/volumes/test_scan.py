@@ -6,7 +6,7 @@ import pytest
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes import Volume
 from attn_unet_jax.volumes.nifti import write_nifti
-from attn_unet_jax.volumes.scan import dicom_scans, is_dicom_scan, read_scan
+from attn_unet_jax.volumes.scan import find_dicom_scans, is_dicom_scan, read_scan
 from tests.written_dicom import write_volume
 
 SCAN = Volume(np.arange(60, dtype=np.int16).reshape(5, 4, 3), np.diag([-0.8, -0.7, 2.5, 1]))
@@ -34,16 +34,16 @@ def test_the_same_scan_from_every_form(folder):
 
 
 def test_scans_of_a_folder_are_its_zips_and_dicom_folders(folder):
-  assert dicom_scans(folder) == {"b": folder / "b", "c": folder / "c.ZIP"}
+  assert find_dicom_scans(folder) == {"b": folder / "b", "c": folder / "c.ZIP"}
   leaf = folder / "b" / "study" / "series"
-  assert dicom_scans(leaf) == {"series": leaf}
-  assert dicom_scans(folder / "notes") == {}
+  assert find_dicom_scans(leaf) == {"series": leaf}
+  assert find_dicom_scans(folder / "notes") == {}
 
 
 def test_two_scans_of_one_name_are_refused(folder):
   write_volume(folder / "c", SCAN)
   with pytest.raises(UserError, match="has the same name"):
-    dicom_scans(folder)
+    find_dicom_scans(folder)
 
 
 def test_a_single_slice_and_a_series_of_nifti_are_refused(folder):

@@ -3,7 +3,7 @@ import pytest
 
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes import Grid, Volume
-from attn_unet_jax.volumes.checks import check_image, check_pair, checked_working_grid
+from attn_unet_jax.volumes.checks import check_image, check_pair, working_grid_within_memory
 
 NAMES = ("ct.nii.gz", "label.nii.gz")
 
@@ -41,7 +41,7 @@ def test_a_sound_image_passes():
 
 
 def test_a_working_grid_that_memory_holds_passes():
-  assert checked_working_grid(grid(spacing=(1, 1, 3)), 2.0, "a.nii").shape == (5, 5, 15)
+  assert working_grid_within_memory(grid(spacing=(1, 1, 3)), 2.0, "a.nii").shape == (5, 5, 15)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_working_grid_that_memory_holds_passes():
 )
 def test_a_working_grid_beyond_memory_is_refused(of_scan, wanted, words):
   with pytest.raises(UserError, match=f"a.nii: {words}"):
-    checked_working_grid(grid(spacing=(of_scan,) * 3), wanted, "a.nii")
+    working_grid_within_memory(grid(spacing=(of_scan,) * 3), wanted, "a.nii")
 
 
 def test_equal_grids_pass_in_silence():

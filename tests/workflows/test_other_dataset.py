@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from attn_unet_jax.labels import UNLABELLED, parse
+from attn_unet_jax.labels import UNLABELLED, parse_mapping
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
@@ -131,7 +131,7 @@ def test_what_does_not_fit_is_refused(run, tmp_path, changes, part, complaint):
 
 
 def test_a_mapping_is_restricted_in_the_order_asked_for():
-  mapping = parse("a=1,b=2+3,c=4,unlabelled=5,background=*", None).restricted_to(["c", "a"])
+  mapping = parse_mapping("a=1,b=2+3,c=4,unlabelled=5,background=*", None).restrict_to(["c", "a"])
   expected = [0, 2, 0, 0, 1, UNLABELLED, 0]
   np.testing.assert_array_equal(mapping.apply(np.arange(7), ""), expected)
   assert mapping.classes == ("c", "a")

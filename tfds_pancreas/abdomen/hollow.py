@@ -6,6 +6,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.special import ndtri
 
+from attn_unet_jax.volumes.box import bounding_slices
 from tfds_pancreas.abdomen.noise import smooth_noise
 
 FLUID = (8.0, 35.0)  # HU, water to food
@@ -45,8 +46,9 @@ def fill_hollows(
     content = CONTRAST if oral_contrast and hollow.content is FLUID else hollow.content
     values = [value for value, name in names.items() if hollow.name in name]
     mask = np.isin(labels, values)
-    if mask.any():
-      _fill(rng, hu, mask, hollow, content, spacing)
+    box = bounding_slices(mask)
+    if box is not None:
+      _fill(rng, hu[box], mask[box], hollow, content, spacing)
 
 
 def _fill(
@@ -58,8 +60,6 @@ def _fill(
   spacing: tuple[float, float, float],
 ) -> None:
   """Fills the lumen of one kind of organ in `hu` [X, Y, Z], in place."""
-  box = ndimage.find_objects(mask.view(np.uint8))[0]
-  mask = mask[box]
   lumen = _lumen(rng, mask, hollow, spacing)
   slow = smooth_noise(rng, mask.shape, spacing, 30.0)
   fine = smooth_noise(rng, mask.shape, spacing, 5.0)
@@ -67,7 +67,7 @@ def _fill(
   gas = _height(mask, spacing) > 9 * (1 - 2 * hollow.gas - 0.7 * slow)
   if hollow.content is FAECES:
     gas |= fine > 1.6
-  hu[box][lumen] = np.where(gas, -980, inside)[lumen]
+  hu[lumen] = np.where(gas, -980, inside)[lumen]
 
 
 def _lumen(

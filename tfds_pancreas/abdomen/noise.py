@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from attn_unet_jax.volumes.bspline import cubic_bspline_weights
+
 
 def smooth_noise(
   rng: np.random.Generator,
@@ -32,8 +34,5 @@ def _spline_basis(count: int, step: float, length: float) -> np.ndarray:
   """Cubic B-spline weights [voxels, knots], scaled to keep the variance of white knots."""
   place = np.arange(count) * min(step / length, 1.0)
   knots = np.arange(-1, int(place[-1]) + 3)
-  distance = np.abs(place[:, None] - knots[None, :])
-  near = 2 / 3 - distance**2 + distance**3 / 2
-  far = np.clip(2 - distance, 0, None) ** 3 / 6
-  weights = np.where(distance < 1, near, far)
+  weights = cubic_bspline_weights(place, knots)
   return (weights / np.sqrt((weights**2).sum(1).mean())).astype(np.float32)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from attn_unet_jax.volumes.box import bounding_slices
 from tfds_pancreas.abdomen.hollow import fill_hollows
 from tfds_pancreas.abdomen.noise import smooth_noise
 from tfds_pancreas.abdomen.organs import ORGANS
@@ -88,10 +89,10 @@ def _tissue_map(labels: np.ndarray, names: Mapping[int, str], spacing: Spacing) 
 
 def _inside_trunk(organs: np.ndarray, spacing: Spacing) -> np.ndarray:
   """An elliptic cylinder along Z, 30 mm wider than the box around the organs, [X, Y, 1]."""
+  box = bounding_slices(organs) or (slice(0, 1),) * 3
   across = []
   for axis in (0, 1):
-    found = np.flatnonzero(organs.any(axis=tuple({0, 1, 2} - {axis})))
-    low, high = (found[0], found[-1]) if len(found) else (0, 0)
+    low, high = box[axis].start, box[axis].stop - 1
     radius = (high - low) / 2 + 30 / spacing[axis]
     across.append((np.arange(organs.shape[axis]) - (low + high) / 2) / radius)
   return (across[0][:, None] ** 2 + across[1][None, :] ** 2 < 1)[..., None]
@@ -125,9 +126,9 @@ def _infiltrate(
   rng: np.random.Generator, hu: np.ndarray, pancreas: np.ndarray, spacing: Spacing, look: Look
 ) -> None:
   """Clefts of fat between the lobules of the pancreas, more in some patients, in place."""
-  if not pancreas.any():
+  box = bounding_slices(pancreas)
+  if box is None:
     return
-  box = ndimage.find_objects(pancreas.view(np.uint8))[0]
   clefts = smooth_noise(rng, hu[box].shape, spacing, 5.5)
   amount = rng.uniform(*look.clefts)
   share = 0.55 * np.clip(amount - np.abs(clefts) * 2.2, 0, 1) * pancreas[box]

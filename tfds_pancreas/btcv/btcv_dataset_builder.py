@@ -14,7 +14,7 @@ from typing import ClassVar
 import tensorflow_datasets as tfds
 
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.volumes.nifti_folder import nifti_files
+from attn_unet_jax.volumes.nifti_folder import list_nifti_files
 from tfds_pancreas.checked_builder import CheckedBuilder
 from tfds_pancreas.checked_case import CheckedCase
 from tfds_pancreas.folders import walk
@@ -69,7 +69,7 @@ def _numbered(root: Path, kind: str) -> Mapping[str, Path]:
   found: defaultdict[str, list[Path]] = defaultdict(list)
   for folder, _ in walk(root):
     if folder.parts[-2:] == ("Training", kind):
-      for name, path in nifti_files(folder).items():
+      for name, path in list_nifti_files(folder).items():
         if match := _NUMBERED.fullmatch(name):
           found[match[1]].append(path)
   twice = [paths for paths in found.values() if len(paths) > 1]

@@ -16,7 +16,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.volumes.nifti_folder import listed_names, nifti_stem
+from attn_unet_jax.volumes.nifti_folder import nifti_stem, read_label_names
 from tfds_pancreas.checked_builder import CheckedBuilder
 from tfds_pancreas.checked_case import CheckedCase
 from tfds_pancreas.grids import GridConfig, grid_config
@@ -67,7 +67,7 @@ class Builder(CheckedBuilder):
   def find_cases(self, root: Path) -> Mapping[str, Sequence[NiftiCase]]:
     """Images and labels by name; imagesTs has no labels and is not looked at."""
     task = _task(root)
-    names = listed_names(task)
+    names = read_label_names(task)
     if names != _NAMES:
       raise UserError(
         f"{task / 'dataset.json'}: its labels are {names}, those of Task07 are {_NAMES}; is this "

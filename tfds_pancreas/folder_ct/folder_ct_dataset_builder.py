@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.volumes.nifti_folder import listed_names
+from attn_unet_jax.volumes.nifti_folder import read_label_names
 from tfds_pancreas.checked_builder import CheckedBuilder
 from tfds_pancreas.checked_case import CheckedCase
 from tfds_pancreas.grids import GridConfig, grid_config
@@ -58,7 +58,7 @@ class Builder(CheckedBuilder):
 
   def find_cases(self, root: Path) -> Mapping[str, Sequence[NiftiCase]]:
     """Images and labels by name; the names of the label values are read on the way."""
-    self._names = listed_names(root) or self._names
+    self._names = read_label_names(root) or self._names
     beyond = {name: value for name, value in self._names.items() if not 0 <= value <= _LARGEST}
     if beyond:
       raise UserError(

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.volumes.box import bounding_slices, crop_volume
 from attn_unet_jax.volumes.nifti import read_label
-from attn_unet_jax.volumes.nifti_folder import nifti_files
+from attn_unet_jax.volumes.nifti_folder import list_nifti_files
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
 from tfds_pancreas.abdomen.organs import ALL_ORGANS
@@ -24,7 +25,7 @@ def find_maps(folder: Path) -> dict[str, Path]:
   Raises:
     UserError: there is none, or two have one name.
   """
-  found = nifti_files(folder)
+  found = list_nifti_files(folder)
   if not found:
     raise UserError(f"{folder}: no label map (.nii or .nii.gz) in it; name the folder of the maps")
   return found
@@ -98,13 +99,9 @@ def _values(array: np.ndarray) -> list[int]:
 
 def _cropped(volume: Volume, table: np.ndarray) -> Volume:
   """A map in values of ALL_ORGANS, cut across to the columns that have an organ; keeps slices."""
-  x, y = (np.flatnonzero((volume.array > 0).any(axis)) for axis in ((1, 2), (0, 2)))
-  if not len(x):
-    return Volume(table[volume.array], volume.affine)
-  inside = volume.array[x[0] : x[-1] + 1, y[0] : y[-1] + 1]
-  affine = volume.affine.copy()
-  affine[:3, 3] += affine[:3, :2] @ (x[0], y[0])
-  return Volume(table[inside], affine)
+  if box := bounding_slices(volume.array > 0):
+    volume = crop_volume(volume, (*box[:2], slice(0, volume.shape[2])))
+  return Volume(table[volume.array], volume.affine)
 
 
 def problems_of(maps: Mapping[str, Path], organs: tuple[tuple[int, str], ...]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from attn_unet_jax.volumes.box import bounding_slices
 from attn_unet_jax.volumes.resample import resample_labels, working_grid
 from attn_unet_jax.volumes.volume import Grid, Volume
 from tfds_pancreas.abdomen.organs import ALL_ORGANS
@@ -116,8 +117,10 @@ def draw_view(rng: np.random.Generator, organs: Volume, recipe: Recipe) -> Grid:
 
 def _box(mask: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """First and last voxel that is set, along each axis, in mm."""
-  found = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-  return np.array([f[0] for f in found]) * spacing, np.array([f[-1] for f in found]) * spacing
+  box = bounding_slices(mask)
+  assert box is not None, "the mask is empty"
+  first, last = [side.start for side in box], [side.stop - 1 for side in box]
+  return np.array(first) * spacing, np.array(last) * spacing
 
 
 def _number_of(map_id: str) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from attn_unet_jax.volumes.resample import resample
+from attn_unet_jax.volumes.resample import resample_volume
 from attn_unet_jax.volumes.volume import Grid, Volume
 from tfds_pancreas.abdomen.noise import smooth_noise
 
@@ -60,7 +60,7 @@ def source_indices(
 
 def finer(indices: np.ndarray, coarse: Grid, fine: Grid) -> np.ndarray:
   """The same places on another grid of the same field of view, interpolated linearly."""
-  return np.stack([resample(Volume(axis, coarse.affine), fine).array for axis in indices])
+  return np.stack([resample_volume(Volume(axis, coarse.affine), fine).array for axis in indices])
 
 
 def sample(labels: np.ndarray, indices: np.ndarray) -> np.ndarray:

@@ -19,7 +19,13 @@ from pathlib import Path
 import pydicom
 
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.volumes.dicom.read import DicomVolume, Series, read_dicom, read_series, survey
+from attn_unet_jax.volumes.dicom.read import (
+  DicomSeries,
+  DicomVolume,
+  read_dicom,
+  read_series,
+  survey_files,
+)
 from attn_unet_jax.volumes.dicom.series import damage_is_user_error
 from tfds_pancreas.folders import walk
 
@@ -35,7 +41,7 @@ CHECK_LIST = (
 NO_CASE = "files of no known case"
 _SCAN = re.compile(r"PANCREAS_(\d{4})")
 _LABEL = re.compile(r"label(\d{4})\.nii(\.gz)?")
-Scan = Path | Series
+Scan = Path | DicomSeries
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ def read_scan(scan: Scan) -> DicomVolume:
   Raises:
     UserError: the series is not readable as one volume.
   """
-  return read_series(scan) if isinstance(scan, Series) else read_dicom(scan)
+  return read_series(scan) if isinstance(scan, DicomSeries) else read_dicom(scan)
 
 
 def _problem(kind: str, name: str, found: tuple[Scan, ...]) -> str:
@@ -113,7 +119,7 @@ def _problem(kind: str, name: str, found: tuple[Scan, ...]) -> str:
 
 
 def _name(scan: Scan) -> str:
-  return f"series {scan.uid}" if isinstance(scan, Series) else str(scan)
+  return f"series {scan.uid}" if isinstance(scan, DicomSeries) else str(scan)
 
 
 def _walk(root: Path) -> tuple[Mapping[int, list[Scan]], Mapping[int, list[Path]]]:
@@ -135,7 +141,7 @@ def _by_patient(root: Path) -> tuple[Mapping[int, list[Scan]], dict[str, list[st
   """Series by case number; damaged files, with what is wrong with them, by case id."""
   scans: defaultdict[int, list[Scan]] = defaultdict(list)
   damaged: defaultdict[str, list[str]] = defaultdict(list)
-  found = survey(root)
+  found = survey_files(root)
   for series in found.series:
     if number := _number(series.files[0]):
       scans[number].append(series)

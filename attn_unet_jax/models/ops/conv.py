@@ -49,7 +49,7 @@ _G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 
 _A = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
 _FEWEST_VOXELS = 512  # below this, transforming the kernel costs more than winograd saves
 # Channels that packed voxels may have together, and those made of a single one: the fastest of what
-# was measured (docs/gpu.md), or within a seventh of it.
+# was measured (docs/reference/gpu.md), or within a seventh of it.
 _MOST_CHANNELS, _MOST_OF_IMAGE = 96, 128
 
 

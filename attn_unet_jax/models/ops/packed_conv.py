@@ -4,7 +4,7 @@ A GPU multiplies matrices in tiles of 64 channels and more, and cuDNN pays for e
 16 channels leave both mostly idle. With channels last a pack of `count` voxels costs nothing but a
 reshape, and has `count` times the channels. Output voxel i of a pack sees the input's voxels i to
 i + kz - 1 from the pack's first on: a kernel of fewer taps, with zeros where a voxel is not seen.
-What that gains and costs is measured in docs/gpu.md.
+What that gains and costs is measured in docs/reference/gpu.md.
 """
 
 import functools

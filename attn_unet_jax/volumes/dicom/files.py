@@ -22,10 +22,10 @@ from attn_unet_jax.runtime.errors import UserError
 MAX_MEMBERS = 50_000
 MAX_UNPACKED_BYTES = 16 << 30
 MAX_MEMBER_BYTES = 1 << 30
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
-_META_LENGTH_AT = 140  # preamble, DICM, then element (0002,0000): tag, UL, 4, value
-_MOST_META_BYTES = 1 << 16
-_PIECE = 1 << 20
+_DEFLATED_SYNTAX = b"1.2.840.10008.1.2.1.99"
+_META_LENGTH_OFFSET = 140  # preamble, DICM, then element (0002,0000): tag, UL, 4, value
+_MAX_META_BYTES = 1 << 16
+_CHUNK_BYTES = 1 << 20
 
 
 def is_zip(path: Path) -> bool:
@@ -41,23 +41,23 @@ def is_dicom(stream: BinaryIO) -> bool:
   return head[128:] == b"DICM"
 
 
-def check_deflated(file: Path, stream: BinaryIO) -> None:
+def check_deflated_size(file: Path, stream: BinaryIO) -> None:
   """Refuses a deflated DICOM file that unpacks to more than a scan can be, before pydicom does.
 
   Raises:
     UserError: it does, or it is damaged.
   """
-  stream.seek(_META_LENGTH_AT)
+  stream.seek(_META_LENGTH_OFFSET)
   length = int.from_bytes(stream.read(4), "little")
-  if length > _MOST_META_BYTES or _DEFLATED not in stream.read(length):
+  if length > _MAX_META_BYTES or _DEFLATED_SYNTAX not in stream.read(length):
     stream.seek(0)
     return
   unpack, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
-  packed = stream.read(_PIECE)
+  packed = stream.read(_CHUNK_BYTES)
   try:
     while packed and not unpack.eof:
-      size += len(unpack.decompress(packed, _PIECE))
-      packed = unpack.unconsumed_tail or stream.read(_PIECE)
+      size += len(unpack.decompress(packed, _CHUNK_BYTES))
+      packed = unpack.unconsumed_tail or stream.read(_CHUNK_BYTES)
       if size > MAX_MEMBER_BYTES:
         raise UserError(
           f"{file}: unpacks to more than {MAX_MEMBER_BYTES >> 20} MiB, which no scan does; "
@@ -68,24 +68,24 @@ def check_deflated(file: Path, stream: BinaryIO) -> None:
   stream.seek(0)
 
 
-def files_of(path: Path) -> list[Path]:
+def list_files(path: Path) -> list[Path]:
   """Every file in a folder, however deep, or in a zip; hidden ones are left out.
 
   Raises:
     UserError: neither a folder nor a zip, or a zip that is damaged or not safe.
   """
   if path.is_dir():
-    return sorted(_walk(path))
+    return sorted(_walk_files(path))
   if not path.exists():
     raise UserError(f"{path}: no such file or folder; check the path")
   if not is_zip(path):
     raise UserError(f"{path}: a single file; a scan is a folder, or a .zip, of DICOM slices")
   with ExitStack() as stack:
-    members = _members(path, _open_zip(path, stack))
+    members = _list_members(path, _open_zip(path, stack))
   return sorted(path / name for name in members)
 
 
-def opened(files: Iterable[Path]) -> Iterator[tuple[Path, BinaryIO]]:
+def open_files(files: Iterable[Path]) -> Iterator[tuple[Path, BinaryIO]]:
   """Opens files of folders or zips one after the other, each until the next is asked for.
 
   Raises:
@@ -94,24 +94,24 @@ def opened(files: Iterable[Path]) -> Iterator[tuple[Path, BinaryIO]]:
   with ExitStack() as stack:
     archives: dict[Path, tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]] = {}
     for file in files:
-      archive = _archive_of(file)
+      archive = _find_archive(file)
       if archive is None:
         with _open_file(file) as stream:
           yield file, stream
         continue
       if archive not in archives:
         opened_zip = _open_zip(archive, stack)
-        archives[archive] = (opened_zip, _members(archive, opened_zip))
+        archives[archive] = (opened_zip, _list_members(archive, opened_zip))
       yield file, _read_member(file, *archives[archive], file.relative_to(archive).as_posix())
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk_files(folder: Path) -> Iterator[Path]:
   for root, folders, names in os.walk(folder):
     folders[:] = sorted(name for name in folders if not name.startswith("."))
     yield from (Path(root) / name for name in names if not name.startswith("."))
 
 
-def _archive_of(file: Path) -> Path | None:
+def _find_archive(file: Path) -> Path | None:
   """The zip that a path leads into, if it does."""
   if file.is_file():
     return None
@@ -134,7 +134,7 @@ def _open_zip(path: Path, stack: ExitStack) -> zipfile.ZipFile:
     ) from error
 
 
-def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+def _list_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
   """Name -> entry of the visible files in a zip, once it is known to be safe."""
   entries = [entry for entry in archive.infolist() if not entry.is_dir()]
   size, largest = sum(e.file_size for e in entries), max((e.file_size for e in entries), default=0)
@@ -150,7 +150,7 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
     if name in members:
       raise UserError(f"{path}: holds {name} twice; pack it again, each file once")
     members[name] = entry
-  return {name: entry for name, entry in members.items() if not _hidden(name)}
+  return {name: entry for name, entry in members.items() if not _is_hidden(name)}
 
 
 def _safe_name(path: Path, entry: zipfile.ZipInfo) -> str:
@@ -166,7 +166,7 @@ def _safe_name(path: Path, entry: zipfile.ZipInfo) -> str:
   return name.as_posix()
 
 
-def _hidden(name: str) -> bool:
+def _is_hidden(name: str) -> bool:
   return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import pydicom
 
-_GROUPS = {
+_GROUP_TAGS = {
   "PlanePositionSequence": ("ImagePositionPatient",),
   "PlaneOrientationSequence": ("ImageOrientationPatient",),
   "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
   "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
 }
-_COMMON = ("Rows", "Columns")
+_COMMON_TAGS = ("Rows", "Columns")
 FRAME_TAGS = (
   "NumberOfFrames",
   "SharedFunctionalGroupsSequence",
@@ -27,7 +27,7 @@ def is_multi_frame(tags: pydicom.Dataset) -> bool:
   return "PerFrameFunctionalGroupsSequence" in tags
 
 
-def frames_of(tags: pydicom.Dataset) -> list[pydicom.Dataset]:
+def split_frames(tags: pydicom.Dataset) -> list[pydicom.Dataset]:
   """One data set a frame, in the order of the pixels; of a single-frame file, itself.
 
   InstanceNumber is that of the frame, from 1.
@@ -41,17 +41,19 @@ def frames_of(tags: pydicom.Dataset) -> list[pydicom.Dataset]:
   if len(groups) != int(tags.get("NumberOfFrames") or 1):
     raise ValueError(f"{len(groups)} descriptions of {tags.get('NumberOfFrames')} frames")
   shared = tags.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()]
-  return [_frame(number, tags, group, shared[0]) for number, group in enumerate(groups, start=1)]
+  return [
+    _build_frame(number, tags, group, shared[0]) for number, group in enumerate(groups, start=1)
+  ]
 
 
-def _frame(
+def _build_frame(
   number: int, tags: pydicom.Dataset, own: pydicom.Dataset, shared: pydicom.Dataset
 ) -> pydicom.Dataset:
   frame = pydicom.Dataset()
   frame.InstanceNumber = number
-  for name in _COMMON:
+  for name in _COMMON_TAGS:
     frame[name] = tags[name]
-  for group, names in _GROUPS.items():
+  for group, names in _GROUP_TAGS.items():
     items = own.get(group) or shared.get(group) or [pydicom.Dataset()]
     for name in names:
       if name in items[0]:

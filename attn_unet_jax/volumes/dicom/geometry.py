@@ -23,12 +23,12 @@ _SAME_PLACE_MM = 0.01
 _TOLERANCE_COSINE = 1e-3
 # Pixel spacing: 0.05 mm over 512 pixels.
 _TOLERANCE_PIXEL_MM = 1e-4
-_MOST_NAMED = 3
+_MAX_NAMED = 3
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Slice:
+class SliceGeometry:
   """What one file says about its place.
 
   Attributes:
@@ -67,7 +67,7 @@ class Slice:
     return float(self.position @ self.normal)
 
 
-def arranged(slices: Sequence[Slice]) -> tuple[list[Slice], np.ndarray]:
+def arrange_slices(slices: Sequence[SliceGeometry]) -> tuple[list[SliceGeometry], np.ndarray]:
   """Puts the slices of one series in order.
 
   Args:
@@ -85,19 +85,23 @@ def arranged(slices: Sequence[Slice]) -> tuple[list[Slice], np.ndarray]:
   if len(slices) < 2:
     raise UserError(f"{slices[0].file}: a single slice, a scan needs two; add the others")
   mixed = [
-    *_mixed("size (columns, rows)", [one.size for one in slices], slices, 0),
-    *_mixed("pixel spacing in mm", [one.spacing for one in slices], slices, _TOLERANCE_PIXEL_MM),
-    *_mixed("orientation", [one.directions for one in slices], slices, _TOLERANCE_COSINE),
+    *_describe_outliers("size (columns, rows)", [one.size for one in slices], slices, 0),
+    *_describe_outliers(
+      "pixel spacing in mm", [one.spacing for one in slices], slices, _TOLERANCE_PIXEL_MM
+    ),
+    *_describe_outliers(
+      "orientation", [one.directions for one in slices], slices, _TOLERANCE_COSINE
+    ),
   ]
   if mixed:
     raise UserError(f"{where}: {'; '.join(mixed)}; leave only the slices of one stack")
   slices = sorted(slices, key=lambda one: float(one.position @ slices[0].normal))
-  if problems := [*_tilt(slices), *_gaps(slices)]:
+  if problems := [*_describe_tilt(slices), *_describe_gaps(slices)]:
     raise UserError(f"{where}: {'; '.join(problems)}")
-  return slices, _affine(slices)
+  return slices, _stack_affine(slices)
 
 
-def _affine(slices: Sequence[Slice]) -> np.ndarray:
+def _stack_affine(slices: Sequence[SliceGeometry]) -> np.ndarray:
   """DICOM PS3.3 C.7.6.2.1.1, the third column from the first and last position."""
   first, last = slices[0], slices[-1]
   lps = np.column_stack(
@@ -110,7 +114,9 @@ def _affine(slices: Sequence[Slice]) -> np.ndarray:
   return affine
 
 
-def _mixed(what: str, values: Sequence, slices: Sequence[Slice], tolerance: float) -> list[str]:
+def _describe_outliers(
+  what: str, values: Sequence, slices: Sequence[SliceGeometry], tolerance: float
+) -> list[str]:
   """Names the slices that differ from most others."""
   table = np.array(values, np.float64).reshape(len(slices), -1)
   common = collections.Counter(map(tuple, table.round(3).tolist())).most_common(1)[0][0]
@@ -118,22 +124,23 @@ def _mixed(what: str, values: Sequence, slices: Sequence[Slice], tolerance: floa
   odd = np.flatnonzero(np.abs(table - usual).max(axis=1) > tolerance)
   if not odd.size:
     return []
-  shown = f"{_numbers(table[odd[0]])} in {_names([slices[i] for i in odd.tolist()])}"
+  shown = f"{_format_numbers(table[odd[0]])} in {_format_names([slices[i] for i in odd.tolist()])}"
   return [
-    f"{odd.size} of {len(slices)} slices differ in {what}: {shown}, {_numbers(usual)} in most"
+    f"{odd.size} of {len(slices)} slices differ in {what}: {shown}, "
+    f"{_format_numbers(usual)} in most"
   ]
 
 
-def _numbers(values: np.ndarray) -> str:
+def _format_numbers(values: np.ndarray) -> str:
   return "(" + ", ".join(f"{value:g}" for value in values) + ")"
 
 
-def _names(slices: Sequence[Slice]) -> str:
-  more = ", ..." if len(slices) > _MOST_NAMED else ""
-  return ", ".join(one.name for one in slices[:_MOST_NAMED]) + more
+def _format_names(slices: Sequence[SliceGeometry]) -> str:
+  more = ", ..." if len(slices) > _MAX_NAMED else ""
+  return ", ".join(one.name for one in slices[:_MAX_NAMED]) + more
 
 
-def _tilt(slices: Sequence[Slice]) -> list[str]:
+def _describe_tilt(slices: Sequence[SliceGeometry]) -> list[str]:
   """Slices that lie sideways of one another: a sheared stack, or a table that moved."""
   steps = np.array([one.position for one in slices]) - slices[0].position
   normal = slices[0].normal
@@ -150,31 +157,33 @@ def _tilt(slices: Sequence[Slice]) -> list[str]:
   ]
 
 
-def _gaps(slices: Sequence[Slice]) -> list[str]:
+def _describe_gaps(slices: Sequence[SliceGeometry]) -> list[str]:
   """Duplicates, missing slices and unequal gaps along the normal."""
   along = np.array([one.position for one in slices]) @ slices[0].normal
   gaps = np.diff(along)
   same = np.flatnonzero(gaps <= _SAME_PLACE_MM)
-  problems = [_duplicates(slices, same, along)] if same.size else []
+  problems = [_describe_duplicates(slices, same, along)] if same.size else []
   places = np.delete(along, same + 1)
   even = np.linspace(places[0], places[-1], len(places))
   if len(places) > 1 and np.abs(places - even).max() > _TOLERANCE_MM:
-    problems.append(_uneven(slices, gaps))
+    problems.append(_describe_uneven_gaps(slices, gaps))
   return problems
 
 
-def _duplicates(slices: Sequence[Slice], same: np.ndarray, along: np.ndarray) -> str:
+def _describe_duplicates(
+  slices: Sequence[SliceGeometry], same: np.ndarray, along: np.ndarray
+) -> str:
   shown = ", ".join(
-    f"{slices[k].file} and {slices[k + 1].name} at {along[k]:g} mm" for k in same[:_MOST_NAMED]
+    f"{slices[k].file} and {slices[k + 1].name} at {along[k]:g} mm" for k in same[:_MAX_NAMED]
   )
-  more = ", ..." if same.size > _MOST_NAMED else ""
+  more = ", ..." if same.size > _MAX_NAMED else ""
   return (
     f"{same.size} duplicate slices, at the place of another: {shown}{more}; remove the copies, or "
     "split a series of several time points"
   )
 
 
-def _uneven(slices: Sequence[Slice], gaps: np.ndarray) -> str:
+def _describe_uneven_gaps(slices: Sequence[SliceGeometry], gaps: np.ndarray) -> str:
   usual = float(np.median(gaps[gaps > _SAME_PLACE_MM]))
   wide = np.flatnonzero((gaps > _SAME_PLACE_MM) & (np.abs(gaps - usual) > _TOLERANCE_MM))
   if not wide.size:
@@ -182,9 +191,9 @@ def _uneven(slices: Sequence[Slice], gaps: np.ndarray) -> str:
   shown = ", ".join(
     f"{gaps[k]:.3f} mm between {slices[k].name} ({slices[k].along_mm:g} mm) and "
     f"{slices[k + 1].name} ({slices[k + 1].along_mm:g} mm)"
-    for k in wide[:_MOST_NAMED]
+    for k in wide[:_MAX_NAMED]
   )
-  shown += f" and {wide.size - _MOST_NAMED} more" if wide.size > _MOST_NAMED else ""
+  shown += f" and {wide.size - _MAX_NAMED} more" if wide.size > _MAX_NAMED else ""
   multiples = np.rint(gaps[wide] / usual)
   if (np.abs(gaps[wide] - multiples * usual) <= _TOLERANCE_MM).all() and (multiples > 1).all():
     missing = int((multiples - 1).sum())

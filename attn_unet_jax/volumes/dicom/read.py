@@ -21,24 +21,32 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import JPEGExtended12Bit
 
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.volumes.dicom.files import opened
-from attn_unet_jax.volumes.dicom.frames import FRAME_TAGS, frames_of, is_multi_frame
-from attn_unet_jax.volumes.dicom.geometry import Slice, arranged
+from attn_unet_jax.volumes.dicom.files import open_files
+from attn_unet_jax.volumes.dicom.frames import FRAME_TAGS, is_multi_frame, split_frames
+from attn_unet_jax.volumes.dicom.geometry import SliceGeometry, arrange_slices
 from attn_unet_jax.volumes.dicom.series import (
-  Series,
+  DicomSeries,
   choose_series,
   damage_is_user_error,
   find_series,
-  survey,
+  survey_files,
 )
 from attn_unet_jax.volumes.volume import Volume
 
-__all__ = ["AIR_HU", "DicomVolume", "Series", "find_series", "read_dicom", "read_series", "survey"]
+__all__ = [
+  "AIR_HU",
+  "DicomSeries",
+  "DicomVolume",
+  "find_series",
+  "read_dicom",
+  "read_series",
+  "survey_files",
+]
 
 AIR_HU = -1000
 # Padding that would be soft tissue, such as 0 HU, is no mark: tissue has that value as well.
 _TISSUE_HU = (-900, 1000)
-_PLACE_TAGS = [
+_GEOMETRY_TAGS = [
   *("Rows", "Columns", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient"),
   *("PixelSpacing", "SliceThickness", "SpacingBetweenSlices", *FRAME_TAGS),
 ]
@@ -80,50 +88,52 @@ def read_dicom(path: Path, *, series_uid: str | None = None) -> DicomVolume:
   return read_series(choose_series(Path(path), series_uid))
 
 
-def read_series(series: Series) -> DicomVolume:
+def read_series(series: DicomSeries) -> DicomVolume:
   """Reads one CT series.
 
   Raises:
     UserError: its slices form no regular grid (`arranged` says of what kinds), or a file is
       damaged or in a form that is not read.
   """
-  slices, affine = arranged(
-    [one for file, stream in opened(series.files) for one in _slices(file, stream)]
+  slices, affine = arrange_slices(
+    [one for file, stream in open_files(series.files) for one in _read_slices(file, stream)]
   )
   tags = [one.tag_spacing_mm for one in slices if one.tag_spacing_mm is not None]
   return DicomVolume(
-    Volume(_voxels(slices), affine),
+    Volume(_read_voxels(slices), affine),
     tuple(one.instance_number for one in slices),
     float(np.median(tags)) if tags else None,
   )
 
 
-def _slices(file: Path, stream: BinaryIO) -> list[Slice]:
+def _read_slices(file: Path, stream: BinaryIO) -> list[SliceGeometry]:
   """What a file says of the place of its slice, or of each of its frames."""
   with damage_is_user_error(file):
-    tags = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(_PLACE_TAGS))
-    parts = frames_of(tags)
+    tags = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(_GEOMETRY_TAGS))
+    parts = split_frames(tags)
     several = is_multi_frame(tags)
-    return [_place(file, part, k if several else None) for k, part in enumerate(parts)]
+    return [
+      _read_slice_geometry(file, part, k if several else None) for k, part in enumerate(parts)
+    ]
 
 
-def _place(file: Path, tags: pydicom.Dataset, frame: int | None) -> Slice:
-  between_rows, between_columns = _vector(tags, "PixelSpacing", 2, file)
+def _read_slice_geometry(file: Path, tags: pydicom.Dataset, frame: int | None) -> SliceGeometry:
+  between_rows, between_columns = _read_vector(tags, "PixelSpacing", 2, file)
   if min(between_rows, between_columns) <= 0:
     raise UserError(f"{file}: PixelSpacing must be above 0 mm; export the file again")
-  return Slice(
+  return SliceGeometry(
     file,
     int(tags.get("InstanceNumber") or 0),
     (int(tags.Columns), int(tags.Rows)),
-    _vector(tags, "ImagePositionPatient", 3, file),
-    _directions(_vector(tags, "ImageOrientationPatient", 6, file), file),
+    _read_vector(tags, "ImagePositionPatient", 3, file),
+    _unit_directions(_read_vector(tags, "ImageOrientationPatient", 6, file), file),
     np.array([between_columns, between_rows]),
-    _tag_spacing(tags),
+    _read_tag_spacing(tags),
     frame,
   )
 
 
-def _vector(tags: pydicom.Dataset, name: str, size: int, file: Path) -> np.ndarray:
+def _read_vector(tags: pydicom.Dataset, name: str, size: int, file: Path) -> np.ndarray:
   value = tags.get(name)
   vector = np.array([] if value is None else value, np.float64)
   if vector.shape != (size,) or not np.isfinite(vector).all():
@@ -134,7 +144,7 @@ def _vector(tags: pydicom.Dataset, name: str, size: int, file: Path) -> np.ndarr
   return vector
 
 
-def _directions(cosines: np.ndarray, file: Path) -> np.ndarray:
+def _unit_directions(cosines: np.ndarray, file: Path) -> np.ndarray:
   directions = cosines.reshape(2, 3)
   if not np.allclose(directions @ directions.T, np.eye(2), atol=1e-3):
     raise UserError(
@@ -144,24 +154,24 @@ def _directions(cosines: np.ndarray, file: Path) -> np.ndarray:
   return directions / np.linalg.norm(directions, axis=1, keepdims=True)
 
 
-def _tag_spacing(tags: pydicom.Dataset) -> float | None:
+def _read_tag_spacing(tags: pydicom.Dataset) -> float | None:
   for name in ("SpacingBetweenSlices", "SliceThickness"):
     if tags.get(name) is not None:
       return abs(float(tags[name].value))
   return None
 
 
-def _voxels(slices: Sequence[Slice]) -> np.ndarray:
+def _read_voxels(slices: Sequence[SliceGeometry]) -> np.ndarray:
   """HU [columns, rows, slices]; each slice lies in one piece of memory."""
   array = np.empty((*slices[0].size, len(slices)), np.int16, order="F")
   places: dict[Path, list[int]] = {}
   for k, one in enumerate(slices):
     places.setdefault(one.file, []).append(k)
-  for file, stream in opened(places):
-    tags, frames = _stored(file, stream)
+  for file, stream in open_files(places):
+    tags, frames = _read_stored_frames(file, stream)
     for k in places[file]:
       part, stored = frames[slices[k].frame or 0]
-      hu = _hounsfield(file, tags, part, stored)
+      hu = _to_hounsfield(file, tags, part, stored)
       info = np.iinfo(np.int16)
       if hu.dtype.kind == "f" or hu.min() < info.min or hu.max() > info.max:
         array = array.astype(np.float32, copy=False)
@@ -169,20 +179,20 @@ def _voxels(slices: Sequence[Slice]) -> np.ndarray:
   return array
 
 
-def _stored(
+def _read_stored_frames(
   file: Path, stream: BinaryIO
 ) -> tuple[pydicom.Dataset, list[tuple[pydicom.Dataset, np.ndarray]]]:
   """A file's tags; of every frame its own tags and its pixels as stored [rows, columns]."""
   with damage_is_user_error(file):
     tags = pydicom.dcmread(stream, specific_tags=list(_PIXEL_TAGS))
-    _check_form(file, tags)
-    parts = frames_of(tags)
+    _check_encoding(file, tags)
+    parts = split_frames(tags)
   with damage_is_user_error(file, "its pixels are truncated or damaged"):
     pixels = tags.pixel_array.reshape(-1, int(tags.Rows), int(tags.Columns))
     return tags, list(zip(parts, pixels, strict=True))
 
 
-def _hounsfield(
+def _to_hounsfield(
   file: Path, tags: pydicom.Dataset, part: pydicom.Dataset, stored: np.ndarray
 ) -> np.ndarray:
   """One slice in HU [rows, columns], int32, or float32 where slope or intercept are fractions."""
@@ -193,11 +203,11 @@ def _hounsfield(
     whole = slope.is_integer() and intercept.is_integer()
     hu = stored * np.float64(slope) + np.float64(intercept)
     hu = hu.astype(np.int32 if whole else np.float32)
-    hu[_padding(file, tags, stored, slope, intercept)] = AIR_HU
+    hu[_padding_mask(file, tags, stored, slope, intercept)] = AIR_HU
     return hu
 
 
-def _check_form(file: Path, tags: pydicom.Dataset) -> None:
+def _check_encoding(file: Path, tags: pydicom.Dataset) -> None:
   syntax = tags.file_meta.TransferSyntaxUID
   if "PixelData" not in tags:
     raise UserError(f"{file}: truncated or damaged, it has no pixels; copy or export it again")
@@ -219,7 +229,7 @@ def _check_form(file: Path, tags: pydicom.Dataset) -> None:
     )
 
 
-def _padding(
+def _padding_mask(
   file: Path, tags: pydicom.Dataset, stored: np.ndarray, slope: float, intercept: float
 ) -> np.ndarray:
   """Which pixels the scanner never measured: a mask [rows, columns]."""

@@ -21,28 +21,28 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.volumes.dicom.files import check_deflated, files_of, is_dicom, opened
+from attn_unet_jax.volumes.dicom.files import check_deflated_size, is_dicom, list_files, open_files
 
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it quotes values it does not like
 
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
-_DIRECTORY = "1.2.840.10008.1.3.10"
-_TAGS = [
+_DICOMDIR = "1.2.840.10008.1.3.10"
+_HEADER_TAGS = [
   *("SOPClassUID", "Modality", "ImageType", "SeriesInstanceUID", "SeriesNumber"),
   *("Rows", "Columns", "NumberOfFrames", "SliceThickness", "ConvolutionKernel"),
 ]
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 # What pydicom and the decoders raise on damaged files.
-_DAMAGES = (
+_DAMAGE_ERRORS = (
   *(ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError),
   *(ValueError, struct.error, zlib.error, InvalidDicomError),
 )
-_MOST_LISTED = 10
+_MAX_LISTED = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class Series:
+class DicomSeries:
   """The files of one CT series.
 
   Attributes:
@@ -51,7 +51,7 @@ class Series:
       `scan.zip/inner/1.dcm`.
     description: technical terms only (number, slices, size, thickness, kernel): nothing that a
       person wrote.
-    count: the number of files.
+    num_files: the number of files.
   """
 
   uid: str
@@ -59,7 +59,7 @@ class Series:
   description: str
 
   @property
-  def count(self) -> int:
+  def num_files(self) -> int:
     """The number of files."""
     return len(self.files)
 
@@ -71,25 +71,25 @@ def damage_is_user_error(file: Path, what: str = "truncated or damaged") -> Iter
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")
       yield
-  except _DAMAGES as error:
+  except _DAMAGE_ERRORS as error:
     raise UserError(f"{file}: {what}; copy, download or export the file again") from error
 
 
-class Survey(NamedTuple):
+class FileSurvey(NamedTuple):
   """What lies in a folder or zip.
 
   Attributes:
     series: the CT series, sorted by first file.
-    passed_over: how many files of which other kind.
+    skipped: how many files of which other kind.
     damaged: files that may belong to any series, with what is wrong in one line.
   """
 
-  series: list[Series]
-  passed_over: collections.Counter[str]
+  series: list[DicomSeries]
+  skipped: collections.Counter[str]
   damaged: dict[Path, str]
 
 
-def find_series(path: Path) -> list[Series]:
+def find_series(path: Path) -> list[DicomSeries]:
   """Every CT series under a folder, however deep, or in a zip, sorted by first file.
 
   Files that are no DICOM, other modalities, localizers and secondary captures are passed over.
@@ -104,19 +104,19 @@ def find_series(path: Path) -> list[Series]:
     UserError: the path is neither, a zip is not safe, or a file is damaged: it might belong to
       any series.
   """
-  return _undamaged(survey(path)).series
+  return _refuse_damaged(survey_files(path)).series
 
 
-def choose_series(path: Path, uid: str | None = None) -> Series:
+def choose_series(path: Path, uid: str | None = None) -> DicomSeries:
   """The one CT series under a folder or in a zip, or the one with this SeriesInstanceUID.
 
   Raises:
     UserError: as `find_series`; there is none, there are several and none is chosen, or none has
       that UID. The message lists what there is.
   """
-  series, passed_over, _ = _undamaged(survey(path))
+  series, skipped, _ = _refuse_damaged(survey_files(path))
   if not series:
-    found = ", ".join(f"{count} {kind}" for kind, count in sorted(passed_over.items()))
+    found = ", ".join(f"{count} {kind}" for kind, count in sorted(skipped.items()))
     raise UserError(
       f"{path}: no CT series in it (passed over: {found or 'nothing'}); name the folder or .zip "
       "that holds a CT series, one slice a file"
@@ -125,9 +125,9 @@ def choose_series(path: Path, uid: str | None = None) -> Series:
   if len(chosen) == 1:
     return chosen[0]
   listed = "; ".join(
-    f"{one.uid or 'no UID'} ({_place(path, one)})" for one in series[:_MOST_LISTED]
+    f"{one.uid or 'no UID'} ({_describe_location(path, one)})" for one in series[:_MAX_LISTED]
   )
-  more = f"; and {len(series) - _MOST_LISTED} more" if len(series) > _MOST_LISTED else ""
+  more = f"; and {len(series) - _MAX_LISTED} more" if len(series) > _MAX_LISTED else ""
   problem = f"{len(series)} CT series, one is needed" if uid is None else f"no one series {uid}"
   raise UserError(
     f"{path}: {problem}: {listed}{more}; choose one by its UID (predict: --series=UID), or name "
@@ -135,50 +135,50 @@ def choose_series(path: Path, uid: str | None = None) -> Series:
   )
 
 
-def _place(path: Path, series: Series) -> str:
+def _describe_location(path: Path, series: DicomSeries) -> str:
   folder = series.files[0].parent.relative_to(path).as_posix()
   return series.description if folder == "." else f"{series.description}, in {folder}"
 
 
-def survey(path: Path) -> Survey:
+def survey_files(path: Path) -> FileSurvey:
   """Looks at every file of a folder, however deep, or of a zip.
 
   Raises:
     UserError: the path is neither, or a zip is not safe.
   """
   groups: dict[tuple[str, Path | None], list[tuple[Path, pydicom.Dataset]]] = {}
-  found = Survey([], collections.Counter(), {})
-  for file, stream in opened(files_of(path)):
+  found = FileSurvey([], collections.Counter(), {})
+  for file, stream in open_files(list_files(path)):
     try:
-      kind, header = _classify(file, stream)
+      kind, header = _classify_file(file, stream)
     except UserError as error:
       found.damaged[file] = str(error)
       continue
     if header is None:
-      found.passed_over[kind] += 1
+      found.skipped[kind] += 1
     else:
       uid = str(header.get("SeriesInstanceUID") or "")
       # Anonymised files may have lost their UID: then those of one folder are taken as a series.
       groups.setdefault((uid, None if uid else file.parent), []).append((file, header))
-  found.series.extend(_series(uid, members) for (uid, _), members in groups.items())
+  found.series.extend(_build_series(uid, members) for (uid, _), members in groups.items())
   found.series.sort(key=lambda one: one.files)
   return found
 
 
-def _undamaged(found: Survey) -> Survey:
+def _refuse_damaged(found: FileSurvey) -> FileSurvey:
   for problem in found.damaged.values():
     raise UserError(problem)
   return found
 
 
-def _series(uid: str, members: list[tuple[Path, pydicom.Dataset]]) -> Series:
+def _build_series(uid: str, members: list[tuple[Path, pydicom.Dataset]]) -> DicomSeries:
   files = tuple(file for file, _ in members)
   with damage_is_user_error(files[0]):
     slices = sum(int(header.get("NumberOfFrames") or 1) for _, header in members)
-    return Series(uid, files, _describe(members[0][1], slices))
+    return DicomSeries(uid, files, _describe_series(members[0][1], slices))
 
 
-def _describe(header: pydicom.Dataset, slices: int) -> str:
+def _describe_series(header: pydicom.Dataset, slices: int) -> str:
   words = [f"{slices} slices of {header.Columns}x{header.Rows}"]
   if header.get("SeriesNumber") is not None:
     words.insert(0, f"series {int(header.SeriesNumber)}")
@@ -189,7 +189,7 @@ def _describe(header: pydicom.Dataset, slices: int) -> str:
   return ", ".join(words)
 
 
-def _classify(file: Path, stream: BinaryIO) -> tuple[str, pydicom.Dataset | None]:
+def _classify_file(file: Path, stream: BinaryIO) -> tuple[str, pydicom.Dataset | None]:
   """What a file is; its header where it is an image of a CT series.
 
   Raises:
@@ -202,9 +202,9 @@ def _classify(file: Path, stream: BinaryIO) -> tuple[str, pydicom.Dataset | None
         "copy or export the file again, or take it out of the folder"
       )
     return "not DICOM", None
-  check_deflated(file, stream)
+  check_deflated_size(file, stream)
   with damage_is_user_error(file):
-    header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(_TAGS))
+    header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(_HEADER_TAGS))
     other = _other_kind(file, header)
     if other is None and not (header.get("Rows") and header.get("Columns")):
       raise UserError(f"{file}: truncated or damaged, it has no Rows; copy or export it again")
@@ -214,7 +214,7 @@ def _classify(file: Path, stream: BinaryIO) -> tuple[str, pydicom.Dataset | None
 def _other_kind(file: Path, header: pydicom.Dataset) -> str | None:
   """What a file is, where it is no single slice of a CT series."""
   kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or ""
-  if kind == _DIRECTORY:
+  if kind == _DICOMDIR:
     return "DICOMDIR"
   if not header.get("Modality"):
     raise UserError(f"{file}: truncated or damaged, it has no Modality; copy or export it again")

@@ -14,7 +14,7 @@ from attn_unet_jax.cases.boxes import Boxes
 from attn_unet_jax.cases.fold import Fold
 from attn_unet_jax.cases.folds import PARTS
 from attn_unet_jax.config.schema import RunConfig, replace_keys
-from attn_unet_jax.runtime.console import say
+from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.files import write_text
 from attn_unet_jax.stages.cases import label_box, refolded, volume_of, whole_cases
 from attn_unet_jax.stages.options import StageOptions
@@ -70,7 +70,7 @@ def second_config(config: RunConfig, target: str = "interior") -> RunConfig:
 
 def _boxes(config: RunConfig, workdir: Path, fold: Fold, held_out: Boxes) -> dict[str, Box]:
   """What the first stage finds; for training cases joined with the label's box."""
-  say(f"{workdir}: the boxes of the second stage")
+  print_line(f"{workdir}: the boxes of the second stage")
   trained = open_run(workdir / FIRST)
   ids = sorted({case for part in PARTS for case in getattr(fold.split, part)})
   boxes = {}
@@ -82,6 +82,6 @@ def _boxes(config: RunConfig, workdir: Path, fold: Fold, held_out: Boxes) -> dic
       config.stages.box_margin_mm,
     )
     if case.id in fold.split.training:
-      box = box.joined(label_box(case, trained.config.data))
+      box = box.union_with(label_box(case, trained.config.data))
     boxes[case.id] = box
   return boxes

@@ -22,7 +22,7 @@ from attn_unet_jax.cases.fold import Fold, open_fold
 from attn_unet_jax.cases.folds import PARTS, Split
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.runs import folder as run_folder
-from attn_unet_jax.runtime.console import say
+from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
 from attn_unet_jax.stages import table
@@ -30,7 +30,7 @@ from attn_unet_jax.stages.body import body_box
 from attn_unet_jax.stages.cases import volume_of, whole_cases
 from attn_unet_jax.stages.optional import needed
 from attn_unet_jax.stages.system import measure
-from attn_unet_jax.volumes.box import cut
+from attn_unet_jax.volumes.box import crop_volume
 from attn_unet_jax.workflows.evaluate_run import evaluate_run
 from attn_unet_jax.workflows.load_run import open_run
 from attn_unet_jax.workflows.open_run import open_any
@@ -61,9 +61,9 @@ def train_stages(config: RunConfig, workdir: Path) -> None:
     _forest(config, workdir, inner)
     train_chain(config, workdir, fold, bodies, _out_of_fold(inner, splits))
     trained = open_any(workdir)
-    say(f"testing all stages on {len(fold.split.test)} cases")
+    print_line(f"testing all stages on {len(fold.split.test)} cases")
     evaluate_run(trained, fold, workdir)
-  say(f"the run: {workdir}/run.json, a run in each of its folders stage* and inner*/stage*")
+  print_line(f"the run: {workdir}/run.json, a run in each of its folders stage* and inner*/stage*")
 
 
 def inner_splits(split: Split, count: int) -> list[Split]:
@@ -91,7 +91,7 @@ def inner_splits(split: Split, count: int) -> list[Split]:
 def _bodies(config: RunConfig, workdir: Path, fold: Fold) -> Boxes:
   written = workdir / run_folder.STAGES_BEGUN
   if not written.exists():
-    say(f"{workdir}: boxes around the bodies")
+    print_line(f"{workdir}: boxes around the bodies")
     ids = sorted({case for part in PARTS for case in getattr(fold.split, part)})
     cases = whole_cases(config.data, fold, ids)
     found = {case.id: body_box(volume_of(case, config.data)) for case in cases}
@@ -106,14 +106,14 @@ def _inner_fold(config: RunConfig, folder: Path, fold: Fold, split: Split, bodie
     return
   folder.mkdir(exist_ok=True)
   train_chain(config, folder, dataclasses.replace(fold, split=split), bodies)
-  say(f"{folder}: superpixels of {len(split.test)} held-out cases")
+  print_line(f"{folder}: superpixels of {len(split.test)} held-out cases")
   boxes, second = box_files.read(folder / "boxes.json"), second_config(config)
   interior, boundary = (open_run(folder / name).system for name in (INTERIOR, BOUNDARY))
   rows = []
   for case in whole_cases(second.data, fold, split.test):
     image = volume_of(case, second.data)
     where = voxels(boxes[case.id], image.grid, second.data.patch, case.id)
-    segments, features = measure(cut(image, where), interior, boundary, config)
+    segments, features = measure(crop_volume(image, where), interior, boundary, config)
     total = int((case.label == 1).sum())
     rows.append(table.rows_of(case.id, features, segments, case.label[where], total))
   table.joined(rows).save(written)
@@ -123,7 +123,7 @@ def _forest(config: RunConfig, workdir: Path, inner: list[Path]) -> None:
   written = workdir / "forest.npz"
   if not written.exists():
     forest = table.learn([table.load(folder / "table.npz") for folder in inner], config.seed)
-    say(f"{written}: superpixels are foreground above {forest.threshold:.2f}")
+    print_line(f"{written}: superpixels are foreground above {forest.threshold:.2f}")
     forest.save(written)
 
 

@@ -34,7 +34,7 @@ def test_frames_become_the_volume_that_single_slices_become(tmp_path):
   assert frames.instance_numbers == tuple(expected)
   assert frames.tag_spacing_mm == 2.5
   (series,) = find_series(tmp_path / "frames")
-  assert (series.count, series.description) == (1, "series 4, 7 slices of 6x5")
+  assert (series.num_files, series.description) == (1, "series 4, 7 slices of 6x5")
 
 
 def test_frames_in_a_zip(tmp_path):

@@ -9,7 +9,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, SecondaryCaptureImageSto
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes import Volume
 from attn_unet_jax.volumes.dicom import files as dicom_files
-from attn_unet_jax.volumes.dicom.read import find_series, read_dicom, read_series, survey
+from attn_unet_jax.volumes.dicom.read import find_series, read_dicom, read_series, survey_files
 from tests.written_dicom import assert_anonymous, slices_of, write, write_volume
 
 SCAN = Volume(np.arange(60, dtype=np.int16).reshape(5, 4, 3), np.diag([-0.8, -0.7, 2.5, 1]))
@@ -31,7 +31,7 @@ def test_nested_series_without_suffix_among_other_files(tmp_path):
   (tmp_path / "LICENSE").write_text("no scan")
   (tmp_path / "empty").write_text("")
   first, second = find_series(tmp_path)
-  assert (first.uid, first.count, second.uid, second.count) == ("1.2.3", 3, "1.2.4", 4)
+  assert (first.uid, first.num_files, second.uid, second.num_files) == ("1.2.3", 3, "1.2.4", 4)
   assert {file.name for file in first.files} == {"IM0", "IM1", "IM2"}
   assert first.description == "series 4, 3 slices of 5x4, thickness 2.5 mm"
   np.testing.assert_array_equal(read_series(second).volume.array, OTHER.array)
@@ -65,7 +65,7 @@ def test_several_series_are_listed_and_one_can_be_chosen(tmp_path):
 def test_files_without_a_uid_are_one_series_a_folder(tmp_path):
   write_volume(tmp_path / "a", SCAN, SeriesInstanceUID="")
   write_volume(tmp_path / "b", OTHER, SeriesInstanceUID="")
-  assert [(one.uid, one.count) for one in find_series(tmp_path)] == [("", 3), ("", 4)]
+  assert [(one.uid, one.num_files) for one in find_series(tmp_path)] == [("", 3), ("", 4)]
   with pytest.raises(UserError, match=r"no UID \(.*, in a\); no UID \(.*, in b\).*name the folder"):
     read_dicom(tmp_path)
 
@@ -75,7 +75,7 @@ def test_localizers_captures_and_other_modalities_are_passed_over(tmp_path):
   write(tmp_path / "scout", slices_of(SCAN, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])[:1])
   write(tmp_path / "mr", slices_of(SCAN, uid="1.5", Modality="MR"))
   write(tmp_path / "shot", slices_of(SCAN, SOPClassUID=SecondaryCaptureImageStorage)[:1])
-  assert [one.count for one in find_series(tmp_path)] == [3]
+  assert [one.num_files for one in find_series(tmp_path)] == [3]
   np.testing.assert_array_equal(read_dicom(tmp_path).volume.array, SCAN.array)
 
 
@@ -122,8 +122,8 @@ def test_a_damaged_file_is_named_and_hides_no_other(tmp_path):
   cut, empty = write(tmp_path / "b", slices_of(OTHER, uid="1.2.4"))[:2]
   cut.write_bytes(cut.read_bytes()[:400])
   empty.write_bytes(b"")
-  found = survey(tmp_path)
-  assert [(one.uid, one.count) for one in found.series] == [("1.2.3", 3), ("1.2.4", 2)]
+  found = survey_files(tmp_path)
+  assert [(one.uid, one.num_files) for one in found.series] == [("1.2.3", 3), ("1.2.4", 2)]
   assert sorted(found.damaged) == sorted([cut, empty])
   for file, problem in found.damaged.items():
     assert problem.startswith(f"{file}: ")
@@ -185,7 +185,7 @@ def test_a_deflated_file_that_unpacks_beyond_the_limit_is_refused(tmp_path, monk
   slices[1].PixelData = bytes(4_000_000)
   files = write(tmp_path, slices)
   assert files[1].stat().st_size < 10_000
-  assert [one.count for one in find_series(tmp_path)] == [3]
+  assert [one.num_files for one in find_series(tmp_path)] == [3]
   monkeypatch.setattr(dicom_files, "MAX_MEMBER_BYTES", 2 << 20)
   with pytest.raises(UserError, match=r"1\.dcm: unpacks to more than 2 MiB"):
     find_series(tmp_path)

@@ -134,7 +134,7 @@ def test_who_is_asked_for_the_boxes(setup, tmp_path):
     inner = box_files.read(folder / "boxes.json")
     for case in table.load(folder / "table.npz").ids:
       box = label_box(stages.cases[case], config.data)
-      assert boxes[case] == inner[case].joined(box)
+      assert boxes[case] == inner[case].union_with(box)
     assert inner.keys() == boxes.keys() - set(fold.split.test)
 
 
@@ -152,7 +152,7 @@ def test_training_boxes_hold_their_labels(setup, tmp_path, monkeypatch):
   config, given = stages.given[folder / INTERIOR]
   for case_id in fold.split.training:
     case = stages.cases[case_id]
-    where = boxes[case_id].voxels(volume_of(case, config.data).grid)
+    where = boxes[case_id].voxel_slices(volume_of(case, config.data).grid)
     assert (case.label[where] == 1).sum() == (case.label == 1).sum() > 0
   assert given.boxes == boxes
 

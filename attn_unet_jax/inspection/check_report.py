@@ -1,0 +1,106 @@
+"""What was found, for people and for programs: lines, a table, JSON and pictures."""
+
+import collections
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attn_unet_jax.inspection.finding import SEVERITIES, Finding
+from attn_unet_jax.inspection.inspected_case import InspectedCase
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import write_text
+from tfds_pancreas.contact_sheet import write_sheets
+
+# So many lines of one kind are printed; the JSON has them all. Errors are always printed.
+_MAX_SHOWN = {"error": 10**9, "warning": 10, "note": 3}
+
+
+def count_by_severity(findings: Sequence[Finding]) -> dict[str, int]:
+  """Findings by severity."""
+  return {name: sum(one.severity == name for one in findings) for name in SEVERITIES}
+
+
+def format_findings(findings: Sequence[Finding]) -> Iterator[str]:
+  """A line each, errors first."""
+  for severity in SEVERITIES:
+    some = [one for one in findings if one.severity == severity]
+    for kind in dict.fromkeys(one.kind for one in some):
+      texts = [one.text for one in some if one.kind == kind]
+      shown = texts[: _MAX_SHOWN[severity]]
+      yield from (f"{severity:<8} {text}" for text in shown)
+      if len(texts) > len(shown):
+        yield f"{severity:<8} ... and {len(texts) - len(shown)} more of this kind"
+
+
+def format_table(cases: Sequence[InspectedCase]) -> Iterator[str]:
+  """Lowest, median and highest over the cases of what was measured, by name of the quantity."""
+  rows = _collect_columns(cases)
+  if not rows:
+    return
+  width = max(map(len, rows)) + 2
+  yield f"{'':<{width}}{'cases':>7}{'lowest':>10}{'median':>10}{'highest':>10}"
+  for name, values in rows.items():
+    ends = (min(values), float(np.median(values)), max(values))
+    yield f"{name:<{width}}{len(values):>7}" + "".join(f"{value:>10.4g}" for value in ends)
+  found = collections.Counter(c.figures["orientation"] for c in cases if "orientation" in c.figures)
+  yield "orientation: " + ", ".join(f"{code} {number}" for code, number in found.most_common())
+
+
+def write_report(
+  folder: Path,
+  about: Mapping[str, Any],
+  findings: Sequence[Finding],
+  cases: Sequence[InspectedCase],
+) -> None:
+  """Writes `check.json` and contact sheets, whose tiles are numbered as `cases` there are.
+
+  Args:
+    folder: made if it is not there.
+    about: what was looked at.
+    findings: those of no single case.
+    cases: all, with their own findings.
+
+  Raises:
+    UserError: the folder cannot be written.
+  """
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = [case.tile for case in cases if case.tile is not None]
+    content = {
+      **about,
+      "findings": [one._asdict() for one in findings],
+      "contact_sheets": write_sheets(folder, pictures),
+      "cases": [_case_entry(number, case) for number, case in enumerate(cases, start=1)],
+    }
+    write_text(folder / "check.json", json.dumps(content, indent=1) + "\n")
+  except OSError as error:
+    raise UserError(f"--output={folder}: cannot be written ({error.strerror})") from None
+
+
+def _case_entry(number: int, case: InspectedCase) -> dict[str, Any]:
+  findings = [one._asdict() for one in case.findings]
+  return {"number": number, "id": case.id, "findings": findings, **case.figures}
+
+
+def _collect_columns(cases: Sequence[InspectedCase]) -> dict[str, list[float]]:
+  rows: dict[str, list[float]] = {}
+  for case in cases:
+    for name, value in _list_quantities(case.figures):
+      rows.setdefault(name, []).append(value)
+  return rows
+
+
+def _list_quantities(figures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+  for key, what in (("spacing_mm", "spacing {} mm"), ("field_mm", "field {} mm")):
+    for axis, value in zip("XYZ", figures.get(key, ()), strict=False):
+      yield what.format(axis), value
+  for key, what in (("low_hu", "0.1 % lowest HU"), ("high_hu", "0.1 % highest HU")):
+    if key in figures:
+      yield what, figures[key]
+  for organ, millilitres in figures.get("ml", {}).items():
+    yield f"{organ} ml", millilitres
+  for organ, under in figures.get("under_label", {}).items():
+    yield f"{organ} mean HU", under["mean_hu"]

@@ -1,0 +1,216 @@
+"""One case: image and label are read and looked at, whatever is wrong with either."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from attn_unet_jax.cases.options import DataOptions
+from attn_unet_jax.inspection import geometry, hounsfield, label_map
+from attn_unet_jax.inspection.finding import Finding
+from attn_unet_jax.inspection.sources import CaseToInspect, ReadableVolume
+from attn_unet_jax.labels import LabelMapping
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.volumes.checks import check_pair
+from attn_unet_jax.volumes.orientation import canonical_grid, to_canonical
+from attn_unet_jax.volumes.volume import Volume
+from tfds_pancreas.checks import SOFT_TISSUE_HU, flip_problem, label_figures
+from tfds_pancreas.contact_sheet import tile
+
+_MIN_SOFT_SHARE = 0.7
+_MAX_LABEL_VALUES = 300
+
+
+@dataclass
+class InspectedCase:
+  """What was found of a case.
+
+  Attributes:
+    figures: for the report; JSON can hold them.
+    digests: of the voxels of `image` and `label` on canonical axes.
+    tile: a picture, RGB uint8 [TILE, TILE, 3], where something could be read.
+  """
+
+  id: str
+  findings: list[Finding] = field(default_factory=list)
+  figures: dict[str, Any] = field(default_factory=dict)
+  digests: dict[str, str] = field(default_factory=dict)
+  tile: np.ndarray | None = None
+
+  def has_kind(self, *kinds: str) -> bool:
+    """Whether something of these kinds was found."""
+    return any(finding.kind in kinds for finding in self.findings)
+
+
+def inspect_case(
+  subject: CaseToInspect, number: int, mapping: LabelMapping, options: DataOptions
+) -> InspectedCase:
+  """Reads a case and looks at all that can be seen of it; nothing wrong with it is raised.
+
+  Args:
+    subject: what to read.
+    number: of the case, for its picture.
+    mapping: what the label's values mean.
+    options: of the training to come: its patch, its spacing and its window.
+  """
+  case = InspectedCase(subject.id)
+  image, label = _read_volume(subject.image, case), _read_volume(subject.label, case)
+  if image and subject.may_be_labels and looks_like_labels(image.volume.array):
+    image, label = None, image
+    case.figures["taken_for"] = "label map"
+  if image:
+    _inspect_image(case, image, options)
+  if label:
+    _inspect_label(case, label, mapping)
+  if image and label:
+    _inspect_pair(case, image, label, mapping)
+  case.tile = _draw_tile(image, label, mapping, str(number))
+  return case
+
+
+def looks_like_labels(array: np.ndarray) -> bool:
+  """Whether a volume is a label map: few whole values from 0 up, neighbours nearly all equal."""
+  if array.dtype.kind not in "iu" or array.min() != 0 or array.max() == 0:
+    return False
+  equal = float((array[1:] == array[:-1]).mean()) if len(array) > 1 else 0.0
+  return equal > 0.95 and len(np.unique(hounsfield.sample_voxels(array))) <= _MAX_LABEL_VALUES
+
+
+class _OpenVolume(NamedTuple):
+  """A volume that could be read: its name in messages, and its NIfTI file if it is one."""
+
+  volume: Volume
+  name: str
+  file: Path | None
+
+
+def _read_volume(part: ReadableVolume | None, case: InspectedCase) -> _OpenVolume | None:
+  if part is None:
+    return None
+  try:
+    return _OpenVolume(part.read(), part.name, part.file)
+  except UserError as error:
+    case.findings.append(Finding("error", "unreadable", str(error)))
+    return None
+
+
+def _inspect_image(case: InspectedCase, image: _OpenVolume, options: DataOptions) -> None:
+  volume, name, _ = image
+  case.figures |= {"image": name, **hounsfield.measure_range(volume)}
+  case.digests["image"] = _digest_voxels(volume)
+  case.findings += hounsfield.intensity_findings(volume, name)
+  _inspect_geometry(case, image)
+  patch, spacing = options.patch, options.spacing_mm
+  case.findings += geometry.patch_findings(volume.grid, patch, spacing, name)
+  case.findings += geometry.memory_findings(volume.grid, options, name)
+
+
+def _inspect_label(case: InspectedCase, label: _OpenVolume, mapping: LabelMapping) -> None:
+  volume, name, _ = label
+  counts = label_map.count_values(volume.array)
+  case.figures |= {"label": name, "label_values": counts, "ml": {}}
+  case.digests["label"] = _digest_voxels(volume)
+  if "image" not in case.figures:  # else the image has said it
+    _inspect_geometry(case, label)
+  case.findings += label_map.value_findings(counts, mapping, name)
+  canonical = to_canonical(volume)
+  if case.has_kind("label_values"):
+    return  # whether a value is the organ is not known
+  for organ, mask in _class_masks(canonical.array, mapping):
+    case.figures["ml"][organ] = round(np.count_nonzero(mask) * volume.voxel_volume_ml, 2)
+    case.findings += label_map.shape_findings(mask, canonical, organ, name)
+
+
+def _inspect_pair(
+  case: InspectedCase, image: _OpenVolume, label: _OpenVolume, mapping: LabelMapping
+) -> None:
+  try:
+    note = check_pair(image.volume.grid, label.volume.grid, (image.name, label.name))
+  except UserError as error:
+    case.findings.append(Finding("error", "grids", str(error)))
+    return
+  if note:
+    case.findings.append(Finding("note", "grids", note))
+  if case.has_kind("values", "hounsfield", "label_values"):
+    return  # what lies under the label says nothing then
+  hu, values = to_canonical(image.volume).array, to_canonical(label.volume).array
+  found = {organ: label_figures(hu, mask) for organ, mask in _class_masks(values, mapping)}
+  case.figures["under_label"] = found
+  case.findings += _tissue_findings(found, label.name)
+
+
+def _tissue_findings(found: dict[str, dict[str, Any]], name: str) -> Iterator[Finding]:
+  """Whether the classes lie on soft tissue, better than any flip of them."""
+  if not found:
+    return
+  voxels = [one["label_voxels"] for one in found.values()]
+  flips = next(iter(found.values()))["flip_scores"]
+  scores = {
+    flip: float(np.average([one["flip_scores"][flip] for one in found.values()], weights=voxels))
+    for flip in flips
+  }
+  if problem := flip_problem(scores):
+    yield Finding("error", "flipped", f"{name}: {problem}; flip it back, or correct its header")
+  soft = found.get("pancreas", {}).get("soft_tissue", 1.0)
+  if soft < _MIN_SOFT_SHARE and not problem:
+    figures = found["pancreas"]
+    yield Finding(
+      "warning",
+      "tissue",
+      f"{name}: {soft:.0%} of the pancreas lies in {SOFT_TISSUE_HU[0]}..{SOFT_TISSUE_HU[1]} HU "
+      f"({figures['mean_hu']:.0f} +- {figures['sd_hu']:.0f}), nearly all of it should; shifted, or "
+      "the label of another scan: look at it",
+    )
+
+
+def _class_masks(array: np.ndarray, mapping: LabelMapping) -> Iterator[tuple[str, np.ndarray]]:
+  """Every class that is there, with where it is."""
+  for organ, values in zip(mapping.classes, mapping.values, strict=True):
+    mask = np.isin(array, list(values))
+    if mask.any():
+      yield organ, mask
+
+
+def _inspect_geometry(case: InspectedCase, one: _OpenVolume) -> None:
+  canonical = canonical_grid(one.volume.grid)
+  case.figures |= {
+    "shape": list(canonical.shape),
+    "spacing_mm": list(canonical.spacing),
+    "field_mm": [round(size, 1) for size in canonical.field_mm],
+    "orientation": one.volume.orientation,
+  }
+  case.findings += geometry.geometry_findings(one.volume.grid, one.name)
+  if one.file:
+    case.findings += geometry.header_findings(one.file)
+
+
+def _digest_voxels(volume: Volume) -> str:
+  """The same for the same voxels in any order of axes."""
+  array = to_canonical(volume).array
+  digest = hashlib.sha256(repr(array.shape).encode())
+  for plane in array.T:
+    digest.update(np.ascontiguousarray(plane, np.float32).tobytes())
+  return digest.hexdigest()
+
+
+def _draw_tile(
+  image: _OpenVolume | None, label: _OpenVolume | None, mapping: LabelMapping, number: str
+) -> np.ndarray | None:
+  """The slice with most of the classes; an image alone, or on another grid, by its middle slice."""
+  hu = to_canonical(image.volume).array if image else None
+  organs = _foreground_mask(to_canonical(label.volume).array, mapping) if label else None
+  if hu is None:
+    return None if organs is None else tile(np.zeros(organs.shape, np.int16), organs, number)
+  if organs is None or organs.shape != hu.shape:
+    hu = hu[:, :, hu.shape[2] // 2, None]
+    organs = np.zeros(hu.shape, np.uint8)
+  return tile(hu, organs, number)
+
+
+def _foreground_mask(array: np.ndarray, mapping: LabelMapping) -> np.ndarray:
+  """Where the classes are; where none is, all that is not 0."""
+  classes = np.isin(array, list(frozenset().union(*mapping.values)))
+  return classes if classes.any() else array != 0

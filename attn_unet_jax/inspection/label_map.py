@@ -1,0 +1,164 @@
+"""Whether a label map says what the mapping takes it for, and looks like an organ's outline."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial import KDTree
+
+from attn_unet_jax.inspection.finding import Finding
+from attn_unet_jax.labels import LabelMapping
+from attn_unet_jax.volumes.box import bounding_slices
+from attn_unet_jax.volumes.volume import Volume
+
+_MAX_SHOWN = 12
+_FAR_MM = 10.0
+_SPECK_SHARE, _SPECK_ML = 0.01, 0.1
+# Far wider than healthy adults have (about 40 to 170 ml): outside it something else is labelled.
+_PANCREAS_ML = (10.0, 300.0)
+
+
+def count_values(labels: np.ndarray) -> dict[int, int]:
+  """Voxels of every value of an integer array [X, Y, Z], plane by plane."""
+  counts: dict[int, int] = {}
+  for plane in labels.T:
+    if plane.dtype == np.uint8:  # far faster than sorting
+      numbers = np.bincount(plane.ravel(), minlength=256)
+      values = np.flatnonzero(numbers)
+      numbers = numbers[values]
+    else:
+      values, numbers = np.unique(plane, return_counts=True)
+    for value, number in zip(values.tolist(), numbers.tolist(), strict=True):
+      counts[value] = counts.get(value, 0) + number
+  return dict(sorted(counts.items()))
+
+
+def value_findings(
+  counts: Mapping[int, int], mapping: LabelMapping, name: str
+) -> Iterator[Finding]:
+  """Says which values the mapping does not know, and which classes are not there."""
+  unknown = mapping.unknown_values(counts)
+  if unknown:
+    yield Finding("error", "label_values", _describe_unknown_values(counts, unknown, mapping, name))
+  present = {
+    name_: any(value in counts for value in values)
+    for name_, values in zip(mapping.classes, mapping.values, strict=True)
+  }
+  if not any(present.values()):
+    if not unknown:
+      yield Finding(
+        "error",
+        "empty_label",
+        f"{name}: no voxel of {mapping}; training would learn that nothing is there: "
+        "export the label again, or leave the case out",
+      )
+  elif absent := [name_ for name_, there in present.items() if not there]:
+    yield Finding("note", "absent", f"{name}: no voxel of {', '.join(absent)}")
+
+
+def shape_findings(mask: np.ndarray, label: Volume, organ: str, name: str) -> Iterator[Finding]:
+  """Looks at one class.
+
+  Args:
+    mask: where it is, boolean [X, Y, Z], not empty.
+    label: the label map on canonical axes.
+    organ: the class.
+    name: the label's file.
+  """
+  box = bounding_slices(mask)
+  assert box is not None, "the mask is empty"
+  yield from _border_findings(mask, box, organ, name)
+  yield from _part_findings(mask[box], box, label, organ, name)
+  low, high = _PANCREAS_ML
+  millilitres = np.count_nonzero(mask[box]) * label.voxel_volume_ml
+  if organ == "pancreas" and not low <= millilitres <= high:
+    yield Finding(
+      "warning",
+      "volume",
+      f"{name}: {millilitres:.1f} ml of {organ}, {low:.0f} to {high:.0f} are usual; "
+      "another organ, a part of one, or a wrong spacing",
+    )
+
+
+def _describe_unknown_values(
+  counts: Mapping[int, int], unknown: list[int], mapping: LabelMapping, name: str
+) -> str:
+  shown = ", ".join(f"{value} ({counts[value]} voxels)" for value in unknown[:_MAX_SHOWN])
+  more = f" and {len(unknown) - _MAX_SHOWN} more" if len(unknown) > _MAX_SHOWN else ""
+  foreground = [v for v in counts if v not in mapping.background | mapping.unlabelled]
+  class_ = mapping.classes[0]
+  one = f"{class_}={'+'.join(map(str, foreground))}"
+  ways = [f"'{mapping},background=*' takes them for background"]
+  if len(mapping.classes) == 1 and len(foreground) <= _MAX_SHOWN:
+    ways.insert(0, f"'{one}' takes {'them' if len(foreground) > 1 else 'it'} for {class_}")
+  return (
+    f"{name}: values {shown}{more} mean nothing in {mapping}; "
+    f"--config.data.labels={', '.join(ways)}"
+  )
+
+
+def _border_findings(
+  mask: np.ndarray, box: tuple[slice, ...], organ: str, name: str
+) -> Iterator[Finding]:
+  """The organ may go on where the scan ends."""
+  sides = ("left", "right", "back", "front", "lower end", "upper end")
+  touched = []
+  for axis, where in enumerate(box):
+    for end, at in ((where.start == 0, 0), (where.stop == mask.shape[axis], -1)):
+      if end:
+        voxels = np.count_nonzero(mask.take(at, axis))
+        touched.append(f"{sides[2 * axis + (at == -1)]} ({voxels} voxels)")
+  if touched:
+    yield Finding(
+      "note",
+      "border",
+      f"{name}: {organ} touches the {', '.join(touched)} of the scan; it may be cut off there",
+    )
+
+
+def _part_findings(
+  mask: np.ndarray, box: tuple[slice, ...], label: Volume, organ: str, name: str
+) -> Iterator[Finding]:
+  """Components (26-connected): how many large ones, and tiny ones far from all of them."""
+  parts, count = ndimage.label(mask, np.ones((3, 3, 3)))
+  if count < 2:
+    return
+  sizes = np.bincount(parts.ravel())
+  sizes[0] = 0
+  limit = max(1, min(_SPECK_SHARE * sizes.max(), _SPECK_ML / label.voxel_volume_ml))
+  tiny = np.flatnonzero((sizes > 0) & (sizes <= limit))
+  large = np.sort(sizes[sizes > limit])[::-1]
+  if large.size > 1:
+    shown = ", ".join(f"{size * label.voxel_volume_ml:.1f}" for size in large[:_MAX_SHOWN])
+    text = f"{name}: {organ} is in {large.size} parts that do not touch, of {shown} ml"
+    yield Finding("note", "parts", text)
+  if tiny.size and large.size:
+    yield from _speck_findings(mask, parts, tiny, box, label, organ, name)
+
+
+def _speck_findings(
+  mask: np.ndarray,
+  parts: np.ndarray,
+  tiny: np.ndarray,
+  box: tuple[slice, ...],
+  label: Volume,
+  organ: str,
+  name: str,
+) -> Iterator[Finding]:
+  centres = np.array(ndimage.center_of_mass(mask, parts, tiny))
+  main = mask & ~np.isin(parts, tiny)
+  surface = np.argwhere(main & ~ndimage.binary_erosion(main))
+  distance, _ = KDTree(surface * label.spacing).query(centres * label.spacing)
+  far = np.flatnonzero(distance > _FAR_MM)
+  if far.size:
+    worst = far[distance[far].argmax()]
+    index = np.rint(centres[worst]).astype(int) + [where.start for where in box]
+    place = label.affine[:3, :3] @ index + label.affine[:3, 3]
+    voxels = int(np.isin(parts, tiny[far]).sum())
+    yield Finding(
+      "warning",
+      "specks",
+      f"{name}: tiny parts of {organ} ({far.size}, of {voxels} voxels in all) lie apart from the "
+      f"organ, the farthest {distance[worst]:.0f} mm away at "
+      f"({', '.join(f'{x:.0f}' for x in place)}) mm RAS+; erase them",
+    )

@@ -1,0 +1,84 @@
+"""Looks at scans and labels before any training, and reports what it finds."""
+
+from pathlib import Path
+
+from attn_unet_jax.cases.options import DataOptions
+from attn_unet_jax.inspection import check_report
+from attn_unet_jax.inspection.collection import inspect_all, mark_duplicates
+from attn_unet_jax.inspection.finding import Finding
+from attn_unet_jax.inspection.inspected_case import InspectedCase
+from attn_unet_jax.inspection.sources import InspectionInput, list_cases_at, list_records
+from attn_unet_jax.labels import LabelMapping, parse_mapping
+from attn_unet_jax.runtime.console import print_line, show_progress
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import check_writable
+
+
+def check_data(
+  data: DataOptions,
+  source: Path | None,
+  label_files: Path | None,
+  output: Path | None,
+  threads: int,
+) -> None:
+  """Inspects every case, prints what is wrong, and writes a report.
+
+  Args:
+    data: the meaning of label values, the patch, and the data set where no path is given.
+    source: a scan, a folder of scans, or a training folder; None: the records that `data` names.
+    label_files: the label of the scan, or a folder of labels.
+    output: folder for check.json and contact sheets; None: none are written.
+    threads: cases that are open at a time.
+
+  Raises:
+    UserError: there is an error in the data, or nothing to look at.
+  """
+  if output:
+    check_writable(output)
+  found = list_cases_at(source, label_files) if source else list_records(data.dataset, data.dir)
+  mapping = _mapping(data.labels, found)
+  results = inspect_all(found.subjects, mapping, data, threads)
+  cases = list(show_progress(results, len(found.subjects), "cases"))
+  mark_duplicates(cases)
+  findings = found.findings + [finding for case in cases for finding in case.findings]
+  for line in (*check_report.format_findings(findings), *check_report.format_table(cases)):
+    print_line(line)
+  number = check_report.count_by_severity(findings)
+  print_line(
+    f"{_number(len(cases), 'case')}: " + ", ".join(_number(n, name) for name, n in number.items())
+  )
+  if output:
+    what = str(source or f"{data.dataset} in {data.dir}")
+    about = {"input": what, "labels": str(mapping), "count": number}
+    check_report.write_report(output, about, found.findings, cases)
+    print_line(f"figures of every case: {output}/check.json, contact sheets beside it")
+  if number["error"]:
+    raise UserError(_summary(found, cases))
+
+
+def _summary(source: InspectionInput, cases: list[InspectedCase]) -> str:
+  """How many errors there are, and where."""
+  of_files = check_report.count_by_severity(source.findings)["error"]
+  in_cases = [check_report.count_by_severity(case.findings)["error"] for case in cases]
+  bad = sum(map(bool, in_cases))
+  where = [f"{sum(in_cases)} in {bad} of {_number(len(cases), 'case')}"] if bad else []
+  where += [f"{of_files} in which files there are"] if of_files else []
+  total = _number(of_files + sum(in_cases), "error")
+  return f"{total} ({', '.join(where)}), named above; correct them before training"
+
+
+def _number(number: int, what: str) -> str:
+  return f"{number} {what}{'s'[: number != 1]}"
+
+
+def _mapping(text: str, source: InspectionInput) -> LabelMapping:
+  """The configured meaning of label values; where it does not fit the data's names, theirs."""
+  try:
+    return parse_mapping(text, source.label_names)
+  except UserError as error:
+    named = {name: value for name, value in (source.label_names or {}).items() if value}
+    if not named:
+      raise
+    source.findings.append(Finding("error", "label_names", str(error)))
+    values = tuple(frozenset({value}) for value in named.values())
+    return LabelMapping(tuple(named), values, frozenset({0}), rest_is_background=False)

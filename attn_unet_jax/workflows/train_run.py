@@ -1,0 +1,35 @@
+"""A run from its config to its tested checkpoint: one network, or all stages of a system."""
+
+from pathlib import Path
+
+from attn_unet_jax.cases.boxes import check_same
+from attn_unet_jax.cases.fold import open_fold
+from attn_unet_jax.config.schema import RunConfig
+from attn_unet_jax.config.stored import to_json
+from attn_unet_jax.runs import folder as run_folder
+from attn_unet_jax.runtime import hosts
+from attn_unet_jax.training.mesh import pin_device_count
+from attn_unet_jax.workflows.stages.pipeline import train_stages
+from attn_unet_jax.workflows.train import fit
+
+
+def train_run(config: RunConfig, workdir: Path) -> None:
+  """Trains a run, one network or all stages, and tests it; or goes on with it.
+
+  Of several hosts, all call this.
+
+  Raises:
+    UserError: something does not fit; nothing is written then.
+    Interrupted: a signal came; the state is saved.
+  """
+  remedy = f"start all with the same flags, or, {hosts.SEPARATE_RUNS_HINT}"
+  hosts.check_same_on_hosts("--config", to_json(config), remedy)
+  config = pin_device_count(config)
+  if config.stages.count > 1:
+    train_stages(config, workdir)
+    return
+  begun = hosts.run_on_primary(run_folder.begun, workdir)
+  fold = open_fold(config.data, workdir / "folds.json" if begun else None)
+  if begun and fold.boxes:
+    check_same(Path(config.data.boxes), fold.boxes)
+  fit(config, fold, workdir)

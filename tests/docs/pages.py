@@ -1,0 +1,67 @@
+"""Finds what a documentation page refers to: links, headings, files, modules, config keys."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+FOLDERS = ("attn_unet_jax", "tfds_pancreas", "experiments", "benchmarks", "tests", "docs")
+
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+_HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
+# Not within a longer path, such as ~/.cache/attn_unet_jax.
+_FILE = re.compile(rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)})/[\w./-]*\w")
+_MODULE = re.compile(r"python -m ((?:attn_unet_jax|tfds_pancreas|benchmarks)[\w.]*)")
+_PLACEHOLDER = re.compile(r"/[A-Z]+(?![a-z])")
+_KEY = re.compile(r"--config\.([a-z_]+\.[a-z_]+|[a-z_]+(?==))")
+_EXPERIMENT = re.compile(r"experiments/([a-z0-9_]+)\.py(?::([a-z_]+))?")
+
+
+def pages() -> list[Path]:
+  """Returns every page for readers: those of docs/ and of the root."""
+  return sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def broken_links(page: Path) -> Iterator[str]:
+  """Yields the relative links of a page whose file or heading does not exist."""
+  for target in _LINK.findall(_FENCE.sub("", page.read_text())):
+    if re.match(r"[a-z]+:", target):
+      continue
+    name, _, heading = target.partition("#")
+    path = page.parent / name if name else page
+    if not path.exists() or (heading and heading not in slugs(path.read_text())):
+      yield target
+
+
+def slugs(text: str) -> set[str]:
+  """Returns the anchors that a page's headings get on a code host."""
+  headings = _HEADING.findall(_FENCE.sub("", text))
+  return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def missing_files(text: str) -> Iterator[str]:
+  """Yields the paths of this project that a text names and that do not exist."""
+  for path in _FILE.findall(text):
+    if not _PLACEHOLDER.search(path) and not (ROOT / path).exists():
+      yield path
+
+
+def missing_modules(text: str) -> Iterator[str]:
+  """Yields the modules that a text starts with `python -m` and that do not exist."""
+  for module in _MODULE.findall(text):
+    path = ROOT.joinpath(*module.split("."))
+    exists = path.with_suffix(".py").exists() or (path / "__main__.py").exists()
+    if not exists and not module.rpartition(".")[2].isupper():  # VERB is a placeholder
+      yield module
+
+
+def keys(text: str) -> set[str]:
+  """Returns the config keys that a text gives as flags, such as `data.folder`."""
+  return set(_KEY.findall(text))
+
+
+def experiments(text: str) -> set[tuple[str, str]]:
+  """Returns the experiments that a text names, with their variants."""
+  return set(_EXPERIMENT.findall(text))

@@ -1,0 +1,73 @@
+"""What the documentation names exists: links, files, modules, config keys, experiments."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from attn_unet_jax.config.schema import default, flatten
+from tests.conftest import ROOT
+from tests.docs.pages import (
+  FOLDERS,
+  broken_links,
+  experiments,
+  keys,
+  missing_files,
+  missing_modules,
+  pages,
+  slugs,
+)
+
+PAGES = [pytest.param(page, id=str(page.relative_to(ROOT))) for page in pages()]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files_and_headings(page):
+  assert list(broken_links(page)) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_and_modules_that_are_named_exist(page):
+  text = page.read_text()
+  assert [*missing_files(text), *missing_modules(text)] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_config_keys_that_are_named_exist(page):
+  assert keys(page.read_text()) - flatten(default()).keys() == set()
+
+
+def test_experiments_that_are_named_have_their_variants():
+  for name, variant in {found for page in pages() for found in experiments(page.read_text())}:
+    importlib.import_module(f"experiments.{name}").get_config(variant)
+
+
+def test_every_page_is_reached_from_the_index():
+  index = (ROOT / "docs/README.md").read_text()
+  alone = [page.name for page in (ROOT / "docs").rglob("*.md") if f"{page.name})" not in index]
+  assert alone == ["README.md"]
+
+
+def test_pages_that_the_code_names_exist():
+  files = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
+  for path in [*files, ROOT / "Makefile"]:
+    named = [name for name in missing_files(path.read_text()) if name.startswith("docs/")]
+    assert named == [], path
+
+
+def test_a_broken_page_is_found(tmp_path: Path):
+  """Each check can fail: a page with one mistake of every kind."""
+  (tmp_path / "other.md").write_text("# Here, and there\n```\n# no heading\n```\n")
+  page = tmp_path / "page.md"
+  page.write_text(
+    "[good](other.md#here-and-there) [web](https://example.org) [gone](gone.md)\n"
+    "[heading](other.md#no-heading) `attn_unet_jax/no_such_file.py`, attn_unet_jax/main.py.\n"
+    "python -m attn_unet_jax.main; python -m attn_unet_jax.no_such_command\n"
+    "--config.data.folder=X --config.data.floder=X --config.speed=1 ~/.cache/attn_unet_jax/xla\n"
+  )
+  text = page.read_text()
+  assert list(broken_links(page)) == ["gone.md", "other.md#no-heading"]
+  assert slugs((tmp_path / "other.md").read_text()) == {"here-and-there"}
+  assert list(missing_files(text)) == ["attn_unet_jax/no_such_file.py"]
+  assert list(missing_modules(text)) == ["attn_unet_jax.no_such_command"]
+  assert keys(text) == {"data.folder", "data.floder", "speed"}
