@@ -7,7 +7,7 @@ DEMO_RUN ?= runs/demo
 DEMO_FLAGS ?=
 MUTATION_FLAGS ?=
 
-.PHONY: demo test test-slow test-soak test-targets lint format bench mutation
+.PHONY: docs demo test test-slow test-soak test-targets test-install lint format bench mutation
 
 demo: .venv/installed
 	$(BIN)/python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
@@ -30,10 +30,23 @@ test-soak: .venv/installed-dev
 test-targets: .venv-targets/installed
 	JAX_PLATFORMS=cpu $(TARGETS_BIN)/python -m pytest -n 2 --dist load -m targets
 
+# The package as `pip install .` makes it, in an environment of its own and with no clone around.
+test-install:
+	@rm -rf .venv-install
+	@$(PYTHON) -m venv .venv-install
+	@.venv-install/bin/python -m pip install --quiet --disable-pip-version-check .
+	@rm -rf build *.egg-info
+	du -sh .venv-install
+	.venv-install/bin/python -I tests/installed.py
+
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Pages of docs/reference that the program itself writes.
+docs: .venv/installed-dev
+	$(BIN)/python docs/generate_reference.py
 
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
@@ -56,7 +69,7 @@ mutation: .venv/installed-mutation
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	@touch $@
 
-.venv/installed-dev: .venv/installed pyproject.toml
+.venv/installed-dev: .venv/installed pyproject.toml setup.py
 	@echo "installing the extra 'dev' into .venv"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
@@ -71,7 +84,7 @@ mutation: .venv/installed-mutation
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mutation]'
 	@touch $@
 
-.venv-targets/installed: requirements.txt pyproject.toml
+.venv-targets/installed: requirements.txt pyproject.toml setup.py
 	@echo "installing the extras 'dev', 'cuda' and 'tpu' into .venv-targets: 6 GB"
 	@$(PYTHON) -m venv .venv-targets
 	@$(TARGETS_BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,cuda,tpu]'

@@ -1,16 +1,33 @@
 """3-D pancreas segmentation on CT with Attention U-Net, in JAX and Flax.
 
 A CT scan comes in as a file, becomes a *volume* (`volumes/`), is stored as a *record*
-(`tfds_pancreas/`), is cut into *patches* on the accelerator (`data/`, `augment/`), trains a
-*network* (`models/`, `losses/`, `training/`), and at the end the network's answer goes back onto
-the grid of the file it came from (`inference/`) and is scored there (`metrics/`). Only the commands
-(`main.py`, `predict.py`, `evaluate.py`, `check.py`, `compare.py`, `info.py`, `convert.py`) know
-flags.
+(`tfds_pancreas/`), is cut into *patches* on the accelerator (`cases/`, `patches/`, `augment/`),
+trains a *network* (`models/`, `losses/`, `training/`), and at the end the network's answer goes
+back onto the grid of the file it came from (`inference/`) and is scored there (`evaluation/`). What
+a command does from beginning to end is in `workflows/`; only the commands know flags.
+
+    import attn_unet_jax
+
+    run = attn_unet_jax.load_run("runs/a")
+    scan = attn_unet_jax.read_scan("scan.nii.gz")
+    mask = attn_unet_jax.segment(scan, run)  # class indices uint8, on the scan's grid
+
+Importing the package loads neither JAX nor anything else of weight.
 """
 
-import sys
+from typing import TYPE_CHECKING, Any
 
-if sys.argv[:1] == ["-m"]:  # Python still looks for the command, and has loaded nothing else
-  from attn_unet_jax.runtime import huge_pages
+if TYPE_CHECKING:
+  from attn_unet_jax.api import load_run, read_scan, segment
 
-  huge_pages.enable_huge_pages()
+__version__ = "0.2.0"
+__all__ = ["__version__", "load_run", "read_scan", "segment"]
+
+
+def __getattr__(name: str) -> Any:
+  """Loads the functions of `api` when they are first asked for."""
+  if name in ("load_run", "read_scan", "segment"):
+    from attn_unet_jax import api
+
+    return getattr(api, name)
+  raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

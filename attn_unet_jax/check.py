@@ -26,7 +26,7 @@ _LABEL_FILES = flags.DEFINE_string(
 _LABELS = flags.DEFINE_string("labels", None, "The old name of --label_files.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for check.json and contact sheets.")
 _THREADS = flags.DEFINE_integer(
-  "threads", min(count_usable_cores(), 4), "Cases that are open at a time.", lower_bound=1
+  "threads", None, "Cases that are open at a time; by cores if not given, 4 at most.", lower_bound=1
 )
 define_config("pancreas")
 
@@ -44,7 +44,8 @@ def main() -> None:
   source, label_files, output = (
     Path(path) if path else None for path in (_INPUT.value, _label_files(), _OUTPUT.value)
   )
-  check_data(config.data, source, label_files, output, _THREADS.value or 1)
+  threads = _THREADS.value or min(count_usable_cores(), 4)
+  check_data(config.data, source, label_files, output, threads)
 
 
 def _label_files() -> str | None:
@@ -53,5 +54,10 @@ def _label_files() -> str | None:
   return _LABEL_FILES.value or _LABELS.value
 
 
-if __name__ == "__main__":
+def run() -> None:
+  """Starts the command."""
   process.run_command(main, CONFIG_FLAGS)
+
+
+if __name__ == "__main__":
+  run()

@@ -83,5 +83,10 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
   evaluate_other(trained, open_other(trained.config, other, _PART.value, seen), workdir)
 
 
-if __name__ == "__main__":
+def run() -> None:
+  """Starts the command."""
   process.run_command(main)
+
+
+if __name__ == "__main__":
+  run()

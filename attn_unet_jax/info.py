@@ -42,5 +42,10 @@ def main() -> None:
   print(json.dumps(describe_needs(config, _COUNT.value or 0, _TARGET.value), indent=2))
 
 
-if __name__ == "__main__":
+def run() -> None:
+  """Starts the command."""
   process.run_command(main, CONFIG_FLAGS)
+
+
+if __name__ == "__main__":
+  run()

@@ -35,5 +35,10 @@ def main() -> None:
     train_run(config, Path(_WORKDIR.value or ""))
 
 
-if __name__ == "__main__":
+def run() -> None:
+  """Starts the command."""
   process.run_command(main, CONFIG_FLAGS)
+
+
+if __name__ == "__main__":
+  run()

@@ -38,5 +38,10 @@ def main() -> None:
   segment_scans(Path(_WORKDIR.value or ""), source, output, _SERIES.value, _BOXES.value)
 
 
-if __name__ == "__main__":
+def run() -> None:
+  """Starts the command."""
   process.run_command(main)
+
+
+if __name__ == "__main__":
+  run()

@@ -377,7 +377,7 @@ def test_predict_does_not_overwrite_the_scan(trained, scan):
 def test_sigterm_outside_training_is_143_too():
   """Any command, once it has begun: nothing is to be saved, and the status says what happened."""
   code = (
-    "import time; from attn_unet_jax.runtime import process as command\n"
+    "import time; from attn_unet_jax.runtime.process import run_command\n"
     "def main():\n  print('begun', flush=True)\n  time.sleep(300)\n"
     "command.run_command(main)"
   )
@@ -396,7 +396,7 @@ def test_sigterm_outside_training_is_143_too():
 
 def test_a_reader_that_leaves_early_is_no_traceback():
   code = (
-    "from attn_unet_jax.runtime import process as command\n"
+    "from attn_unet_jax.runtime.process import run_command\n"
     "def main():\n  while True:\n    print('line', flush=True)\n"
     "command.run_command(main)"
   )

@@ -111,7 +111,7 @@ def test_a_terminal_that_knows_no_greek_ends_no_command(runs):
       lambda run: (run / "run.json").write_text('{"command": [3]}'),
       r"command is \[3\], not a list",
     ),
-    (lambda run: (run / "config.json").write_text("[]"), "not an object"),
+    (lambda run: (run / "config.json").write_text("[]"), "not a config of this program"),
   ],
 )
 def test_runs_that_cannot_be_read_are_named(runs, harm, words):

@@ -1,7 +1,7 @@
 import pytest
 
 from attn_unet_jax.config.resolve import resolve_draft
-from attn_unet_jax.info import describe, foreground
+from attn_unet_jax.workflows.describe_needs import describe, foreground
 from experiments.pancreas import get_config
 from tests.configs import with_keys
 

@@ -1,14 +1,15 @@
 """Which scans a path holds, and that one which cannot be segmented does not keep the others."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from attn_unet_jax import predict
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import read_label, write_nifti
 from attn_unet_jax.volumes.volume import Volume
+from attn_unet_jax.workflows import segment_scans as workflow
 from attn_unet_jax.workflows.load_run import Trained
 from tests.configs import with_keys
 
@@ -17,21 +18,14 @@ GRID = (6, 7, 8)
 
 @pytest.fixture
 def told(config, monkeypatch):
-  """Runs the command by these flags, with a network that finds its class everywhere."""
+  """Segments these scans into these masks, with a network that finds its class everywhere."""
   config = with_keys(config, {"data.spacing_mm": 1.0})
   answer = np.zeros((*GRID, 2), np.float32)
   answer[..., 1] = 1
   system = SimpleNamespace(predict=lambda volume: answer)
   trained = Trained(config, ("pancreas",), system, 1)
-  monkeypatch.setattr(predict, "open_any", lambda _: trained)
-
-  def run(**given):
-    for name in ("workdir", "input", "output", "series", "boxes"):
-      value = SimpleNamespace(value=str(given[name]) if name in given else None)
-      monkeypatch.setattr(predict, f"_{name.upper()}", value)
-    predict.main()
-
-  return run
+  monkeypatch.setattr(workflow, "open_any", lambda _: trained)
+  return lambda *paths: workflow.segment_scans(Path("run"), *paths)
 
 
 def _scan(path, *, bad=False):
@@ -52,7 +46,7 @@ def test_a_bad_scan_in_a_folder_does_not_keep_the_others(told, tmp_path, capsys,
   for name in "abc":
     _scan(scans / f"{name}.nii", bad=name in bad)
   with pytest.raises(UserError, match=said):
-    told(workdir="run", input=scans, output=masks)
+    told(scans, masks)
   good = sorted(set("abc") - set(bad))
   assert sorted(path.name for path in masks.iterdir()) == [f"{name}.nii.gz" for name in good]
   assert read_label(masks / "c.nii.gz").array.all()
@@ -66,14 +60,14 @@ def test_a_scan_that_may_not_be_read_does_not_keep_the_others(told, tmp_path, un
     _scan(tmp_path / "scans" / f"{name}.nii")
   unreadable(tmp_path / "scans" / "a.nii")
   with pytest.raises(UserError, match=r"1 of 2 .*a\.nii: cannot be read \(Permission denied\)"):
-    told(workdir="run", input=tmp_path / "scans", output=tmp_path / "masks")
+    told(tmp_path / "scans", tmp_path / "masks")
   assert (tmp_path / "masks" / "b.nii.gz").is_file()
 
 
 def test_the_one_scan_that_was_named_is_told_alone(told, tmp_path, capsys):
   _scan(tmp_path / "a.nii", bad=True)
   with pytest.raises(UserError, match=r"a\.nii: 1 of 336 voxels") as refused:
-    told(workdir="run", input=tmp_path / "a.nii", output=tmp_path / "m.nii")
+    told(tmp_path / "a.nii", tmp_path / "m.nii")
   assert str(refused.value).startswith(f"{tmp_path}/a.nii: ")
   assert capsys.readouterr().out == ""
 
@@ -82,4 +76,4 @@ def test_a_folder_in_the_masks_place_is_called_one(tmp_path):
   _scan(tmp_path / "a.nii")
   (tmp_path / "m.nii.gz").mkdir()
   with pytest.raises(UserError, match=r"m\.nii\.gz: a folder; name a file in it"):
-    list(predict.scans(tmp_path / "a.nii", tmp_path / "m.nii.gz"))
+    list(workflow.list_scans(tmp_path / "a.nii", tmp_path / "m.nii.gz"))

@@ -45,7 +45,9 @@ def test_convert_tries_the_folder_before_it_reads_the_weights(tmp_path):
   ("flags", "complaint"),
   [
     (["--config.train.epoch=3"], "key config.train.epoch; did you mean config.train.epochs?"),
-    pytest.param(["--config.nothing=3"], "attn_unet_jax/config.py lists the keys", marks=SLOW),
+    pytest.param(
+      ["--config.nothing=3"], "docs/reference/config.md and --help list the keys", marks=SLOW
+    ),
     pytest.param(["--config.data.fold=one"], "config.data.fold", marks=SLOW),
     pytest.param(["--nonsense=1"], "nonsense", marks=SLOW),
     pytest.param(["stray"], "'stray' is not a flag", marks=SLOW),

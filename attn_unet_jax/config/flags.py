@@ -34,10 +34,14 @@ def define_config(default: str | None = None) -> None:
 
 
 class ConfigFlags:
-  """The keys of a config on the command line of this process, with their texts."""
+  """The keys of a config on the command line of this process.
+
+  Attributes:
+    texts: what was written for each key.
+  """
 
   def __init__(self) -> None:
-    self._texts: dict[str, str] = {}
+    self.texts: dict[str, str] = {}
 
   def take(self, arguments: Sequence[str]) -> list[str]:
     """Takes `--config.section.key=value` out of a command's arguments; returns the others.
@@ -45,7 +49,7 @@ class ConfigFlags:
     Raises:
       UserError: a key without a value.
     """
-    rest, self._texts = take_overrides([_translate(argument) for argument in arguments])
+    rest, self.texts = take_overrides([_translate(argument) for argument in arguments])
     return rest
 
   def explain(self, flag: str) -> str:
@@ -70,7 +74,7 @@ class ConfigFlags:
       UserError: the experiment file does not load, or a value is not allowed.
     """
     draft = load_experiment(flags.FLAGS.config)
-    for line in apply_overrides(draft, self._texts):
+    for line in apply_overrides(draft, self.texts):
       print_line(line)
     config = resolve_draft(draft, data=data)
     if config.deterministic:

@@ -5,7 +5,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from attn_unet_jax.config.schema import Key, list_keys
+from attn_unet_jax.models.options import NETWORKS
 from attn_unet_jax.runtime.options import describe_kind
+from attn_unet_jax.training.options import OPTIMIZERS
+
+KEYS_HEADLINE = "Keys of the config, as --config.KEY=VALUE:"
 
 _WIDTH = 100
 _HEAD = """# Config keys
@@ -19,7 +23,7 @@ packages.
 
 def describe_keys() -> str:
   """Returns the keys by section, for `--help`: name, default, range, meaning, readers."""
-  lines = ["", "Keys of the config, as --config.KEY=VALUE:"]
+  lines = ["", KEYS_HEADLINE]
   for section, keys in _group_keys():
     lines += ["", f"  {section or 'general'}"]
     for key, readers in keys:
@@ -57,8 +61,10 @@ def _group_keys() -> Iterator[tuple[str, list[tuple[Key, str]]]]:
 
 
 def _join_readers(keys: list[Key]) -> str:
+  """Returns the networks, optimisers or losses that read a key; '' where all do."""
   names = [key.reader for key in keys if key.reader]
-  return "" if keys[0].name.endswith(".name") else ", ".join(names)
+  everyone = names in (list(NETWORKS), list(OPTIMIZERS))
+  return "" if everyone or keys[0].name.endswith(".name") else ", ".join(names)
 
 
 def _of(readers: str) -> str:

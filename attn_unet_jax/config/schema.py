@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from attn_unet_jax.augment.options import OKTAY_2018
-from attn_unet_jax.inference.options import InferenceOptions, PredictionRecipe
+from attn_unet_jax.inference.options import InferenceOptions
 from attn_unet_jax.losses.options import LOSSES, LossOptions, LossTerm, NoOptions
 from attn_unet_jax.models.options import NETWORKS, AttentionUNetOptions, NetworkOptions
 from attn_unet_jax.patches.options import PatchOptions
@@ -28,7 +28,7 @@ from attn_unet_jax.runtime.options import (
   field_types,
   option,
 )
-from attn_unet_jax.stages.options import StageOptions
+from attn_unet_jax.stages.options import StageOptions, StageRecipe
 from attn_unet_jax.training.options import (
   OPTIMIZERS,
   AdamOptions,
@@ -43,18 +43,16 @@ OPEN_SECTIONS = ("model", "optimizer", "loss_options")  # whose keys depend on a
 
 
 @dataclass(frozen=True)
-class RunConfig(TrainingRecipe, PredictionRecipe):
+class RunConfig(TrainingRecipe, StageRecipe):
   """All that decides a run.
 
   Attributes:
     deterministic: whether a GPU repeats its bits too.
     model: the network, one of `NETWORKS` or one from outside the package.
-    stages: whether there are several networks.
   """
 
   deterministic: bool = False
   model: NetworkOptions = AttentionUNetOptions()
-  stages: StageOptions = StageOptions()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from absl import app, flags, logging
 
@@ -77,43 +77,54 @@ def run_command(main: Callable[[], None], extra: ExtraFlags = _NO_EXTRA_FLAGS) -
   logging.get_absl_handler().addFilter(
     lambda record: f"{os.sep}orbax{os.sep}" not in record.pathname
   )
-  app.run(lambda _: _run_main(main), flags_parser=functools.partial(_parse_flags, extra))
+  app.run(lambda _: _run_main(main), flags_parser=functools.partial(_parse_flags, main, extra))
 
 
-def _parse_flags(extra: ExtraFlags, argv: Sequence[str]) -> list[str]:
+def _parse_flags(main: Callable[[], None], extra: ExtraFlags, argv: Sequence[str]) -> list[str]:
   if asked := next(filter(_HELP_FLAG.fullmatch, argv[1:]), None):  # absl's own would end with 1
-    _print_help(extra, full="full" in asked)
+    _print_help(_docstring(main), extra, full="full" in asked)
   try:
     rest = flags.FLAGS([argv[0], *extra.take(argv[1:])])
   except flags.UnrecognizedFlagError as error:
     hint = extra.explain(error.flagname)
     _exit_with_error(f"--{error.flagname}: unknown flag; {hint}" if hint else _error_line(error))
   except (flags.Error, UserError) as error:
-    _exit_with_error(_explain_missing(_error_line(error)))
+    _exit_with_error(_explain_missing(_error_line(error), _docstring(main)))
   if len(rest) > 1:
     _exit_with_error(f"{rest[1]!r} is not a flag; write --name=value (--help lists the flags)")
   return rest
 
 
-def _print_help(extra: ExtraFlags, *, full: bool) -> NoReturn:
+def _print_help(docstring: str, extra: ExtraFlags, *, full: bool) -> NoReturn:
   """Prints the docstring, the flags and the extra flags; ends with status 0."""
+  defined = flags.FLAGS.flags_by_module_dict()
+  shown = [module for module in defined if full or not module.startswith("absl.")]
+  lines = [docstring.strip(), "", "Flags:"]
+  for flag in sorted({f.name: f for module in shown for f in defined[module]}.values(), key=_name):
+    default = "" if flag.default is None else f" (default: {flag.default_as_str})"
+    lines += [f"  --{flag.name}: {flag.help}{default}"]
+  lines += ["", "--helpfull lists absl's own flags too." if not full else ""]
   try:
-    app.usage(
-      shorthelp=not full,
-      writeto_stdout=True,
-      detailed_error="Try --helpfull to get a list of all flags." if not full else None,
-    )
-    print(extra.describe(), end="", flush=True)
+    print("\n".join(lines).rstrip() + "\n" + extra.describe(), end="", flush=True)
   except BrokenPipeError:  # who read the output, such as `head`, has had enough
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
   sys.exit(0)
 
 
-def _explain_missing(message: str) -> str:
+def _name(flag: "flags.Flag[Any]") -> str:
+  return flag.name
+
+
+def _docstring(main: Callable[[], None]) -> str:
+  """Returns the docstring of a command's module."""
+  return sys.modules[main.__module__].__doc__ or ""
+
+
+def _explain_missing(message: str, docstring: str) -> str:
   """Says what an error means where a required flag is missing, with the command's own example."""
   if not (match := _MISSING.search(message)):
     return message
-  examples = _EXAMPLE.findall(sys.modules["__main__"].__doc__ or "")
+  examples = _EXAMPLE.findall(docstring)
   example = next((text for text in examples if f"--{match[1]}" in text), "")
   line = " ".join(example.replace("\\", " ").split())
   return f"--{match[1]} is missing" + (f"; for example: {line}" if line else "")

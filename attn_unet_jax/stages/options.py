@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from attn_unet_jax.inference.options import PredictionRecipe
 from attn_unet_jax.runtime.options import (
   BELOW_ONE,
   NOT_NEGATIVE,
@@ -35,3 +36,14 @@ class StageOptions(Options):
   )
   box_margin_mm: float = option(0.0, "Margin around what the first stage finds, mm.", NOT_NEGATIVE)
   superpixel_mm: float = option(12.0, "Approximate side of a superpixel, mm.", POSITIVE)
+
+
+@dataclass(frozen=True)
+class StageRecipe(PredictionRecipe):
+  """Everything that a system of stages reads to segment a scan, beside its networks.
+
+  Attributes:
+    stages: the options of the system.
+  """
+
+  stages: StageOptions = StageOptions()

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from attn_unet_jax.config.schema import RunConfig
+from attn_unet_jax.inference.options import PredictionRecipe
 from attn_unet_jax.inference.segment import predict_within
 from attn_unet_jax.inference.sliding import System
 from attn_unet_jax.runtime.console import print_line
@@ -12,6 +12,7 @@ from attn_unet_jax.stages import box
 from attn_unet_jax.stages.body import body_box
 from attn_unet_jax.stages.features import features
 from attn_unet_jax.stages.forest import Forest
+from attn_unet_jax.stages.options import StageRecipe
 from attn_unet_jax.stages.superpixels import superpixels
 from attn_unet_jax.volumes.box import Box
 from attn_unet_jax.volumes.volume import Volume
@@ -24,17 +25,17 @@ class Measured(NamedTuple):
   features: np.ndarray
 
 
-def locate(working: Volume, first: System, config: RunConfig, margin_mm: float = 0.0) -> Box:
+def locate(working: Volume, first: System, recipe: PredictionRecipe, margin_mm: float = 0.0) -> Box:
   """The box that the first stage finds in a scan; the whole body, and a line, if it finds none.
 
   Args:
     working: the scan on the working grid, HU.
     first: the network of the first stage; it looks at the body alone.
-    config: of the first stage.
+    recipe: of the first stage.
     margin_mm: added to the box on each side.
   """
   body = body_box(working)
-  probability = predict_within(working, body, first, config)[..., 1]
+  probability = predict_within(working, body, first, recipe)[..., 1]
   found = box.find(probability, working.grid, margin_mm)
   if found is None:
     print_line(
@@ -43,32 +44,32 @@ def locate(working: Volume, first: System, config: RunConfig, margin_mm: float =
   return found or body
 
 
-def measure(part: Volume, interior: System, boundary: System, config: RunConfig) -> Measured:
+def measure(part: Volume, interior: System, boundary: System, recipe: StageRecipe) -> Measured:
   """Superpixels of the part of a scan that lies in its box, and what the forest knows of them.
 
   Args:
     part: on the working grid, HU.
     interior: the network of the interior.
     boundary: the network of the boundary.
-    config: with the window, the spacing and the size of superpixels.
+    recipe: with the window, the spacing and the size of superpixels.
   """
   inside, edge = (system.predict(part)[..., 1] for system in (interior, boundary))
-  spacing = config.data.spacing_mm
-  segments = superpixels(edge, spacing, config.stages.superpixel_mm)
-  windowed = np.clip(part.array, *config.data.window_hu)
+  spacing = recipe.data.spacing_mm
+  segments = superpixels(edge, spacing, recipe.stages.superpixel_mm)
+  windowed = np.clip(part.array, *recipe.data.window_hu)
   return Measured(segments, features(segments, (windowed, inside, edge), spacing))
 
 
 class SecondStage:
   """Networks of interior and boundary, and the forest that decides by superpixels: a system."""
 
-  def __init__(self, config: RunConfig, interior: System, boundary: System, forest: Forest):
-    self._config, self._forest = config, forest
+  def __init__(self, recipe: StageRecipe, interior: System, boundary: System, forest: Forest):
+    self._recipe, self._forest = recipe, forest
     self._networks = interior, boundary
 
   def predict(self, volume: Volume) -> np.ndarray:
     """Probabilities float32 `[x, y, z, 2]` of a part in its box, the threshold moved to 0.5."""
-    segments, columns = measure(volume, *self._networks, self._config)
+    segments, columns = measure(volume, *self._networks, self._recipe)
     probability = self._forest.probability(columns)
     foreground = _centred(probability, self._forest.threshold).astype(np.float32)[segments]
     return np.stack([1 - foreground, foreground], -1)

@@ -32,7 +32,7 @@ def open_any(workdir: Path) -> Trained:
     config, interior.system, boundary.system, forest.load(workdir / "forest.npz")
   )
   find = partial(
-    locate, first=first.system, config=first.config, margin_mm=config.stages.box_margin_mm
+    locate, first=first.system, recipe=first.config, margin_mm=config.stages.box_margin_mm
   )
   # Boxes are grown to the patch of the second stage.
   whole = replace_keys(config, {"data.patch": second_config(config).data.patch})

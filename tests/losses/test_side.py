@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from attn_unet_jax.losses import side, total
+from attn_unet_jax.labels import UNLABELLED
+from attn_unet_jax.losses import side
+from attn_unet_jax.losses.options import BalanceOptions, LossTerm
+from attn_unet_jax.losses.total import sum_terms
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +20,7 @@ def case():
   rng = np.random.default_rng(0)
   sides = {axis: rng.normal(size=(2, 3, 2, 4, 2)) for axis in (1, 2, 3)}
   labels = rng.integers(0, 2, (2, 3, 2, 4)).astype(np.uint8)
-  labels[0, 1, 1, 2:] = labels.UNLABELLED
+  labels[0, 1, 1, 2:] = UNLABELLED
   return sides, labels
 
 
@@ -38,10 +41,10 @@ def loops(sides, labels, foreground):
   total = 0.0
   for axis, maps in sides.items():
     for sample in range(2):
-      known = np.argwhere(labels[sample] != labels.UNLABELLED)
+      known = np.argwhere(labels[sample] != UNLABELLED)
       for v in map(tuple, known):
         plane = labels[sample].take(v[axis - 1], axis - 1)
-        plane = plane[plane != labels.UNLABELLED]
+        plane = plane[plane != UNLABELLED]
         f = foreground or (plane > 0).mean()
         for logit in maps[(sample, *v)]:
           q = 1 / (1 + math.exp(-logit))
@@ -70,8 +73,8 @@ def test_gradients_and_what_is_unlabelled(case):
     np.testing.assert_allclose(loss(sides), side.side_bce(sides, labels), rtol=1e-12)
     check_grads(loss, (sides,), order=1, modes=("fwd", "rev"), atol=1e-7, rtol=1e-7)
     for slope in jax.grad(loss)(sides).values():
-      assert not slope[labels == labels.UNLABELLED].any()
-      assert slope[labels != labels.UNLABELLED].any()
+      assert not slope[labels == UNLABELLED].any()
+      assert slope[labels != UNLABELLED].any()
 
 
 def test_it_is_the_mean_of_its_parts_and_finite_at_extremes(case):
@@ -91,10 +94,11 @@ def test_it_is_the_mean_of_its_parts_and_finite_at_extremes(case):
 def test_total_takes_it_and_refuses_other_maps(case):
   sides, labels = jax.tree.map(jnp.asarray, case)
   logits = jnp.zeros((*labels.shape, 2))
-  value, terms = total.total(logits, labels, {"side_bce": 2.0}, sides=sides, foreground=0.1)
+  term = LossTerm("side_bce", 2.0, BalanceOptions(0.1))
+  value, terms = sum_terms([term], logits, labels, sides)
   assert terms["side_bce"] == side.side_bce(sides, labels, foreground=0.1)
   assert value == pytest.approx(2 * float(terms["side_bce"]))
   with pytest.raises(ValueError, match="only the network hnn"):
-    total.total(logits, labels, {"side_bce": 1.0})
+    sum_terms([term], logits, labels)
   with pytest.raises(ValueError, match="do not fit"):
     side.side_bce(sides, labels[:, 1:])

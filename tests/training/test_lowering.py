@@ -40,6 +40,7 @@ def _config(dtype):
       "augment.intensity_scale": (0.9, 1.1),
       "augment.intensity_shift": (-0.1, 0.1),
       "augment.noise_sd": (0.0, 0.1),
+      "augment.extra": ("gamma",),
     }
   )
 

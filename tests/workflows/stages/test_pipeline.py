@@ -9,6 +9,7 @@ from attn_unet_jax.cases import boxes as box_files
 from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.cases.folds import Split
 from attn_unet_jax.cases.working_cases import Cases
+from attn_unet_jax.config.schema import flatten
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.stages import table
 from attn_unet_jax.stages.cases import label_box, volume_of
@@ -159,7 +160,8 @@ def test_training_boxes_hold_their_labels(setup, tmp_path, monkeypatch):
 
 def test_each_stage_is_an_ordinary_run(setup, tmp_path):
   config, _, stages = setup
-  config = with_keys(config, {"loss_options.foreground": 0.1, "stages.foreground": (0.0, 0.3)})
+  keys = {"loss_options.foreground": 0.1, "stages.foreground": (0.0, 0.3)}
+  config = with_keys(config, {"loss.balanced_bce": 1.0, **keys})
   train_stages(config, tmp_path)
   first, interior, boundary = (
     stages.given[tmp_path / name] for name in (FIRST, INTERIOR, BOUNDARY)
@@ -167,12 +169,13 @@ def test_each_stage_is_an_ordinary_run(setup, tmp_path):
   assert (first[0].data.patch, interior[0].data.patch) == ((8, 8, 8), (4, 4, 4))
   targets = [stage[0].data.target for stage in (first, interior, boundary)]
   assert targets == ["interior", "interior", "boundary"]
-  assert [s[0].loss_options.foreground for s in (first, interior, boundary)] == [0.1, 0.1, 0.3]
+  parts = [flatten(stage[0])["loss_options.foreground"] for stage in (first, interior, boundary)]
+  assert parts == [0.1, 0.1, 0.3]
   assert first[1].boxes == box_files.read(tmp_path / "body.json")
   assert interior[1].boxes == boundary[1].boxes == box_files.read(tmp_path / "boxes.json")
   for stage, fold in (first, interior, boundary):
     assert stage.stages.count == 1
-    assert fold.config is stage
+    assert fold.data is stage.data
     assert fold.listing["folds"][stage.data.fold]["test"] == list(fold.split.test)
 
 

@@ -1,0 +1,62 @@
+"""Compares runs: one table of what differs, the scores, and paired tests against the first."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from attn_unet_jax.config.schema import flatten
+from attn_unet_jax.config.stored import load_config
+from attn_unet_jax.evaluation import comparison_text
+from attn_unet_jax.evaluation.compared_runs import read_run
+from attn_unet_jax.evaluation.comparison import compare
+from attn_unet_jax.runtime.console import print_line
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import write_text
+
+
+def compare_runs(
+  workdirs: Sequence[str],
+  part: str,
+  metrics: Sequence[str],
+  output: Path | None,
+  title: str,
+  note: str,
+) -> None:
+  """Prints the table over runs, and writes it.
+
+  Args:
+    workdirs: the runs, the one to compare with first.
+    part: which cases' scores.
+    metrics: columns of `cases.csv`; the first is tested.
+    output: FILE.md or FILE.csv; None: nothing is written.
+    title: the headline of FILE.md.
+    note: a paragraph below it.
+
+  Raises:
+    UserError: too few runs, one without scores, or an output that cannot be written.
+  """
+  names = [name.rstrip("/") for name in workdirs]
+  if len({Path(name).resolve() for name in names}) < max(2, len(names)):
+    raise UserError(f"--workdirs={','.join(names)}: name two runs or more, each once")
+  if output and output.suffix not in (".md", ".csv"):
+    raise UserError(f"--output={output}: must end in .md or .csv")
+  runs = [read_run(Path(name), _read_values, part) for name in names]
+  table = compare(runs, metrics)
+  print_line(comparison_text.markdown(table))
+  if output:
+    page = comparison_text.document(table, runs, sys.argv[1:], title, note)
+    _write(output, page if output.suffix == ".md" else comparison_text.comma_separated(table))
+    print_line(f"the same: {output}")
+
+
+def _read_values(path: Path) -> dict[str, Any]:
+  return flatten(load_config(path))
+
+
+def _write(path: Path, content: str) -> None:
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, content)
+  except OSError as error:
+    raise UserError(f"--output={path}: cannot be written ({error.strerror})") from None
