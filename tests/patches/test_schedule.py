@@ -102,12 +102,12 @@ def test_a_half_in_pairs_means_one_of_two():
     assert schedule(plan, 0, step).foreground.sum() == 1
 
 
-def test_corners_stay_inside_and_reach_both_ends():
-  patch, size = (4, 5, 6), jnp.array([9, 5, 8])
+@pytest.mark.parametrize(("foreground", "count"), [(False, 0), (False, 2), (True, 0)])
+def test_corners_stay_inside_and_reach_both_ends(foreground, count):
+  """Unless the patch is to be centred on foreground, and there is some."""
+  patch, size, positions = (4, 5, 6), jnp.array([9, 5, 8]), jnp.full((2, 3), 3)
   draw = jax.jit(
-    jax.vmap(
-      lambda k: corner(k, jnp.bool(False), size, jnp.zeros((2, 3), int), jnp.int32(0), patch)
-    )
+    jax.vmap(lambda k: corner(k, jnp.bool(foreground), size, positions, jnp.int32(count), patch))
   )
   corners = np.asarray(draw(jax.random.split(jax.random.key(0), 200)))
   np.testing.assert_array_equal(corners.min(0), [0, 0, 0])
