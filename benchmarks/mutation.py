@@ -52,6 +52,7 @@ PACKAGE = "attn_unet_jax"
 EQUIVALENTS = Path(__file__).with_name("mutation_equivalents.json")
 
 # The tests of each module, those that fail soonest first.
+_OF_KEYS = "patches/test_batch.py::test_no_two_draws_of_a_patch_share_a_key"
 TESTS: Mapping[str, Sequence[str]] = {
   "losses/cross_entropy.py": ("losses/test_cross_entropy.py", "losses/test_total.py"),
   "losses/dice.py": ("losses/test_dice.py", "losses/test_total.py"),
@@ -59,13 +60,13 @@ TESTS: Mapping[str, Sequence[str]] = {
   "losses/side.py": ("losses/test_side.py",),
   "losses/total.py": ("losses/test_side.py", "losses/test_total.py"),
   "losses/vnet_caffe.py": ("losses/test_vnet_caffe.py", "losses/test_total.py"),
-  "patches/schedule.py": ("patches/test_schedule.py",),
-  "augment/affine.py": ("augment/test_corners.py", "augment/test_augment.py"),
-  "augment/deformation.py": ("augment/test_deformation.py",),
-  "augment/histogram.py": ("augment/test_histogram.py",),
-  "augment/intensity.py": ("augment/test_augment.py",),
+  "patches/schedule.py": ("patches/test_schedule.py", _OF_KEYS),
+  "augment/affine.py": ("augment/test_corners.py", "augment/test_augment.py", _OF_KEYS),
+  "augment/deformation.py": ("augment/test_deformation.py", _OF_KEYS),
+  "augment/histogram.py": ("augment/test_histogram.py", _OF_KEYS),
+  "augment/intensity.py": ("augment/test_augment.py", _OF_KEYS),
   "augment/options.py": ("augment",),
-  "augment/patch.py": ("augment/test_deformation.py", "augment/test_augment.py"),
+  "augment/patch.py": ("augment/test_deformation.py", "augment/test_augment.py", _OF_KEYS),
   "augment/warp.py": ("augment/test_augment.py", "augment/test_deformation.py"),
   "evaluation/overlap.py": ("evaluation/test_overlap.py",),
   "evaluation/paired_tests.py": ("evaluation/test_paired_tests.py",),

@@ -107,7 +107,14 @@ def test_the_threshold_has_the_best_dice_of_the_held_out_cases(monkeypatch):
 
 @pytest.mark.parametrize(
   ("low", "high", "middle"),
-  [(0.08, 0.87, 0.5), (0.1, 0.85, 0.45), (0.0, 0.82, 0.45), (0.08, 1.0, 0.55)],
+  [
+    (0.08, 0.87, 0.5),
+    (0.1, 0.85, 0.45),
+    (0.0, 0.82, 0.45),
+    (0.08, 1.0, 0.55),
+    (0, 0.07, 0.05),
+    (0.92, 1, 0.95),
+  ],
 )
 def test_the_threshold_is_the_middle_one_of_equals(monkeypatch, low, high, middle):
   """From what background is answered by up to below what foreground is, of 0.05 to 0.95."""
