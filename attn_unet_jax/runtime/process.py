@@ -1,7 +1,7 @@
-"""How every command starts and ends: flags in, exit status out.
+"""Starts and ends every command: flags in, exit status out.
 
-0 done; 2 the user's input is wrong (one `error:` line); 1 our fault (traceback); 130 and 143
-stopped by SIGINT or SIGTERM after saving.
+The status is 0 when the work is done; 2 when the user's input is wrong (one `error:` line); 1 for a
+fault of the program (traceback); 130 and 143 when SIGINT or SIGTERM stopped it after saving.
 """
 
 import io
@@ -24,11 +24,14 @@ _HELP_FLAG = re.compile(r"--?(help(short|full)?|\?)")
 
 
 def run_command(main: Callable[[], None]) -> None:
-  """Runs `main` under the exit-status rules above; `--help` shows its module's docstring."""
+  """Runs `main` under the rules above; `--help` shows the docstring of its module."""
+  # Libraries log much at INFO; what a user must read is printed or raised.
   logging.set_verbosity(logging.WARNING)
-  if isinstance(sys.stdout, io.TextIOWrapper):  # not every terminal knows ±, nor every file's name
+  # A terminal may not know ±, and a file's name may be in no encoding at all. Neither must end the
+  # program.
+  if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="backslashreplace")
-  # Orbax logs an error with its traceback and raises it too; what is raised is told below.
+  # Orbax logs an error with its traceback and raises it too. What it raises is printed below.
   logging.get_absl_handler().addFilter(
     lambda record: f"{os.sep}orbax{os.sep}" not in record.pathname
   )
@@ -36,7 +39,8 @@ def run_command(main: Callable[[], None]) -> None:
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
-  if asked := next(filter(_HELP_FLAG.fullmatch, argv[1:]), None):  # absl's own would end with 1
+  # absl's own help flag ends with status 1.
+  if asked := next(filter(_HELP_FLAG.fullmatch, argv[1:]), None):
     app.usage(
       shorthelp="full" not in asked,
       writeto_stdout=True,
@@ -47,7 +51,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     rest = flags.FLAGS(argv)
   except (flags.Error, UserError, OSError, TypeError, ValueError) as error:
     _exit_with_error(_error_line(error))
-  except Exception as error:  # of a key that there is not, or whatever an experiment file raises
+  except Exception as error:  # an unknown key, or whatever the code of an experiment file raises
     what = f"{type(error).__name__}: {_error_line(error)}"
     from attn_unet_jax.config.flags import explain_unknown_key
 
@@ -68,7 +72,8 @@ def _run_main(main: Callable[[], None]) -> None:
     main()
   except UserError as error:
     _exit_with_error(_error_line(error))
-  except BrokenPipeError as error:  # who read the output, such as `head`, has had enough
+  except BrokenPipeError as error:  # the reader of the output, such as `head`, has had enough
+    # Python would complain when it flushes stdout at the end.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(exit_status(error))
   except OSError as error:
@@ -80,7 +85,7 @@ def _run_main(main: Callable[[], None]) -> None:
 
 
 def _exit_ignoring_signals(number: int) -> None:
-  """A second signal would only change the status."""
+  """Exits with a status that a second signal does not change."""
   for stopping in STOP_SIGNALS:
     signal.signal(stopping, signal.SIG_IGN)
   sys.exit(number)
@@ -91,19 +96,19 @@ def _raise_interrupted(number: int, _: FrameType | None) -> None:
 
 
 def _resend_dropped_signal(ignored: "sys.UnraisableHookArgs") -> None:
-  """Gives a signal again that came where Python drops exceptions (a finaliser, a weakref)."""
+  """Sends a signal again that came where Python drops exceptions, such as in a finaliser."""
   again = {Interrupted: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}.get(ignored.exc_type)
   if again is None:
     sys.__unraisablehook__(ignored)
-  else:  # later: here it would be dropped as well
+  else:  # later, since here it would be dropped as well
     threading.Timer(_RESEND_AFTER_S, os.kill, (os.getpid(), again)).start()
 
 
 def _error_line(error: BaseException) -> str:
   inner = error.args[0] if error.args else None
-  if isinstance(inner, BaseException):  # ml_collections gives an AttributeError a KeyError to show
+  if isinstance(inner, BaseException):  # ml_collections wraps a KeyError into an AttributeError
     return _error_line(inner)
-  if isinstance(error, KeyError) and error.args:  # its own text is quoted
+  if isinstance(error, KeyError) and error.args:  # `str` of a KeyError puts the text in quotes
     return format_error(Exception(inner))
   return format_error(error)
 

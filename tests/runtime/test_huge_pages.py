@@ -22,7 +22,7 @@ print(rounds(5), sys.argv[1:])
 """
 
 pytestmark = pytest.mark.skipif(
-  not huge_pages._are_huge_pages_offered(),
+  not huge_pages._can_use_huge_pages(),
   reason="a system that gives large pages to all or to none",
 )
 
