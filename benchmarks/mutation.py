@@ -10,7 +10,8 @@ says which are, and why. The score is killed / (mutants - equivalent).
 
 A mutant meets those tests first that call the function that it is in; only if they pass, all of
 its module. Of a module with more mutants than `--sample`, so many are drawn by a fixed seed. After
-tests were added, `--again=RESULT` tries nothing but the survivors of an earlier result.
+tests were added, `--again=RESULT` tries nothing but the survivors of an earlier result, and gives
+the rest as it was.
 
 Left out are mutants that Python or JAX refuse whatever the values (`a @ b` or `a << b` of floats,
 `not x` of an array), which any test kills, and those of annotations, of `zip(..., strict=)` and of
@@ -52,6 +53,7 @@ PACKAGE = "attn_unet_jax"
 EQUIVALENTS = Path(__file__).with_name("mutation_equivalents.json")
 
 # The tests of each module, those that fail soonest first.
+_OF_KEYS = "patches/test_batch.py::test_no_two_draws_of_a_patch_share_a_key"
 TESTS: Mapping[str, Sequence[str]] = {
   "losses/cross_entropy.py": ("losses/test_cross_entropy.py", "losses/test_total.py"),
   "losses/dice.py": ("losses/test_dice.py", "losses/test_total.py"),
@@ -59,13 +61,13 @@ TESTS: Mapping[str, Sequence[str]] = {
   "losses/side.py": ("losses/test_side.py",),
   "losses/total.py": ("losses/test_side.py", "losses/test_total.py"),
   "losses/vnet_caffe.py": ("losses/test_vnet_caffe.py", "losses/test_total.py"),
-  "patches/schedule.py": ("patches/test_schedule.py",),
-  "augment/affine.py": ("augment/test_corners.py", "augment/test_augment.py"),
-  "augment/deformation.py": ("augment/test_deformation.py",),
-  "augment/histogram.py": ("augment/test_histogram.py",),
-  "augment/intensity.py": ("augment/test_augment.py",),
+  "patches/schedule.py": ("patches/test_schedule.py", _OF_KEYS),
+  "augment/affine.py": ("augment/test_corners.py", "augment/test_augment.py", _OF_KEYS),
+  "augment/deformation.py": ("augment/test_deformation.py", _OF_KEYS),
+  "augment/histogram.py": ("augment/test_histogram.py", _OF_KEYS),
+  "augment/intensity.py": ("augment/test_augment.py", _OF_KEYS),
   "augment/options.py": ("augment",),
-  "augment/patch.py": ("augment/test_deformation.py", "augment/test_augment.py"),
+  "augment/patch.py": ("augment/test_deformation.py", "augment/test_augment.py", _OF_KEYS),
   "augment/warp.py": ("augment/test_augment.py", "augment/test_deformation.py"),
   "evaluation/overlap.py": ("evaluation/test_overlap.py",),
   "evaluation/paired_tests.py": ("evaluation/test_paired_tests.py",),
@@ -74,6 +76,7 @@ TESTS: Mapping[str, Sequence[str]] = {
   "workflows/stages/table.py": ("workflows/stages/test_table.py",),
 }
 
+_ENDS = ("killed", "survived", "equivalent")
 _ARITHMETIC, _BITS = "Add|Sub|Mul|Div", "BitAnd|BitOr"
 _KINDS = re.compile(
   rf"core/(ReplaceBinaryOperator_({_ARITHMETIC}|FloorDiv|Mod|Pow)_({_ARITHMETIC})"
@@ -297,10 +300,7 @@ def try_module(
       survivors.append(place)
       print(f"{module} survived {json.dumps(place)}", file=sys.stderr, flush=True)
   seconds = round(time.monotonic() - begun)
-  return {name: counts[name] for name in ("killed", "survived", "equivalent")} | {
-    "seconds": seconds,
-    "survivors": survivors,
-  }
+  return {**{name: counts[name] for name in _ENDS}, "seconds": seconds, "survivors": survivors}
 
 
 def score(killed: int, survived: int) -> float | None:
@@ -318,36 +318,38 @@ def read_equivalents() -> dict[str, dict[tuple[str, str], str]]:
 
 
 def measure(
-  modules: Sequence[str], sample: int, seed: int, again: Mapping[str, Any] | None
+  modules: Sequence[str], sample: int, seed: int, again: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """Tries the mutants of some modules, or the survivors of an earlier result."""
+  """Tries mutants of some modules; of those in an earlier result, its survivors alone."""
   for library in _LIBRARIES:
     importlib.import_module(library)
-  equivalents, results = read_equivalents(), {}
+  equivalents, results = read_equivalents(), dict(again)
   with tempfile.TemporaryDirectory() as folder:
     copy = Copy(Path(folder))
     for module in modules:
       text = (ROOT / PACKAGE / module).read_text()
-      faults = find_faults(text)
-      drawn = random.Random(seed).sample(faults, min(sample, len(faults)))
-      mutants = [write_mutant(text, *fault) for fault in drawn]
-      before = {"killed": 0, "equivalent": 0, "seconds": 0}
-      if again is not None:
-        before = again["modules"][module]
-        left = {(s["before"], s["after"]) for s in again["modules"][module]["survivors"]}
-        mutants = [mutant for mutant in mutants if (mutant.before, mutant.after) in left]
+      faults, earlier = find_faults(text), again.get(module)
+      if earlier:
+        mutants = _find_again([write_mutant(text, *fault) for fault in faults], earlier)
+      else:
+        drawn = random.Random(seed).sample(faults, min(sample, len(faults)))
+        mutants = [write_mutant(text, *fault) for fault in drawn]
       result = try_module(copy, module, text, mutants, equivalents.get(module, {}))
-      for name in before.keys() & {"killed", "equivalent", "seconds"}:
-        result[name] += before[name]
-      result = {
-        "score": score(result["killed"], result["survived"]),
-        "possible": len(faults),
-        "tried": result["killed"] + result["survived"] + result["equivalent"],
-        **result,
-      }
+      if earlier:
+        for name in ("killed", "equivalent", "seconds"):
+          result[name] += earlier[name]
+      told = {"possible": len(faults), "tried": sum(result[name] for name in _ENDS)}
+      result = {"score": score(result["killed"], result["survived"]), **told, **result}
       print(f"{module} {json.dumps(result | {'survivors': ''})}", file=sys.stderr, flush=True)
       results[module] = result
   return results
+
+
+def _find_again(mutants: Sequence[Mutant], earlier: Mapping[str, Any]) -> list[Mutant]:
+  """Finds the survivors of an earlier result where their lines are now, if they still are."""
+  by_lines = {(mutant.before, mutant.after): mutant for mutant in mutants}
+  changes = [(place["before"], place["after"]) for place in earlier["survivors"]]
+  return [by_lines[change] for change in changes if change in by_lines]
 
 
 def main() -> None:
@@ -361,9 +363,9 @@ def main() -> None:
   parser.add_argument("--again", type=Path, help="earlier result, whose survivors are tried again")
   arguments = parser.parse_args()
   told = machine()
-  again = json.loads(arguments.again.read_text()) if arguments.again else None
+  again = json.loads(arguments.again.read_text())["modules"] if arguments.again else {}
   modules = measure(arguments.only, arguments.sample, arguments.seed, again)
-  sums = {n: sum(m[n] for m in modules.values()) for n in ("killed", "survived", "equivalent")}
+  sums = {name: sum(module[name] for module in modules.values()) for name in _ENDS}
   git = ("git", "-C", str(ROOT), "describe", "--always", "--dirty")
   commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
   version = importlib.metadata.version("cosmic-ray")
@@ -372,7 +374,6 @@ def main() -> None:
     "date": datetime.date.today().isoformat(),
     "commit": commit,
     "tool": f"cosmic-ray {version}",
-    "sample": arguments.sample,
     "seed": arguments.seed,
     "score": score(sums["killed"], sums["survived"]),
     "tried": sum(sums.values()),

@@ -33,38 +33,39 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 # A word that is not here is no verb to the measure: a plural noun ends in s as well.
 _VERB_TEXT = """
   accepts accumulates adds adjusts advances aggregates agrees aligns allocates allows appends
-  applies asks assembles assigns attaches averages balances begins binds blends blurs breaks
-  brings broadcasts builds calls cancels casts catches centres changes checks chooses claims
-  clamps clears clips closes collects combines commits compares compiles completes composes
-  computes concatenates configures confirms connects consists contains continues converts
-  convolves copies corrects counts covers creates crops cuts decides declares decodes
-  decorates deduplicates defers defines delays deletes derives describes detects determines
-  digests dilates disables discards divides downloads downsamples draws drives drops emits
-  enables encloses encodes ends enlarges enqueues ensures erodes establishes estimates
-  evaluates exchanges excludes executes exits expands explains exports extends extracts feeds
-  fetches fills filters finds finishes fits flattens flips follows forces formats freezes
-  gathers generates gets gives grows guards guesses handles has hashes helps hides holds
-  identifies ignores implements imports includes indexes infers initialises inserts inspects
-  installs interpolates interrupts inverts iterates joins keeps labels launches leaves limits
-  lists loads locates locks logs looks lowers makes maps marks masks matches measures merges
-  migrates mirrors mixes moves multiplies names normalises notes notifies numbers omits opens
-  orders orients overlays packs pads paints parses partitions passes pastes pauses permutes
-  picks pins places plans plots pools positions postpones predicts prefers prefetches prepares
-  prevents prints processes produces projects prompts propagates provides pulls pushes puts
-  quantises queues raises ranks reads rearranges rebuilds receives recognises recomputes
-  reconstructs records recovers reduces refers refits refuses registers reinstates rejects
-  releases reloads remembers removes renames renders reopens reorders repacks repeats replaces
-  replicates replies reports represents requests requires resamples rescales reserves resets
-  reshapes resizes resolves restores restricts resumes retries returns reuses reverses
-  rewrites rolls rotates rounds runs samples saves says scales scans scatters schedules scores
-  seals searches seeds sees segments selects sends separates serialises sets shards shares
-  shifts shortens shows shuffles shuts silences simulates skips slides smooths sorts splits
-  spreads stacks standardises starts states stitches stops stores streams strips subtracts
-  suggests summarises sums supplies suppresses surrounds surveys swaps switches synchronises
-  takes tells terminates tests throws tiles times totals traces tracks trains transfers
-  transforms translates transposes traverses treats tries trims truncates turns undoes unpacks
-  updates upsamples uses validates verifies views visits visualises waits walks warns warps
-  watches weighs weights widens wraps writes yields zeroes zooms
+  applies asks assembles asserts assigns attaches averages balances begins binds blends blurs
+  breaks brings broadcasts builds caches calls cancels casts catches centres changes checks
+  chooses claims clamps clears clips closes collects combines commits compares compiles
+  completes composes computes concatenates configures confirms connects consists contains
+  continues converts convolves copies corrects counts covers creates crops cuts decides
+  declares decodes decorates deduplicates defers defines delays deletes derives describes
+  detects determines digests dilates disables discards divides downloads downsamples draws
+  drives drops emits enables encloses encodes ends enlarges enqueues ensures erodes
+  establishes estimates evaluates exchanges excludes executes exits expands explains exports
+  extends extracts feeds fetches fills filters finds finishes fits flattens flips follows
+  forces formats freezes gathers generates gets gives grows guarantees guards guesses handles
+  has hashes helps hides holds identifies ignores implements imports includes indexes infers
+  initialises inserts inspects installs interpolates interrupts inverts iterates joins keeps
+  labels launches leaves limits lists loads locates locks logs looks lowers makes maps marks
+  masks matches measures merges migrates mirrors mixes moves multiplies names normalises notes
+  notifies numbers omits opens orders orients overlays packs pads paints parses partitions
+  passes pastes pauses permutes picks pins places plans plots pools positions postpones
+  predicts prefers prefetches prepares prevents prints processes produces projects prompts
+  propagates provides pulls pushes puts quantises queues raises ranks reads rearranges
+  rebuilds receives recognises recomputes reconstructs records recovers reduces refers refits
+  refuses registers reinstates rejects releases reloads remembers removes renames renders
+  reopens reorders repacks repeats replaces replicates replies reports represents requests
+  requires resamples rescales reserves resets reshapes resizes resolves restarts restores
+  restricts resumes retries returns reuses reverses rewrites rolls rotates rounds runs samples
+  saves says scales scans scatters schedules scores seals searches seeds sees segments selects
+  sends separates serialises sets shards shares shifts shortens shows shuffles shuts silences
+  simulates skips slides smooths sorts splits spreads stacks standardises starts states
+  stitches stops stores streams strips subtracts suggests summarises sums supplies suppresses
+  surrounds surveys swaps switches synchronises takes tells terminates tests throws tiles
+  times totals traces tracks trains transfers transforms translates transposes traverses
+  treats tries trims truncates turns undoes unpacks updates upsamples uses validates verifies
+  views visits visualises waits walks warns warps watches weighs weights widens wraps writes
+  yields zeroes zooms
 """
 # Their past participles do not end in -ed.
 _IRREGULAR_TEXT = """
@@ -81,8 +82,10 @@ _TERMS = (
   *("balanced_bce", "fixed_loss", "generalised_dice", "packed_conv3d", "paired_tests"),
   *("squared_dice", "weighted_ce"),
 )
-# After these a word such as `labels` or `counts` was a plural noun: "Labels of the case".
+# Before one of these a word such as `labels` or `counts` is a plural noun: "Labels of the case".
 _AFTER_NOUNS = ("of", "that", "which", "whose", "per", "and")
+# These are followed by a clause: "Checks that the files are there".
+_BEFORE_THAT = ("asserts", "checks", "ensures", "guarantees", "says", "tells", "verifies")
 _DIRECTIVE = re.compile(r"#\s*(noqa|type:|fmt:|pragma|mypy:|ruff:|!)")
 _NO_CODE = (
   *(tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.COMMENT),
@@ -228,7 +231,8 @@ def opens_well(line: str, *, is_object: bool) -> bool:
     is_object: whether what is described is an object, a class or a property.
   """
   first, second, *_ = [*re.findall(r"[A-Za-z]+", line), "", ""]
-  if first.lower() in _VERBS and line.startswith(first) and second not in _AFTER_NOUNS:
+  is_verb = second not in _AFTER_NOUNS or (second == "that" and first.lower() in _BEFORE_THAT)
+  if first.lower() in _VERBS and line.startswith(first) and is_verb:
     return True
   return is_object and re.match(r"(A|An|The) \S+", line) is not None
 

@@ -2,8 +2,9 @@
 
   python -I tests/installed.py
 
-Run by the Python of an environment in which only `pip install .` was done. Works in a folder of its
-own: the demo in small, then a training folder from its scans: check, train, predict, evaluate, info.
+Run by the Python of an environment in which only `pip install .` was done. Works in a folder of
+its own: the demo in small, then a training folder of its scans: check, train, predict, evaluate,
+info.
 """
 
 import json

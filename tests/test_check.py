@@ -183,5 +183,6 @@ def test_wrong_flags_are_one_line():
 def test_an_output_that_cannot_be_written_is_refused_before_the_work(good):
   output = good / "imagesTr" / "case0.nii.gz" / "out"
   done = run_command(CHECK, f"--input={good}", f"--output={output}")
-  said = f"error: {output}: cannot be written (Not a directory); make it so, or name another\n"
+  why = "cannot be written (Not a directory); change its permissions, or name another"
+  said = f"error: {output}: {why}\n"
   assert (done.returncode, done.stdout, done.stderr) == (2, "", said)

@@ -1,4 +1,5 @@
-"""What every command stands on: errors, files, memory, signals, the console, hosts, XLA's settings.
+"""The ground that every command stands on.
 
-Nothing here imports anything of the other packages.
+Errors, files and locks, memory and cores, signals and exit status, the console, hosts, and XLA's
+settings. Nothing here imports from the other packages.
 """

@@ -1,4 +1,4 @@
-"""Lines and bars on the screen."""
+"""Prints lines and progress bars."""
 
 import contextlib
 import sys
@@ -11,26 +11,28 @@ from tqdm import tqdm
 
 _BAR_EVERY_S, _LINE_EVERY_S = 0.5, 60.0
 
-_silent = False  # on every host of a run but the primary one
+# True on every host of a run but the primary one. A module's variable, so that who prints a line
+# need not know how many hosts there are.
+_silent = False
 
 
 def silence_output() -> None:
-  """Prints nothing from now on: another host of the same run speaks."""
+  """Silences this process from now on, since another host of its run prints."""
   global _silent
   _silent = True
 
 
 def print_line(line: str) -> None:
-  """Prints a line, on the primary host alone; it does not tear a progress bar."""
+  """Prints a line without tearing a progress bar; only the primary host prints."""
   if not _silent:
     tqdm.write(line, file=sys.stdout)
-    sys.stdout.flush()
+    sys.stdout.flush()  # a log that is a file shows a line when it is printed, not minutes later
 
 
 def show_progress(items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
   """Yields the items, with a bar and the time left on a terminal.
 
-  Elsewhere nothing is shown: there `print_line` has plain lines.
+  In a log nothing is shown, since a bar would fill it. Callers print plain lines there.
   """
   shown = sys.stderr.isatty() and not _silent
   return iter(tqdm(items, total=total, desc=what, leave=False, disable=not shown))
@@ -84,7 +86,7 @@ def estimate_time_left(seconds: float, done: int, total: int) -> str:
 
 
 def format_duration(seconds: float) -> str:
-  """`75.2` -> `1m15s`."""
+  """Formats seconds as hours, minutes and seconds: `75.2` gives `1m15s`."""
   minutes, rest = divmod(round(seconds), 60)
   hours, minutes = divmod(minutes, 60)
   return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

@@ -1,13 +1,13 @@
-"""What a command says when its input, not the program, is wrong."""
+"""The error that tells a user that the input, and not the program, is wrong."""
 
 
 class UserError(Exception):
-  """The user's input is wrong: one line naming the file, the value, the rule and the way out.
+  """An error of the user's input: one line with the file, the value, the rule and the way out.
 
   Commands print it on stderr after `error: ` and end with status 2, without a traceback.
   """
 
 
 def format_error(error: BaseException) -> str:
-  """What an exception says, on one line; its name where it says nothing."""
+  """Returns an exception's text on one line, or its class's name if it has no text."""
   return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""A file that one process at a time holds, as a sign that it alone works in a folder."""
+"""Locks a file, as a sign that one process alone works in a folder."""
 
 import errno
 import fcntl
@@ -11,7 +11,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class LockHeldError(Exception):
-  """Another process holds the lock; the text names it, as in 'process 12 on HOST'."""
+  """An error that says who holds the lock already, as in 'process 12 on HOST'."""
 
 
 def acquire_file_lock(path: Path) -> int:

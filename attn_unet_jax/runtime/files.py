@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and what is tried of a folder before long work."""
+"""Writes files at once, so that nobody finds half of one, and reads JSON with errors that help."""
 
 import json
 import tempfile
@@ -14,58 +14,66 @@ from attn_unet_jax.runtime.errors import UserError
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-  """Gives a path beside to write to; what is there at the end gets the name `path`.
+  """Yields a temporary sibling path that replaces `path` on success.
 
-  Its name is nobody else's, so several processes and hosts may write the same file. Where the work
-  inside fails, nothing is left, and what was there before stays.
+  If the work inside fails, the temporary file is removed and the file at `path` stays as it was.
+  Several processes and hosts may write the same file; the last one to finish wins.
   """
+  # A sibling, since renaming is atomic only within a file system. Hidden, so that a reader of the
+  # folder does not take it for a case. Its random name is nobody else's on any host.
   beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
   try:
     yield beside
     beside.replace(path)
   finally:
-    with suppress(OSError):
+    with suppress(OSError):  # after the renaming there is nothing to remove
       beside.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
-  """Writes a text in UTF-8, whatever the locale: the file is there whole or not at all."""
+  """Writes a text in UTF-8 at once, whatever the locale."""
   with atomic_write(path) as beside:
+    # A file name that is no UTF-8 is a string with surrogates, and may stand in the text.
     beside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def remove_unfinished_files(folder: Path, older_than_s: float = 0.0) -> None:
-  """Removes what processes that were killed were writing by `whole`.
+  """Removes the temporary files of `atomic_write` that killed processes left.
 
   Args:
-    folder: where.
-    older_than_s: seconds for which nothing was written to it, where others may be at work.
+    folder: the folder to clear.
+    older_than_s: removes only files that nobody has written to for so many seconds, since other
+      processes may be at work in the folder.
   """
   for path in folder.glob(".*.part"):
-    with suppress(OSError):  # another process does the same, or another user's may not be removed
+    with suppress(OSError):  # another process was faster, or the file is another user's
       if time.time() - path.stat().st_mtime >= older_than_s:
         path.unlink()
 
 
 def read_json(path: Path) -> Any:
-  """What a JSON file holds.
+  """Reads a JSON file.
 
   Raises:
-    ValueError: it is not readable as JSON.
-    OSError: it may not be read.
+    ValueError: the content is not JSON.
+    OSError: the file cannot be read.
   """
   try:
     return json.loads(path.read_bytes())
-  except RecursionError as error:
+  except RecursionError as error:  # thousands of open brackets, which no program writes
     raise ValueError(f"nested too deep: {error}") from None
 
 
 def read_json_object(path: Path, way_out: str) -> dict[str, Any]:
-  """The object in a JSON file; empty where there is no file.
+  """Reads the object in a JSON file; a missing file is an empty object.
+
+  Args:
+    path: the file.
+    way_out: what to do if it is damaged, for the message.
 
   Raises:
-    UserError: it holds something else; says what to do, the `way_out`.
-    OSError: it may not be read.
+    UserError: the file holds something else.
+    OSError: the file cannot be read.
   """
   try:
     content = read_json(path)
@@ -79,20 +87,21 @@ def read_json_object(path: Path, way_out: str) -> dict[str, Any]:
 
 
 def check_writable(folder: Path) -> None:
-  """Tries, before the work and not after it, whether files can be made in a folder.
+  """Checks, before long work and not after it, that files can be made in a folder.
 
-  It need not be there, and nothing of the trial is left.
+  The folder need not exist, and nothing of the trial is left.
 
   Raises:
-    UserError: they cannot.
+    UserError: no file can be made there.
   """
-  there = folder
+  existing = folder
   try:
-    while not there.exists():
-      there = there.parent
-    with tempfile.TemporaryFile(dir=there):
+    while not existing.exists():
+      existing = existing.parent
+    # A real file, since `os.access` does not ask the server of a network file system.
+    with tempfile.TemporaryFile(dir=existing):
       pass
   except OSError as error:
     raise UserError(
-      f"{folder}: cannot be written ({error.strerror}); make it so, or name another"
+      f"{folder}: cannot be written ({error.strerror}); change its permissions, or name another"
     ) from None

@@ -1,8 +1,9 @@
-"""Several hosts train one run: one process on each, joined by `jax.distributed`.
+"""Joins the hosts that train one run: one process on each, connected by `jax.distributed`.
 
-All run the same program on the same state, and every host cuts the patches that its devices train
-on. What one process must do alone, such as validating, logging or making a folder, the first does
-while the others wait for its answer (`on_first`). With one process all of this costs nothing.
+All run one program on one state, and every host crops the patches that its devices train on. What
+only one process must do, such as validating, logging or making a folder, the primary process
+(number 0) does while the others wait for its answer (`run_on_primary`). With one process none of
+this costs anything.
 """
 
 import itertools
@@ -30,15 +31,16 @@ from attn_unet_jax.runtime.signals import Interrupted, exit_status
 T = TypeVar("T")
 Tree = TypeVar("Tree")
 
-SEPARATE_RUNS_HINT = "for a run on each, give --coordinator=none"  # of refusals
+SEPARATE_RUNS_HINT = "for a run on each, give --coordinator=none"  # the end of several refusals
 
-_COUNT_VARIABLES = (
-  "SLURM_STEP_NUM_TASKS",
-  "OMPI_COMM_WORLD_SIZE",
-)  # of processes, as launchers set them
+# Launchers tell the number of processes: Slurm, and mpirun. SLURM_NTASKS would be wrong: a shell
+# within an allocation has it too.
+_COUNT_VARIABLES = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 _HOSTNAMES_VARIABLE = "TPU_WORKER_HOSTNAMES"  # of a TPU slice's hosts, as GKE sets it
-_ANSWER_KEY, _LEFT_KEY = "attn_unet_jax/answer/", "attn_unet_jax/left"  # keys
-_GRACE_S = 20.0  # seconds that a process has to leave by itself once another left with an error
+_ANSWER_KEY, _LEFT_KEY = "attn_unet_jax/answer/", "attn_unet_jax/left"
+# A process that waits in a collective operation for one that left would wait forever. It has so
+# many seconds to leave by itself.
+_GRACE_S = 20.0
 
 _answer_numbers = itertools.count()
 
@@ -47,30 +49,30 @@ _answer_numbers = itertools.count()
 def join_hosts(
   coordinator: str | None, processes: int | None, process: int | None
 ) -> Iterator[None]:
-  """Joins the hosts of a run; inside, who leaves with an error takes the others along.
+  """Joins the hosts of a run; within this context an error on one host ends all of them.
 
   Args:
-    coordinator: HOST:PORT of process 0; 'auto': as the cluster tells; 'none': this process is
-      alone; None: 'auto' where the launcher says that there are several processes, else 'none'.
-    processes: how many there are; with HOST:PORT.
-    process: the number of this one, from 0; with HOST:PORT.
+    coordinator: HOST:PORT of process 0; 'auto' asks the cluster; 'none' joins nobody; None means
+      'auto' if the launcher says that there are several processes, else 'none'.
+    processes: the number of processes; only with HOST:PORT.
+    process: the number of this process, from 0; only with HOST:PORT.
 
   Raises:
-    UserError: what is given is incomplete, or the others could not be reached.
+    UserError: the arguments are incomplete, or the other hosts could not be reached.
   """
   address = _initialize_arguments(coordinator, processes, process)
   if address is None:
     yield
     return
-  # JAX would take SIGTERM for itself; the loop agrees on a signal by `Agreement`.
+  # JAX would handle SIGTERM itself. The training loop uses `SignalAgreement` instead.
   jax.config.update("jax_enable_preemption_service", False)
   try:
     jax.distributed.initialize(**address)
   except (RuntimeError, ValueError, OSError) as error:
     raise UserError(
       f"--coordinator={coordinator or 'auto'}: the hosts of the run did not come together "
-      f"({error}); without a cluster that tells, give --coordinator=HOST:PORT, --processes and "
-      "--process on each"
+      f"({error}); if the cluster does not name them, give --coordinator=HOST:PORT, --processes "
+      "and --process on each"
     ) from error
   if not is_primary():
     console.silence_output()
@@ -80,7 +82,7 @@ def join_hosts(
   try:
     yield
   except BaseException as error:
-    with suppress(RuntimeError):  # another was first, or the store is gone
+    with suppress(RuntimeError):  # another process was first, or the store is gone
       _key_value_store().key_value_set(_LEFT_KEY, str(exit_status(error)))
     raise
   finally:
@@ -91,7 +93,7 @@ def join_hosts(
 def _initialize_arguments(
   coordinator: str | None, processes: int | None, process: int | None
 ) -> dict[str, Any] | None:
-  """What `jax.distributed.initialize` is to be given; None where there is nobody to join."""
+  """Returns the arguments of `jax.distributed.initialize`; None if there is nobody to join."""
   given = f"--coordinator={coordinator}, --processes={processes}, --process={process}"
   if coordinator in (None, "auto", "none"):
     if processes is not None or process is not None:
@@ -107,6 +109,7 @@ def _initialize_arguments(
 
 
 def _is_one_of_several() -> bool:
+  """Returns whether a launcher has started several processes."""
   counts = (os.environ.get(name, "") for name in _COUNT_VARIABLES)
   return any(n.isdigit() and int(n) > 1 for n in counts) or "," in os.environ.get(
     _HOSTNAMES_VARIABLE, ""
@@ -114,20 +117,21 @@ def _is_one_of_several() -> bool:
 
 
 def count_processes() -> int:
-  """Processes of the run."""
+  """Returns the number of processes of the run."""
+  # `process_count` alone would open the devices, perhaps before flags for them are set.
   return jax.process_count() if jax.distributed.is_initialized() else 1
 
 
 def is_primary() -> bool:
-  """Whether this process is the one that writes and prints."""
+  """Returns whether this process is the one that writes and prints."""
   return count_processes() == 1 or jax.process_index() == 0
 
 
 def run_on_primary(work: Callable[..., T], *arguments: Any) -> T:
-  """What the first process gets of `work(*arguments)`; the others wait for it, however long.
+  """Runs `work(*arguments)` on the primary process and returns its answer on all.
 
-  To be called by all, in the same order. The answer must be JSON. UserError and Interrupted are
-  raised on all.
+  The others wait for it, however long it takes. All processes must call this, in one order. With
+  several processes the answer must be JSON. UserError and Interrupted are raised on all.
   """
   if count_processes() == 1:
     return work(*arguments)
@@ -143,29 +147,34 @@ def run_on_primary(work: Callable[..., T], *arguments: Any) -> T:
       raise
     _publish_answer(key, value=value)
     return value
-  told = json.loads(_wait_for_answer(key))
-  if "error" in told:
-    raise UserError(told["error"])
-  if "signal" in told:
-    raise Interrupted(told["signal"])
-  return told["value"]
+  answer = json.loads(_wait_for_answer(key))
+  if "error" in answer:
+    raise UserError(answer["error"])
+  if "signal" in answer:
+    raise Interrupted(answer["signal"])
+  return answer["value"]
 
 
 def open_on_primary(
-  opened: Callable[..., AbstractContextManager[T]], *arguments: Any
+  make_context: Callable[..., AbstractContextManager[T]], *arguments: Any
 ) -> AbstractContextManager[T | None]:
-  """The context that `opened(*arguments)` gives on the first process, nothing on the others."""
-  return opened(*arguments) if is_primary() else nullcontext()
+  """Opens the context `make_context(*arguments)` on the primary process, and none on the others."""
+  return make_context(*arguments) if is_primary() else nullcontext()
 
 
 def check_same_on_hosts(what: str, text: str, remedy: str) -> None:
-  """Compares something between the hosts.
+  """Checks that a text, such as a config, is equal on all hosts.
+
+  Args:
+    what: what the text is, for the message.
+    text: this host's text.
+    remedy: the way out, for the message.
 
   Raises:
-    UserError: this host's is not the first one's; names `what`, and the `remedy`.
+    UserError: a host's text differs from that of the primary process.
   """
-  of_first = run_on_primary(lambda: text)
-  same = all_gather(text == of_first)
+  primary_text = run_on_primary(lambda: text)
+  same = all_gather(text == primary_text)
   if not same.all():
     raise UserError(
       f"{what}: not the same on process 0 and process {int(np.argmin(same))}; {remedy}"
@@ -173,10 +182,10 @@ def check_same_on_hosts(what: str, text: str, remedy: str) -> None:
 
 
 def check_shared_path(path: Path) -> None:
-  """Whether all hosts see a file that the first has written.
+  """Checks that all hosts see a file that the primary process has written.
 
   Raises:
-    UserError: one does not.
+    UserError: a host does not see it.
   """
   seen = all_gather(path.exists())
   if not seen.all():
@@ -187,23 +196,23 @@ def check_shared_path(path: Path) -> None:
 
 
 def all_gather(value: Any) -> np.ndarray:
-  """A number of every process, `[processes]`."""
+  """Gathers a number of every process, `[processes]`."""
   return np.ravel(multihost_utils.process_allgather(np.asarray(value)))
 
 
 def broadcast_from_primary(tree: Tree) -> Tree:
-  """The arrays of the first process, on all; hosts of several kinds round differently.
+  """Broadcasts the arrays of the primary process to all.
 
-  To be called by all, with arrays of the same shapes.
+  All processes must call this, with arrays of equal shapes.
   """
   return tree if count_processes() == 1 else multihost_utils.broadcast_one_to_all(tree)
 
 
 class SignalAgreement:
-  """How processes come to leave at the same step when a signal reaches one of them.
+  """An agreement of all processes to stop at one step when a signal reaches one of them.
 
-  Each call sends this process's signal to all, and returns what was sent by the call before: so
-  the devices never wait for the hosts. All processes must call as often.
+  Each call sends this process's signal to all and returns what the call before has sent, so the
+  devices never wait for the hosts. All processes must make the same number of calls.
   """
 
   def __init__(self) -> None:
@@ -212,20 +221,26 @@ class SignalAgreement:
       mesh = Mesh(np.array(jax.devices()), "device")
       self._each = NamedSharding(mesh, PartitionSpec("device"))
       everywhere = NamedSharding(mesh, PartitionSpec())
+      # No signal is 0, so the maximum is a signal if any process has one.
       self._greatest = jax.jit(jnp.max, out_shardings=everywhere)
 
   def __call__(self, number: int | None, *, now: bool = False) -> int | None:
-    """The signal that all heed, if there is one; with `now` that of this call."""
+    """Returns the signal that all processes obey; None if there is none.
+
+    Args:
+      number: the signal that has reached this process, if one has.
+      now: waits for what this call sends, instead of returning what the call before has sent.
+    """
     if count_processes() == 1:
       return number
-    here = np.full(jax.local_device_count(), number or 0, np.int32)
-    sent = self._greatest(jax.make_array_from_process_local_data(self._each, here))
-    heeded, self._pending = (sent if now else self._pending), sent
-    return None if heeded is None else int(heeded) or None
+    local = np.full(jax.local_device_count(), number or 0, np.int32)
+    sent = self._greatest(jax.make_array_from_process_local_data(self._each, local))
+    agreed, self._pending = (sent if now else self._pending), sent
+    return None if agreed is None else int(agreed) or None
 
 
 def _key_value_store() -> Any:
-  """What hosts tell each other: texts by key, of the service that process 0 runs."""
+  """Returns the client of the store of texts by key that process 0 keeps for all."""
   return global_state.client
 
 
@@ -234,9 +249,10 @@ def _publish_answer(key: str, **answer: Any) -> None:
 
 
 def _wait_for_answer(key: str) -> str:
-  """Waits a second at a time, so that a signal is heard."""
+  """Waits for the primary process's answer, however long it works."""
   while True:
     try:
+      # A second at a time: Python handles signals only between two calls.
       return _key_value_store().blocking_key_value_get(key, 1000)
     except RuntimeError as error:
       if "DEADLINE_EXCEEDED" not in str(error):
@@ -244,9 +260,10 @@ def _wait_for_answer(key: str) -> str:
 
 
 def _end_with_others(leaving: threading.Event) -> None:
-  """Ends this process, whatever it waits for, some time after another left with an error.
+  """Ends this process some time after another left with an error, whatever it waits for.
 
-  Not if this one is `leaving` by itself.
+  Args:
+    leaving: is set when this process leaves by itself, which ends the watch.
   """
   ended = None
   while ended is None and not leaving.wait(1):
@@ -256,5 +273,6 @@ def _end_with_others(leaving: threading.Event) -> None:
     return
   print("error: another host of the run ended; its output says why", file=sys.stderr, flush=True)
   with suppress(RuntimeError):
-    jax.distributed.shutdown()  # who left waits for this one
+    jax.distributed.shutdown()  # the process that left waits for this one to disconnect
+  # The main thread hangs in a collective operation, which no exception reaches.
   os._exit(ended or 1)

@@ -1,4 +1,4 @@
-"""How much memory this process may use: the machine's, or less in a container or a job."""
+"""Finds out how much memory this process may use, in a container or a job too."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,34 +12,35 @@ _OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
 def host_bytes() -> int:
-  """Bytes of the machine, or of the narrowest limit that this process is under."""
+  """Returns the machine's memory in bytes, or the narrowest limit that this process is under."""
   return min([psutil.virtual_memory().total, *_container_limits()])
 
 
 def require_memory(needed: int, what: str, remedy: str) -> None:
-  """Refuses, before it is made, what memory cannot hold.
+  """Refuses what memory cannot hold, before it is allocated.
+
+  Linux promises more memory than there is, and later ends the process that uses it without a word.
 
   Args:
-    needed: bytes, at the least.
-    what: takes them, for the message; with its file, in the plural.
-    remedy: the way out.
+    needed: the least number of bytes.
+    what: what takes them, in the plural and with its file, for the message.
+    remedy: the way out, for the message.
 
   Raises:
-    UserError: there are fewer.
+    UserError: this process may not use so many.
   """
-  there = host_bytes()
-  if needed > there:
+  available = host_bytes()
+  if needed > available:
     raise UserError(
-      f"{what} take {needed / 2**30:.3g} GiB, and the memory has {there / 2**30:.3g}; {remedy}"
+      f"{what} take {needed / 2**30:.3g} GiB, and the memory has {available / 2**30:.3g}; {remedy}"
     )
 
 
 def _container_limits() -> Iterator[int]:
-  """The memory that a container or a job may use, of each of its control groups that has a limit.
-
-  A line of the system's list is `0::PATH` (version 2) or, of version 1, `N:memory:PATH`; Slurm
-  limits a group below the container's own, and what holds for a group holds for those in it.
-  """
+  """Yields the limit in bytes of each control group that this process is in."""
+  # A line of the list is `0::PATH` (version 2) or `N:CONTROLLERS:PATH` (version 1). A group's limit
+  # holds for the groups in it, and the narrowest one may be anywhere: Slurm limits a job's group,
+  # which lies below that of the container.
   listed = _OWN_CGROUPS.read_text().splitlines() if _OWN_CGROUPS.is_file() else []
   for line in listed:
     _, names, path = line.split(":", 2)
@@ -50,5 +51,6 @@ def _container_limits() -> Iterator[int]:
     )
     group = root / path.lstrip("/")
     for file in (place / limit for place in (group, *group.parents)):
+      # Without a limit the file says `max`.
       if file.is_file() and (text := file.read_text().strip()).isdigit():
         yield int(text)

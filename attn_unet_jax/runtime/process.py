@@ -1,7 +1,7 @@
-"""How every command starts and ends: flags in, exit status out.
+"""Starts and ends every command: flags in, exit status out.
 
-0 done; 2 the user's input is wrong (one `error:` line); 1 our fault (traceback); 130 and 143
-stopped by SIGINT or SIGTERM after saving.
+The status is 0 when the work is done; 2 when the user's input is wrong (one `error:` line); 1 for a
+fault of the program (traceback); 130 and 143 when SIGINT or SIGTERM stopped it after saving.
 """
 
 import functools
@@ -71,9 +71,11 @@ def run_command(main: Callable[[], None], extra: ExtraFlags = _NO_EXTRA_FLAGS) -
   if main.__module__ == "__main__":  # before anything heavy is loaded; a restart loads it again
     enable_huge_pages()
   logging.set_verbosity(logging.WARNING)
-  if isinstance(sys.stdout, io.TextIOWrapper):  # not every terminal knows ±, nor every file's name
+  # A terminal may not know ±, and a file's name may be in no encoding at all. Neither must end the
+  # program.
+  if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="backslashreplace")
-  # Orbax logs an error with its traceback and raises it too; what is raised is told below.
+  # Orbax logs an error with its traceback and raises it too. What it raises is printed below.
   logging.get_absl_handler().addFilter(
     lambda record: f"{os.sep}orbax{os.sep}" not in record.pathname
   )
@@ -139,7 +141,8 @@ def _run_main(main: Callable[[], None]) -> None:
     main()
   except UserError as error:
     _exit_with_error(_error_line(error))
-  except BrokenPipeError as error:  # who read the output, such as `head`, has had enough
+  except BrokenPipeError as error:  # the reader of the output, such as `head`, has had enough
+    # Python would complain when it flushes stdout at the end.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(exit_status(error))
   except OSError as error:
@@ -151,7 +154,7 @@ def _run_main(main: Callable[[], None]) -> None:
 
 
 def _exit_ignoring_signals(number: int) -> None:
-  """A second signal would only change the status."""
+  """Exits with a status that a second signal does not change."""
   for stopping in STOP_SIGNALS:
     signal.signal(stopping, signal.SIG_IGN)
   sys.exit(number)
@@ -162,19 +165,19 @@ def _raise_interrupted(number: int, _: FrameType | None) -> None:
 
 
 def _resend_dropped_signal(ignored: "sys.UnraisableHookArgs") -> None:
-  """Gives a signal again that came where Python drops exceptions (a finaliser, a weakref)."""
+  """Sends a signal again that came where Python drops exceptions, such as in a finaliser."""
   again = {Interrupted: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}.get(ignored.exc_type)
   if again is None:
     sys.__unraisablehook__(ignored)
-  else:  # later: here it would be dropped as well
+  else:  # later, since here it would be dropped as well
     threading.Timer(_RESEND_AFTER_S, os.kill, (os.getpid(), again)).start()
 
 
 def _error_line(error: BaseException) -> str:
   inner = error.args[0] if error.args else None
-  if isinstance(inner, BaseException):  # ml_collections gives an AttributeError a KeyError to show
+  if isinstance(inner, BaseException):  # ml_collections wraps a KeyError into an AttributeError
     return _error_line(inner)
-  if isinstance(error, KeyError) and error.args:  # its own text is quoted
+  if isinstance(error, KeyError) and error.args:  # `str` of a KeyError puts the text in quotes
     return format_error(Exception(inner))
   return format_error(error)
 

@@ -1,4 +1,4 @@
-"""How XLA compiles for this program: what it keeps, in which layout, and whether bits repeat."""
+"""Sets how XLA compiles: what it caches, in which layout it convolves, and whether bits repeat."""
 
 import hashlib
 import os
@@ -11,21 +11,23 @@ from typing import Any
 
 from attn_unet_jax.runtime.errors import UserError
 
-# How JAX's warnings of a compiled program begin that could not be read or written.
+# JAX's warnings about a compiled program that it could not read or write begin so.
 _BROKEN_ENTRY = tuple(
   f"Error {what} persistent compilation cache entry" for what in ("reading", "writing")
 )
-_DETERMINISTIC = "--xla_gpu_deterministic_ops=true"  # no atomics, no kernels chosen by a stopwatch
+# No atomic additions, whose order varies, and no kernels that are chosen by measuring their time.
+_DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 _CHANNELS_LAST, _ANY_LAYOUT = "--xla_gpu_force_conv_nhwc=true", "--xla_gpu_force_conv_n"
 
 
 def enable_compilation_cache() -> None:
-  """Keeps compiled programs in a folder of the user's, so that a second start compiles nothing.
+  """Caches compiled programs in a folder of the user's, so that a second start compiles nothing.
 
-  The folder is `attn_unet_jax` in $XDG_CACHE_HOME (`~/.cache`), apart for each kind of processor.
-  JAX_COMPILATION_CACHE_DIR names another; where nothing can be written, nothing is kept. Every
-  program is, unless JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS leaves out what compiles fast.
-  In either folder, what was not written whole is warned of once, and written anew.
+  The folder is `attn_unet_jax` in $XDG_CACHE_HOME (`~/.cache`), with a subfolder for each kind of
+  processor. JAX_COMPILATION_CACHE_DIR names another one. If the folder cannot be written, nothing
+  is cached. Every program is cached, unless JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS leaves out
+  those that compile fast. In either folder a program that was written only in part causes one
+  warning, and is then written again.
   """
   _remove_broken_entries()
   if "JAX_COMPILATION_CACHE_DIR" in os.environ:
@@ -37,24 +39,28 @@ def enable_compilation_cache() -> None:
   except (OSError, RuntimeError):  # RuntimeError: a user without a home
     return
   if not os.access(folder, os.W_OK):
-    return
+    return  # JAX would warn of it for every program
   _set_jax_option("jax_compilation_cache_dir", str(folder))
+  # JAX leaves out what compiles in under a second. A command runs many small programs, which take
+  # seconds together.
   if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
     _set_jax_option("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _set_jax_option(key: str, value: str | float) -> None:
-  """Sets a key of JAX's, for the processes that this one starts too."""
+  """Sets an option of JAX for this process and for those that it starts."""
   os.environ[key.upper()] = str(value)
-  if jax := sys.modules.get("jax"):  # it has read the environment already
+  # Once imported, JAX does not read the environment again. Before, importing it here would cost
+  # commands that never need it a second.
+  if jax := sys.modules.get("jax"):
     jax.config.update(key, value)
 
 
 def _remove_broken_entries() -> None:
-  """Makes JAX write a compiled program again that it could not read, or write whole.
+  """Makes JAX write a compiled program again that it could not read, or not write in full.
 
-  JAX writes in place, and never over a file that is there: what a kill or a full disk has left
-  would be warned of, and compiled, at every start.
+  JAX writes in place and never overwrites a file. What a kill or a full disk has left would cause a
+  warning, and a compilation, at every start.
   """
   show = warnings.showwarning
 
@@ -67,11 +73,9 @@ def _remove_broken_entries() -> None:
 
 
 def _remove_broken_entry() -> None:
-  """Removes the file of the compiled program that a warning is being given of.
-
-  JAX tells which it is in this way only: it warns while it handles the exception, in a function
-  that was given the key. One that no longer does so has its files left as they are.
-  """
+  """Removes the file of the compiled program that JAX is just warning of."""
+  # The warning does not name the file. But JAX warns while it handles the exception, in a function
+  # with the key in a variable. If another version of JAX has no such variable, no file is removed.
   error, folder = sys.exception(), sys.modules["jax"].config.jax_compilation_cache_dir
   if error and error.__traceback__ and folder:
     key = error.__traceback__.tb_frame.f_locals.get("cache_key")
@@ -80,9 +84,9 @@ def _remove_broken_entry() -> None:
 
 
 def make_deterministic() -> None:
-  """Makes a GPU repeat its bits; to be called before JAX first looks at its devices.
+  """Makes a GPU repeat its bits, as a CPU and a TPU do anyway.
 
-  A CPU and a TPU do so anyway.
+  To be called before JAX first looks at its devices, since XLA reads its flags then.
 
   Raises:
     UserError: XLA_FLAGS names a file, which is not changed.
@@ -98,12 +102,13 @@ def make_deterministic() -> None:
 
 
 def keep_channels_last() -> None:
-  """Has a GPU convolve in the layout that arrays have; called before JAX first looks at devices.
+  """Makes a GPU convolve in the layout that arrays have, with the channels last.
 
-  Of 3-D convolutions XLA puts the channels first, and cuDNN's kernels put them last again, each in
-  a copy of its own: a fifth of the training step on an H200. A layout that XLA_FLAGS already asks
-  for stays, and so does a file that it names.
+  To be called before JAX first looks at its devices. A layout that XLA_FLAGS already asks for
+  stays, and so does a file that it names.
   """
+  # XLA puts the channels of 3-D convolutions first, and cuDNN's kernels put them last again, with a
+  # copy each time. The copies took a fifth of the training step on an H200.
   if _ANY_LAYOUT not in _xla_flags() and not _is_flags_file():
     os.environ["XLA_FLAGS"] = f"{_xla_flags()} {_CHANNELS_LAST}".strip()
 
@@ -113,12 +118,14 @@ def _xla_flags() -> str:
 
 
 def _is_flags_file() -> bool:
-  """Whether XLA reads its flags from a file: where they do not begin like a flag."""
+  """Returns whether XLA reads its flags from a file: XLA_FLAGS does not begin like a flag."""
   return bool(_xla_flags()) and not _xla_flags().startswith("--")
 
 
 def _processor_digest() -> str:
-  """A short name of what this processor can do: homes are shared between machines that differ."""
+  """Returns a short name of this processor's instruction set."""
+  # Home folders are shared between machines, and a program compiled for another processor may end
+  # in an illegal instruction.
   try:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
   except OSError:

@@ -1,4 +1,4 @@
-"""A box in a scan, in millimetres, so that grids of any spacing over one field of view share it."""
+"""Boxes in a scan, in millimetres, so that one box holds for grids of any spacing."""
 
 from __future__ import annotations
 
@@ -17,21 +17,26 @@ _Corner = tuple[float, float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Box:
-  """Lowest and highest corner in mm along the canonical axes, from the middle of the field of view.
+  """A box along the canonical axes, in mm from the middle of the field of view.
 
-  The middle and the axes are what a native grid and its working grids have in common. Voxel `i` of
-  an axis of `n` voxels and spacing `s` reaches from `(i - n / 2) s` to `(i + 1 - n / 2) s`.
+  A native grid and its working grids have the middle and the axes in common, so the box holds for
+  all of them. Voxel `i` of an axis of `n` voxels and spacing `s` reaches from `(i - n / 2) s` to
+  `(i + 1 - n / 2) s`.
+
+  Attributes:
+    low: the lowest corner.
+    high: the highest corner.
   """
 
   low: _Corner
   high: _Corner
 
   def voxel_slices(self, grid: Grid, at_least: Shape = (1, 1, 1)) -> Slices:
-    """The voxels that the box touches, grown evenly to an extent where the grid has room for it.
+    """Returns the voxels that the box touches, widened evenly to at least a given extent.
 
     Args:
-      grid: canonical axes.
-      at_least: least extent in voxels.
+      grid: a grid with canonical axes.
+      at_least: the extent in voxels, as far as the grid has room for it.
 
     Raises:
       ValueError: the box lies outside the grid.
@@ -42,7 +47,7 @@ class Box:
     )
 
   def centre_slices(self, grid: Grid) -> Slices:
-    """The voxels whose centres lie in the box; perhaps none."""
+    """Returns the voxels whose centres lie in the box; there may be none."""
     low, high = self._corners_in_voxels(grid)
     return _to_slices(
       (max(0, math.ceil(a - 0.5)), max(0, math.ceil(b - 0.5)))
@@ -50,19 +55,21 @@ class Box:
     )
 
   def add_margin(self, margin_mm: float) -> Box:
-    """The box with a margin on each side."""
+    """Returns the box with a margin on each side."""
     low, high = np.array(self.low) - margin_mm, np.array(self.high) + margin_mm
     return box_from_corners(low, high)
 
   def union_with(self, other: Box | None) -> Box:
-    """The smallest box that holds both."""
+    """Returns the smallest box that holds this one and another."""
     if other is None:
       return self
     low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
     return box_from_corners(low, high)
 
   def _corners_in_voxels(self, grid: Grid) -> tuple[list[float], list[float]]:
-    """Both corners in voxels from the grid's lowest edge; 1e-6 voxel counts as nothing."""
+    """Returns both corners in voxels from the grid's lowest edge."""
+    # Rounded, so that a corner that was computed from a voxel's edge is that edge again, and
+    # `floor` and `ceil` do not take in one voxel more.
     size = np.array(grid.shape)
     edges = (np.array([self.low, self.high]) / grid.spacing + size / 2).round(6)
     low, high = edges.tolist()
@@ -70,12 +77,12 @@ class Box:
 
 
 def box_from_corners(low: np.ndarray, high: np.ndarray) -> Box:
-  """The box of these corners, each [3] in mm."""
+  """Builds a box from its lowest and its highest corner, each [3] in mm."""
   return Box(_to_corner(low), _to_corner(high))
 
 
 def box_from_slices(where: Slices, grid: Grid) -> Box:
-  """The box that these voxels fill."""
+  """Returns the box that the voxels of a grid fill."""
   half, spacing = np.array(grid.shape) / 2, np.array(grid.spacing)
   low = (np.array([part.start for part in where]) - half) * spacing
   high = (np.array([part.stop for part in where]) - half) * spacing
@@ -83,7 +90,7 @@ def box_from_slices(where: Slices, grid: Grid) -> Box:
 
 
 def bounding_box(mask: np.ndarray, grid: Grid) -> Box | None:
-  """The smallest box around a mask `[X, Y, Z]` on its grid; None around nothing."""
+  """Returns the smallest box around a mask `[X, Y, Z]` on its grid; None for an empty mask."""
   where = bounding_slices(mask)
   return None if where is None else box_from_slices(where, grid)
 
@@ -104,40 +111,51 @@ def bounding_slices(mask: np.ndarray) -> Slices | None:
 
 
 def crop_volume(volume: Volume, where: Slices) -> Volume:
-  """A part of a volume, in its place in the patient."""
+  """Crops a volume; the part keeps its place in the patient."""
   affine = volume.affine.copy()
   affine[:3, 3] += affine[:3, :3] @ [part.start for part in where]
   return Volume(volume.array[where], affine)
 
 
 def paste_probabilities(probabilities: np.ndarray, where: Slices, shape: Shape) -> np.ndarray:
-  """Class probabilities of a part, `[x, y, z, K]`, in a whole that is background elsewhere."""
+  """Puts the class probabilities of a crop into a volume that is background elsewhere.
+
+  Args:
+    probabilities: [x, y, z, K] of the crop.
+    where: the crop's place.
+    shape: (X, Y, Z) of the volume.
+
+  Returns:
+    probabilities [X, Y, Z, K].
+  """
   whole = np.zeros((*shape, probabilities.shape[-1]), probabilities.dtype)
-  whole[..., 0] = 1
+  whole[..., 0] = 1  # class 0 is the background
   whole[where] = probabilities
   return whole
 
 
 def share_inside(box: Box, mask: Volume) -> float:
-  """Share of the voxels of a canonical mask that the box holds (its recall); NaN of none."""
+  """Returns the share of a canonical mask's voxels that lie in the box; NaN for an empty mask."""
   total = np.count_nonzero(mask.array)
   inside = np.count_nonzero(mask.array[box.centre_slices(mask.grid)])
   return inside / total if total else math.nan
 
 
 def share_left_out(box: Box, grid: Grid) -> float:
-  """Share of the field of view that the box leaves out (its reduction of the volume)."""
+  """Returns the share of the field of view that lies outside the box."""
   half = np.array(grid.field_mm) / 2
+  # The box may reach beyond the field of view, or lie outside it.
   extent = np.minimum(box.high, half) - np.maximum(box.low, -half)
   return float(1 - np.prod(np.maximum(extent, 0)) / np.prod(2 * half))
 
 
 def _extent_along_axis(low: float, high: float, n: int, least: int) -> tuple[int, int]:
-  """First voxel and the one after the last, along one axis of `n`."""
+  """Returns the first voxel and the one after the last, along an axis of `n` voxels."""
   first, last = max(0, math.floor(low)), min(n, math.ceil(high))
   if first >= last:
     raise ValueError(f"it reaches from voxel {low:g} to {high:g} of an axis of {n}")
   extent = max(last - first, min(least, n))
+  # Half of the growth goes below. At a border of the grid all of it goes to the other side.
   first = min(max(0, first - (extent - (last - first)) // 2), n - extent)
   return first, first + extent
 

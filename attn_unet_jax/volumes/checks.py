@@ -1,4 +1,4 @@
-"""What must hold before a scan and its label are trusted."""
+"""Refuses scans and labels that cannot be trusted."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from attn_unet_jax.volumes.volume import Grid, Volume, corner_distance_mm
 # Below this share of the smallest voxel edge a displacement cannot move a label to another voxel.
 _HARMLESS_SHARE = 0.1
 _IMAGE_AND_LABEL = ("image", "label")
-_RESAMPLED_BYTES = (
-  4 + 2
-)  # bytes: the interpolated image, float32, and the int16 that it is rounded to
+# Of a voxel: the interpolated image, float32, and the int16 that it is rounded to.
+_RESAMPLED_BYTES = 4 + 2
 
 
 def check_image(volume: Volume, path: object) -> None:
@@ -30,17 +29,20 @@ def check_image(volume: Volume, path: object) -> None:
   Raises:
     UserError: a value is not finite, or all are equal.
   """
-  low, high = volume.array.min(), volume.array.max()  # NaN comes through both
+  # NaN comes through both, so an image without NaN and infinity is passed over twice and no more.
+  low, high = volume.array.min(), volume.array.max()
   if not (np.isfinite(low) and np.isfinite(high)):
     bad = int(volume.array.size - np.isfinite(volume.array).sum())
     raise UserError(
       f"{path}: {bad} of {volume.array.size} voxels are NaN or infinite, an image must be finite; "
       "convert the scan again from its source"
     )
+  # Images scaled to [0, 1] or [-1, 1] are common in public collections. A CT spans at least a
+  # thousand units from air to bone.
   if 0 < high - low < 2:
     raise UserError(
-      f"{path}: values from {low:g} to {high:g} are no Hounsfield units, air is -1000 and bone "
-      "1000; give the scan before it was normalised"
+      f"{path}: values from {low:g} to {high:g} are no Hounsfield units (air is -1000, bone about "
+      "1000); give the scan as it was before normalisation"
     )
   if low == high:
     raise UserError(
@@ -52,16 +54,16 @@ def check_image(volume: Volume, path: object) -> None:
 def working_grid_within_memory(
   grid: Grid, spacing_mm: float, name: object, bytes_per_voxel: int = _RESAMPLED_BYTES
 ) -> Grid:
-  """The `working_grid` of a scan, unless memory cannot hold what is made on it.
+  """Returns the `working_grid` of a scan and refuses one that memory cannot hold.
 
   Args:
-    grid: the scan's own.
-    spacing_mm: of the working grid.
+    grid: the scan's own grid.
+    spacing_mm: the spacing of the working grid.
     name: the scan, for the message.
-    bytes_per_voxel: of the working grid, that are held at a time.
+    bytes_per_voxel: bytes held at a time for each voxel of the working grid.
 
   Raises:
-    UserError: it cannot, as where a header has a damaged spacing.
+    UserError: memory cannot hold it, for instance because a header's spacing is damaged.
   """
   working = working_grid(grid, spacing_mm)
   field = " x ".join(f"{size:.4g}" for size in grid.field_mm)
@@ -74,10 +76,11 @@ def working_grid_within_memory(
 
 
 def _describe_differences(image: Grid, label: Grid) -> list[str]:
-  """Names what differs between two canonical grids of one shape."""
+  """Describes what differs between two canonical grids of one shape."""
   lines = []
   if image.spacing != label.spacing:
     lines.append(f"spacing {image.spacing} and {label.spacing} mm")
+  # Rounding may put a cosine just above 1, where arccos is NaN.
   cosines = np.clip((image.directions * label.directions).sum(axis=0), -1, 1)
   angle = float(np.degrees(np.arccos(cosines.min())))
   if angle > 0.01:
@@ -93,21 +96,21 @@ def check_pair(
 ) -> str | None:
   """Refuses a label that does not lie on its image.
 
-  The two are compared on canonical axes, so files that store the same voxels in another order
-  of axes do agree.
+  Both grids are compared on canonical axes, since files may store the same voxels in another order
+  of axes.
 
   Args:
     image: the image's grid.
     label: the label's grid.
     names: their files, image first, for the message.
-    kinds: what the two are, where not an image and its label, for the message.
+    kinds: what to call the two in the message.
 
   Returns:
-    None where the grids agree to 0.001 mm; else what differs, by how many mm, and that it is
-    harmless: no voxel moves by more than a tenth of the smallest voxel edge.
+    None where the grids agree to 0.001 mm. Otherwise a line that says what differs and by how many
+    mm, and that it is harmless: no voxel moves by more than a tenth of the smallest voxel edge.
 
   Raises:
-    UserError: other shapes, or voxels further apart than that.
+    UserError: the shapes differ, or voxels lie further apart than that.
   """
   one, other = kinds
   pair = f"{names[1]} and its {one} {names[0]}"
@@ -118,6 +121,7 @@ def check_pair(
       f"have its {one}'s; resample the {other} onto the {one}, or pair it with the right one"
     )
   distance = corner_distance_mm(image, label)
+  # Headers store float32 or rounded text, which costs up to about 1e-4 mm.
   if distance <= 1e-3:
     return None
   what = "; ".join(_describe_differences(image, label)) or "affines differ"

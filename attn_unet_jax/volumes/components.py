@@ -1,32 +1,37 @@
-"""Connected components of masks: what hangs together by the faces of its voxels."""
+"""Finds the connected components of masks: voxels that hang together by their faces."""
 
 import numpy as np
 from scipy import ndimage
 
+# Not by edges or corners: two organs that meet at a corner of voxels are not one.
 SIX_NEIGHBOURS = ndimage.generate_binary_structure(3, 1)
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
-  """The largest 6-connected component of a mask, bool [X, Y, Z]; of equal ones the first met.
+  """Returns the largest 6-connected component of a mask, bool [X, Y, Z].
 
-  Voxels are met along Z first, then Y, then X, however the array lies in memory.
+  Of several that are equally large the first one wins. Voxels are visited along Z first, then Y,
+  then X, however the array lies in memory.
   """
   components, count = ndimage.label(mask, SIX_NEIGHBOURS)
   if count < 2:
     return mask
+  # Counted over the mask only, so the background, component 0, has the count 0. `argmax` takes the
+  # first of equal counts.
   return components == np.argmax(np.bincount(components[mask]))
 
 
 def largest_components(labels: np.ndarray) -> np.ndarray:
-  """Keeps of every class its largest component; what else it had becomes background.
+  """Keeps the largest component of every class and makes its other components background.
 
   Args:
     labels: class indices uint8 [X, Y, Z], 0 is the background.
 
   Returns:
-    a copy. Each class is looked at within its bounding box alone.
+    a new array of the same shape and type.
   """
   kept = np.zeros_like(labels)
+  # Within its bounding box, an organ takes a small part of the time of a whole scan.
   for value, where in enumerate(ndimage.find_objects(labels), 1):
     if where is not None:
       kept[where][largest_component(labels[where] == value)] = value

@@ -1,4 +1,4 @@
-"""Intensity statistics of a case, which normalisation and augmentation work with."""
+"""Measures a scan's intensities, which normalisation and augmentation work with."""
 
 from __future__ import annotations
 
@@ -8,29 +8,35 @@ import numpy as np
 
 
 class IntensityStatistics(NamedTuple):
-  """Mean and standard deviation (of the population) of an image, in its unit (HU)."""
+  """The mean and the population's standard deviation of an image, in its own unit (HU)."""
 
   mean: float
   sd: float
 
 
 def measure_intensity(array: np.ndarray) -> IntensityStatistics:
-  """Measures a whole image [X, Y, Z] of any numeric type, accumulating in float64.
-
-  Two passes, plane by plane: squares do not cancel, no float64 copy of the image is made, and the
-  order of additions is fixed by the shape, so the memory layout does not change a bit.
-  """
+  """Measures a whole image [X, Y, Z] of any numeric type, accumulating in float64."""
+  # Two passes, since the mean of squares less the square of the mean cancels. Plane by plane, since
+  # a float64 copy of a whole scan is large. Always in the order of Z, Y, X, so that the result does
+  # not depend on how the array lies in memory.
   mean = sum(float(_to_float64(plane).sum()) for plane in array.T) / array.size
   squares = sum(float(np.square(_to_float64(plane) - mean).sum()) for plane in array.T)
   return IntensityStatistics(mean, float(np.sqrt(squares / array.size)))
 
 
 def measure_quantiles(array: np.ndarray, count: int) -> np.ndarray:
-  """Values of an integer image [X, Y, Z] at the levels 0, 1 / (count - 1), ..., 1; float32.
+  """Measures the quantiles of an integer image at evenly spaced levels.
 
-  Linear between neighbours in the order of all voxels, as `numpy.quantile`; by counting, since an
-  image has few values and many voxels.
+  As in `numpy.quantile`, a level between two voxels of the sorted image is interpolated linearly.
+
+  Args:
+    array: the image [X, Y, Z].
+    count: number of levels: 0, 1 / (count - 1), ..., 1.
+
+  Returns:
+    float32 [count].
   """
+  # Counting is faster than sorting: an image has few values and many voxels.
   least = int(array.min())
   ends = np.cumsum(np.bincount(np.subtract(array, least, dtype=np.int32).ravel()))
   place = np.linspace(0, array.size - 1, count)
@@ -40,4 +46,5 @@ def measure_quantiles(array: np.ndarray, count: int) -> np.ndarray:
 
 
 def _to_float64(plane: np.ndarray) -> np.ndarray:
+  # In C order, since NumPy adds in the order of memory.
   return plane.astype(np.float64, order="C")

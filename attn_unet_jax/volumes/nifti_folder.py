@@ -1,7 +1,8 @@
-"""Labelled scans as a folder of NIfTI files, the layout of the Medical Segmentation Decathlon.
+"""Finds and reads labelled scans in a folder with the Medical Segmentation Decathlon's layout.
 
-`imagesTr/NAME.nii.gz` with `labelsTr/NAME.nii.gz`; a `dataset.json` beside them may name the
-label values. Hidden files (macOS writes `._NAME`) do not count.
+The folder holds `imagesTr/NAME.nii.gz` and `labelsTr/NAME.nii.gz`. A `dataset.json` beside them may
+name the label values. Hidden files do not count: macOS writes a `._NAME` beside each file of an
+archive.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ _SUFFIXES = (".nii.gz", ".nii")
 
 
 def list_nifti_files(folder: Path) -> dict[str, Path]:
-  """Case id -> file, for every `.nii` and `.nii.gz` of a folder; hidden files are left out.
+  """Lists the `.nii` and `.nii.gz` files of a folder by case id; hidden files are left out.
+
+  Returns:
+    case id -> file, sorted; empty where there is no such folder.
 
   Raises:
-    UserError: two files have one name.
+    UserError: two files have one case id, such as `a.nii` and `a.nii.gz`.
   """
   if not folder.is_dir():
     return {}
@@ -38,12 +42,12 @@ def list_nifti_files(folder: Path) -> dict[str, Path]:
 
 
 def is_nifti(path: Path) -> bool:
-  """Whether a file counts by its name; `A.NII.GZ` does, hidden ones do not."""
+  """Returns whether a file's name says that it is a visible NIfTI file; `A.NII.GZ` is one."""
   return path.name.lower().endswith(_SUFFIXES) and not path.name.startswith(".")
 
 
 def nifti_stem(path: Path) -> str:
-  """`scan.nii.gz` -> `scan`."""
+  """Returns a file's name without the suffix of NIfTI: `scan.nii.gz` -> `scan`."""
   for suffix in _SUFFIXES:
     if path.name.lower().endswith(suffix):
       return path.name[: -len(suffix)]
@@ -51,9 +55,12 @@ def nifti_stem(path: Path) -> str:
 
 
 def read_label_names(root: Path) -> Mapping[str, int] | None:
-  """Name -> label value from the folder's `dataset.json`; None without one, or without labels.
+  """Reads the names of label values from the folder's `dataset.json`.
 
   Nothing else of that file is read, so scans may be added and removed freely.
+
+  Returns:
+    name -> label value; None where there is no such file, or no labels in it.
 
   Raises:
     UserError: it is not readable.
@@ -63,7 +70,7 @@ def read_label_names(root: Path) -> Mapping[str, int] | None:
     return None
   try:
     labels = read_json(path).get("labels", {})
-    # The Decathlon writes value -> name; its successors write name -> value.
+    # The Decathlon writes {"1": "pancreas"}, nnU-Net and others after it {"pancreas": 1}.
     pairs = [(v, k) if str(k).isdigit() else (k, v) for k, v in labels.items()]
     return {str(name): int(value) for name, value in pairs} or None
   except (ValueError, TypeError, AttributeError, OverflowError) as error:
@@ -71,7 +78,11 @@ def read_label_names(root: Path) -> Mapping[str, int] | None:
 
 
 def read_pair(image_path: Path, label_path: Path) -> tuple[Volume, Volume, str | None]:
-  """An image in HU, its label on the image's own axes, and what differs harmlessly between them.
+  """Reads an image and its label, and checks that both lie on one grid.
+
+  Returns:
+    the image in HU; the label on the image's own axes; and a line about a harmless difference
+    between the two grids, None where there is none.
 
   Raises:
     UserError: a file is unreadable, the image is no CT, or the two do not lie on one grid.
@@ -79,4 +90,5 @@ def read_pair(image_path: Path, label_path: Path) -> tuple[Volume, Volume, str |
   image, label = read_nifti(image_path), read_label(label_path)
   check_image(image, image_path)
   note = check_pair(image.grid, label.grid, (image_path, label_path))
+  # The label's file may store its axes in another order than the image's.
   return image, from_canonical(to_canonical(label).array, image.grid), note

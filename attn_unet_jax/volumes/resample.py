@@ -1,12 +1,12 @@
-"""One resampler for images, labels and predictions.
+"""Resamples images, labels and predictions between the native and the working grid.
 
-The working grid keeps the canonical axes and the centre of the field of view, so every
-interpolation is separable and depends on shapes and rounded spacings alone: the same voxels give
-the same bits whatever the affine, and an image and its label always meet on one grid.
+The working grid keeps the canonical axes and the centre of the field of view. Therefore every
+interpolation is separable and depends only on shapes and rounded spacings. Equal voxels give equal
+bits whatever the affine is, and an image and its label always come to one grid.
 
-Voxels are taken plane by plane along Z in the memory order of NIfTI files (`array.T`, X fastest);
-the order of operations is fixed by the shapes, never by the strides. Beside input and output,
-memory is a few planes.
+Voxels are taken plane by plane along Z in the memory order of NIfTI files (`array.T`, X fastest).
+Shapes, and never strides, decide the order of operations. Beside input and output, memory holds
+only a few planes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,14 @@ from attn_unet_jax.volumes.volume import Grid, Volume, round_spacing
 
 
 class _AxisTaps(NamedTuple):
-  """Along one axis, for each target voxel: its two source voxels and the weight of the upper."""
+  """The source voxels and weights of linear interpolation along one axis.
+
+  Attributes:
+    lower: for each target voxel, the index of the source voxel below it.
+    upper: the index of the source voxel above it.
+    weight: the weight of the upper one; the lower one has the rest.
+    identity: whether source and target voxels coincide, so nothing needs to be computed.
+  """
 
   lower: np.ndarray
   upper: np.ndarray
@@ -30,7 +37,9 @@ class _AxisTaps(NamedTuple):
 
 
 def working_grid(grid: Grid, spacing_mm: float | Sequence[float]) -> Grid:
-  """The grid of another spacing over the same field of view, with the same axes and centre.
+  """Returns the grid of another spacing over the field of view of a grid.
+
+  Axes and centre stay. With n voxels of spacing s, and n' of spacing s',
 
     n' = max(1, round(n s / s'));  i = (i' - (n' - 1) / 2) s' / s + (n - 1) / 2
 
@@ -53,7 +62,8 @@ def working_grid(grid: Grid, spacing_mm: float | Sequence[float]) -> Grid:
 
 
 def _check_centred(source: Grid, target: Grid) -> None:
-  """Refuses grids that separable taps cannot join; passes what `check_pair` calls harmless."""
+  """Refuses grids whose axes or centres differ by more than `check_pair` calls harmless."""
+  # Taps are separate for each axis, which is right only for parallel axes about one centre.
   if not np.allclose(source.directions, target.directions, atol=1e-2):
     raise ValueError("the grids' axes are not parallel; turn both to canonical axes first")
   distance = float(np.linalg.norm(source.centre_mm - target.centre_mm))
@@ -62,13 +72,12 @@ def _check_centred(source: Grid, target: Grid) -> None:
 
 
 def _source_positions(source: Grid, target: Grid, axis: int) -> np.ndarray:
-  """Places of the target's voxels in source voxels along an axis, clamped to the edges: [n'].
-
-  Rounded to 1e-6 voxel, so that a place meant to be whole or half is exactly that.
-  """
+  """Returns the target voxels' positions in source voxels along an axis: [n']."""
   n, m = source.shape[axis], target.shape[axis]
   ratio = target.spacing[axis] / source.spacing[axis]
   places = (np.arange(m) - (m - 1) / 2) * ratio + (n - 1) / 2
+  # Rounding makes a position that is meant to be whole or half exactly that, so that ties do not
+  # depend on the last bit of a spacing. Clipping continues the edges.
   return np.clip(np.round(places, 6), 0, n - 1)
 
 
@@ -82,7 +91,7 @@ def _axis_taps(source: Grid, target: Grid, axis: int) -> _AxisTaps:
 
 
 def _lerp_in_place(lower: np.ndarray, upper: np.ndarray, weight: np.ndarray | float) -> np.ndarray:
-  """Returns lower + weight (upper - lower), in place in `upper`."""
+  """Returns lower + weight (upper - lower), computed in place in `upper`."""
   upper -= lower
   upper *= weight
   upper += lower
@@ -104,7 +113,7 @@ def _interpolate_x(plane: np.ndarray, taps: _AxisTaps) -> np.ndarray:
 
 
 def _interpolate_planes(stack: np.ndarray, source: Grid, target: Grid) -> Iterator[np.ndarray]:
-  """Interpolates linearly, one target plane after the other.
+  """Yields linearly interpolated planes of the target, one after the other.
 
   Args:
     stack: source values [..., Z, Y, X] of any numeric type.
@@ -118,7 +127,7 @@ def _interpolate_planes(stack: np.ndarray, source: Grid, target: Grid) -> Iterat
   shrinks = len(y.weight) <= source.shape[1]
   for lower, upper, weight in zip(z.lower, z.upper, z.weight, strict=True):
     plane = stack[..., lower, :, :].astype(np.float32, order="C")
-    if weight:
+    if weight:  # else the plane above need not be read
       plane = _lerp_in_place(plane, stack[..., upper, :, :].astype(np.float32, order="C"), weight)
     # Rows are cheaper to gather than columns: columns get the smaller plane.
     yield (
@@ -136,6 +145,7 @@ def _resample_linear(array: np.ndarray, source: Grid, target: Grid) -> np.ndarra
 
 
 def _resample_nearest(array: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
+  # Not `np.rint`, which rounds halves to even: a doubled grid would not repeat its voxels evenly.
   nearest = [
     np.floor(_source_positions(source, target, axis) + 0.5).astype(np.intp) for axis in range(3)
   ]
@@ -146,11 +156,11 @@ def _resample_nearest(array: np.ndarray, source: Grid, target: Grid) -> np.ndarr
 def resample_volume(
   volume: Volume, target: Grid, order: Literal["linear", "nearest"] = "linear"
 ) -> Volume:
-  """Takes a volume onto a grid with the same axes and centre; edges are continued.
+  """Resamples a volume onto a grid with its axes and centre; edges are continued.
 
   Args:
     volume: values [X, Y, Z] of any numeric type.
-    target: a grid such as `working_grid(volume.grid, ...)`, or the way back from one.
+    target: a grid such as `working_grid(volume.grid, ...)`, or the native grid for the way back.
     order: 'linear' gives float32; 'nearest' keeps the type, a half going to the higher index.
 
   Raises:
@@ -165,13 +175,13 @@ def resample_volume(
 def resample_labels(
   labels: Volume, target: Grid, method: Literal["nearest", "onehot_linear"] = "nearest"
 ) -> Volume:
-  """Takes a label map onto a grid with the same axes and centre, keeping its type.
+  """Resamples a label map onto a grid with its axes and centre, keeping its type.
 
   Args:
     labels: integers [X, Y, Z].
-    target: the grid, decided from the image: `working_grid(image.grid, ...)`.
-    method: 'nearest', or 'onehot_linear': each label's indicator is interpolated linearly and
-      the largest wins, ties going to the lower label.
+    target: the grid that the image decides: `working_grid(image.grid, ...)`.
+    method: 'nearest', or 'onehot_linear', which interpolates each label's indicator linearly and
+      takes the largest one; ties go to the lower label.
 
   Raises:
     ValueError: the grids' axes or centres differ.
@@ -179,7 +189,7 @@ def resample_labels(
   if method == "nearest":
     return resample_volume(labels, target, order="nearest")
   _check_centred(labels.grid, target)
-  values = np.unique(labels.array)
+  values = np.unique(labels.array)  # in increasing order, so a tie stays with the lower label
   best = np.full(target.shape[::-1], -1, np.float32)
   winner = np.zeros(target.shape[::-1], labels.array.dtype)
   for value in values:
@@ -191,7 +201,8 @@ def resample_labels(
 
 
 def _argmax_channels(channels: np.ndarray) -> np.ndarray:
-  """Index of the largest channel of [K, Y, X], ties to the lower: uint8 [Y, X]."""
+  """Returns the index of the largest channel of [K, Y, X] as uint8 [Y, X]; ties go to the lower."""
+  # `np.argmax` along this axis takes many times as long for two classes, and gives int64.
   winner = (channels[1] > channels[0]).astype(np.uint8)
   best = np.maximum(channels[0], channels[1])
   for label, channel in enumerate(channels[2:], start=2):
@@ -201,14 +212,12 @@ def _argmax_channels(channels: np.ndarray) -> np.ndarray:
 
 
 def probabilities_to_labels(probabilities: np.ndarray, source: Grid, target: Grid) -> Volume:
-  """Brings class probabilities to another grid linearly and takes the most probable class.
-
-  The classes' probabilities exist on the target for one plane at a time.
+  """Interpolates class probabilities onto another grid and takes the most probable class.
 
   Args:
     probabilities: [X, Y, Z, K] on the source (working) grid, 2 <= K <= 256.
     source: their grid.
-    target: the (native, canonical) grid to end on, same axes and centre.
+    target: the (native, canonical) grid to end on, with the axes and the centre of the source.
 
   Returns:
     labels uint8 [X, Y, Z] on the target; ties go to the lower class.
@@ -222,6 +231,7 @@ def probabilities_to_labels(probabilities: np.ndarray, source: Grid, target: Gri
   if not 2 <= probabilities.shape[3] <= 256:
     raise ValueError(f"{probabilities.shape[3]} classes; labels in uint8 need 2 to 256")
   _check_centred(source, target)
+  # Plane by plane: K float32 volumes on a native grid may be larger than the memory.
   labels = np.empty(target.shape[::-1], np.uint8)
   for plane, values in zip(
     labels, _interpolate_planes(probabilities.T, source, target), strict=True
@@ -231,7 +241,12 @@ def probabilities_to_labels(probabilities: np.ndarray, source: Grid, target: Gri
 
 
 def gaussian_blur(volume: Volume, sigma_mm: float) -> Volume:
-  """Blurs an image with an isotropic Gaussian (sd in mm), edges continued; gives float32."""
+  """Blurs an image with an isotropic Gaussian and returns float32; edges are continued.
+
+  Args:
+    volume: the image [X, Y, Z].
+    sigma_mm: standard deviation of the Gaussian in mm.
+  """
   sigma = [sigma_mm / spacing for spacing in volume.spacing]
   array = volume.array.astype(np.float32)
   return Volume(ndimage.gaussian_filter(array, sigma, mode="nearest"), volume.affine)

@@ -1,4 +1,4 @@
-"""A scan from whatever holds it: a NIfTI file, a DICOM folder, or a .zip of one."""
+"""Reads a scan from a NIfTI file, from a folder with DICOM, or from a .zip of such a folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from attn_unet_jax.volumes.volume import Volume
 
 
 def is_dicom_scan(path: Path) -> bool:
-  """Whether `read_scan` takes a path for DICOM: a folder or a .zip."""
+  """Returns whether `read_scan` reads a path as DICOM: a folder or a .zip."""
   return path.is_dir() or is_zip(path)
 
 
@@ -21,26 +21,31 @@ def read_scan(path: Path, *, series_uid: str | None = None) -> Volume:
   """Reads a scan in HU on its native grid.
 
   Args:
-    path: a NIfTI file; or a folder, however deep, or .zip with a CT series of DICOM slices.
-    series_uid: the series to read where DICOM holds several.
+    path: a NIfTI file; or a folder or .zip that holds, at any depth, a CT series of DICOM slices.
+    series_uid: the series to read if there are several.
 
   Raises:
-    UserError: as `read_nifti` and `read_dicom`; or a single DICOM file, or a UID with NIfTI.
+    UserError: the reasons of `read_nifti` and `read_dicom`; or the path is a single DICOM file; or
+      a UID was given for a NIfTI file.
   """
   if is_dicom_scan(path):
     return read_dicom(path, series_uid=series_uid).volume
   if series_uid is not None:
     raise UserError(f"{path}: a file, which has no DICOM series {series_uid} to choose")
+  # Anonymised slices often have no suffix, and NIfTI's reader would only say that it is no NIfTI.
   if path.is_file() and _is_dicom_file(path):
     raise UserError(f"{path}: a single DICOM file; name the folder, or a .zip, of its series")
   return read_nifti(path)
 
 
 def find_dicom_scans(folder: Path) -> dict[str, Path]:
-  """Name -> path of the DICOM scans in a folder.
+  """Finds the DICOM scans in a folder.
 
-  Slices in the folder itself make it one scan. Else every .zip in it, and every folder in it that
-  holds DICOM at any depth, is a scan.
+  If the folder itself holds slices, it is one scan. Otherwise every .zip in it, and every folder in
+  it that holds DICOM at any depth, is a scan.
+
+  Returns:
+    name -> path.
 
   Raises:
     UserError: a file cannot be read, or a zip and a folder share a name.

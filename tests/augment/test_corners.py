@@ -40,6 +40,20 @@ def test_no_corner_leaves_the_block(others):
     np.testing.assert_allclose(matrices[0], alone, atol=1e-5)
 
 
+def test_the_block_is_as_large_as_the_furthest_fit_needs():
+  """By trying all corners at either end of their range; axes are fitted apart from each other."""
+  scale, patch = 0.4, (81, 61, 41)
+  factors = np.array(list(itertools.product((1 - scale, 1), repeat=8)))  # of one coordinate
+  design = np.column_stack([CORNERS, np.ones(8)])
+  furthest = 0
+  for axis in range(3):
+    fits = np.linalg.lstsq(design, (factors * CORNERS[:, axis]).T, rcond=None)[0]
+    furthest = max(furthest, np.abs(design @ fits).max())
+  margins = [int(np.ceil((n - 1) / 2 * (furthest - 1) - 1e-3)) for n in patch]
+  needed = tuple(n + 2 * margin for n, margin in zip(patch, margins, strict=True))
+  assert source_shape(patch, Augmentation(corner_scale=scale)) == needed == (89, 67, 45)
+
+
 def test_a_corner_does_not_cross_the_centre():
   with pytest.raises(ValueError, match=r"corner_scale=1\.0: must be .*below 1"):
     Augmentation(corner_scale=1.0)

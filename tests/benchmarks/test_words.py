@@ -74,6 +74,7 @@ def test_past_participles(name, is_participle):
 @pytest.mark.parametrize(
   ("line", "function", "class_"),
   [("Returns the box.", True, True), ("Labels every voxel.", True, True),
+   ("Checks that all is there.", True, True), ("Labels that are kept.", False, False),
    ("Labels of the case.", False, False), ("Voxels in the box.", False, False),
    ("The box.", False, True), ("A box that holds all.", False, True),
    ("Whether it is one.", False, False), ("`x` counts.", False, False), ("", False, False)],

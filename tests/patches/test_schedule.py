@@ -5,14 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attn_unet_jax.patches.schedule import (
-  _ORDER_STREAM,
-  _REFERENCE_STREAM,
-  Plan,
-  corner,
-  schedule,
-  spot,
-)
+from attn_unet_jax.patches.schedule import _ORDER_STREAM, Plan, corner, schedule, spot
 
 PLAN = Plan(cases=7, batch_size=3, cases_per_block=4, patches_per_case=5, foreground_fraction=0.4)
 STEPS = 7 * 4 * 5  # enough for whole rounds: 420 patches, 84 openings of a case
@@ -102,12 +95,12 @@ def test_a_half_in_pairs_means_one_of_two():
     assert schedule(plan, 0, step).foreground.sum() == 1
 
 
-def test_corners_stay_inside_and_reach_both_ends():
-  patch, size = (4, 5, 6), jnp.array([9, 5, 8])
+@pytest.mark.parametrize(("foreground", "count"), [(False, 0), (False, 2), (True, 0)])
+def test_corners_stay_inside_and_reach_both_ends(foreground, count):
+  """Unless the patch is to be centred on foreground, and there is some."""
+  patch, size, positions = (4, 5, 6), jnp.array([9, 5, 8]), jnp.full((2, 3), 3)
   draw = jax.jit(
-    jax.vmap(
-      lambda k: corner(k, jnp.bool(False), size, jnp.zeros((2, 3), int), jnp.int32(0), patch)
-    )
+    jax.vmap(lambda k: corner(k, jnp.bool(foreground), size, positions, jnp.int32(count), patch))
   )
   corners = np.asarray(draw(jax.random.split(jax.random.key(0), 200)))
   np.testing.assert_array_equal(corners.min(0), [0, 0, 0])
@@ -130,19 +123,6 @@ def test_the_patch_lies_in_the_middle_of_its_block():
     jax.random.key(0), jnp.bool(True), jnp.full(3, 30), positions, jnp.int32(1), patch, block
   )
   assert low.tolist() == [8 - 2 - 3, 9 - 1 - 2, 10 - 3 - 0]
-
-
-def test_where_a_patch_lies_and_its_other_draws_have_keys_apart():
-  """The block, the augmentation and the reference: none tells anything of another."""
-  key = jax.random.key(5)
-  arguments = jnp.bool(False), jnp.full(3, 999), jnp.zeros((1, 3), int), jnp.int32(0), (4, 4, 4)
-  low, augment_key = spot(key, *arguments, (4, 4, 4))
-  augment_key = jax.random.wrap_key_data(augment_key)
-  reference_key = jax.random.fold_in(key, _REFERENCE_STREAM)
-  for other in (augment_key, reference_key, key):
-    assert (corner(other, *arguments) != low).any()
-  keys = [key, augment_key, reference_key, *jax.random.split(augment_key)]
-  assert len(np.unique([jax.random.key_data(k) for k in keys], axis=0)) == 5
 
 
 def test_a_reference_is_another_case_of_the_same_block_and_changes_nothing_else():

@@ -32,7 +32,7 @@ main()
 """
 
 pytestmark = pytest.mark.skipif(
-  not huge_pages._are_huge_pages_offered(),
+  not huge_pages._can_use_huge_pages(),
   reason="a system that gives large pages to all or to none",
 )
 

@@ -105,16 +105,26 @@ def test_the_threshold_has_the_best_dice_of_the_held_out_cases(monkeypatch):
   assert learn([_fold(0, "a"), _fold(1, "b")], 0).threshold == pytest.approx(0.7)
 
 
-@pytest.mark.parametrize(("high", "middle"), [(0.87, 0.5), (0.82, 0.45)])
-def test_the_threshold_is_the_middle_one_of_equals(monkeypatch, high, middle):
-  """Background is answered by 0.08, foreground by 0.87 or 0.82: 0.10 to 0.85 or 0.80 are right."""
+@pytest.mark.parametrize(
+  ("low", "high", "middle"),
+  [
+    (0.08, 0.87, 0.5),
+    (0.1, 0.85, 0.45),
+    (0.0, 0.82, 0.45),
+    (0.08, 1.0, 0.55),
+    (0, 0.07, 0.05),
+    (0.92, 1, 0.95),
+  ],
+)
+def test_the_threshold_is_the_middle_one_of_equals(monkeypatch, low, high, middle):
+  """From what background is answered by up to below what foreground is, of 0.05 to 0.95."""
 
   @dataclasses.dataclass(frozen=True)
   class Certain:
     threshold: float = 0.5
 
     def probability(self, features):
-      return np.where(features[:, 0] > 0.7, high, 0.08)
+      return np.where(features[:, 0] > 0.7, high, low)
 
   monkeypatch.setattr(table, "grow", lambda *_: Certain())
   tables = [_fold(0, "a"), _fold(1, "b"), _fold(2, "c")]

@@ -297,7 +297,7 @@ def test_a_stop_within_an_epoch_resumes_to_the_same_bits(
   with monkeypatch.context() as patch:
     _signal_at(patch, 0)
     patch.setattr(integrity, "write", slowly)
-    patch.setattr(loop.console, "say", say)
+    patch.setattr(loop.console, "print_line", say)
     with pytest.raises(Interrupted) as stop:
       _train(setting, tmp_path)
   assert stop.value.status == 143

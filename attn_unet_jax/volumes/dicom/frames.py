@@ -1,13 +1,14 @@
-"""Multi-frame (Enhanced) CT: each frame with the elements that a file of one slice has.
+"""Splits multi-frame (Enhanced) CT into frames with the elements of a file of one slice.
 
-There, position, orientation, spacing and scale lie in functional groups, each either shared by
-all frames or given for every frame (DICOM PS3.3 C.7.6.16).
+In such a file position, orientation, spacing and scale lie in functional groups. Each group is
+either shared by all frames or given for every frame (DICOM PS3.3 C.7.6.16).
 """
 
 from __future__ import annotations
 
 import pydicom
 
+# The functional groups that say where a frame lies and what its values mean.
 _GROUP_TAGS = {
   "PlanePositionSequence": ("ImagePositionPatient",),
   "PlaneOrientationSequence": ("ImageOrientationPatient",),
@@ -23,17 +24,18 @@ FRAME_TAGS = (
 
 
 def is_multi_frame(tags: pydicom.Dataset) -> bool:
-  """Whether a data set describes its frames by functional groups."""
+  """Returns whether a data set describes its frames by functional groups."""
   return "PerFrameFunctionalGroupsSequence" in tags
 
 
 def split_frames(tags: pydicom.Dataset) -> list[pydicom.Dataset]:
-  """One data set a frame, in the order of the pixels; of a single-frame file, itself.
+  """Splits a data set into one for each frame, in the order of the pixels.
 
-  InstanceNumber is that of the frame, from 1.
+  InstanceNumber becomes the number of the frame, from 1. A file of a single frame is returned as it
+  is.
 
   Raises:
-    ValueError: other numbers of frames and of their descriptions.
+    ValueError: there are not as many descriptions as frames.
   """
   if not is_multi_frame(tags):
     return [tags]
@@ -54,6 +56,7 @@ def _build_frame(
   for name in _COMMON_TAGS:
     frame[name] = tags[name]
   for group, names in _GROUP_TAGS.items():
+    # The standard allows each group in one of the two places. The frame's own one is the nearer.
     items = own.get(group) or shared.get(group) or [pydicom.Dataset()]
     for name in names:
       if name in items[0]:

@@ -1,7 +1,8 @@
-"""From slices that say where they lie to one grid, or to the reason why there is none.
+"""Arranges slices on one regular grid, or says why they form none.
 
-Only ImagePositionPatient, ImageOrientationPatient and PixelSpacing are trusted; slices are
-ordered by their position along the normal, and the distance of slices is that of positions.
+Only ImagePositionPatient, ImageOrientationPatient and PixelSpacing are trusted. The standard
+requires them in every CT slice, and scanners compute them. Slices are ordered by their position
+along the normal, and the distance between slices is that of the positions.
 """
 
 from __future__ import annotations
@@ -16,30 +17,32 @@ import numpy as np
 
 from attn_unet_jax.runtime.errors import UserError
 
-# Positions are often written to 0.1 mm.
+# Positions are often written to 0.1 mm, so equal gaps seem unequal by as much.
 _TOLERANCE_MM = 0.1
+# Thinner slices do not exist: two at one place are a copy, or another point in time.
 _SAME_PLACE_MM = 0.01
-# Direction cosines: half a millimetre at the edge of a field of view of 500 mm.
+# Of direction cosines: half a millimetre at the edge of a field of view of 500 mm.
 _TOLERANCE_COSINE = 1e-3
-# Pixel spacing: 0.05 mm over 512 pixels.
+# Of the pixel spacing: 0.05 mm over 512 pixels.
 _TOLERANCE_PIXEL_MM = 1e-4
-_MAX_NAMED = 3
+_MAX_NAMED = 3  # in a message: examples are enough to find the others
+# DICOM's x points to the patient's left and y to the back; RAS+ has the opposite of both.
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SliceGeometry:
-  """What one file says about its place.
+  """The place of one slice, as its file states it.
 
   Attributes:
     file: its path.
-    instance_number: InstanceNumber, 0 where there is none.
+    instance_number: InstanceNumber; 0 if there is none.
     size: (columns, rows).
     position: centre of the first pixel in mm, LPS: [3].
     directions: unit vectors along a row, then along a column, LPS: [2, 3].
     spacing: distance of neighbouring columns, then of neighbouring rows, in mm: [2].
-    tag_spacing_mm: distance of slices as the tags claim it, None where they claim nothing.
-    frame: index in a multi-frame file, None in a file of one slice.
+    tag_spacing_mm: distance between slices that the tags claim; None if they claim nothing.
+    frame: index in a multi-frame file; None in a file of one slice.
   """
 
   file: Path
@@ -53,17 +56,17 @@ class SliceGeometry:
 
   @property
   def name(self) -> str:
-    """The file's name, and the number of the frame."""
+    """The file's name, with the number of the frame in a multi-frame file."""
     return self.file.name if self.frame is None else f"{self.file.name} frame {self.frame + 1}"
 
   @property
   def normal(self) -> np.ndarray:
-    """Unit vector across the slice, LPS: [3]."""
+    """The unit vector across the slice, LPS: [3]."""
     return np.cross(*self.directions)
 
   @property
   def along_mm(self) -> float:
-    """Position along the slice's own normal in mm."""
+    """The position along the slice's own normal in mm."""
     return float(self.position @ self.normal)
 
 
@@ -71,15 +74,15 @@ def arrange_slices(slices: Sequence[SliceGeometry]) -> tuple[list[SliceGeometry]
   """Puts the slices of one series in order.
 
   Args:
-    slices: in any order.
+    slices: the slices, in any order.
 
   Returns:
     the slices by increasing position along their normal, and the affine 4x4 from the index
     (column, row, slice) to mm in RAS+.
 
   Raises:
-    UserError: they do not form one regular grid: fewer than two, other sizes or orientations
-      among them, several at one place, missing slices, unequal gaps, gantry tilt.
+    UserError: they form no regular grid: there are fewer than two, sizes or orientations differ,
+      several lie at one place, slices are missing, gaps are unequal, or the gantry was tilted.
   """
   where = os.path.commonpath([one.file.parent for one in slices])
   if len(slices) < 2:
@@ -95,6 +98,8 @@ def arrange_slices(slices: Sequence[SliceGeometry]) -> tuple[list[SliceGeometry]
   ]
   if mixed:
     raise UserError(f"{where}: {'; '.join(mixed)}; leave only the slices of one stack")
+  # By position, since InstanceNumber may run either way and start again within a series. One normal
+  # for all, since the cosines of each slice are rounded on their own.
   slices = sorted(slices, key=lambda one: float(one.position @ slices[0].normal))
   if problems := [*_describe_tilt(slices), *_describe_gaps(slices)]:
     raise UserError(f"{where}: {'; '.join(problems)}")
@@ -102,11 +107,12 @@ def arrange_slices(slices: Sequence[SliceGeometry]) -> tuple[list[SliceGeometry]
 
 
 def _stack_affine(slices: Sequence[SliceGeometry]) -> np.ndarray:
-  """DICOM PS3.3 C.7.6.2.1.1, the third column from the first and last position."""
+  """Returns the affine 4x4 of a sorted stack (DICOM PS3.3 C.7.6.2.1.1)."""
   first, last = slices[0], slices[-1]
   lps = np.column_stack(
     [*(first.directions * first.spacing[:, None]), (last.position - first.position)]
   )
+  # From the first position to the last, so that the rounding of positions does not add up.
   lps[:, 2] /= len(slices) - 1
   affine = np.eye(4)
   affine[:3, :3] = _LPS_TO_RAS @ lps
@@ -117,9 +123,10 @@ def _stack_affine(slices: Sequence[SliceGeometry]) -> np.ndarray:
 def _describe_outliers(
   what: str, values: Sequence, slices: Sequence[SliceGeometry], tolerance: float
 ) -> list[str]:
-  """Names the slices that differ from most others."""
+  """Describes the slices in which a value differs from that of most others."""
   table = np.array(values, np.float64).reshape(len(slices), -1)
   common = collections.Counter(map(tuple, table.round(3).tolist())).most_common(1)[0][0]
+  # `common` is rounded, to count nearly equal rows as one. `usual` is one of those rows as it is.
   usual = table[np.abs(table - common).max(axis=1).argmin()]
   odd = np.flatnonzero(np.abs(table - usual).max(axis=1) > tolerance)
   if not odd.size:
@@ -141,11 +148,12 @@ def _format_names(slices: Sequence[SliceGeometry]) -> str:
 
 
 def _describe_tilt(slices: Sequence[SliceGeometry]) -> list[str]:
-  """Slices that lie sideways of one another: a sheared stack, or a table that moved."""
+  """Describes slices that lie sideways of one another: a sheared stack, or a moved table."""
   steps = np.array([one.position for one in slices]) - slices[0].position
   normal = slices[0].normal
   along = steps @ normal
   sideways = np.linalg.norm(steps - along[:, None] * normal, axis=1)
+  # Half a pixel: below it every voxel still is the one that a straight grid would have there.
   if sideways.max() <= slices[0].spacing.min() / 2:
     return []
   worst = int(sideways.argmax())
@@ -158,12 +166,14 @@ def _describe_tilt(slices: Sequence[SliceGeometry]) -> list[str]:
 
 
 def _describe_gaps(slices: Sequence[SliceGeometry]) -> list[str]:
-  """Duplicates, missing slices and unequal gaps along the normal."""
+  """Describes duplicates, missing slices and unequal gaps along the normal."""
   along = np.array([one.position for one in slices]) @ slices[0].normal
   gaps = np.diff(along)
   same = np.flatnonzero(gaps <= _SAME_PLACE_MM)
   problems = [_describe_duplicates(slices, same, along)] if same.size else []
   places = np.delete(along, same + 1)
+  # Compared with even places and not gap by gap: errors of rounding do not add up, those of a
+  # drifting table do.
   even = np.linspace(places[0], places[-1], len(places))
   if len(places) > 1 and np.abs(places - even).max() > _TOLERANCE_MM:
     problems.append(_describe_uneven_gaps(slices, gaps))
@@ -184,6 +194,7 @@ def _describe_duplicates(
 
 
 def _describe_uneven_gaps(slices: Sequence[SliceGeometry], gaps: np.ndarray) -> str:
+  # The median is the true distance even if many slices are missing.
   usual = float(np.median(gaps[gaps > _SAME_PLACE_MM]))
   wide = np.flatnonzero((gaps > _SAME_PLACE_MM) & (np.abs(gaps - usual) > _TOLERANCE_MM))
   if not wide.size:
@@ -194,6 +205,8 @@ def _describe_uneven_gaps(slices: Sequence[SliceGeometry], gaps: np.ndarray) -> 
     for k in wide[:_MAX_NAMED]
   )
   shown += f" and {wide.size - _MAX_NAMED} more" if wide.size > _MAX_NAMED else ""
+  # A gap of twice the usual distance lacks one slice, and so on. Any other gap is a change of the
+  # distance, as where two scans share a series.
   multiples = np.rint(gaps[wide] / usual)
   if (np.abs(gaps[wide] - multiples * usual) <= _TOLERANCE_MM).all() and (multiples > 1).all():
     missing = int((multiples - 1).sum())

@@ -1,10 +1,10 @@
-"""DICOM in: a folder or a .zip with a CT series becomes a volume in HU.
+"""Reads a CT series from a folder or a .zip with DICOM as a volume in HU.
 
-Read are CT images, a slice a file or all in one (multi-frame, "Enhanced"), uncompressed, deflated,
-RLE, JPEG (lossless, or lossy of 8 bits), JPEG-LS and JPEG 2000. Slices are ordered by position,
-never by file name or InstanceNumber; the tags of slice thickness and distance are not trusted.
-Pixels that the scanner marked as padding (PixelPaddingValue, to PixelPaddingRangeLimit) become air,
--1000 HU. What does not form one regular grid is refused.
+It reads CT images with one slice in a file or all slices in one (multi-frame, "Enhanced"), stored
+uncompressed, deflated, as RLE, JPEG (lossless, or lossy with 8 bits), JPEG-LS or JPEG 2000. Slices
+are ordered by position, never by file name or InstanceNumber, and the tags of slice thickness and
+distance are not trusted. Pixels that the scanner marked as padding (PixelPaddingValue, up to
+PixelPaddingRangeLimit) become air, -1000 HU. Slices that form no regular grid are refused.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ __all__ = [
 ]
 
 AIR_HU = -1000
-# Padding that would be soft tissue, such as 0 HU, is no mark: tissue has that value as well.
+# Padding within this range, such as 0 HU, does not mark anything: tissue has that value as well.
 _TISSUE_HU = (-900, 1000)
+# Only these are read, so that no name or other text of the patient is ever in memory.
 _GEOMETRY_TAGS = [
   *("Rows", "Columns", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient"),
   *("PixelSpacing", "SliceThickness", "SpacingBetweenSlices", *FRAME_TAGS),
@@ -59,15 +60,15 @@ _PIXEL_TAGS = [
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DicomVolume:
-  """A CT series as a volume.
+  """A volume that was read from a CT series, with what its tags claim.
 
   Attributes:
-    volume: HU [i, j, k] with i along rows (the column index), j along columns (the row index)
-      and k by increasing position along the slice normal; int16 where values are whole numbers
-      in its range, else float32; the affine leads to RAS+.
-    instance_numbers: the InstanceNumber of every k; 0 where a slice has none.
-    tag_spacing_mm: the distance of slices that the tags claim (SpacingBetweenSlices, else
-      SliceThickness; None without both). It may be wrong: `volume.spacing` is that of positions.
+    volume: HU [i, j, k], where i is the column index (along rows), j the row index (along columns)
+      and k counts slices by increasing position along their normal. It is int16 if all values are
+      whole numbers in its range, else float32. The affine leads to RAS+.
+    instance_numbers: the InstanceNumber of every k; 0 for a slice without one.
+    tag_spacing_mm: the distance between slices that the tags claim (SpacingBetweenSlices, else
+      SliceThickness; None without both). It may be wrong; `volume.spacing` comes from positions.
   """
 
   volume: Volume
@@ -76,14 +77,14 @@ class DicomVolume:
 
 
 def read_dicom(path: Path, *, series_uid: str | None = None) -> DicomVolume:
-  """Reads the CT series of a folder, however deep, or of a .zip.
+  """Reads the CT series that lies at any depth of a folder, or in a .zip.
 
   Args:
     path: the folder or .zip.
-    series_uid: the SeriesInstanceUID to read, where there are several.
+    series_uid: the SeriesInstanceUID to read if there are several series.
 
   Raises:
-    UserError: there is none, or several and no choice; or as `read_series`.
+    UserError: there is no series, or several and none is chosen; or the reasons of `read_series`.
   """
   return read_series(choose_series(Path(path), series_uid))
 
@@ -92,9 +93,11 @@ def read_series(series: DicomSeries) -> DicomVolume:
   """Reads one CT series.
 
   Raises:
-    UserError: its slices form no regular grid (`arranged` says of what kinds), or a file is
-      damaged or in a form that is not read.
+    UserError: its slices form no regular grid (see `arrange_slices`), or a file is damaged or
+      stored in a way that is not read.
   """
+  # Twice over the files: only when all places are known, it is known where each slice's pixels go,
+  # and all pixels need not be in memory twice.
   slices, affine = arrange_slices(
     [one for file, stream in open_files(series.files) for one in _read_slices(file, stream)]
   )
@@ -107,7 +110,7 @@ def read_series(series: DicomSeries) -> DicomVolume:
 
 
 def _read_slices(file: Path, stream: BinaryIO) -> list[SliceGeometry]:
-  """What a file says of the place of its slice, or of each of its frames."""
+  """Reads the place of a file's slice, or of each of its frames."""
   with damage_is_user_error(file):
     tags = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(_GEOMETRY_TAGS))
     parts = split_frames(tags)
@@ -118,6 +121,7 @@ def _read_slices(file: Path, stream: BinaryIO) -> list[SliceGeometry]:
 
 
 def _read_slice_geometry(file: Path, tags: pydicom.Dataset, frame: int | None) -> SliceGeometry:
+  # PixelSpacing gives the distance between rows first (DICOM PS3.3 10.7.1.3).
   between_rows, between_columns = _read_vector(tags, "PixelSpacing", 2, file)
   if min(between_rows, between_columns) <= 0:
     raise UserError(f"{file}: PixelSpacing must be above 0 mm; export the file again")
@@ -134,7 +138,7 @@ def _read_slice_geometry(file: Path, tags: pydicom.Dataset, frame: int | None) -
 
 
 def _read_vector(tags: pydicom.Dataset, name: str, size: int, file: Path) -> np.ndarray:
-  value = tags.get(name)
+  value = tags.get(name)  # None also where the element is there and empty
   vector = np.array([] if value is None else value, np.float64)
   if vector.shape != (size,) or not np.isfinite(vector).all():
     raise UserError(
@@ -151,10 +155,13 @@ def _unit_directions(cosines: np.ndarray, file: Path) -> np.ndarray:
       f"{file}: ImageOrientationPatient {cosines.tolist()} is not two perpendicular unit vectors; "
       "export the series again"
     )
+  # Cosines are often written with six digits. The spacing is to come from PixelSpacing alone.
   return directions / np.linalg.norm(directions, axis=1, keepdims=True)
 
 
 def _read_tag_spacing(tags: pydicom.Dataset) -> float | None:
+  # SliceThickness is how thick a slice was reconstructed. Slices often overlap; then their distance
+  # is smaller. Some scanners write a negative SpacingBetweenSlices.
   for name in ("SpacingBetweenSlices", "SliceThickness"):
     if tags.get(name) is not None:
       return abs(float(tags[name].value))
@@ -162,17 +169,19 @@ def _read_tag_spacing(tags: pydicom.Dataset) -> float | None:
 
 
 def _read_voxels(slices: Sequence[SliceGeometry]) -> np.ndarray:
-  """HU [columns, rows, slices]; each slice lies in one piece of memory."""
+  """Reads the values in HU, [columns, rows, slices], each slice in one piece of memory."""
   array = np.empty((*slices[0].size, len(slices)), np.int16, order="F")
   places: dict[Path, list[int]] = {}
   for k, one in enumerate(slices):
     places.setdefault(one.file, []).append(k)
+  # File by file and not slice by slice: a multi-frame file holds many of them.
   for file, stream in open_files(places):
     tags, frames = _read_stored_frames(file, stream)
     for k in places[file]:
       part, stored = frames[slices[k].frame or 0]
       hu = _to_hounsfield(file, tags, part, stored)
       info = np.iinfo(np.int16)
+      # Starting with int16 halves the memory of nearly every scan.
       if hu.dtype.kind == "f" or hu.min() < info.min or hu.max() > info.max:
         array = array.astype(np.float32, copy=False)
       array[:, :, k] = hu.T
@@ -182,7 +191,7 @@ def _read_voxels(slices: Sequence[SliceGeometry]) -> np.ndarray:
 def _read_stored_frames(
   file: Path, stream: BinaryIO
 ) -> tuple[pydicom.Dataset, list[tuple[pydicom.Dataset, np.ndarray]]]:
-  """A file's tags; of every frame its own tags and its pixels as stored [rows, columns]."""
+  """Reads a file's tags, and the tags and the stored pixels [rows, columns] of every frame."""
   with damage_is_user_error(file):
     tags = pydicom.dcmread(stream, specific_tags=list(_PIXEL_TAGS))
     _check_encoding(file, tags)
@@ -195,12 +204,20 @@ def _read_stored_frames(
 def _to_hounsfield(
   file: Path, tags: pydicom.Dataset, part: pydicom.Dataset, stored: np.ndarray
 ) -> np.ndarray:
-  """One slice in HU [rows, columns], int32, or float32 where slope or intercept are fractions."""
+  """Converts a slice to HU: int32, or float32 if slope or intercept are fractions.
+
+  Args:
+    file: the file, for the message.
+    tags: the file's tags.
+    part: the frame's own tags.
+    stored: the pixels as stored [rows, columns].
+  """
   with damage_is_user_error(file):
     slope, intercept = float(part.get("RescaleSlope", 1)), float(part.get("RescaleIntercept", 0))
     if slope == 0 or not np.isfinite([slope, intercept]).all():
       raise UserError(f"{file}: slope {slope}, intercept {intercept} give no HU; export it again")
     whole = slope.is_integer() and intercept.is_integer()
+    # float64 holds every product of a 16-bit pixel and a whole slope exactly.
     hu = stored * np.float64(slope) + np.float64(intercept)
     hu = hu.astype(np.int32 if whole else np.float32)
     hu[_padding_mask(file, tags, stored, slope, intercept)] = AIR_HU
@@ -208,6 +225,7 @@ def _to_hounsfield(
 
 
 def _check_encoding(file: Path, tags: pydicom.Dataset) -> None:
+  """Refuses a file whose pixels are missing, are no grey slice, or cannot be decoded."""
   syntax = tags.file_meta.TransferSyntaxUID
   if "PixelData" not in tags:
     raise UserError(f"{file}: truncated or damaged, it has no pixels; copy or export it again")
@@ -215,13 +233,13 @@ def _check_encoding(file: Path, tags: pydicom.Dataset) -> None:
   if tags.get("SamplesPerPixel", 1) != 1 or undescribed:
     raise UserError(
       f"{file}: holds colours, or several frames without a place of their own; a CT slice is one "
-      "grey image: convert it to one slice a file or to NIfTI"
+      "grey image: convert it to one file for each slice, or to NIfTI"
     )
   try:
     readable = get_decoder(syntax).is_available
-  except NotImplementedError:
+  except NotImplementedError:  # pydicom knows the syntax and has no decoder for it at all
     readable = False
-  # No decoder that pydicom trusts reads lossy JPEG of 12 bits, which it claims to.
+  # pydicom says that it can decode lossy JPEG of 12 bits, but none of its decoders does.
   if not readable or (syntax == JPEGExtended12Bit and int(tags.get("BitsStored", 16)) > 8):
     raise UserError(
       f"{file}: stored as {syntax.name}, which is not read here; decompress it first "
@@ -232,7 +250,9 @@ def _check_encoding(file: Path, tags: pydicom.Dataset) -> None:
 def _padding_mask(
   file: Path, tags: pydicom.Dataset, stored: np.ndarray, slope: float, intercept: float
 ) -> np.ndarray:
-  """Which pixels the scanner never measured: a mask [rows, columns]."""
+  """Returns a mask [rows, columns] of the pixels that the scanner never measured."""
+  # Both tags are in stored values, before slope and intercept (DICOM PS3.3 C.7.5.1.1.2). The limit
+  # may lie on either side of the value.
   value = tags.get("PixelPaddingValue")
   if value is None:
     return np.zeros(stored.shape, bool)
@@ -240,6 +260,6 @@ def _padding_mask(
   low, high = sorted((int(value), int(value if limit is None else limit)))
   hu_low, hu_high = sorted((low * slope + intercept, high * slope + intercept))
   if hu_low < _TISSUE_HU[1] and hu_high > _TISSUE_HU[0]:
-    logging.info("%s: padding of %g..%g HU is tissue too, left as it is", file, hu_low, hu_high)
+    logging.info("%s: padding of %g..%g HU may be tissue, left as it is", file, hu_low, hu_high)
     return np.zeros(stored.shape, bool)
   return (stored >= low) & (stored <= high)

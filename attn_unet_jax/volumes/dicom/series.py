@@ -1,7 +1,8 @@
-"""CT series: which files of a folder belong together, and what else lies there.
+"""Finds CT series: which files of a folder belong together, and what else lies there.
 
-Only the tags named here are ever read, none of which identifies a patient: no name, birth date,
-patient id, or free text such as the series description, so none can reach a message or a log.
+Only the tags named here are read. None of them identifies a patient: no name, birth date, patient
+id, nor free text such as the series description. So nothing of that kind reaches a message or a
+log.
 """
 
 from __future__ import annotations
@@ -23,17 +24,20 @@ from pydicom.errors import InvalidDicomError
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.dicom.files import check_deflated_size, is_dicom, list_files, open_files
 
-logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it quotes values it does not like
+# pydicom's warnings quote the values that it does not like, whatever they tell of a patient.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
+# SOP classes (DICOM PS3.4 B.5): CT image, Enhanced CT, and the latter converted from the former.
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
-_DICOMDIR = "1.2.840.10008.1.3.10"
+_DICOMDIR = "1.2.840.10008.1.3.10"  # the table of contents that a disc from a clinic has
 _HEADER_TAGS = [
   *("SOPClassUID", "Modality", "ImageType", "SeriesInstanceUID", "SeriesNumber"),
   *("Rows", "Columns", "NumberOfFrames", "SliceThickness", "ConvolutionKernel"),
 ]
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-# What pydicom and the decoders raise on damaged files.
+# What pydicom and its decoders raise on damaged files: nearly everything, since a wrong length or
+# type may be met anywhere in them.
 _DAMAGE_ERRORS = (
   *(ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError),
   *(ValueError, struct.error, zlib.error, InvalidDicomError),
@@ -43,15 +47,14 @@ _MAX_LISTED = 10
 
 @dataclasses.dataclass(frozen=True)
 class DicomSeries:
-  """The files of one CT series.
+  """A CT series: the files that belong together.
 
   Attributes:
-    uid: its SeriesInstanceUID; empty where the files carry none.
-    files: its slices in no particular order; localizers are left out. A file in a zip goes by
+    uid: its SeriesInstanceUID; empty if the files carry none.
+    files: its slices in no particular order, without localizers. A file in a zip has the path
       `scan.zip/inner/1.dcm`.
-    description: technical terms only (number, slices, size, thickness, kernel): nothing that a
-      person wrote.
-    num_files: the number of files.
+    description: technical terms only (number, slices, size, thickness, kernel), and nothing that
+      a person wrote.
   """
 
   uid: str
@@ -66,7 +69,7 @@ class DicomSeries:
 
 @contextlib.contextmanager
 def damage_is_user_error(file: Path, what: str = "truncated or damaged") -> Iterator[None]:
-  """Names the file where pydicom fails; its own words are dropped, they may quote values."""
+  """Names the file when pydicom fails; its own words are dropped, since they may quote values."""
   try:
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")
@@ -76,12 +79,12 @@ def damage_is_user_error(file: Path, what: str = "truncated or damaged") -> Iter
 
 
 class FileSurvey(NamedTuple):
-  """What lies in a folder or zip.
+  """The content of a folder or zip.
 
   Attributes:
-    series: the CT series, sorted by first file.
-    skipped: how many files of which other kind.
-    damaged: files that may belong to any series, with what is wrong in one line.
+    series: the CT series, sorted by their first file.
+    skipped: the number of other files, by kind.
+    damaged: files that may belong to any series -> one line that says what is wrong.
   """
 
   series: list[DicomSeries]
@@ -90,36 +93,40 @@ class FileSurvey(NamedTuple):
 
 
 def find_series(path: Path) -> list[DicomSeries]:
-  """Every CT series under a folder, however deep, or in a zip, sorted by first file.
+  """Finds every CT series at any depth of a folder, or in a zip.
 
-  Files that are no DICOM, other modalities, localizers and secondary captures are passed over.
+  Files that are no DICOM, other modalities, localizers and secondary captures are skipped.
 
   Args:
     path: a folder or a .zip.
 
   Returns:
-    the series; an empty list where there is none.
+    the series, sorted by their first file; an empty list if there is none.
 
   Raises:
-    UserError: the path is neither, a zip is not safe, or a file is damaged: it might belong to
+    UserError: the path is neither, the zip is not safe, or a file is damaged and so might belong to
       any series.
   """
   return _refuse_damaged(survey_files(path)).series
 
 
 def choose_series(path: Path, uid: str | None = None) -> DicomSeries:
-  """The one CT series under a folder or in a zip, or the one with this SeriesInstanceUID.
+  """Chooses the only CT series in a folder or a zip, or the one with a SeriesInstanceUID.
+
+  Args:
+    path: the folder or .zip.
+    uid: the UID; None chooses the only series.
 
   Raises:
-    UserError: as `find_series`; there is none, there are several and none is chosen, or none has
-      that UID. The message lists what there is.
+    UserError: the reasons of `find_series`; or there is no series, there are several and none is
+      chosen, or none has that UID. The message lists the series that there are.
   """
   series, skipped, _ = _refuse_damaged(survey_files(path))
   if not series:
     found = ", ".join(f"{count} {kind}" for kind, count in sorted(skipped.items()))
     raise UserError(
-      f"{path}: no CT series in it (passed over: {found or 'nothing'}); name the folder or .zip "
-      "that holds a CT series, one slice a file"
+      f"{path}: no CT series in it (skipped: {found or 'nothing'}); name the folder or .zip that "
+      "holds a CT series"
     )
   chosen = [one for one in series if uid in (None, one.uid)]
   if len(chosen) == 1:
@@ -141,10 +148,10 @@ def _describe_location(path: Path, series: DicomSeries) -> str:
 
 
 def survey_files(path: Path) -> FileSurvey:
-  """Looks at every file of a folder, however deep, or of a zip.
+  """Looks at every file at any depth of a folder, or in a zip.
 
   Raises:
-    UserError: the path is neither, or a zip is not safe.
+    UserError: the path is neither, or the zip is not safe.
   """
   groups: dict[tuple[str, Path | None], list[tuple[Path, pydicom.Dataset]]] = {}
   found = FileSurvey([], collections.Counter(), {})
@@ -158,7 +165,7 @@ def survey_files(path: Path) -> FileSurvey:
       found.skipped[kind] += 1
     else:
       uid = str(header.get("SeriesInstanceUID") or "")
-      # Anonymised files may have lost their UID: then those of one folder are taken as a series.
+      # Anonymised files may have lost their UID. Then those of one folder are taken for a series.
       groups.setdefault((uid, None if uid else file.parent), []).append((file, header))
   found.series.extend(_build_series(uid, members) for (uid, _), members in groups.items())
   found.series.sort(key=lambda one: one.files)
@@ -166,6 +173,8 @@ def survey_files(path: Path) -> FileSurvey:
 
 
 def _refuse_damaged(found: FileSurvey) -> FileSurvey:
+  # Without the damaged file a series might be read with a slice missing at its end, where no gap
+  # would show it.
   for problem in found.damaged.values():
     raise UserError(problem)
   return found
@@ -190,13 +199,13 @@ def _describe_series(header: pydicom.Dataset, slices: int) -> str:
 
 
 def _classify_file(file: Path, stream: BinaryIO) -> tuple[str, pydicom.Dataset | None]:
-  """What a file is; its header where it is an image of a CT series.
+  """Returns the kind of a file, and its header if it is an image of a CT series.
 
   Raises:
     UserError: it is DICOM, but cut off before it says what it is.
   """
   if not is_dicom(stream):
-    if file.suffix.lower() in _DICOM_SUFFIXES:
+    if file.suffix.lower() in _DICOM_SUFFIXES:  # a slice that is lost, and not a text beside them
       raise UserError(
         f"{file}: does not begin as DICOM does, it is empty, truncated or another format; "
         "copy or export the file again, or take it out of the folder"
@@ -212,7 +221,8 @@ def _classify_file(file: Path, stream: BinaryIO) -> tuple[str, pydicom.Dataset |
 
 
 def _other_kind(file: Path, header: pydicom.Dataset) -> str | None:
-  """What a file is, where it is no single slice of a CT series."""
+  """Returns the kind of a file that holds no slices of a CT series; None if it holds some."""
+  # Some anonymisers remove the SOP class from the data set. The meta information repeats it.
   kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or ""
   if kind == _DICOMDIR:
     return "DICOMDIR"
@@ -220,6 +230,7 @@ def _other_kind(file: Path, header: pydicom.Dataset) -> str | None:
     raise UserError(f"{file}: truncated or damaged, it has no Modality; copy or export it again")
   if header.Modality != "CT":
     return f"of modality {header.Modality}"
+  # The scout view, which shares the series' UID with some scanners (DICOM PS3.3 C.8.2.1.1.1).
   if "LOCALIZER" in (header.get("ImageType") or ()):
     return "localizer"
   if kind not in ("", _CT_IMAGE, *_ENHANCED_CT):

@@ -95,7 +95,7 @@ def test_a_folder_without_ct_says_what_it_holds(tmp_path):
   [
     (lambda path: None, "no such file or folder"),
     (lambda path: path.write_text("text"), "a single file"),
-    (lambda path: path.mkdir(), "no CT series in it (passed over: nothing)"),
+    (lambda path: path.mkdir(), "no CT series in it (skipped: nothing)"),
   ],
 )
 def test_paths_that_hold_no_scan(make, complaint, tmp_path):
