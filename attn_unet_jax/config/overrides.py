@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from attn_unet_jax.config.schema import (
   Key,
+  check_complete,
   flatten_draft,
   list_keys,
   network_options,
@@ -69,8 +70,9 @@ def apply_overrides(draft: ConfigDict, texts: Mapping[str, str]) -> list[str]:
     lines for the screen that say what was dropped.
 
   Raises:
-    UserError: an unknown key, or a text that is no value of its type.
+    UserError: an unknown key, a text that is no value of its type, or a draft that lacks keys.
   """
+  check_complete(draft)
   name = texts.get("model.name", draft.model.name)
   kinds = {key.name: key for key in list_keys()}
   given = {key: _read(key, text, kinds.get(key), name) for key, text in texts.items()}

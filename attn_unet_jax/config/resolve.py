@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.config.rules import check_rules
-from attn_unet_jax.config.schema import RunConfig, build, default, flatten_draft
+from attn_unet_jax.config.schema import RunConfig, build, check_complete, flatten_draft
 from attn_unet_jax.runtime.errors import UserError
 
 
@@ -18,10 +18,8 @@ def resolve_draft(draft: ConfigDict, *, data: bool = True) -> RunConfig:
   Raises:
     UserError: naming the key, its value and what is allowed, or who reads it.
   """
-  flat = flatten_draft(draft)
-  if missing := [key for key in flatten_draft(default()) if key not in flat]:
-    raise UserError(f"config: keys {missing[:5]} are missing; start from default()")
-  config = build(flat)
+  check_complete(draft)
+  config = build(flatten_draft(draft))
   check_rules(config)
   if data:
     check_data(config.data)

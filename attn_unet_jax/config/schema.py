@@ -165,6 +165,17 @@ def default() -> ConfigDict:
   return draft
 
 
+def check_complete(draft: ConfigDict) -> None:
+  """Checks that a draft was made by `default()`.
+
+  Raises:
+    UserError: it lacks keys.
+  """
+  flat = flatten_draft(draft)
+  if missing := [key for key in flatten_draft(default()) if key not in flat]:
+    raise UserError(f"config: keys {missing[:5]} are missing; start from default()")
+
+
 def flatten_draft(draft: ConfigDict, prefix: str = "") -> dict[str, Any]:
   """Returns `{'data.patch': (48, 48, 48), ...}` of a draft."""
   flat: dict[str, Any] = {}

@@ -110,8 +110,10 @@ def test_a_file_that_does_not_load_is_refused_in_one_line(tmp_path, content, com
 def test_a_draft_that_does_not_start_from_the_defaults_is_refused(tmp_path):
   path = tmp_path / "mine.py"
   path.write_text("import ml_collections\nget_config = ml_collections.ConfigDict")
-  with pytest.raises(UserError, match=r"start from default\(\)"):
-    resolve_draft(load_experiment(str(path)))
+  draft = load_experiment(str(path))
+  for use in (resolve_draft, lambda draft: apply_overrides(draft, {})):
+    with pytest.raises(UserError, match=r"start from default\(\)"):
+      use(draft)
 
 
 @pytest.mark.parametrize("variant", ["", "paper_loss", "phantom", "one_scan"])
