@@ -12,7 +12,7 @@ from attn_unet_jax.inspection.finding import SEVERITIES, Finding
 from attn_unet_jax.inspection.inspected_case import InspectedCase
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
-from tfds_pancreas.contact_sheet import write_sheets
+from tfds_pancreas.contact_sheet import write_contact_sheets
 
 # So many lines of one kind are printed; the JSON has them all. Errors are always printed.
 _MAX_SHOWN = {"error": 10**9, "warning": 10, "note": 3}
@@ -72,7 +72,7 @@ def write_report(
     content = {
       **about,
       "findings": [one._asdict() for one in findings],
-      "contact_sheets": write_sheets(folder, pictures),
+      "contact_sheets": write_contact_sheets(folder, pictures),
       "cases": [_case_entry(number, case) for number, case in enumerate(cases, start=1)],
     }
     write_text(folder / "check.json", json.dumps(content, indent=1) + "\n")

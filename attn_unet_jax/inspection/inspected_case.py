@@ -17,8 +17,8 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.checks import check_pair
 from attn_unet_jax.volumes.orientation import canonical_grid, to_canonical
 from attn_unet_jax.volumes.volume import Volume
-from tfds_pancreas.checks import SOFT_TISSUE_HU, flip_problem, label_figures
-from tfds_pancreas.contact_sheet import tile
+from tfds_pancreas.contact_sheet import draw_tile
+from tfds_pancreas.label_checks import SOFT_TISSUE_HU, find_flip_problem, measure_label
 
 _MIN_SOFT_SHARE = 0.7
 _MAX_LABEL_VALUES = 300
@@ -137,7 +137,7 @@ def _inspect_pair(
   if case.has_kind("values", "hounsfield", "label_values"):
     return  # what lies under the label says nothing then
   hu, values = to_canonical(image.volume).array, to_canonical(label.volume).array
-  found = {organ: label_figures(hu, mask) for organ, mask in _class_masks(values, mapping)}
+  found = {organ: measure_label(hu, mask) for organ, mask in _class_masks(values, mapping)}
   case.figures["under_label"] = found
   case.findings += _tissue_findings(found, label.name)
 
@@ -152,7 +152,7 @@ def _tissue_findings(found: dict[str, dict[str, Any]], name: str) -> Iterator[Fi
     flip: float(np.average([one["flip_scores"][flip] for one in found.values()], weights=voxels))
     for flip in flips
   }
-  if problem := flip_problem(scores):
+  if problem := find_flip_problem(scores):
     yield Finding("error", "flipped", f"{name}: {problem}; flip it back, or correct its header")
   soft = found.get("pancreas", {}).get("soft_tissue", 1.0)
   if soft < _MIN_SOFT_SHARE and not problem:
@@ -203,11 +203,11 @@ def _draw_tile(
   hu = to_canonical(image.volume).array if image else None
   organs = _foreground_mask(to_canonical(label.volume).array, mapping) if label else None
   if hu is None:
-    return None if organs is None else tile(np.zeros(organs.shape, np.int16), organs, number)
+    return None if organs is None else draw_tile(np.zeros(organs.shape, np.int16), organs, number)
   if organs is None or organs.shape != hu.shape:
     hu = hu[:, :, hu.shape[2] // 2, None]
     organs = np.zeros(hu.shape, np.uint8)
-  return tile(hu, organs, number)
+  return draw_tile(hu, organs, number)
 
 
 def _foreground_mask(array: np.ndarray, mapping: LabelMapping) -> np.ndarray:
