@@ -191,5 +191,5 @@ def test_the_sets_size_is_known_from_headers(config, folder, monkeypatch):
   )
   cases = open_fold(config).load("training")
   monkeypatch.setattr(type(cases), "_prepare", lambda *_: _no())
-  extent = (5, 10, 7) if "a" in cases.case_ids else (5, 6, 7)
+  extent = (5, 10, 7) if "a" in cases.ids else (5, 6, 7)
   assert cases.bytes_together() == 3 * len(cases) * np.prod(extent)
