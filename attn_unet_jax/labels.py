@@ -1,11 +1,11 @@
-"""Which values of a label volume mean which class.
+"""Maps the values of a label volume to classes.
 
-A mapping is written `CLASS=VALUE+VALUE,CLASS=VALUE`: `pancreas=1`, `pancreas=1+2` (the tumour is
-merged), `spleen=1,pancreas=10,background=*`. Where the data carries names, a value may be a name
-and `pancreas` alone means `pancreas=pancreas`. Background is 0, and what is not mentioned is an
-error, unless the data names it or `background=*` says that all else is background. `unlabelled=3`
-says of which voxels nobody knows what they are: they are trained on and scored as little as if they
-were not there. Where 0 is that value, `background=VALUE` says what the background is.
+A mapping is written `CLASS=VALUE+VALUE,CLASS=VALUE`: `pancreas=1`, `pancreas=1+2` (merges the
+tumour), `spleen=1,pancreas=10,background=*`. If the data carries names, a value may be a name, and
+`pancreas` means `pancreas=pancreas`. Background is 0. A value that is not mentioned is an error,
+unless the data names it or `background=*` makes all other values background. `unlabelled=3` marks
+voxels of which nobody knows what they are: neither training nor scoring looks at them. If 0 is that
+value, `background=VALUE` says what the background is.
 """
 
 import dataclasses
@@ -16,7 +16,9 @@ import numpy as np
 
 from attn_unet_jax.runtime.errors import UserError
 
-UNLABELLED = 255  # the largest uint8
+# The class index of voxels that nobody has labelled. The largest uint8, so that it is never a class
+# and labels stay in one byte.
+UNLABELLED = 255
 
 _BACKGROUND, _UNLABELLED = "background", "unlabelled"
 _FLAG = "config.data.labels"
@@ -24,9 +26,15 @@ _FLAG = "config.data.labels"
 
 @dataclasses.dataclass(frozen=True)
 class LabelMapping:
-  """Foreground classes in order (class k is `classes[k - 1]`) and the values of each.
+  """A mapping from label values to foreground classes.
 
-  `flag` is what it was written in, without the dashes.
+  Attributes:
+    classes: names of the foreground classes; class k is `classes[k - 1]`.
+    values: the label values of each class.
+    background: the values that are background.
+    rest_is_background: whether all other values are background too.
+    unlabelled: the values of voxels of which nobody knows what they are.
+    flag: the flag that the mapping was written in, without the dashes, for messages.
   """
 
   classes: tuple[str, ...]
@@ -38,18 +46,27 @@ class LabelMapping:
 
   @property
   def class_indices(self) -> dict[str, int]:
-    """Class name -> index in the network's output; background is 0."""
+    """The indices of the classes in the network's output, by name; background is 0."""
     return {name: index + 1 for index, name in enumerate(self.classes)}
 
   def apply(self, labels: np.ndarray, source: str) -> np.ndarray:
-    """Class indices, uint8 `[X, Y, Z]`, of a volume of label values; `UNLABELLED` where unknown.
+    """Converts label values to class indices.
+
+    Args:
+      labels: label values [X, Y, Z] of any integer type.
+      source: the label's file, for the message.
+
+    Returns:
+      class indices, uint8 [X, Y, Z]; `UNLABELLED` where the mapping says so.
 
     Raises:
-      UserError: a value outside the mapping; names it and the mapping that would fix it.
+      UserError: a value is outside the mapping; the message names it and a mapping that knows it.
     """
+    # Values are looked up in a table of those present: one pass, whatever their number and range.
     present = np.unique(labels)
     unknown = self.unknown_values(present.tolist())
     if unknown:
+      # A few of them are enough: an image that is taken for a label has thousands.
       raise UserError(
         f"{source}: label values {unknown[:8]} are outside the mapping {self}; "
         f"say what they mean, or that they are background: --{self.flag}='{self},background=*'"
@@ -58,28 +75,29 @@ class LabelMapping:
     for index, values in enumerate(self.values):
       classes[np.isin(present, list(values))] = index + 1
     classes[np.isin(present, list(self.unlabelled))] = UNLABELLED
+    # `present` is sorted, so this is each voxel's place in it.
     return classes[np.searchsorted(present, labels)]
 
   def unknown_values(self, values: Iterable[int]) -> list[int]:
-    """Those of some values that mean nothing."""
+    """Returns the values that mean nothing in this mapping."""
     known = self.background.union(self.unlabelled, *self.values)
     return [value for value in values if value not in known and not self.rest_is_background]
 
   def restrict_to(self, classes: Sequence[str]) -> "LabelMapping":
-    """These of its classes, in this order; the values of the others are background."""
+    """Returns the mapping of some of the classes, in their order; the others become background."""
     values = dict(zip(self.classes, self.values, strict=True))
     kept = tuple(values.pop(name) for name in classes)
     background = self.background.union(*values.values())
     return dataclasses.replace(self, classes=tuple(classes), values=kept, background=background)
 
   def describe(self) -> str:
-    """The mapping, and what else of the data it makes background."""
+    """Returns the mapping as text, with what else of the data it makes background."""
     others = sorted(self.background - {0})
     rest = "all other values" if self.rest_is_background else f"values {others}" if others else ""
     return f"{self}, {rest} background" if rest else str(self)
 
   def __str__(self) -> str:
-    """The mapping as it is written in the config."""
+    """Returns the mapping as it is written in the config."""
     pairs = list(zip(self.classes, self.values, strict=True))
     pairs += [(_UNLABELLED, self.unlabelled)] if self.unlabelled else []
     pairs += [] if 0 in self.background else [(_BACKGROUND, self.background)]
@@ -87,9 +105,12 @@ class LabelMapping:
 
 
 def parse_mapping(text: str, names: Mapping[str, int] | None, flag: str = _FLAG) -> LabelMapping:
-  """Reads a mapping as `config.data.labels`, or another `flag`, says it.
+  """Parses a mapping.
 
-  `names` are those that the data set carries, if any.
+  Args:
+    text: the mapping as it is written in the config.
+    names: name -> value of the labels in the data set, if it carries names.
+    flag: the flag that the text comes from, for messages.
 
   Raises:
     UserError: the text is not a mapping, or a name is not in the data.
@@ -105,7 +126,7 @@ def parse_mapping(text: str, names: Mapping[str, int] | None, flag: str = _FLAG)
   unlabelled = classes.pop(_UNLABELLED, frozenset())
   if not classes:
     raise UserError(f"{where}: name at least one class, like 'pancreas=1'")
-  if 0 not in unlabelled:
+  if 0 not in unlabelled:  # data sets that label everything but the background leave it 0
     background |= {0}
   _check_disjoint({**classes, _UNLABELLED: unlabelled - {0}}, where)
   mentioned = unlabelled.union(*classes.values())
@@ -116,6 +137,7 @@ def parse_mapping(text: str, names: Mapping[str, int] | None, flag: str = _FLAG)
   if not background:
     raise UserError(f"{where}: 0 is unlabelled; say background=VALUE")
   everything_else = _STAR in background
+  # A value that the data names is not unknown. Not being asked for, it is background.
   known = frozenset(named.values()) - mentioned
   return LabelMapping(
     classes=tuple(classes),
@@ -132,6 +154,7 @@ _STAR = -(2**31)  # stands for '*' among values; no label file holds it
 
 def _parse_values(name: str, text: str, named: Mapping[str, int], where: str) -> frozenset[int]:
   if not text:
+    # With names, `pancreas` is the value of that name. Without, a mask of 0 and 1 is meant.
     text = name if named else "1"
   values = set()
   for item in text.split("+"):
@@ -150,6 +173,7 @@ def _parse_values(name: str, text: str, named: Mapping[str, int], where: str) ->
 def _check_disjoint(classes: Mapping[str, frozenset[int]], where: str) -> None:
   seen: set[int] = {0}
   for name, values in classes.items():
+    # One value in two classes would go to the later one without a word.
     if seen & values:
       raise UserError(
         f"{where}: value {min(seen & values)} of {name!r} has a meaning already (0 is background)"
@@ -158,7 +182,7 @@ def _check_disjoint(classes: Mapping[str, frozenset[int]], where: str) -> None:
 
 
 def class_names(text: str) -> tuple[str, ...]:
-  """The foreground classes that `config.data.labels` names, in order."""
+  """Returns the foreground classes that a mapping names, in order, without looking at data."""
   names = [part.partition("=")[0] for part in text.replace(" ", "").split(",") if part]
   classes = tuple(name for name in names if name not in (_BACKGROUND, _UNLABELLED))
   if not classes or len(set(classes)) < len(classes):

@@ -29,7 +29,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from benchmarks.result import keep, machine
 from tfds_pancreas.abdomen.organs import ORGANS
 from tfds_pancreas.abdomen.paint import paint_ct
-from tfds_pancreas.phantom_ct.anatomy import label_map
+from tfds_pancreas.phantom_ct.anatomy import draw_label_map
 
 _CASES = flags.DEFINE_integer("cases", 6, "scans in the collection")
 _CONFIGS = flags.DEFINE_list("configs", ["native", "iso1mm"], "grids to build")
@@ -47,7 +47,7 @@ def write_scans(root: pathlib.Path, cases: int, shape: tuple[int, int, int]) -> 
     shape,
     (mm / n for mm, n in zip(_EXTENT_MM, shape, strict=True)),
   )
-  labels, _ = label_map(0, (x // 2, y // 2, z // 2), (2 * step_x, 2 * step_y, 2 * step_z))
+  labels, _ = draw_label_map(0, (x // 2, y // 2, z // 2), (2 * step_x, 2 * step_y, 2 * step_z))
   spacing = (step_x, step_y, step_z)
   for axis in range(3):
     labels = labels.repeat(2, axis=axis)

@@ -74,7 +74,7 @@ def main() -> None:
 def _write_folds(workdir: Path) -> dict[str, Path]:
   """One fold each for source and target; of a set that is both, the training cases are divided."""
   parts = {
-    role: {part: list(records.ids) for part, records in opened.splits.items()}
+    role: {part: list(records.case_ids) for part, records in opened.splits.items()}
     for role, opened in (
       ("source", open_records(_SOURCE.value, _DATA_DIR.value)),
       ("target", open_records(_TARGET.value, _DATA_DIR.value)),

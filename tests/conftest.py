@@ -95,10 +95,10 @@ def config() -> RunConfig:
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
   """A data_dir with phantom_ct/tiny in it."""
-  from tfds_pancreas.build import build
+  from tfds_pancreas.build import build_dataset
 
   folder = tmp_path_factory.mktemp("phantoms")
-  build("phantom_ct/tiny", folder)
+  build_dataset("phantom_ct/tiny", folder)
   return folder
 
 

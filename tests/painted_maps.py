@@ -6,7 +6,7 @@ import numpy as np
 
 from attn_unet_jax.volumes.volume import Volume
 from tfds_pancreas.abdomen.organs import ORGANS
-from tfds_pancreas.phantom_ct.anatomy import label_map
+from tfds_pancreas.phantom_ct.anatomy import draw_label_map
 
 SHAPE, SPACING = (40, 34, 32), (8.0, 8.0, 8.0)
 KEPT = ("spleen", "kidney_left", "gallbladder", "liver", "stomach", "pancreas", "duodenum")
@@ -15,7 +15,7 @@ KEPT = ("spleen", "kidney_left", "gallbladder", "liver", "stomach", "pancreas", 
 @cache
 def whole(number: int) -> Volume:
   """A phantom's whole map."""
-  return Volume(*label_map((number, 2), SHAPE, SPACING))
+  return Volume(*draw_label_map((number, 2), SHAPE, SPACING))
 
 
 @cache

@@ -3,16 +3,21 @@
   python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
   python -m tfds_pancreas.build --dataset=pancreas_ct/iso2mm --manual_dir=DIR --data_dir=data
 
-phantom_ct/tiny (8 coarse phantoms, for tests) and phantom_ct/demo (66) are made from nothing;
-pancreas_ct, decathlon_pancreas, btcv, gibson_ct and folder_ct from the files under --manual_dir,
-which an empty one lists. Their configs are native, iso2mm, iso1mm, or another iso<k>mm (pancreas_ct
-with _82: with duplicates; decathlon_pancreas with _tumour: labelled apart; folder_ct with _NAME: of
-a collection). Every case is checked: build_report.json beside the records says how. painted_ct (and
-its configs tiny and demo) is CT painted on the label maps of real abdomens in --manual_dir.
-A data set that is there already is left alone. A build that was interrupted leaves no data
-set behind, and what it does leave the next one removes; run the command again. Scans are read by
---workers processes (1 to 2 GB each), or by Apache Beam on the machines of --beam_runner, which must
-all see --manual_dir and --data_dir:
+phantom_ct/tiny (8 coarse phantoms, for tests) and phantom_ct/demo (66) are made from nothing.
+
+pancreas_ct, decathlon_pancreas, btcv, gibson_ct and folder_ct are made from the files under
+--manual_dir. With an empty one, the command lists the files that belong there. Their configs are
+native, iso2mm, iso1mm, or another iso<k>mm. A suffix asks for more: pancreas_ct/native_82 keeps
+duplicates, decathlon_pancreas/native_tumour labels tumours apart, and folder_ct/native_NAME names a
+collection. Every case is checked; build_report.json beside the records says how.
+
+painted_ct is CT painted on the label maps of real abdomens in --manual_dir. It has the configs tiny
+and demo as well.
+
+A data set that exists already is left alone. A build that was interrupted leaves no data set: run
+the command again, which removes what is left of it. Scans are read by --workers processes (1 to 2
+GB each), or by Apache Beam on the machines of --beam_runner, which must all see --manual_dir and
+--data_dir:
 
   ... --beam_runner=FlinkRunner --beam_options=flink_master=HOST:8081,parallelism=64
 """
@@ -34,8 +39,8 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.process import run_command
 from attn_unet_jax.runtime.signals import Interrupted
 from tfds_pancreas.record_builder import RecordBuilder
-from tfds_pancreas.records import REPORT_FILE, VolumeConfig, built_directory
-from tfds_pancreas.workers import beam_options
+from tfds_pancreas.records import REPORT_FILE, VolumeConfig, find_built_version
+from tfds_pancreas.workers import parse_beam_options
 
 DATASETS = (
   "phantom_ct",
@@ -59,11 +64,11 @@ _BEAM_OPTIONS = flags.DEFINE_list("beam_options", [], "Its options, NAME=VALUE,N
 
 
 def main() -> None:
-  """Builds what the flags say, and says where it is."""
+  """Builds what the flags say, and prints where it is."""
   start = time.perf_counter()
-  there = built_directory(_DATASET.value, _DATA_DIR.value)
+  existing = find_built_version(_DATASET.value, _DATA_DIR.value)
   try:
-    directory = build(
+    directory = build_dataset(
       _DATASET.value,
       _DATA_DIR.value,
       manual_dir=_MANUAL_DIR.value,
@@ -75,15 +80,15 @@ def main() -> None:
   except (Interrupted, KeyboardInterrupt):
     print(f"{_DATASET.value}: stopped, nothing is built; run the command again", flush=True)
     raise
-  took = f"built in {time.perf_counter() - start:.0f} s"
-  if there:
-    took = "already there" + (", --manual_dir is not looked at" if _MANUAL_DIR.value else "")
-  print(f"{_DATASET.value}: {took}: {directory}")
+  done = f"built in {time.perf_counter() - start:.0f} s"
+  if existing:
+    done = "already there" + (", --manual_dir is not looked at" if _MANUAL_DIR.value else "")
+  print(f"{_DATASET.value}: {done}: {directory}")
   if (directory / REPORT_FILE).is_file():
     print(f"{_DATASET.value}: figures of every case: {directory / REPORT_FILE}")
 
 
-def build(
+def build_dataset(
   dataset: str,
   data_dir: str | Path,
   *,
@@ -111,11 +116,11 @@ def build(
     UserError: unknown data set or config, a directory that cannot be written or that another
       process is building, files that are missing or fail their checks, or no Apache Beam.
   """
-  builder_class, config = _find(dataset)
-  options = _options(builder_class, manual_dir, skip_bad_cases) | {"workers": workers}
+  builder_class, config = _find_builder(dataset)
+  options = _make_builder_options(builder_class, manual_dir, skip_bad_cases) | {"workers": workers}
   if workers and (beam_runner or beam):
     raise UserError("--workers is for this machine alone; with Beam say it by --beam_options")
-  settings = _settings(manual_dir, beam_runner, beam)
+  settings = _make_download_config(manual_dir, beam_runner, beam)
   logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of every iso<k>mm that is not listed
   try:
     Path(data_dir).mkdir(parents=True, exist_ok=True)
@@ -123,8 +128,9 @@ def build(
     if not builder.data_path.exists():
       _require_files(builder.MANUAL_DOWNLOAD_INSTRUCTIONS, manual_dir)
       print(f"{dataset}: building", flush=True)
-      _write(builder, settings)
+      _write_records(builder, settings)
   except OSError as error:
+    # A file elsewhere, such as a scan that may not be read, is told by its own name.
     if error.filename and not Path(error.filename).is_relative_to(data_dir):
       raise
     raise UserError(
@@ -133,12 +139,12 @@ def build(
   return Path(builder.data_dir)
 
 
-def _options(
+def _make_builder_options(
   builder_class: type[RecordBuilder],
   manual_dir: str | Path | None,
   skip_bad_cases: bool,
 ) -> dict[str, Any]:
-  """What the builder is told beside its config."""
+  """Returns what the builder is told beside its config."""
   if builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS:
     return {"skip_bad_cases": skip_bad_cases}
   if manual_dir or skip_bad_cases:
@@ -158,48 +164,54 @@ def _require_files(instructions: str | None, manual_dir: str | Path | None) -> N
     raise UserError(f"--manual_dir={manual_dir}: no such folder, or it is empty. {instructions}")
 
 
-def _settings(
+def _make_download_config(
   manual_dir: str | Path | None, beam_runner: str | None, beam: Sequence[str]
 ) -> tfds.download.DownloadConfig:
-  options = beam_options(beam) if beam_runner or beam else None
+  options = parse_beam_options(beam) if beam_runner or beam else None
   return tfds.download.DownloadConfig(
     manual_dir=manual_dir, beam_runner=beam_runner, beam_options=options
   )
 
 
-def _write(builder: RecordBuilder, settings: tfds.download.DownloadConfig) -> None:
-  """Writes the records beside their place and renames them at the end, as TFDS does."""
+def _write_records(builder: RecordBuilder, settings: tfds.download.DownloadConfig) -> None:
+  """Writes the records beside their place; TFDS renames the folder at the end."""
   tfds.disable_progress_bar()
   # TFDS announces a download, and makes a folder for it; these data sets have none.
   with tempfile.TemporaryDirectory() as no_downloads, redirect_stdout(io.StringIO()):
     builder.download_and_prepare(download_dir=no_downloads, download_config=settings)
 
 
-def _find(dataset: str) -> tuple[type[RecordBuilder], VolumeConfig]:
-  """The builder's class and the config."""
+def _find_builder(dataset: str) -> tuple[type[RecordBuilder], VolumeConfig]:
+  """Finds the builder's class and the config of a data set."""
   name, _, config = dataset.partition("/")
   if name not in DATASETS:
-    raise UserError(f"--dataset={dataset}: no data set is called {name!r}; there are {_all()}")
-  builder_class = _builder_class(name)
+    raise UserError(
+      f"--dataset={dataset}: no data set is called {name!r}; there are {_list_datasets()}"
+    )
+  builder_class = _load_builder_class(name)
   listed = builder_class.builder_configs
+  # Phantoms have the listed configs alone. Data sets of scans make one for any spacing.
   make = getattr(builder_class, "make_config", listed.__getitem__)
   try:
     return builder_class, listed[config] if config in listed else make(config)
   except (KeyError, ValueError) as error:
     why = f" ({error})" if isinstance(error, ValueError) else ""
     raise UserError(
-      f"--dataset={dataset}: {name} has no config {config!r}{why}; there are {_all()}"
+      f"--dataset={dataset}: {name} has no config {config!r}{why}; there are {_list_datasets()}"
     ) from None
 
 
-def _builder_class(name: str) -> type[RecordBuilder]:
-  return importlib.import_module(f"tfds_pancreas.{name}.{name}_dataset_builder").Builder
+def _load_builder_class(name: str) -> type[RecordBuilder]:
+  # By the name that TFDS gives such modules; only the one that is built is imported.
+  module = importlib.import_module(f"tfds_pancreas.{name}.{name}_dataset_builder")
+  builder_class: type[RecordBuilder] = module.Builder
+  return builder_class
 
 
-def _all() -> str:
+def _list_datasets() -> str:
   return ", ".join(
     f"{name}/{config}"
-    for name, kind in ((name, _builder_class(name)) for name in DATASETS)
+    for name, kind in ((name, _load_builder_class(name)) for name in DATASETS)
     for config in (*kind.builder_configs, *(["iso<k>mm"] if hasattr(kind, "make_config") else []))
   )
 

@@ -11,11 +11,11 @@ A builder says where its cases lie and how one is read:
     def find_cases(self, root):
       return {"train": [...]}  # of each case something with an id that can be pickled
 
-    def reader(self):
+    def get_case_reader(self):
       return read_case  # of the module's top level, or functools.partial of one
 
-and has configs `native`, `iso2mm`, `iso1mm` and any other `iso<k>mm`, parallel reading, the stop
-that names all bad cases, `skip_bad_cases`, build_report.json and contact sheets.
+The base class adds the configs `native`, `iso2mm`, `iso1mm` and any other `iso<k>mm`, parallel
+reading, the stop that names all bad cases, `skip_bad_cases`, build_report.json and contact sheets.
 """
 
 import abc
@@ -27,21 +27,21 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 
 from attn_unet_jax.runtime.errors import UserError
-from tfds_pancreas.checked_case import CaseFiles, CheckedCase
-from tfds_pancreas.contact_sheet import last_number, tile
-from tfds_pancreas.grids import GridConfig, grid_config, to_record
-from tfds_pancreas.parts import Made, Part
+from tfds_pancreas.build_report import BuildReport
+from tfds_pancreas.case_parts import CasePart, MadeCase
+from tfds_pancreas.checked_case import CaseInput, CheckedCase
+from tfds_pancreas.contact_sheet import draw_tile, find_last_number
+from tfds_pancreas.grids import GridConfig, make_grid_config, make_record
 from tfds_pancreas.record_builder import RecordBuilder
-from tfds_pancreas.records import volume_info
-from tfds_pancreas.report import Report
+from tfds_pancreas.records import make_volume_info
 
 
 class CheckedBuilder(RecordBuilder):
-  """Real scans and labels from files.
+  """A builder of real scans and labels from files.
 
   Attributes:
     DESCRIPTION: one paragraph about the collection.
-    LABELS: name and value of each label; a builder whose config decides overrides `labels`.
+    LABELS: name and value of each label; a builder whose config decides overrides `label_values`.
     RULES: thresholds of the checks, for the report.
   """
 
@@ -49,7 +49,7 @@ class CheckedBuilder(RecordBuilder):
   LABELS: ClassVar[Mapping[str, int]] = {}
   RULES: ClassVar[Mapping[str, Any]] = {}
   BUILDER_CONFIGS: ClassVar[Sequence[GridConfig]] = tuple(
-    grid_config(name) for name in ("native", "iso2mm", "iso1mm")
+    make_grid_config(name) for name in ("native", "iso2mm", "iso1mm")
   )
 
   def __init__(self, *, skip_bad_cases: bool = False, **options: Any):
@@ -58,16 +58,16 @@ class CheckedBuilder(RecordBuilder):
 
   @staticmethod
   def make_config(name: str) -> GridConfig:
-    """The config of a name that is not listed, such as 'iso1.5mm'.
+    """Makes the config of a name that is not listed, such as 'iso1.5mm'.
 
     Raises:
       ValueError: no grid is called so.
     """
-    return grid_config(name)
+    return make_grid_config(name)
 
   @abc.abstractmethod
-  def find_cases(self, root: Path) -> Mapping[str, Sequence[CaseFiles]]:
-    """Every case under the folder of `--manual_dir`, by split.
+  def find_cases(self, root: Path) -> Mapping[str, Sequence[CaseInput]]:
+    """Finds every case under the folder of `--manual_dir`, by split.
 
     What is wrong with one case (a file missing, two of a kind) is for the reader to say.
 
@@ -76,60 +76,61 @@ class CheckedBuilder(RecordBuilder):
     """
 
   @abc.abstractmethod
-  def reader(self) -> Callable[[Any], CheckedCase]:
-    """A function that can be pickled, from what `find_cases` found to the case, read and checked.
+  def get_case_reader(self) -> Callable[[Any], CheckedCase]:
+    """Returns a function that can be pickled, from a case that was found to the case, checked.
 
     It raises no UserError: what is wrong with a case ends in its `problems`.
     """
 
   @property
-  def labels(self) -> Mapping[str, int]:
-    """Name and value of each label."""
+  def label_values(self) -> Mapping[str, int]:
+    """The name and the value of each label."""
     return self.LABELS
 
   @property
-  def excluded(self) -> Mapping[str, str]:
-    """Reason by id, of cases that are left out unseen."""
+  def case_exclusions(self) -> Mapping[str, str]:
+    """The ids of cases that are left out unseen, each with the reason."""
     return {}
 
   @property
-  def expected_ids(self) -> Sequence[str]:
+  def collection_ids(self) -> Sequence[str]:
     """The ids of the whole collection, where that is known; the report lists what is absent."""
     return ()
 
   def _info(self) -> tfds.core.DatasetInfo:
-    return volume_info(self, self.labels, self.DESCRIPTION)
+    return make_volume_info(self, self.label_values, self.DESCRIPTION)
 
-  def cases(self, manual_dir: Path | None) -> Mapping[str, Sequence[CaseFiles]]:
-    """Every case that was found and is not excluded."""
+  def list_cases(self, manual_dir: Path | None) -> Mapping[str, Sequence[CaseInput]]:
+    """Lists every case that was found and is not excluded."""
     assert manual_dir is not None
     found = self.find_cases(manual_dir)
-    self.info.metadata["labels"] = dict(self.labels)  # the files may have told their names
+    # TFDS asked for the info before any file was read. By now the files may have told their names.
+    self.info.metadata["labels"] = dict(self.label_values)
     return {
-      split: [case for case in cases if case.id not in self.excluded]
+      split: [case for case in cases if case.id not in self.case_exclusions]
       for split, cases in found.items()
     }
 
-  def maker(self) -> Callable[[Any], Made]:
-    """Reads, checks and stores on the config's grid."""
-    outlined = self.labels.get("pancreas")
-    return MakeRecord(self.reader(), self.builder_config.spacing_mm, outlined)
+  def get_case_maker(self) -> Callable[[Any], MadeCase]:
+    """Returns the function that reads and checks a case and brings it to the config's grid."""
+    outlined = self.label_values.get("pancreas")
+    return RecordMaker(self.get_case_reader(), self.builder_config.spacing_mm, outlined)
 
-  def finish(self, folder: Path, parts: Sequence[Part]) -> None:
+  def review_parts(self, folder: Path, parts: Sequence[CasePart]) -> None:
     """Stops at bad cases, and writes the report beside the records.
 
     Raises:
       UserError: names every bad case with its figures.
     """
     name = f"{self.name}/{self.builder_config.name}"
-    report = Report(name, self.RULES, self.excluded, self.expected_ids, parts)
-    report.require(skip_bad_cases=self._skip_bad_cases)
-    report.write(folder)
+    report = BuildReport(name, self.RULES, self.case_exclusions, self.collection_ids, parts)
+    report.require_good_cases(skip_bad_cases=self._skip_bad_cases)
+    report.write_files(folder)
 
 
 @dataclass(frozen=True)
-class MakeRecord:
-  """From the files of a case to its record, or to what is wrong with it; can be pickled.
+class RecordMaker:
+  """A function from the files of a case to its record, or to what is wrong; it can be pickled.
 
   Attributes:
     read: the builder's reader.
@@ -141,18 +142,19 @@ class MakeRecord:
   spacing_mm: float | None
   outlined: int | None = None
 
-  def __call__(self, files: CaseFiles) -> Made:
+  def __call__(self, case_input: CaseInput) -> MadeCase:
     """Reads a case and, if it is good, makes its record and its picture."""
-    case = self.read(files)
-    made = Made(case.id, None, case.figures, case.problems)
+    case = self.read(case_input)
+    made = MadeCase(case.id, None, case.figures, case.problems)
     if case.pair is None or case.problems:
       return made
     try:
-      made.record = to_record(case.id, *case.pair, self.spacing_mm)
+      made.record = make_record(case.id, *case.pair, self.spacing_mm)
     except UserError as error:
       made.problems.append(str(error))
       return made
+    # The picture is of the scan's own voxels, where a label that is off by one shows best.
     label = case.pair.label.array
     shown = label if self.outlined is None else label == self.outlined
-    made.picture = tile(case.pair.image.array, shown, last_number(case.id))
+    made.picture = draw_tile(case.pair.image.array, shown, find_last_number(case.id))
     return made

@@ -6,16 +6,16 @@ from typing import Any, NamedTuple, Protocol
 from attn_unet_jax.volumes.volume import Volume
 
 
-class CaseFiles(Protocol):
-  """What `find_cases` returns of a case: anything that can be pickled and has an id."""
+class CaseInput(Protocol):
+  """The description of a case to be made: anything with an id that can be pickled."""
 
   @property
   def id(self) -> str:
     """The record's id; no patient's name or number."""
 
 
-class Pair(NamedTuple):
-  """HU and label of one case `[X, Y, Z]` on one canonical grid; label values fit uint8."""
+class VolumePair(NamedTuple):
+  """The HU and the label of one case `[X, Y, Z]` on one canonical grid; labels fit uint8."""
 
   image: Volume
   label: Volume
@@ -23,7 +23,7 @@ class Pair(NamedTuple):
 
 @dataclass
 class CheckedCase:
-  """What was found out about a case; `pair` is None where image and label cannot be joined.
+  """The result of reading a case; `pair` is None where image and label cannot be joined.
 
   Attributes:
     figures: for the report; JSON can hold them.
@@ -31,6 +31,6 @@ class CheckedCase:
   """
 
   id: str
-  pair: Pair | None = None
+  pair: VolumePair | None = None
   figures: dict[str, Any] = field(default_factory=dict)
   problems: list[str] = field(default_factory=list)

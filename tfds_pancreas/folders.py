@@ -1,15 +1,31 @@
 """What lies under a folder of downloads, at any depth."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
+
+from attn_unet_jax.runtime.errors import UserError
+
+Number = TypeVar("Number", int, str)
 
 
-def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
-  """Every folder, links followed, with the sorted names of its files.
+def walk_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
+  """Yields every folder, links followed, with the sorted names of its files."""
+  for folder, subfolders, files in os.walk(root, followlinks=True):
+    # Hidden folders, and the one that macOS puts into archives, hold no data. Sorted, because each
+    # file system lists them in its own order.
+    subfolders[:] = sorted(name for name in subfolders if not name.startswith((".", "__MACOSX")))
+    yield Path(folder), sorted(files)
 
-  Hidden folders, and the one that macOS puts into archives, hold no data.
+
+def take_single_files(found: Mapping[Number, Sequence[Path]]) -> dict[Number, Path]:
+  """Returns the one file of each number.
+
+  Raises:
+    UserError: a number has two files.
   """
-  for place, folders, files in os.walk(root, followlinks=True):
-    folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-    yield Path(place), sorted(files)
+  for paths in found.values():
+    if len(paths) > 1:
+      raise UserError(f"{paths[0]}: {paths[1]} is the same case; remove one of them")
+  return {number: paths[0] for number, paths in found.items()}

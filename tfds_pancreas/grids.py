@@ -26,8 +26,8 @@ class GridConfig(VolumeConfig):
   spacing_mm: float | None = None
 
 
-def spacing_of(name: str) -> float | None:
-  """2.0 for 'iso2mm', None for 'native'.
+def parse_grid_name(name: str) -> float | None:
+  """Returns the spacing that a grid's name says: 2.0 for 'iso2mm', None for 'native'.
 
   Raises:
     ValueError: no such grid, or a spacing that rounds to 0.
@@ -38,10 +38,10 @@ def spacing_of(name: str) -> float | None:
   return float(match[1]) if match[1] else None
 
 
-def grid_config(
+def make_grid_config(
   name: str, kind: type[GridConfig] = GridConfig, about: str = "", grid: str = "", **fields: Any
 ) -> GridConfig:
-  """The config of a name such as 'native', 'iso2mm' or 'iso1.5mm'.
+  """Makes the config of a name such as 'native', 'iso2mm' or 'iso1.5mm'.
 
   Args:
     name: of the config.
@@ -53,14 +53,14 @@ def grid_config(
   Raises:
     ValueError: no grid is called so.
   """
-  spacing = spacing_of(grid or name)
-  where = f"{spacing:g} mm isotropic" if spacing else "each scan's own voxels"
-  said = f"{about}, {where}." if about else f"{where[0].upper()}{where[1:]}."
-  return kind(name=name, description=said, spacing_mm=spacing, **fields)
+  spacing = parse_grid_name(grid or name)
+  voxels = f"{spacing:g} mm isotropic" if spacing else "each scan's own voxels"
+  description = f"{about}, {voxels}." if about else f"{voxels[0].upper()}{voxels[1:]}."
+  return kind(name=name, description=description, spacing_mm=spacing, **fields)
 
 
-def to_record(case_id: str, image: Volume, label: Volume, spacing_mm: float | None) -> Record:
-  """A scan and its label as a record, both on one grid, which is decided from the image.
+def make_record(case_id: str, image: Volume, label: Volume, spacing_mm: float | None) -> Record:
+  """Makes the record of a scan and its label, both on one grid, which the image decides.
 
   The image is interpolated linearly, without a blur before; the label takes the nearest voxel.
 
@@ -78,18 +78,16 @@ def to_record(case_id: str, image: Volume, label: Volume, spacing_mm: float | No
     image, label = resample_volume(image, grid), resample_labels(label, grid)
   return {
     "id": case_id,
-    "image": _stored(image.array, np.int16),
-    "label": _stored(label.array, np.uint8),
+    "image": _quantise(image.array, np.int16),
+    "label": _quantise(label.array, np.uint8),
     "affine": image.affine,
   }
 
 
-def _stored(values: np.ndarray, dtype: type[np.integer]) -> np.ndarray:
-  """Values [X, Y, Z], rounded and clipped to a type, with Z fastest in memory.
-
-  Volumes come with X fastest. Turned slab by slab, as the processor's cache likes it, this takes a
-  fifth of the time, and one slab is all that exists as float.
-  """
+def _quantise(values: np.ndarray, dtype: type[np.integer]) -> np.ndarray:
+  """Returns values [X, Y, Z] rounded and clipped to a type, with Z fastest in memory."""
+  # Volumes come with X fastest. Turned slab by slab, as the processor's cache likes it, this takes
+  # a fifth of the time, and one slab is all that exists as float.
   stored = np.empty(values.shape, dtype)
   limits = np.iinfo(dtype)
   for y in range(values.shape[1]):

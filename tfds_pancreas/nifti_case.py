@@ -11,12 +11,12 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti_folder import list_nifti_files, read_pair
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
-from tfds_pancreas.checked_case import CheckedCase, Pair
-from tfds_pancreas.checks import flip_problem, label_figures
+from tfds_pancreas.checked_case import CheckedCase, VolumePair
+from tfds_pancreas.label_checks import find_flip_problem, measure_label
 
 
 @dataclass(frozen=True)
-class NiftiCase:
+class NiftiCaseFiles:
   """The files of one case; None where one is missing."""
 
   id: str
@@ -25,8 +25,8 @@ class NiftiCase:
 
 
 @dataclass(frozen=True)
-class Meaning:
-  """What the label values of a collection mean.
+class LabelMeaning:
+  """The meaning of a collection's label values.
 
   Attributes:
     labels: name and value, as in the records.
@@ -39,8 +39,8 @@ class Meaning:
   may_be_empty: bool = False
 
 
-def find_pairs(root: Path) -> list[NiftiCase]:
-  """Every name in `imagesTr` or `labelsTr` of a folder, sorted.
+def find_nifti_pairs(root: Path) -> list[NiftiCaseFiles]:
+  """Finds every name in `imagesTr` or `labelsTr` of a folder, sorted.
 
   Raises:
     UserError: two files have one name, or there is none at all.
@@ -49,14 +49,14 @@ def find_pairs(root: Path) -> list[NiftiCase]:
   names = sorted(images.keys() | labels.keys())
   if not names:
     raise UserError(f"{root}: no imagesTr/NAME.nii.gz with labelsTr/NAME.nii.gz in it")
-  return [NiftiCase(name, images.get(name), labels.get(name)) for name in names]
+  return [NiftiCaseFiles(name, images.get(name), labels.get(name)) for name in names]
 
 
-def read_case(files: NiftiCase, *, meaning: Meaning) -> CheckedCase:
-  """Reads and checks a case; whatever is wrong with it ends in its `problems`."""
+def read_nifti_case(files: NiftiCaseFiles, *, meaning: LabelMeaning) -> CheckedCase:
+  """Reads a case and checks it; whatever is wrong with it ends in its `problems`."""
   case = CheckedCase(files.id)
   if files.image is None or files.label is None:
-    case.problems.append(_missing(files))
+    case.problems.append(_describe_missing(files))
     return case
   try:
     image, label, note = read_pair(files.image, files.label)
@@ -69,58 +69,60 @@ def read_case(files: NiftiCase, *, meaning: Meaning) -> CheckedCase:
     "orientation": image.orientation,
     **({"note": note} if note else {}),
   }
-  label = Volume(replaced(label.array, meaning.replaced), label.affine)
-  fill(case, to_canonical(image), to_canonical(label), meaning)
+  label = Volume(replace_values(label.array, meaning.replaced), label.affine)
+  add_checked_pair(case, to_canonical(image), to_canonical(label), meaning)
   return case
 
 
-def fill(case: CheckedCase, image: Volume, label: Volume, meaning: Meaning) -> None:
-  """Adds an aligned canonical pair to a case, with its figures and what is wrong with the values.
-
-  Headers have the word on where a label lies: a flip that fits better is reported as a `doubt`.
-  """
+def add_checked_pair(
+  case: CheckedCase, image: Volume, label: Volume, meaning: LabelMeaning
+) -> None:
+  """Adds a canonical pair to a case, with its figures and what is wrong with the label's values."""
   inside = label.array != 0
   values, hu = label.array[inside], image.array[inside]
-  if problem := _value_problem(np.unique(values), meaning):
+  if problem := _find_value_problem(np.unique(values), meaning):
     case.problems.append(problem)
     return
-  case.pair = Pair(image, Volume(label.array.astype(np.uint8, copy=False), label.affine))
+  case.pair = VolumePair(image, Volume(label.array.astype(np.uint8, copy=False), label.affine))
   case.figures["labels"] = {
-    name: _figures(hu[values == value]) for name, value in meaning.labels.items() if value
+    name: _measure_organ(hu[values == value]) for name, value in meaning.labels.items() if value
   }
   if len(values):
-    case.figures |= label_figures(image.array, inside)
-    if doubt := flip_problem(case.figures["flip_scores"]):
+    case.figures |= measure_label(image.array, inside)
+    # Headers have the word on where a label lies, so a flip that fits better is no problem of the
+    # case. The report calls it a doubt.
+    if doubt := find_flip_problem(case.figures["flip_scores"]):
       case.figures["doubt"] = doubt
 
 
-def _missing(files: NiftiCase) -> str:
-  there = files.image or files.label
-  if there is None:
+def _describe_missing(files: NiftiCaseFiles) -> str:
+  present = files.image or files.label
+  if present is None:
     return "no image and no label"
-  return f"no {'label' if files.image else 'image'} of this name, there is only {there}"
+  return f"no {'label' if files.image else 'image'} of this name, there is only {present}"
 
 
-def replaced(label: np.ndarray, by: Mapping[int, int]) -> np.ndarray:
-  """A label map with some values changed into others."""
-  changed = label.copy() if by else label
-  for old, new in by.items():
-    changed[label == old] = new
+def replace_values(label: np.ndarray, replaced: Mapping[int, int]) -> np.ndarray:
+  """Returns a label map with some values changed into others."""
+  changed = label.copy() if replaced else label
+  for old, new in replaced.items():
+    changed[label == old] = new  # by the original, so that values may also be swapped
   return changed
 
 
-def _value_problem(present: np.ndarray, meaning: Meaning) -> str:
+def _find_value_problem(present: np.ndarray, meaning: LabelMeaning) -> str:
   named = {value: name for name, value in meaning.labels.items()}
   unnamed = [int(value) for value in present if int(value) not in named]
   if unnamed:
-    return f"label values {unnamed[:8]} have no names; named are {_listed(meaning.labels)}"
+    return f"label values {unnamed[:8]} have no names; named are {_list_labels(meaning.labels)}"
   return "" if len(present) or meaning.may_be_empty else "the label is empty"
 
 
-def _listed(labels: Mapping[str, int]) -> str:
+def _list_labels(labels: Mapping[str, int]) -> str:
   return ", ".join(f"{value} {name}" for name, value in labels.items())
 
 
-def _figures(hu: np.ndarray) -> dict[str, Any]:
+def _measure_organ(hu: np.ndarray) -> dict[str, Any]:
+  # Images may be float32, whose own sum would be off for an organ of millions of voxels.
   mean = round(float(hu.mean(dtype=np.float64)), 1) if len(hu) else None
   return {"voxels": len(hu), "mean_hu": mean}

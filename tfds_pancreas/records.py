@@ -21,10 +21,10 @@ FILE_FORMAT = "array_record"
 REPORT_FILE = "build_report.json"  # beside the records of real scans
 
 
-def volume_info(
+def make_volume_info(
   builder: tfds.core.DatasetBuilder, labels: Mapping[str, int], description: str
 ) -> tfds.core.DatasetInfo:
-  """What a builder of labelled scans returns from `_info`.
+  """Makes what a builder of labelled scans returns from `_info`.
 
   Args:
     builder: the builder itself.
@@ -52,42 +52,46 @@ class VolumeConfig(tfds.core.BuilderConfig):
   """A variant of a data set of labelled scans.
 
   Attributes:
-    shards: files per split, at most the number of cases of the smallest split. TFDS would decide by
-      size alone and write one file up to 128 MiB; None lets it.
+    shards: files per split, at most the number of its cases; None decides by their size.
   """
 
   shards: int | None = 4
 
 
-class Split(Sequence[Record]):
+class SplitRecords(Sequence[Record]):
   """The records of one split in the order of their ids, decoded one by one when asked for."""
 
   def __init__(self, builder: tfds.core.DatasetBuilder, name: str):
     self._builder, self._name = builder, name
 
+  # One source for each purpose, so that no volume is inflated that is not asked for: the ids of
+  # hundreds of scans are needed at the start of every run.
+
   @cached_property
   def _order(self) -> list[tuple[str, int]]:
     only_id = dict.fromkeys(("image", "label", "affine"), tfds.decode.SkipDecoding())
     found = self._builder.as_data_source(self._name, decoders=only_id)
-    return sorted((_text(found[index]["id"]), index) for index in range(len(found)))
+    return sorted((_decode_text(found[index]["id"]), index) for index in range(len(found)))
 
   @cached_property
-  def _places(self) -> Sequence[Record]:
+  def _geometry_source(self) -> Sequence[Record]:
     undecoded = dict.fromkeys(("image", "label"), tfds.decode.SkipDecoding())
-    return self._builder.as_data_source(self._name, decoders=undecoded)
+    source: Sequence[Record] = self._builder.as_data_source(self._name, decoders=undecoded)
+    return source
 
   @cached_property
-  def _source(self) -> Sequence[Record]:
-    return self._builder.as_data_source(self._name)
+  def _record_source(self) -> Sequence[Record]:
+    source: Sequence[Record] = self._builder.as_data_source(self._name)
+    return source
 
   @property
-  def ids(self) -> list[str]:
+  def case_ids(self) -> list[str]:
     """The case ids, sorted; no volume is decoded."""
     return [case for case, _ in self._order]
 
-  def place(self, index: int) -> tuple[tuple[int, int, int], np.ndarray]:
-    """Shape `[3]` and affine of the record at a place in `ids`; no volume is decoded."""
-    record = self._places[self._order[index][1]]
+  def read_geometry(self, index: int) -> tuple[tuple[int, int, int], np.ndarray]:
+    """Reads shape `[3]` and affine of the record at a place in `case_ids`, but no volume."""
+    record = self._geometry_source[self._order[index][1]]
     x, y, z = map(int, record["image"]["shape"])
     return (x, y, z), record["affine"]
 
@@ -95,18 +99,18 @@ class Split(Sequence[Record]):
     return len(self._order)
 
   def __getitem__(self, index: Any) -> Any:
-    """The record at a place in `ids`, decoded now; a list of records for a slice."""
+    """Decodes the record at a place in `case_ids`; for a slice, a list of records."""
     if isinstance(index, slice):
       return [self[place] for place in range(*index.indices(len(self)))]
-    record = self._source[self._order[index][1]]
-    return {**record, "id": _text(record["id"])}
+    record = self._record_source[self._order[index][1]]
+    return {**record, "id": _decode_text(record["id"])}
 
   def __iter__(self) -> Iterator[Record]:
     return (self[place] for place in range(len(self)))
 
 
 @dataclass(frozen=True)
-class Records:
+class BuiltDataset:
   """A data set that has been built.
 
   Attributes:
@@ -116,11 +120,11 @@ class Records:
   """
 
   directory: Path
-  splits: dict[str, Split]
+  splits: dict[str, SplitRecords]
   labels: dict[str, int]
 
 
-def open_records(dataset: str, data_dir: str | Path) -> Records:
+def open_records(dataset: str, data_dir: str | Path) -> BuiltDataset:
   """Opens a data set that `python -m tfds_pancreas.build` has written.
 
   Args:
@@ -130,29 +134,31 @@ def open_records(dataset: str, data_dir: str | Path) -> Records:
   Raises:
     UserError: it has not been built there.
   """
-  directory = built_directory(dataset, data_dir)
+  directory = find_built_version(dataset, data_dir)
   if directory is None:
     command = f"python -m tfds_pancreas.build --dataset={dataset} --data_dir={data_dir}"
     raise UserError(f"{data_dir}: the data set {dataset!r} has not been built there; run {command}")
-  logging.getLogger("absl").setLevel(logging.WARNING)
+  logging.getLogger("absl").setLevel(logging.WARNING)  # TFDS logs each file that it loads
   builder = tfds.builder_from_directory(directory)
-  splits = {name: Split(builder, name) for name in builder.info.splits}
-  return Records(directory, splits, dict(builder.info.metadata["labels"]))
+  splits = {name: SplitRecords(builder, name) for name in builder.info.splits}
+  return BuiltDataset(directory, splits, dict(builder.info.metadata["labels"]))
 
 
-def built_directory(dataset: str, data_dir: str | Path) -> Path | None:
-  """The newest version of a data set under `data_dir`, or None; half-written ones do not count."""
+def find_built_version(dataset: str, data_dir: str | Path) -> Path | None:
+  """Returns the newest version of a data set under `data_dir`, or None."""
+  # A build that is under way, or was killed, lies in a folder called incomplete.
   versions = [
     path.parent
     for path in Path(data_dir, dataset).glob("*.*.*/dataset_info.json")
     if "incomplete" not in path.parent.name
   ]
-  return max(versions, key=_version, default=None)
+  return max(versions, key=_parse_version, default=None)
 
 
-def _version(directory: Path) -> tuple[int, ...]:
+def _parse_version(directory: Path) -> tuple[int, ...]:
+  # As numbers: 1.10.0 is newer than 1.9.0.
   return tuple(int(part) for part in directory.name.split("."))
 
 
-def _text(value: bytes | str) -> str:
+def _decode_text(value: bytes | str) -> str:
   return value.decode() if isinstance(value, bytes) else str(value)

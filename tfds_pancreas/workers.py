@@ -1,7 +1,7 @@
 """Where a build's work is done: in this process, in several, or on Apache Beam.
 
-Each is a function that applies another to every item and returns when all are done. What the
-other one finds out it leaves in files.
+Each way is a `ForEach`: it applies a function to every item and returns when all are done. What
+the function finds out, it leaves in files.
 """
 
 import contextlib
@@ -27,23 +27,20 @@ _BYTES_PER_WORKER = 2e9
 _INSTALL_BEAM = "Apache Beam is not installed; pip install 'attn-unet-jax[beam]'"
 
 
-def default_workers() -> int:
-  """One for each core that this process may use, as far as memory goes."""
-  return max(
-    1, min(count_usable_cores(), int(psutil.virtual_memory().available / _BYTES_PER_WORKER))
-  )
+def choose_worker_count() -> int:
+  """Returns one worker for each core that this process may use, as far as memory goes."""
+  by_memory = int(psutil.virtual_memory().available / _BYTES_PER_WORKER)
+  return max(1, min(count_usable_cores(), by_memory))
 
 
-def on_this_machine(workers: int) -> ForEach:
-  """In `workers` processes, or in this one for 1.
+def make_local_for_each(workers: int) -> ForEach:
+  """Makes a ForEach that works in `workers` processes, or in this one for 1."""
 
-  Processes and not threads: reading DICOM holds the interpreter's lock and changes the warnings'
-  filters, which threads share.
-  """
-
+  # Processes and not threads: reading DICOM holds the interpreter's lock and changes the warnings'
+  # filters, which threads share.
   def for_each(function: Callable[[Any], None], items: Sequence[Any]) -> None:
     if min(workers, len(items)) > 1:
-      _in_processes(function, items, min(workers, len(items)))
+      _run_in_processes(function, items, min(workers, len(items)))
     else:
       for item in items:
         function(item)
@@ -51,8 +48,8 @@ def on_this_machine(workers: int) -> ForEach:
   return for_each
 
 
-def on_beam(runner: Any, options: Any) -> ForEach:
-  """On Apache Beam; its machines must see the same folders as this one.
+def make_beam_for_each(runner: Any, options: Any) -> ForEach:
+  """Makes a ForEach that works on Apache Beam, whose machines must see the folders of this one.
 
   Args:
     runner: name or object of a Beam runner; None leaves the choice to the options.
@@ -73,15 +70,15 @@ def on_beam(runner: Any, options: Any) -> ForEach:
     work = beam.Map(lambda item: function(item))
     _ = pipeline | beam.Create(items) | beam.Reshuffle() | work
     try:
-      _run(pipeline)
+      _run_pipeline(pipeline)
     except RuntimeError as error:
-      raise _origin(error) from None
+      raise _unwrap_beam_error(error) from None
 
   return for_each
 
 
-def beam_options(options: Sequence[str]) -> Any:
-  """`PipelineOptions` of NAME=VALUE strings.
+def parse_beam_options(options: Sequence[str]) -> Any:
+  """Parses NAME=VALUE strings into `PipelineOptions`.
 
   Raises:
     UserError: Beam is not installed, or knows no such option or value.
@@ -97,6 +94,8 @@ def beam_options(options: Sequence[str]) -> Any:
   except SystemExit:  # argparse, after a page of usage
     why = said.getvalue().rpartition("error: ")[2].strip()
     raise UserError(f"{where}: Apache Beam does not take it: {why}") from None
+  # Beam keeps what it does not know for its runners, and drops it without a word if they do not
+  # know it either.
   if unknown := sorted(everything.keys() - PipelineOptions([]).get_all_options().keys()):
     raise UserError(
       f"{where}: Apache Beam has no option {unknown[0]}; write NAME=VALUE,NAME=VALUE, as its "
@@ -117,26 +116,26 @@ def _import_beam() -> Any:
   return apache_beam
 
 
-def _run(pipeline: Any) -> None:
-  """Runs a pipeline to its end; it does not go on where the cluster is when this process stops."""
+def _run_pipeline(pipeline: Any) -> None:
+  """Runs a pipeline to its end, and cancels it where this process is stopped before."""
   logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)  # it is raised as well
   result = pipeline.run()
   try:
     result.wait_until_finish()
   except BaseException:
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception):  # what stopped this process is what is to be told
       result.cancel()
     raise
 
 
-def _origin(error: BaseException) -> BaseException:
-  """What ended a pipeline, out of what Beam wraps it into."""
+def _unwrap_beam_error(error: BaseException) -> BaseException:
+  """Returns the error that ended a pipeline, out of those that Beam wraps it into."""
   while "[while running" in str(error) and error.__context__ is not None:
     error = error.__context__
   return error
 
 
-def _in_processes(function: Callable[[Any], None], items: Sequence[Any], workers: int) -> None:
+def _run_in_processes(function: Callable[[Any], None], items: Sequence[Any], workers: int) -> None:
   # Forked from a server that has the imports done: cheap, and safe whatever threads this one has.
   context = multiprocessing.get_context("forkserver")
   context.set_forkserver_preload(
@@ -148,6 +147,8 @@ def _in_processes(function: Callable[[Any], None], items: Sequence[Any], workers
     for future in as_completed([pool.submit(function, item) for item in items]):
       future.result()
   except BaseException as error:
+    # A worker may be in the middle of a scan for minutes. What it was writing is not complete and
+    # is removed with the folder, so nothing is lost by killing it.
     for process in set(multiprocessing.active_children()) - others:
       process.kill()
     if isinstance(error, BrokenProcessPool):
@@ -160,7 +161,7 @@ def _in_processes(function: Callable[[Any], None], items: Sequence[Any], workers
 
 
 def _follow_parent() -> None:
-  """A worker leaves signals to its parent, for they go to both, and ends when that is killed."""
+  """Makes a worker ignore signals, which reach its parent as well, and end with that parent."""
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)
   threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -170,4 +171,4 @@ def _end_with_parent() -> None:
   parent = multiprocessing.parent_process()
   assert parent is not None
   parent.join()
-  os._exit(1)
+  os._exit(1)  # sys.exit would end this thread alone

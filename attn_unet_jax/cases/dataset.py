@@ -12,7 +12,7 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import read_grid
 from attn_unet_jax.volumes.nifti_folder import list_nifti_files, read_label_names, read_pair
 from attn_unet_jax.volumes.volume import Grid, Volume
-from tfds_pancreas.records import Records, open_records
+from tfds_pancreas.records import BuiltDataset, open_records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,11 +115,11 @@ class Folder:
 class RecordSet:
   """A data set of `tfds_pancreas`, as the build command wrote it."""
 
-  def __init__(self, records: Records):
+  def __init__(self, records: BuiltDataset):
     self._where = {
       case_id: (split, index)
       for split, cases in records.splits.items()
-      for index, case_id in enumerate(cases.ids)
+      for index, case_id in enumerate(cases.case_ids)
     }
     self._records = records
     self.ids = tuple(sorted(self._where))
@@ -127,7 +127,7 @@ class RecordSet:
     own = {"training": "train", "validation": "validation", "test": "test"}
     complete = all(records.splits.get(split) for split in own.values())
     self.parts: Mapping[str, Sequence[str]] | None = (
-      {part: records.splits[split].ids for part, split in own.items()} if complete else None
+      {part: records.splits[split].case_ids for part, split in own.items()} if complete else None
     )
 
   def load(self, case_id: str) -> Case:
@@ -141,7 +141,7 @@ class RecordSet:
   def grid(self, case_id: str) -> Grid:
     """Reads a record without decoding its volumes."""
     split, index = self._where[case_id]
-    return Grid(*self._records.splits[split].place(index))
+    return Grid(*self._records.splits[split].read_geometry(index))
 
   def fingerprint(self, case_id: str) -> tuple[object, ...]:
     """Of the data set: its name, version and building."""

@@ -1,4 +1,4 @@
-"""What was found, for people and for programs: lines, a table, JSON and pictures."""
+"""Reports what was found, for people and for programs: lines, a table, JSON and pictures."""
 
 import collections
 import json
@@ -12,21 +12,22 @@ from attn_unet_jax.inspection.finding import SEVERITIES, Finding
 from attn_unet_jax.inspection.inspected_case import InspectedCase
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
-from tfds_pancreas.contact_sheet import write_sheets
+from tfds_pancreas.contact_sheet import write_contact_sheets
 
-# So many lines of one kind are printed; the JSON has them all. Errors are always printed.
+# Lines of one kind that are printed. The JSON has them all, and errors are always printed.
 _MAX_SHOWN = {"error": 10**9, "warning": 10, "note": 3}
 
 
 def count_by_severity(findings: Sequence[Finding]) -> dict[str, int]:
-  """Findings by severity."""
+  """Counts the findings by severity."""
   return {name: sum(one.severity == name for one in findings) for name in SEVERITIES}
 
 
 def format_findings(findings: Sequence[Finding]) -> Iterator[str]:
-  """A line each, errors first."""
+  """Yields a line for each finding, errors first and findings of one kind together."""
   for severity in SEVERITIES:
     some = [one for one in findings if one.severity == severity]
+    # Kinds in the order in which they were found first, which `set` would not keep.
     for kind in dict.fromkeys(one.kind for one in some):
       texts = [one.text for one in some if one.kind == kind]
       shown = texts[: _MAX_SHOWN[severity]]
@@ -36,7 +37,7 @@ def format_findings(findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def format_table(cases: Sequence[InspectedCase]) -> Iterator[str]:
-  """Lowest, median and highest over the cases of what was measured, by name of the quantity."""
+  """Yields a table of the quantities: lowest, median and highest over the cases."""
   rows = _collect_columns(cases)
   if not rows:
     return
@@ -55,24 +56,25 @@ def write_report(
   findings: Sequence[Finding],
   cases: Sequence[InspectedCase],
 ) -> None:
-  """Writes `check.json` and contact sheets, whose tiles are numbered as `cases` there are.
+  """Writes `check.json` and contact sheets, whose tiles have the numbers of the cases in it.
 
   Args:
-    folder: made if it is not there.
+    folder: where to; made if it is missing.
     about: what was looked at.
-    findings: those of no single case.
-    cases: all, with their own findings.
+    findings: the findings that belong to no single case.
+    cases: all cases, with their own findings.
 
   Raises:
     UserError: the folder cannot be written.
   """
   try:
     folder.mkdir(parents=True, exist_ok=True)
+    # Tiles carry their case's number, since a case that could not be read has none.
     pictures = [case.tile for case in cases if case.tile is not None]
     content = {
       **about,
       "findings": [one._asdict() for one in findings],
-      "contact_sheets": write_sheets(folder, pictures),
+      "contact_sheets": write_contact_sheets(folder, pictures),
       "cases": [_case_entry(number, case) for number, case in enumerate(cases, start=1)],
     }
     write_text(folder / "check.json", json.dumps(content, indent=1) + "\n")

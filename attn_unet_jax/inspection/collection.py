@@ -1,4 +1,4 @@
-"""Many cases, on threads, and what only shows between them."""
+"""Inspects many cases on threads, and compares them with each other."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +15,15 @@ from attn_unet_jax.labels import LabelMapping
 def inspect_all(
   subjects: Sequence[CaseToInspect], mapping: LabelMapping, options: DataOptions, threads: int
 ) -> Iterator[InspectedCase]:
-  """Looks at every case; `threads` of them are open at a time, each comes when it is its turn."""
+  """Yields every case after its inspection, in order, with `threads` of them open at a time."""
+  # Threads are enough: nearly all the time is spent in zlib and NumPy, which release the
+  # interpreter's lock.
   with ThreadPoolExecutor(threads) as pool:
     yield from pool.map(partial(inspect_case, mapping=mapping, options=options), subjects, count(1))
 
 
 def mark_duplicates(cases: Iterable[InspectedCase]) -> None:
-  """Adds to every case whose voxels an earlier one has, in whatever order of axes."""
+  """Adds a finding to every case with the voxels of an earlier one, in any order of axes."""
   first: dict[str, InspectedCase] = {}
   for case in cases:
     image = case.digests.get("image")
@@ -36,6 +38,8 @@ def mark_duplicates(cases: Iterable[InspectedCase]) -> None:
         )
       )
     label = case.digests.get("label")
+    # Empty labels are all equal, and reported as empty already. Of a twin of the same earlier case
+    # the image has said it.
     twin = first.setdefault(label, case) if label and any(case.figures["ml"].values()) else case
     if twin not in (case, earlier):
       case.findings.append(

@@ -1,4 +1,4 @@
-"""What is found: a severity, a kind, and a line that says what, how much and the way out."""
+"""The finding: a severity, a kind, and a line that says what, how much and the way out."""
 
 from typing import Literal, NamedTuple
 
@@ -7,13 +7,13 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 
 class Finding(NamedTuple):
-  """One thing about one case.
+  """A finding about one case.
 
   Attributes:
-    severity: `error`: training refuses it or learns what is wrong; `warning`: probably not meant;
-      `note`: good to know.
-    kind: a stable word, the same for the same thing in other cases.
-    text: one line naming the file, the figures and what to do.
+    severity: `error` if training refuses the case or learns something wrong from it; `warning` if
+      it is probably not meant; `note` if it is good to know.
+    kind: a stable word, by which findings of several cases are counted.
+    text: one line that names the file and the figures, and says what to do.
   """
 
   severity: Severity

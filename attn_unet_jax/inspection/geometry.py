@@ -1,4 +1,4 @@
-"""Whether a file's geometry is that of an abdominal CT."""
+"""Checks that a file's geometry is that of an abdominal CT."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,21 +14,25 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.orientation import canonical_grid
 from attn_unet_jax.volumes.volume import Grid, corner_distance_mm
 
+# From a small reconstructed field (100 mm in 512 pixels) to the thick slices of old scanners.
 _SPACING_MM = (0.2, 10.0)
+# The bore of a scanner is 700 to 850 mm wide; along Z a scan may hold the whole body.
 _FIELD_MM = ((100.0, 800.0), (100.0, 800.0), (50.0, 2300.0))
-_ANISOTROPY = 5.0
-_OBLIQUE_DEGREES = 1.0
+_ANISOTROPY = 5.0  # slices of 5 mm with pixels of 1 mm or less
+_OBLIQUE_DEGREES = 1.0  # less comes from rounded direction cosines
 _SHEAR_DEGREES = 0.5
 
 
 def geometry_findings(grid: Grid, name: str) -> Iterator[Finding]:
-  """Says what is odd about the grid of the file `name`."""
+  """Yields what is odd about the grid of the file `name`."""
   canonical = canonical_grid(grid)
+  # What many programs write for an array without geometry. A resampled scan may have spacings of
+  # 1 mm, but its origin is not 0.
   if np.array_equal(np.abs(grid.affine[:3, :3]), np.eye(3)) and not grid.affine[:3, 3].any():
     yield Finding(
       "warning",
       "no_geometry",
-      f"{name}: spacing 1 x 1 x 1 mm from an origin of 0, as where the header was lost; organs are "
+      f"{name}: spacing 1 x 1 x 1 mm from an origin of 0, as if the header was lost; organs are "
       "then trained at a wrong size: convert the scan again, or set its spacing",
     )
   yield from _size_findings(canonical, name)
@@ -38,7 +42,8 @@ def geometry_findings(grid: Grid, name: str) -> Iterator[Finding]:
 def patch_findings(
   grid: Grid, patch: Sequence[int], spacing_mm: float, name: str
 ) -> Iterator[Finding]:
-  """Says where a training patch is larger than the scan."""
+  """Yields a note if a training patch is larger than the scan."""
+  # On canonical axes, as training crops: a file may store its axes in another order.
   field = canonical_grid(grid).field_mm
   wanted = [size * spacing_mm for size in patch]
   small = [axis for axis, has, asks in zip("XYZ", field, wanted, strict=True) if has < asks]
@@ -53,7 +58,7 @@ def patch_findings(
 
 
 def memory_findings(grid: Grid, options: DataOptions, name: str) -> Iterator[Finding]:
-  """Says where memory cannot hold the scan on its working grid."""
+  """Yields an error if memory cannot hold the scan on its working grid."""
   try:
     working_grid_for(canonical_grid(grid), options, name)
   except UserError as error:
@@ -61,7 +66,7 @@ def memory_findings(grid: Grid, options: DataOptions, name: str) -> Iterator[Fin
 
 
 def header_findings(path: Path) -> Iterator[Finding]:
-  """Says whether a NIfTI header leaves the place of its voxels in doubt; the file is readable."""
+  """Yields a warning if the header of a readable NIfTI file leaves the voxels' place in doubt."""
   header: Any = nib.load(path).header
   if not (header["sform_code"] or header["qform_code"]):
     yield Finding(
@@ -79,8 +84,9 @@ def _compare_forms(path: Path, header: Any) -> Iterator[Finding]:
   try:
     grids = Grid(shape, header.get_sform()), Grid(shape, header.get_qform())
   except (ValueError, nib.spatialimages.HeaderDataError):
-    return  # the reader has named a damaged affine
+    return  # the reader has reported the damaged affine
   distance = corner_distance_mm(*grids)
+  # Half a voxel: below it both forms put a label on the same voxels.
   if distance > 0.5 * min(grids[0].spacing):
     yield Finding(
       "warning",
@@ -100,6 +106,7 @@ def _size_findings(grid: Grid, name: str) -> Iterator[Finding]:
       f"{name}: a spacing of {odd[0]:g} mm ({_format_mm(grid.spacing)}), a CT has {low:g} to "
       f"{high:g}; is its unit mm?",
     )
+  # The grid is canonical, so X is the patient's left to right whatever the file's order of axes.
   for axis, size, (least, most) in zip("XYZ", field, _FIELD_MM, strict=True):
     if not least <= size <= most:
       yield Finding(
@@ -119,6 +126,7 @@ def _size_findings(grid: Grid, name: str) -> Iterator[Finding]:
 
 
 def _axis_findings(grid: Grid, name: str) -> Iterator[Finding]:
+  # Off the diagonal: the cosines of the angles between the axes, 0 for perpendicular ones.
   between = grid.directions.T @ grid.directions - np.eye(3)
   shear = float(np.degrees(np.arcsin(min(1.0, np.abs(between).max()))))
   if shear > _SHEAR_DEGREES:
@@ -128,13 +136,14 @@ def _axis_findings(grid: Grid, name: str) -> Iterator[Finding]:
       f"{name}: axes are {shear:.1f} degrees from perpendicular, as a tilted gantry gives; organs "
       "are sheared: undo the tilt (dcm2niix does)",
     )
+  # On canonical axes the diagonal has the cosines of each axis with the patient's own.
   turned = float(np.degrees(np.arccos(np.clip(np.diag(grid.directions).min(), -1, 1))))
   if turned > _OBLIQUE_DEGREES and shear <= _SHEAR_DEGREES:
     yield Finding(
       "note",
       "oblique",
-      f"{name}: axes are turned by {turned:.1f} degrees against the patient's; it is trained and "
-      "answered on its own axes, nothing is to be done",
+      f"{name}: axes are turned by {turned:.1f} degrees against the patient's; training and "
+      "prediction use the scan's own axes, so there is nothing to do",
     )
 
 

@@ -1,8 +1,8 @@
-"""Whether an image's values are Hounsfield units.
+"""Checks that an image's values are Hounsfield units.
 
-Water is 0 HU and air -1000 HU by definition; fat lies about -100, soft tissue between 0 and 100,
-with contrast to about 250. So any abdominal CT has many voxels between -200 and 300 HU, some of
-them below -30, and around the body air. What has not is on another scale.
+By definition water is 0 HU and air is -1000 HU. Fat lies about -100, soft tissue between 0 and 100,
+with contrast up to about 250. So every abdominal CT has many voxels between -200 and 300 HU, some
+of them below -30, and air around the body. An image without them is on another scale.
 """
 
 import math
@@ -15,17 +15,18 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.checks import check_image
 from attn_unet_jax.volumes.volume import Volume
 
-_AIR_HU = (-1100, -850)
-_TISSUE_HU = (-200, 300)
+_AIR_HU = (-1100, -850)  # noise spreads air around -1000; lung tissue begins above it
+_TISSUE_HU = (-200, 300)  # fat to soft tissue with contrast
 _FAT_AND_AIR_BELOW_HU = -30
 _SAMPLE_VOXELS = 4_000_000  # voxels that shares are taken of
+# Scanners store air as about 0, mostly with an intercept of -1024, sometimes with one of -1000.
 _COMMON_OFFSETS = (1024, 1000)
 _MIN_AIR_SHARE = 0.005
 _MIN_SPAN_HU = 250
 
 
 def intensity_findings(image: Volume, name: str) -> Iterator[Finding]:
-  """Says what is wrong with the values of an image [X, Y, Z] of the file `name`."""
+  """Yields what is wrong with the values of an image [X, Y, Z] of the file `name`."""
   try:
     check_image(image, name)
   except UserError as error:
@@ -35,19 +36,19 @@ def intensity_findings(image: Volume, name: str) -> Iterator[Finding]:
   problem = _scale_finding(values, name)
   if problem:
     yield problem
-    return
+    return  # on another scale the limits below mean nothing
   yield from _padding_findings(values, name)
   yield from _clipping_findings(values, name)
 
 
 def measure_range(image: Volume) -> dict[str, float]:
-  """The range that all but 0.1 % of the voxels lie in at either end; empty if one is not finite."""
+  """Measures the 0.1 % lowest and highest value; empty if one of them is not finite."""
   low, high = np.percentile(sample_voxels(image.array), (0.1, 99.9)).tolist()
   return {"low_hu": low, "high_hu": high} if math.isfinite(low + high) else {}
 
 
 def sample_voxels(array: np.ndarray) -> np.ndarray:
-  """Every n-th voxel along each axis, so that about 4 million are left: [N]."""
+  """Takes every n-th voxel along each axis, so that about 4 million are left: [N]."""
   step = max(1, round((array.size / _SAMPLE_VOXELS) ** (1 / 3)))
   return array[::step, ::step, ::step].ravel()
 
@@ -58,6 +59,7 @@ def _share_between(values: np.ndarray, low: float, high: float) -> float:
 
 def _looks_like_ct(values: np.ndarray) -> bool:
   low, high = np.percentile(values, (0.1, 99.9))
+  # The span refuses images whose values all lie near 0, such as z-scores.
   negative = float((values < _FAT_AND_AIR_BELOW_HU).mean())
   return (
     _share_between(values, *_TISSUE_HU) >= 0.05 and negative >= 0.01 and high - low >= _MIN_SPAN_HU
@@ -65,6 +67,7 @@ def _looks_like_ct(values: np.ndarray) -> bool:
 
 
 def _scale_finding(values: np.ndarray, name: str) -> Finding | None:
+  """Returns what the values are, if they are no Hounsfield units."""
   if _looks_like_ct(values):
     return None
   low, high = float(values.min()), float(values.max())
@@ -76,9 +79,10 @@ def _scale_finding(values: np.ndarray, name: str) -> Finding | None:
   if offset := _find_offset(values):
     air = _commonest_value(values[values < offset / 2])
     return _scale_error(
-      f"{seen}: air lies at {air:.0f}, not at -1000, as where the intercept was left out; "
+      f"{seen}: air lies at {air:.0f} instead of -1000, as if the intercept was left out; "
       f"subtract {offset}"
     )
+  # A crop inside the body has no air. Tissue in the right place then speaks for Hounsfield units.
   tissue = _share_between(values, *_TISSUE_HU)
   if tissue >= 0.05 and low > _AIR_HU[1]:
     most = " to ".join(f"{value:.0f}" for value in np.percentile(values, (0.1, 99.9)))
@@ -96,7 +100,8 @@ def _scale_finding(values: np.ndarray, name: str) -> Finding | None:
 
 
 def _find_offset(values: np.ndarray) -> int:
-  """What, subtracted, puts air where it belongs and makes the rest a CT; 0 if nothing does."""
+  """Returns the offset that, subtracted, makes the values those of a CT; 0 if none does."""
+  # Values this low are air or lung already, so the intercept was applied.
   if (values < _TISSUE_HU[0]).mean() > 0.001:
     return 0
   for offset in _COMMON_OFFSETS:
@@ -111,7 +116,7 @@ def _scale_error(text: str) -> Finding:
 
 
 def _commonest_value(values: np.ndarray) -> float:
-  """The commonest value, to a fiftieth of the range that most lie in."""
+  """Returns the commonest value, to a fiftieth of the range that most values lie in."""
   low, high = np.percentile(values, (1, 99))
   counts, edges = np.histogram(values, bins=50, range=(low, max(high, low + 1)))
   at = int(counts.argmax())
@@ -119,31 +124,34 @@ def _commonest_value(values: np.ndarray) -> float:
 
 
 def _padding_findings(values: np.ndarray, name: str) -> Iterator[Finding]:
-  """Voxels that nothing real can have."""
+  """Yields a finding if many values lie below that of air, which nothing real has."""
   below = values[values < _AIR_HU[0]]
   share = below.size / values.size
   if share < 0.01:
     return
   found, counts = np.unique(below, return_counts=True)
   at = int(counts.argmax())
+  # One value, such as -2000 or -3024, marks the corners outside the scanner's round field of view.
   if counts[at] > 0.9 * below.size:
     yield Finding(
       "warning",
       "padding",
-      f"{name}: {share:.1%} of the voxels are {found[at]:g}, the scanner's mark of what it did not "
-      "measure; it moves the mean that normalisation by zscore takes: set them to -1000",
+      f"{name}: {share:.1%} of the voxels are {found[at]:g}, by which a scanner marks what it did "
+      "not measure; they shift the mean of normalisation by zscore: set them to -1000",
     )
   else:
     yield _scale_error(
-      f"{name}: {share:.1%} of the voxels lie below {_AIR_HU[0]} HU (to {values.min():g}), air is "
-      "-1000 and nothing is less; slope or intercept are wrong, convert the scan from its DICOM"
+      f"{name}: {share:.1%} of the voxels lie below {_AIR_HU[0]} HU (to {values.min():g}), but air "
+      "is -1000 and nothing is less; slope or intercept are wrong: convert the scan from its DICOM"
     )
 
 
 def _clipping_findings(values: np.ndarray, name: str) -> Iterator[Finding]:
-  """Many voxels at the very ends of the range, as a display window leaves them."""
+  """Yields a warning if many voxels lie at an end of the range, as after a display window."""
   low, high = values.min(), values.max()
   at_low, at_high = float((values == low).mean()), float((values == high).mean())
+  # A lowest value in air is usual, since scanners clip at -1024. A highest value above bone is that
+  # of metal.
   if (low > _AIR_HU[1] and at_low > 0.05) or (high < 1000 and at_high > 0.002):
     yield Finding(
       "warning",

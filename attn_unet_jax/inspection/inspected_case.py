@@ -1,4 +1,4 @@
-"""One case: image and label are read and looked at, whatever is wrong with either."""
+"""Inspects one case: reads image and label, and finds whatever is wrong with either."""
 
 import hashlib
 from collections.abc import Iterator
@@ -17,21 +17,23 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.checks import check_pair
 from attn_unet_jax.volumes.orientation import canonical_grid, to_canonical
 from attn_unet_jax.volumes.volume import Volume
-from tfds_pancreas.checks import SOFT_TISSUE_HU, flip_problem, label_figures
-from tfds_pancreas.contact_sheet import tile
+from tfds_pancreas.contact_sheet import draw_tile
+from tfds_pancreas.label_checks import SOFT_TISSUE_HU, find_flip_problem, measure_label
 
-_MIN_SOFT_SHARE = 0.7
-_MAX_LABEL_VALUES = 300
+_MIN_SOFT_SHARE = 0.7  # of the pancreas; the rest is fat between its lobules, vessels and stents
+_MAX_LABEL_VALUES = 300  # more than common atlases have, and far fewer than a scan
 
 
 @dataclass
 class InspectedCase:
-  """What was found of a case.
+  """A case after its inspection.
 
   Attributes:
-    figures: for the report; JSON can hold them.
+    id: the case's name.
+    findings: what is wrong with it, or good to know.
+    figures: what was measured, for the report; JSON can hold it.
     digests: of the voxels of `image` and `label` on canonical axes.
-    tile: a picture, RGB uint8 [TILE, TILE, 3], where something could be read.
+    tile: a picture, RGB uint8 [TILE, TILE, 3]; None if nothing could be read.
   """
 
   id: str
@@ -41,23 +43,24 @@ class InspectedCase:
   tile: np.ndarray | None = None
 
   def has_kind(self, *kinds: str) -> bool:
-    """Whether something of these kinds was found."""
+    """Returns whether there is a finding of one of the kinds."""
     return any(finding.kind in kinds for finding in self.findings)
 
 
 def inspect_case(
   subject: CaseToInspect, number: int, mapping: LabelMapping, options: DataOptions
 ) -> InspectedCase:
-  """Reads a case and looks at all that can be seen of it; nothing wrong with it is raised.
+  """Reads a case and looks at everything; what is wrong becomes a finding and is not raised.
 
   Args:
-    subject: what to read.
-    number: of the case, for its picture.
-    mapping: what the label's values mean.
-    options: of the training to come: its patch, its spacing and its window.
+    subject: the case to read.
+    number: the case's number, for its picture.
+    mapping: the meaning of the label's values.
+    options: the options of the training to come, with its patch and its spacing.
   """
   case = InspectedCase(subject.id)
   image, label = _read_volume(subject.image, case), _read_volume(subject.label, case)
+  # Otherwise a folder of labels would give a page of errors about Hounsfield units.
   if image and subject.may_be_labels and looks_like_labels(image.volume.array):
     image, label = None, image
     case.figures["taken_for"] = "label map"
@@ -72,7 +75,7 @@ def inspect_case(
 
 
 def looks_like_labels(array: np.ndarray) -> bool:
-  """Whether a volume is a label map: few whole values from 0 up, neighbours nearly all equal."""
+  """Returns whether a volume is a label map: few whole values from 0 up, in large patches."""
   if array.dtype.kind not in "iu" or array.min() != 0 or array.max() == 0:
     return False
   equal = float((array[1:] == array[:-1]).mean()) if len(array) > 1 else 0.0
@@ -80,7 +83,13 @@ def looks_like_labels(array: np.ndarray) -> bool:
 
 
 class _OpenVolume(NamedTuple):
-  """A volume that could be read: its name in messages, and its NIfTI file if it is one."""
+  """A volume that could be read.
+
+  Attributes:
+    volume: its voxels.
+    name: its name in messages.
+    file: its NIfTI file; None if it comes from DICOM or records.
+  """
 
   volume: Volume
   name: str
@@ -113,12 +122,13 @@ def _inspect_label(case: InspectedCase, label: _OpenVolume, mapping: LabelMappin
   counts = label_map.count_values(volume.array)
   case.figures |= {"label": name, "label_values": counts, "ml": {}}
   case.digests["label"] = _digest_voxels(volume)
-  if "image" not in case.figures:  # else the image has said it
+  if "image" not in case.figures:  # else the image's geometry is reported, and the pair's below
     _inspect_geometry(case, label)
   case.findings += label_map.value_findings(counts, mapping, name)
+  # As training sees it: sides and directions below are the patient's.
   canonical = to_canonical(volume)
   if case.has_kind("label_values"):
-    return  # whether a value is the organ is not known
+    return  # an unknown value may be the organ, so its shape says nothing
   for organ, mask in _class_masks(canonical.array, mapping):
     case.figures["ml"][organ] = round(np.count_nonzero(mask) * volume.voxel_volume_ml, 2)
     case.findings += label_map.shape_findings(mask, canonical, organ, name)
@@ -135,25 +145,27 @@ def _inspect_pair(
   if note:
     case.findings.append(Finding("note", "grids", note))
   if case.has_kind("values", "hounsfield", "label_values"):
-    return  # what lies under the label says nothing then
+    return  # without true HU, or the true classes, what lies under the label says nothing
   hu, values = to_canonical(image.volume).array, to_canonical(label.volume).array
-  found = {organ: label_figures(hu, mask) for organ, mask in _class_masks(values, mapping)}
+  found = {organ: measure_label(hu, mask) for organ, mask in _class_masks(values, mapping)}
   case.figures["under_label"] = found
   case.findings += _tissue_findings(found, label.name)
 
 
 def _tissue_findings(found: dict[str, dict[str, Any]], name: str) -> Iterator[Finding]:
-  """Whether the classes lie on soft tissue, better than any flip of them."""
+  """Yields an error if a flip of the classes fits the image better, or a warning if none fits."""
   if not found:
     return
+  # All classes of a file are flipped together, so they vote with their voxels.
   voxels = [one["label_voxels"] for one in found.values()]
   flips = next(iter(found.values()))["flip_scores"]
   scores = {
     flip: float(np.average([one["flip_scores"][flip] for one in found.values()], weights=voxels))
     for flip in flips
   }
-  if problem := flip_problem(scores):
+  if problem := find_flip_problem(scores):
     yield Finding("error", "flipped", f"{name}: {problem}; flip it back, or correct its header")
+  # Only of the pancreas is it known what it should look like. A flip explains a bad share already.
   soft = found.get("pancreas", {}).get("soft_tissue", 1.0)
   if soft < _MIN_SOFT_SHARE and not problem:
     figures = found["pancreas"]
@@ -167,7 +179,7 @@ def _tissue_findings(found: dict[str, dict[str, Any]], name: str) -> Iterator[Fi
 
 
 def _class_masks(array: np.ndarray, mapping: LabelMapping) -> Iterator[tuple[str, np.ndarray]]:
-  """Every class that is there, with where it is."""
+  """Yields the name and the mask of every class that has voxels."""
   for organ, values in zip(mapping.classes, mapping.values, strict=True):
     mask = np.isin(array, list(values))
     if mask.any():
@@ -188,9 +200,10 @@ def _inspect_geometry(case: InspectedCase, one: _OpenVolume) -> None:
 
 
 def _digest_voxels(volume: Volume) -> str:
-  """The same for the same voxels in any order of axes."""
+  """Digests the voxels on canonical axes, so the order of axes in the file does not matter."""
   array = to_canonical(volume).array
   digest = hashlib.sha256(repr(array.shape).encode())
+  # As float32, since a copy of a scan may be stored with another type.
   for plane in array.T:
     digest.update(np.ascontiguousarray(plane, np.float32).tobytes())
   return digest.hexdigest()
@@ -199,18 +212,19 @@ def _digest_voxels(volume: Volume) -> str:
 def _draw_tile(
   image: _OpenVolume | None, label: _OpenVolume | None, mapping: LabelMapping, number: str
 ) -> np.ndarray | None:
-  """The slice with most of the classes; an image alone, or on another grid, by its middle slice."""
+  """Draws the slice with most of the classes, or the middle slice of an image without a label."""
   hu = to_canonical(image.volume).array if image else None
   organs = _foreground_mask(to_canonical(label.volume).array, mapping) if label else None
   if hu is None:
-    return None if organs is None else tile(np.zeros(organs.shape, np.int16), organs, number)
+    return None if organs is None else draw_tile(np.zeros(organs.shape, np.int16), organs, number)
   if organs is None or organs.shape != hu.shape:
+    # A label on another grid cannot be drawn onto the image.
     hu = hu[:, :, hu.shape[2] // 2, None]
     organs = np.zeros(hu.shape, np.uint8)
-  return tile(hu, organs, number)
+  return draw_tile(hu, organs, number)
 
 
 def _foreground_mask(array: np.ndarray, mapping: LabelMapping) -> np.ndarray:
-  """Where the classes are; where none is, all that is not 0."""
+  """Returns the voxels of all classes; if there are none, those that are not 0."""
   classes = np.isin(array, list(frozenset().union(*mapping.values)))
   return classes if classes.any() else array != 0

@@ -1,4 +1,4 @@
-"""The cases of a path: a scan, a folder of scans, a training folder, or records."""
+"""Lists the cases of a path: a scan, a folder of scans, a training folder, or records."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -18,7 +18,13 @@ from tfds_pancreas.records import open_records
 
 @dataclasses.dataclass(frozen=True)
 class ReadableVolume:
-  """A readable volume: its name in messages, how it is read, its NIfTI file if it is one."""
+  """A volume that can be read when its turn comes.
+
+  Attributes:
+    name: its name in messages.
+    read: reads it; may raise UserError.
+    file: its NIfTI file; None if it comes from DICOM or records.
+  """
 
   name: str
   read: Callable[[], Volume]
@@ -30,7 +36,10 @@ class CaseToInspect:
   """A case to look at; one of image and label may be missing.
 
   Attributes:
-    may_be_labels: the image is a file that nothing declares an image: it may be a label map.
+    id: the case's name.
+    image: its image.
+    label: its label.
+    may_be_labels: whether the image may be a label map, since nothing says that it is an image.
   """
 
   id: str
@@ -41,7 +50,13 @@ class CaseToInspect:
 
 @dataclasses.dataclass(frozen=True)
 class InspectionInput:
-  """What lies at a path: cases, what is wrong with the listing, and the names of label values."""
+  """A listing of what is to be inspected.
+
+  Attributes:
+    subjects: the cases.
+    findings: what is wrong with the listing.
+    label_names: name -> label value, if the data has such names.
+  """
 
   subjects: list[CaseToInspect]
   findings: list[Finding]
@@ -49,20 +64,21 @@ class InspectionInput:
 
 
 def list_cases_at(path: Path, labels: Path | None = None) -> InspectionInput:
-  """The cases of a file, a folder of scans, or a folder with imagesTr and labelsTr.
+  """Lists the cases of a file, a folder of scans, or a folder with imagesTr and labelsTr.
 
   Args:
     path: a NIfTI file, a DICOM folder or .zip, a folder of such scans, or a training folder.
-    labels: the scan's label file, or a folder of labels of the scans' names.
+    labels: the scan's label file, or a folder of labels with the names of the scans.
 
   Raises:
-    UserError: nothing is there to look at.
+    UserError: there is nothing to look at.
   """
   if not path.exists():
     raise UserError(f"--input={path}: not found; give a scan, or a folder of scans or of training")
   findings: list[Finding] = []
   if (path / "imagesTr").is_dir() or (path / "labelsTr").is_dir():
-    scans = _find_nifti(path / "imagesTr", read_nifti, findings)  # training reads nothing else
+    # Training reads nothing else from such a folder.
+    scans = _find_nifti(path / "imagesTr", read_nifti, findings)
     masks: Path | None = labels or path / "labelsTr"
   else:
     scans, masks = _find_scans(path, findings), labels
@@ -79,10 +95,10 @@ def list_cases_at(path: Path, labels: Path | None = None) -> InspectionInput:
 
 
 def list_records(dataset: str, data_dir: str) -> InspectionInput:
-  """The cases of a data set made by `tfds_pancreas.build`.
+  """Lists the cases of a data set made by `tfds_pancreas.build`.
 
   Raises:
-    UserError: it has not been built there.
+    UserError: the data set has not been built there.
   """
   records = RecordSet(open_records(dataset, data_dir))
   subjects = [
@@ -120,6 +136,7 @@ def _partner_finding(
     (subject.image, "label", masks) if subject.label is None else (subject.label, "image", scans)
   )
   assert part is not None
+  # Names such as `case1_seg` for the label of `case1` are the commonest reason.
   like = [name for name in others if name.startswith(subject.id) or subject.id.startswith(name)]
   hint = f" (is it {others[like[0]].name}?)" if like else ""
   return Finding(
@@ -136,7 +153,7 @@ def _read_names(path: Path, findings: list[Finding]) -> Mapping[str, int] | None
 
 
 def _find_scans(path: Path, findings: list[Finding]) -> dict[str, ReadableVolume]:
-  """Every scan at a path by its name."""
+  """Finds every scan at a path, by its name."""
   if not path.is_dir():
     if is_dicom_scan(path):
       return _find_series(path.stem, path, findings)
@@ -155,9 +172,10 @@ def _find_scans(path: Path, findings: list[Finding]) -> dict[str, ReadableVolume
 def _find_labels(
   path: Path, scans: Mapping[str, ReadableVolume], findings: list[Finding]
 ) -> dict[str, ReadableVolume]:
-  """Labels by the name of their scan."""
+  """Finds labels, by the name of their scan."""
   if path.is_dir():
     return _find_nifti(path, read_label, findings)
+  # One label file for one scan belongs to it, whatever it is called.
   name = next(iter(scans)) if len(scans) == 1 else nifti_stem(path)
   return {name: ReadableVolume(str(path), partial(read_label, path), path)}
 
@@ -165,12 +183,13 @@ def _find_labels(
 def _find_nifti(
   folder: Path, read: Callable[[Path], Volume], findings: list[Finding]
 ) -> dict[str, ReadableVolume]:
+  # `list_nifti_files` raises where two files share a name. Here the others are to be inspected too.
   found: dict[str, ReadableVolume] = {}
   if not folder.is_dir():
     return found
   for path in sorted(folder.iterdir()):
     if not is_nifti(path):
-      continue
+      continue  # a README or a dataset.json beside the scans
     name = nifti_stem(path)
     if name in found:
       text = f"{path}: {found[name].name} has the same name; remove one of them"
@@ -181,7 +200,7 @@ def _find_nifti(
 
 
 def _find_series(name: str, path: Path, findings: list[Finding]) -> dict[str, ReadableVolume]:
-  """Every CT series of a folder or .zip."""
+  """Finds every CT series of a folder or .zip, by its name."""
   try:
     series, _, damaged = survey_files(path)
   except UserError as error:
@@ -198,6 +217,7 @@ def _find_series(name: str, path: Path, findings: list[Finding]) -> dict[str, Re
   return {
     name if alone else f"{name} {one.uid}": ReadableVolume(
       str(path) if alone else f"{path} (series {one.uid}, {one.description})",
+      # A default argument, since the loop's variable will be another series by then.
       lambda one=one: read_series(one).volume,  # type: ignore[misc]
     )
     for one in series

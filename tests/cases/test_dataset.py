@@ -92,7 +92,7 @@ def test_records_have_their_own_parts_and_names(config, phantoms):
   dataset = open_dataset(config.data)
   splits = open_records(config.data.dataset, str(phantoms)).splits
   own = {"training": "train", "validation": "validation", "test": "test"}
-  assert dataset.parts == {part: splits[split].ids for part, split in own.items()}
+  assert dataset.parts == {part: splits[split].case_ids for part, split in own.items()}
   assert set().union(*dataset.parts.values()) == set(dataset.ids)
   case = dataset.load(dataset.parts["test"][0])
   assert case.image.array.dtype == np.int16

@@ -51,7 +51,7 @@ def test_what_conversions_do_to_real_scans_is_seen(name, harm, words):
 @pytest.mark.parametrize(
   ("array", "kind", "words"),
   [
-    (CT + 1024, "hounsfield", r"air lies at \d+, not at -1000.*intercept was left out.*1024"),
+    (CT + 1024, "hounsfield", r"air lies at \d+ instead of -1000.*intercept was left out.*1024"),
     (CT * 2, "hounsfield", "below -1100|between -200 and 300"),
     ((CT + 1024) / 2 - 1024, "hounsfield", "between -200 and 300"),
     (np.clip((CT + 1000) / 8, 0, 255).astype(np.uint8), "hounsfield", "8-bit picture"),

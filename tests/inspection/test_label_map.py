@@ -31,7 +31,7 @@ def test_values_are_counted(dtype):
       ["values 3 (6 voxels) mean", "'pancreas=1+3' takes them", "'pancreas=1,background=*' takes"],
     ),
     ({0: 90, 255: 10}, "pancreas=1,background=*", "error", ["no voxel of pancreas=1"]),
-    ({0: 90}, "pancreas=1", "error", ["nothing is there"]),
+    ({0: 90}, "pancreas=1", "error", ["the scan has no organ"]),
     ({0: 90, 1: 4}, "spleen=1,pancreas=2", "note", ["no voxel of pancreas"]),
     (dict.fromkeys(range(2, 60), 1), "pancreas=1", "error", ["13 (1 voxels) and 46 more"]),
   ],

@@ -3,7 +3,7 @@ import pytest
 from scipy import ndimage
 
 from tfds_pancreas.abdomen.organs import ORGANS
-from tfds_pancreas.phantom_ct.anatomy import label_map
+from tfds_pancreas.phantom_ct.anatomy import draw_label_map
 
 SHAPE, SPACING = (53, 44, 43), (6.0, 6.0, 6.0)
 
@@ -15,11 +15,13 @@ def organ_points(labels, affine, organ):
 
 @pytest.fixture(scope="module")
 def people():
-  return [label_map((number, 2), SHAPE, SPACING) for number in range(40)]  # the demo set's seeds
+  return [
+    draw_label_map((number, 2), SHAPE, SPACING) for number in range(40)
+  ]  # the demo set's seeds
 
 
 def test_the_same_seed_draws_the_same_bits(people):
-  again, affine = label_map((3, 2), SHAPE, SPACING)
+  again, affine = draw_label_map((3, 2), SHAPE, SPACING)
   np.testing.assert_array_equal(again, people[3][0])
   np.testing.assert_array_equal(affine, people[3][1])
   assert (again != people[4][0]).any()

@@ -8,7 +8,7 @@ from attn_unet_jax.labels import parse_mapping
 from attn_unet_jax.runtime.errors import UserError
 from tests.configs import with_keys
 from tests.fake_nifti import assert_is, drawn, write_image, write_label
-from tfds_pancreas.build import build
+from tfds_pancreas.build import build_dataset
 from tfds_pancreas.records import open_records
 
 CASES = {"img0001": drawn(1, tuple(range(1, 14))), "img0021": drawn(21, (1, 11, 13))}
@@ -28,9 +28,9 @@ def _write(root):
 
 def test_every_voxel_and_organ_is_where_it_belongs(tmp_path, config):
   _write(tmp_path / "files")
-  build("btcv/native", tmp_path, manual_dir=tmp_path / "files")
+  build_dataset("btcv/native", tmp_path, manual_dir=tmp_path / "files")
   split = open_records("btcv/native", tmp_path).splits["train"]
-  assert split.ids == sorted(CASES)
+  assert split.case_ids == sorted(CASES)
   for record in split:
     assert_is(record, CASES[record["id"]], CASES[record["id"]].label)
   config = with_keys(config, {"data.dataset": "btcv/native", "data.dir": str(tmp_path)})
@@ -44,13 +44,15 @@ def test_a_scan_without_its_label_is_named(tmp_path):
   _write(tmp_path)
   (_training(tmp_path) / "label" / "label0021.nii.gz").unlink()
   with pytest.raises(UserError, match=r"1 of 2 cases.*img0021: no label of this name"):
-    build("btcv/native", tmp_path / "data", manual_dir=tmp_path)
+    build_dataset("btcv/native", tmp_path / "data", manual_dir=tmp_path)
 
 
 def test_a_case_that_is_there_twice_and_a_folder_without_any_are_refused(tmp_path):
   _write(tmp_path / "a")
   with pytest.raises(UserError, match=r"no Training/img and Training/label. BTCV must be"):
-    build("btcv/native", tmp_path / "data", manual_dir=tmp_path / "a/Abdomen/RawData/Testing")
+    build_dataset(
+      "btcv/native", tmp_path / "data", manual_dir=tmp_path / "a/Abdomen/RawData/Testing"
+    )
   write_image(tmp_path / "Training" / "img" / "img0001.nii", CASES["img0001"])
   with pytest.raises(UserError, match="is the same case; remove one of them"):
-    build("btcv/native", tmp_path / "data", manual_dir=tmp_path)
+    build_dataset("btcv/native", tmp_path / "data", manual_dir=tmp_path)

@@ -14,8 +14,8 @@ import pytest
 from attn_unet_jax.runtime.errors import UserError
 from tests.conftest import ROOT
 from tests.fake_pancreas_ct import FakeCase, write_case
-from tfds_pancreas.build import build
-from tfds_pancreas.records import built_directory, open_records
+from tfds_pancreas.build import build_dataset
+from tfds_pancreas.records import find_built_version, open_records
 
 NATIVE = "pancreas_ct/native"
 CASES = [FakeCase(number) for number in (1, 2, 3, 4)]
@@ -67,7 +67,7 @@ def halted(tmp_path):
 def test_killed_in_the_middle_it_is_no_data_set_and_the_next_build_is_clean(halted):
   process, workers, files, data = halted
   with pytest.raises(UserError, match="another build of this data set is running"):
-    build(NATIVE, data, manual_dir=files)
+    build_dataset(NATIVE, data, manual_dir=files)
   process.kill()
   process.wait()
   _, alive = psutil.wait_procs(workers, timeout=60)
@@ -76,8 +76,8 @@ def test_killed_in_the_middle_it_is_no_data_set_and_the_next_build_is_clean(halt
   assert len(left_over) == 1
   with pytest.raises(UserError, match="has not been built there"):
     open_records(NATIVE, data)
-  build(NATIVE, data, manual_dir=files)
-  assert open_records(NATIVE, data).splits["train"].ids == [case.id for case in CASES]
+  build_dataset(NATIVE, data, manual_dir=files)
+  assert open_records(NATIVE, data).splits["train"].case_ids == [case.id for case in CASES]
   assert [path.name for path in (data / NATIVE).iterdir()] == ["1.0.0"]
 
 
@@ -105,12 +105,12 @@ def test_killed_at_random_moments_it_never_leaves_a_half_data_set(tmp_path):
     time.sleep(moments.uniform(0, 0.6))
     process.kill()
     process.communicate()
-    there = built_directory(NATIVE, data) is not None
+    there = find_built_version(NATIVE, data) is not None
     outcomes.add(there)
     if there:
-      assert open_records(NATIVE, data).splits["train"].ids == [case.id for case in CASES]
+      assert open_records(NATIVE, data).splits["train"].case_ids == [case.id for case in CASES]
       assert list((data / NATIVE / "1.0.0").glob("parts")) == []
       shutil.rmtree(data / NATIVE / "1.0.0")
   assert False in outcomes
-  build(NATIVE, data, manual_dir=files)
+  build_dataset(NATIVE, data, manual_dir=files)
   assert [path.name for path in (data / NATIVE).iterdir()] == ["1.0.0"]

@@ -12,28 +12,28 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
-from tfds_pancreas.parts import Made
+from tfds_pancreas.case_parts import MadeCase
 from tfds_pancreas.record_builder import RecordBuilder
-from tfds_pancreas.records import VolumeConfig, volume_info
-from tfds_pancreas.phantom_ct.case import Phantom
+from tfds_pancreas.records import VolumeConfig, make_volume_info
+from tfds_pancreas.phantom_ct.phantom_case import PhantomCase
 
 def noise(case):
   rng = np.random.default_rng(case.number)
   image = rng.integers(-30000, 30000, (128, 128, 128)).astype(np.int16)
   record = {"image": image, "label": image.astype(np.uint8), "affine": np.eye(4)}
-  return Made(case.id, {"id": case.id, **record})
+  return MadeCase(case.id, {"id": case.id, **record})
 
 class Noisy(RecordBuilder):
   VERSION = tfds.core.Version("1.0.0")
   BUILDER_CONFIGS = (VolumeConfig(name="a", description="Noise.", shards=None),)
 
   def _info(self):
-    return volume_info(self, {"one": 1}, "Noise.")
+    return make_volume_info(self, {"one": 1}, "Noise.")
 
-  def cases(self, manual_dir):
-    return {"train": [Phantom(number) for number in range(int(sys.argv[2]))]}
+  def list_cases(self, manual_dir):
+    return {"train": [PhantomCase(number) for number in range(int(sys.argv[2]))]}
 
-  def maker(self):
+  def get_case_maker(self):
     return noise
 
 Noisy(data_dir=sys.argv[1], workers=1).download_and_prepare(download_dir=sys.argv[1])

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.volume import Volume
 from tfds_pancreas.checked_builder import CheckedBuilder
-from tfds_pancreas.checked_case import CheckedCase, Pair
+from tfds_pancreas.checked_case import CheckedCase, VolumePair
 from tfds_pancreas.records import REPORT_FILE, open_records
 
 
@@ -30,7 +30,7 @@ def read_numbered(case, offset):
   image = np.full((3, 4, 5), case.number + offset, np.int16)
   label = np.eye(4, 5, dtype=np.uint8)[None].repeat(3, axis=0) * 2
   affine = np.diag([1.0, 2.0, 3.0, 1.0])
-  return CheckedCase(case.id, Pair(Volume(image, affine), Volume(label, affine)), {"n": 1})
+  return CheckedCase(case.id, VolumePair(Volume(image, affine), Volume(label, affine)), {"n": 1})
 
 
 class Made(CheckedBuilder):
@@ -48,15 +48,15 @@ class Made(CheckedBuilder):
       split: [Numbered(*case) for case in cases.items()] for split, cases in self.numbers.items()
     }
 
-  def reader(self):
+  def get_case_reader(self):
     return functools.partial(read_numbered, offset=100)
 
   @property
-  def excluded(self):
+  def case_exclusions(self):
     return {"out": "never good"}
 
   @property
-  def expected_ids(self):
+  def collection_ids(self):
     return ["scan1", "scan2"]
 
 
@@ -77,7 +77,7 @@ def made(tmp_path_factory):
 def test_every_split_has_its_cases_and_the_labels_have_names(made):
   records = open_records("made/native", made[0])
   assert records.labels == {"liver": 2}
-  assert {name: split.ids for name, split in records.splits.items()} == {
+  assert {name: split.case_ids for name, split in records.splits.items()} == {
     "train": ["b", "scan1", "scan3a"],
     "test": ["x"],
   }

@@ -3,7 +3,7 @@ import zlib
 
 import numpy as np
 
-from tfds_pancreas.contact_sheet import TILE, png, tile, write_sheets
+from tfds_pancreas.contact_sheet import TILE, draw_tile, encode_png, write_contact_sheets
 
 RED = (255, 64, 64)
 
@@ -26,7 +26,7 @@ def read_png(data):
 
 def test_a_picture_survives_its_file():
   pixels = np.random.default_rng(0).integers(0, 256, (7, 5, 3), np.uint8)
-  np.testing.assert_array_equal(read_png(png(pixels)), pixels)
+  np.testing.assert_array_equal(read_png(encode_png(pixels)), pixels)
 
 
 def test_a_tile_shows_front_up_and_right_at_the_left():
@@ -34,7 +34,7 @@ def test_a_tile_shows_front_up_and_right_at_the_left():
   image[-20:, -10:] = 240  # at the patient's right front
   label = np.zeros(image.shape, np.uint8)
   label[50:60, 20:40, 1] = 1
-  shown = tile(image, label)
+  shown = draw_tile(image, label)
   assert (shown[:10, :20] == 255).all()
   assert not shown[10:, :20].any()
   red = (shown == RED).all(axis=-1)
@@ -48,14 +48,14 @@ def test_the_slice_with_most_of_the_label_is_shown_and_oblong_slices_keep_their_
   image = np.zeros((40, 20, 4), np.int16)
   label = np.zeros(image.shape, np.uint8)
   label[0, 0, 1], label[10:12, 5:7, 2] = 1, 1
-  shown = (tile(image, label) == RED).all(axis=-1)
+  shown = (draw_tile(image, label) == RED).all(axis=-1)
   ys, xs = np.nonzero(shown)
   assert xs.max() - xs.min() == ys.max() - ys.min() == 7  # 2 voxels of 4 pixels each way
 
 
 def test_beside_an_oblong_slice_it_is_black():
   image = np.full((40, 20, 2), 240, np.int16)
-  shown = tile(image, np.zeros(image.shape, np.uint8))
+  shown = draw_tile(image, np.zeros(image.shape, np.uint8))
   lit = (shown == 255).all(axis=-1)
   assert lit[TILE // 4 : 3 * TILE // 4].all()
   assert not shown[: TILE // 4 - 1].any()
@@ -64,7 +64,7 @@ def test_beside_an_oblong_slice_it_is_black():
 
 def test_twenty_cases_make_a_page(tmp_path):
   tiles = [np.full((TILE, TILE, 3), value, np.uint8) for value in range(23)]
-  names = write_sheets(tmp_path, tiles)
+  names = write_contact_sheets(tmp_path, tiles)
   first, second = (read_png((tmp_path / name).read_bytes()) for name in names)
   assert first.shape == (4 * TILE, 5 * TILE, 3)
   assert second.shape == (TILE, 5 * TILE, 3)

@@ -8,7 +8,7 @@ import pytest
 
 from attn_unet_jax.runtime.errors import UserError
 from tests.fake_nifti import assert_is, drawn, write_image, write_label, write_names
-from tfds_pancreas.build import build
+from tfds_pancreas.build import build_dataset
 from tfds_pancreas.decathlon_pancreas.decathlon_pancreas_dataset_builder import make_config
 from tfds_pancreas.records import REPORT_FILE, open_records
 
@@ -35,10 +35,10 @@ def files(tmp_path_factory):
 
 
 def test_tumours_are_pancreas_by_default(files, tmp_path):
-  folder = build("decathlon_pancreas/native", tmp_path, manual_dir=files)
+  folder = build_dataset("decathlon_pancreas/native", tmp_path, manual_dir=files)
   records = open_records("decathlon_pancreas/native", tmp_path)
   assert records.labels == {"pancreas": 1}
-  assert records.splits["train"].ids == sorted(CASES)
+  assert records.splits["train"].case_ids == sorted(CASES)
   for record in records.splits["train"]:
     case = CASES[record["id"]]
     assert_is(record, case, case.label > 0)
@@ -55,7 +55,7 @@ def test_tumours_are_pancreas_by_default(files, tmp_path):
 
 def test_a_suffix_keeps_them_apart(files, tmp_path):
   name = "decathlon_pancreas/native_tumour"
-  build(name, tmp_path, manual_dir=files / "Task07_Pancreas")
+  build_dataset(name, tmp_path, manual_dir=files / "Task07_Pancreas")
   records = open_records(name, tmp_path)
   assert records.labels == {"pancreas": 1, "tumour": 2}
   for record in records.splits["train"]:
@@ -80,7 +80,7 @@ def test_bad_cases_are_all_named(tmp_path):
   _add(tmp_path, "empty", empty)
   write_image(tmp_path / "imagesTr" / "alone.nii.gz", empty)
   with pytest.raises(UserError) as caught:
-    build("decathlon_pancreas/native", tmp_path / "data", manual_dir=tmp_path)
+    build_dataset("decathlon_pancreas/native", tmp_path / "data", manual_dir=tmp_path)
   complaint = str(caught.value)
   for words in (
     "4 of 5 cases cannot be used",
@@ -97,17 +97,17 @@ def test_bad_cases_are_all_named(tmp_path):
 def test_another_task_is_refused(tmp_path):
   write_names(tmp_path, {"0": "background", "1": "liver", "2": "cancer"})
   with pytest.raises(UserError, match=r"its labels are .*'liver': 1.*those of Task07 are"):
-    build("decathlon_pancreas/native", tmp_path / "data", manual_dir=tmp_path)
+    build_dataset("decathlon_pancreas/native", tmp_path / "data", manual_dir=tmp_path)
 
 
 def test_a_folder_without_or_with_two_tasks_is_refused(tmp_path):
   (tmp_path / "notes.txt").write_text("")
   with pytest.raises(UserError, match=r"0 folders with a dataset\.json\. Task07_Pancreas\.tar"):
-    build("decathlon_pancreas/native", tmp_path / "data", manual_dir=tmp_path)
+    build_dataset("decathlon_pancreas/native", tmp_path / "data", manual_dir=tmp_path)
   for name in ("a", "b"):
     write_names(tmp_path / name, NAMES)
   with pytest.raises(UserError, match=r"2 folders .*a, .*b; name one of them"):
-    build("decathlon_pancreas/native", tmp_path / "data", manual_dir=tmp_path)
+    build_dataset("decathlon_pancreas/native", tmp_path / "data", manual_dir=tmp_path)
 
 
 def test_the_voxels_of_both_values_were_there_to_be_told_apart():

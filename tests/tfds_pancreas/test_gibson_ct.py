@@ -10,7 +10,7 @@ from attn_unet_jax.runtime.errors import UserError
 from tests.fake_nifti import assert_is, drawn, write_image, write_label
 from tests.fake_pancreas_ct import SPACING, write_case
 from tests.fake_pancreas_ct import write_label as write_untrusted
-from tfds_pancreas.build import build
+from tfds_pancreas.build import build_dataset
 from tfds_pancreas.records import REPORT_FILE, open_records
 
 NAME = "gibson_ct/native"
@@ -64,7 +64,7 @@ def built(cases, tmp_path_factory):
   (root / "cropping.csv").write_text(
     "id,publisher,dataset,original_id,extent_inf,extent_sup\n1,TCIA,x,0002,5,9\n2,Synapse,y,0061,1,7\n"
   )
-  folder = build(NAME, data, manual_dir=root)
+  folder = build_dataset(NAME, data, manual_dir=root)
   return open_records(NAME, data), json.loads((folder / REPORT_FILE).read_text())
 
 
@@ -72,7 +72,7 @@ def test_every_voxel_and_organ_is_where_it_belongs(built, cases):
   records, _ = built
   assert sorted(records.labels.values()) == list(EIGHT)
   names = [f"PANCREAS_{number:04d}" for number in WAYS] + ["img0061"]
-  assert records.splits["train"].ids == names
+  assert records.splits["train"].case_ids == names
   for record in records.splits["train"]:
     case = cases[int(record["id"][-4:])]
     assert_is(record, case, _expected(case))
@@ -106,7 +106,7 @@ def test_bad_cases_are_all_named(tmp_path):
   trusted.label = trusted.label[:, ::-1]
   write_label(tmp_path / "label_tcia_multiorgan" / "label0006.nii.gz", trusted, "LPS")
   with pytest.raises(UserError) as caught:
-    build(NAME, tmp_path / "data", manual_dir=tmp_path)
+    build_dataset(NAME, tmp_path / "data", manual_dir=tmp_path)
   complaint = str(caught.value)
   for words in (
     "5 of 6 cases cannot be used",
@@ -122,11 +122,11 @@ def test_bad_cases_are_all_named(tmp_path):
 def test_files_of_other_collections_give_a_check_list(tmp_path):
   write_case(tmp_path, _case(1), "nbia")
   with pytest.raises(UserError, match=r"no labels of Gibson et al. found.*zenodo.*\(3\) those of"):
-    build(NAME, tmp_path / "data", manual_dir=tmp_path)
+    build_dataset(NAME, tmp_path / "data", manual_dir=tmp_path)
 
 
 def test_a_table_of_another_kind_is_refused(tmp_path):
   _tcia(tmp_path, _case(1), None)
   (tmp_path / "cropping.csv").write_text("a,b\n1,2\n")
   with pytest.raises(UserError, match=r"cropping\.csv: no table with the columns publisher"):
-    build(NAME, tmp_path / "data", manual_dir=tmp_path)
+    build_dataset(NAME, tmp_path / "data", manual_dir=tmp_path)

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.volumes.volume import Volume
-from tfds_pancreas.grids import grid_config, spacing_of, to_record
+from tfds_pancreas.grids import make_grid_config, make_record, parse_grid_name
 
 
 @pytest.mark.parametrize(
   ("name", "spacing"), [("native", None), ("iso2mm", 2.0), ("iso1.5mm", 1.5), ("iso10mm", 10.0)]
 )
 def test_names_of_grids(name, spacing):
-  assert spacing_of(name) == spacing
+  assert parse_grid_name(name) == spacing
 
 
 @pytest.mark.parametrize(
@@ -17,11 +17,14 @@ def test_names_of_grids(name, spacing):
 )
 def test_other_names_are_refused(name):
   with pytest.raises(ValueError, match="a grid is called native, or iso2mm"):
-    spacing_of(name)
+    parse_grid_name(name)
 
 
 def test_a_config_says_what_its_grid_is():
-  native, coarse = grid_config("native"), grid_config("iso4mm_x", about="2 cases", grid="iso4mm")
+  native, coarse = (
+    make_grid_config("native"),
+    make_grid_config("iso4mm_x", about="2 cases", grid="iso4mm"),
+  )
   assert (native.name, native.spacing_mm) == ("native", None)
   assert native.description == "Each scan's own voxels."
   assert (coarse.name, coarse.spacing_mm) == ("iso4mm_x", 4.0)
@@ -31,7 +34,7 @@ def test_a_config_says_what_its_grid_is():
 def test_native_keeps_every_voxel_and_rounds_fractions_of_a_unit():
   image = Volume(np.array([[[-1.6, 70000.0]]], np.float32), np.diag([1, 2, 3, 1.0]))
   label = Volume(np.array([[[0, 1]]], np.uint8), image.affine)
-  record = to_record("a", image, label, None)
+  record = make_record("a", image, label, None)
   assert record["image"].dtype == np.int16
   np.testing.assert_array_equal(record["image"], [[[-2, 32767]]])
   np.testing.assert_array_equal(record["label"], label.array)
@@ -42,7 +45,7 @@ def test_image_and_label_end_on_one_grid_of_the_same_centre():
   rng = np.random.default_rng(0)
   image = Volume(rng.integers(-100, 100, (7, 8, 9)).astype(np.int16), np.diag([0.8, 0.7, 2.5, 1]))
   label = Volume((image.array > 0).astype(np.uint8), image.affine)
-  record = to_record("a", image, label, 1.0)
+  record = make_record("a", image, label, 1.0)
   assert record["image"].shape == record["label"].shape == (6, 6, 22)
   working = Volume(record["image"], record["affine"])
   assert working.spacing == (1.0, 1.0, 1.0)
@@ -55,7 +58,7 @@ def test_a_record_is_rounded_and_clipped_whatever_lies_behind_its_axes(dtype):
   values = rng.normal(0, 30000, (5, 4, 6)) if dtype != np.int16 else rng.integers(-9, 9, (5, 4, 6))
   turned = values.astype(dtype).transpose(1, 2, 0)[::-1, :, ::-1]
   image = Volume(turned, np.eye(4))
-  record = to_record("a", image, Volume(np.ones(turned.shape, np.uint8), np.eye(4)), None)
+  record = make_record("a", image, Volume(np.ones(turned.shape, np.uint8), np.eye(4)), None)
   expected = np.clip(np.rint(turned.astype(np.float64)), -32768, 32767)
   np.testing.assert_array_equal(record["image"], expected)
   assert record["image"].dtype == np.int16

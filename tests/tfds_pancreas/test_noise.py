@@ -1,10 +1,10 @@
 import numpy as np
 
-from tfds_pancreas.abdomen.noise import smooth_noise
+from tfds_pancreas.abdomen.noise import draw_smooth_noise
 
 
 def field(length, seed=0):
-  return smooth_noise(np.random.default_rng(seed), (60, 50, 40), (2.0, 2.0, 3.0), length)
+  return draw_smooth_noise(np.random.default_rng(seed), (60, 50, 40), (2.0, 2.0, 3.0), length)
 
 
 def test_unit_variance_and_zero_mean():

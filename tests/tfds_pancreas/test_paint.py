@@ -7,8 +7,8 @@ from scipy import ndimage
 
 from tfds_pancreas.abdomen.organs import ORGANS
 from tfds_pancreas.abdomen.paint import paint_ct
-from tfds_pancreas.abdomen.tissues import TISSUES, tissue_of
-from tfds_pancreas.phantom_ct.anatomy import label_map
+from tfds_pancreas.abdomen.tissues import TISSUES, find_tissue
+from tfds_pancreas.phantom_ct.anatomy import draw_label_map
 
 SPACING = (4.0, 4.0, 4.0)
 REAL = Path(__file__).parents[3] / "shared" / "data" / "ct_nifti_3mm"
@@ -27,7 +27,7 @@ RANGES = {
 
 @pytest.fixture(scope="module")
 def labels():
-  return label_map(7, (80, 66, 64), SPACING)[0]
+  return draw_label_map(7, (80, 66, 64), SPACING)[0]
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +76,12 @@ def test_air_is_around_and_gas_and_fluid_are_inside(labels, scans):
 
 
 def test_names_decide_the_tissue():
-  assert all(tissue_of(name) in TISSUES for name in ORGANS)
-  assert tissue_of("Kidney_left") == "kidney"
-  assert tissue_of("vertebrae_L1") == "bone"
-  assert tissue_of("inferior_vena_cava") == "vena_cava"
-  assert tissue_of("wishbone of an unknown kind") == "bone"
-  assert tissue_of("something else") == "soft_tissue"
+  assert all(find_tissue(name) in TISSUES for name in ORGANS)
+  assert find_tissue("Kidney_left") == "kidney"
+  assert find_tissue("vertebrae_L1") == "bone"
+  assert find_tissue("inferior_vena_cava") == "vena_cava"
+  assert find_tissue("wishbone of an unknown kind") == "bone"
+  assert find_tissue("something else") == "soft_tissue"
 
 
 def test_a_map_without_fat_gets_fat_around_its_organs_and_air_outside():

@@ -6,8 +6,8 @@ from scipy import ndimage
 
 from tests.painted_maps import KEPT, SHAPE, SPACING, partial, whole
 from tfds_pancreas.abdomen.organs import ALL_ORGANS, ORGANS
-from tfds_pancreas.painted_ct.complete import complete
-from tfds_pancreas.painted_ct.frame import fit_frame
+from tfds_pancreas.painted_ct.map_completion import complete_map
+from tfds_pancreas.painted_ct.patient_frame import fit_frame
 from tfds_pancreas.phantom_ct.patient import draw_patient
 
 ADDED = {"skin", "fat", "bone", "disc", "muscle", "kidney_right", "aorta", "vena_cava",
@@ -15,7 +15,7 @@ ADDED = {"skin", "fat", "bone", "disc", "muscle", "kidney_right", "aorta", "vena
 
 
 def completed(labels, given=(), seed=0):
-  return complete(np.random.default_rng(seed), labels, SPACING, given)
+  return complete_map(np.random.default_rng(seed), labels, SPACING, given)
 
 
 @pytest.fixture(scope="module")

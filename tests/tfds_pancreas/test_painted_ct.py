@@ -11,10 +11,10 @@ from attn_unet_jax.volumes.orientation import from_canonical
 from attn_unet_jax.volumes.volume import Grid, Volume
 from tests.painted_maps import partial
 from tfds_pancreas.abdomen.organs import ALL_ORGANS, ORGANS
-from tfds_pancreas.build import build
+from tfds_pancreas.build import build_dataset
 from tfds_pancreas.painted_ct.painted_ct_dataset_builder import Builder, make_config
 from tfds_pancreas.painted_ct.painting import paint_map
-from tfds_pancreas.records import built_directory, open_records
+from tfds_pancreas.records import find_built_version, open_records
 
 TINY = "painted_ct/tiny"
 NAMES = {"pancreas": ORGANS["pancreas"], "liver": ORGANS["liver"], "spleen": ORGANS["spleen"],
@@ -41,13 +41,15 @@ def write_maps(folder, maps):
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
   root = tmp_path_factory.mktemp("painted")
-  build(TINY, root / "data", manual_dir=write_maps(root / "maps", MAPS), workers=1)
+  build_dataset(TINY, root / "data", manual_dir=write_maps(root / "maps", MAPS), workers=1)
   return root / "data"
 
 
 def test_no_anatomy_is_in_two_splits(built):
   splits = open_records(TINY, built).splits
-  maps = {split: {case.rpartition("_")[0] for case in cases.ids} for split, cases in splits.items()}
+  maps = {
+    split: {case.rpartition("_")[0] for case in cases.case_ids} for split, cases in splits.items()
+  }
   assert {split: len(cases) for split, cases in splits.items()} == {
     "train": 2,
     "validation": 1,
@@ -75,7 +77,7 @@ def test_a_record_is_the_painting_of_its_map(built):
 
 
 def test_the_report_says_what_was_painted(built):
-  folder = built_directory(TINY, built)
+  folder = find_built_version(TINY, built)
   report = json.loads((folder / "build_report.json").read_text())
   assert report["contact_sheets"] == ["contact_sheet_1.png"]
   assert (folder / "contact_sheet_1.png").stat().st_size > 1000
@@ -92,10 +94,10 @@ def test_bad_maps_are_named_in_one_line_and_may_be_skipped(tmp_path):
   strange = np.where(partial(4).array == ORGANS["liver"], 99, partial(4).array)
   write_nifti(maps / "e.nii.gz", Volume(strange.astype(np.uint8), partial(4).affine))
   with pytest.raises(UserError, match=r"2 of 5 .*d.nii.gz: 0.0 ml .*e.nii.gz: .*\[99\]") as error:
-    build(TINY, tmp_path / "data", manual_dir=maps, workers=1)
+    build_dataset(TINY, tmp_path / "data", manual_dir=maps, workers=1)
   assert "\n" not in str(error.value)
-  assert built_directory(TINY, tmp_path / "data") is None
-  folder = build(TINY, tmp_path / "data", manual_dir=maps, skip_bad_cases=True, workers=1)
+  assert find_built_version(TINY, tmp_path / "data") is None
+  folder = build_dataset(TINY, tmp_path / "data", manual_dir=maps, skip_bad_cases=True, workers=1)
   report = json.loads((folder / "build_report.json").read_text())
   assert list(report["excluded"]) == ["d", "e"]
   assert {figures["map"] for figures in report["built"].values()} == set(MAPS)
@@ -104,14 +106,14 @@ def test_bad_maps_are_named_in_one_line_and_may_be_skipped(tmp_path):
 def test_two_maps_are_too_few(tmp_path):
   maps = write_maps(tmp_path / "maps", {"a": 1, "b": 3})
   with pytest.raises(UserError, match="2 label maps"):
-    build(TINY, tmp_path / "data", manual_dir=maps)
+    build_dataset(TINY, tmp_path / "data", manual_dir=maps)
 
 
 def test_a_folder_without_names_says_how(tmp_path):
   maps = write_maps(tmp_path / "maps", MAPS)
   (maps / "labels.json").unlink()
   with pytest.raises(UserError, match=r"maps/labels.json with .*gibson8"):
-    build(TINY, tmp_path / "data", manual_dir=maps)
+    build_dataset(TINY, tmp_path / "data", manual_dir=maps)
 
 
 def test_configs_name_their_voxels():

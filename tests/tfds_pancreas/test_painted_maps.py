@@ -9,8 +9,8 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
 from tfds_pancreas.abdomen.organs import ALL_ORGANS
-from tfds_pancreas.painted_ct.maps import find_maps, read_map, split_maps
-from tfds_pancreas.painted_ct.names import PACKAGED, organ_of, organs_of_values
+from tfds_pancreas.painted_ct.label_maps import find_maps, read_map, split_maps
+from tfds_pancreas.painted_ct.organ_names import PACKAGED, find_organ, read_organs_of_values
 
 ORGANS = ((0, "background"), (1, "liver"), (7, "pancreas"))
 AFFINE = np.diag([-8.0, -8.0, 8.0, 1.0])  # LPS
@@ -18,7 +18,7 @@ AFFINE = np.diag([-8.0, -8.0, 8.0, 1.0])  # LPS
 
 def named(folder, names):
   (folder / "labels.json").write_text(json.dumps(names))
-  return organs_of_values(folder)
+  return read_organs_of_values(folder)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_names_are_read_in_every_common_form(tmp_path, names):
 
 def test_a_dataset_json_does_as_well(tmp_path):
   (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"1": "pancreas"}}))
-  assert organs_of_values(tmp_path) == {0: "background", 1: "pancreas"}
+  assert read_organs_of_values(tmp_path) == {0: "background", 1: "pancreas"}
 
 
 @pytest.mark.parametrize(("name", "count"), [("gibson8", 8), ("totalsegmentator104", 104)])
@@ -44,7 +44,7 @@ def test_lists_that_come_along_name_organs_only(tmp_path, name, count):
   assert sorted(organs) == list(range(count + 1))
   assert set(organs.values()) <= set(ALL_ORGANS)
   listed = json.loads((PACKAGED / f"{name}.json").read_text())
-  assert all(organs[int(value)] == organ_of(called) for value, called in listed.items())
+  assert all(organs[int(value)] == find_organ(called) for value, called in listed.items())
 
 
 def test_names_mean_organs():
@@ -53,7 +53,7 @@ def test_names_mean_organs():
            "rib_left_1": "bone", "iliac_vena_left": "vein", "inferior_vena_cava": "vena_cava",
            "portal_vein_and_splenic_vein": "portal_splenic_vein", "pulmonary_artery": "artery",
            "adrenal_gland": "adrenal", "heart_atrium_left": "heart", "gizmo": None}  # fmt: skip
-  assert {name: organ_of(name) for name in means} == means
+  assert {name: find_organ(name) for name in means} == means
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_bad_names_are_one_line_with_the_file(tmp_path, content, said):
   if content is not None:
     (tmp_path / "labels.json").write_text(content)
   with pytest.raises(UserError, match=said) as error:
-    organs_of_values(tmp_path)
+    read_organs_of_values(tmp_path)
   assert "\n" not in str(error.value)
 
 

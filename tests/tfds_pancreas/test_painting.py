@@ -12,13 +12,17 @@ from tests.conftest import SHARED
 from tests.painted_maps import KEPT, partial
 from tfds_pancreas.abdomen.organs import ALL_ORGANS, ORGANS
 from tfds_pancreas.painted_ct import painting
-from tfds_pancreas.painted_ct.maps import find_maps, read_map
-from tfds_pancreas.painted_ct.names import organs_of_values
-from tfds_pancreas.painted_ct.painting import DRAWN_MM, Recipe, draw_view, paint_map
-from tfds_pancreas.painted_ct.warp import Deformation, sample, source_indices
+from tfds_pancreas.painted_ct.label_maps import find_maps, read_map
+from tfds_pancreas.painted_ct.map_deformation import (
+  DeformationSpread,
+  draw_source_indices,
+  sample_labels,
+)
+from tfds_pancreas.painted_ct.organ_names import read_organs_of_values
+from tfds_pancreas.painted_ct.painting import DRAWN_MM, PaintingRecipe, draw_view, paint_map
 
-RECIPE = Recipe(pixel_mm=(6.0, 9.0), slice_mm=(6.0, 9.0))
-STILL = Deformation(turn_deg=0, stretch=0, bend_mm=0)
+RECIPE = PaintingRecipe(pixel_mm=(6.0, 9.0), slice_mm=(6.0, 9.0))
+STILL = DeformationSpread(turn_deg=0, stretch=0, bend_mm=0)
 GIVEN = [ORGANS[organ] for organ in KEPT]
 # Mean HU of a tissue: 3 sds around the phases' means, at the recipe's spread; fat lies in between
 # the lobules of the pancreas.
@@ -27,7 +31,7 @@ RANGES = {"liver": (0, 165), "spleen": (10, 205), "kidney_left": (-10, 270), "pa
 
 
 def key_of(map_id, number, seed=0):
-  return np.random.default_rng((seed, painting._number_of(map_id), number))
+  return np.random.default_rng((seed, painting._hash_id(map_id), number))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +75,9 @@ def test_labels_lie_where_the_map_has_them_after_the_deformation(paintings):
     view = draw_view(rng, source, RECIPE)
     found = np.argwhere(source.array == ORGANS["pancreas"]).mean(0)
     centre = source.affine[:3, :3] @ found + source.affine[:3, 3]
-    seen = sample(source.array, source_indices(rng, RECIPE.deformation, source.grid, view, centre))
+    seen = sample_labels(
+      source.array, draw_source_indices(rng, RECIPE.deformation, source.grid, view, centre)
+    )
     assert (seen == ORGANS["pancreas"]).sum() > 20
     np.testing.assert_array_equal(label.array[seen > 0], seen[seen > 0])
     assert not np.isin(label.array[seen == 0], GIVEN).any()
@@ -100,7 +106,9 @@ def test_a_deformation_keeps_its_centre_and_scales_volumes_as_it_says():
   source = partial(1)
   centre = source.grid.centre_mm
   rng = np.random.default_rng(5)
-  indices = source_indices(rng, Deformation(4.0, 0.1, 0.0), source.grid, source.grid, centre)
+  indices = draw_source_indices(
+    rng, DeformationSpread(4.0, 0.1, 0.0), source.grid, source.grid, centre
+  )
   middle = tuple(np.array(source.shape) // 2)
   there = indices[(slice(None), *middle)] - middle
   assert np.abs(there).max() < 0.2  # the centre lies half a voxel from this one
@@ -114,8 +122,10 @@ def test_a_deformation_keeps_its_centre_and_scales_volumes_as_it_says():
 def test_a_bend_moves_by_its_sd():
   source = partial(1)
   still, bent = (
-    source_indices(np.random.default_rng(3), how, source.grid, source.grid, source.grid.centre_mm)
-    for how in (STILL, Deformation(0, 0, 4.0))
+    draw_source_indices(
+      np.random.default_rng(3), how, source.grid, source.grid, source.grid.centre_mm
+    )
+    for how in (STILL, DeformationSpread(0, 0, 4.0))
   )
   assert np.std(8 * (bent - still)) == pytest.approx(4.0, rel=0.35)
   assert np.abs(np.diff(bent - still, axis=1)).max() < 0.5  # smooth: nothing folds
@@ -138,20 +148,20 @@ def test_the_pancreas_is_always_in_the_view():
   for number in range(6):
     view = draw_view(key_of("a", number), partial(1), recipe)
     rng = np.random.default_rng(0)
-    indices = source_indices(rng, STILL, partial(1).grid, view, np.zeros(3))
-    seen = (sample(partial(1).array, indices) == ORGANS["pancreas"]).sum()
+    indices = draw_source_indices(rng, STILL, partial(1).grid, view, np.zeros(3))
+    seen = (sample_labels(partial(1).array, indices) == ORGANS["pancreas"]).sum()
     assert seen * view.voxel_volume_ml == pytest.approx(whole, rel=0.2)
 
 
 def test_fine_voxels_take_the_map_itself_and_the_rest_is_drawn_coarsely():
   labels = partial(1).array[:, :, 12:20]
   source = Volume(labels, partial(1).affine)
-  recipe = Recipe(pixel_mm=(1.9, 1.9), slice_mm=(8.0, 8.0), deformation=STILL)
+  recipe = PaintingRecipe(pixel_mm=(1.9, 1.9), slice_mm=(8.0, 8.0), deformation=STILL)
   _, label = paint_map(source, "a", 0, recipe)
   assert label.spacing[0] < DRAWN_MM
   rng = key_of("a", 0)
   view = draw_view(rng, source, recipe)
-  seen = sample(labels, source_indices(rng, STILL, source.grid, view, np.zeros(3)))
+  seen = sample_labels(labels, draw_source_indices(rng, STILL, source.grid, view, np.zeros(3)))
   differ = np.where(np.isin(label.array, GIVEN), label.array, 0) != seen
   assert differ.mean() < 1e-3  # coordinates that are interpolated round otherwise at borders
   assert (label.array == ORGANS["bone"]).any()
@@ -161,7 +171,9 @@ def real(folder, names, tmp_path, map_id):
   if not (SHARED / folder).is_dir():
     pytest.skip(f"{SHARED / folder} is not there")
   (tmp_path / "labels.json").write_text(f'{{"labels": "{names}"}}')
-  return read_map(find_maps(SHARED / folder)[map_id], tuple(organs_of_values(tmp_path).items()))
+  return read_map(
+    find_maps(SHARED / folder)[map_id], tuple(read_organs_of_values(tmp_path).items())
+  )
 
 
 def test_a_real_map_of_eight_organs_is_completed_and_painted(tmp_path):
@@ -182,7 +194,9 @@ def test_a_real_map_of_104_classes_gets_no_second_spine(tmp_path):
   given = [value for value in np.unique(source.array) if value]
   rng = key_of("x", 0)
   view = draw_view(rng, source, RECIPE)
-  seen = sample(source.array, source_indices(rng, STILL, source.grid, view, np.zeros(3)))
+  seen = sample_labels(
+    source.array, draw_source_indices(rng, STILL, source.grid, view, np.zeros(3))
+  )
   assert (seen == ORGANS["bone"]).any()
   np.testing.assert_array_equal(np.where(np.isin(label.array, given), label.array, 0), seen)
   assert (label.array == ORGANS["fat"]).any()

@@ -20,8 +20,8 @@ from tests.fake_pancreas_ct import (
   write_case,
   write_label,
 )
-from tfds_pancreas.build import build
-from tfds_pancreas.records import REPORT_FILE, built_directory, open_records
+from tfds_pancreas.build import build_dataset
+from tfds_pancreas.records import REPORT_FILE, find_built_version, open_records
 
 NATIVE = "pancreas_ct/native"
 
@@ -42,7 +42,7 @@ def built(request, tmp_path_factory):
   root, data = tmp_path_factory.mktemp("files"), tmp_path_factory.mktemp("data")
   for case in good_cases():
     write_case(root, case, request.param)
-  build(NATIVE, data, manual_dir=root)
+  build_dataset(NATIVE, data, manual_dir=root)
   return root, data
 
 
@@ -51,7 +51,7 @@ def test_every_voxel_and_label_is_where_it_belongs(built):
   assert records.labels == {"pancreas": 1}
   split = records.splits["train"]
   expected = good_cases()[:3]
-  assert split.ids == [case.id for case in expected]
+  assert split.case_ids == [case.id for case in expected]
   for record, case in zip(split, expected, strict=True):
     np.testing.assert_array_equal(record["image"], case.image)
     np.testing.assert_array_equal(record["label"], case.label)
@@ -59,7 +59,7 @@ def test_every_voxel_and_label_is_where_it_belongs(built):
 
 
 def test_the_report_has_figures_reasons_and_pictures(built):
-  folder = built_directory(NATIVE, built[1])
+  folder = find_built_version(NATIVE, built[1])
   report = json.loads((folder / REPORT_FILE).read_text())
   figures = report["built"]["PANCREAS_0002"]
   case = good_cases()[1]
@@ -96,7 +96,7 @@ def test_no_patient_tag_reaches_the_screen_or_the_log(tmp_path, caplog, capfd):
     write_case(tmp_path / "files", case, "flat")
   next((tmp_path / "files" / "scans").iterdir()).write_bytes(b"")
   with caplog.at_level(logging.DEBUG), pytest.raises(UserError) as stopped:
-    build(NATIVE, tmp_path / "data", manual_dir=tmp_path / "files")
+    build_dataset(NATIVE, tmp_path / "data", manual_dir=tmp_path / "files")
   printed = capfd.readouterr()
   for text in (caplog.text, printed.out, printed.err, str(stopped.value)):
     assert not [value for value in PATIENT.values() if value in text]
@@ -111,7 +111,7 @@ def test_phantoms_written_as_pancreas_ct_come_back_voxel_for_voxel(phantoms, tmp
     case.label = (record["label"] == records.labels["pancreas"]).astype(np.uint8)
     write_case(tmp_path / "files", case, "nbia")
     cases.append(case)
-  build(NATIVE, tmp_path / "data", manual_dir=tmp_path / "files")
+  build_dataset(NATIVE, tmp_path / "data", manual_dir=tmp_path / "files")
   split = open_records(NATIVE, tmp_path / "data").splits["train"]
   for record, case in zip(split, cases, strict=True):
     np.testing.assert_array_equal(record["image"], case.image)
@@ -137,22 +137,22 @@ def test_a_damaged_file_among_flat_ones_is_named_and_spoils_its_case_alone(tmp_p
   files = {case.id: write_case(root, case, "flat") for case in good_cases()[:3]}
   harm(files["PANCREAS_0002"])
   with pytest.raises(UserError, match=rf"\| {named}: .*{files['PANCREAS_0002'][3].name}: "):
-    build(NATIVE, data, manual_dir=root)
-  folder = build(NATIVE, data, manual_dir=root, skip_bad_cases=True)
+    build_dataset(NATIVE, data, manual_dir=root)
+  folder = build_dataset(NATIVE, data, manual_dir=root, skip_bad_cases=True)
   left_out = json.loads((folder / REPORT_FILE).read_text())["left_out"]
   assert sorted(left_out) == sorted({"PANCREAS_0002", named})
   problems = left_out["PANCREAS_0002"]["problems"]
   assert ("1 missing slices" in problems[0]) == (named != "PANCREAS_0002")
-  assert open_records(NATIVE, data).splits["train"].ids == ["PANCREAS_0001", "PANCREAS_0003"]
+  assert open_records(NATIVE, data).splits["train"].case_ids == ["PANCREAS_0001", "PANCREAS_0003"]
 
 
 def test_82_case_configs_keep_the_duplicates_and_other_spacings_are_made(tmp_path):
   for case in good_cases()[2:]:
     write_case(tmp_path / "files", case, "nbia")
   name = "pancreas_ct/iso1.5mm_82"
-  build(name, tmp_path / "data", manual_dir=tmp_path / "files")
+  build_dataset(name, tmp_path / "data", manual_dir=tmp_path / "files")
   split = open_records(name, tmp_path / "data").splits["train"]
-  assert split.ids == ["PANCREAS_0003", "PANCREAS_0025"]
+  assert split.case_ids == ["PANCREAS_0003", "PANCREAS_0025"]
   for record, case in zip(split, good_cases()[2:], strict=True):
     _assert_resampled(record, case, 1.5)
 
@@ -289,8 +289,8 @@ def complaint(bad_files, tmp_path_factory):
   """What a build says that may not skip cases, in one line."""
   data = tmp_path_factory.mktemp("stopped")
   with pytest.raises(UserError) as caught:
-    build(NATIVE, data, manual_dir=bad_files)
-  assert built_directory(NATIVE, data) is None
+    build_dataset(NATIVE, data, manual_dir=bad_files)
+  assert find_built_version(NATIVE, data) is None
   assert "\n" not in str(caught.value)
   return str(caught.value)
 
@@ -299,8 +299,8 @@ def complaint(bad_files, tmp_path_factory):
 def skipping(bad_files, tmp_path_factory):
   """The folder and the report of a build that may."""
   data = tmp_path_factory.mktemp("skipped")
-  folder = build(NATIVE, data, manual_dir=bad_files, skip_bad_cases=True)
-  assert open_records(NATIVE, data).splits["train"].ids == ["PANCREAS_0001"]
+  folder = build_dataset(NATIVE, data, manual_dir=bad_files, skip_bad_cases=True)
+  assert open_records(NATIVE, data).splits["train"].case_ids == ["PANCREAS_0001"]
   return json.loads((folder / REPORT_FILE).read_text())
 
 
@@ -324,21 +324,21 @@ def test_beam_names_the_same_cases_and_leaves_out_the_same(
   bad_files, complaint, skipping, tmp_path
 ):
   with pytest.raises(UserError) as caught:
-    build(NATIVE, tmp_path, manual_dir=bad_files, beam_runner="DirectRunner")
+    build_dataset(NATIVE, tmp_path, manual_dir=bad_files, beam_runner="DirectRunner")
   assert str(caught.value) == complaint
-  assert built_directory(NATIVE, tmp_path) is None
+  assert find_built_version(NATIVE, tmp_path) is None
   options = {"beam_runner": "DirectRunner", "beam": ["direct_num_workers=1"]}
-  folder = build(NATIVE, tmp_path, manual_dir=bad_files, skip_bad_cases=True, **options)
+  folder = build_dataset(NATIVE, tmp_path, manual_dir=bad_files, skip_bad_cases=True, **options)
   assert json.loads((folder / REPORT_FILE).read_text()) == skipping
-  assert open_records(NATIVE, tmp_path).splits["train"].ids == ["PANCREAS_0001"]
+  assert open_records(NATIVE, tmp_path).splits["train"].case_ids == ["PANCREAS_0001"]
 
 
 def test_nothing_but_bad_cases_is_no_data_set(tmp_path):
   case = FakeCase(4)
   write_case(tmp_path / "files", case, "nbia")
   _flip(tmp_path / "files", case)
-  with pytest.raises(UserError, match="1 of 1 cases cannot be used; no other case is there"):
-    build(NATIVE, tmp_path / "data", manual_dir=tmp_path / "files", skip_bad_cases=True)
+  with pytest.raises(UserError, match="1 of 1 cases cannot be used; there is no other case"):
+    build_dataset(NATIVE, tmp_path / "data", manual_dir=tmp_path / "files", skip_bad_cases=True)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -351,19 +351,19 @@ def test_missing_files_give_a_check_list(tmp_path, layout, lost):
     for path in [p for p in tmp_path.rglob("PANCREAS_0001") if p.is_dir()]:
       path.rename(path.with_name("renamed"))
   with pytest.raises(UserError, match=rf"no {lost} of Pancreas-CT.*\(1\).*\(2\) the labels"):
-    build(NATIVE, tmp_path / "data", manual_dir=tmp_path)
+    build_dataset(NATIVE, tmp_path / "data", manual_dir=tmp_path)
 
 
 def test_a_missing_or_empty_folder_gives_the_check_list(tmp_path):
   for manual_dir in (None, tmp_path / "none", tmp_path):
     with pytest.raises(UserError, match=r"--manual_dir.*TCIA_pancreas_labels-02-05-2017"):
-      build(NATIVE, tmp_path.parent / "unused", manual_dir=manual_dir)
+      build_dataset(NATIVE, tmp_path.parent / "unused", manual_dir=manual_dir)
 
 
 @pytest.mark.parametrize("config", ["", "iso0mm", "iso2", "2mm", "native_80"])
 def test_an_unknown_grid_is_refused(config, tmp_path):
   with pytest.raises(UserError, match="pancreas_ct/native, pancreas_ct/iso2mm, pancreas_ct/iso1mm"):
-    build(f"pancreas_ct/{config}", tmp_path, manual_dir=tmp_path)
+    build_dataset(f"pancreas_ct/{config}", tmp_path, manual_dir=tmp_path)
 
 
 def test_the_command_skips_bad_cases_and_says_where_the_figures_are(bad_files, tmp_path):
@@ -377,4 +377,4 @@ def test_the_command_skips_bad_cases_and_says_where_the_figures_are(bad_files, t
 
 def test_phantoms_are_made_from_no_files(tmp_path):
   with pytest.raises(UserError, match="leave out --manual_dir"):
-    build("phantom_ct/tiny", tmp_path, manual_dir=tmp_path)
+    build_dataset("phantom_ct/tiny", tmp_path, manual_dir=tmp_path)

@@ -10,10 +10,10 @@ import pytest
 
 from attn_unet_jax.runtime.errors import UserError
 from tfds_pancreas.abdomen.organs import ORGANS
-from tfds_pancreas.build import build
-from tfds_pancreas.phantom_ct import case
+from tfds_pancreas.build import build_dataset
+from tfds_pancreas.phantom_ct import phantom_case
 from tfds_pancreas.phantom_ct.phantom_ct_dataset_builder import Builder
-from tfds_pancreas.records import built_directory, open_records
+from tfds_pancreas.records import find_built_version, open_records
 
 TINY = "phantom_ct/tiny"
 
@@ -21,7 +21,7 @@ TINY = "phantom_ct/tiny"
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
   path = tmp_path_factory.mktemp("data")
-  build(TINY, path)
+  build_dataset(TINY, path)
   return path
 
 
@@ -30,7 +30,7 @@ def test_what_is_read_is_what_was_drawn(data_dir):
   sizes = {name: len(split) for name, split in records.splits.items()}
   assert sizes == {"train": 4, "validation": 2, "test": 2}
   assert records.labels == ORGANS
-  drawn = case.draw_case(5, Builder.builder_configs["tiny"])
+  drawn = phantom_case.draw_phantom_record(5, Builder.builder_configs["tiny"])
   read = records.splits["validation"][1]
   assert set(read) == set(drawn)
   assert read["id"] == drawn["id"] == "phantom_0005"
@@ -41,11 +41,11 @@ def test_what_is_read_is_what_was_drawn(data_dir):
 
 def test_ids_are_sorted_and_unique(data_dir):
   splits = open_records(TINY, data_dir).splits
-  ids = [case for split in splits.values() for case in split.ids]
+  ids = [case for split in splits.values() for case in split.case_ids]
   assert sorted(ids) == [f"phantom_{i:04d}" for i in range(8)]
-  assert splits["train"].ids == sorted(splits["train"].ids)
-  assert [record["id"] for record in splits["train"]] == splits["train"].ids
-  assert [record["id"] for record in splits["train"][-2:]] == splits["train"].ids[-2:]
+  assert splits["train"].case_ids == sorted(splits["train"].case_ids)
+  assert [record["id"] for record in splits["train"]] == splits["train"].case_ids
+  assert [record["id"] for record in splits["train"][-2:]] == splits["train"].case_ids[-2:]
 
 
 def test_every_organ_survives_the_coarse_grid(data_dir):
@@ -54,14 +54,14 @@ def test_every_organ_survives_the_coarse_grid(data_dir):
 
 
 def test_the_records_are_sharded_and_the_labels_travel_with_them(data_dir):
-  directory = built_directory(TINY, data_dir)
+  directory = find_built_version(TINY, data_dir)
   assert len(list(directory.glob("*-train.array_record-*"))) == 2
   assert json.loads((directory / "metadata.json").read_text())["labels"] == ORGANS
 
 
 def test_a_second_build_leaves_the_first_alone(data_dir):
-  before = {p: p.stat().st_mtime_ns for p in built_directory(TINY, data_dir).iterdir()}
-  assert build(TINY, data_dir) == built_directory(TINY, data_dir)
+  before = {p: p.stat().st_mtime_ns for p in find_built_version(TINY, data_dir).iterdir()}
+  assert build_dataset(TINY, data_dir) == find_built_version(TINY, data_dir)
   assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
@@ -70,11 +70,11 @@ def test_an_interrupted_build_is_no_data_set(tmp_path, monkeypatch):
     raise KeyboardInterrupt
 
   with monkeypatch.context() as patch:
-    patch.setattr(case, "draw_case", stop)
+    patch.setattr(phantom_case, "draw_phantom_record", stop)
     with pytest.raises(KeyboardInterrupt):
-      build(TINY, tmp_path, workers=1)
-  assert built_directory(TINY, tmp_path) is None
-  assert built_directory(TINY, build(TINY, tmp_path).parents[2]) is not None
+      build_dataset(TINY, tmp_path, workers=1)
+  assert find_built_version(TINY, tmp_path) is None
+  assert find_built_version(TINY, build_dataset(TINY, tmp_path).parents[2]) is not None
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
@@ -83,7 +83,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
   resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limit[1]))  # bytes a file may have
   try:
     with pytest.raises(UserError, match=r"cannot be written .*File too large"):
-      build(TINY, tmp_path, workers=1)
+      build_dataset(TINY, tmp_path, workers=1)
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     signal.signal(signal.SIGXFSZ, handler)
@@ -99,18 +99,18 @@ def test_reading_before_building_names_the_command(tmp_path):
 def test_an_unknown_data_set_is_refused_with_the_known_ones(dataset, tmp_path):
   told = "phantom_ct/tiny, phantom_ct/demo, pancreas_ct/native, .*, pancreas_ct/iso<k>mm, "
   with pytest.raises(UserError, match=told):
-    build(dataset, tmp_path)
+    build_dataset(dataset, tmp_path)
 
 
 def test_workers_are_not_for_beam(tmp_path):
   with pytest.raises(UserError, match="with Beam say it by --beam_options"):
-    build(TINY, tmp_path, workers=2, beam_runner="DirectRunner")
+    build_dataset(TINY, tmp_path, workers=2, beam_runner="DirectRunner")
 
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(UserError, match="cannot be written"):
-    build(TINY, tmp_path / "file" / "below")
+    build_dataset(TINY, tmp_path / "file" / "below")
 
 
 def test_the_command_ends_with_2_and_one_line_for_a_wrong_data_set(tmp_path):

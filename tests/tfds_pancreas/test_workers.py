@@ -11,12 +11,17 @@ import pytest
 
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.signals import Interrupted
-from tfds_pancreas.workers import beam_options, default_workers, on_beam, on_this_machine
+from tfds_pancreas.workers import (
+  choose_worker_count,
+  make_beam_for_each,
+  make_local_for_each,
+  parse_beam_options,
+)
 
 PLACES = {
-  "here": lambda: on_this_machine(1),
-  "processes": lambda: on_this_machine(2),
-  "beam": lambda: on_beam("DirectRunner", None),
+  "here": lambda: make_local_for_each(1),
+  "processes": lambda: make_local_for_each(2),
+  "beam": lambda: make_beam_for_each("DirectRunner", None),
 }
 
 
@@ -66,7 +71,7 @@ def test_a_signal_ends_beam_as_it_ends_all():
 
 def test_a_killed_worker_is_told_with_a_way_out():
   with pytest.raises(UserError, match="use fewer --workers"):
-    on_this_machine(2)(kill_own_process, range(3))
+    make_local_for_each(2)(kill_own_process, range(3))
 
 
 def interrupt_when(folder, count):
@@ -89,7 +94,7 @@ def test_workers_end_at_once_when_the_parent_is_interrupted(tmp_path):
   start = time.monotonic()
   threading.Thread(target=interrupt_when, args=(tmp_path, 2), daemon=True).start()
   with pytest.raises(KeyboardInterrupt):
-    on_this_machine(2)(functools.partial(sleep_long, tmp_path), range(5))
+    make_local_for_each(2)(functools.partial(sleep_long, tmp_path), range(5))
   assert time.monotonic() - start < 200
   for path in tmp_path.iterdir():
     with pytest.raises(ProcessLookupError):
@@ -100,21 +105,23 @@ def test_as_many_workers_as_cores_and_memory_allow(monkeypatch):
   monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
   memory = type("Memory", (), {"available": 9e9})
   monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
-  assert default_workers() == 4
+  assert choose_worker_count() == 4
   memory.available = 1e8
-  assert default_workers() == 1
+  assert choose_worker_count() == 1
   memory.available = 1e12
-  assert default_workers() == 16
+  assert choose_worker_count() == 16
 
 
 def test_an_unknown_runner_is_refused_with_those_there_are():
   with pytest.raises(UserError, match=r"--beam_runner=NoRunner: .*FlinkRunner"):
-    on_beam("NoRunner", None)(fail_at_three, [1])
+    make_beam_for_each("NoRunner", None)(fail_at_three, [1])
 
 
 def test_options_reach_beam():
   """Those of any runner."""
-  options = beam_options(["flink_master=HOST:8081", "direct_num_workers=3", "no_use_public_ips"])
+  options = parse_beam_options(
+    ["flink_master=HOST:8081", "direct_num_workers=3", "no_use_public_ips"]
+  )
   given = {"flink_master": "HOST:8081", "direct_num_workers": 3, "use_public_ips": False}
   assert options.get_all_options(drop_default=True) == given
 
@@ -122,7 +129,7 @@ def test_options_reach_beam():
 def test_without_beam_one_line_says_how_to_get_it(monkeypatch):
   monkeypatch.setitem(sys.modules, "apache_beam", None)
   with pytest.raises(UserError, match=r"pip install 'attn-unet-jax\[beam\]'"):
-    beam_options([])
+    parse_beam_options([])
 
 
 @pytest.mark.parametrize(
@@ -135,5 +142,5 @@ def test_without_beam_one_line_says_how_to_get_it(monkeypatch):
 )
 def test_an_option_that_beam_does_not_take_is_refused_in_one_line(options, complaint, capsys):
   with pytest.raises(UserError, match=complaint):
-    beam_options(options)
+    parse_beam_options(options)
   assert capsys.readouterr().err == ""

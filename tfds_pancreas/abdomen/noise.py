@@ -1,20 +1,20 @@
-"""Smooth random fields: one unit of variance, a correlation length in millimetres."""
+"""Smooth random fields of variance 1, with a correlation length in millimetres."""
 
 import numpy as np
 
 from attn_unet_jax.volumes.bspline import cubic_bspline_weights
 
 
-def smooth_noise(
+def draw_smooth_noise(
   rng: np.random.Generator,
   shape: tuple[int, ...],
   spacing: tuple[float, ...],
   length: float,
 ) -> np.ndarray:
-  """A random field made of cubic B-splines on a coarse grid of random knots.
+  """Draws a random field: cubic B-splines over a coarse grid of normally distributed knots.
 
   Args:
-    rng: where the knots come from.
+    rng: draws the knots.
     shape: voxels of the field, [X, Y, Z].
     spacing: millimetres between voxels, per axis.
     length: millimetres between knots, at least one voxel; the correlation length is about this.
@@ -22,17 +22,21 @@ def smooth_noise(
   Returns:
     float32 [X, Y, Z] of mean 0 and expected variance 1.
   """
-  bases = [_spline_basis(n, step, length) for n, step in zip(shape, spacing, strict=True)]
-  field = rng.standard_normal([basis.shape[1] for basis in bases]).astype(np.float32)
+  bases = [_knot_weights(n, step, length) for n, step in zip(shape, spacing, strict=True)]
+  field: np.ndarray = rng.standard_normal([basis.shape[1] for basis in bases]).astype(np.float32)
   for basis in bases:
-    # Contracting the first axis and appending the result last brings every axis round in turn.
+    # Each product contracts the first axis and appends its result as the last one, so after three
+    # of them the axes are X, Y, Z again.
     field = np.tensordot(field, basis, axes=([0], [1]))
   return field
 
 
-def _spline_basis(count: int, step: float, length: float) -> np.ndarray:
-  """Cubic B-spline weights [voxels, knots], scaled to keep the variance of white knots."""
-  place = np.arange(count) * min(step / length, 1.0)
-  knots = np.arange(-1, int(place[-1]) + 3)
-  weights = cubic_bspline_weights(place, knots)
-  return (weights / np.sqrt((weights**2).sum(1).mean())).astype(np.float32)
+def _knot_weights(count: int, step: float, length: float) -> np.ndarray:
+  """Returns B-spline weights [voxels, knots], scaled so that white knots keep their variance."""
+  # Knots closer than the voxels would only be more white noise, at a higher price.
+  places = np.arange(count) * min(step / length, 1.0)
+  knots = np.arange(-1, int(places[-1]) + 3)
+  weights = cubic_bspline_weights(places, knots)
+  scale = np.sqrt((weights**2).sum(1).mean())
+  scaled: np.ndarray = (weights / scale).astype(np.float32)
+  return scaled

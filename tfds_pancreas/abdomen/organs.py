@@ -1,5 +1,6 @@
 """The label values of a drawn abdomen: each voxel has one of these."""
 
+# Phantoms in records hold these values, so an organ keeps its number for good.
 ORGANS: dict[str, int] = {
   "background": 0,  # air around the patient
   "spleen": 1,
@@ -24,7 +25,7 @@ ORGANS: dict[str, int] = {
   "skin": 20,
 }
 
-# What label maps of real patients name besides.
+# Label maps of real patients name these organs too. Phantoms have none of them.
 ALL_ORGANS: dict[str, int] = ORGANS | {
   "esophagus": 21,
   "heart": 22,

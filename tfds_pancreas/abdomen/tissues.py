@@ -1,6 +1,6 @@
 """How dense each tissue is on CT: the one table of Hounsfield units, with its sources.
 
-`Tissue.hu` gives the mean and the sd between patients in three contrast phases: unenhanced,
+`TissueDensity.hu` gives the mean and the sd between patients in three contrast phases: unenhanced,
 pancreatic (about 40 s after injection) and portal venous (about 70 s).
 
 Sources:
@@ -21,12 +21,13 @@ Sources:
 
 from dataclasses import dataclass
 
+# Share of scans in each phase. Most scans of the pancreas are made with contrast agent.
 PHASES: dict[str, float] = {"unenhanced": 0.12, "pancreatic": 0.33, "portal": 0.55}
 
 
 @dataclass(frozen=True)
-class Tissue:
-  """Density of a tissue in HU.
+class TissueDensity:
+  """The density of a tissue in HU.
 
   Attributes:
     hu: (mean, sd between patients) by phase, in the order of PHASES.
@@ -39,31 +40,35 @@ class Tissue:
   fine: float = 4.0
 
 
-def _alike(mean: float, sd: float, slow: float = 3.0, fine: float = 4.0) -> Tissue:
-  return Tissue(((mean, sd),) * 3, slow, fine)
+def _same_in_all_phases(
+  mean: float, sd: float, slow: float = 3.0, fine: float = 4.0
+) -> TissueDensity:
+  """Returns the density of a tissue that takes up no contrast agent."""
+  return TissueDensity(((mean, sd),) * 3, slow, fine)
 
 
-TISSUES: dict[str, Tissue] = {
-  "air": _alike(-1000, 0, 0, 0),
-  "lung": _alike(-790, 30, 25, 45),
-  "fat": _alike(-103, 5, 5, 8),
-  "skin": _alike(0, 10),
-  "muscle": Tissue(((45, 7), (55, 7), (62, 7)), 5, 9),
-  "bone": _alike(165, 30, 30, 60),
-  "disc": _alike(70, 12, 6, 8),
-  "spleen": Tissue(((45, 6), (125, 18), (108, 15)), 5, 5),
-  "kidney": Tissue(((28, 6), (165, 22), (175, 22)), 8, 10),
-  "gallbladder": _alike(6, 6, 2, 3),
-  "liver": Tissue(((52, 9), (75, 12), (103, 14)), 4, 5),
-  "bowel_wall": Tissue(((38, 8), (102, 18), (90, 15)), 7, 9),
-  "aorta": Tissue(((43, 4), (270, 45), (145, 22)), 3, 3),
-  "vena_cava": Tissue(((42, 4), (95, 25), (120, 22)), 10, 4),
-  "portal_splenic_vein": Tissue(((42, 4), (140, 28), (158, 22)), 4, 3),
-  "pancreas": Tissue(((42, 8), (115, 16), (96, 15)), 5, 9),
-  "soft_tissue": Tissue(((40, 8), (60, 10), (70, 10)), 6, 8),
+TISSUES: dict[str, TissueDensity] = {
+  "air": _same_in_all_phases(-1000, 0, 0, 0),
+  "lung": _same_in_all_phases(-790, 30, 25, 45),
+  "fat": _same_in_all_phases(-103, 5, 5, 8),
+  "skin": _same_in_all_phases(0, 10),
+  "muscle": TissueDensity(((45, 7), (55, 7), (62, 7)), 5, 9),
+  "bone": _same_in_all_phases(165, 30, 30, 60),
+  "disc": _same_in_all_phases(70, 12, 6, 8),
+  "spleen": TissueDensity(((45, 6), (125, 18), (108, 15)), 5, 5),
+  "kidney": TissueDensity(((28, 6), (165, 22), (175, 22)), 8, 10),
+  "gallbladder": _same_in_all_phases(6, 6, 2, 3),
+  "liver": TissueDensity(((52, 9), (75, 12), (103, 14)), 4, 5),
+  "bowel_wall": TissueDensity(((38, 8), (102, 18), (90, 15)), 7, 9),
+  "aorta": TissueDensity(((43, 4), (270, 45), (145, 22)), 3, 3),
+  "vena_cava": TissueDensity(((42, 4), (95, 25), (120, 22)), 10, 4),
+  "portal_splenic_vein": TissueDensity(((42, 4), (140, 28), (158, 22)), 4, 3),
+  "pancreas": TissueDensity(((42, 8), (115, 16), (96, 15)), 5, 9),
+  "soft_tissue": TissueDensity(((40, 8), (60, 10), (70, 10)), 6, 8),
 }
 
-# Parts of an organ's name, and the tissue it then is. The first that fits decides.
+# Parts of an organ's name, and the tissue it then is. The first that fits decides, so a special
+# name stands before the general one within it: gallbladder before bladder, portal vein before vein.
 TISSUE_OF_NAME: tuple[tuple[str, str], ...] = (
   ('background', 'air'), ('lung', 'lung'), ('trachea', 'air'), ('skin', 'skin'), ('fat', 'fat'),
   ('disc', 'disc'), ('brain', 'disc'), ('bone', 'bone'), ('rib', 'bone'), ('vertebra', 'bone'),
@@ -79,6 +84,6 @@ TISSUE_OF_NAME: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 
 
-def tissue_of(organ: str) -> str:
-  """The tissue (a name of TISSUES) of an organ's name; 'soft_tissue' for an unknown one."""
+def find_tissue(organ: str) -> str:
+  """Returns the tissue (a name of TISSUES) of an organ's name; 'soft_tissue' for an unknown one."""
   return next((tissue for part, tissue in TISSUE_OF_NAME if part in organ.lower()), "soft_tissue")

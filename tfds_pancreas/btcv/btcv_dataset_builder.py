@@ -17,8 +17,8 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti_folder import list_nifti_files
 from tfds_pancreas.checked_builder import CheckedBuilder
 from tfds_pancreas.checked_case import CheckedCase
-from tfds_pancreas.folders import walk
-from tfds_pancreas.nifti_case import Meaning, NiftiCase, read_case
+from tfds_pancreas.folders import take_single_files, walk_folders
+from tfds_pancreas.nifti_case import LabelMeaning, NiftiCaseFiles, read_nifti_case
 
 CHECK_LIST = (
   "BTCV must be downloaded by hand (Abdomen/RawData.zip of synapse.org, syn3193805) and unpacked: "
@@ -29,7 +29,7 @@ _NUMBERED = re.compile(r"(?:img|label)(\d{4})")
 
 
 class Builder(CheckedBuilder):
-  """BTCV's training scans from NIfTI files, their headers trusted and compared."""
+  """The builder of BTCV's training scans from NIfTI files, whose headers are trusted."""
 
   VERSION = tfds.core.Version("1.0.0")
   DESCRIPTION = """BTCV abdomen (Landman et al. 2015, doi 10.7303/syn3193805): portal-venous CT of
@@ -51,28 +51,26 @@ patients with liver metastases or ventral hernia, 30 of them with thirteen organ
   }
   MANUAL_DOWNLOAD_INSTRUCTIONS = CHECK_LIST
 
-  def find_cases(self, root: Path) -> Mapping[str, Sequence[NiftiCase]]:
-    """Images and labels by their number; the record's id is `img0001`."""
-    images, labels = (_numbered(root, kind) for kind in ("img", "label"))
+  def find_cases(self, root: Path) -> Mapping[str, Sequence[NiftiCaseFiles]]:
+    """Finds images and labels by their number; the record's id is `img0001`."""
+    images, labels = (_find_numbered_files(root, kind) for kind in ("img", "label"))
     numbers = sorted(images.keys() | labels.keys())
     if not numbers:
       raise UserError(f"--manual_dir={root}: no Training/img and Training/label. {CHECK_LIST}")
-    return {"train": [NiftiCase(f"img{n}", images.get(n), labels.get(n)) for n in numbers]}
+    return {"train": [NiftiCaseFiles(f"img{n}", images.get(n), labels.get(n)) for n in numbers]}
 
-  def reader(self) -> Callable[[NiftiCase], CheckedCase]:
-    """Reads and checks a case."""
-    return functools.partial(read_case, meaning=Meaning(self.LABELS, {}))
+  def get_case_reader(self) -> Callable[[NiftiCaseFiles], CheckedCase]:
+    """Returns the function that reads and checks a case."""
+    return functools.partial(read_nifti_case, meaning=LabelMeaning(self.LABELS, {}))
 
 
-def _numbered(root: Path, kind: str) -> Mapping[str, Path]:
-  """Number -> file of every `Training/KIND/KIND0001.nii.gz` under a folder."""
+def _find_numbered_files(root: Path, kind: str) -> Mapping[str, Path]:
+  """Finds every `Training/KIND/KIND0001.nii.gz` under a folder, by its number."""
   found: defaultdict[str, list[Path]] = defaultdict(list)
-  for folder, _ in walk(root):
+  for folder, _ in walk_folders(root):
+    # Folders called img are in Testing too, whose scans have no labels.
     if folder.parts[-2:] == ("Training", kind):
       for name, path in list_nifti_files(folder).items():
         if match := _NUMBERED.fullmatch(name):
           found[match[1]].append(path)
-  twice = [paths for paths in found.values() if len(paths) > 1]
-  if twice:
-    raise UserError(f"{twice[0][0]}: {twice[0][1]} is the same case; remove one of them")
-  return {number: paths[0] for number, paths in found.items()}
+  return take_single_files(found)

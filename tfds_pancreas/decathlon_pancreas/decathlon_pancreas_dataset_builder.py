@@ -19,8 +19,8 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti_folder import nifti_stem, read_label_names
 from tfds_pancreas.checked_builder import CheckedBuilder
 from tfds_pancreas.checked_case import CheckedCase
-from tfds_pancreas.grids import GridConfig, grid_config
-from tfds_pancreas.nifti_case import Meaning, NiftiCase, find_pairs, read_case
+from tfds_pancreas.grids import GridConfig, make_grid_config
+from tfds_pancreas.nifti_case import LabelMeaning, NiftiCaseFiles, find_nifti_pairs, read_nifti_case
 
 CHECK_LIST = (
   "Task07_Pancreas.tar must be downloaded by hand from http://medicaldecathlon.com and unpacked: "
@@ -39,18 +39,18 @@ class DecathlonConfig(GridConfig):
 
 
 def make_config(name: str) -> GridConfig:
-  """The config of a name such as 'native', 'iso2mm', 'iso1.5mm' or 'iso2mm_tumour'.
+  """Makes the config of a name such as 'native', 'iso2mm', 'iso1.5mm' or 'iso2mm_tumour'.
 
   Raises:
     ValueError: no grid is called so.
   """
   kept = name.endswith(_KEPT)
   about = "Tumours and cysts labelled apart" if kept else "Tumours and cysts are pancreas"
-  return grid_config(name, DecathlonConfig, about, name.removesuffix(_KEPT), tumour=kept)
+  return make_grid_config(name, DecathlonConfig, about, name.removesuffix(_KEPT), tumour=kept)
 
 
 class Builder(CheckedBuilder):
-  """Decathlon Task07 from NIfTI files, their headers trusted and compared."""
+  """The builder of the Decathlon's Task07 from NIfTI files, whose headers are trusted."""
 
   VERSION = tfds.core.Version("1.0.0")
   DESCRIPTION = """Medical Segmentation Decathlon, Task07 (Antonelli et al. 2022, Simpson et al.
@@ -64,36 +64,37 @@ class Builder(CheckedBuilder):
     self._listed: Sequence[str] = ()
     super().__init__(**options)
 
-  def find_cases(self, root: Path) -> Mapping[str, Sequence[NiftiCase]]:
-    """Images and labels by name; imagesTs has no labels and is not looked at."""
-    task = _task(root)
+  def find_cases(self, root: Path) -> Mapping[str, Sequence[NiftiCaseFiles]]:
+    """Finds images and labels by name; imagesTs has no labels and is not looked at."""
+    task = _find_task_folder(root)
     names = read_label_names(task)
+    # Every task has this layout. Another one's organs must not become a pancreas.
     if names != _NAMES:
       raise UserError(
         f"{task / 'dataset.json'}: its labels are {names}, those of Task07 are {_NAMES}; is this "
         "another task? folder_ct takes any"
       )
-    self._listed = _listed(task)
-    return {"train": find_pairs(task)}
+    self._listed = _read_training_ids(task)
+    return {"train": find_nifti_pairs(task)}
 
-  def reader(self) -> Callable[[NiftiCase], CheckedCase]:
-    """Reads and checks a case; the masses become pancreas unless they are kept."""
+  def get_case_reader(self) -> Callable[[NiftiCaseFiles], CheckedCase]:
+    """Returns the function that reads a case; masses become pancreas unless they are kept."""
     replaced = {} if self.builder_config.tumour else {2: 1}
-    return functools.partial(read_case, meaning=Meaning(self.labels, replaced))
+    return functools.partial(read_nifti_case, meaning=LabelMeaning(self.label_values, replaced))
 
   @property
-  def labels(self) -> Mapping[str, int]:
-    """`pancreas`, and `tumour` where it is kept."""
+  def label_values(self) -> Mapping[str, int]:
+    """The pancreas, and `tumour` where it is kept."""
     return {"pancreas": 1} | ({"tumour": 2} if self.builder_config.tumour else {})
 
   @property
-  def expected_ids(self) -> Sequence[str]:
+  def collection_ids(self) -> Sequence[str]:
     """The cases that dataset.json lists."""
     return self._listed
 
 
-def _task(root: Path) -> Path:
-  """The folder with dataset.json: the given one, or the only one in it."""
+def _find_task_folder(root: Path) -> Path:
+  """Returns the folder with dataset.json: the given one, or the only one in it."""
   inside = sorted(path.parent for path in root.glob("*/dataset.json"))
   found = [root] if (root / "dataset.json").is_file() else inside
   if len(found) != 1:
@@ -102,8 +103,9 @@ def _task(root: Path) -> Path:
   return found[0]
 
 
-def _listed(task: Path) -> Sequence[str]:
-  """Ids under `training` in dataset.json; none where it has no such list."""
+def _read_training_ids(task: Path) -> Sequence[str]:
+  """Reads the ids under `training` in dataset.json; none where it has no such list."""
+  # The list only serves the report, which names the cases that are absent.
   with suppress(KeyError, TypeError):
     training = json.loads((task / "dataset.json").read_text())["training"]
     return [nifti_stem(Path(case["image"])) for case in training]

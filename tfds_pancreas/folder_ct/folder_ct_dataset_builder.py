@@ -13,8 +13,8 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti_folder import read_label_names
 from tfds_pancreas.checked_builder import CheckedBuilder
 from tfds_pancreas.checked_case import CheckedCase
-from tfds_pancreas.grids import GridConfig, grid_config
-from tfds_pancreas.nifti_case import Meaning, NiftiCase, find_pairs, read_case
+from tfds_pancreas.grids import GridConfig, make_grid_config
+from tfds_pancreas.nifti_case import LabelMeaning, NiftiCaseFiles, find_nifti_pairs, read_nifti_case
 
 CHECK_LIST = (
   "--manual_dir must hold imagesTr/NAME.nii.gz (CT in HU) and labelsTr/NAME.nii.gz under the same "
@@ -26,13 +26,14 @@ _LARGEST = 255  # records hold labels in a byte
 
 @dataclass(eq=False)
 class FolderConfig(GridConfig):
-  """A grid, and what the collection is called (nothing depends on it)."""
+  """A grid, and what the collection is called."""
 
+  # Nothing depends on it, but two collections then have two data sets.
   collection: str = ""
 
 
 def make_config(name: str) -> GridConfig:
-  """The config of a name such as 'native', 'iso2mm' or 'iso2mm_mine', for a collection `mine`.
+  """Makes the config of a name such as 'native', or 'iso2mm_mine' for a collection `mine`.
 
   Raises:
     ValueError: no grid is called so, or the collection's name is no name of a folder.
@@ -40,11 +41,11 @@ def make_config(name: str) -> GridConfig:
   grid, underscore, collection = name.partition("_")
   if underscore and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", collection):
     raise ValueError("a collection after the _ is called by letters, digits, '_', '-' and '.'")
-  return grid_config(name, FolderConfig, collection, grid, collection=collection)
+  return make_grid_config(name, FolderConfig, collection, grid, collection=collection)
 
 
 class Builder(CheckedBuilder):
-  """Own scans: NIfTI files whose headers are trusted, any labels, named by dataset.json."""
+  """The builder of own scans: NIfTI files with any labels, which dataset.json names."""
 
   VERSION = tfds.core.Version("1.0.0")
   DESCRIPTION = "A folder of CT scans and their labels, from NIfTI files."
@@ -56,21 +57,24 @@ class Builder(CheckedBuilder):
     self._names: Mapping[str, int] = {"pancreas": 1}
     super().__init__(**options)
 
-  def find_cases(self, root: Path) -> Mapping[str, Sequence[NiftiCase]]:
-    """Images and labels by name; the names of the label values are read on the way."""
+  def find_cases(self, root: Path) -> Mapping[str, Sequence[NiftiCaseFiles]]:
+    """Finds images and labels by name, and reads the names of the label values."""
     self._names = read_label_names(root) or self._names
     beyond = {name: value for name, value in self._names.items() if not 0 <= value <= _LARGEST}
     if beyond:
       raise UserError(
         f"{root / 'dataset.json'}: label values {beyond} are not within 0 to {_LARGEST}; renumber"
       )
-    return {"train": find_pairs(root)}
+    return {"train": find_nifti_pairs(root)}
 
-  def reader(self) -> Callable[[NiftiCase], CheckedCase]:
-    """Reads and checks a case; a scan in which nothing is labelled is as good as any."""
-    return functools.partial(read_case, meaning=Meaning(self._names, {}, may_be_empty=True))
+  def get_case_reader(self) -> Callable[[NiftiCaseFiles], CheckedCase]:
+    """Returns the function that reads and checks a case."""
+    # A scan in which nothing is labelled is as good as any: a healthy one among tumours.
+    return functools.partial(
+      read_nifti_case, meaning=LabelMeaning(self._names, {}, may_be_empty=True)
+    )
 
   @property
-  def labels(self) -> Mapping[str, int]:
-    """Those of dataset.json, once the cases have been found."""
+  def label_values(self) -> Mapping[str, int]:
+    """The names and values of dataset.json, once the cases have been found."""
     return self._names

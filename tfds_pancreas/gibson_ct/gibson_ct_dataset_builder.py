@@ -2,9 +2,9 @@
 
 Read in public loaders and code, not in the release itself: file names, values, the columns
 `publisher` and `original_id` of cropping.csv. Not known: how the labels of Pancreas-CT lie on their
-scans (see `placement`; the build decides by figures and reports them), and in which axes and
-whether inclusively cropping.csv counts. So scans are not cropped: the row of the table stands in
-the report, and outside of that box organs may be unlabelled.
+scans (see `label_placement`; the build decides by figures and reports them), and in which axes
+cropping.csv counts and whether inclusively. So scans are not cropped: the row of the table stands
+in the report, and outside of that box organs may be unlabelled.
 """
 
 import functools
@@ -16,23 +16,23 @@ import tensorflow_datasets as tfds
 
 from tfds_pancreas.checked_builder import CheckedBuilder
 from tfds_pancreas.checked_case import CheckedCase
-from tfds_pancreas.checks import FLIP_MARGIN, SOFT_TISSUE_HU
-from tfds_pancreas.gibson_ct.case import read_case
-from tfds_pancreas.gibson_ct.layout import CHECK_LIST, GibsonCase, find_cases
-from tfds_pancreas.nifti_case import Meaning
-from tfds_pancreas.pancreas_ct.layout import case_id
+from tfds_pancreas.gibson_ct.gibson_case import read_gibson_case
+from tfds_pancreas.gibson_ct.gibson_files import CHECK_LIST, GibsonCaseFiles, find_gibson_cases
+from tfds_pancreas.label_checks import FLIP_MARGIN, SOFT_TISSUE_HU
+from tfds_pancreas.nifti_case import LabelMeaning
+from tfds_pancreas.pancreas_ct.pancreas_files import format_case_id
 
 # Labelled in BTCV's scans only: background here, so that all cases mean the same. Kidney (right),
 # aorta, vena cava, portal and splenic vein, both adrenals.
 _NOT_IN_ALL = (2, 8, 9, 10, 12, 13)
 _DUPLICATES = {
-  case_id(number): "the scan of PANCREAS_0002 again, withdrawn by Pancreas-CT in 2020"
+  format_case_id(number): "the scan of PANCREAS_0002 again, withdrawn by Pancreas-CT in 2020"
   for number in (25, 70)
 }
 
 
 class Builder(CheckedBuilder):
-  """Eight organs on scans of two collections; the ids are those of `pancreas_ct` and `btcv`."""
+  """The builder of eight organs on scans of two collections, with the ids of those."""
 
   VERSION = tfds.core.Version("1.0.0")
   DESCRIPTION = """Labels of Gibson et al. 2018 (Automatic multi-organ segmentation on abdominal CT
@@ -55,16 +55,16 @@ with Dense V-Networks, doi 10.1109/TMI.2018.2806309; Zenodo 1169361) on 43 scans
   }
   MANUAL_DOWNLOAD_INSTRUCTIONS = CHECK_LIST
 
-  def find_cases(self, root: Path) -> Mapping[str, Sequence[GibsonCase]]:
-    """Labels and the scans that they name."""
-    return {"train": find_cases(root)}
+  def find_cases(self, root: Path) -> Mapping[str, Sequence[GibsonCaseFiles]]:
+    """Finds labels and the scans that they name."""
+    return {"train": find_gibson_cases(root)}
 
-  def reader(self) -> Callable[[GibsonCase], CheckedCase]:
-    """Reads, places and checks a case."""
+  def get_case_reader(self) -> Callable[[GibsonCaseFiles], CheckedCase]:
+    """Returns the function that reads, places and checks a case."""
     replaced = dict.fromkeys(_NOT_IN_ALL, 0)
-    return functools.partial(read_case, meaning=Meaning(self.LABELS, replaced))
+    return functools.partial(read_gibson_case, meaning=LabelMeaning(self.LABELS, replaced))
 
   @property
-  def excluded(self) -> Mapping[str, str]:
-    """The duplicates that Pancreas-CT has withdrawn."""
+  def case_exclusions(self) -> Mapping[str, str]:
+    """The duplicates that Pancreas-CT has withdrawn, each with the reason."""
     return _DUPLICATES

@@ -12,11 +12,16 @@ from attn_unet_jax.runtime.errors import UserError
 from tfds_pancreas.abdomen.organs import ALL_ORGANS
 from tfds_pancreas.checked_builder import CheckedBuilder
 from tfds_pancreas.checked_case import CheckedCase
-from tfds_pancreas.grids import GridConfig, grid_config, spacing_of
-from tfds_pancreas.painted_ct.case import Organs, PaintingFiles, paint_case
-from tfds_pancreas.painted_ct.maps import find_maps, problems_of, split_maps
-from tfds_pancreas.painted_ct.names import organs_of_values
-from tfds_pancreas.painted_ct.painting import Recipe
+from tfds_pancreas.grids import GridConfig, make_grid_config, parse_grid_name
+from tfds_pancreas.painted_ct.label_maps import (
+  OrgansOfValues,
+  find_map_problems,
+  find_maps,
+  split_maps,
+)
+from tfds_pancreas.painted_ct.organ_names import read_organs_of_values
+from tfds_pancreas.painted_ct.painted_case import PaintingJob, paint_case
+from tfds_pancreas.painted_ct.painting import PaintingRecipe
 
 _PAINTINGS = {"train": 8, "validation": 2, "test": 2}
 _OFTEN = "8 paintings a map for training, 2 for validation and test"
@@ -24,7 +29,7 @@ _OFTEN = "8 paintings a map for training, 2 for validation and test"
 
 @dataclass(eq=False)
 class PaintedConfig(GridConfig):
-  """How often the maps are painted, and how.
+  """The number of paintings of each map, and how they may differ.
 
   Attributes:
     paintings: of each map, by split.
@@ -32,24 +37,28 @@ class PaintedConfig(GridConfig):
   """
 
   paintings: Mapping[str, int] = field(default_factory=dict)
-  recipe: Recipe = field(default_factory=Recipe)
+  recipe: PaintingRecipe = field(default_factory=PaintingRecipe)
 
 
 def make_config(name: str) -> GridConfig:
-  """The config of a name such as 'native' or 'iso2mm': the voxels that are painted.
+  """Returns the config of a name such as 'native' or 'iso2mm': the voxels that are painted.
 
   Raises:
     ValueError: no grid is called so.
   """
-  size = spacing_of(name)
-  recipe = Recipe(pixel_mm=(size, size), slice_mm=(size, size)) if size else Recipe()
-  return replace(
-    grid_config(name, PaintedConfig, _OFTEN, paintings=_PAINTINGS, recipe=recipe), spacing_mm=None
+  size = parse_grid_name(name)
+  recipe = (
+    PaintingRecipe(pixel_mm=(size, size), slice_mm=(size, size)) if size else PaintingRecipe()
   )
+  config = make_grid_config(name, PaintedConfig, _OFTEN, paintings=_PAINTINGS, recipe=recipe)
+  return replace(config, spacing_mm=None)  # painted on that grid, so there is nothing to resample
 
 
 class Builder(CheckedBuilder):
-  """Painted CT scans of label maps; all paintings of a map are on one side of the split."""
+  """The builder of CT scans painted on label maps.
+
+  All paintings of a map are in one split: no anatomy is trained on and tested on.
+  """
 
   VERSION = tfds.core.Version("1.0.0")
   DESCRIPTION = """CT scans painted on label maps of real abdomens, after SynthSeg (Billot et al.
@@ -65,28 +74,29 @@ the image, and what the map does not name, are synthetic."""
       name="tiny",
       description="2 paintings a map, 9 mm, for tests.",
       paintings={"train": 2, "validation": 1, "test": 1},
-      recipe=Recipe(pixel_mm=(9.0, 9.5), slice_mm=(9.0, 10.0)),
+      recipe=PaintingRecipe(pixel_mm=(9.0, 9.5), slice_mm=(9.0, 10.0)),
     ),
     PaintedConfig(
       name="demo",
       description=f"{_OFTEN}, pixels of 2.4 to 3.2 mm, slices 2.5 to 5 mm apart.",
       paintings=_PAINTINGS,
-      recipe=Recipe(pixel_mm=(2.4, 3.2), slice_mm=(2.5, 5.0)),
+      recipe=PaintingRecipe(pixel_mm=(2.4, 3.2), slice_mm=(2.5, 5.0)),
     ),
     *(make_config(name) for name in ("native", "iso2mm")),
   )
   make_config = staticmethod(make_config)
-  _organs: Organs = ()
+  _organs: OrgansOfValues = ()
 
-  def find_cases(self, root: Path) -> Mapping[str, Sequence[PaintingFiles]]:
-    """Every painting of every map that can be painted.
+  def find_cases(self, root: Path) -> Mapping[str, Sequence[PaintingJob]]:
+    """Lists every painting of every map that can be painted.
 
     Raises:
       UserError: maps or names are missing, or maps cannot be painted and may not be skipped.
     """
+    # Maps are tried before they are split, so that a bad one leaves no split short of paintings.
     maps = find_maps(root)
-    self._organs = tuple(organs_of_values(root).items())
-    self._left_out = problems_of(maps, self._organs)
+    self._organs = tuple(read_organs_of_values(root).items())
+    self._left_out = find_map_problems(maps, self._organs)
     if self._left_out and not self._skip_bad_cases:
       raise UserError(
         f"{len(self._left_out)} of {len(maps)} label maps cannot be painted; correct them, or "
@@ -95,18 +105,18 @@ the image, and what the map does not name, are synthetic."""
     split = split_maps([name for name in maps if name not in self._left_out])
     return {
       part: [
-        PaintingFiles(f"{name}_{number:02d}", name, maps[name], number)
+        PaintingJob(f"{name}_{number:02d}", name, maps[name], number)
         for name in names
         for number in range(self.builder_config.paintings[part])
       ]
       for part, names in split.items()
     }
 
-  def reader(self) -> Callable[[PaintingFiles], CheckedCase]:
-    """Paints a map."""
+  def get_case_reader(self) -> Callable[[PaintingJob], CheckedCase]:
+    """Returns the function that paints a map."""
     return partial(paint_case, organs=self._organs, recipe=self.builder_config.recipe)
 
   @property
-  def excluded(self) -> Mapping[str, str]:
-    """Maps that cannot be painted."""
+  def case_exclusions(self) -> Mapping[str, str]:
+    """The maps that cannot be painted, each with the reason."""
     return self._left_out

@@ -16,12 +16,18 @@ from attn_unet_jax.volumes.box import bounding_slices
 from attn_unet_jax.volumes.resample import resample_labels, working_grid
 from attn_unet_jax.volumes.volume import Grid, Volume
 from tfds_pancreas.abdomen.organs import ALL_ORGANS
-from tfds_pancreas.abdomen.paint import Look, paint_ct
-from tfds_pancreas.painted_ct.complete import complete
-from tfds_pancreas.painted_ct.warp import Deformation, finer, sample, source_indices
+from tfds_pancreas.abdomen.paint import ScanLook, paint_ct
+from tfds_pancreas.painted_ct.map_completion import complete_map
+from tfds_pancreas.painted_ct.map_deformation import (
+  DeformationSpread,
+  draw_source_indices,
+  refine_indices,
+  sample_labels,
+)
 
 DRAWN_MM = 2.0  # what a map lacks is drawn on voxels of at least this size
-LOOK = Look(
+# Wider than that of phantoms: a painting is to meet the scans of other hospitals.
+LOOK = ScanLook(
   spread=1.4,
   between_phases=True,
   texture=(0.5, 1.6),
@@ -29,14 +35,14 @@ LOOK = Look(
   blur_mm=(0.6, 2.0),
   noise_hu=(4.0, 24.0),
 )
-DEFORMATION = Deformation()
+DEFORMATION = DeformationSpread()
 _NAMES = {value: name for name, value in ALL_ORGANS.items()}
 Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Recipe:
-  """How paintings of a map may differ.
+class PaintingRecipe:
+  """The ways in which paintings of a map may differ.
 
   Attributes:
     seed: paintings are decided by it, the map's id and their number, and by nothing else.
@@ -49,11 +55,13 @@ class Recipe:
   seed: int = 0
   pixel_mm: Range | None = None
   slice_mm: Range | None = None
-  deformation: Deformation = DEFORMATION
-  look: Look = LOOK
+  deformation: DeformationSpread = DEFORMATION
+  look: ScanLook = LOOK
 
 
-def paint_map(organs: Volume, map_id: str, number: int, recipe: Recipe) -> tuple[Volume, Volume]:
+def paint_map(
+  organs: Volume, map_id: str, number: int, recipe: PaintingRecipe
+) -> tuple[Volume, Volume]:
   """Paints a map for the `number`-th time.
 
   Args:
@@ -65,7 +73,7 @@ def paint_map(organs: Volume, map_id: str, number: int, recipe: Recipe) -> tuple
   Returns:
     image int16 HU and labels uint8 [X, Y, Z] on one grid.
   """
-  rng = np.random.default_rng((recipe.seed, _number_of(map_id), number))
+  rng = np.random.default_rng((recipe.seed, _hash_id(map_id), number))
   view = draw_view(rng, organs, recipe)
   labels = draw_labels(rng, organs, view, recipe.deformation)
   key = tuple(int(part) for part in rng.integers(2**31, size=4))
@@ -74,32 +82,36 @@ def paint_map(organs: Volume, map_id: str, number: int, recipe: Recipe) -> tuple
 
 
 def draw_labels(
-  rng: np.random.Generator, organs: Volume, view: Grid, deformation: Deformation
+  rng: np.random.Generator, organs: Volume, view: Grid, deformation: DeformationSpread
 ) -> np.ndarray:
-  """The map in a view, deformed and completed: uint8 [X, Y, Z]."""
+  """Draws the map in a view, deformed and completed: uint8 [X, Y, Z]."""
+  # Nothing that is drawn has detail below DRAWN_MM, so it is drawn on coarser voxels to save time.
   coarse = working_grid(view, [max(step, DRAWN_MM) for step in view.spacing])
-  found = np.argwhere(organs.array == ALL_ORGANS["pancreas"]).mean(0)
-  centre = organs.affine[:3, :3] @ found + organs.affine[:3, 3]
-  indices = source_indices(rng, deformation, organs.grid, coarse, centre)
-  seen = sample(organs.array, indices)
+  middle = np.argwhere(organs.array == ALL_ORGANS["pancreas"]).mean(0)
+  centre = organs.affine[:3, :3] @ middle + organs.affine[:3, 3]
+  indices = draw_source_indices(rng, deformation, organs.grid, coarse, centre)
+  seen = sample_labels(organs.array, indices)
   given = {_NAMES[value] for value in np.unique(organs.array).tolist() if value}
-  labels = complete(rng, seen, coarse.spacing, given)
+  labels = complete_map(rng, seen, coarse.spacing, given)
   if coarse.shape == view.shape:
     return labels
+  # The map's own organs come from its own voxels again. Fat stands in for them in what was drawn,
+  # so that no coarse edge of an organ shows beside its fine one.
   added = np.where(seen > 0, np.uint8(ALL_ORGANS["fat"]), labels)
   added = resample_labels(Volume(added, coarse.affine), view, "onehot_linear").array
-  seen = sample(organs.array, finer(indices, coarse, view))
+  seen = sample_labels(organs.array, refine_indices(indices, coarse, view))
   return np.where(seen > 0, seen, added)
 
 
-def draw_view(rng: np.random.Generator, organs: Volume, recipe: Recipe) -> Grid:
-  """A field of view around the organs, within the map's slices, with the pancreas inside."""
+def draw_view(rng: np.random.Generator, organs: Volume, recipe: PaintingRecipe) -> Grid:
+  """Draws a field of view around the organs, within the map's slices, with the pancreas inside."""
   spacing = np.array(organs.spacing)
-  low, high = _box(organs.array > 0, spacing)
+  low, high = _measure_box(organs.array > 0, spacing)
   margins = rng.uniform((30, 40, 0), (65, 75, 90), (2, 3))
   margins[1, 2] *= 0.5  # above the liver there is soon no abdomen
   first, last = low - margins[0], high + margins[1]
-  inner, outer = _box(organs.array == ALL_ORGANS["pancreas"], spacing)
+  # A map of the whole body is cut to 150 mm above and below the pancreas.
+  inner, outer = _measure_box(organs.array == ALL_ORGANS["pancreas"], spacing)
   end = (organs.shape[2] - 1) * spacing[2]
   first[2] = max(first[2], 0.0, inner[2] - 150)
   last[2] = min(last[2], end, outer[2] + 150)
@@ -115,13 +127,14 @@ def draw_view(rng: np.random.Generator, organs: Volume, recipe: Recipe) -> Grid:
   return Grid((x, y, z), affine)
 
 
-def _box(mask: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """First and last voxel that is set, along each axis, in mm."""
+def _measure_box(mask: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the first and the last voxel that is set, along each axis, in mm."""
   box = bounding_slices(mask)
   assert box is not None, "the mask is empty"
   first, last = [side.start for side in box], [side.stop - 1 for side in box]
   return np.array(first) * spacing, np.array(last) * spacing
 
 
-def _number_of(map_id: str) -> int:
+def _hash_id(map_id: str) -> int:
+  # Python's own hash of a string differs from process to process.
   return int.from_bytes(hashlib.sha256(map_id.encode()).digest()[:8], "big")

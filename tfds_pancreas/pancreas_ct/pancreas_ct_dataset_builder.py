@@ -9,14 +9,21 @@ import tensorflow_datasets as tfds
 
 from tfds_pancreas.checked_builder import CheckedBuilder
 from tfds_pancreas.checked_case import CheckedCase
-from tfds_pancreas.checks import FLIP_MARGIN, SOFT_TISSUE_HU, SPACING_MM
-from tfds_pancreas.grids import GridConfig, grid_config
-from tfds_pancreas.pancreas_ct.case import read_case
-from tfds_pancreas.pancreas_ct.layout import CASES, CHECK_LIST, CaseFiles, case_id, find_cases
+from tfds_pancreas.grids import GridConfig, make_grid_config
+from tfds_pancreas.label_checks import FLIP_MARGIN, SOFT_TISSUE_HU, SPACING_MM
+from tfds_pancreas.pancreas_ct.pancreas_case import read_pancreas_case
+from tfds_pancreas.pancreas_ct.pancreas_files import (
+  CASES,
+  CHECK_LIST,
+  PancreasCaseFiles,
+  find_pancreas_cases,
+  format_case_id,
+)
 
 _KEPT = "_82"
+# A scan of the training set that came back in the test set would flatter every result.
 _DUPLICATES = {
-  case_id(number): "the scan of PANCREAS_0002 again, cropped differently (withdrawn by the "
+  format_case_id(number): "the scan of PANCREAS_0002 again, cropped differently (withdrawn by the "
   "collection in 2020); the configs that end in _82 keep it"
   for number in (25, 70)
 }
@@ -30,7 +37,7 @@ class PancreasConfig(GridConfig):
 
 
 def make_config(name: str) -> GridConfig:
-  """The config of a name such as 'native', 'iso2mm', 'iso1.5mm' or 'iso2mm_82'.
+  """Makes the config of a name such as 'native', 'iso2mm', 'iso1.5mm' or 'iso2mm_82'.
 
   Raises:
     ValueError: no grid is called so.
@@ -38,11 +45,11 @@ def make_config(name: str) -> GridConfig:
   kept = name.endswith(_KEPT)
   about = "82 cases, the scan of PANCREAS_0002 three times" if kept else "80 cases"
   grid = name.removesuffix(_KEPT)
-  return grid_config(name, PancreasConfig, about, grid, duplicates=kept)
+  return make_grid_config(name, PancreasConfig, about, grid, duplicates=kept)
 
 
 class Builder(CheckedBuilder):
-  """Pancreas-CT from DICOM series and NIfTI labels, aligned by rule and checked case by case."""
+  """The builder of Pancreas-CT from DICOM series and NIfTI labels, which are aligned by rule."""
 
   VERSION = tfds.core.Version("1.0.0")
   DESCRIPTION = """TCIA Pancreas-CT (Roth et al. 2016, doi 10.7937/K9/TCIA.2016.tNB1kqBU):
@@ -59,20 +66,20 @@ slice. 80 scans; with the two withdrawn duplicates of PANCREAS_0002, 82."""
   MANUAL_DOWNLOAD_INSTRUCTIONS = CHECK_LIST
   make_config = staticmethod(make_config)
 
-  def find_cases(self, root: Path) -> Mapping[str, Sequence[CaseFiles]]:
-    """Scans and labels by their case number."""
-    return {"train": find_cases(root)}
+  def find_cases(self, root: Path) -> Mapping[str, Sequence[PancreasCaseFiles]]:
+    """Finds scans and labels by their case number."""
+    return {"train": find_pancreas_cases(root)}
 
-  def reader(self) -> Callable[[CaseFiles], CheckedCase]:
-    """Reads, aligns and checks a case."""
-    return read_case
+  def get_case_reader(self) -> Callable[[PancreasCaseFiles], CheckedCase]:
+    """Returns the function that reads, aligns and checks a case."""
+    return read_pancreas_case
 
   @property
-  def excluded(self) -> Mapping[str, str]:
-    """The duplicates, unless the config keeps them."""
+  def case_exclusions(self) -> Mapping[str, str]:
+    """The duplicates with the reason, unless the config keeps them."""
     return {} if self.builder_config.duplicates else _DUPLICATES
 
   @property
-  def expected_ids(self) -> Sequence[str]:
-    """All 82."""
-    return [case_id(number) for number in range(1, CASES + 1)]
+  def collection_ids(self) -> Sequence[str]:
+    """The ids of all 82 cases."""
+    return [format_case_id(number) for number in range(1, CASES + 1)]

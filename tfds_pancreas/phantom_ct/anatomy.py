@@ -3,12 +3,12 @@
 import numpy as np
 
 from tfds_pancreas.abdomen import bowel, trunk, viscera
-from tfds_pancreas.abdomen.canvas import Canvas
+from tfds_pancreas.abdomen.canvas import LabelCanvas
 from tfds_pancreas.phantom_ct import pancreas
-from tfds_pancreas.phantom_ct.patient import draw_patient, patient_points
+from tfds_pancreas.phantom_ct.patient import draw_patient, map_to_patient_frame
 
 
-def label_map(
+def draw_label_map(
   seed: int | tuple[int, ...],
   shape: tuple[int, int, int],
   spacing: tuple[float, float, float],
@@ -16,7 +16,7 @@ def label_map(
   """Draws one patient's abdomen.
 
   Args:
-    seed: the same seed, shape and spacing give the same bits.
+    seed: equal seeds, shapes and spacings give equal bits.
     shape: voxels of the field of view, [X, Y, Z]; about 310 x 270 x 250 mm hold an abdomen.
     spacing: millimetres between voxels.
 
@@ -26,9 +26,10 @@ def label_map(
   """
   rng = np.random.default_rng(seed)
   patient = draw_patient(rng)
-  canvas = Canvas(rng, patient_points(rng, patient, shape, spacing), spacing)
+  canvas = LabelCanvas(rng, map_to_patient_frame(rng, patient, shape, spacing), spacing)
   course = patient.pancreas_course
-  # First come, first served: what has the more regular shape comes first.
+  # An organ takes only fat that no other has taken. So the stiff ones of regular shape come first,
+  # then those that give way to them.
   trunk.draw_trunk(canvas, patient)
   viscera.draw_kidneys(rng, canvas)
   viscera.draw_vessels(rng, canvas, course)
@@ -39,10 +40,12 @@ def label_map(
   bowel.draw_stomach(rng, canvas, course)
   bowel.draw_colon(rng, canvas)
   bowel.draw_small_bowel(rng, canvas, course)
-  return canvas.labels, _affine(shape, spacing)
+  return canvas.labels, _make_centred_affine(shape, spacing)
 
 
-def _affine(shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> np.ndarray:
+def _make_centred_affine(
+  shape: tuple[int, int, int], spacing: tuple[float, float, float]
+) -> np.ndarray:
   affine = np.diag((*spacing, 1.0))
   affine[:3, 3] = -(np.array(shape) - 1) / 2 * spacing
   return affine

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from tfds_pancreas.abdomen.noise import smooth_noise
-from tfds_pancreas.abdomen.trunk import Build
+from tfds_pancreas.abdomen.noise import draw_smooth_noise
+from tfds_pancreas.abdomen.trunk import TrunkSize
 
 # Courses of the pancreas from head to tail (the five types radiology texts tell apart).
 # Points are the head, the neck, the body twice and the tail.
@@ -20,8 +20,8 @@ COURSES: dict[str, np.ndarray] = {
 
 
 @dataclass(frozen=True)
-class Patient(Build):
-  """One patient. Lengths in mm, angles in radians, volumes in ml."""
+class PhantomPatient(TrunkSize):
+  """A patient who does not exist. Lengths in mm, angles in radians, volumes in ml."""
 
   scale: np.ndarray  # [3], size relative to the average adult, per axis
   tilt: np.ndarray  # [3], rotation in the scanner about x, y and z
@@ -30,12 +30,14 @@ class Patient(Build):
   pancreas_course: np.ndarray  # [5, 3], head to tail
 
 
-def draw_patient(rng: np.random.Generator) -> Patient:
+def draw_patient(rng: np.random.Generator) -> PhantomPatient:
   """Draws one patient; sds of size and place are those of adults of both sexes."""
   fat = float(rng.uniform(5, 24))
-  return Patient(
+  return PhantomPatient(
+    # One factor for the whole body, and a smaller one of each axis.
     scale=np.clip(rng.normal(1, 0.05) + rng.normal(0, 0.03, 3), 0.85, 1.15),
     tilt=np.radians(rng.normal(0, (2, 2, 4))),
+    # The spine lies behind the middle of the field of view. Clipped, so that no pancreas leaves it.
     place=np.array([0, -42, 6]) + rng.normal(0, 1, 3).clip(-2, 2) * (10, 13, 17),
     half_width=float(128 + 0.9 * fat + rng.normal(0, 5)),
     half_depth=float(86 + 0.9 * fat + rng.normal(0, 4)),
@@ -47,21 +49,25 @@ def draw_patient(rng: np.random.Generator) -> Patient:
 
 
 def _draw_course(rng: np.random.Generator) -> np.ndarray:
+  # Oblique is the most frequent course.
   course = COURSES[str(rng.choice(list(COURSES), p=(0.4, 0.2, 0.14, 0.14, 0.12)))]
-  shift = rng.normal(0, (7, 5, 11))
-  return course + shift + rng.normal(0, (4, 3, 4), course.shape)
+  shift = rng.normal(0, (7, 5, 11))  # of the whole pancreas; below, of each point
+  moved: np.ndarray = course + shift + rng.normal(0, (4, 3, 4), course.shape)
+  return moved
 
 
-def patient_points(
+def map_to_patient_frame(
   rng: np.random.Generator,
-  patient: Patient,
+  patient: PhantomPatient,
   shape: tuple[int, int, int],
   spacing: tuple[float, float, float],
 ) -> np.ndarray:
-  """Every voxel's place in the patient's frame: undo place, tilt and size, then bend smoothly.
+  """Returns every voxel's place in the patient's frame.
+
+  Place, tilt and size are undone in this order, and the result is bent smoothly.
 
   Args:
-    rng: where the bending by some mm comes from.
+    rng: draws the bending by some mm.
     patient: whose frame it is.
     shape: voxels of the field of view, [X, Y, Z].
     spacing: millimetres between voxels.
@@ -73,7 +79,8 @@ def patient_points(
   world = np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
   world -= patient.place.astype(np.float32)[:, None, None, None]
   turn = Rotation.from_euler("xyz", -patient.tilt).as_matrix() / patient.scale[:, None]
-  points = np.tensordot(turn.astype(np.float32), world, axes=1)
+  points: np.ndarray = np.tensordot(turn.astype(np.float32), world, axes=1)
+  # Without the bend every organ would be an exact ellipsoid or tube.
   for axis in range(3):
-    points[axis] += 3.0 * smooth_noise(rng, shape, spacing, 60.0)
+    points[axis] += 3.0 * draw_smooth_noise(rng, shape, spacing, 60.0)
   return points

@@ -7,17 +7,17 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from tfds_pancreas.abdomen.organs import ORGANS
-from tfds_pancreas.parts import Made
-from tfds_pancreas.phantom_ct.case import Phantom, PhantomConfig, make_phantom
+from tfds_pancreas.case_parts import MadeCase
+from tfds_pancreas.phantom_ct.phantom_case import PhantomCase, PhantomConfig, make_phantom
 from tfds_pancreas.record_builder import RecordBuilder
-from tfds_pancreas.records import volume_info
+from tfds_pancreas.records import make_volume_info
 
 DESCRIPTION = """Procedural abdominal CT: label maps of organs drawn from a seed, with the pancreas
 among look-alike loops of bowel, painted in Hounsfield units. No patient's data."""
 
 
 class Builder(RecordBuilder):
-  """Abdominal CT phantoms with a label map of all organs."""
+  """The builder of abdominal CT phantoms with a label map of all organs."""
 
   VERSION = tfds.core.Version("1.0.0")
   BUILDER_CONFIGS = (
@@ -36,17 +36,17 @@ class Builder(RecordBuilder):
   )
 
   def _info(self) -> tfds.core.DatasetInfo:
-    return volume_info(self, ORGANS, DESCRIPTION)
+    return make_volume_info(self, ORGANS, DESCRIPTION)
 
-  def cases(self, manual_dir: Path | None) -> Mapping[str, Sequence[Phantom]]:
-    """Numbers count on through the splits."""
-    del manual_dir
+  def list_cases(self, manual_dir: Path | None) -> Mapping[str, Sequence[PhantomCase]]:
+    """Lists the phantoms of each split; numbers count on, so no two splits share a patient."""
+    del manual_dir  # phantoms are made from nothing
     found, first = {}, 0
     for split, count in self.builder_config.cases.items():
-      found[split] = [Phantom(number) for number in range(first, first + count)]
+      found[split] = [PhantomCase(number) for number in range(first, first + count)]
       first += count
     return found
 
-  def maker(self) -> Callable[[Phantom], Made]:
-    """Draws by the config."""
+  def get_case_maker(self) -> Callable[[PhantomCase], MadeCase]:
+    """Returns the function that draws a phantom by the config."""
     return partial(make_phantom, config=self.builder_config)

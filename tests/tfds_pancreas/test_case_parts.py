@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from tfds_pancreas.contact_sheet import TILE
-from tfds_pancreas.parts import (
-  Made,
-  Part,
-  Shard,
-  WritePart,
-  divide,
-  encode,
-  finished,
+from tfds_pancreas.case_parts import (
+  CasePart,
+  MadeCase,
+  PartWriter,
+  ShardPlan,
+  count_finished_parts,
+  divide_into_shards,
+  encode_record,
   read_part,
   write_shard,
 )
+from tfds_pancreas.contact_sheet import TILE
 from tfds_pancreas.phantom_ct.phantom_ct_dataset_builder import Builder
 
 
@@ -37,7 +37,7 @@ def features(tmp_path_factory):
 def test_a_record_is_encoded_as_tfds_does_but_for_the_level_of_zlib(features):
   record = drawn()
   record["image"] = record["image"][::-1].swapaxes(0, 2)  # as canonical axes leave it
-  ours, theirs = encode(record), features.encode_example(record)
+  ours, theirs = encode_record(record), features.encode_example(record)
   assert ours.keys() == theirs.keys()
   assert ours["id"].decode() == theirs["id"]
   assert zlib.decompress(ours["affine"]) == zlib.decompress(theirs["affine"])
@@ -51,22 +51,22 @@ def test_a_record_is_encoded_as_tfds_does_but_for_the_level_of_zlib(features):
 )
 def test_arrays_of_another_form_are_no_record(name, array):
   with pytest.raises(ValueError, match=f"a: {name} is "):
-    encode(drawn() | {name: array})
+    encode_record(drawn() | {name: array})
 
 
 def test_a_part_is_complete_once_all_of_it_is_there(features, tmp_path):
   picture = np.random.default_rng(1).integers(0, 255, (TILE, TILE, 3)).astype(np.uint8)
   made = {
-    "good": Made("good", drawn(), {"mm": 1.5}, [], picture),
-    "bad": Made("bad", None, {}, ["no label"]),
+    "good": MadeCase("good", drawn(), {"mm": 1.5}, [], picture),
+    "bad": MadeCase("bad", None, {}, ["no label"]),
   }
   serializer = tfds.core.ExampleSerializer(features.get_serialized_info())
-  write = WritePart(made.__getitem__, serializer, tmp_path)
+  write = PartWriter(made.__getitem__, serializer, tmp_path)
   write((0, "bad"))
-  assert finished(tmp_path) == 1
+  assert count_finished_parts(tmp_path) == 1
   write((12, "good"))
   write((12, "good"))  # a runner may have it done again
-  assert finished(tmp_path) == 2
+  assert count_finished_parts(tmp_path) == 2
   good, bad = read_part(tmp_path, 12), read_part(tmp_path, 0)
   assert (good.id, good.figures, good.problems) == ("good", {"mm": 1.5}, [])
   np.testing.assert_array_equal(good.picture, picture)
@@ -76,7 +76,7 @@ def test_a_part_is_complete_once_all_of_it_is_there(features, tmp_path):
 
 
 def some_parts(sizes):
-  return [Part(case, size, {}, [], None) for case, size in sizes.items()]
+  return [CasePart(case, size, {}, [], None) for case, size in sizes.items()]
 
 
 @pytest.mark.parametrize(
@@ -84,22 +84,22 @@ def some_parts(sizes):
   [(1, ["abcde"]), (2, ["ab", "cde"]), (4, ["a", "b", "cd", "e"]), (9, list("abcde"))],
 )
 def test_parts_are_divided_evenly_in_the_order_of_their_ids(shards, ids):
-  divided = divide(some_parts(dict.fromkeys("ecbad", 1)), shards)
+  divided = divide_into_shards(some_parts(dict.fromkeys("ecbad", 1)), shards)
   assert ["".join(part.id for part in mine) for mine in divided] == ids
 
 
 def test_without_a_number_a_shard_has_256_mb():
   mb = 1 << 20
-  assert len(divide(some_parts({"a": 10 * mb, "b": 200 * mb}), None)) == 1
-  assert len(divide(some_parts(dict.fromkeys("abcdefgh", 65 * mb)), None)) == 3
+  assert len(divide_into_shards(some_parts({"a": 10 * mb, "b": 200 * mb}), None)) == 1
+  assert len(divide_into_shards(some_parts(dict.fromkeys("abcdefgh", 65 * mb)), None)) == 3
 
 
 def shard_of(folder, names):
   parts = []
   for number, name in enumerate(names):
     (folder / f"{number:06d}.record").write_bytes(name.encode())
-    parts.append(Part(name, len(name), {}, [], folder / f"{number:06d}"))
-  return Shard(folder / "x.array_record", parts)
+    parts.append(CasePart(name, len(name), {}, [], folder / f"{number:06d}"))
+  return ShardPlan(folder / "x.array_record", parts)
 
 
 def test_a_shard_holds_its_parts_and_takes_their_place(tmp_path):
@@ -133,7 +133,9 @@ def test_a_full_disk_is_an_os_error(tmp_path, monkeypatch):
 
 def test_figures_must_fit_json(features, tmp_path):
   serializer = tfds.core.ExampleSerializer(features.get_serialized_info())
-  write = WritePart(lambda _: Made("a", None, {"n": np.int64(1)}, ["bad"]), serializer, tmp_path)
+  write = PartWriter(
+    lambda _: MadeCase("a", None, {"n": np.int64(1)}, ["bad"]), serializer, tmp_path
+  )
   with pytest.raises(TypeError, match="int64 is not JSON"):
     write((0, None))
-  assert finished(tmp_path) == 0
+  assert count_finished_parts(tmp_path) == 0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from tfds_pancreas.abdomen.noise import smooth_noise
+from tfds_pancreas.abdomen.noise import draw_smooth_noise
 from tfds_pancreas.abdomen.organs import ALL_ORGANS
 
 VISCERA = ("liver", "spleen", "stomach", "kidney_left", "kidney_right", "pancreas", "duodenum",
@@ -27,7 +27,7 @@ Spacing = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class Frame:
+class PatientFrame:
   """The patient's frame on a grid.
 
   Attributes:
@@ -39,21 +39,24 @@ class Frame:
   scale: float
 
 
-def fit_frame(labels: np.ndarray, spacing: Spacing) -> Frame:
+def fit_frame(labels: np.ndarray, spacing: Spacing) -> PatientFrame:
   """Finds the frame from the organs of a map on canonical axes.
 
   Args:
     labels: uint8 [X, Y, Z] with values of ALL_ORGANS; the pancreas is among them.
     spacing: millimetres between voxels.
   """
-  places = {name: _places(labels, name, spacing) for name in VISCERA}
+  places = {name: _find_organ_places(labels, name, spacing) for name in VISCERA}
   places = {name: found for name, found in places.items() if len(found)}
   pancreas = places["pancreas"].mean(0)
+  # Left and right. Quantiles instead of extremes, here and below: a stray voxel must not move the
+  # spine.
   both = {"liver", "spleen"} <= places.keys()
   outer = np.concatenate([places["liver"], places["spleen"]]) if both else pancreas[None]
   low, high = np.quantile(outer[:, 0], (0.001, 0.999)) if both else pancreas[0] + (-105, 145)
   middle = np.concatenate(list(places.values()))
   middle = middle[np.abs(middle[:, 0] - (low + high) / 2) < 15]
+  # Front and back: the mean of whatever the map has to tell it by, see the module.
   kidneys = [places[name].mean(0) for name in ("kidney_left", "kidney_right") if name in places]
   depth = [kidney[1] + 3 for kidney in kidneys[:1]]
   depth += [np.quantile(outer[:, 1], 0.01) + 48] if both else []
@@ -62,32 +65,35 @@ def fit_frame(labels: np.ndarray, spacing: Spacing) -> Frame:
   height = np.mean([pancreas[2] + 5, *(kidney[2] + 22 for kidney in kidneys)])
   front = np.mean(depth)
   if len(middle):
-    clear = middle[:, 1] - _lordosis(middle[:, 2] - height)
+    # No vertebra may reach into an organ that crosses the midline.
+    clear = middle[:, 1] - _measure_lordosis(middle[:, 2] - height)
     # What crosses far behind the others (a lobe of the liver) is not before the spine.
     front = np.clip(np.quantile(clear, 0.01) - _SPINE_FRONT, front - 15, front)
+  # The width from liver to spleen, 250 mm on average, varies more than a patient's size does.
   scale = np.clip(1 + 0.35 * ((high - low) / 250 - 1), 0.9, 1.12)
-  return Frame(np.array([(low + high) / 2, front, height]), float(scale))
+  return PatientFrame(np.array([(low + high) / 2, front, height]), float(scale))
 
 
-def frame_points(
-  rng: np.random.Generator, frame: Frame, shape: tuple[int, int, int], spacing: Spacing
+def map_to_frame(
+  rng: np.random.Generator, frame: PatientFrame, shape: tuple[int, ...], spacing: Spacing
 ) -> np.ndarray:
-  """Every voxel's place in the patient's frame, bent along the spine and a little at random.
+  """Returns every voxel's place in the patient's frame, bent along the spine and a bit at random.
 
   Returns:
     float32 [3, X, Y, Z] in mm.
   """
   axes = [np.arange(n) * step - o for n, step, o in zip(shape, spacing, frame.origin, strict=True)]
   points = np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
-  points[1] -= _lordosis(points[2])
+  # What is drawn has a straight spine: seen from a straight frame, it follows the patient's curve.
+  points[1] -= _measure_lordosis(points[2])
   points /= frame.scale
   for axis in range(3):
-    points[axis] += 2.5 * smooth_noise(rng, shape, spacing, 60.0)
+    points[axis] += 2.5 * draw_smooth_noise(rng, shape, spacing, 60.0)
   return points
 
 
-def trunk_depth(points: np.ndarray, organs: np.ndarray, skin_fat: float) -> np.ndarray:
-  """Depth under the skin (mm, about) of a cylinder with a rounded outline that holds the organs.
+def fit_trunk_depth(points: np.ndarray, organs: np.ndarray, skin_fat: float) -> np.ndarray:
+  """Measures the depth under the skin (mm, about) of a rounded cylinder that holds the organs.
 
   Args:
     points: float32 [3, X, Y, Z] in the patient's frame.
@@ -101,20 +107,26 @@ def trunk_depth(points: np.ndarray, organs: np.ndarray, skin_fat: float) -> np.n
   normals = np.stack([np.cos(angles), np.sin(angles)], -1)
   held = np.concatenate([points[:2][:, organs].T, _BACK])
   reach = np.array([np.quantile(held @ normal, 0.9995) for normal in normals])
+  # A trunk is nearly symmetric, also where the map has no organ on one side.
   mirrored = reach[(_DIRECTIONS // 2 - np.arange(_DIRECTIONS)) % _DIRECTIONS]
   reach = np.maximum(reach, 0.95 * mirrored)
   reach = np.maximum(reach, gaussian_filter1d(reach, 1.5, mode="wrap"))
+  # The half-planes of all directions, joined by a smooth maximum: corners come out round.
   total = np.zeros(points.shape[1:], np.float32)
   for (across, along), distance in zip(normals, reach, strict=True):
     total += np.exp((across * points[0] + along * points[1] - distance) / _ROUND)
-  return np.float32(_WALL + 0.6 * _ROUND + skin_fat) - np.float32(_ROUND) * np.log(total)
+  depth: np.ndarray = np.float32(_WALL + 0.6 * _ROUND + skin_fat) - np.float32(_ROUND) * np.log(
+    total
+  )
+  return depth
 
 
-def _places(labels: np.ndarray, organ: str, spacing: Spacing) -> np.ndarray:
-  """Places of an organ's voxels in mm, [M, 3]."""
+def _find_organ_places(labels: np.ndarray, organ: str, spacing: Spacing) -> np.ndarray:
+  """Returns the places of an organ's voxels in mm, [M, 3]."""
   return np.argwhere(labels == ALL_ORGANS[organ]) * spacing
 
 
-def _lordosis(height: np.ndarray) -> np.ndarray:
-  """How far in front of the first lumbar vertebra the spine runs at a height, in mm."""
-  return -0.22 * (np.hypot(height + 40, 40) - 40 * np.sqrt(2))
+def _measure_lordosis(height: np.ndarray) -> np.ndarray:
+  """Measures how far in front of the first lumbar vertebra the spine runs at a height, in mm."""
+  forward: np.ndarray = -0.22 * (np.hypot(height + 40, 40) - 40 * np.sqrt(2))
+  return forward

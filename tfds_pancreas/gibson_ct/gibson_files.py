@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from attn_unet_jax.runtime.errors import UserError
-from tfds_pancreas.folders import walk
-from tfds_pancreas.pancreas_ct.layout import Scan, case_id, find_scans
+from tfds_pancreas.folders import take_single_files, walk_folders
+from tfds_pancreas.pancreas_ct.pancreas_files import CaseScan, find_scans, format_case_id
 
 CHECK_LIST = (
   "--manual_dir must hold, at any depth, "
@@ -33,8 +33,8 @@ _PUBLISHER = {"tcia": "TCIA", "btcv": "Synapse"}  # as cropping.csv names them
 
 
 @dataclass(frozen=True)
-class GibsonCase:
-  """A label and what was found of its scan: right is one.
+class GibsonCaseFiles:
+  """A label and the scans found for it; a good case has one scan.
 
   Attributes:
     cropping: its row of cropping.csv, as it stands there.
@@ -42,27 +42,28 @@ class GibsonCase:
 
   id: str
   label: Path
-  scans: tuple[Scan, ...]
+  scans: tuple[CaseScan, ...]
   cropping: Mapping[str, str] = field(default_factory=dict)
 
 
-def find_cases(root: Path) -> list[GibsonCase]:
-  """Every case of which there is a label; those of Pancreas-CT first.
+def find_gibson_cases(root: Path) -> list[GibsonCaseFiles]:
+  """Finds every case that has a label; those of Pancreas-CT first.
 
   Raises:
     UserError: no label at all, or two of one case.
   """
-  labels = {source: _labels(root, source) for source in _PUBLISHER}
+  labels = {source: _find_labels(root, source) for source in _PUBLISHER}
   if not any(labels.values()):
     raise UserError(f"--manual_dir={root}: no labels of Gibson et al. found. {CHECK_LIST}")
-  scans = {
+  # A collection without labels is not looked for: its folder may hold thousands of files.
+  scans: dict[str, Mapping[int, Sequence[CaseScan]]] = {
     "tcia": find_scans(root)[0] if labels["tcia"] else {},
-    "btcv": _numbered(root, _IMAGE) if labels["btcv"] else {},
+    "btcv": _find_numbered_files(root, _IMAGE) if labels["btcv"] else {},
   }
-  boxes = _cropping(root)
+  boxes = _read_cropping_table(root)
   return [
-    GibsonCase(
-      case_id(number) if source == "tcia" else f"img{number:04d}",
+    GibsonCaseFiles(
+      format_case_id(number) if source == "tcia" else f"img{number:04d}",
       label,
       tuple(scans[source].get(number, ())),
       boxes.get((_PUBLISHER[source], number), {}),
@@ -72,31 +73,28 @@ def find_cases(root: Path) -> list[GibsonCase]:
   ]
 
 
-def _labels(root: Path, source: str) -> Mapping[int, Path]:
-  found = _numbered(root, _LABEL, within=f"label_{source}_multiorgan")
-  twice = [paths for paths in found.values() if len(paths) > 1]
-  if twice:
-    raise UserError(f"{twice[0][0]}: {twice[0][1]} is the same case; remove one of them")
-  return {number: paths[0] for number, paths in found.items()}
+def _find_labels(root: Path, source: str) -> Mapping[int, Path]:
+  return take_single_files(_find_numbered_files(root, _LABEL, f"label_{source}_multiorgan"))
 
 
-def _numbered(
+def _find_numbered_files(
   root: Path, pattern: re.Pattern[str], within: str | None = None
 ) -> Mapping[int, Sequence[Path]]:
-  """Files by the number in their name; with `within`, those in folders of that name."""
+  """Finds files by the number in their name; with `within`, those in folders of that name."""
   found: defaultdict[int, list[Path]] = defaultdict(list)
-  for folder, names in walk(root):
+  for folder, names in walk_folders(root):
     if within in (None, folder.name):
       for match in filter(None, map(pattern.fullmatch, names)):
         found[int(match[1])].append(folder / match[0])
   return found
 
 
-def _cropping(root: Path) -> Mapping[tuple[str, int], Mapping[str, str]]:
-  """Rows of cropping.csv by publisher and number; nothing where there is no such table."""
-  tables = [folder / "cropping.csv" for folder, names in walk(root) if "cropping.csv" in names]
+def _read_cropping_table(root: Path) -> Mapping[tuple[str, int], Mapping[str, str]]:
+  """Reads the rows of cropping.csv by publisher and number; none where there is no such table."""
+  tables = [folder / "cropping.csv" for folder, names in walk_folders(root)
+            if "cropping.csv" in names]  # fmt: skip
   if not tables:
-    return {}
+    return {}  # only the report lacks something without it
   try:
     rows = list(csv.DictReader(tables[0].read_text().splitlines()))
     return {(row["publisher"], int(row["original_id"])): row for row in rows}

@@ -12,7 +12,9 @@ import numpy as np
 from attn_unet_jax.runtime.errors import UserError
 
 
-def align(label: np.ndarray, shape: Sequence[int], instance_numbers: Sequence[int]) -> np.ndarray:
+def align_label(
+  label: np.ndarray, shape: Sequence[int], instance_numbers: Sequence[int]
+) -> np.ndarray:
   """Puts a label's slices into the order of its scan's.
 
   Args:
@@ -37,6 +39,8 @@ def align(label: np.ndarray, shape: Sequence[int], instance_numbers: Sequence[in
       f"instance numbers run from {order.min()} to {order.max()} over {len(order)} slices, not "
       f"from 1 to {len(order)}, so label slices cannot be assigned"
     )
+  # Either direction will do. Numbers that go up and down tell that positions or numbers are wrong,
+  # and nothing tells which.
   rises = np.diff(order) > 0
   if rises.any() and not rises.all():
     turn = int(np.flatnonzero(rises != rises[0])[0]) + 1

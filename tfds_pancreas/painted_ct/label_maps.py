@@ -15,12 +15,14 @@ from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
 from tfds_pancreas.abdomen.organs import ALL_ORGANS
 
-_LEAST_ML = 5.0  # of pancreas; of a healthy adult it is 40 to 150
 SPLITS = ("train", "validation", "test")
+# Value and organ of each label. No dict: `read_map` remembers its last result by its arguments.
+OrgansOfValues = tuple[tuple[int, str], ...]
+_LEAST_ML = 5.0  # of pancreas; of a healthy adult it is 40 to 150
 
 
 def find_maps(folder: Path) -> dict[str, Path]:
-  """Map id -> file, of every .nii and .nii.gz of a folder; hidden files are left out.
+  """Returns the file of each map id: every .nii and .nii.gz of a folder that is not hidden.
 
   Raises:
     UserError: there is none, or two have one name.
@@ -32,11 +34,10 @@ def find_maps(folder: Path) -> dict[str, Path]:
 
 
 def split_maps(ids: Sequence[str]) -> dict[str, list[str]]:
-  """Which maps are trained on, validated on and tested on.
+  """Splits maps into those for training, validation and testing.
 
   In the order of the SHA-256 of their ids, the first quarter is for testing (rounded, at least
-  one), the next sixth for validation (the same), the rest for training. All paintings of a map are
-  on its side.
+  one), the next sixth for validation (rounded, at least one), the rest for training.
 
   Raises:
     UserError: fewer than three maps.
@@ -46,16 +47,19 @@ def split_maps(ids: Sequence[str]) -> dict[str, list[str]]:
       f"{len(ids)} label maps ({', '.join(sorted(ids))}): training, validation and test each need "
       "one of their own; add maps"
     )
+  # By a hash of the id, the split does not follow a collection's own numbering, which may go by
+  # scanner or by date.
   ordered = sorted(ids, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
   test = max(1, round(len(ids) / 4))
-  trained = test + max(1, round(len(ids) / 6))
-  parts = (ordered[trained:], ordered[test:trained], ordered[:test])
+  validation = test + max(1, round(len(ids) / 6))
+  parts = (ordered[validation:], ordered[test:validation], ordered[:test])
   return {split: sorted(part) for split, part in zip(SPLITS, parts, strict=True)}
 
 
+# The paintings of a map follow each other, so it is read once for all of them.
 @lru_cache(maxsize=1)
-def read_map(path: Path, organs: tuple[tuple[int, str], ...]) -> Volume:
-  """A label map as organs.
+def read_map(path: Path, organs: OrgansOfValues) -> Volume:
+  """Reads a label map as organs.
 
   Args:
     path: a NIfTI file of label values.
@@ -69,7 +73,7 @@ def read_map(path: Path, organs: tuple[tuple[int, str], ...]) -> Volume:
   """
   volume = to_canonical(read_label(path))
   known = dict(organs)
-  values = _values(volume.array)
+  values = _list_values(volume.array)
   if unknown := [value for value in values if value not in known]:
     raise UserError(
       f"{path}: label values {unknown[:8]} have no name; name them where the others are named"
@@ -77,35 +81,38 @@ def read_map(path: Path, organs: tuple[tuple[int, str], ...]) -> Volume:
   table = np.zeros(values[-1] + 1, np.uint8)
   for value in values:
     table[value] = ALL_ORGANS[known[value]]
-  named = _cropped(volume, table)
-  there = np.count_nonzero(named.array == ALL_ORGANS["pancreas"]) * named.voxel_volume_ml
-  if there < _LEAST_ML:
+  named = _crop_to_organs(volume, table)
+  pancreas_ml = np.count_nonzero(named.array == ALL_ORGANS["pancreas"]) * named.voxel_volume_ml
+  if pancreas_ml < _LEAST_ML:
     raise UserError(
-      f"{path}: {there:.1f} ml of pancreas, at least {_LEAST_ML:g} ml are needed; leave the map out"
+      f"{path}: {pancreas_ml:.1f} ml of pancreas, at least {_LEAST_ML:g} ml are needed; leave the "
+      "map out"
     )
   return named
 
 
-def _values(array: np.ndarray) -> list[int]:
-  """The values of a label map, sorted; many times as fast as np.unique, plane by plane."""
+def _list_values(array: np.ndarray) -> list[int]:
+  """Returns the values of a label map, sorted."""
+  # Counting is many times as fast as the sort of np.unique, and plane by plane it needs no second
+  # volume of wide integers.
   found: set[int] = set()
   for plane in array.T:
     low = int(plane.min())
-    found.update(
-      (low + np.flatnonzero(np.bincount((plane.astype(np.intp) - low).ravel()))).tolist()
-    )
+    counts = np.bincount((plane.astype(np.intp) - low).ravel())
+    found.update((low + np.flatnonzero(counts)).tolist())
   return sorted(found)
 
 
-def _cropped(volume: Volume, table: np.ndarray) -> Volume:
-  """A map in values of ALL_ORGANS, cut across to the columns that have an organ; keeps slices."""
+def _crop_to_organs(volume: Volume, table: np.ndarray) -> Volume:
+  """Crops a map to the columns that have an organ, and gives it values of ALL_ORGANS."""
+  # All slices stay: where the scan ends is what a painting may show of the patient.
   if box := bounding_slices(volume.array > 0):
     volume = crop_volume(volume, (*box[:2], slice(0, volume.shape[2])))
   return Volume(table[volume.array], volume.affine)
 
 
-def problems_of(maps: Mapping[str, Path], organs: tuple[tuple[int, str], ...]) -> dict[str, str]:
-  """What is wrong with each map that cannot be painted."""
+def find_map_problems(maps: Mapping[str, Path], organs: OrgansOfValues) -> dict[str, str]:
+  """Returns what is wrong with each map that cannot be painted."""
   found = {}
   for name, path in maps.items():
     try:

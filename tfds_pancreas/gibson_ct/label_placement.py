@@ -18,8 +18,8 @@ from attn_unet_jax.volumes.checks import check_pair
 from attn_unet_jax.volumes.dicom.read import DicomVolume
 from attn_unet_jax.volumes.orientation import from_canonical, to_canonical
 from attn_unet_jax.volumes.volume import Volume
-from tfds_pancreas.checks import FLIP_MARGIN, flip_scores, nonzero
-from tfds_pancreas.pancreas_ct.alignment import align
+from tfds_pancreas.label_checks import FLIP_MARGIN, find_nonzero, score_flips
+from tfds_pancreas.pancreas_ct.label_alignment import align_label
 
 # Flipped axes of [column, row, slice] -> what that says of the label file.
 _WAYS = {
@@ -30,12 +30,15 @@ _WAYS = {
 }
 
 
-def place(label: Volume, scan: DicomVolume) -> tuple[Volume, dict[str, Any]]:
-  """The label on its scan's grid, and how that was decided, for the report.
+def place_label(label: Volume, scan: DicomVolume) -> tuple[Volume, dict[str, Any]]:
+  """Puts a label onto its scan's grid.
 
   Args:
     label: as its file has it, not empty.
     scan: the series, slices by position along their normal.
+
+  Returns:
+    the label on that grid, and how its place was decided, for the report.
 
   Raises:
     UserError: sizes or instance numbers do not fit, the label is mirrored, or two ways fit equally
@@ -46,9 +49,9 @@ def place(label: Volume, scan: DicomVolume) -> tuple[Volume, dict[str, Any]]:
     check_pair(grid, label.grid, ("scan", "label"))
     return from_canonical(to_canonical(label).array, grid), {"placed_by": "the label's header"}
   except UserError:
-    pass
-  aligned = align(label.array, grid.shape, scan.instance_numbers)
-  scores = flip_scores(scan.volume.array, nonzero(aligned))
+    pass  # the header puts it elsewhere, so the figures decide
+  aligned = align_label(label.array, grid.shape, scan.instance_numbers)
+  scores = score_flips(scan.volume.array, find_nonzero(aligned))
   ranked = sorted(_WAYS, key=lambda way: scores[way], reverse=True)
   best = max(scores, key=lambda way: scores[way])
   if scores[best] - scores[ranked[0]] > FLIP_MARGIN:  # only the mirrored ones can be above
@@ -59,7 +62,7 @@ def place(label: Volume, scan: DicomVolume) -> tuple[Volume, dict[str, Any]]:
   figures = {_WAYS[way]: round(scores[way], 3) for way in ranked}
   if scores[ranked[0]] - scores[ranked[1]] < FLIP_MARGIN:
     raise UserError(
-      f"how the label lies on its scan cannot be told, the best of {figures} is less than "
+      f"how the label lies on its scan cannot be told: the best of {figures} is less than "
       f"{FLIP_MARGIN} above the next"
     )
   axes = tuple(axis for axis, name in ((1, "y"), (2, "z")) if name in ranked[0])

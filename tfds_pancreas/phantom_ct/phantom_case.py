@@ -6,14 +6,14 @@ from typing import NamedTuple
 import numpy as np
 
 from tfds_pancreas.abdomen.paint import paint_ct
-from tfds_pancreas.parts import Made
-from tfds_pancreas.phantom_ct.anatomy import label_map
+from tfds_pancreas.case_parts import MadeCase
+from tfds_pancreas.phantom_ct.anatomy import draw_label_map
 from tfds_pancreas.records import Record, VolumeConfig
 
 
 @dataclass(eq=False)
 class PhantomConfig(VolumeConfig):
-  """How many cases, and how they are scanned.
+  """A number of phantoms, and how they are scanned.
 
   Attributes:
     cases: number of cases by split; ids count on through the splits.
@@ -26,28 +26,29 @@ class PhantomConfig(VolumeConfig):
   extent: tuple[float, float, float] = (318.0, 266.0, 258.0)
 
 
-class Phantom(NamedTuple):
-  """A case to be drawn."""
+class PhantomCase(NamedTuple):
+  """A phantom to be drawn, known by its number."""
 
   number: int
 
   @property
   def id(self) -> str:
-    """7 -> 'phantom_0007'."""
+    """The record's id: 'phantom_0007' for 7."""
     return f"phantom_{self.number:04d}"
 
 
-def make_phantom(phantom: Phantom, config: PhantomConfig) -> Made:
-  """Draws a phantom; there is nothing to be said of it."""
-  return Made(phantom.id, draw_case(phantom.number, config))
+def make_phantom(phantom: PhantomCase, config: PhantomConfig) -> MadeCase:
+  """Draws a phantom; it has no figures and no problems."""
+  return MadeCase(phantom.id, draw_phantom_record(phantom.number, config))
 
 
-def draw_case(number: int, config: PhantomConfig) -> Record:
-  """One phantom as a record; the same number and config give the same bits."""
+def draw_phantom_record(number: int, config: PhantomConfig) -> Record:
+  """Draws one phantom as a record; equal numbers and configs give equal bits."""
+  # Each kind of draw has a seed of its own, so that a change of one leaves the others alone.
   (low, high), thickness = config.spacing
   pixel = round(float(np.random.default_rng((number, 1)).uniform(low, high)), 3)
   spacing = (pixel, pixel, thickness)
   x, y, z = (round(mm / step) for mm, step in zip(config.extent, spacing, strict=True))
-  labels, affine = label_map((number, 2), (x, y, z), spacing)
+  labels, affine = draw_label_map((number, 2), (x, y, z), spacing)
   image = paint_ct(labels, (number, 3), spacing=spacing)
-  return {"id": Phantom(number).id, "image": image, "label": labels, "affine": affine}
+  return {"id": PhantomCase(number).id, "image": image, "label": labels, "affine": affine}

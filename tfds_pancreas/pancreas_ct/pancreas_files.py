@@ -27,7 +27,7 @@ from attn_unet_jax.volumes.dicom.read import (
   survey_files,
 )
 from attn_unet_jax.volumes.dicom.series import damage_is_user_error
-from tfds_pancreas.folders import walk
+from tfds_pancreas.folders import walk_folders
 
 CASES = 82
 CHECK_LIST = (
@@ -41,70 +41,78 @@ CHECK_LIST = (
 NO_CASE = "files of no known case"
 _SCAN = re.compile(r"PANCREAS_(\d{4})")
 _LABEL = re.compile(r"label(\d{4})\.nii(\.gz)?")
-Scan = Path | DicomSeries
+# A folder with one series in it, or a series found among other files.
+CaseScan = Path | DicomSeries
 
 
 @dataclass(frozen=True)
-class CaseFiles:
-  """What was found of one case: right is one scan (a folder or a series) and one label file.
+class PancreasCaseFiles:
+  """The files found of one case; a good case has one scan and one label file.
 
   Attributes:
     damaged: what is wrong with files of the case that cannot be read.
   """
 
   id: str
-  scans: tuple[Scan, ...]
+  scans: tuple[CaseScan, ...]
   labels: tuple[Path, ...]
   damaged: tuple[str, ...] = ()
 
   @property
   def problem(self) -> str:
-    """What is missing or there twice, with the files; '' where nothing is."""
+    """The files that are missing or there twice; '' for a good case."""
     number = self.id.removeprefix("PANCREAS_")
     wanted = [("scan", f"folder {self.id}", self.scans), ("label", f"label{number}", self.labels)]
-    found = [_problem(kind, name, paths) for kind, name, paths in wanted if len(paths) != 1]
+    found = [_describe_count(kind, name, paths) for kind, name, paths in wanted if len(paths) != 1]
+    # A file of no known case lacks neither scan nor label: it is damaged, and that is all.
     return "; ".join([*self.damaged, *(found if self.id != NO_CASE else ())])
 
 
-def case_id(number: int) -> str:
-  """7 -> 'PANCREAS_0007'."""
+def format_case_id(number: int) -> str:
+  """Returns the id of a case number: 'PANCREAS_0007' for 7."""
   return f"PANCREAS_{number:04d}"
 
 
-def find_cases(root: str | Path) -> list[CaseFiles]:
-  """Every case of which there is a scan or a label under a folder, in the order of the ids.
+def find_pancreas_cases(root: str | Path) -> list[PancreasCaseFiles]:
+  """Finds every case with a scan or a label under a folder, in the order of the ids.
 
   Raises:
     UserError: no scan at all, or no label at all; with a list of what belongs where.
   """
   root = Path(root)
-  (scans, damaged), labels = find_scans(root), _walk(root)[1]
+  (scans, damaged), labels = find_scans(root), _find_by_folder(root)[1]
   missing = [name for name, found in (("scans", scans), ("labels", labels)) if not found]
   if missing:
     raise UserError(f"{root}: no {' and no '.join(missing)} of Pancreas-CT found. {CHECK_LIST}")
   cases = [
-    CaseFiles(
-      case_id(n),
+    PancreasCaseFiles(
+      format_case_id(n),
       tuple(scans.get(n, ())),
       tuple(labels.get(n, ())),
-      tuple(damaged.pop(case_id(n), ())),
+      tuple(damaged.pop(format_case_id(n), ())),
     )
     for n in sorted({*scans, *labels})
   ]
-  return cases + [CaseFiles(case, (), (), tuple(lines)) for case, lines in sorted(damaged.items())]
+  # What is left in `damaged` belongs to no case that was found. It makes bad cases of its own, so
+  # that the build does not pass over it in silence.
+  return cases + [
+    PancreasCaseFiles(case, (), (), tuple(lines)) for case, lines in sorted(damaged.items())
+  ]
 
 
-def find_scans(root: Path) -> tuple[Mapping[int, Sequence[Scan]], dict[str, list[str]]]:
-  """The scans under a folder by their case number; what is wrong with damaged files, by case id.
+def find_scans(root: Path) -> tuple[Mapping[int, Sequence[CaseScan]], dict[str, list[str]]]:
+  """Finds the scans under a folder.
 
-  Where folders tell the cases apart, a damaged file is found when its case is read.
+  Returns:
+    the scans by case number, and what is wrong with damaged files by case id.
   """
-  scans = _walk(root)[0]
-  return (scans, {}) if scans else _by_patient(root)
+  scans = _find_by_folder(root)[0]
+  # Where folders tell the cases apart, a damaged file is found when its case is read.
+  return (scans, {}) if scans else _find_by_patient(root)
 
 
-def read_scan(scan: Scan) -> DicomVolume:
-  """Reads what `find_cases` found.
+def read_dicom_scan(scan: CaseScan) -> DicomVolume:
+  """Reads a scan that `find_scans` found.
 
   Raises:
     UserError: the series is not readable as one volume.
@@ -112,49 +120,54 @@ def read_scan(scan: Scan) -> DicomVolume:
   return read_series(scan) if isinstance(scan, DicomSeries) else read_dicom(scan)
 
 
-def _problem(kind: str, name: str, found: tuple[Scan, ...]) -> str:
+def _describe_count(kind: str, name: str, found: Sequence[CaseScan]) -> str:
   if not found:
     return f"no {kind} ({name})"
-  return f"{len(found)} {kind}s: {', '.join(map(_name, found))}; keep one"
+  return f"{len(found)} {kind}s: {', '.join(map(_name_scan, found))}; keep one"
 
 
-def _name(scan: Scan) -> str:
+def _name_scan(scan: CaseScan) -> str:
   return f"series {scan.uid}" if isinstance(scan, DicomSeries) else str(scan)
 
 
-def _walk(root: Path) -> tuple[Mapping[int, list[Scan]], Mapping[int, list[Path]]]:
-  """Scan folders and label files by case number."""
-  scans: defaultdict[int, list[Scan]] = defaultdict(list)
+def _find_by_folder(
+  root: Path,
+) -> tuple[Mapping[int, list[CaseScan]], Mapping[int, list[Path]]]:
+  """Finds scan folders and label files by case number."""
+  scans: defaultdict[int, list[CaseScan]] = defaultdict(list)
   labels: defaultdict[int, list[Path]] = defaultdict(list)
-  for place, files in walk(root):
+  for folder, files in walk_folders(root):
     for name in files:
       if match := _LABEL.fullmatch(name):
-        labels[int(match[1])].append(place / name)
-    match = _SCAN.fullmatch(place.name)
-    # Some unpackers put a folder into one of the same name.
-    if match and not _SCAN.fullmatch(place.parent.name):
-      scans[int(match[1])].append(place)
+        labels[int(match[1])].append(folder / name)
+    match = _SCAN.fullmatch(folder.name)
+    # Some unpackers put a folder into one of its own name.
+    if match and not _SCAN.fullmatch(folder.parent.name):
+      scans[int(match[1])].append(folder)
   return scans, labels
 
 
-def _by_patient(root: Path) -> tuple[Mapping[int, list[Scan]], dict[str, list[str]]]:
-  """Series by case number; damaged files, with what is wrong with them, by case id."""
-  scans: defaultdict[int, list[Scan]] = defaultdict(list)
+def _find_by_patient(
+  root: Path,
+) -> tuple[Mapping[int, list[CaseScan]], dict[str, list[str]]]:
+  """Finds series by case number, and damaged files, with what is wrong with them, by case id."""
+  scans: defaultdict[int, list[CaseScan]] = defaultdict(list)
   damaged: defaultdict[str, list[str]] = defaultdict(list)
   found = survey_files(root)
   for series in found.series:
-    if number := _number(series.files[0]):
+    if number := _read_case_number(series.files[0]):
       scans[number].append(series)
   for file, problem in found.damaged.items():
-    number = _number(file)
-    damaged[case_id(number) if number else NO_CASE].append(problem)
+    number = _read_case_number(file)
+    damaged[format_case_id(number) if number else NO_CASE].append(problem)
   return scans, damaged
 
 
-def _number(file: Path) -> int:
-  """The collection's case number from a file's patient id; 0 where it has none of that kind."""
+def _read_case_number(file: Path) -> int:
+  """Reads the collection's case number from a file's patient id; 0 where it has none."""
   try:
     with damage_is_user_error(file):
+      # No other tag of the patient is read, so none can reach a message or a record.
       tags = pydicom.dcmread(file, specific_tags=["PatientID"], stop_before_pixels=True)
   except UserError:
     return 0

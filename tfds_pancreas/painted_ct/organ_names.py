@@ -1,7 +1,7 @@
 """Which organ each value of a label map is.
 
-The names lie beside the maps, in labels.json or dataset.json: {"1": "spleen", "2": "pancreas"}, or
-the same under "labels", or there the name of a list of `label_names/`. What a value is called
+The names lie beside the maps, in labels.json or dataset.json: {"1": "spleen", "2": "pancreas"}, at
+the top or under "labels". Or "labels" names a list of `label_names/`. What a value is called
 decides what is drawn and painted: the first part of ORGAN_OF_NAME that is in the name.
 """
 
@@ -14,6 +14,8 @@ from attn_unet_jax.runtime.files import read_json
 PACKAGED = Path(__file__).parent / "label_names"
 _BESIDE = ("labels.json", "dataset.json")
 
+# The first part that fits decides, so a special name stands before the general one within it:
+# gallbladder before bladder, mesenteric artery before artery.
 ORGAN_OF_NAME: tuple[tuple[str, str], ...] = (
   ("background", "background"), ("soft_tissue", "soft_tissue"), ("right_kidney", "kidney_right"),
   ("kidney_right", "kidney_right"), ("left_kidney", "kidney_left"),
@@ -35,8 +37,8 @@ ORGAN_OF_NAME: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 
 
-def organs_of_values(folder: Path) -> dict[int, str]:
-  """Organ (a name of ALL_ORGANS) of each label value.
+def read_organs_of_values(folder: Path) -> dict[int, str]:
+  """Reads the organ (a name of ALL_ORGANS) of each label value.
 
   Args:
     folder: of the label maps and their labels.json or dataset.json.
@@ -44,10 +46,10 @@ def organs_of_values(folder: Path) -> dict[int, str]:
   Raises:
     UserError: no names are there, they are unreadable, or one of them is no organ that is known.
   """
-  path = _path(folder)
+  path = _find_names_file(folder)
   organs = {0: "background"}
-  for value, name in _read(path).items():
-    organ = organ_of(name)
+  for value, name in _read_names(path).items():
+    organ = find_organ(name)
     if organ is None:
       raise UserError(
         f"{path}: value {value} is called {name!r}, which is no organ that can be painted; call it "
@@ -59,35 +61,39 @@ def organs_of_values(folder: Path) -> dict[int, str]:
   return organs
 
 
-def organ_of(name: str) -> str | None:
-  """The organ that a name means, or None."""
+def find_organ(name: str) -> str | None:
+  """Returns the organ that a name means, or None."""
   plain = name.lower().replace(" ", "_").replace("-", "_").replace("oesoph", "esoph")
   return next((organ for part, organ in ORGAN_OF_NAME if part in plain), None)
 
 
-def _path(folder: Path) -> Path:
+def _find_names_file(folder: Path) -> Path:
   path = next((folder / name for name in _BESIDE if (folder / name).is_file()), None)
   if path is None:
     raise UserError(
       f"{folder}: nothing says which organ a label value is; write {folder}/labels.json with "
-      f'{{"1": "spleen", "2": "pancreas", ...}}, or with {{"labels": "NAME"}} and one of {_lists()}'
+      f'{{"1": "spleen", "2": "pancreas", ...}}, or with {{"labels": "NAME"}} and one of '
+      f"{_list_packaged()}"
     )
   return path
 
 
-def _lists() -> list[str]:
+def _list_packaged() -> list[str]:
   return sorted(path.stem for path in PACKAGED.glob("*.json"))
 
 
-def _read(path: Path) -> Mapping[int, str]:
-  """Value -> name, from value -> name or name -> value."""
+def _read_names(path: Path) -> Mapping[int, str]:
+  """Reads the name of each value, from a mapping of values to names or of names to values."""
   try:
     found = read_json(path)
     found = found.get("labels", found)
     if isinstance(found, str):
-      if found not in _lists():
-        raise UserError(f"{path}: no list of names is called {found!r}; there are {_lists()}")
-      return _read(PACKAGED / f"{found}.json")
+      if found not in _list_packaged():
+        raise UserError(
+          f"{path}: no list of names is called {found!r}; there are {_list_packaged()}"
+        )
+      return _read_names(PACKAGED / f"{found}.json")
+    # The Decathlon maps values to names, nnU-Net names to values.
     pairs = [(k, v) if str(k).isdigit() else (v, k) for k, v in found.items()]
     names = {int(value): str(name) for value, name in pairs}
   except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
