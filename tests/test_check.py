@@ -176,7 +176,7 @@ def test_paths_with_nothing_to_look_at(tmp_path):
 def test_wrong_flags_are_one_line():
   done = run_command(CHECK, "--input=a", "--dataset=b")
   assert done.returncode == 2
-  assert done.stderr.startswith("error: give --input=PATH, or --dataset=NAME/CONFIG")
+  assert done.stderr.startswith("error: give --input=PATH, or --config.data.dataset=NAME/CONFIG")
   assert done.stderr.count("\n") == 1
 
 

@@ -10,4 +10,9 @@ class UserError(Exception):
 
 def format_error(error: BaseException) -> str:
   """Returns an exception's text on one line, or its class's name if it has no text."""
-  return " ".join(str(error).split()) or type(error).__name__
+  inner = error.args[0] if error.args else None
+  if isinstance(inner, BaseException):  # ml_collections wraps a KeyError into an AttributeError
+    return format_error(inner)
+  # `str` of a KeyError puts the text in quotes.
+  text = str(inner if isinstance(error, KeyError) and error.args else error)
+  return " ".join(text.split()) or type(error).__name__

@@ -89,9 +89,9 @@ def _parse_flags(main: Callable[[], None], extra: ExtraFlags, argv: Sequence[str
     rest = flags.FLAGS([argv[0], *extra.take(argv[1:])])
   except flags.UnrecognizedFlagError as error:
     hint = extra.explain(error.flagname)
-    _exit_with_error(f"--{error.flagname}: unknown flag; {hint}" if hint else _error_line(error))
+    _exit_with_error(f"--{error.flagname}: unknown flag; {hint}" if hint else format_error(error))
   except (flags.Error, UserError) as error:
-    _exit_with_error(_explain_missing(_error_line(error), _docstring(main)))
+    _exit_with_error(_explain_missing(format_error(error), _docstring(main)))
   if len(rest) > 1:
     _exit_with_error(f"{rest[1]!r} is not a flag; write --name=value (--help lists the flags)")
   return rest
@@ -140,7 +140,7 @@ def _run_main(main: Callable[[], None]) -> None:
   try:
     main()
   except UserError as error:
-    _exit_with_error(_error_line(error))
+    _exit_with_error(format_error(error))
   except BrokenPipeError as error:  # the reader of the output, such as `head`, has had enough
     # Python would complain when it flushes stdout at the end.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -171,15 +171,6 @@ def _resend_dropped_signal(ignored: "sys.UnraisableHookArgs") -> None:
     sys.__unraisablehook__(ignored)
   else:  # later, since here it would be dropped as well
     threading.Timer(_RESEND_AFTER_S, os.kill, (os.getpid(), again)).start()
-
-
-def _error_line(error: BaseException) -> str:
-  inner = error.args[0] if error.args else None
-  if isinstance(inner, BaseException):  # ml_collections wraps a KeyError into an AttributeError
-    return _error_line(inner)
-  if isinstance(error, KeyError) and error.args:  # `str` of a KeyError puts the text in quotes
-    return format_error(Exception(inner))
-  return format_error(error)
 
 
 def _exit_with_error(message: str) -> NoReturn:
