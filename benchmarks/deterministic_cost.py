@@ -21,7 +21,7 @@ from absl import flags
 
 from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.config.flags import CONFIG_FLAGS, define_config
-from attn_unet_jax.runs.folder import environment
+from attn_unet_jax.runs.folder import describe_environment
 from attn_unet_jax.runtime import process
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
@@ -88,7 +88,7 @@ def _measure(output: Path) -> None:
   config = CONFIG_FLAGS.read()
   module = network(config, len(open_fold(config.data).mapping.classes) + 1)
   found = repeats.repeat(config, module, _UNTIMED.value, _STEPS.value)
-  write_text(output, json.dumps({**found._asdict(), "environment": environment()}))
+  write_text(output, json.dumps({**found._asdict(), "environment": describe_environment()}))
 
 
 if __name__ == "__main__":

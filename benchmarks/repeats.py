@@ -13,8 +13,8 @@ from flax import linen as nn
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.patches.batch import Fed
 from attn_unet_jax.training.compile import compile_step
-from attn_unet_jax.training.mesh import spread
-from attn_unet_jax.training.state import create
+from attn_unet_jax.training.mesh import replicate
+from attn_unet_jax.training.state import create_state
 from benchmarks.windows import one_batch, timed_steps
 
 
@@ -33,7 +33,7 @@ class Repeat(NamedTuple):
 def repeat(config: RunConfig, module: nn.Module, untimed: int, timed: int) -> Repeat:
   """Trains from the config's start on one batch, augmented anew by each step."""
   step = compile_step(config, module, streamed=True)
-  state = spread(config, create(config, module))
+  state = replicate(config, create_state(config, module))
   feeds = counted(one_batch(config, module))
   step_s, state = timed_steps(step, state, feeds, untimed, timed)
   return Repeat(step_s, digest(state.params))

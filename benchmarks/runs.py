@@ -19,7 +19,7 @@ from attn_unet_jax.evaluation.compared_runs import Scored, read_run
 from attn_unet_jax.labels import class_names
 from attn_unet_jax.runs.metrics_csv import read_metrics
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.training.state import abstract
+from attn_unet_jax.training.state import abstract_state
 from attn_unet_jax.workflows.network import network
 
 
@@ -123,4 +123,4 @@ def _kept(workdir: Path) -> list[Path]:
 def _parameters(workdir: Path) -> int:
   config = config_of(workdir)
   module = network(config, len(class_names(config.data.labels)) + 1)
-  return sum(leaf.size for leaf in jax.tree.leaves(abstract(config, module).params))
+  return sum(leaf.size for leaf in jax.tree.leaves(abstract_state(config, module).params))

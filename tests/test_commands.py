@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict
 
 from attn_unet_jax.cases.dataset import RecordSet
 from attn_unet_jax.runs.metrics_csv import COLUMNS, read_metrics
-from attn_unet_jax.training.checkpoint import saved
+from attn_unet_jax.training.checkpoint import list_saved_steps
 from attn_unet_jax.volumes.nifti import read_label, read_nifti, write_nifti
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
@@ -294,7 +294,7 @@ def test_a_signal_saves_and_leaves_with_its_status_and_the_run_goes_on(data_dir,
     assert (process.returncode, errors) == (128 + number, ""), output
     assert output.startswith(begins)
     assert json.loads((workdir / "run.json").read_text())["exit"].startswith("Interrupted")
-    steps = saved(workdir / "checkpoints")
+    steps = list_saved_steps(workdir / "checkpoints")
     assert f"saved after step {steps[-1]}," in output
     assert steps[-1] >= reached + 6
     reached = steps[-1] // 3 * 3  # a checkpoint of each epoch's end comes by

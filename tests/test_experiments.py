@@ -9,7 +9,7 @@ from attn_unet_jax.cases.folds import Split, choose
 from attn_unet_jax.config.resolve import resolve_draft
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.optimizer import check_patterns
-from attn_unet_jax.training.state import abstract
+from attn_unet_jax.training.state import abstract_state
 from attn_unet_jax.workflows.network import network
 from experiments import dense_vnet, dual_attention, hnn, pancreas, pancreas_1mm, unet3d, vnet
 from tests.configs import with_keys
@@ -127,7 +127,7 @@ def test_the_recipe_of_holistically_nested_networks():
   assert optimizer.layer_rates == (("stage5", 100.0), ("side", 0.01), ("fuse", 0.001))
   # What it takes from a weight, rate x decay x weight, is HED's.
   assert optimizer.learning_rate * optimizer.weight_decay == pytest.approx(1e-6 * 2e-4)
-  check_patterns(imagenet, abstract(imagenet, network(imagenet, 2)).params)
+  check_patterns(imagenet, abstract_state(imagenet, network(imagenet, 2)).params)
 
 
 def test_one_scan_is_found_from_any_folder(monkeypatch, tmp_path):

@@ -31,7 +31,7 @@ from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime import hosts, process
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training import loop, state
-from attn_unet_jax.training.checkpoint import Checkpoints, checkpoints
+from attn_unet_jax.training.checkpoint import CheckpointStore, open_checkpoints
 from attn_unet_jax.training.compile import Step, compile_step
 from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import TrainState
@@ -62,10 +62,10 @@ def main() -> None:
   if _NETWORK.value:
     module = network(config, 2).clone(dtype=dtype)  # no config can ask for float64
     if dtype == jnp.float64:
-      state.start = wide.start
+      state.make_initial_state = wide.start
 
   if _OTHER_START.value:
-    state.start = _other_start
+    state.make_initial_state = _other_start
 
   if _SLOW_STEPS.value:
     loop.compile_step = _slow
@@ -84,11 +84,11 @@ def main() -> None:
     fold = open_fold(config.data)
     hosts.run_on_primary(open_run_folder, workdir, config)
     with (
-      hosts.open_on_primary(run_folder.recorded, workdir),
-      checkpoints(workdir / "checkpoints", config.train.keep) as store,
+      hosts.open_on_primary(run_folder.record_run, workdir),
+      open_checkpoints(workdir / "checkpoints", config.train.keep) as store,
     ):
       _disturb_saves(store)
-      loop.train(config, module, load, _validate, store, workdir)
+      loop.train_network(config, module, load, _validate, store, workdir)
   if _READS.value:
     Path(_READS.value).write_text(json.dumps(sorted(set(read))))
 
@@ -114,7 +114,7 @@ def _validate(reached: TrainState) -> float:
   return 0.5
 
 
-def _disturb_saves(store: Checkpoints) -> None:
+def _disturb_saves(store: CheckpointStore) -> None:
   save = store.save
 
   def disturbed(reached: TrainState, *score: float) -> None:

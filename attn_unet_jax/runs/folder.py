@@ -24,7 +24,7 @@ from attn_unet_jax.runtime.files import (
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "nibabel")
 
-STAGES_BEGUN = "body.json"  # what a run in stages makes first
+STAGES_MARKER = "body.json"  # what a run in stages makes first
 
 _locks: dict[Path, int] = {}  # folders of this process -> files that are open until it ends
 
@@ -48,15 +48,15 @@ def lock_folder(workdir: Path) -> None:
     ) from None
 
 
-def begun(workdir: Path) -> bool:
+def has_progress(workdir: Path) -> bool:
   """Whether a run, or one in stages, has something to go on with and to lose."""
   folder = workdir / "checkpoints"
   saved = folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
-  return saved or (workdir / STAGES_BEGUN).is_file()
+  return saved or (workdir / STAGES_MARKER).is_file()
 
 
 @contextmanager
-def recorded(workdir: Path, init: dict[str, Any] | None = None) -> Iterator[None]:
+def record_run(workdir: Path, init: dict[str, Any] | None = None) -> Iterator[None]:
   """Keeps `run.json` while the work inside goes on.
 
   It says how the last start ended: `exit` is 'running', 'done', or the exception's name; and what
@@ -67,17 +67,21 @@ def recorded(workdir: Path, init: dict[str, Any] | None = None) -> Iterator[None
     init: the run that this one starts from; where it goes on, what was said before stays.
   """
   began = time.monotonic()
-  record = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **environment(), "exit": "running"}
-  before = _said_before(workdir) if begun(workdir) else {}
+  record = {
+    "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    **describe_environment(),
+    "exit": "running",
+  }
+  before = _read_previous_record(workdir) if has_progress(workdir) else {}
   if init := init or before.get("init"):
     record["init"] = init
   earlier = before.get("total_wall_seconds", 0.0)
-  _store(workdir, record | {"total_wall_seconds": earlier})
+  _write_record(workdir, record | {"total_wall_seconds": earlier})
 
   def end(how: str) -> None:
     wall = round(time.monotonic() - began, 1)
     ended = {"exit": how, "wall_seconds": wall, "total_wall_seconds": round(earlier + wall, 1)}
-    _store(workdir, record | ended | {"peak_memory_bytes": _peak_memory()})
+    _write_record(workdir, record | ended | {"peak_memory_bytes": _measure_peak_memory()})
 
   try:
     yield
@@ -88,7 +92,7 @@ def recorded(workdir: Path, init: dict[str, Any] | None = None) -> Iterator[None
   end("done")
 
 
-def _said_before(workdir: Path) -> dict[str, Any]:
+def _read_previous_record(workdir: Path) -> dict[str, Any]:
   """What earlier starts put on record; what cannot be read is set aside, and a line says so."""
   path, aside = workdir / "run.json", "run.json.damaged"
   what_is_done = f"left as {aside}, a new record begins"
@@ -105,7 +109,7 @@ def _said_before(workdir: Path) -> dict[str, Any]:
   return {}
 
 
-def environment() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
   """Versions, devices, command line and git revision."""
   return {
     "command": sys.argv[1:],
@@ -114,15 +118,15 @@ def environment() -> dict[str, Any]:
     "machine": platform.machine(),
     "cpu_count": os.cpu_count(),
     "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
-    "git_revision": _git_revision(),
+    "git_revision": _read_git_revision(),
   }
 
 
-def _store(workdir: Path, record: dict[str, Any]) -> None:
+def _write_record(workdir: Path, record: dict[str, Any]) -> None:
   write_text(workdir / "run.json", json.dumps(record, indent=2) + "\n")
 
 
-def _peak_memory() -> dict[str, int]:
+def _measure_peak_memory() -> dict[str, int]:
   unit = 1 if sys.platform == "darwin" else 1024
   peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
   for index, device in enumerate(jax.local_devices()):
@@ -132,7 +136,7 @@ def _peak_memory() -> dict[str, int]:
   return peak
 
 
-def _git_revision() -> str | None:
+def _read_git_revision() -> str | None:
   """Of the program, with '+' if its files were changed; None outside a checkout."""
   here = Path(__file__).parent
   try:

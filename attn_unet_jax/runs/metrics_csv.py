@@ -39,18 +39,18 @@ class EpochLog:
     writer.writerows(kept)
     write_text(self._path, text.getvalue())
     # Not above: where there is PyTorch, tensorboardX loads it, two seconds of every command.
-    from attn_unet_jax.runs.tensorboard import Events
+    from attn_unet_jax.runs.tensorboard import EventFile
 
-    self._events = Events(workdir, epochs_done + 1)
+    self._events = EventFile(workdir, epochs_done + 1)
 
-  def write(self, row: dict[str, Any]) -> None:
+  def write_epoch(self, row: dict[str, Any]) -> None:
     """Adds an epoch; a value that was not measured is None."""
     with self._path.open("a", newline="") as file:
       csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(
-        {k: _text(row[k]) for k in COLUMNS}
+        {k: _format_value(row[k]) for k in COLUMNS}
       )
     measured = [name for name in COLUMNS[1:] if row[name] is not None]
-    self._events.write(row["epoch"], {name: row[name] for name in measured})
+    self._events.write_epoch(row["epoch"], {name: row[name] for name in measured})
 
   def close(self) -> None:
     """Closes the event file."""
@@ -83,7 +83,7 @@ def _is_epoch(text: str) -> bool:
   return text.isdecimal() and len(text) < 10
 
 
-def _text(value: Any) -> str:
+def _format_value(value: Any) -> str:
   if value is None:
     return ""
   return str(value) if isinstance(value, int) else f"{value:.6g}"

@@ -15,7 +15,7 @@ if _LOADED is None:
   del sys.modules["torch"]
 
 
-class Events:
+class EventFile:
   """An event file in `workdir`; `first`: the epoch from which it replaces those of earlier files.
 
   Not tensorboardX's SummaryWriter: its thread dies of a full disk, and a kill loses what waits in
@@ -27,7 +27,7 @@ class Events:
     start = SessionLog(status=SessionLog.START)
     self._writer.write_event(Event(step=first, session_log=start))
 
-  def write(self, epoch: int, values: dict[str, float]) -> None:
+  def write_epoch(self, epoch: int, values: dict[str, float]) -> None:
     """Adds an epoch, and sees that it reaches the disk."""
     told = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
     event = Event(wall_time=time.time(), step=epoch, summary=Summary(value=told))

@@ -16,16 +16,16 @@ from attn_unet_jax.patches.sources import Held, Source, choose
 from attn_unet_jax.patches.streaming_source import Streaming
 from attn_unet_jax.runtime import hosts
 from attn_unet_jax.runtime.console import print_line
-from attn_unet_jax.training.mesh import parts_alone, spread
-from attn_unet_jax.training.nonfinite import Places
+from attn_unet_jax.training.mesh import num_microbatches_on_one_device, replicate
+from attn_unet_jax.training.nonfinite import PatchLocations
 from attn_unet_jax.training.options import TrainingRecipe
-from attn_unet_jax.training.placement import placement
+from attn_unet_jax.training.placement import plan_placement
 
 PARTS = ("training", "validation", "test")
-Loader = Callable[[str], Cases]
+CaseLoader = Callable[[str], Cases]
 
 
-class Inputs(NamedTuple):
+class TrainingInputs(NamedTuple):
   """All that is read from the data.
 
   Attributes:
@@ -38,10 +38,12 @@ class Inputs(NamedTuple):
   source: Source
   streamed: bool
   fixed: dict[str, list[Batch]]
-  places: Callable[[int], Places]
+  locate_patches: Callable[[int], PatchLocations]
 
 
-def open_inputs(recipe: TrainingRecipe, module: nn.Module, load: Loader, workdir: Path) -> Inputs:
+def open_inputs(
+  recipe: TrainingRecipe, module: nn.Module, load: CaseLoader, workdir: Path
+) -> TrainingInputs:
   """Chooses the source and says so, prepares what it needs, and cuts the fixed patches.
 
   Of several hosts the first chooses. A host reads what its own patches need: the resident source
@@ -58,7 +60,7 @@ def open_inputs(recipe: TrainingRecipe, module: nn.Module, load: Loader, workdir
   """
   chosen, why = hosts.run_on_primary(choose, recipe.data, load("training"))
   print_line(why)
-  cases = {part: _kept(recipe, load(part), chosen, workdir) for part in PARTS}
+  cases = {part: _cache_cases(recipe, load(part), chosen, workdir) for part in PARTS}
   margin = module.output_margin
   extent = answered(recipe.data.patch, margin)
   cutter = training_cutter(recipe, cases["training"], margin)
@@ -68,23 +70,23 @@ def open_inputs(recipe: TrainingRecipe, module: nn.Module, load: Loader, workdir
     training = list(training)
     matched = recipe.augment.histogram_probability > 0
     held = resident(training, extent, histograms=matched)
-    source = Held(spread(recipe, held))
+    source = Held(replicate(recipe, held))
   else:
-    source = Streaming(cutter, *placement(recipe))
-  of_part, parts = {**cases, "training": training}, parts_alone(recipe)
+    source = Streaming(cutter, *plan_placement(recipe))
+  of_part, parts = {**cases, "training": training}, num_microbatches_on_one_device(recipe)
   fixed = {
     part: fixed_batches(recipe, of_part[part], margin, parts)
     for part in PARTS
     if hosts.is_primary()
   }
 
-  def places(step: int) -> Places:
-    return [_place(cases["training"], *found, extent) for found in cutter.corners(step - 1)]
+  def places(step: int) -> PatchLocations:
+    return [_locate_patch(cases["training"], *found, extent) for found in cutter.corners(step - 1)]
 
-  return Inputs(source, chosen == "streaming", fixed, places)
+  return TrainingInputs(source, chosen == "streaming", fixed, places)
 
 
-def _place(
+def _locate_patch(
   cases: Cases, index: int, corner: tuple[int, ...], extent: Shape
 ) -> tuple[str, tuple[int, ...]]:
   """A patch's case, and its corner, known in the padded case, in the whole scan's working grid."""
@@ -95,7 +97,7 @@ def _place(
   return case_id, tuple(at - before + along.start for at, (before, _), along in lowest)
 
 
-def _kept(recipe: TrainingRecipe, cases: Cases, chosen: str, workdir: Path) -> Cases:
+def _cache_cases(recipe: TrainingRecipe, cases: Cases, chosen: str, workdir: Path) -> Cases:
   """The cases, kept on disk where the recipe says so or they are to be read again and again."""
   if not recipe.data.prepared and chosen != "streaming":
     return cases

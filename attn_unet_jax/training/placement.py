@@ -15,13 +15,13 @@ from attn_unet_jax.training.mesh import (
   BY_PART_AND_SAMPLE,
   BY_SAMPLE,
   EVERYWHERE,
-  devices,
   make_mesh,
+  select_devices,
 )
 from attn_unet_jax.training.options import TrainingRecipe
 
 
-class Placement(NamedTuple):
+class BlockPlacement(NamedTuple):
   """How streamed blocks reach the devices.
 
   Attributes:
@@ -33,14 +33,14 @@ class Placement(NamedTuple):
   put: Callable[[int, Block], Fed]
 
 
-def placement(recipe: TrainingRecipe) -> Placement:
+def plan_placement(recipe: TrainingRecipe) -> BlockPlacement:
   """Where the patches of a batch go; no patch goes to a device that does not train on it.
 
   Raises:
     UserError: see `devices`.
   """
-  there = devices(recipe)
-  mesh, table = make_mesh(recipe, there), _table(recipe, len(there))
+  there = select_devices(recipe)
+  mesh, table = make_mesh(recipe, there), _tabulate_samples(recipe, len(there))
   sharding = NamedSharding(mesh, BY_SAMPLE if table.ndim == 3 else BY_PART_AND_SAMPLE)
   everywhere = NamedSharding(mesh, EVERYWHERE)
   local = sharding.addressable_devices_indices_map(table.shape).values()
@@ -56,10 +56,10 @@ def placement(recipe: TrainingRecipe) -> Placement:
     number = jax.make_array_from_callback((), everywhere, lambda _: np.int32(step))
     return Fed(number, jax.tree.map(array, blocks))
 
-  return Placement(rows.tolist(), put)
+  return BlockPlacement(rows.tolist(), put)
 
 
-def _table(recipe: TrainingRecipe, count: int) -> np.ndarray:
+def _tabulate_samples(recipe: TrainingRecipe, count: int) -> np.ndarray:
   """The places of a batch, as its blocks are fed: [parts, n], with `pmap` [devices, parts, n]."""
   places = np.arange(recipe.train.batch_size)
   if recipe.parallel.mode == "pmap" and count > 1:

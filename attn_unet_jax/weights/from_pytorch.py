@@ -15,12 +15,17 @@ from attn_unet_jax.models.build import build_network
 from attn_unet_jax.models.options import NetworkOptions
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.options import TrainingRecipe
-from attn_unet_jax.training.state import TrainState, abstract, create, start
-from attn_unet_jax.weights.oktay2018 import describe, from_reference
-from attn_unet_jax.weights.vgg16 import with_vgg16
+from attn_unet_jax.training.state import (
+  TrainState,
+  abstract_state,
+  create_state,
+  make_initial_state,
+)
+from attn_unet_jax.weights.oktay2018 import convert_released, describe_state_dict
+from attn_unet_jax.weights.vgg16 import insert_vgg16_trunk
 
 
-def converted(source: Path, recipe: TrainingRecipe, model: NetworkOptions) -> TrainState:
+def load_pytorch_state(source: Path, recipe: TrainingRecipe, model: NetworkOptions) -> TrainState:
   """The state before the first step, with the weights of a file.
 
   For `hnn` these are of VGG-16's trunk, for every view; the rest is as a new run's.
@@ -31,35 +36,37 @@ def converted(source: Path, recipe: TrainingRecipe, model: NetworkOptions) -> Tr
   state_dict = read_state_dict(source)
   module = build_network(model, len(class_names(recipe.data.labels)) + 1)
   if model.name == "hnn":
-    return _with_trunk(source, state_dict, recipe, model, module)
+    return _make_trunk_state(source, state_dict, recipe, model, module)
   try:
-    variables = from_reference(state_dict, abstract(recipe, module).variables)
+    variables = convert_released(state_dict, abstract_state(recipe, module).variables)
   except KeyError as error:
     raise UserError(
       f"config.model.name={model.name!r}: the reference has no variable like {error}; "
-      f"the file holds {describe(state_dict)}"
+      f"the file holds {describe_state_dict(state_dict)}"
     ) from None
   except ValueError as error:
-    raise UserError(f"{source}: {error}; the file holds {describe(state_dict)}") from None
-  return start(recipe, jax.tree.map(jnp.asarray, variables))
+    raise UserError(
+      f"{source}: {error}; the file holds {describe_state_dict(state_dict)}"
+    ) from None
+  return make_initial_state(recipe, jax.tree.map(jnp.asarray, variables))
 
 
-def _with_trunk(
+def _make_trunk_state(
   source: Path,
   state_dict: dict[str, np.ndarray],
   recipe: TrainingRecipe,
   model: NetworkOptions,
   module: nn.Module,
 ) -> TrainState:
-  fresh = create(recipe, module)
+  fresh = create_state(recipe, module)
   try:
-    params = with_vgg16(state_dict, fresh.params)
+    params = insert_vgg16_trunk(state_dict, fresh.params)
   except ValueError as error:
     raise UserError(
       f"{source}: {error}; needed is torchvision's vgg16 (without batch norm), and "
       f"config.model.feature_scale=1 (now {model.feature_scale:g})"
     ) from None
-  return start(recipe, {"params": jax.tree.map(jnp.asarray, params)})
+  return make_initial_state(recipe, {"params": jax.tree.map(jnp.asarray, params)})
 
 
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:
@@ -72,17 +79,21 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     why = "a folder; name the file in it" if path.is_dir() else "no such file"
     raise UserError(f"--input={path}: {why}, a state_dict: .safetensors or .pth")
   if path.suffix == ".safetensors":
-    read = _package("safetensors.numpy", path).load_file
-    return _checked(lambda: read(path), path)
-  torch = _package("torch", path)
-  return _checked(lambda: _arrays(torch.load(path, map_location="cpu", weights_only=True)), path)
+    read = _import_package("safetensors.numpy", path).load_file
+    return _read_or_explain(lambda: read(path), path)
+  torch = _import_package("torch", path)
+  return _read_or_explain(
+    lambda: _convert_tensors(torch.load(path, map_location="cpu", weights_only=True)), path
+  )
 
 
-def _arrays(content: Any) -> dict[str, np.ndarray]:
+def _convert_tensors(content: Any) -> dict[str, np.ndarray]:
   return {str(name): tensor.detach().float().numpy() for name, tensor in content.items()}
 
 
-def _checked(read: Callable[[], dict[str, np.ndarray]], path: Path) -> dict[str, np.ndarray]:
+def _read_or_explain(
+  read: Callable[[], dict[str, np.ndarray]], path: Path
+) -> dict[str, np.ndarray]:
   try:
     return read()
   except Exception as error:  # each reader raises its own
@@ -92,7 +103,7 @@ def _checked(read: Callable[[], dict[str, np.ndarray]], path: Path) -> dict[str,
     ) from None
 
 
-def _package(name: str, path: Path) -> Any:
+def _import_package(name: str, path: Path) -> Any:
   try:
     return importlib.import_module(name)
   except ImportError:

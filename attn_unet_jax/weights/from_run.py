@@ -22,7 +22,12 @@ from attn_unet_jax.models.build import build_network
 from attn_unet_jax.models.options import NetworkOptions
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.options import TrainingRecipe
-from attn_unet_jax.training.state import TrainState, abstract, create, start
+from attn_unet_jax.training.state import (
+  TrainState,
+  abstract_state,
+  create_state,
+  make_initial_state,
+)
 
 Shape = tuple[int, ...]
 _BACKGROUND = "background"
@@ -46,7 +51,7 @@ class OtherRun:
 
 
 @dataclasses.dataclass(frozen=True)
-class Origin:
+class StartingRun:
   """The run that another starts from, known to fit it.
 
   Attributes:
@@ -58,41 +63,45 @@ class Origin:
   classes: tuple[str, ...]
 
   @property
-  def there(self) -> tuple[str, ...]:
+  def other_classes(self) -> tuple[str, ...]:
     """The other run's classes, background first."""
     return (_BACKGROUND, *self.other.classes)
 
-  def describe(self) -> dict[str, Any]:
+  def make_record(self) -> dict[str, Any]:
     """What `run.json` says of it."""
     return {
       "workdir": str(self.other.workdir.resolve()),
       "checkpoint_step": self.other.step,
-      "classes_taken": [name for name in self.classes if name in self.there],
-      "classes_fresh": [name for name in self.classes if name not in self.there],
+      "classes_taken": [name for name in self.classes if name in self.other_classes],
+      "classes_fresh": [name for name in self.classes if name not in self.other_classes],
     }
 
   def __str__(self) -> str:
     """One line for the screen."""
-    about = self.describe()
+    about = self.make_record()
     fresh = f", fresh {', '.join(about['classes_fresh'])}" if about["classes_fresh"] else ""
     taken = ", ".join(about["classes_taken"])
     return f"step {self.other.step} of {self.other.workdir}: {taken}{fresh}"
 
-  def state(self, recipe: TrainingRecipe, model: NetworkOptions, module: nn.Module) -> TrainState:
+  def make_state(
+    self, recipe: TrainingRecipe, model: NetworkOptions, module: nn.Module
+  ) -> TrainState:
     """The state before the first step of the new run: `create`'s, with what is taken over."""
-    fresh = create(recipe, module)
+    fresh = create_state(recipe, module)
     ours, theirs = (flatten_dict(v, sep="/") for v in (fresh.variables, self.other.variables))
     blocks = class_blocks(recipe, model, len(self.classes))
     taken = {
-      name: jnp.asarray(mapped(value, theirs[name], blocks[name], self.classes, self.there))
+      name: jnp.asarray(
+        copy_common_classes(value, theirs[name], blocks[name], self.classes, self.other_classes)
+      )
       for name, value in ours.items()
     }
-    return start(recipe, unflatten_dict(taken, sep="/"))
+    return make_initial_state(recipe, unflatten_dict(taken, sep="/"))
 
 
-def starting_point(
+def check_starting_run(
   recipe: TrainingRecipe, model: NetworkOptions, module: nn.Module, other: OtherRun
-) -> Origin:
+) -> StartingRun:
   """Checks that a run can start from another.
 
   Args:
@@ -105,14 +114,18 @@ def starting_point(
     UserError: the other network is another one: names the first parameter that differs.
   """
   workdir = other.workdir
-  found = Origin(other, (_BACKGROUND, *class_names(recipe.data.labels)))
+  found = StartingRun(other, (_BACKGROUND, *class_names(recipe.data.labels)))
   ours, theirs = (
     {name: leaf.shape for name, leaf in flatten_dict(variables, sep="/").items()}
-    for variables in (abstract(recipe, module).variables, other.variables)
+    for variables in (abstract_state(recipe, module).variables, other.variables)
   )
   blocks = class_blocks(recipe, model, len(found.classes))
   for name in [*ours, *(theirs.keys() - ours.keys())]:
-    wanted = _with_classes(ours[name], blocks[name], len(found.there)) if name in ours else None
+    wanted = (
+      _resize_class_axes(ours[name], blocks[name], len(found.other_classes))
+      if name in ours
+      else None
+    )
     if wanted != theirs.get(name):
       raise UserError(
         f"--config.init.workdir={workdir}: its network is another one; the first difference is "
@@ -138,14 +151,14 @@ def class_blocks(
   """
   grows = "num_classes" in build_network(model, count).__dataclass_fields__
   few, more = (
-    flatten_dict(abstract(recipe, build_network(model, k)).variables, sep="/")
+    flatten_dict(abstract_state(recipe, build_network(model, k)).variables, sep="/")
     for k in (count, count + grows)
   )
   steps = {name: np.subtract(more[name].shape, few[name].shape) for name in few}
   return {name: {axis: int(n) for axis, n in enumerate(step) if n} for name, step in steps.items()}
 
 
-def mapped(
+def copy_common_classes(
   fresh: Any,
   old: Any,
   blocks: Mapping[int, int],
@@ -174,6 +187,6 @@ def mapped(
   return result
 
 
-def _with_classes(shape: Shape, blocks: Mapping[int, int], count: int) -> Shape:
+def _resize_class_axes(shape: Shape, blocks: Mapping[int, int], count: int) -> Shape:
   """The shape with another number of classes."""
   return tuple(blocks[axis] * count if axis in blocks else n for axis, n in enumerate(shape))

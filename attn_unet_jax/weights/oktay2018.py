@@ -38,7 +38,7 @@ _MODULES = (
 _NOT_READ = "num_batches_tracked"  # a counter that newer PyTorch keeps beside the statistics
 
 
-def reference_name(path: str) -> str:
+def released_name(path: str) -> str:
   """The reference's name of one of our variables.
 
   Args:
@@ -57,7 +57,9 @@ def reference_name(path: str) -> str:
   raise KeyError(path)
 
 
-def from_reference(state_dict: Mapping[str, np.ndarray], like: Mapping[str, Any]) -> dict[str, Any]:
+def convert_released(
+  state_dict: Mapping[str, np.ndarray], like: Mapping[str, Any]
+) -> dict[str, Any]:
   """Our variables from a `state_dict` of the reference.
 
   Args:
@@ -73,36 +75,43 @@ def from_reference(state_dict: Mapping[str, np.ndarray], like: Mapping[str, Any]
   given = {name.removeprefix("module."): array for name, array in state_dict.items()}
   given = {name: array for name, array in given.items() if not name.endswith(_NOT_READ)}
   wanted = flatten_dict(dict(like), sep="/")
-  names = {path: reference_name(path.partition("/")[2]) for path in wanted}
+  names = {path: released_name(path.partition("/")[2]) for path in wanted}
   missing, unknown = names.values() - given.keys(), given.keys() - names.values()
   if missing or unknown:
-    counts = f"{len(missing)} missing ({_some(missing)}), {len(unknown)} unknown ({_some(unknown)})"
-    raise ValueError(f"not this network's variables: {counts}")
+    raise ValueError(
+      f"not this network's variables: {len(missing)} missing ({_list_some(missing)}), "
+      f"{len(unknown)} unknown ({_list_some(unknown)})"
+    )
   return unflatten_dict(
-    {path: _array(given[names[path]], like.shape, names[path]) for path, like in wanted.items()},
+    {
+      path: _convert_array(given[names[path]], like.shape, names[path])
+      for path, like in wanted.items()
+    },
     sep="/",
   )
 
 
-def describe(state_dict: Mapping[str, np.ndarray]) -> str:
+def describe_state_dict(state_dict: Mapping[str, np.ndarray]) -> str:
   """What network a `state_dict` of the reference is of, as far as its shapes tell."""
   shapes = {name.removeprefix("module."): np.shape(array) for name, array in state_dict.items()}
   first, last = shapes.get("conv1.conv1.0.weight"), shapes.get("final.weight")
   if not first or not last:
     return "not a network of the reference: conv1.conv1.0.weight or final.weight is absent"
   gates = len({n for n in shapes if re.fullmatch(r"attentionblock4\.gate_block_\d\.psi\.bias", n)})
-  name = f"attention_unet with model.gates={gates} and {_gating(shapes)}" if gates else "unet"
+  name = (
+    f"attention_unet with model.gates={gates} and {_describe_gating(shapes)}" if gates else "unet"
+  )
   scale = f"model.feature_scale about {64 / first[0]:.3g} ({first[0]} filters at the finest level)"
   return f"{name}, {scale}, {last[0] - 1} classes beside the background"
 
 
-def _gating(shapes: Mapping[str, tuple[int, ...]]) -> str:
+def _describe_gating(shapes: Mapping[str, tuple[int, ...]]) -> str:
   """A signal that is shared has half the bottleneck's channels, else it has all of them."""
   shape = shapes.get("gating.conv1.0.weight", (0, 0))
   return f"model.gating={'shared' if shape[0] < shape[1] else 'progressive'}"
 
 
-def _array(array: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
+def _convert_array(array: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
   array = np.asarray(array, np.float32)
   ours = np.moveaxis(array, (0, 1), (-1, -2)) if array.ndim > 1 else array
   if name == "final.weight":  # 1x1x1; ours is a matrix
@@ -112,5 +121,5 @@ def _array(array: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
   return np.ascontiguousarray(ours)
 
 
-def _some(names: set[str]) -> str:
+def _list_some(names: set[str]) -> str:
   return ", ".join(sorted(names)[:2]) + (", ..." if len(names) > 2 else "")

@@ -24,7 +24,9 @@ def trunk_names() -> dict[str, str]:
   return names
 
 
-def with_vgg16(state_dict: Mapping[str, np.ndarray], params: Mapping[str, Any]) -> dict[str, Any]:
+def insert_vgg16_trunk(
+  state_dict: Mapping[str, np.ndarray], params: Mapping[str, Any]
+) -> dict[str, Any]:
   """The parameters with the same ImageNet trunk in every view; all else stays as it is.
 
   Args:
@@ -40,11 +42,13 @@ def with_vgg16(state_dict: Mapping[str, np.ndarray], params: Mapping[str, Any]) 
     module, _, leaf = path.partition("/")[2].rpartition("/")
     if module in names:
       name = f"{names[module]}.{'weight' if leaf == 'kernel' else 'bias'}"
-      flat[path] = _array(state_dict, name, like.shape)
+      flat[path] = _convert_array(state_dict, name, like.shape)
   return unflatten_dict(flat, sep="/")
 
 
-def _array(state_dict: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:
+def _convert_array(
+  state_dict: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]
+) -> np.ndarray:
   if name not in state_dict:
     raise ValueError(f"{name} is missing")
   array = np.asarray(state_dict[name], np.float32)

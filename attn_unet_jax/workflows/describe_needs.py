@@ -12,7 +12,7 @@ from attn_unet_jax.patches.batch import foreground_part
 from attn_unet_jax.training import topology
 from attn_unet_jax.training.cost import forward_cost
 from attn_unet_jax.training.mesh import mesh_shape
-from attn_unet_jax.training.state import abstract
+from attn_unet_jax.training.state import abstract_state
 from attn_unet_jax.workflows.network import network
 
 _PART_OF_GPU = 0.75  # what JAX takes of a GPU's memory
@@ -51,7 +51,7 @@ def describe(config: RunConfig) -> dict[str, Any]:
   if "model.conv" in flatten(config):  # so that the count is the direct convolution's
     config = replace_keys(config, {"model.conv": "native"})
   module = network(config, len(classes) + 1)
-  state = abstract(config, module)
+  state = abstract_state(config, module)
   batch, patch = config.train.batch_size, config.data.patch
   operations, activations = forward_cost(module, state, (batch, *patch, 1))
   activations //= config.train.accumulate
@@ -82,15 +82,15 @@ def on_target(config: RunConfig, name: str) -> dict[str, Any]:
   Raises:
     UserError: no such devices, or the config does not fit their number.
   """
-  there = topology.devices(name)
+  there = topology.describe_devices(name)
   module = network(config, len(class_names(config.data.labels)) + 1)
-  data = topology.training_set(config, module, config.data.patch, scans=1)
+  data = topology.describe_training_set(config, module, config.data.patch, scans=1)
   told: dict[str, Any] = {
     "device": there[0].device_kind,
     "mesh": mesh_shape(config, len(there)),
   }
   try:
-    held = topology.compiled_step(config, module, data, there).memory_analysis()
+    held = topology.compile_for_devices(config, module, data, there).memory_analysis()
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise

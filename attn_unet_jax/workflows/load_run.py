@@ -11,11 +11,11 @@ from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.inference.segment import Locate
 from attn_unet_jax.inference.sliding import SlidingWindow, System
 from attn_unet_jax.labels import class_names
-from attn_unet_jax.runs.folder import begun
+from attn_unet_jax.runs.folder import has_progress
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.xla import make_deterministic
 from attn_unet_jax.training.checkpoint import restore_best
-from attn_unet_jax.training.state import abstract
+from attn_unet_jax.training.state import abstract_state
 from attn_unet_jax.workflows.network import network
 
 
@@ -57,9 +57,9 @@ def best(workdir: Path) -> Best:
     raise UserError(f"{workdir}: a run of several stages; name one of them, {workdir}/stage1")
   classes = class_names(config.data.labels)
   module = network(config, len(classes) + 1)
-  if not begun(workdir):
+  if not has_progress(workdir):
     raise UserError(f"{workdir}: no checkpoint yet; train it with attn_unet_jax.main first")
-  state = restore_best(workdir / "checkpoints", abstract(config, module))
+  state = restore_best(workdir / "checkpoints", abstract_state(config, module))
   return Best(config, classes, module, state.variables, int(state.step))
 
 

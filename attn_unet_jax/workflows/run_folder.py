@@ -4,7 +4,7 @@ from pathlib import Path
 
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.config.stored import find_differences, load_config, to_json
-from attn_unet_jax.runs.folder import begun, lock_folder
+from attn_unet_jax.runs.folder import has_progress, lock_folder
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import remove_unfinished_files, write_text
 
@@ -33,7 +33,7 @@ def open_run_folder(workdir: Path, config: RunConfig) -> bool:
     lock_folder(workdir)  # first: until then another process may be making it a run
     remove_unfinished_files(workdir)
     stored = load_config(path) if path.exists() else None  # a foreign file is refused
-    resumes = stored is not None and begun(workdir)
+    resumes = stored is not None and has_progress(workdir)
     if stored is not None and resumes:
       _compare(workdir, stored, config)
     write_text(path, to_json(config))

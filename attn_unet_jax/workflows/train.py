@@ -13,12 +13,12 @@ from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime import hosts
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.files import write_text
-from attn_unet_jax.training.checkpoint import checkpoints
-from attn_unet_jax.training.loop import train
-from attn_unet_jax.training.mesh import check_patch, devices, spread
+from attn_unet_jax.training.checkpoint import open_checkpoints
+from attn_unet_jax.training.loop import train_network
+from attn_unet_jax.training.mesh import check_patch, replicate, select_devices
 from attn_unet_jax.training.optimizer import check_patterns
-from attn_unet_jax.training.state import TrainState, abstract
-from attn_unet_jax.weights.from_run import Origin, OtherRun, starting_point
+from attn_unet_jax.training.state import TrainState, abstract_state
+from attn_unet_jax.weights.from_run import OtherRun, StartingRun, check_starting_run
 from attn_unet_jax.workflows.evaluate_run import evaluate_run
 from attn_unet_jax.workflows.load_run import Trained, best
 from attn_unet_jax.workflows.network import network
@@ -42,12 +42,14 @@ def fit(config: RunConfig, fold: Fold, workdir: Path, *, test: bool = True) -> N
   """
   hosts.check_same_on_hosts("the cases and their folds", fold.to_json(), "give all the same data")
   module = network(config, len(fold.mapping.classes) + 1)
-  devices(config)  # refuses, as the next four, what does not fit before anything is written
+  select_devices(config)  # refuses, as the next four, what does not fit before anything is written
   fold.load("training").part(fold.split.training[0])  # a spacing that no scan fits into memory with
   check_patch(config, module)
-  check_patterns(config, abstract(config, module).params)
+  check_patterns(config, abstract_state(config, module).params)
   origin = (
-    None if hosts.run_on_primary(run_folder.begun, workdir) else _starting_point(config, module)
+    None
+    if hosts.run_on_primary(run_folder.has_progress, workdir)
+    else _starting_point(config, module)
   )
   goes_on = hosts.run_on_primary(_claim, config, fold, workdir)
   hosts.check_shared_path(workdir / "folds.json")
@@ -57,14 +59,18 @@ def fit(config: RunConfig, fold: Fold, workdir: Path, *, test: bool = True) -> N
   def validate(state: TrainState) -> float:
     return mean_dsc(fold, fold.split.validation, validator.use(state.variables), config)
 
-  with hosts.open_on_primary(run_folder.recorded, workdir, origin.describe() if origin else None):
-    with checkpoints(workdir / "checkpoints", config.train.keep) as store:
+  with hosts.open_on_primary(
+    run_folder.record_run, workdir, origin.make_record() if origin else None
+  ):
+    with open_checkpoints(workdir / "checkpoints", config.train.keep) as store:
       if origin:
         print_line(f"from {origin}")
         store.save(
-          spread(config, hosts.broadcast_from_primary(origin.state(config, config.model, module)))
+          replicate(
+            config, hosts.broadcast_from_primary(origin.make_state(config, config.model, module))
+          )
         )
-      train(config, module, fold.load, validate, store, workdir)
+      train_network(config, module, fold.load, validate, store, workdir)
     if test:
       found = best(workdir)
       system = validator.use(found.variables)  # which is compiled already
@@ -75,14 +81,14 @@ def fit(config: RunConfig, fold: Fold, workdir: Path, *, test: bool = True) -> N
     print_line(f"the run: {workdir}/metrics.csv (a line per epoch), run.json, checkpoints/")
 
 
-def _starting_point(config: RunConfig, module: nn.Module) -> Origin | None:
+def _starting_point(config: RunConfig, module: nn.Module) -> StartingRun | None:
   """Opens the run that `config.init.workdir` names; None where a run starts from random weights."""
   if not config.init.workdir:
     return None
   workdir = Path(config.init.workdir)
   found = best(workdir)
   other = OtherRun(workdir, found.classes, found.variables, found.step)
-  return starting_point(config, config.model, module, other)
+  return check_starting_run(config, config.model, module, other)
 
 
 def _claim(config: RunConfig, fold: Fold, workdir: Path) -> bool:

@@ -28,7 +28,7 @@ def train_run(config: RunConfig, workdir: Path) -> None:
   if config.stages.count > 1:
     train_stages(config, workdir)
     return
-  begun = hosts.run_on_primary(run_folder.begun, workdir)
+  begun = hosts.run_on_primary(run_folder.has_progress, workdir)
   fold = open_fold(config.data, workdir / "folds.json" if begun else None)
   if begun and fold.boxes:
     check_same(Path(config.data.boxes), fold.boxes)

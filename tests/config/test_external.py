@@ -17,7 +17,7 @@ from attn_unet_jax.losses.total import sum_terms
 from attn_unet_jax.patches.batch import training_batch
 from attn_unet_jax.patches.device_source import resident
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.training.state import create
+from attn_unet_jax.training.state import create_state
 from attn_unet_jax.training.step import train_step
 from attn_unet_jax.workflows.network import network
 
@@ -95,7 +95,7 @@ def test_a_network_is_built_stored_and_trained(module, draft, tmp_path):
   wider = replace_keys(config, {"model.width": 6})
   assert find_differences(config, wider) == {"model.width": (5, 6)}
   net = network(config, 2)
-  state = create(config, net)
+  state = create_state(config, net)
   after, outcome = jax.jit(lambda state, data: train_step(config, net, state, data))(state, _data())
   assert np.isfinite(outcome.loss)
   assert outcome.gradient_norm > 0

@@ -20,9 +20,9 @@ from attn_unet_jax.runs.metrics_csv import read_metrics
 from attn_unet_jax.runtime import hosts
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training import state
-from attn_unet_jax.training.checkpoint import restore, saved
-from attn_unet_jax.training.mesh import devices
-from attn_unet_jax.training.state import abstract
+from attn_unet_jax.training.checkpoint import list_saved_steps, restore_checkpoint
+from attn_unet_jax.training.mesh import select_devices
+from attn_unet_jax.training.state import abstract_state
 from attn_unet_jax.workflows.network import network
 from experiments.pancreas import get_config
 from tests import wide
@@ -92,11 +92,11 @@ def _train(config, workdir, *flags, **keywords):
 def _assert_same_end(config, a, b, module):
   """Parameters to 1e-7, of float64 all of them, and what was logged."""
   with jax.enable_x64(True):
-    like, states = abstract(config, module), []
+    like, states = abstract_state(config, module), []
     for workdir in (a, b):
-      step = saved(workdir / "checkpoints")[-1]
+      step = list_saved_steps(workdir / "checkpoints")[-1]
       assert step == config.train.epochs * config.train.steps_per_epoch
-      states.append(restore(workdir / "checkpoints" / str(step), like))
+      states.append(restore_checkpoint(workdir / "checkpoints" / str(step), like))
     for x, y in zip(*(jax.tree.leaves(reached.params) for reached in states), strict=True):
       assert x.dtype == np.float64
       np.testing.assert_allclose(x, y, atol=1e-7, rtol=0)
@@ -144,7 +144,7 @@ def test_a_signal_to_one_host_ends_all_and_one_device_trains_the_rest(phantoms, 
   reached = [0]
   for number, host in ((signal.SIGTERM, 1), (signal.SIGINT, 0)):
     processes = _start("tests.tiny_run", config, two, ((), ()))
-    while saved(two / "checkpoints")[-1:] < [reached[-1] + 20]:
+    while list_saved_steps(two / "checkpoints")[-1:] < [reached[-1] + 20]:
       assert processes[host].poll() is None, _ended(processes)
       time.sleep(0.02)
     processes[host].send_signal(number)
@@ -152,7 +152,7 @@ def test_a_signal_to_one_host_ends_all_and_one_device_trains_the_rest(phantoms, 
     assert [(status, errors) for status, _, errors in ended] == [(128 + number, "")] * 2
     assert f"stopped by signal {number}; saved after step" in ended[0][1][-1]
     assert not ended[1][1]
-    reached.append(saved(two / "checkpoints")[-1])
+    reached.append(list_saved_steps(two / "checkpoints")[-1])
   assert reached == sorted({*reached, 0})
   assert reached[-1] < 300
   config = with_keys(config, {"parallel.data": 1})
@@ -168,7 +168,7 @@ def test_a_signal_to_one_host_before_a_validation_leaves_it_to_the_next_start(ph
   ended = _ended(_start("tests.tiny_run", config, two, ((), ["--stop_in_save=10"])))
   assert [(status, errors) for status, _, errors in ended] == [(143, "")] * 2
   assert ended[0][1][-1] == "stopped by signal 15; saved after step 10, start again to go on"
-  assert saved(two / "checkpoints")[-1] == 10
+  assert list_saved_steps(two / "checkpoints")[-1] == 10
   assert [row["epoch"] for row in read_metrics(two / "metrics.csv")] == ["1"]
   _train(config, two, count=1)
   _train(config, tmp_path / "one", count=1)
@@ -184,20 +184,20 @@ def test_a_host_that_is_killed_takes_the_others_along_and_the_run_goes_on(
   """To the bits of two hosts that nothing disturbed. Of process 1 the other hears after 100 s."""
   config, two, whole = _config(phantoms, **{"train.epochs": 60}), tmp_path / "two", tmp_path / "one"
   processes = _start("tests.tiny_run", config, two, ((), ()))
-  while saved(two / "checkpoints")[-1:] < [20]:
+  while list_saved_steps(two / "checkpoints")[-1:] < [20]:
     assert processes[killed].poll() is None, _ended(processes)
     time.sleep(0.02)
   processes[killed].kill()
   ended = _ended(processes)
   assert (ended[killed][0], ended[1 - killed][0]) == (-signal.SIGKILL, -signal.SIGABRT)
   assert "another task died" in ended[1 - killed][2]
-  assert saved(two / "checkpoints")[-1] < 300
+  assert list_saved_steps(two / "checkpoints")[-1] < 300
   for workdir, first in ((two, False), (whole, True)):
     output = _train(config, workdir, (), ())[0]
     assert any("epoch 1/60" in line for line in output) == first
   with jax.enable_x64(True):
-    like, folders = abstract(config, LINE), (w / "checkpoints/300" for w in (two, whole))
-    states = [jax.tree.leaves(restore(folder, like)) for folder in folders]
+    like, folders = abstract_state(config, LINE), (w / "checkpoints/300" for w in (two, whole))
+    states = [jax.tree.leaves(restore_checkpoint(folder, like)) for folder in folders]
   for x, y in zip(*states, strict=True):
     np.testing.assert_array_equal(x, y)
 
@@ -259,12 +259,12 @@ def test_two_hosts_train_the_demo_or_begin_it_and_one_device_ends_it(
   first = (["--network", "--stop_at=10"],) * 2
   ended = _ended(_start(run, config, two, first, experiment=experiment))
   assert [(status, errors) for status, _, errors in ended] == [(143, "")] * 2
-  assert saved(two / "checkpoints") == [10]
+  assert list_saved_steps(two / "checkpoints") == [10]
   for folder in (two, one):
     output = _train(config, folder, ["--network"], count=1, experiment=experiment)
     assert any("epoch 2/2" in line for line in output[0])
   _train(config, whole, *[["--network"]] * 2, experiment=experiment)
-  monkeypatch.setattr(state, "start", wide.start)
+  monkeypatch.setattr(state, "make_initial_state", wide.start)
   module = network(config, 2).clone(dtype=jnp.dtype("float64"))  # which no config can ask for
   for several in (two, whole):
     _assert_same_end(config, one, several, module)
@@ -285,7 +285,7 @@ def test_what_several_hosts_cannot_do_is_refused(monkeypatch, keys, joined, said
   monkeypatch.setattr(jax, "devices", lambda: jax.local_devices() * 4)
   monkeypatch.setattr(jax.distributed, "is_initialized", lambda: joined)
   with pytest.raises(UserError, match=said):
-    devices(_config("", **keys))
+    select_devices(_config("", **keys))
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from attn_unet_jax.patches.batch import training_cutter
 from attn_unet_jax.patches.device_source import resident
 from attn_unet_jax.patches.host_cropper import together
 from attn_unet_jax.training.compile import compile_step
-from attn_unet_jax.training.placement import placement
-from attn_unet_jax.training.state import abstract
+from attn_unet_jax.training.placement import plan_placement
+from attn_unet_jax.training.state import abstract_state
 from attn_unet_jax.workflows.network import network
 from tests.configs import small_config, with_keys
 from tests.conftest import ROOT, host_devices
@@ -48,7 +48,7 @@ def _config(dtype):
 def _program(config, what, platforms):
   """The exported program, as text; nothing is compiled."""
   module = network(config, 2)
-  state = abstract(config, module)
+  state = abstract_state(config, module)
   if what != "window":
     case = WorkingCase("a", np.zeros((90, 90, 90), np.int16), np.zeros((90,) * 3, np.uint8), 0, 1)
     streamed = what == "streamed step"
@@ -65,7 +65,7 @@ def _program(config, what, platforms):
 
 def _fed(config, case):
   """What a streaming source feeds the first step."""
-  rows, put = placement(config)
+  rows, put = plan_placement(config)
   cutter = training_cutter(config, [case])
   return put(0, together([cutter(0, row) for row in rows]))
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.training.state import create
+from attn_unet_jax.training.state import create_state
 from attn_unet_jax.workflows.network import network
 from tests.configs import with_keys
 
@@ -57,7 +57,7 @@ class _Dense(nn.Module):
 def test_the_start_is_drawn_by_the_seed(config):
   kernels = []
   for seed in (0, 0, 1):
-    state = create(with_keys(config, {"seed": seed}), _Dense())
+    state = create_state(with_keys(config, {"seed": seed}), _Dense())
     kernels.append(state.params["Dense_0"]["kernel"])
   np.testing.assert_array_equal(kernels[0], kernels[1])
   assert (kernels[0] != kernels[2]).all()

@@ -14,8 +14,8 @@ from attn_unet_jax.patches.batch import Batch, Fed, training_batch, training_cut
 from attn_unet_jax.patches.device_source import resident
 from attn_unet_jax.patches.host_cropper import together
 from attn_unet_jax.patches.schedule import Plan, schedule
-from attn_unet_jax.training.state import abstract, start
-from attn_unet_jax.training.step import _dropout_key, fixed_loss, forward, train_step
+from attn_unet_jax.training.state import abstract_state, make_initial_state
+from attn_unet_jax.training.step import _dropout_key, fixed_loss, run_forward, train_step
 from attn_unet_jax.workflows.network import network
 from tests import networks
 from tests.configs import with_keys
@@ -43,7 +43,7 @@ def test_a_step_keeps_the_states_shape(config, name):
   image = np.zeros((100, 95, 93), np.int16)
   case = WorkingCase("a", image, image.astype(np.uint8), 0.0, 1.0)
   data = resident([case], config.data.patch)
-  state = abstract(config, module)
+  state = abstract_state(config, module)
   after, outcome = jax.eval_shape(lambda s, d: train_step(config, module, s, d), state, data)
   assert outcome.loss.shape == outcome.gradient_norm.shape == ()
   assert jax.tree.structure(after) == jax.tree.structure(state)
@@ -115,14 +115,14 @@ def test_groups_have_batch_statistics_of_their_own():
   module = _Alone(block)
   x = jax.random.normal(jax.random.key(0), (4, 3, 2, 2, 1))
   variables = module.init(jax.random.key(1), x, train=True)
-  together, statistics = forward(module, variables, x, KEY, 2)
-  apart = [forward(module, variables, part, KEY, 1) for part in jnp.split(x, 2)]
+  together, statistics = run_forward(module, variables, x, KEY, 2)
+  apart = [run_forward(module, variables, part, KEY, 1) for part in jnp.split(x, 2)]
   np.testing.assert_allclose(
     together.logits, jnp.concatenate([y.logits for y, _ in apart]), atol=1e-6
   )
   mean = jax.tree.map(lambda a, b: (a + b) / 2, *(changed for _, changed in apart))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), statistics, mean)
-  assert jnp.abs(together.logits - forward(module, variables, x, KEY, 1)[0].logits).max() > 1e-3
+  assert jnp.abs(together.logits - run_forward(module, variables, x, KEY, 1)[0].logits).max() > 1e-3
 
 
 def _small(config):
@@ -150,7 +150,7 @@ def _cases():
 
 def _begin(config, module):
   image = jnp.zeros((1, *config.data.patch, 1))
-  return start(config, module.init(jax.random.key(0), image, train=False))
+  return make_initial_state(config, module.init(jax.random.key(0), image, train=False))
 
 
 def _steps(config, module, data, count=2, state=None):
@@ -312,7 +312,7 @@ def test_every_part_of_every_step_is_dropped_by_its_own_key(config):
 
   def drawn(step, part):
     key = _dropout_key(config, jnp.int32(step), part)
-    return float(forward(module, variables, image, key, 1)[1]["drawn"])
+    return float(run_forward(module, variables, image, key, 1)[1]["drawn"])
 
   parts = np.array([[drawn(step, part) for part in range(2)] for step in range(2)])
   assert len(np.unique(parts)) == 4

@@ -49,11 +49,11 @@ def train_stages(config: RunConfig, workdir: Path) -> None:
     raise UserError("config.stages.count=2: stages train on one host; start it on one alone")
   needed("skimage.segmentation"), needed("sklearn.ensemble")  # now, not after days of training
   listing = workdir / "folds.json"
-  fold = open_fold(config.data, listing if run_folder.begun(workdir) else None)
+  fold = open_fold(config.data, listing if run_folder.has_progress(workdir) else None)
   splits = inner_splits(fold.split, config.stages.inner_folds)
   if not open_run_folder(workdir, config):
     write_text(listing, fold.to_json())
-  with run_folder.recorded(workdir):
+  with run_folder.record_run(workdir):
     bodies = _bodies(config, workdir, fold)
     inner = [workdir / f"inner{k}" for k in range(len(splits))]
     for folder, split in zip(inner, splits, strict=True):
@@ -89,7 +89,7 @@ def inner_splits(split: Split, count: int) -> list[Split]:
 
 
 def _bodies(config: RunConfig, workdir: Path, fold: Fold) -> Boxes:
-  written = workdir / run_folder.STAGES_BEGUN
+  written = workdir / run_folder.STAGES_MARKER
   if not written.exists():
     print_line(f"{workdir}: boxes around the bodies")
     ids = sorted({case for part in PARTS for case in getattr(fold.split, part)})
