@@ -130,7 +130,7 @@ def _check_size(path: Path, image: Any) -> None:
 def _read_gzip_values(path: Path, image_class: Any) -> np.ndarray:
   """Reads the voxels of a .gz file, and on to its end."""
   with gzip.open(path) as stream:
-    array = np.asanyarray(image_class.from_stream(stream).dataobj)
+    array: np.ndarray = np.asanyarray(image_class.from_stream(stream).dataobj)
     # The checksum stands behind the last byte, and only who reads so far has it compared.
     while stream.read(1 << 20):
       pass
@@ -333,6 +333,6 @@ def write_nifti(
   array = _to_stored_type(volume.array)
   header.set_data_dtype(array.dtype)
   header.set_xyzt_units("mm")
-  image_class = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+  image_class: Any = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
   # Given an affine, nibabel would write its own sform and qform into the header.
   _save_image(image_class(array, None, header), path)
