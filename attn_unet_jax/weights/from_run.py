@@ -1,10 +1,10 @@
-"""Starting from another run: its parameters and batch statistics, classes matched by name.
+"""Starts a run from the parameters and batch statistics of another run.
 
-`config.init.workdir` names that run, whose best checkpoint is taken. The networks must be the same
-but for their classes: along an axis that counts classes, a class takes the values of the class of
-its name (the background is the background), and keeps its fresh start where there was none. Which
-axes count classes is read off the network, by building it with one class more. Steps and optimiser
-begin anew.
+`config.init.workdir` names the other run; its best checkpoint is used. Apart from their classes
+both networks must be equal. Along an axis that counts classes, each class takes the values of the
+other run's class of that name. The background takes those of the background, and a class that the
+other run lacks keeps its random initial values. Building the network with one more class shows
+which axes count classes. The step number and the optimiser's state start from zero.
 """
 
 import dataclasses
@@ -35,12 +35,12 @@ _BACKGROUND = "background"
 
 @dataclasses.dataclass(frozen=True)
 class OtherRun:
-  """What another run learnt, at its best checkpoint.
+  """A run that has been trained, at its best checkpoint.
 
   Attributes:
     workdir: its folder.
     classes: its classes, without the background.
-    variables: parameters and batch statistics.
+    variables: its parameters and batch statistics.
     step: the step of the checkpoint.
   """
 
@@ -52,11 +52,11 @@ class OtherRun:
 
 @dataclasses.dataclass(frozen=True)
 class StartingRun:
-  """The run that another starts from, known to fit it.
+  """A run that a new run can start from, since the two networks fit.
 
   Attributes:
-    other: that run.
-    classes: the new run's, background first.
+    other: the run that has been trained.
+    classes: the classes of the new run, background first.
   """
 
   other: OtherRun
@@ -64,11 +64,11 @@ class StartingRun:
 
   @property
   def other_classes(self) -> tuple[str, ...]:
-    """The other run's classes, background first."""
+    """Returns the classes of the other run, background first."""
     return (_BACKGROUND, *self.other.classes)
 
   def make_record(self) -> dict[str, Any]:
-    """What `run.json` says of it."""
+    """Returns what `run.json` records of the other run."""
     return {
       "workdir": str(self.other.workdir.resolve()),
       "checkpoint_step": self.other.step,
@@ -77,7 +77,7 @@ class StartingRun:
     }
 
   def __str__(self) -> str:
-    """One line for the screen."""
+    """Returns one line for the screen."""
     about = self.make_record()
     fresh = f", fresh {', '.join(about['classes_fresh'])}" if about["classes_fresh"] else ""
     taken = ", ".join(about["classes_taken"])
@@ -86,7 +86,14 @@ class StartingRun:
   def make_state(
     self, recipe: TrainingRecipe, model: NetworkOptions, module: nn.Module
   ) -> TrainState:
-    """The state before the first step of the new run: `create`'s, with what is taken over."""
+    """Makes the state before the first step, with the values of the classes that both runs have.
+
+    Args:
+      recipe: the options of the new training.
+      model: the options of its network.
+      module: its network.
+    """
+    # Classes that the other run lacks keep these values.
     fresh = create_state(recipe, module)
     ours, theirs = (flatten_dict(v, sep="/") for v in (fresh.variables, self.other.variables))
     blocks = class_blocks(recipe, model, len(self.classes))
@@ -105,13 +112,13 @@ def check_starting_run(
   """Checks that a run can start from another.
 
   Args:
-    recipe: what the new training reads.
+    recipe: the options of the new training.
     model: the options of its network.
     module: its network.
     other: the run that `config.init.workdir` names.
 
   Raises:
-    UserError: the other network is another one: names the first parameter that differs.
+    UserError: the networks differ in more than their classes; names the first such parameter.
   """
   workdir = other.workdir
   found = StartingRun(other, (_BACKGROUND, *class_names(recipe.data.labels)))
@@ -120,6 +127,7 @@ def check_starting_run(
     for variables in (abstract_state(recipe, module).variables, other.variables)
   )
   blocks = class_blocks(recipe, model, len(found.classes))
+  # The other run may also have parameters that the new network lacks.
   for name in [*ours, *(theirs.keys() - ours.keys())]:
     wanted = (
       _resize_class_axes(ours[name], blocks[name], len(found.other_classes))
@@ -138,24 +146,28 @@ def check_starting_run(
 def class_blocks(
   recipe: TrainingRecipe, model: NetworkOptions, count: int
 ) -> dict[str, dict[int, int]]:
-  """Per parameter or statistic, the axes that count classes.
+  """Finds the axes that count classes, for each parameter and batch statistic.
 
   Args:
-    recipe: what the training reads.
+    recipe: the options of the training.
     model: the options of the network.
-    count: its classes, background included.
+    count: the number of classes, background included.
 
   Returns:
-    name -> axis -> how many blocks of `count` channels that axis is made of: 1 in a head, 4 at the
+    name -> axis -> the number of blocks of `count` channels along that axis: 1 in a head, 4 at the
     input of a convolution that fuses four heads.
   """
+  # A network without this field, such as one with a binary output, has no axis that grows.
   grows = "num_classes" in build_network(model, count).__dataclass_fields__
   few, more = (
     flatten_dict(abstract_state(recipe, build_network(model, k)).variables, sep="/")
     for k in (count, count + grows)
   )
-  steps = {name: np.subtract(more[name].shape, few[name].shape) for name in few}
-  return {name: {axis: int(n) for axis, n in enumerate(step) if n} for name, step in steps.items()}
+  # With one more class, an axis of `b` blocks is `b` longer.
+  growth = {name: np.subtract(more[name].shape, few[name].shape) for name in few}
+  return {
+    name: {axis: int(n) for axis, n in enumerate(added) if n} for name, added in growth.items()
+  }
 
 
 def copy_common_classes(
@@ -163,30 +175,38 @@ def copy_common_classes(
   old: Any,
   blocks: Mapping[int, int],
   classes: tuple[str, ...],
-  there: tuple[str, ...],
+  other_classes: tuple[str, ...],
 ) -> np.ndarray:
-  """`fresh` with the values that the classes of both runs have in `old`.
+  """Copies the values of the classes that both runs have from `old` into a copy of `fresh`.
 
   Args:
     fresh: an array of the new run.
-    old: the same of the other run.
-    blocks: its axes that count classes, see `class_blocks`.
-    classes: the new run's classes, background first.
-    there: the other run's.
+    old: the array of this name of the other run.
+    blocks: the axes of both that count classes, see `class_blocks`.
+    classes: the classes of the new run, background first.
+    other_classes: the classes of the other run, background first.
   """
-  common = [(k, there.index(name)) for k, name in enumerate(classes) if name in there]
-  places = [
-    [(b * len(classes) + k, b * len(there) + j) for b in range(blocks[axis]) for k, j in common]
+  common = [
+    (k, other_classes.index(name)) for k, name in enumerate(classes) if name in other_classes
+  ]
+  # Per axis, the pairs of an index of `fresh` and the index of `old` that it takes its values from.
+  # In each block of channels the classes have their own order.
+  index_pairs = [
+    [
+      (block * len(classes) + k, block * len(other_classes) + j)
+      for block in range(blocks[axis])
+      for k, j in common
+    ]
     if axis in blocks
     else [(i, i) for i in range(size)]
     for axis, size in enumerate(fresh.shape)
   ]
-  to, source = ([[pair[side] for pair in pairs] for pairs in places] for side in (0, 1))
+  target, source = ([[pair[side] for pair in pairs] for pairs in index_pairs] for side in (0, 1))
   result = np.array(fresh)
-  result[np.ix_(*to)] = np.asarray(old)[np.ix_(*source)]
+  result[np.ix_(*target)] = np.asarray(old)[np.ix_(*source)]
   return result
 
 
 def _resize_class_axes(shape: Shape, blocks: Mapping[int, int], count: int) -> Shape:
-  """The shape with another number of classes."""
+  """Returns the shape that the array has with `count` classes."""
   return tuple(blocks[axis] * count if axis in blocks else n for axis, n in enumerate(shape))
