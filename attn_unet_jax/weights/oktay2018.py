@@ -39,7 +39,7 @@ _MODULES = (
 _UNUSED = "num_batches_tracked"
 
 
-def find_released_name(path: str) -> str:
+def get_released_name(path: str) -> str:
   """Returns the released code's name of one of our variables.
 
   Args:
@@ -79,7 +79,7 @@ def convert_released(
   given = {name: array for name, array in given.items() if not name.endswith(_UNUSED)}
   wanted = flatten_dict(dict(like), sep="/")
   # Without the collection, which the released code does not name.
-  names = {path: find_released_name(path.partition("/")[2]) for path in wanted}
+  names = {path: get_released_name(path.partition("/")[2]) for path in wanted}
   missing, unknown = names.values() - given.keys(), given.keys() - names.values()
   if missing or unknown:
     raise ValueError(

@@ -5,7 +5,7 @@ import pytest
 from attn_unet_jax.models.hnn import VIEWS
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.weights.from_pytorch import load_pytorch_state, read_state_dict
-from attn_unet_jax.weights.oktay2018 import convert_released, find_released_name
+from attn_unet_jax.weights.oktay2018 import convert_released, get_released_name
 from attn_unet_jax.workflows.load_run import best, open_run
 from attn_unet_jax.workflows.network import network
 from tests.configs import with_keys
@@ -298,11 +298,11 @@ def test_the_first_releases_network_is_named(config, tmp_path):
 
 
 def test_names_and_layout():
-  assert find_released_name("encoder2/ConvNormRelu_1/BatchNorm_0/BatchNorm_0/var") == (
+  assert get_released_name("encoder2/ConvNormRelu_1/BatchNorm_0/BatchNorm_0/var") == (
     "conv2.conv2.1.running_var"
   )
   assert (
-    find_released_name("skip3/gate1/output/kernel") == "attentionblock3.gate_block_2.W.0.weight"
+    get_released_name("skip3/gate1/output/kernel") == "attentionblock3.gate_block_2.W.0.weight"
   )
   kernel = np.arange(2 * 3 * 8).reshape(2, 3, 2, 2, 2)
   like = {"params": {"skip2": {"gate0": {"theta": {"kernel": np.zeros((2, 2, 2, 3, 2))}}}}}
