@@ -301,9 +301,7 @@ def test_names_and_layout():
   assert get_released_name("encoder2/ConvNormRelu_1/BatchNorm_0/BatchNorm_0/var") == (
     "conv2.conv2.1.running_var"
   )
-  assert (
-    get_released_name("skip3/gate1/output/kernel") == "attentionblock3.gate_block_2.W.0.weight"
-  )
+  assert get_released_name("skip3/gate1/output/kernel") == "attentionblock3.gate_block_2.W.0.weight"
   kernel = np.arange(2 * 3 * 8).reshape(2, 3, 2, 2, 2)
   like = {"params": {"skip2": {"gate0": {"theta": {"kernel": np.zeros((2, 2, 2, 3, 2))}}}}}
   name = "module.attentionblock2.gate_block_1.theta.weight"  # as data-parallel training saves it
