@@ -299,8 +299,8 @@ def _save_image(image: Any, path: Path) -> None:
   """Writes a file at once, so that nobody ever finds half of it."""
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as beside, contextlib.ExitStack() as stack:
-      stream: Any = stack.enter_context(beside.open("wb"))
+    with atomic_write(path) as temporary, contextlib.ExitStack() as stack:
+      stream: Any = stack.enter_context(temporary.open("wb"))
       if path.name.endswith(".gz"):
         # No name and no time in gzip's header, so equal volumes give equal files. Level 1 takes
         # a third of the default's time, and masks are small at any level.
