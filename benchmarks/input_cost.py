@@ -33,7 +33,7 @@ from attn_unet_jax.training.compile import compile_step
 from attn_unet_jax.training.inputs import TrainingInputs, open_inputs
 from attn_unet_jax.training.mesh import replicate
 from attn_unet_jax.training.state import TrainState, create_state
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.workflows.network import build_run_network
 from benchmarks.result import keep, machine
 from benchmarks.windows import READY, one_batch, ratio, seconds, window
 
@@ -51,7 +51,7 @@ def main() -> None:
   """Measures, prints and writes."""
   config = CONFIG_FLAGS.read()
   fold = open_fold(config.data)
-  module = network(config, len(fold.mapping.classes) + 1)
+  module = build_run_network(config, len(fold.mapping.classes) + 1)
   with tempfile.TemporaryDirectory() as folder:
     config = replace_keys(config, {"data.prepared": folder})
     result: dict[str, Any] = {

@@ -11,7 +11,7 @@ import numpy as np
 from flax import linen as nn
 
 from attn_unet_jax.config.schema import RunConfig
-from attn_unet_jax.patches.batch import Fed
+from attn_unet_jax.patches.batch import StreamedBatch
 from attn_unet_jax.training.compile import compile_step
 from attn_unet_jax.training.mesh import replicate
 from attn_unet_jax.training.state import create_state
@@ -39,7 +39,7 @@ def repeat(config: RunConfig, module: nn.Module, untimed: int, timed: int) -> Re
   return Repeat(step_s, digest(state.params))
 
 
-def counted(fed: Fed) -> Iterator[Fed]:
+def counted(fed: StreamedBatch) -> Iterator[StreamedBatch]:
   """The batch for every step from 0: a step takes nothing that was fed for another."""
   for number in itertools.count():
     yield fed._replace(step=jax.device_put(np.int32(number), fed.step.sharding))

@@ -24,7 +24,7 @@ from attn_unet_jax.runtime.xla import keep_channels_last
 from attn_unet_jax.training import topology
 from attn_unet_jax.training.cost import forward_cost
 from attn_unet_jax.training.state import abstract_state
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.workflows.network import build_run_network
 from benchmarks.collectives import Collective, collectives, purpose
 from benchmarks.scaling_report import report
 from experiments.pancreas import get_config
@@ -56,7 +56,7 @@ def configured(data: int, space: int) -> RunConfig:
 def figures(config: RunConfig, there: Sequence[jax.Device], scans: int = SCANS) -> dict[str, Any]:
   """What the step's compiled program tells, for one device of its mesh."""
   data, space = config.parallel.data, config.parallel.space
-  module = network(config, 2)
+  module = build_run_network(config, 2)
   began = time.monotonic()
   held = topology.describe_training_set(config, module, config.data.patch, scans)
   compiled = topology.compile_for_devices(config, module, held, there)

@@ -24,14 +24,14 @@ import numpy as np
 
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.config.schema import RunConfig
-from attn_unet_jax.patches.device_source import Resident, resident
+from attn_unet_jax.patches.device_source import ResidentSet, make_resident
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.checkpoint import open_checkpoints
 from attn_unet_jax.training.compile import compile_step
 from attn_unet_jax.training.mesh import get_first_device_copy, replicate, select_devices
 from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import TrainState, abstract_state
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.workflows.network import build_run_network
 from benchmarks.collectives import collectives
 from benchmarks.scaling import figures
 from tests.configs import small_config, with_keys
@@ -78,16 +78,16 @@ def _config(
 
 def _module(config: RunConfig, dtype: str) -> nn.Module:
   """The network, in a type of the command line: no config can ask for float64."""
-  return network(config, 2).clone(dtype=jnp.dtype(dtype))
+  return build_run_network(config, 2).clone(dtype=jnp.dtype(dtype))
 
 
-def _set(length: int) -> Resident:
+def _set(length: int) -> ResidentSet:
   rng = np.random.default_rng(0)
   cases = []
   for name in "abc":
     image = rng.integers(-200, 300, (length + 12, 26, 24)).astype(np.int16)
     cases.append(WorkingCase(name, image, (image > 200).astype(np.uint8), 0.0, 1.0))
-  return resident(cases, (length, 16, 16))
+  return make_resident(cases, (length, 16, 16))
 
 
 def _start(recipe: TrainingRecipe, module: nn.Module) -> TrainState:
@@ -113,7 +113,7 @@ def _start(recipe: TrainingRecipe, module: nn.Module) -> TrainState:
 
 
 def _run(
-  recipe: TrainingRecipe, module: nn.Module, state: TrainState, data: Resident
+  recipe: TrainingRecipe, module: nn.Module, state: TrainState, data: ResidentSet
 ) -> tuple[list, TrainState, str, bool]:
   """Losses, the last state, with `jit` the compiled text, and whether steps consume their state."""
   step, text = compile_step(recipe, module), ""

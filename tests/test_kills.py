@@ -20,7 +20,7 @@ from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.runs.metrics_csv import read_metrics
 from attn_unet_jax.training.checkpoint import list_saved_steps, restore_checkpoint
 from attn_unet_jax.training.state import abstract_state
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.workflows.network import build_run_network
 from tests.configs import small_config, with_keys
 from tests.conftest import ROOT, flags_of, flip_a_bit, host_devices
 from tests.line import Line
@@ -168,7 +168,7 @@ def test_a_killed_attention_unet_ends_with_the_same_bits(phantoms, tmp_path, sou
   for workdir in (killed, whole):
     output = _finish(config, workdir, "--network")
     assert ("epoch 1/" in output) == (workdir == whole)
-  _assert_the_same_end(config, whole, killed, network(config, 2))
+  _assert_the_same_end(config, whole, killed, build_run_network(config, 2))
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from absl import flags
 
 from attn_unet_jax.cases.fold import open_fold
-from attn_unet_jax.cases.working_cases import Cases
+from attn_unet_jax.cases.working_cases import WorkingCases
 from attn_unet_jax.config.flags import CONFIG_FLAGS, define_config
 from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime import hosts, process
@@ -35,7 +35,7 @@ from attn_unet_jax.training.checkpoint import CheckpointStore, open_checkpoints
 from attn_unet_jax.training.compile import Step, compile_step
 from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import TrainState
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.workflows.network import build_run_network
 from attn_unet_jax.workflows.run_folder import open_run_folder
 from tests import wide
 from tests.line import Line
@@ -60,7 +60,7 @@ def main() -> None:
   dtype, read = jnp.result_type(float), []
   module = Line(batch_norm=True, dtype=dtype)
   if _NETWORK.value:
-    module = network(config, 2).clone(dtype=dtype)  # no config can ask for float64
+    module = build_run_network(config, 2).clone(dtype=dtype)  # no config can ask for float64
     if dtype == jnp.float64:
       state.make_initial_state = wide.start
 
@@ -70,10 +70,10 @@ def main() -> None:
   if _SLOW_STEPS.value:
     loop.compile_step = _slow
 
-  def load(part: str) -> Cases:
+  def load(part: str) -> WorkingCases:
     return Noted(**vars(fold.load(part))) if part == "training" else fold.load(part)
 
-  class Noted(Cases):
+  class Noted(WorkingCases):
     def __getitem__(self, index):
       if self.ids[index] == _UNREADABLE.value:
         raise UserError(f"{self.ids[index]}: cannot be read")

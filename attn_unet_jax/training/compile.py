@@ -24,8 +24,8 @@ from jax.sharding import (
   NamedSharding,
 )
 
-from attn_unet_jax.patches.batch import Batch, Drawn, Fed, Feed
-from attn_unet_jax.patches.schedule import Draw
+from attn_unet_jax.patches.batch import Drawn, NetworkInput, StepInput, StreamedBatch
+from attn_unet_jax.patches.schedule import BatchSample
 from attn_unet_jax.training.divisible import is_mean_of_parts
 from attn_unet_jax.training.mesh import (
   BY_PART_AND_SAMPLE,
@@ -42,7 +42,7 @@ from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import TrainState
 from attn_unet_jax.training.step import BatchPartition, GradientFunction, StepMetrics, train_step
 
-Step = Callable[[TrainState, Feed], tuple[TrainState, StepMetrics]]
+Step = Callable[[TrainState, StepInput], tuple[TrainState, StepMetrics]]
 
 
 def compile_step(
@@ -88,7 +88,7 @@ def _compile_with_jit(
     """All patches still; but whatever is made of them is made where they are."""
     return jax.lax.with_sharding_constraint(drawn, divided)
 
-  def place(batch: Batch) -> Batch:
+  def place(batch: NetworkInput) -> NetworkInput:
     return jax.lax.with_sharding_constraint(batch, in_space)
 
   def averaged(of_share: GradientFunction) -> GradientFunction:
@@ -110,10 +110,13 @@ def _compile_with_jit(
     local = recipe.parallel.batch_norm == "local"
     division = BatchPartition(share, shares, place, norm_groups=shares if local else 1)
 
-  def step(state: TrainState, feed: Feed) -> tuple[TrainState, StepMetrics]:
+  def step(state: TrainState, feed: StepInput) -> tuple[TrainState, StepMetrics]:
     return train_step(recipe, module, state, feed, division)
 
-  feeds: Any = Fed(everywhere, NamedSharding(mesh, BY_PART_AND_SAMPLE)) if streamed else everywhere  # type: ignore[arg-type]
+  feeds: Any = everywhere
+  if streamed:
+    by_part: Any = NamedSharding(mesh, BY_PART_AND_SAMPLE)
+    feeds = StreamedBatch(feeds, by_part)
 
   return jax.jit(step, in_shardings=(everywhere, feeds), out_shardings=everywhere, donate_argnums=0)
 
@@ -129,15 +132,15 @@ def _compile_with_pmap(
   def mean(of_share: GradientFunction) -> GradientFunction:
     return lambda *arguments: jax.lax.pmean(of_share(*arguments), DATA_AXIS)
 
-  def step(state: TrainState, feed: Feed, part: jax.Array) -> tuple[TrainState, StepMetrics]:
+  def step(state: TrainState, feed: StepInput, part: jax.Array) -> tuple[TrainState, StepMetrics]:
     def share(drawn: Drawn) -> Drawn:
-      if not isinstance(drawn, Draw):
+      if not isinstance(drawn, BatchSample):
         return drawn  # each device was fed its own blocks
       return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, part * size, size), drawn)
 
     return train_step(recipe, module, state, feed, BatchPartition(share, reduce_mean=mean))
 
-  feeds: Any = Fed(None, 0) if streamed else None  # type: ignore[arg-type]
+  feeds: Any = StreamedBatch(None, 0) if streamed else None  # type: ignore[arg-type]
   mapped = jax.pmap(
     step,
     DATA_AXIS,

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from attn_unet_jax.patches.batch import Batch
+from attn_unet_jax.patches.batch import NetworkInput
 from attn_unet_jax.runs import metrics_csv
 from attn_unet_jax.runtime import console
 from attn_unet_jax.runtime.errors import UserError
@@ -33,7 +33,7 @@ class EpochReport:
     self,
     recipe: TrainingRecipe,
     module: nn.Module,
-    fixed: dict[str, list[Batch]],
+    fixed: dict[str, list[NetworkInput]],
     log: metrics_csv.EpochLog | None,
     epochs_done: int,
   ):

@@ -11,7 +11,7 @@ import jax
 from flax import linen as nn
 
 from attn_unet_jax.models.hnn import HNN
-from attn_unet_jax.patches.batch import Feed
+from attn_unet_jax.patches.batch import StepInput
 from attn_unet_jax.runs import metrics_csv
 from attn_unet_jax.runtime import console, hosts
 from attn_unet_jax.runtime.signals import Interrupted, StopRequest, defer_signals
@@ -106,7 +106,7 @@ def _train_epoch(
   recipe: TrainingRecipe,
   step: Step,
   state: TrainState,
-  feeds: Iterator[Feed],
+  feeds: Iterator[StepInput],
   epoch: int,
   stop: "_SharedStopRequest",
   store: CheckpointStore,

@@ -9,8 +9,8 @@ from jax.sharding import (
   NamedSharding,
 )
 
-from attn_unet_jax.patches.batch import Fed
-from attn_unet_jax.patches.device_source import Block
+from attn_unet_jax.patches.batch import StreamedBatch
+from attn_unet_jax.patches.device_source import SourceBlock
 from attn_unet_jax.training.mesh import (
   BY_PART_AND_SAMPLE,
   BY_SAMPLE,
@@ -30,7 +30,7 @@ class BlockPlacement(NamedTuple):
   """
 
   rows: Sequence[int]
-  put: Callable[[int, Block], Fed]
+  put: Callable[[int, SourceBlock], StreamedBatch]
 
 
 def plan_placement(recipe: TrainingRecipe) -> BlockPlacement:
@@ -52,9 +52,9 @@ def plan_placement(recipe: TrainingRecipe) -> BlockPlacement:
 
     return jax.make_array_from_callback((*table.shape, *values.shape[1:]), sharding, piece)
 
-  def put(step: int, blocks: Block) -> Fed:
+  def put(step: int, blocks: SourceBlock) -> StreamedBatch:
     number = jax.make_array_from_callback((), everywhere, lambda _: np.int32(step))
-    return Fed(number, jax.tree.map(array, blocks))
+    return StreamedBatch(number, jax.tree.map(array, blocks))
 
   return BlockPlacement(rows.tolist(), put)
 

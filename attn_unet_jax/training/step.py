@@ -9,15 +9,23 @@ import optax
 from flax import linen as nn
 
 from attn_unet_jax.losses.total import sum_terms
-from attn_unet_jax.patches.batch import Batch, Drawn, Fed, Feed, Share, training_batch, whole
-from attn_unet_jax.patches.schedule import Draw
+from attn_unet_jax.patches.batch import (
+  Drawn,
+  NetworkInput,
+  Share,
+  StepInput,
+  StreamedBatch,
+  make_training_batch,
+  take_whole_batch,
+)
+from attn_unet_jax.patches.schedule import BatchSample
 from attn_unet_jax.training.optimizer import build_optimizer
 from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import TrainState
 
 Array = jax.Array
 # Parameters, batch statistics, key and batch -> ((loss, batch statistics), gradient).
-GradientFunction = Callable[[Any, Any, Array, Batch], Any]
+GradientFunction = Callable[[Any, Any, Array, NetworkInput], Any]
 
 _DROPOUT = 2**30  # beside the keys of the patches, which are counted from 0
 
@@ -34,9 +42,9 @@ class BatchPartition(NamedTuple):
     groups: parts of the batch that batch normalisation sees as batches of their own.
   """
 
-  shard: Share = whole
+  shard: Share = take_whole_batch
   num_shards: int = 1
-  constrain: Callable[[Batch], Batch] = lambda batch: batch
+  constrain: Callable[[NetworkInput], NetworkInput] = lambda batch: batch
   reduce_mean: Callable[[GradientFunction], GradientFunction] = lambda of_share: of_share
   norm_groups: int = 1
 
@@ -59,7 +67,7 @@ def train_step(
   recipe: TrainingRecipe,
   module: nn.Module,
   state: TrainState,
-  feed: Feed,
+  feed: StepInput,
   division: BatchPartition = BatchPartition(),  # noqa: B008 (immutable)
 ) -> tuple[TrainState, StepMetrics]:
   """The state after one step, and what the step tells.
@@ -80,12 +88,16 @@ def train_step(
     ema=_update_average(recipe, state, {"params": params, "batch_stats": batch_stats}),
   )
   outcome = StepMetrics(loss, optax.tree.norm(gradient))
-  due = state.step == (feed.step if isinstance(feed, Fed) else state.step)
+  due = state.step == (feed.step if isinstance(feed, StreamedBatch) else state.step)
   return _reject_nonfinite(recipe, state, after, outcome, due), outcome
 
 
 def _loss_and_gradient(
-  recipe: TrainingRecipe, module: nn.Module, state: TrainState, feed: Feed, division: BatchPartition
+  recipe: TrainingRecipe,
+  module: nn.Module,
+  state: TrainState,
+  feed: StepInput,
+  division: BatchPartition,
 ) -> Any:
   """`(loss, batch statistics), gradient`, each the mean over the parts of the batch."""
   parts = recipe.train.accumulate
@@ -96,12 +108,14 @@ def _loss_and_gradient(
     def share(drawn: Drawn) -> Drawn:
       return division.shard(_take_microbatch(drawn, number, parts))
 
-    batch = training_batch(
+    batch = make_training_batch(
       recipe, feed, state.step, module.output_margin, share, division.num_shards
     )
     batch = division.constrain(batch)
 
-    def loss_of(params: Any, batch_stats: Any, key: Array, batch: Batch) -> tuple[Array, Any]:
+    def loss_of(
+      params: Any, batch_stats: Any, key: Array, batch: NetworkInput
+    ) -> tuple[Array, Any]:
       variables = {"params": params, "batch_stats": batch_stats}
       answer, batch_stats = run_forward(module, variables, batch.image, key, division.norm_groups)
       return _compute_loss(recipe, module, answer, batch), batch_stats
@@ -129,7 +143,7 @@ def _dropout_key(recipe: TrainingRecipe, step: Array, part: Array | int) -> Arra
 
 def _take_microbatch(drawn: Drawn, number: Array | int, parts: int) -> Drawn:
   """Part `number` of the batch; neighbours stay together."""
-  if not isinstance(drawn, Draw):  # blocks come in parts already
+  if not isinstance(drawn, BatchSample):  # blocks come in parts already
     return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, number, keepdims=False), drawn)
   size = drawn.case.shape[0] // parts
   return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, number * size, size), drawn)
@@ -182,14 +196,16 @@ def _make_output(logits: Array, out: Any) -> NetworkOutput:
   return NetworkOutput(logits, out.get("side_logits", {}))
 
 
-def fixed_loss(recipe: TrainingRecipe, module: nn.Module, variables: Any, batch: Batch) -> Array:
+def fixed_loss(
+  recipe: TrainingRecipe, module: nn.Module, variables: Any, batch: NetworkInput
+) -> Array:
   """Loss of a batch that is not trained on, with running batch-norm statistics."""
   logits, out = module.apply(variables, batch.image, train=False)
   return _compute_loss(recipe, module, _make_output(logits, out), batch)
 
 
 def _compute_loss(
-  recipe: TrainingRecipe, module: nn.Module, answer: NetworkOutput, batch: Batch
+  recipe: TrainingRecipe, module: nn.Module, answer: NetworkOutput, batch: NetworkInput
 ) -> Array:
   """Sum of the configured terms, over the voxels that the network's output covers."""
   x, y, z = (

@@ -18,8 +18,8 @@ from flax import linen as nn
 from jax.experimental import topologies
 
 from attn_unet_jax.cases.prepare import WorkingCase
-from attn_unet_jax.patches.batch import answered
-from attn_unet_jax.patches.device_source import Resident, resident
+from attn_unet_jax.patches.batch import output_shape
+from attn_unet_jax.patches.device_source import ResidentSet, make_resident
 from attn_unet_jax.patches.padded_case import Shape
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.compile import compile_step
@@ -150,16 +150,16 @@ def _describe_tpus(kind: str, sizes: str) -> list[jax.Device]:
 
 def describe_training_set(
   recipe: TrainingRecipe, module: nn.Module, scan: Shape, scans: int
-) -> Resident:
+) -> ResidentSet:
   """Shapes and types of a resident set of so many scans, voxels of the working grid."""
   one = WorkingCase("", np.zeros(scan, np.int16), np.zeros(scan, np.uint8), 0, 1)
-  extent = answered(recipe.data.patch, module.output_margin)
-  held = resident([one], extent, histograms=recipe.augment.histogram_probability > 0)
+  extent = output_shape(recipe.data.patch, module.output_margin)
+  held = make_resident([one], extent, histograms=recipe.augment.histogram_probability > 0)
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct((scans, *x.shape[1:]), x.dtype), held)
 
 
 def compile_for_devices(
-  recipe: TrainingRecipe, module: nn.Module, data: Resident, there: Sequence[jax.Device]
+  recipe: TrainingRecipe, module: nn.Module, data: ResidentSet, there: Sequence[jax.Device]
 ) -> jax.stages.Compiled:
   """The training step as it is compiled for these devices.
 

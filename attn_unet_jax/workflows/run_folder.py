@@ -35,14 +35,14 @@ def open_run_folder(workdir: Path, config: RunConfig) -> bool:
     stored = load_config(path) if path.exists() else None  # a foreign file is refused
     resumes = stored is not None and has_progress(workdir)
     if stored is not None and resumes:
-      _compare(workdir, stored, config)
+      _refuse_differences(workdir, stored, config)
     write_text(path, to_json(config))
   except OSError as error:
     raise UserError(f"--workdir={workdir}: cannot be written ({error.strerror})") from None
   return resumes
 
 
-def _compare(workdir: Path, stored: RunConfig, config: RunConfig) -> None:
+def _refuse_differences(workdir: Path, stored: RunConfig, config: RunConfig) -> None:
   """Refuses a config that computes something else; says what is computed in another way."""
   differing = find_differences(stored, config)
   fixed = {key: values for key, values in differing.items() if not _may_change(key, config)}

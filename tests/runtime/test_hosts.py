@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.config.resolve import resolve_draft
-from attn_unet_jax.patches.batch import plan
-from attn_unet_jax.patches.schedule import schedule
+from attn_unet_jax.patches.batch import make_plan
+from attn_unet_jax.patches.schedule import sample_batch
 from attn_unet_jax.runs.metrics_csv import read_metrics
 from attn_unet_jax.runtime import hosts
 from attn_unet_jax.runtime.errors import UserError
@@ -23,7 +23,7 @@ from attn_unet_jax.training import state
 from attn_unet_jax.training.checkpoint import list_saved_steps, restore_checkpoint
 from attn_unet_jax.training.mesh import select_devices
 from attn_unet_jax.training.state import abstract_state
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.workflows.network import build_run_network
 from experiments.pancreas import get_config
 from tests import wide
 from tests.configs import small_config, with_keys
@@ -124,7 +124,7 @@ def test_two_hosts_train_the_parameters_of_one_and_read_only_their_cases(phantom
   _train_to_end(config, one, count=1)
   _assert_same_end(config, one, two, LINE)
   drawn = [
-    set(np.asarray(schedule(plan(config, CASES), config.seed, step).case[2:]).tolist())
+    set(np.asarray(sample_batch(make_plan(config, CASES), config.seed, step).case[2:]).tolist())
     for step in range(20)
   ]
   read = [json.loads(file.read_text()) for file in files]
@@ -271,7 +271,9 @@ def test_two_hosts_train_the_demo_or_begin_it_and_one_device_ends_it(
     assert any("epoch 2/2" in line for line in output[0])
   _train_to_end(config, whole, *[["--network"]] * 2, experiment=experiment)
   monkeypatch.setattr(state, "make_initial_state", wide.start)
-  module = network(config, 2).clone(dtype=jnp.dtype("float64"))  # which no config can ask for
+  module = build_run_network(config, 2).clone(
+    dtype=jnp.dtype("float64")
+  )  # which no config can ask for
   for several in (two, whole):
     _assert_same_end(config, one, several, module)
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from attn_unet_jax.cases.dataset import Folder
+from attn_unet_jax.cases.dataset import FolderDataset
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.orientation import to_canonical
 from tests.conftest import run_command
@@ -33,7 +33,7 @@ def test_records_hold_what_the_folder_does(tmp_path):
     _add(root, name, case, "SAL" if name == "b" else "RAS")
   write_names(root, {"0": "background", "4": "duct", "200": "pancreas"})
   build_dataset("folder_ct/native_mine", tmp_path, manual_dir=root)
-  records, folder = open_records("folder_ct/native_mine", tmp_path), Folder(root)
+  records, folder = open_records("folder_ct/native_mine", tmp_path), FolderDataset(root)
   assert records.labels == folder.label_names
   assert tuple(records.splits["train"].case_ids) == folder.ids
   for record in records.splits["train"]:

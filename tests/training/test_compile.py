@@ -12,7 +12,7 @@ import pytest
 
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.models import build
-from attn_unet_jax.patches.device_source import resident
+from attn_unet_jax.patches.device_source import make_resident
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.checkpoint import open_checkpoints
 from attn_unet_jax.training.compile import compile_step
@@ -24,7 +24,7 @@ from attn_unet_jax.training.mesh import (
 )
 from attn_unet_jax.training.placement import _tabulate_samples
 from attn_unet_jax.training.state import abstract_state, create_state
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.workflows.network import build_run_network
 from benchmarks.collectives import Collective
 from tests import networks
 from tests.configs import with_keys
@@ -183,7 +183,7 @@ def test_every_division_in_float32(tmp_path, optimizer, loss, params, moved):
 def test_a_state_of_many_devices_opens_on_one(config, told, name):
   result, folder = told
   config = with_keys(config, {"model.gates": 1})
-  like = abstract_state(config, network(config, 2)).replace(opt_state=())
+  like = abstract_state(config, build_run_network(config, 2)).replace(opt_state=())
   with open_checkpoints(folder / name, 1) as store:
     state = store.restore(5, like)
   numbers = np.concatenate([np.ravel(x) for x in jax.tree.leaves(state.params)])
@@ -307,7 +307,9 @@ def test_the_state_passed_in_is_consumed(config):
   module = Line(batch_norm=True)
   config = with_keys(config, {"optimizer.ema_decay": 0.9})
   image = np.zeros((16, 17, 18), np.int16)
-  data = resident([WorkingCase("a", image, image.astype(np.uint8), 0.0, 1.0)], config.data.patch)
+  data = make_resident(
+    [WorkingCase("a", image, image.astype(np.uint8), 0.0, 1.0)], config.data.patch
+  )
   state, step = create_state(config, module), compile_step(config, module)
   leaves = jax.tree.leaves(state)
   compiled = step.lower(state, data).compile()

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from attn_unet_jax.patches.batch import Batch
+from attn_unet_jax.patches.batch import NetworkInput
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training import epoch_end
 from attn_unet_jax.training.epoch_end import EpochReport
@@ -24,7 +24,7 @@ def test_the_rate_is_that_of_the_last_update(config, step, skipped, rate):
   """Which the schedule counts without those that were left out: 0, 0.1, 0.2, ... here."""
   config = with_keys(config, {"optimizer.learning_rate": 1.0, "optimizer.warmup_steps": 10})
   module, patch = Line(), np.zeros((1, 2, 2, 2), np.float32)
-  fixed = {part: [Batch(patch[..., None], patch.astype(np.uint8))] for part in PARTS}
+  fixed = {part: [NetworkInput(patch[..., None], patch.astype(np.uint8))] for part in PARTS}
   state = create_state(config, module).replace(step=np.int32(step), skipped=np.int32(skipped))
   row = EpochReport(config, module, fixed, None, 0).measure_epoch(2, jax.device_put(state), 1.5)
   assert row["learning_rate"] == pytest.approx(rate)
@@ -39,7 +39,8 @@ def test_a_loss_is_the_mean_of_its_parts_batches_by_what_predicts(config):
   state = state.replace(params=jax.tree.map(lambda x: x + 2, state.params))
   fixed = {
     part: [
-      Batch(rng.normal(size=(1, 2, 2, 2, 1)), rng.integers(0, 2, (1, 2, 2, 2))) for _ in range(2)
+      NetworkInput(rng.normal(size=(1, 2, 2, 2, 1)), rng.integers(0, 2, (1, 2, 2, 2)))
+      for _ in range(2)
     ]
     for part in PARTS
   }

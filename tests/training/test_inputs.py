@@ -14,7 +14,7 @@ import pytest
 from attn_unet_jax.cases.boxes import to_json
 from attn_unet_jax.cases.dataset import open_dataset
 from attn_unet_jax.cases.fold import open_fold
-from attn_unet_jax.patches.batch import fixed_batches, training_batch
+from attn_unet_jax.patches.batch import crop_fixed_batches, make_training_batch
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.signals import Interrupted
 from attn_unet_jax.training import inputs, loop
@@ -138,7 +138,7 @@ def test_where_a_patch_came_from_is_told_in_the_whole_scan(config, tmp_path):
   (tmp_path / "boxes.json").write_text(to_json(dict.fromkeys(open_dataset(config.data).ids, box)))
   read = inputs.open_inputs(config, Line(), open_fold(config.data).load, tmp_path)
   with read.source.feeds(range(2, 3)) as feeds:
-    batch = training_batch(config, next(feeds), 2)
+    batch = make_training_batch(config, next(feeds), 2)
   places = read.locate_patches(3)
   assert len({corner[:2] for _, corner in places}) > 1
   for (case, corner), label in zip(places, batch.label, strict=True):
@@ -164,7 +164,7 @@ def test_losses_are_measured_on_as_many_patches_at_a_time_as_a_device_trains_on(
   for whole, *parts in zip(*batches[1], *batches[4], strict=True):
     np.testing.assert_array_equal(np.concatenate(parts), whole)
   for part in inputs.PARTS:
-    own = fixed_batches(config, open_fold(config.data).load(part), parts=4)
+    own = crop_fixed_batches(config, open_fold(config.data).load(part), parts=4)
     assert_same(fixed[part], own)
   for name in ("train_seg_loss", "validation_seg_loss", "test_seg_loss"):
     assert rows[4][name] == pytest.approx(rows[1][name], rel=1e-6)

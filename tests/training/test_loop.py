@@ -18,8 +18,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from attn_unet_jax.cases.fold import open_fold
-from attn_unet_jax.patches.batch import training_batch
-from attn_unet_jax.patches.device_source import resident
+from attn_unet_jax.patches.batch import make_training_batch
+from attn_unet_jax.patches.device_source import make_resident
 from attn_unet_jax.runs.metrics_csv import COLUMNS, read_metrics
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.signals import Interrupted
@@ -420,7 +420,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(setting, tmp_path, capsys):
   told = json.loads((tmp_path / "nonfinite" / "batch.json").read_text())
   assert (told["step"], told["loss"]) == (3, "inf")
   cases = {case.id: case for case in fold.load("training")}
-  batch = training_batch(config, resident(list(cases.values()), (16, 16, 16)), 2)
+  batch = make_training_batch(config, make_resident(list(cases.values()), (16, 16, 16)), 2)
   for patch, label in zip(told["patches"], batch.label, strict=True):
     where = tuple(slice(c, c + 16) for c in patch["corner"])
     assert np.asarray(label).sum() == cases[patch["case"]].label[where].sum()  # flipped, perhaps

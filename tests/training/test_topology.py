@@ -12,7 +12,7 @@ import pytest
 
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training import topology
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.workflows.network import build_run_network
 from benchmarks.collectives import collectives
 from tests.configs import small_config
 from tests.conftest import ROOT
@@ -45,14 +45,14 @@ def test_a_missing_plugin_is_named(name, plugin, extra):
 def _compiled(name, **keys):
   """The small network's step for a target; its batch a patch a device of the axis `data`."""
   config = small_config(**{"model.dtype": "bfloat16", **keys})
-  module, there = network(config, 2), topology.describe_devices(name)
+  module, there = build_run_network(config, 2), topology.describe_devices(name)
   data = topology.describe_training_set(config, module, (40, 30, 20), scans=3)
   return topology.compile_for_devices(config, module, data, there)
 
 
 def test_the_training_set_has_the_shapes_of_a_real_one():
   config = small_config(**{"augment.histogram_probability": 0.5})
-  data = topology.describe_training_set(config, network(config, 2), (40, 30, 10), scans=3)
+  data = topology.describe_training_set(config, build_run_network(config, 2), (40, 30, 10), scans=3)
   assert (data.image.shape, data.image.dtype) == ((3, 40, 30, 16), "int16")  # padded to the patch
   assert (data.label.shape, data.label.dtype) == ((3, 40, 30, 16), "uint8")
   assert {x.shape[0] for x in jax.tree.leaves(data)} == {3}
@@ -61,7 +61,7 @@ def test_the_training_set_has_the_shapes_of_a_real_one():
 
 def test_pmap_is_refused():
   config = small_config(**{"parallel.mode": "pmap"})
-  module = network(config, 2)
+  module = build_run_network(config, 2)
   data = topology.describe_training_set(config, module, (16, 16, 16), scans=1)
   with pytest.raises(UserError, match=r"parallel\.mode=jit"):
     topology.compile_for_devices(config, module, data, jax.devices())

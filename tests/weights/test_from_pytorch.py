@@ -6,8 +6,8 @@ from attn_unet_jax.models.hnn import VIEWS
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.weights.from_pytorch import load_pytorch_state, read_state_dict
 from attn_unet_jax.weights.oktay2018 import convert_released, get_released_name
-from attn_unet_jax.workflows.load_run import best, open_run
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.workflows.load_run import load_best, open_run
+from attn_unet_jax.workflows.network import build_run_network
 from tests.configs import with_keys
 from tests.conftest import BY_MLIR, flags_of, run_command
 
@@ -88,7 +88,7 @@ def test_logits_are_those_of_the_same_network_in_pytorch(
   image = np.random.default_rng(1).normal(size=(1, 1, *SHAPE)).astype(np.float32)
   with torch.no_grad():
     expected = net(torch.from_numpy(image)).numpy()
-  logits, _ = jax.jit(lambda v, x: network(config, 3).apply(v, x, train=False))(
+  logits, _ = jax.jit(lambda v, x: build_run_network(config, 3).apply(v, x, train=False))(
     state.variables, np.moveaxis(image, 1, -1)
   )
   assert expected.std() > 0.1
@@ -106,7 +106,7 @@ def test_gradients_are_those_of_the_same_network_in_pytorch(config, tmp_path):
   torch.sum(net(torch.from_numpy(image)) * torch.from_numpy(weights)).backward()
   with jax.enable_x64(True):
     state = load_pytorch_state(tmp_path / "weights.pth", config, config.model)
-    module = network(config, 3).clone(dtype="float64")
+    module = build_run_network(config, 3).clone(dtype="float64")
 
     def loss(params):
       variables, x = {**state.variables, "params": params}, np.moveaxis(image, 1, -1)
@@ -177,7 +177,9 @@ def test_imagenets_trunk_answers_in_every_view_as_in_pytorch(config, tmp_path):
       assert name == "fuse" or not view[name]["kernel"].any()
       view[name] = {k: rng.normal(0, 0.1, a.shape).astype("f") for k, a in view[name].items()}
   x = rng.uniform(size=(1, 16, 32, 16, 1)).astype(np.float32)
-  apply = jax.jit(lambda v, x: network(config, 2).apply(v, x, train=False)[1]["side_logits"])
+  apply = jax.jit(
+    lambda v, x: build_run_network(config, 2).apply(v, x, train=False)[1]["side_logits"]
+  )
   found = apply({"params": params}, x)
   for view, axis in VIEWS.items():
     heads = [(params[view][n]["kernel"], params[view][n]["bias"]) for n in (*SIDES, "fuse")]
@@ -219,7 +221,7 @@ def test_a_training_starts_from_imagenets_trunk_or_says_that_it_does_not(
   assert begun.returncode == 0, begun.stderr
   assert f"from step 0 of {vgg}" in begun.stdout
   assert "random weights" not in begun.stdout
-  kernel = best(trained).variables["params"]["coronal"]["stage5"]["conv3"]["kernel"]
+  kernel = load_best(trained).variables["params"]["coronal"]["stage5"]["conv3"]["kernel"]
   weight = vgg16(8).features[28].weight.detach().numpy()
   np.testing.assert_allclose(kernel, weight.transpose(2, 3, 1, 0), atol=1e-6)
   fresh = run_command("attn_unet_jax.main", *flags, f"--workdir={tmp_path / 'fresh'}")

@@ -10,7 +10,7 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.checkpoint import open_checkpoints
 from attn_unet_jax.training.state import abstract_state
 from attn_unet_jax.weights import from_run
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.workflows.network import build_run_network
 from attn_unet_jax.workflows.run_folder import open_run_folder
 from attn_unet_jax.workflows.train import _starting_point
 from tests.configs import small_config, with_keys
@@ -75,7 +75,7 @@ def source(tmp_path_factory):
   rng = np.random.default_rng(0)
   state = jax.tree.map(
     lambda a: jnp.asarray(rng.normal(size=a.shape), a.dtype),
-    abstract_state(config, network(config, 3)),
+    abstract_state(config, build_run_network(config, 3)),
   ).replace(step=jnp.array(7, jnp.int32))
   open_run_folder(workdir, config)
   with open_checkpoints(workdir / "checkpoints", 1) as store:
@@ -90,7 +90,7 @@ def _starting(source, **keys):
 def test_the_state_that_a_run_starts_from(source, monkeypatch):
   """Of two classes one stays, in another place, and one is new; no optimiser is taken over."""
   config = _starting(source, **{"data.labels": "kidney,liver"})
-  module = network(config, 3)
+  module = build_run_network(config, 3)
   zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), abstract_state(config, module))
   monkeypatch.setattr(from_run, "create_state", lambda *_: zeros)
   origin = _starting_point(config, module)
@@ -124,9 +124,9 @@ def test_the_state_that_a_run_starts_from(source, monkeypatch):
 def test_what_does_not_fit_is_refused_in_one_line(source, changes, words):
   config = _starting(source, **changes)
   with pytest.raises(UserError, match=words) as error:
-    _starting_point(config, network(config, 3))
+    _starting_point(config, build_run_network(config, 3))
   assert "\n" not in str(error.value)
 
 
 def test_nothing_is_opened_where_a_run_starts_afresh(config):
-  assert _starting_point(config, network(config, 2)) is None
+  assert _starting_point(config, build_run_network(config, 2)) is None
