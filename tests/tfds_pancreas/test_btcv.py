@@ -39,7 +39,7 @@ def test_every_voxel_and_organ_is_where_it_belongs(tmp_path, config):
   for record in split:
     assert_record_holds(record, CASES[record["id"]], CASES[record["id"]].label)
   config = with_keys(config, {"data.dataset": "btcv/native", "data.dir": str(tmp_path)})
-  dataset = open_dataset(config)
+  dataset = open_dataset(config.data)
   mapping = parse_mapping("pancreas,spleen", dataset.label_names)
   label = dataset.load("img0001").label.array
   np.testing.assert_array_equal(mapping.apply(label, ""), (label == 11) + 2 * (label == 1))

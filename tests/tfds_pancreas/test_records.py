@@ -103,7 +103,7 @@ def test_an_unknown_data_set_is_refused_with_the_known_ones(dataset, tmp_path):
 
 
 def test_workers_are_not_for_beam(tmp_path):
-  with pytest.raises(UserError, match="with Beam say it by --beam_options"):
+  with pytest.raises(UserError, match="with Beam, set the number by --beam_options"):
     build_dataset(TINY, tmp_path, workers=2, beam_runner="DirectRunner")
 
 
