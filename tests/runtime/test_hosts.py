@@ -181,12 +181,9 @@ def test_a_signal_to_one_host_before_a_validation_leaves_it_to_the_next_start(ph
 def test_a_host_that_is_killed_takes_the_others_along_and_the_run_goes_on(
   phantoms, tmp_path, killed
 ):
-  """To the bits of two hosts that nothing disturbed. Of process 1 the other hears after 100 s."""
-  config, two, whole = (
-    _make_config(phantoms, **{"train.epochs": 60}),
-    tmp_path / "two",
-    tmp_path / "one",
-  )
+  """It ends with the bits of two undisturbed hosts. Process 0 learns of the kill after 100 s."""
+  config = _make_config(phantoms, **{"train.epochs": 60})
+  two, whole = tmp_path / "two", tmp_path / "one"
   processes = _start_processes("tests.tiny_run", config, two, ((), ()))
   while list_saved_steps(two / "checkpoints")[-1:] < [20]:
     assert processes[killed].poll() is None, _wait_for(processes)
