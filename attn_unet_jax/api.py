@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from attn_unet_jax.inference.segment import segment as segment_volume
+from attn_unet_jax.inference.segment import segment_scan as segment_volume
 from attn_unet_jax.volumes.checks import check_image
 from attn_unet_jax.volumes.scan import read_scan as read_volume
 from attn_unet_jax.volumes.volume import Volume
-from attn_unet_jax.workflows.load_run import Trained
-from attn_unet_jax.workflows.open_run import open_any
+from attn_unet_jax.workflows.load_run import LoadedRun
+from attn_unet_jax.workflows.open_run import open_run_or_stages
 
 
-def load_run(workdir: str | Path) -> Trained:
+def load_run(workdir: str | Path) -> LoadedRun:
   """Opens a run with its best checkpoint.
 
   Args:
@@ -19,7 +19,7 @@ def load_run(workdir: str | Path) -> Trained:
   Raises:
     UserError: no run, or one without a checkpoint.
   """
-  return open_any(Path(workdir))
+  return open_run_or_stages(Path(workdir))
 
 
 def read_scan(path: str | Path, series: str | None = None) -> Volume:
@@ -37,7 +37,7 @@ def read_scan(path: str | Path, series: str | None = None) -> Volume:
   return image
 
 
-def segment(scan: Volume, run: Trained) -> Volume:
+def segment(scan: Volume, run: LoadedRun) -> Volume:
   """Returns class indices uint8 `[X, Y, Z]` on the scan's own grid: 0, then `run.classes` from 1.
 
   Args:

@@ -71,16 +71,16 @@ def main() -> None:
 def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
   from attn_unet_jax.cases.fold import open_fold  # these load JAX
   from attn_unet_jax.workflows.evaluate_run import evaluate_other, evaluate_run
-  from attn_unet_jax.workflows.open_run import open_any
-  from attn_unet_jax.workflows.other_dataset import open_other, seen_by
+  from attn_unet_jax.workflows.open_run import open_run_or_stages
+  from attn_unet_jax.workflows.other_dataset import list_seen_cases, open_other_dataset
 
-  trained = open_any(workdir)
+  trained = open_run_or_stages(workdir)
   listing = workdir / "folds.json"
   if not other:
     evaluate_run(trained, open_fold(trained.config.data, listing), workdir, _PART.value or "test")
     return
-  seen = seen_by(trained.config, listing)
-  evaluate_other(trained, open_other(trained.config, other, _PART.value, seen), workdir)
+  seen = list_seen_cases(trained.config, listing)
+  evaluate_other(trained, open_other_dataset(trained.config, other, _PART.value, seen), workdir)
 
 
 def run() -> None:

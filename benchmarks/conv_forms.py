@@ -9,7 +9,7 @@ several times in a row, in turn with the others.
 
 from absl import app, flags
 
-from attn_unet_jax.runs.folder import environment
+from attn_unet_jax.runs.folder import describe_environment
 from attn_unet_jax.runtime.xla import keep_channels_last
 from benchmarks.conv_works import Convolution, measure
 from benchmarks.result import keep, machine
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
     found = measure(what, _DTYPE.value, _BATCH.value, voxels, _REPEATS.value, _CALLS.value)
     print(*found, sep="\n", flush=True)
     rows += found
-  result = {"machine": machine(), "environment": environment(), "dtype": _DTYPE.value}
+  result = {"machine": machine(), "environment": describe_environment(), "dtype": _DTYPE.value}
   keep(result | {"batch": _BATCH.value, "convolutions": rows}, _OUTPUT.value)
 
 

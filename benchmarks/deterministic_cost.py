@@ -21,11 +21,11 @@ from absl import flags
 
 from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.config.flags import CONFIG_FLAGS, define_config
-from attn_unet_jax.runs.folder import environment
+from attn_unet_jax.runs.folder import describe_environment
 from attn_unet_jax.runtime import process
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.workflows.network import build_run_network
 from benchmarks import repeats
 from benchmarks.result import keep, machine
 from benchmarks.runs import process as start_process
@@ -86,9 +86,9 @@ def _child(folder: Path, deterministic: bool) -> dict[str, Any]:
 
 def _measure(output: Path) -> None:
   config = CONFIG_FLAGS.read()
-  module = network(config, len(open_fold(config.data).mapping.classes) + 1)
+  module = build_run_network(config, len(open_fold(config.data).mapping.classes) + 1)
   found = repeats.repeat(config, module, _UNTIMED.value, _STEPS.value)
-  write_text(output, json.dumps({**found._asdict(), "environment": environment()}))
+  write_text(output, json.dumps({**found._asdict(), "environment": describe_environment()}))
 
 
 if __name__ == "__main__":

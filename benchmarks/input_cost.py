@@ -26,14 +26,14 @@ from flax import linen as nn
 from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.config.flags import CONFIG_FLAGS, define_config
 from attn_unet_jax.config.schema import RunConfig, replace_keys
-from attn_unet_jax.runs.folder import environment
+from attn_unet_jax.runs.folder import describe_environment
 from attn_unet_jax.runtime import process
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.training.compile import compile_step
-from attn_unet_jax.training.inputs import Inputs, open_inputs
-from attn_unet_jax.training.mesh import spread
-from attn_unet_jax.training.state import TrainState, create
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.training.inputs import TrainingInputs, open_inputs
+from attn_unet_jax.training.mesh import replicate
+from attn_unet_jax.training.state import TrainState, create_state
+from attn_unet_jax.workflows.network import build_run_network
 from benchmarks.result import keep, machine
 from benchmarks.windows import READY, one_batch, ratio, seconds, window
 
@@ -51,12 +51,12 @@ def main() -> None:
   """Measures, prints and writes."""
   config = CONFIG_FLAGS.read()
   fold = open_fold(config.data)
-  module = network(config, len(fold.mapping.classes) + 1)
+  module = build_run_network(config, len(fold.mapping.classes) + 1)
   with tempfile.TemporaryDirectory() as folder:
     config = replace_keys(config, {"data.prepared": folder})
     result: dict[str, Any] = {
       "machine": machine(),
-      "environment": environment(),
+      "environment": describe_environment(),
       "steps_per_window": _STEPS.value,
     }
     for source in ("resident", "streaming"):
@@ -66,13 +66,13 @@ def main() -> None:
   keep(result, _OUTPUT.value)
 
 
-def cost(config: RunConfig, module: nn.Module, inputs: Inputs) -> dict[str, Any]:
+def cost(config: RunConfig, module: nn.Module, inputs: TrainingInputs) -> dict[str, Any]:
   """Seconds a step with and without its input, and the ratio."""
   fixed = one_batch(config, module)
   alone = compile_step(config, module, streamed=True)
   fed = alone if inputs.streamed else compile_step(config, module)
 
-  start = spread(config, create(config, module))
+  start = replicate(config, create_state(config, module))
 
   def begin() -> TrainState:  # a step consumes its state
     return jax.block_until_ready(jax.tree.map(jnp.copy, start))

@@ -73,7 +73,7 @@ TESTS: Mapping[str, Sequence[str]] = {
   "evaluation/paired_tests.py": ("evaluation/test_paired_tests.py",),
   "evaluation/surface.py": ("evaluation/test_surface.py",),
   "labels.py": ("test_labels.py",),
-  "workflows/stages/table.py": ("workflows/stages/test_table.py",),
+  "stages/table.py": ("stages/test_table.py",),
 }
 
 _ENDS = ("killed", "survived", "equivalent")

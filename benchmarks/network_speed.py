@@ -28,7 +28,7 @@ import numpy as np
 from absl import app, flags, logging
 
 from attn_unet_jax.models.ops.conv import Form
-from attn_unet_jax.runs.folder import environment
+from attn_unet_jax.runs.folder import describe_environment
 from attn_unet_jax.runtime.xla import keep_channels_last
 from benchmarks import jax_workloads
 from benchmarks.contenders import Work, compare, digits
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> None:
   works, tflop = all_works(images, labels), jax_workloads.tflop(images.shape)
   result: dict[str, Any] = {
     "machine": machine() | versions(),
-    "environment": environment(),
+    "environment": describe_environment(),
     "patch": _PATCH.value,
     "batch": _BATCH.value,
     "dtype": _DTYPE.value,

@@ -19,7 +19,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from attn_unet_jax.evaluation.overlap import count, dice
+from attn_unet_jax.evaluation.overlap import count_voxels, dice_score
 from attn_unet_jax.volumes.nifti import read_label, read_nifti, write_nifti
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
@@ -46,10 +46,10 @@ def main() -> None:
   answer = masks["resampled"].array > 0
   figures = {
     "voxels": int(reference.sum()),
-    "dsc_original": dice(count(masks["original"].array > 0, label.array > 0)),
+    "dsc_original": dice_score(count_voxels(masks["original"].array > 0, label.array > 0)),
     "equal_voxel_for_voxel": equal,
-    "dsc_resampled": dice(count(answer, truth.array > 0)),
-    "dsc_resampled_against_original_mask": dice(count(answer, there > 0)),
+    "dsc_resampled": dice_score(count_voxels(answer, truth.array > 0)),
+    "dsc_resampled_against_original_mask": dice_score(count_voxels(answer, there > 0)),
   }
   keep(figures, arguments.output)
   sys.exit(not all(equal.values()))

@@ -11,10 +11,10 @@ import numpy as np
 from flax import linen as nn
 
 from attn_unet_jax.config.schema import RunConfig
-from attn_unet_jax.patches.batch import Fed
+from attn_unet_jax.patches.batch import StreamedBatch
 from attn_unet_jax.training.compile import compile_step
-from attn_unet_jax.training.mesh import spread
-from attn_unet_jax.training.state import create
+from attn_unet_jax.training.mesh import replicate
+from attn_unet_jax.training.state import create_state
 from benchmarks.windows import one_batch, timed_steps
 
 
@@ -33,13 +33,13 @@ class Repeat(NamedTuple):
 def repeat(config: RunConfig, module: nn.Module, untimed: int, timed: int) -> Repeat:
   """Trains from the config's start on one batch, augmented anew by each step."""
   step = compile_step(config, module, streamed=True)
-  state = spread(config, create(config, module))
+  state = replicate(config, create_state(config, module))
   feeds = counted(one_batch(config, module))
   step_s, state = timed_steps(step, state, feeds, untimed, timed)
   return Repeat(step_s, digest(state.params))
 
 
-def counted(fed: Fed) -> Iterator[Fed]:
+def counted(fed: StreamedBatch) -> Iterator[StreamedBatch]:
   """The batch for every step from 0: a step takes nothing that was fed for another."""
   for number in itertools.count():
     yield fed._replace(step=jax.device_put(np.int32(number), fed.step.sharding))

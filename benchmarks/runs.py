@@ -15,12 +15,12 @@ from attn_unet_jax.config.overrides import apply_overrides, take_overrides
 from attn_unet_jax.config.resolve import resolve_draft
 from attn_unet_jax.config.schema import RunConfig, flatten
 from attn_unet_jax.config.stored import find_differences, load_config
-from attn_unet_jax.evaluation.compared_runs import Scored, read_run
+from attn_unet_jax.evaluation.compared_runs import ScoredRun, read_run
 from attn_unet_jax.labels import class_names
 from attn_unet_jax.runs.metrics_csv import read_metrics
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.training.state import abstract
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.training.state import abstract_state
+from attn_unet_jax.workflows.network import build_run_network
 
 
 def command(name: str, *arguments: str) -> None:
@@ -80,7 +80,7 @@ def asked(*arguments: str) -> RunConfig:
   return resolve_draft(draft)
 
 
-def read_scores(workdir: Path) -> Scored:
+def read_scores(workdir: Path) -> ScoredRun:
   """Reads the scores of a run's test cases."""
   return read_run(workdir, lambda path: flatten(load_config(path)))
 
@@ -122,5 +122,5 @@ def _kept(workdir: Path) -> list[Path]:
 
 def _parameters(workdir: Path) -> int:
   config = config_of(workdir)
-  module = network(config, len(class_names(config.data.labels)) + 1)
-  return sum(leaf.size for leaf in jax.tree.leaves(abstract(config, module).params))
+  module = build_run_network(config, len(class_names(config.data.labels)) + 1)
+  return sum(leaf.size for leaf in jax.tree.leaves(abstract_state(config, module).params))

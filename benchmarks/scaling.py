@@ -19,12 +19,12 @@ from absl import app, flags
 
 from attn_unet_jax.config.resolve import resolve_draft
 from attn_unet_jax.config.schema import RunConfig
-from attn_unet_jax.runs.folder import environment
+from attn_unet_jax.runs.folder import describe_environment
 from attn_unet_jax.runtime.xla import keep_channels_last
 from attn_unet_jax.training import topology
 from attn_unet_jax.training.cost import forward_cost
-from attn_unet_jax.training.state import abstract
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.training.state import abstract_state
+from attn_unet_jax.workflows.network import build_run_network
 from benchmarks.collectives import Collective, collectives, purpose
 from benchmarks.scaling_report import report
 from experiments.pancreas import get_config
@@ -56,12 +56,12 @@ def configured(data: int, space: int) -> RunConfig:
 def figures(config: RunConfig, there: Sequence[jax.Device], scans: int = SCANS) -> dict[str, Any]:
   """What the step's compiled program tells, for one device of its mesh."""
   data, space = config.parallel.data, config.parallel.space
-  module = network(config, 2)
+  module = build_run_network(config, 2)
   began = time.monotonic()
-  held = topology.training_set(config, module, config.data.patch, scans)
-  compiled = topology.compiled_step(config, module, held, there)
+  held = topology.describe_training_set(config, module, config.data.patch, scans)
+  compiled = topology.compile_for_devices(config, module, held, there)
   memory: Any = compiled.memory_analysis()
-  state = abstract(config, module)
+  state = abstract_state(config, module)
   direct = module.clone(conv="native")  # each product is counted once
   forward, _ = forward_cost(direct, state, (config.train.batch_size, *config.data.patch, 1))
   return {
@@ -101,13 +101,13 @@ def main(argv: list[str]) -> None:
     jax.config.update("jax_platforms", "cpu")
     told = json.loads(output.read_text()) if output.exists() else {}
     for name in _TARGETS.value:
-      there, programs = topology.devices(name), []
+      there, programs = topology.describe_devices(name), []
       for data, space in TARGETS[name]:
         programs.append(figures(configured(data, space), there))
         print(json.dumps(programs[-1]), flush=True)
       told[name] = {
         "device": there[0].device_kind,
-        "environment": environment(),
+        "environment": describe_environment(),
         "patch": PATCH,
         "scans": SCANS,
         "programs": programs,

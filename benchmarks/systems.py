@@ -19,8 +19,8 @@ from typing import Any
 
 from absl import flags
 
-from attn_unet_jax.evaluation.compared_runs import Scored
-from attn_unet_jax.evaluation.comparison import compare
+from attn_unet_jax.evaluation.compared_runs import ScoredRun
+from attn_unet_jax.evaluation.comparison import compare_scores
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.process import run_command
 from benchmarks import runs
@@ -51,7 +51,7 @@ def main() -> None:
     return
   told = [described(SYSTEMS[key], workdir) for key, workdir in done.items()]
   scored = [runs.read_scores(workdir) for workdir in done.values()]
-  table = compare(scored, METRICS)
+  table = compare_scores(scored, METRICS)
   keep({"machine": on, "systems": [*map(with_scores, told, scored)]}, _OUTPUT.value)
   text = f"{systems_table(told, table)}\n\n{papers_table(told)}"
   print(text)
@@ -81,7 +81,7 @@ def described(system: System, workdir: Path) -> dict[str, Any]:
   }
 
 
-def with_scores(told: dict[str, Any], scored: Scored) -> dict[str, Any]:
+def with_scores(told: dict[str, Any], scored: ScoredRun) -> dict[str, Any]:
   """A system and the scores of its cases, for the JSON."""
   return {**told, "checkpoint_step": scored.step, "scores": scored.scores}
 

@@ -3,14 +3,14 @@
 import statistics
 from typing import Any
 
-from attn_unet_jax.evaluation.comparison import Row, Table
+from attn_unet_jax.evaluation.comparison import ComparisonRow, ComparisonTable
 from benchmarks.page import spread, table
 
 METRICS = ("dsc", "precision", "recall", "assd_mm")
 COLUMNS = ("train_seg_loss", "validation_seg_loss", "test_seg_loss")
 
 
-def systems_table(told: list[dict[str, Any]], compared: Table) -> str:
+def systems_table(told: list[dict[str, Any]], compared: ComparisonTable) -> str:
   """The rows as Markdown, tested against the first; below, how to read them."""
   head = ["system", "parameters", "width /", "s a step", "min", "DSC", "precision", "recall"]
   head += ["ASSD mm", "Δ DSC", "p Wilcoxon (Holm)"]
@@ -34,7 +34,7 @@ def papers_table(told: list[dict[str, Any]]) -> str:
   return table(head, rows) + "\n\n(r): recalled from other papers' tables, not read in the paper."
 
 
-def _cells(told: dict[str, Any], row: Row) -> list[str]:
+def _cells(told: dict[str, Any], row: ComparisonRow) -> list[str]:
   cases = max(n for _, _, n in row.spread.values())
   step = told["step_seconds"]
   cells = [

@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.config.schema import RunConfig, replace_keys
-from attn_unet_jax.patches.batch import Fed, Feed
+from attn_unet_jax.patches.batch import StepInput, StreamedBatch
 from attn_unet_jax.training.compile import Step
 from attn_unet_jax.training.inputs import open_inputs
 from attn_unet_jax.training.state import TrainState
@@ -26,7 +26,7 @@ def window(pair: int, steps: int) -> range:
   return range(begin, begin + steps + 2 * READY)
 
 
-def one_batch(config: RunConfig, module: nn.Module) -> Fed:
+def one_batch(config: RunConfig, module: nn.Module) -> StreamedBatch:
   """What a streaming source feeds the first step, on the device for good.
 
   Its scans are kept in `data.prepared`, which must name a folder.
@@ -39,14 +39,14 @@ def one_batch(config: RunConfig, module: nn.Module) -> Fed:
 
 
 def seconds(
-  step: Step, state: TrainState, feeds: Iterator[Feed], untimed: int, timed: int
+  step: Step, state: TrainState, feeds: Iterator[StepInput], untimed: int, timed: int
 ) -> float:
   """A step's share of a window's time, after the untimed steps."""
   return timed_steps(step, state, feeds, untimed, timed)[0]
 
 
 def timed_steps(
-  step: Step, state: TrainState, feeds: Iterator[Feed], untimed: int, timed: int
+  step: Step, state: TrainState, feeds: Iterator[StepInput], untimed: int, timed: int
 ) -> tuple[float, TrainState]:
   """The same, and the state after all steps."""
   for _ in range(untimed):

@@ -25,22 +25,18 @@ reached DSC 0.715 ± 0.069 on 12 test phantoms in 7 min on two busy cores, with
 from ml_collections import ConfigDict
 
 from attn_unet_jax.config import default
-from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.config.variants import choose_variant, set_loss, turn_off_augmentation
 from experiments import pancreas
 
 
 def get_config(arg: str = "") -> ConfigDict:
   """The config that `arg` names; see above."""
   variants = {"": _paper, "released": _released, "dilated": _dilated, "phantom": _phantom}
-  if arg not in variants:
-    raise UserError(f"experiments/dense_vnet.py:{arg}: no such variant; there are {list(variants)}")
-  return variants[arg]()
+  return choose_variant("dense_vnet.py", arg, variants)
 
 
 def _loss(config: ConfigDict) -> None:
-  config.loss.dice = 0.0
-  config.loss.bce = 0.0
-  config.loss.dice_hinge = 1.0
+  set_loss(config, dice_hinge=1.0)
 
 
 def _paper() -> ConfigDict:
@@ -51,10 +47,7 @@ def _paper() -> ConfigDict:
   config.data.patch = (144, 144, 144)
   config.data.normalisation = "zscore"
   config.data.foreground_fraction = 0.0
-  config.augment.flip = (0.0, 0.0, 0.0)
-  config.augment.rotate_deg = (0.0, 0.0, 0.0)
-  config.augment.scale = (1.0, 1.0)
-  config.augment.shift = (0.0, 0.0, 0.0)
+  turn_off_augmentation(config)
   config.augment.corner_scale = 0.1
   _loss(config)
   config.optimizer.learning_rate = 1e-3

@@ -17,21 +17,22 @@ dual_attention.py:phantom reached DSC 0.835 ± 0.035 on 12 test phantoms in 44 m
 the full recipe was not trained.
 """
 
+import functools
+
 from ml_collections import ConfigDict
 
-from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.config.variants import choose_variant, set_loss
 from experiments import pancreas
 
 
 def get_config(arg: str = "") -> ConfigDict:
   """The config that `arg` names; see above."""
-  variants = ("", "phantom")
-  if arg not in variants:
-    raise UserError(
-      f"experiments/dual_attention.py:{arg}: no such variant; there are {list(variants)}"
-    )
-  config = pancreas.get_config(arg)
+  variants = {name: functools.partial(_joint_attention, name) for name in ("", "phantom")}
+  return choose_variant("dual_attention.py", arg, variants)
+
+
+def _joint_attention(variant: str) -> ConfigDict:
+  config = pancreas.get_config(variant)
   config.model.name = "dual_attention"
-  config.loss.bce = 0.0
-  config.loss.ce = 1.0
+  set_loss(config, dice=1.0, ce=1.0)
   return config

@@ -40,7 +40,7 @@ was trained.
 from ml_collections import ConfigDict
 
 from attn_unet_jax.config import default
-from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.config.variants import choose_variant, set_loss, turn_off_augmentation
 from experiments import pancreas
 
 _STEPS_PER_EPOCH = 100
@@ -52,17 +52,13 @@ def get_config(arg: str = "") -> ConfigDict:
   """The config that `arg` names; see above."""
   variants = {"": _from_scratch, "imagenet": _imagenet, "phantom": _phantom,
               "stages": _stages, "phantom_stages": _phantom_stages}  # fmt: skip
-  if arg not in variants:
-    raise UserError(f"experiments/hnn.py:{arg}: no such variant; there are {list(variants)}")
-  return variants[arg]()
+  return choose_variant("hnn.py", arg, variants)
 
 
 def _network_and_loss(config: ConfigDict) -> None:
   config.model.name = "hnn"
   config.model.trunk_norm = "group"
-  config.loss.dice = 0.0
-  config.loss.bce = 0.0
-  config.loss.side_bce = 1.0
+  set_loss(config, side_bce=1.0)
 
 
 def _from_scratch() -> ConfigDict:
@@ -72,10 +68,7 @@ def _from_scratch() -> ConfigDict:
   config.loss_options.foreground = 0.004  # 80 ml of pancreas in the 19.7 litres of a patch
   config.data.window_hu = (-160.0, 240.0)
   config.data.patch = (160, 160, 96)
-  config.augment.flip = (0.0, 0.0, 0.0)
-  config.augment.rotate_deg = (0.0, 0.0, 0.0)
-  config.augment.scale = (1.0, 1.0)
-  config.augment.shift = (0.0, 0.0, 0.0)
+  turn_off_augmentation(config)
   config.optimizer.learning_rate = 1e-4
   config.optimizer.weight_decay = 0.0
   config.optimizer.schedule = "cosine"

@@ -14,30 +14,39 @@ data: Pancreas-CT, or any folder of images and labels:
   pancreas.py:one_scan     memorise one 3 mm scan, called scan: shows that a set-up learns
 """
 
+import functools
+from collections.abc import Callable
+
 from ml_collections import ConfigDict
 
 from attn_unet_jax.config import default
-from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.config.variants import choose_variant, set_loss, turn_off_augmentation
 
 
 def get_config(arg: str = "") -> ConfigDict:
   """The config that `arg` names; see above."""
+  changes = {
+    "": lambda _: None,
+    "paper_loss": _paper_loss,
+    "phantom": _phantom,
+    "painted": _painted,
+    "one_scan": _one_scan,
+  }
+  variants = {name: functools.partial(_paper, change) for name, change in changes.items()}
+  return choose_variant("pancreas.py", arg, variants)
+
+
+def _paper(change: Callable[[ConfigDict], None]) -> ConfigDict:
   config = default()
   config.data.blur_mm = 0.75
   config.data.normalisation = "zscore"
-  config.data.foreground_fraction = 0.0  # the reference crops anywhere
-  variants = {'': lambda _: None, 'paper_loss': _paper_loss, 'phantom': _phantom,
-              'painted': _painted, 'one_scan': _one_scan}  # fmt: skip
-  if arg not in variants:
-    raise UserError(f"experiments/pancreas.py:{arg}: no such variant; there are {list(variants)}")
-  variants[arg](config)
+  config.data.foreground_fraction = 0.0  # the released code crops anywhere
+  change(config)
   return config
 
 
 def _paper_loss(config: ConfigDict) -> None:
-  config.loss.dice = 0.0
-  config.loss.bce = 0.0
-  config.loss.reference_dice = 1.0
+  set_loss(config, reference_dice=1.0)
 
 
 def _small(config: ConfigDict) -> None:
@@ -78,10 +87,7 @@ def _painted(config: ConfigDict) -> None:
 def _one_scan(config: ConfigDict) -> None:
   _small(config)
   config.data.folds = "one_scan"
-  config.augment.flip = (0.0, 0.0, 0.0)
-  config.augment.rotate_deg = (0.0, 0.0, 0.0)
-  config.augment.scale = (1.0, 1.0)
-  config.augment.shift = (0.0, 0.0, 0.0)
+  turn_off_augmentation(config)
   config.model.feature_scale = 8.0
   config.train.epochs = 8
   config.train.steps_per_epoch = 100

@@ -22,18 +22,14 @@ of this kind reach DSC 0.85 to 0.87 there; that is its aim, not its result.
 from ml_collections import ConfigDict
 
 from attn_unet_jax.config import default
-from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.config.variants import choose_variant, set_loss
 from experiments import pancreas
 
 
 def get_config(arg: str = "") -> ConfigDict:
   """The config that `arg` names; see above."""
   variants = {"": _full, "phantom": _phantom}
-  if arg not in variants:
-    raise UserError(
-      f"experiments/pancreas_1mm.py:{arg}: no such variant; there are {list(variants)}"
-    )
-  return variants[arg]()
+  return choose_variant("pancreas_1mm.py", arg, variants)
 
 
 def _full() -> ConfigDict:
@@ -52,8 +48,7 @@ def _full() -> ConfigDict:
 
 
 def _training(config: ConfigDict) -> None:
-  config.loss.bce = 0.0
-  config.loss.ce = 1.0
+  set_loss(config, dice=1.0, ce=1.0)
   config.optimizer.name = "adamw"
   config.optimizer.weight_decay = 1e-2
   config.optimizer.schedule = "cosine"

@@ -26,22 +26,18 @@ unet3d.py:phantom reached DSC 0.764 ± 0.032 on 12 test phantoms in 15 min on tw
 from ml_collections import ConfigDict
 
 from attn_unet_jax.config import default
-from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.config.variants import choose_variant, set_loss
 from experiments import pancreas
 
 
 def get_config(arg: str = "") -> ConfigDict:
   """The config that `arg` names; see above."""
   variants = {"": _paper, "phantom": _phantom}
-  if arg not in variants:
-    raise UserError(f"experiments/unet3d.py:{arg}: no such variant; there are {list(variants)}")
-  return variants[arg]()
+  return choose_variant("unet3d.py", arg, variants)
 
 
 def _loss(config: ConfigDict) -> None:
-  config.loss.dice = 0.0
-  config.loss.bce = 0.0
-  config.loss.weighted_ce = 1.0
+  set_loss(config, weighted_ce=1.0)
   config.loss_options.class_weights = (0.1, 1.0)
 
 

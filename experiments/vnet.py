@@ -26,7 +26,7 @@ in 20 min on two busy cores.
 from ml_collections import ConfigDict
 
 from attn_unet_jax.config import default
-from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.config.variants import choose_variant, set_loss, turn_off_augmentation
 from experiments import pancreas
 
 _STEPS_PER_EPOCH = 100
@@ -35,15 +35,11 @@ _STEPS_PER_EPOCH = 100
 def get_config(arg: str = "") -> ConfigDict:
   """The config that `arg` names; see above."""
   variants = {"": _paper, "released": _released, "phantom": _phantom}
-  if arg not in variants:
-    raise UserError(f"experiments/vnet.py:{arg}: no such variant; there are {list(variants)}")
-  return variants[arg]()
+  return choose_variant("vnet.py", arg, variants)
 
 
 def _loss(config: ConfigDict) -> None:
-  config.loss.dice = 0.0
-  config.loss.bce = 0.0
-  config.loss.squared_dice = 1.0
+  set_loss(config, squared_dice=1.0)
 
 
 def _paper() -> ConfigDict:
@@ -52,10 +48,7 @@ def _paper() -> ConfigDict:
   config.model.feature_scale = 1.0
   config.data.patch = (128, 128, 64)
   config.data.normalisation = "zscore"
-  config.augment.flip = (0.0, 0.0, 0.0)
-  config.augment.rotate_deg = (0.0, 0.0, 0.0)
-  config.augment.scale = (1.0, 1.0)
-  config.augment.shift = (0.0, 0.0, 0.0)
+  turn_off_augmentation(config)
   config.augment.deform_sd = (5.0, 5.0, 0.0)
   config.augment.deform_spacing = 64.0
   config.augment.deform_probability = 0.5
@@ -79,8 +72,7 @@ def _paper() -> ConfigDict:
 def _released() -> ConfigDict:
   config = _paper()
   config.model.name = "vnet_caffe"
-  config.loss.squared_dice = 0.0
-  config.loss.vnet_caffe_dice = 1.0
+  set_loss(config, vnet_caffe_dice=1.0)
   config.optimizer.decay_epochs = 20_000 // _STEPS_PER_EPOCH
   config.train.epochs = 100_000 // _STEPS_PER_EPOCH
   return config

@@ -11,8 +11,8 @@ from benchmarks.orientations import on_axes
 from tests.fake_pancreas_ct import PANCREAS, FakeCase
 
 
-def drawn(number: int, values: tuple[int, ...]) -> FakeCase:
-  """A case whose organ is divided among some label values, slice by slice and column by column."""
+def draw_fake_case(number: int, values: tuple[int, ...]) -> FakeCase:
+  """Draws a case whose organ is divided among some label values, voxel by voxel."""
   case = FakeCase(number)
   block = case.label[PANCREAS]
   places = np.indices(block.shape).sum(axis=0) % len(values)
@@ -30,8 +30,8 @@ def write_label(path: Path, case: FakeCase, axes: str = "LAS", shift_mm: float =
   write_nifti(path, on_axes(Volume(case.label, affine), axes))
 
 
-def write_names(folder: Path, names: dict[str, str], listed: tuple[str, ...] = ()) -> None:
-  """A dataset.json as the Decathlon writes it."""
+def write_dataset_json(folder: Path, names: dict[str, str], listed: tuple[str, ...] = ()) -> None:
+  """Writes a dataset.json as the Decathlon has it."""
   training = [
     {"image": f"./imagesTr/{n}.nii.gz", "label": f"./labelsTr/{n}.nii.gz"} for n in listed
   ]
@@ -39,8 +39,8 @@ def write_names(folder: Path, names: dict[str, str], listed: tuple[str, ...] = (
   (folder / "dataset.json").write_text(json.dumps({"labels": names, "training": training}))
 
 
-def assert_is(record: dict, case: FakeCase, label: np.ndarray) -> None:
-  """Voxel for voxel, and the place of each."""
+def assert_record_holds(record: dict, case: FakeCase, label: np.ndarray) -> None:
+  """Asserts that a record has the case's voxels, each in its place."""
   np.testing.assert_array_equal(record["image"], case.image)
   np.testing.assert_array_equal(record["label"], label)
   np.testing.assert_allclose(record["affine"], case.affine, atol=1e-4)

@@ -56,13 +56,13 @@ class FakeCase:
 
   @property
   def affine(self):
-    """Voxel index -> mm in RAS+."""
+    """The affine from voxel index to mm in RAS+."""
     affine = np.diag([*SPACING, 1.0])
     affine[:3, 3] = self.origin
     return affine
 
-  def stored_label(self):
-    """The label as its file holds it: [column, row, InstanceNumber - 1]."""
+  def to_stored_label(self):
+    """Returns the label as its file holds it: [column, row, InstanceNumber - 1]."""
     by_place = self.label[::-1, ::-1]
     stored = np.empty_like(by_place)
     stored[:, :, np.array(self.instances) - 1] = by_place
@@ -71,7 +71,7 @@ class FakeCase:
 
 def write_case(root: Path, case: FakeCase, layout: str) -> list[Path]:
   """Writes scan and label; returns the DICOM files in the order of their positions."""
-  write_label(label_path(root, case, layout), case.stored_label(), case.label_mm)
+  write_label(label_path(root, case, layout), case.to_stored_label(), case.label_mm)
   study, series = generate_uid(entropy_srcs=[case.id]), generate_uid(entropy_srcs=[case.id, "s"])
   folder = {
     "nbia": root / f"manifest-1/Pancreas-CT/{case.id}/11-24-2015-PANCREAS-{case.number}/Pancreas-9",
@@ -84,7 +84,7 @@ def write_case(root: Path, case: FakeCase, layout: str) -> list[Path]:
   for z in range(case.slices):
     name = uuid.uuid5(uuid.NAMESPACE_OID, f"{case.id} {z}").hex if layout == "flat" else ""
     files.append(folder / (f"{name}.dcm" if name else f"1-{shuffled[z] + 1:03d}.dcm"))
-    _slice(case, z, study, series).save_as(files[-1], enforce_file_format=True)
+    _make_slice(case, z, study, series).save_as(files[-1], enforce_file_format=True)
   return files
 
 
@@ -96,15 +96,16 @@ def label_path(root: Path, case: FakeCase, layout: str) -> Path:
 
 
 def write_label(path: Path, stored: np.ndarray, zooms: tuple[float, float, float]) -> None:
-  """A label whose header puts it somewhere else and turns it around."""
+  """Writes a label whose header puts it somewhere else and turns it around."""
   path.parent.mkdir(parents=True, exist_ok=True)
   affine = np.diag([-zooms[0], zooms[1], -zooms[2], 1.0])
   affine[:3, 3] = (1000, -500, 77)
   nib.save(nib.Nifti1Image(stored, affine), path)
 
 
-def _slice(case: FakeCase, z: int, study: str, series: str) -> Dataset:
-  """One slice: columns run to the patient's left, rows to the back, as in every axial CT."""
+def _make_slice(case: FakeCase, z: int, study: str, series: str) -> Dataset:
+  """Makes one slice."""
+  # Columns run to the patient's left and rows to the back, as in every axial CT.
   nx, ny = case.image.shape[:2]
   one = Dataset()
   for name, value in PATIENT.items():

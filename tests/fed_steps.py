@@ -17,8 +17,8 @@ import numpy as np
 
 from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.config.schema import RunConfig
-from attn_unet_jax.training.checkpoint import checkpoints
-from attn_unet_jax.training.loop import train
+from attn_unet_jax.training.checkpoint import open_checkpoints
+from attn_unet_jax.training.loop import train_network
 from tests.configs import small_config, with_keys
 from tests.line import Line
 
@@ -58,10 +58,10 @@ def main() -> None:
     config, workdir = configured(name, data_dir), folder / name
     config = with_keys(config, {"data.prepared": str(folder / "prepared")})
     workdir.mkdir()
-    with checkpoints(workdir / "checkpoints", 1) as store:
+    with open_checkpoints(workdir / "checkpoints", 1) as store:
       module = Divisible(dtype=jnp.float64)
       load = open_fold(config.data).load
-      state = train(config, module, load, lambda _: 0.5, store, workdir)
+      state = train_network(config, module, load, lambda _: 0.5, store, workdir)
     params = np.concatenate([np.ravel(x) for x in jax.tree.leaves(state.params)])
     result[name] = {"devices": len(state.step.devices()), "params": params.tolist()}
   print(json.dumps(result))

@@ -13,14 +13,14 @@ KEPT = ("spleen", "kidney_left", "gallbladder", "liver", "stomach", "pancreas", 
 
 
 @cache
-def whole(number: int) -> Volume:
-  """A phantom's whole map."""
+def draw_whole_map(number: int) -> Volume:
+  """Draws a phantom's whole map."""
   return Volume(*draw_label_map((number, 2), SHAPE, SPACING))
 
 
 @cache
-def partial(number: int) -> Volume:
-  """The same with the organs that maps of real patients usually have."""
-  labels = whole(number).array
+def draw_partial_map(number: int) -> Volume:
+  """Draws a phantom's map with the organs alone that maps of real patients usually have."""
+  labels = draw_whole_map(number).array
   kept = np.isin(labels, [ORGANS[organ] for organ in KEPT])
-  return Volume(np.where(kept, labels, 0).astype(np.uint8), whole(number).affine)
+  return Volume(np.where(kept, labels, 0).astype(np.uint8), draw_whole_map(number).affine)

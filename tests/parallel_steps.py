@@ -24,14 +24,14 @@ import numpy as np
 
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.config.schema import RunConfig
-from attn_unet_jax.patches.device_source import Resident, resident
+from attn_unet_jax.patches.device_source import ResidentSet, make_resident
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.training.checkpoint import checkpoints
+from attn_unet_jax.training.checkpoint import open_checkpoints
 from attn_unet_jax.training.compile import compile_step
-from attn_unet_jax.training.mesh import devices, on_first_device, spread
+from attn_unet_jax.training.mesh import get_first_device_copy, replicate, select_devices
 from attn_unet_jax.training.options import TrainingRecipe
-from attn_unet_jax.training.state import TrainState, abstract
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.training.state import TrainState, abstract_state
+from attn_unet_jax.workflows.network import build_run_network
 from benchmarks.collectives import collectives
 from benchmarks.scaling import figures
 from tests.configs import small_config, with_keys
@@ -78,16 +78,16 @@ def _config(
 
 def _module(config: RunConfig, dtype: str) -> nn.Module:
   """The network, in a type of the command line: no config can ask for float64."""
-  return network(config, 2).clone(dtype=jnp.dtype(dtype))
+  return build_run_network(config, 2).clone(dtype=jnp.dtype(dtype))
 
 
-def _set(length: int) -> Resident:
+def _set(length: int) -> ResidentSet:
   rng = np.random.default_rng(0)
   cases = []
   for name in "abc":
     image = rng.integers(-200, 300, (length + 12, 26, 24)).astype(np.int16)
     cases.append(WorkingCase(name, image, (image > 200).astype(np.uint8), 0.0, 1.0))
-  return resident(cases, (length, 16, 16))
+  return make_resident(cases, (length, 16, 16))
 
 
 def _start(recipe: TrainingRecipe, module: nn.Module) -> TrainState:
@@ -101,7 +101,7 @@ def _start(recipe: TrainingRecipe, module: nn.Module) -> TrainState:
       return rng.normal(1, 0.02, like.shape)
     return rng.normal(0, np.sqrt(2 / np.prod(like.shape[:-1])), like.shape)
 
-  shapes = abstract(recipe, module)
+  shapes = abstract_state(recipe, module)
   params = jax.tree_util.tree_map_with_path(draw, shapes.params)
   statistics = jax.tree_util.tree_map_with_path(
     lambda path, like: np.full(like.shape, float(path[-1].key == "var")), shapes.batch_stats
@@ -113,11 +113,11 @@ def _start(recipe: TrainingRecipe, module: nn.Module) -> TrainState:
 
 
 def _run(
-  recipe: TrainingRecipe, module: nn.Module, state: TrainState, data: Resident
+  recipe: TrainingRecipe, module: nn.Module, state: TrainState, data: ResidentSet
 ) -> tuple[list, TrainState, str, bool]:
   """Losses, the last state, with `jit` the compiled text, and whether steps consume their state."""
   step, text = compile_step(recipe, module), ""
-  state, data = spread(recipe, jax.device_put((state, data)))
+  state, data = replicate(recipe, jax.device_put((state, data)))
   if recipe.parallel.mode == "jit":
     step = step.lower(state, data).compile()
     text = step.as_text()
@@ -153,7 +153,7 @@ def _refusals() -> dict[str, str]:
     "uneven": changed("pmap-0x1", **{"loss.focal": 1.0}),
   }.items():
     try:
-      devices(config)
+      select_devices(config)
     except UserError as error:
       said[name] = str(error)
   return said
@@ -166,7 +166,7 @@ def _counted() -> dict[str, Any]:
 
 
 def _save(state: TrainState, folder: Path) -> None:
-  with checkpoints(folder, 1) as store:
+  with open_checkpoints(folder, 1) as store:
     narrow = jax.tree.map(_narrow, (state.params, state.batch_stats))
     store.save(TrainState(state.step, *narrow, opt_state=()))
 
@@ -184,7 +184,7 @@ def main() -> None:
   result = {"refusals": _refusals(), "start": _numbers(start.params), "counted": _counted()}
   for name, config in configs.items():
     losses, state, text, consumed = _run(config, modules[name], start, data)
-    seen = on_first_device(state)
+    seen = get_first_device_copy(state)
     _save(state, folder / name)
     result[name] = {
       "losses": losses,

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from attn_unet_jax.cases.dataset import RecordSet
+from attn_unet_jax.cases.dataset import RecordDataset
 from attn_unet_jax.runs.metrics_csv import COLUMNS, read_metrics
-from attn_unet_jax.training.checkpoint import saved
+from attn_unet_jax.training.checkpoint import list_saved_steps
 from attn_unet_jax.volumes.nifti import read_label, read_nifti, write_nifti
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
-from attn_unet_jax.workflows.load_run import best
+from attn_unet_jax.workflows.load_run import load_best
 from benchmarks.orientations import on_axes, turned
 from tests.conftest import ROOT, SHARED, run_command, run_flags, stop_when
 from tests.written_dicom import assert_anonymous, write_volume
@@ -59,7 +59,7 @@ def trained(no_tensorflow, data_dir, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scan(data_dir, tmp_path_factory):
-  case = RecordSet(open_records("phantom_ct/tiny", data_dir))
+  case = RecordDataset(open_records("phantom_ct/tiny", data_dir))
   path = tmp_path_factory.mktemp("scans") / "scan.nii.gz"
   write_nifti(path, case.load(case.ids[0]).image)
   return path
@@ -117,12 +117,14 @@ def test_a_run_starts_from_another_and_goes_on_without_it(trained, data_dir, tmp
   done = run_command(MAIN, *flags)
   assert done.returncode == 0, done.stderr
   assert "background, liver" in done.stdout
-  before, after = (flatten_dict(best(folder).variables["params"]) for folder in (source, workdir))
+  before, after = (
+    flatten_dict(load_best(folder).variables["params"]) for folder in (source, workdir)
+  )
   moved = {path[0] for path in after if not np.array_equal(after[path], before[path])}
   assert moved == {"decoder1", "deep_supervision"}
   record = json.loads((workdir / "run.json").read_text())["init"]
   assert record["workdir"] == str(source)
-  assert record["checkpoint_step"] == best(source).step
+  assert record["checkpoint_step"] == load_best(source).step
   shutil.rmtree(source)
   done = run_command(MAIN, *flags)
   assert done.returncode == 0, done.stderr
@@ -143,7 +145,7 @@ def test_evaluate_scores_another_part(trained):
 def other_set(data_dir, tmp_path_factory):
   """Two test cases of the run as a plain folder, their labels renumbered and named."""
   folder = tmp_path_factory.mktemp("sets") / "other"
-  records = RecordSet(open_records("phantom_ct/tiny", data_dir))
+  records = RecordDataset(open_records("phantom_ct/tiny", data_dir))
   for case_id in records.parts["test"]:
     case = records.load(case_id)
     liver = case.label.array == records.label_names["liver"]
@@ -182,7 +184,7 @@ def test_evaluate_scores_another_set_by_the_names_of_its_classes(trained, other_
 @pytest.mark.slow
 def test_a_run_inside_boxes(data_dir, scan, tmp_path):
   """Trained and scored inside them, resumed with the same ones only, predicting with others."""
-  case_ids = RecordSet(open_records("phantom_ct/tiny", data_dir)).ids
+  case_ids = RecordDataset(open_records("phantom_ct/tiny", data_dir)).ids
   boxes, workdir = tmp_path / "in.json", tmp_path / "run"
   box = [[-150, -150, -80], [20, 150, 80]]
   boxes.write_text(json.dumps(dict.fromkeys(case_ids, box)))
@@ -294,7 +296,7 @@ def test_a_signal_saves_and_leaves_with_its_status_and_the_run_goes_on(data_dir,
     assert (process.returncode, errors) == (128 + number, ""), output
     assert output.startswith(begins)
     assert json.loads((workdir / "run.json").read_text())["exit"].startswith("Interrupted")
-    steps = saved(workdir / "checkpoints")
+    steps = list_saved_steps(workdir / "checkpoints")
     assert f"saved after step {steps[-1]}," in output
     assert steps[-1] >= reached + 6
     reached = steps[-1] // 3 * 3  # a checkpoint of each epoch's end comes by

@@ -5,12 +5,12 @@ import pytest
 from scipy import ndimage
 
 from attn_unet_jax.augment.deformation import spline_basis
-from attn_unet_jax.cases.folds import Split, choose
+from attn_unet_jax.cases.folds import CaseSplit, choose_split
 from attn_unet_jax.config.resolve import resolve_draft
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.optimizer import check_patterns
-from attn_unet_jax.training.state import abstract
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.training.state import abstract_state
+from attn_unet_jax.workflows.network import build_run_network
 from experiments import dense_vnet, dual_attention, hnn, pancreas, pancreas_1mm, unet3d, vnet
 from tests.configs import with_keys
 
@@ -32,7 +32,7 @@ def recipe(experiment, variant=""):
 @pytest.mark.parametrize(("experiment", "variant"), VARIANTS)
 def test_is_valid_and_takes_its_patch(experiment, variant):
   config = recipe(experiment, variant)
-  module = network(config, 2)
+  module = build_run_network(config, 2)
   assert all(n > 2 * m for n, m in zip(config.data.patch, module.output_margin, strict=True))
 
 
@@ -127,10 +127,10 @@ def test_the_recipe_of_holistically_nested_networks():
   assert optimizer.layer_rates == (("stage5", 100.0), ("side", 0.01), ("fuse", 0.001))
   # What it takes from a weight, rate x decay x weight, is HED's.
   assert optimizer.learning_rate * optimizer.weight_decay == pytest.approx(1e-6 * 2e-4)
-  check_patterns(imagenet, abstract(imagenet, network(imagenet, 2)).params)
+  check_patterns(imagenet, abstract_state(imagenet, build_run_network(imagenet, 2)).params)
 
 
 def test_one_scan_is_found_from_any_folder(monkeypatch, tmp_path):
   monkeypatch.chdir(tmp_path)
-  split, _ = choose(["scan"], None, recipe(pancreas, "one_scan").data.folds, 0)
-  assert split == Split(("scan",), ("scan",), ("scan",))
+  split, _ = choose_split(["scan"], None, recipe(pancreas, "one_scan").data.folds, 0)
+  assert split == CaseSplit(("scan",), ("scan",), ("scan",))

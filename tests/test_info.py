@@ -1,7 +1,7 @@
 import pytest
 
 from attn_unet_jax.config.resolve import resolve_draft
-from attn_unet_jax.workflows.describe_needs import describe, foreground
+from attn_unet_jax.workflows.describe_needs import count_foreground, describe_network
 from experiments.pancreas import get_config
 from tests.configs import with_keys
 
@@ -12,7 +12,7 @@ def _experiment(variant=""):
 
 @pytest.fixture(scope="module")
 def facts():
-  return describe(_experiment())
+  return describe_network(_experiment())
 
 
 def test_parameters_are_those_of_the_network(facts):
@@ -30,7 +30,7 @@ def test_operations_are_those_of_the_convolutions(facts):
 
 
 def test_memory_grows_with_the_batch(facts):
-  more = describe(with_keys(_experiment(), {"train.batch_size": 4}))
+  more = describe_network(with_keys(_experiment(), {"train.batch_size": 4}))
   assert more["train_step_activation_bytes"] == 2 * facts["train_step_activation_bytes"]
   assert more["inference_operations_per_window"] == facts["inference_operations_per_window"]
 
@@ -47,6 +47,6 @@ def test_the_foreground_of_a_set_is_counted(phantoms):
       "data.patch": (16, 16, 16),
     },
   )
-  pancreas = foreground(config, 4)
+  pancreas = count_foreground(config, 4)
   config = with_keys(config, {"data.labels": "organs=pancreas+liver"})
-  assert 0 < pancreas < foreground(config, 4) < 0.7
+  assert 0 < pancreas < count_foreground(config, 4) < 0.7

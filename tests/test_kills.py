@@ -18,9 +18,9 @@ import pytest
 
 from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.runs.metrics_csv import read_metrics
-from attn_unet_jax.training.checkpoint import restore, saved
-from attn_unet_jax.training.state import abstract
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.training.checkpoint import list_saved_steps, restore_checkpoint
+from attn_unet_jax.training.state import abstract_state
+from attn_unet_jax.workflows.network import build_run_network
 from tests.configs import small_config, with_keys
 from tests.conftest import ROOT, flags_of, flip_a_bit, host_devices
 from tests.line import Line
@@ -77,10 +77,10 @@ def undisturbed(phantoms, tmp_path_factory):
 
 def _last_states(config, *workdirs, module):
   """The arrays of the last state of each run: optimiser, statistics and averages too."""
-  like, steps = abstract(config, module), 5 * config.train.epochs
-  assert all(saved(workdir / "checkpoints")[-1] == steps for workdir in workdirs)
+  like, steps = abstract_state(config, module), 5 * config.train.epochs
+  assert all(list_saved_steps(workdir / "checkpoints")[-1] == steps for workdir in workdirs)
   folders = [workdir / "checkpoints" / str(steps) for workdir in workdirs]
-  return [jax.tree.leaves(restore(folder, like)) for folder in folders]
+  return [jax.tree.leaves(restore_checkpoint(folder, like)) for folder in folders]
 
 
 def _assert_the_same_end(config, a, b, module=LINE):
@@ -116,7 +116,7 @@ def _kill(config, workdir, epoch, delay=0.0, *, in_save=False):
     """The step that began last; 0 as long as there is none."""
     return int(begun.read_text() or 0) if begun.exists() else 0
 
-  _wait(process, lambda: not epoch or saved(folder)[-1:] >= [5 * epoch])
+  _wait(process, lambda: not epoch or list_saved_steps(folder)[-1:] >= [5 * epoch])
   _wait(process, saving if in_save else lambda: last() % 5 in (1, 2, 3) and not saving())
   time.sleep(delay)
   process.kill()
@@ -142,10 +142,10 @@ def test_killed_at_random_moments_and_started_again(
     in_save = number % 2 == 1
     delay = 0 if number < 2 else moments.uniform(0, 0.02 if in_save else 0.1)
     fell.append(_kill(config, tmp_path, number * epochs // (kills + 1), delay, in_save=in_save))
-    assert number or not saved(tmp_path / "checkpoints")
+    assert number or not list_saved_steps(tmp_path / "checkpoints")
   assert fell[:2] == ["steps", "save"]
   assert "steps" in fell[2:], fell
-  newest = tmp_path / "checkpoints" / str(saved(tmp_path / "checkpoints")[-1])
+  newest = tmp_path / "checkpoints" / str(list_saved_steps(tmp_path / "checkpoints")[-1])
   flip_a_bit(next((newest / "default" / "d").iterdir()))
   output = _finish(config, tmp_path)
   assert f"{newest} is damaged (default/d/" in output
@@ -164,11 +164,11 @@ def test_a_killed_attention_unet_ends_with_the_same_bits(phantoms, tmp_path, sou
   time.sleep(0.05)
   process.kill()
   process.communicate()
-  assert saved(killed / "checkpoints")[-1] in (5, 10)  # 10 may have been on its way
+  assert list_saved_steps(killed / "checkpoints")[-1] in (5, 10)  # 10 may have been on its way
   for workdir in (killed, whole):
     output = _finish(config, workdir, "--network")
     assert ("epoch 1/" in output) == (workdir == whole)
-  _assert_the_same_end(config, whole, killed, network(config, 2))
+  _assert_the_same_end(config, whole, killed, build_run_network(config, 2))
 
 
 @pytest.mark.slow
@@ -199,6 +199,10 @@ def test_a_full_disk_ends_with_one_line_and_the_run_goes_on_when_there_is_room(
   assert said, errors
   where, step = said.groups()  # 35 may still be on its way to the disk
   assert Path(where) == folder
-  assert saved(folder) == [20, int(step) - 10, int(step) - 5]  # the best and the latest two
+  assert list_saved_steps(folder) == [
+    20,
+    int(step) - 10,
+    int(step) - 5,
+  ]  # the best and the latest two
   _finish(config, tmp_path)
   _assert_the_same_end(config, undisturbed("resident", 24), tmp_path)

@@ -10,7 +10,7 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import read_label, write_nifti
 from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows import segment_scans as workflow
-from attn_unet_jax.workflows.load_run import Trained
+from attn_unet_jax.workflows.load_run import LoadedRun
 from tests.configs import with_keys
 
 GRID = (6, 7, 8)
@@ -23,8 +23,8 @@ def told(config, monkeypatch):
   answer = np.zeros((*GRID, 2), np.float32)
   answer[..., 1] = 1
   system = SimpleNamespace(predict=lambda volume: answer)
-  trained = Trained(config, ("pancreas",), system, 1)
-  monkeypatch.setattr(workflow, "open_any", lambda _: trained)
+  trained = LoadedRun(config, ("pancreas",), system, 1)
+  monkeypatch.setattr(workflow, "open_run_or_stages", lambda _: trained)
   return lambda *paths: workflow.segment_scans(Path("run"), *paths)
 
 

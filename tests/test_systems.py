@@ -12,8 +12,8 @@ from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.config.resolve import resolve_draft
 from attn_unet_jax.models.options import NETWORKS
 from attn_unet_jax.runs.metrics_csv import read_metrics
-from attn_unet_jax.workflows.load_run import best
-from attn_unet_jax.workflows.train import fit
+from attn_unet_jax.workflows.load_run import load_best
+from attn_unet_jax.workflows.train import train_and_test
 from experiments import dense_vnet, dual_attention, hnn, pancreas, pancreas_1mm, unet3d, vnet
 from tests.configs import with_keys
 
@@ -65,10 +65,10 @@ def smallest(name, experiment, changes, phantoms):
 def test_trains_saves_restores_and_segments(name, experiment, changes, phantoms, tmp_path):
   config = smallest(name, experiment, changes, phantoms)
   fold = open_fold(config.data)
-  fit(config, fold, tmp_path)
+  train_and_test(config, fold, tmp_path)
   (row,) = read_metrics(tmp_path / "metrics.csv")
   assert np.isfinite([float(row[f"{part}_seg_loss"]) for part in ("train", "validation")]).all()
-  restored = best(tmp_path)
+  restored = load_best(tmp_path)
   assert (restored.step, _import_path(restored.module)) == (2, NETWORKS[name].module)
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(restored.variables))
   if "model.channels_kept" in changes:

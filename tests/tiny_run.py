@@ -25,17 +25,17 @@ import jax.numpy as jnp
 from absl import flags
 
 from attn_unet_jax.cases.fold import open_fold
-from attn_unet_jax.cases.working_cases import Cases
+from attn_unet_jax.cases.working_cases import WorkingCases
 from attn_unet_jax.config.flags import CONFIG_FLAGS, define_config
 from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime import hosts, process
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training import loop, state
-from attn_unet_jax.training.checkpoint import Checkpoints, checkpoints
+from attn_unet_jax.training.checkpoint import CheckpointStore, open_checkpoints
 from attn_unet_jax.training.compile import Step, compile_step
 from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import TrainState
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.workflows.network import build_run_network
 from attn_unet_jax.workflows.run_folder import open_run_folder
 from tests import wide
 from tests.line import Line
@@ -60,20 +60,20 @@ def main() -> None:
   dtype, read = jnp.result_type(float), []
   module = Line(batch_norm=True, dtype=dtype)
   if _NETWORK.value:
-    module = network(config, 2).clone(dtype=dtype)  # no config can ask for float64
+    module = build_run_network(config, 2).clone(dtype=dtype)  # no config can ask for float64
     if dtype == jnp.float64:
-      state.start = wide.start
+      state.make_initial_state = wide.start
 
   if _OTHER_START.value:
-    state.start = _other_start
+    state.make_initial_state = _other_start
 
   if _SLOW_STEPS.value:
     loop.compile_step = _slow
 
-  def load(part: str) -> Cases:
+  def load(part: str) -> WorkingCases:
     return Noted(**vars(fold.load(part))) if part == "training" else fold.load(part)
 
-  class Noted(Cases):
+  class Noted(WorkingCases):
     def __getitem__(self, index):
       if self.ids[index] == _UNREADABLE.value:
         raise UserError(f"{self.ids[index]}: cannot be read")
@@ -84,11 +84,11 @@ def main() -> None:
     fold = open_fold(config.data)
     hosts.run_on_primary(open_run_folder, workdir, config)
     with (
-      hosts.open_on_primary(run_folder.recorded, workdir),
-      checkpoints(workdir / "checkpoints", config.train.keep) as store,
+      hosts.open_on_primary(run_folder.record_run, workdir),
+      open_checkpoints(workdir / "checkpoints", config.train.keep) as store,
     ):
       _disturb_saves(store)
-      loop.train(config, module, load, _validate, store, workdir)
+      loop.train_network(config, module, load, _validate, store, workdir)
   if _READS.value:
     Path(_READS.value).write_text(json.dumps(sorted(set(read))))
 
@@ -114,7 +114,7 @@ def _validate(reached: TrainState) -> float:
   return 0.5
 
 
-def _disturb_saves(store: Checkpoints) -> None:
+def _disturb_saves(store: CheckpointStore) -> None:
   save = store.save
 
   def disturbed(reached: TrainState, *score: float) -> None:

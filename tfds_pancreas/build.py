@@ -9,7 +9,7 @@ pancreas_ct, decathlon_pancreas, btcv, gibson_ct and folder_ct are made from the
 --manual_dir. With an empty one, the command lists the files that belong there. Their configs are
 native, iso2mm, iso1mm, or another iso<k>mm. A suffix asks for more: pancreas_ct/native_82 keeps
 duplicates, decathlon_pancreas/native_tumour labels tumours apart, and folder_ct/native_NAME names a
-collection. Every case is checked; build_report.json beside the records says how.
+collection. Every case is checked; the figures are in build_report.json beside the records.
 
 painted_ct is CT painted on the label maps of real abdomens in --manual_dir. It has the configs tiny
 and demo as well.
@@ -57,10 +57,14 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the records go.", requi
 _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Where the downloaded files lie.")
 _SKIP = flags.DEFINE_bool("skip_bad_cases", False, "Leave out cases that fail their checks.")
 _WORKERS = flags.DEFINE_integer(
-  "workers", None, "Processes; by cores and memory if not given.", lower_bound=1
+  "workers", None, "Processes that read scans; by cores and memory if not given.", lower_bound=1
 )
-_BEAM_RUNNER = flags.DEFINE_string("beam_runner", None, "Runner of Apache Beam, instead.")
-_BEAM_OPTIONS = flags.DEFINE_list("beam_options", [], "Its options, NAME=VALUE,NAME=VALUE.")
+_BEAM_RUNNER = flags.DEFINE_string(
+  "beam_runner", None, "Runner of Apache Beam, instead of --workers."
+)
+_BEAM_OPTIONS = flags.DEFINE_list(
+  "beam_options", [], "Options of Apache Beam, NAME=VALUE,NAME=VALUE."
+)
 
 
 def main() -> None:
@@ -119,7 +123,9 @@ def build_dataset(
   builder_class, config = _find_builder(dataset)
   options = _make_builder_options(builder_class, manual_dir, skip_bad_cases) | {"workers": workers}
   if workers and (beam_runner or beam):
-    raise UserError("--workers is for this machine alone; with Beam say it by --beam_options")
+    raise UserError(
+      "--workers is for this machine alone; with Beam, set the number by --beam_options"
+    )
   settings = _make_download_config(manual_dir, beam_runner, beam)
   logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of every iso<k>mm that is not listed
   try:
@@ -144,7 +150,7 @@ def _make_builder_options(
   manual_dir: str | Path | None,
   skip_bad_cases: bool,
 ) -> dict[str, Any]:
-  """Returns what the builder is told beside its config."""
+  """Returns the arguments of a builder, except for its config and place."""
   if builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS:
     return {"skip_bad_cases": skip_bad_cases}
   if manual_dir or skip_bad_cases:
@@ -174,7 +180,7 @@ def _make_download_config(
 
 
 def _write_records(builder: RecordBuilder, settings: tfds.download.DownloadConfig) -> None:
-  """Writes the records beside their place; TFDS renames the folder at the end."""
+  """Writes the records into a folder that TFDS renames at the end."""
   tfds.disable_progress_bar()
   # TFDS announces a download, and makes a folder for it; these data sets have none.
   with tempfile.TemporaryDirectory() as no_downloads, redirect_stdout(io.StringIO()):

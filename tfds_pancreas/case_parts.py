@@ -3,7 +3,7 @@
 Workers share a folder and nothing else, so they may be threads, processes or machines. A part is a
 record as it will be stored, a picture, and a JSON file that is written last: where it is, the part
 is complete. Shards are put together from parts in the order of the ids, so the files have equal
-bytes whoever made the parts and in whatever order.
+bytes for any number of workers and any order of their work.
 """
 
 import json

@@ -46,7 +46,7 @@ def make_grid_config(
   Args:
     name: of the config.
     kind: the config's class.
-    about: what beside the grid is to be said of it.
+    about: what is to be said of it before the grid.
     grid: the part of the name that names the grid; '' means all of it.
     fields: further fields of the class.
 

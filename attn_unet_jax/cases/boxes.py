@@ -19,7 +19,7 @@ Boxes = Mapping[str, Box]
 _FARTHEST_MM = 1e6  # a corner beyond any scan; so large a number is a mistake, and may overflow
 
 
-def read(path: Path) -> dict[str, Box]:
+def read_boxes(path: Path) -> dict[str, Box]:
   """The boxes of a JSON file.
 
   Raises:
@@ -49,7 +49,7 @@ def to_json(boxes: Boxes) -> str:
   return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def check(boxes: Boxes, ids: Iterable[str], path: object) -> None:
+def check_boxes(boxes: Boxes, ids: Iterable[str], path: object) -> None:
   """Refuses boxes in which a case is missing.
 
   Raises:
@@ -59,7 +59,7 @@ def check(boxes: Boxes, ids: Iterable[str], path: object) -> None:
     raise UserError(f"{path}: no box of {len(missing)} cases such as {missing[0]}; add them")
 
 
-def check_same(path: Path, own: Boxes) -> None:
+def check_same_boxes(path: Path, own: Boxes) -> None:
   """Refuses to go on with a run whose boxes have changed since it began.
 
   Args:
@@ -69,7 +69,7 @@ def check_same(path: Path, own: Boxes) -> None:
   Raises:
     UserError: a box differs.
   """
-  now = read(path) if path.exists() else own
+  now = read_boxes(path) if path.exists() else own
   if differing := [case for case, box in own.items() if now.get(case) != box]:
     raise UserError(
       f"config.data.boxes={path}: the box of {differing[0]} is not the one that the run was begun "
@@ -77,7 +77,7 @@ def check_same(path: Path, own: Boxes) -> None:
     )
 
 
-def voxels(box: Box, grid: Grid, patch: Shape, case: str) -> Slices:
+def box_voxels(box: Box, grid: Grid, patch: Shape, case: str) -> Slices:
   """The part of a working grid that a run looks at: the box, grown to the patch.
 
   Raises:

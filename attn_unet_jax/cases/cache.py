@@ -27,12 +27,14 @@ _WRITER = "group_size:1,zstd:1"  # reads five times as fast as the default, a te
 _READER = "readahead_buffer_size:0,max_parallelism:0"  # for random access
 
 
-def digest(*parts: object) -> str:
+def digest_recipe(*parts: object) -> str:
   """A name for what a prepared case depends on; every part by its `repr`."""
   return hashlib.sha256(repr((_VERSION, *parts)).encode()).hexdigest()[:16]
 
 
-def kept(folder: Path, case_id: str, name: str, prepare: Callable[[], WorkingCase]) -> WorkingCase:
+def load_or_prepare(
+  folder: Path, case_id: str, name: str, prepare: Callable[[], WorkingCase]
+) -> WorkingCase:
   """The case from its file in `folder`; if there is none, or it is damaged, `prepare`s and keeps.
 
   Args:
@@ -47,12 +49,12 @@ def kept(folder: Path, case_id: str, name: str, prepare: Callable[[], WorkingCas
   path = folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', case_id)}.{name}.array_record"
   if path.exists():
     try:
-      return _read(path)
+      return _read_case(path)
     except (RuntimeError, ValueError, IndexError, KeyError, OSError) as error:
       logging.warning("%s: damaged (%s); its case is prepared again", path, format_error(error))
   case = prepare()
   try:
-    _write(path, case)
+    _write_case(path, case)
   except (RuntimeError, OSError) as error:
     raise UserError(
       f"{folder}: prepared scans cannot be written there ({format_error(error)}); make room, or "
@@ -66,7 +68,7 @@ def remove_left_over(folder: Path) -> None:
   remove_unfinished_files(folder, older_than_s=_DEAD_S)
 
 
-def _read(path: Path) -> WorkingCase:
+def _read_case(path: Path) -> WorkingCase:
   reader = ArrayRecordReader(str(path), _READER)
   try:
     header, image, label, positions = reader.read([0, 1, 2, 3])
@@ -84,7 +86,7 @@ def _read(path: Path) -> WorkingCase:
   )
 
 
-def _write(path: Path, case: WorkingCase) -> None:
+def _write_case(path: Path, case: WorkingCase) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   about = {"id": case.id, "shape": case.image.shape, "mean": case.mean, "sd": case.sd}
   with atomic_write(path) as beside:

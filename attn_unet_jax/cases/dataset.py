@@ -16,7 +16,7 @@ from tfds_pancreas.records import BuiltDataset, open_records
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class NativeCase:
   """One patient on the native grid, axes as in the image file; `source` names it in messages."""
 
   id: str
@@ -40,7 +40,7 @@ class Dataset(Protocol):
   def label_names(self) -> Mapping[str, int] | None:
     """Name -> value of the label volumes, if the set carries names."""
 
-  def load(self, case_id: str) -> Case:
+  def load(self, case_id: str) -> NativeCase:
     """Reads one case, checked."""
 
   def grid(self, case_id: str) -> Grid:
@@ -57,11 +57,11 @@ def open_dataset(data: DataOptions) -> Dataset:
     UserError: it is not there; says what to put where.
   """
   if data.folder:
-    return Folder(Path(data.folder))
-  return RecordSet(open_records(data.dataset, data.dir))
+    return FolderDataset(Path(data.folder))
+  return RecordDataset(open_records(data.dataset, data.dir))
 
 
-class Folder:
+class FolderDataset:
   """`imagesTr/NAME.nii.gz` with `labelsTr/NAME.nii.gz`; see `volumes.nifti_folder`."""
 
   parts = None
@@ -74,7 +74,7 @@ class Folder:
     self.label_names = read_label_names(root)
     self._check()
 
-  def load(self, case_id: str) -> Case:
+  def load(self, case_id: str) -> NativeCase:
     """Reads image and label of one case.
 
     Raises:
@@ -84,7 +84,7 @@ class Folder:
     image, label, note = read_pair(self._images[case_id], label_path)
     if note:
       logging.warning(note)
-    return Case(case_id, image, label, str(label_path))
+    return NativeCase(case_id, image, label, str(label_path))
 
   def grid(self, case_id: str) -> Grid:
     """Reads the header of a case's image.
@@ -96,7 +96,7 @@ class Folder:
 
   def fingerprint(self, case_id: str) -> tuple[object, ...]:
     """Of the image's and the label's file."""
-    return _written(self._images[case_id]) + _written(self._labels[case_id])
+    return _describe_file(self._images[case_id]) + _describe_file(self._labels[case_id])
 
   def _check(self) -> None:
     if not self._images:
@@ -112,7 +112,7 @@ class Folder:
       )
 
 
-class RecordSet:
+class RecordDataset:
   """A data set of `tfds_pancreas`, as the build command wrote it."""
 
   def __init__(self, records: BuiltDataset):
@@ -130,13 +130,13 @@ class RecordSet:
       {part: records.splits[split].case_ids for part, split in own.items()} if complete else None
     )
 
-  def load(self, case_id: str) -> Case:
+  def load(self, case_id: str) -> NativeCase:
     """Reads one record."""
     split, index = self._where[case_id]
     record = self._records.splits[split][index]
     affine = record["affine"]
     image, label = Volume(record["image"], affine), Volume(record["label"], affine)
-    return Case(case_id, image, label, f"{self._records.directory}: {case_id}")
+    return NativeCase(case_id, image, label, f"{self._records.directory}: {case_id}")
 
   def grid(self, case_id: str) -> Grid:
     """Reads a record without decoding its volumes."""
@@ -146,9 +146,9 @@ class RecordSet:
   def fingerprint(self, case_id: str) -> tuple[object, ...]:
     """Of the data set: its name, version and building."""
     directory = self._records.directory
-    return (*directory.parts[-3:], case_id, *_written(directory / "dataset_info.json"))
+    return (*directory.parts[-3:], case_id, *_describe_file(directory / "dataset_info.json"))
 
 
-def _written(path: Path) -> tuple[object, ...]:
+def _describe_file(path: Path) -> tuple[object, ...]:
   about = path.stat()
   return path.name, about.st_size, about.st_mtime_ns

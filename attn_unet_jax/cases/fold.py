@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from attn_unet_jax.cases import folds
-from attn_unet_jax.cases.boxes import Boxes, check, read
+from attn_unet_jax.cases.boxes import Boxes, check_boxes, read_boxes
 from attn_unet_jax.cases.dataset import Dataset, open_dataset
 from attn_unet_jax.cases.options import DataOptions
-from attn_unet_jax.cases.working_cases import Cases
+from attn_unet_jax.cases.working_cases import WorkingCases
 from attn_unet_jax.labels import LabelMapping, parse_mapping
 from attn_unet_jax.runtime.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Fold:
+class DataFold:
   """One fold of a data set.
 
   `listing` is the list of folds that it comes from; `boxes` is the part of each case that is worked
@@ -25,15 +25,15 @@ class Fold:
   data: DataOptions
   dataset: Dataset
   mapping: LabelMapping
-  split: folds.Split
+  split: folds.CaseSplit
   listing: dict[str, Any]
   boxes: Boxes | None = None
 
-  def load(self, part: str) -> Cases:
+  def load(self, part: str) -> WorkingCases:
     """The cases of `training` (thinned, if so configured), `validation` or `test`, prepared."""
     ids = getattr(self.split, part)
     thin = part == "training"
-    return Cases(ids, self.dataset, self.mapping, self.data, thin, boxes=self.boxes)
+    return WorkingCases(ids, self.dataset, self.mapping, self.data, thin, boxes=self.boxes)
 
   def to_json(self) -> str:
     """The list of folds, as it can be given to `--config.data.folds`."""
@@ -45,7 +45,7 @@ class Fold:
     return f"classes {self.mapping.describe()}; {parts} cases (folds {self.listing['name']!r})"
 
 
-def open_fold(data: DataOptions, written: Path | None = None) -> Fold:
+def open_fold(data: DataOptions, written: Path | None = None) -> DataFold:
   """Opens the configured data set and chooses the configured fold.
 
   Args:
@@ -66,9 +66,9 @@ def open_fold(data: DataOptions, written: Path | None = None) -> Fold:
   dataset = open_dataset(data)
   mapping = parse_mapping(data.labels, dataset.label_names)
   source = str(written) if written else data.folds
-  split, listing = folds.choose(dataset.ids, dataset.parts, source, data.fold)
+  split, listing = folds.choose_split(dataset.ids, dataset.parts, source, data.fold)
   boxes, path = None, Path(data.boxes)
   if data.boxes:
-    boxes = read(written.with_name("boxes.json") if written else path)
-    check(boxes, [case for part in folds.PARTS for case in getattr(split, part)], path)
-  return Fold(data, dataset, mapping, split, listing, boxes)
+    boxes = read_boxes(written.with_name("boxes.json") if written else path)
+    check_boxes(boxes, [case for part in folds.PARTS for case in getattr(split, part)], path)
+  return DataFold(data, dataset, mapping, split, listing, boxes)

@@ -21,7 +21,7 @@ _PACKAGED = Path(__file__).parent / "fold_lists"
 
 
 @dataclasses.dataclass(frozen=True)
-class Split:
+class CaseSplit:
   """Case ids of one fold."""
 
   training: tuple[str, ...]
@@ -45,9 +45,9 @@ def by_hash(ids: Sequence[str]) -> list[dict[str, list[str]]]:
   return folds
 
 
-def choose(
+def choose_split(
   ids: Sequence[str], own: Mapping[str, Sequence[str]] | None, folds: str, fold: int
-) -> tuple[Split, dict[str, Any]]:
+) -> tuple[CaseSplit, dict[str, Any]]:
   """The split of a run and the list of folds that it comes from (written into the run).
 
   Args:
@@ -60,17 +60,17 @@ def choose(
     UserError: no such list or fold, a case that is not in the data, or an empty part.
   """
   if folds:
-    listing = read(_path(folds))
+    listing = read_folds(_find_list(folds))
   elif own is not None:
     listing = {"name": "the data set's own", "folds": [{part: list(own[part]) for part in PARTS}]}
   else:
     listing = {"name": "five by hash of the case id", "folds": by_hash(ids)}
-  chosen = pick(listing, fold)
-  _check(chosen, ids, listing["name"])
-  return Split(**{part: tuple(chosen[part]) for part in PARTS}), listing
+  chosen = pick_fold(listing, fold)
+  _check_lists(chosen, ids, listing["name"])
+  return CaseSplit(**{part: tuple(chosen[part]) for part in PARTS}), listing
 
 
-def pick(listing: Mapping[str, Any], fold: int) -> Mapping[str, Sequence[str]]:
+def pick_fold(listing: Mapping[str, Any], fold: int) -> Mapping[str, Sequence[str]]:
   """The fold of that number, case ids by part.
 
   Raises:
@@ -84,12 +84,12 @@ def pick(listing: Mapping[str, Any], fold: int) -> Mapping[str, Sequence[str]]:
   return listing["folds"][fold]
 
 
-def _path(folds: str) -> Path:
+def _find_list(folds: str) -> Path:
   packaged = _PACKAGED / f"{folds}.json"
   return packaged if packaged.is_file() else Path(folds)
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_folds(path: Path) -> dict[str, Any]:
   """A list of folds from its JSON file.
 
   Raises:
@@ -123,7 +123,7 @@ def _is_listing(listing: Any) -> bool:
   )
 
 
-def _check(fold: Mapping[str, Sequence[str]], ids: Sequence[str], name: str) -> None:
+def _check_lists(fold: Mapping[str, Sequence[str]], ids: Sequence[str], name: str) -> None:
   for part in PARTS:
     missing = sorted(set(fold[part]) - set(ids))
     if missing:

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from attn_unet_jax.cases.boxes import voxels
-from attn_unet_jax.cases.dataset import Case
+from attn_unet_jax.cases.boxes import box_voxels
+from attn_unet_jax.cases.dataset import NativeCase
 from attn_unet_jax.cases.foreground import foreground_positions
 from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.labels import LabelMapping, class_names
@@ -74,8 +74,8 @@ def working_image(
   return Volume(rounded.T, working.affine)
 
 
-def prepare(
-  case: Case, mapping: LabelMapping, data: DataOptions, box: Box | None = None
+def prepare_case(
+  case: NativeCase, mapping: LabelMapping, data: DataOptions, box: Box | None = None
 ) -> WorkingCase:
   """Image and label on one working grid, which is decided from the image.
 
@@ -94,13 +94,13 @@ def prepare(
   label = to_canonical(native_classes(case, mapping))
   classes = resample_labels(label, image.grid, data.label_resampling)
   if box:
-    where = voxels(box, image.grid, data.patch, case.id)
+    where = box_voxels(box, image.grid, data.patch, case.id)
     image, classes = crop_volume(image, where), crop_volume(classes, where)
   mean, sd = measure_intensity(image.array)
   positions = foreground_positions(classes.array)
   return WorkingCase(case.id, image.array, classes.array, mean, sd, positions)
 
 
-def native_classes(case: Case, mapping: LabelMapping) -> Volume:
+def native_classes(case: NativeCase, mapping: LabelMapping) -> Volume:
   """Class indices uint8 on the case's own grid, by the image's affine."""
   return Volume(mapping.apply(case.label.array, case.source), case.image.affine)

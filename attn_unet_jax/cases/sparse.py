@@ -9,7 +9,7 @@ from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.labels import UNLABELLED
 
 
-def thinned(case: WorkingCase, data: DataOptions) -> WorkingCase:
+def keep_labelled_slices(case: WorkingCase, data: DataOptions) -> WorkingCase:
   """A training case with the labels of every k-th slice only, as `data.labelled_slices` says."""
   every = data.labelled_slices
   if not any(every):

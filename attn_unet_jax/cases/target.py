@@ -15,16 +15,16 @@ from attn_unet_jax.labels import UNLABELLED
 from attn_unet_jax.volumes.volume import Volume
 
 
-def boundary(label: Array) -> Array:
+def keep_boundary(label: Array) -> Array:
   """Class indices [X, Y, Z] with the interior made background; runs on the device."""
   inside = (label > 0) & (label != UNLABELLED)
-  edge = inside & _beside(label == 0)
-  unknown = (label == UNLABELLED) | (inside & _beside(label == UNLABELLED))
+  edge = inside & _touches_other(label == 0)
+  unknown = (label == UNLABELLED) | (inside & _touches_other(label == UNLABELLED))
   kept = jnp.where(edge, label, jnp.where(unknown, UNLABELLED, 0))
   return kept.astype(label.dtype)
 
 
-def _beside(mask: Array) -> Array:
+def _touches_other(mask: Array) -> Array:
   """Which voxels have one of the six neighbours in the mask; beyond the border there is none."""
   found = jnp.zeros_like(mask)
   for axis in range(3):

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from attn_unet_jax.cases.boxes import Boxes, voxels
-from attn_unet_jax.cases.cache import digest, kept
+from attn_unet_jax.cases.boxes import Boxes, box_voxels
+from attn_unet_jax.cases.cache import digest_recipe, load_or_prepare
 from attn_unet_jax.cases.dataset import Dataset
 from attn_unet_jax.cases.options import DataOptions
-from attn_unet_jax.cases.prepare import WorkingCase, prepare, working_grid_for
-from attn_unet_jax.cases.sparse import thinned
+from attn_unet_jax.cases.prepare import WorkingCase, prepare_case, working_grid_for
+from attn_unet_jax.cases.sparse import keep_labelled_slices
 from attn_unet_jax.labels import LabelMapping
 from attn_unet_jax.runtime.cores import count_usable_cores
 from attn_unet_jax.volumes.box import Box, Slices
@@ -21,7 +21,7 @@ from attn_unet_jax.volumes.orientation import canonical_grid
 
 
 @dataclasses.dataclass(frozen=True)
-class Cases(Sequence[WorkingCase]):
+class WorkingCases(Sequence[WorkingCase]):
   """Prepares a case whenever it is asked for; with `folder`, only the first time.
 
   Attributes:
@@ -51,9 +51,9 @@ class Cases(Sequence[WorkingCase]):
       return dataclasses.replace(self, ids=self.ids[index])
     case_id = self.ids[index]
     case = self._kept(case_id) if self.folder else self._prepare(case_id)
-    return thinned(case, self.data) if self.thin else case
+    return keep_labelled_slices(case, self.data) if self.thin else case
 
-  def kept_in(self, folder: Path) -> "Cases":
+  def kept_in(self, folder: Path) -> "WorkingCases":
     """The same cases, kept in a folder once they are prepared."""
     return dataclasses.replace(self, folder=folder)
 
@@ -77,7 +77,7 @@ class Cases(Sequence[WorkingCase]):
     grid = canonical_grid(self.dataset.grid(case_id))
     working = working_grid_for(grid, self.data, case_id, in_box=self.boxes is not None)
     if box := self._box(case_id):
-      return voxels(box, working, self.data.patch, case_id)
+      return box_voxels(box, working, self.data.patch, case_id)
     x, y, z = (slice(0, n) for n in working.shape)
     return x, y, z
 
@@ -85,7 +85,7 @@ class Cases(Sequence[WorkingCase]):
     return self.boxes[case_id] if self.boxes else None
 
   def _prepare(self, case_id: str) -> WorkingCase:
-    return prepare(self.dataset.load(case_id), self.mapping, self.data, self._box(case_id))
+    return prepare_case(self.dataset.load(case_id), self.mapping, self.data, self._box(case_id))
 
   def _kept(self, case_id: str) -> WorkingCase:
     assert self.folder is not None
@@ -95,5 +95,7 @@ class Cases(Sequence[WorkingCase]):
       recipe += (box, data.patch)
     known = (*mapping.values, mapping.unlabelled, mapping.background)
     values = [sorted(values) for values in known]
-    name = digest(recipe, values, mapping.rest_is_background, self.dataset.fingerprint(case_id))
-    return kept(self.folder, case_id, name, lambda: self._prepare(case_id))
+    name = digest_recipe(
+      recipe, values, mapping.rest_is_background, self.dataset.fingerprint(case_id)
+    )
+    return load_or_prepare(self.folder, case_id, name, lambda: self._prepare(case_id))

@@ -16,7 +16,7 @@ ReadConfig = Callable[[Path], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredRun:
   """A run, or a folder that `evaluate --output` wrote, which has no config.
 
   Attributes:
@@ -34,7 +34,7 @@ class Scored:
   step: int | None = None
 
 
-def read_run(path: Path, read_config: ReadConfig, part: str = "test") -> Scored:
+def read_run(path: Path, read_config: ReadConfig, part: str = "test") -> ScoredRun:
   """Reads a run's evaluation of a part of its fold.
 
   Args:
@@ -49,30 +49,30 @@ def read_run(path: Path, read_config: ReadConfig, part: str = "test") -> Scored:
     raise UserError(f"--workdirs: {path}: no such folder; name runs of attn_unet_jax.main")
   is_run = (path / "config.json").is_file()
   folder = path / "evaluation" / ("" if part == "test" else part) if is_run else path
-  scores = _scores(folder / "cases.csv", f"--workdir={path} --part={part}")
-  return Scored(
+  scores = _read_scores(folder / "cases.csv", f"--workdir={path} --part={part}")
+  return ScoredRun(
     str(path),
     read_config(path / "config.json") if is_run else {},
     scores,
-    _command(path / "run.json") if is_run else [],
+    _read_command(path / "run.json") if is_run else [],
     read_json_object(folder / "summary.json", _AGAIN).get("checkpoint_step"),
   )
 
 
-def _command(path: Path) -> list[str]:
+def _read_command(path: Path) -> list[str]:
   command = read_json_object(path, _AGAIN).get("command", [])
   if not isinstance(command, list) or not all(isinstance(flag, str) for flag in command):
     raise UserError(f"{path}: command is {command!r}, not a list of flags; {_AGAIN}")
   return command
 
 
-def _scores(path: Path, flags: str) -> dict[str, dict[str, dict[str, float]]]:
+def _read_scores(path: Path, flags: str) -> dict[str, dict[str, dict[str, float]]]:
   found: dict[str, dict[str, dict[str, float]]] = {}
   try:
     with path.open(newline="", encoding="utf-8") as file:
       for row in csv.DictReader(file):
         case, name = row.pop("case"), row.pop("class")
-        found.setdefault(name, {})[case] = {key: _score(value) for key, value in row.items()}
+        found.setdefault(name, {})[case] = {key: _parse_score(value) for key, value in row.items()}
   except (FileNotFoundError, NotADirectoryError):
     raise UserError(
       f"{path}: no scores; run python -m attn_unet_jax.evaluate {flags} first"
@@ -84,7 +84,7 @@ def _scores(path: Path, flags: str) -> dict[str, dict[str, dict[str, float]]]:
   return found
 
 
-def _score(text: str) -> float:
+def _parse_score(text: str) -> float:
   """NaN where it is undefined; never infinite."""
   value = float(text)
   if math.isinf(value):

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from attn_unet_jax.evaluation.compared_runs import Scored
-from attn_unet_jax.evaluation.paired_tests import Paired, holm, paired_tests
+from attn_unet_jax.evaluation.compared_runs import ScoredRun
+from attn_unet_jax.evaluation.paired_tests import PairedTest, adjust_by_holm, paired_tests
 from attn_unet_jax.runtime.errors import UserError
 
 _REFERENCE = "reference_volume_ml"
@@ -17,7 +17,7 @@ _SAME_REFERENCE = 1e-4
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
   """One run and one class.
 
   Attributes:
@@ -33,20 +33,20 @@ class Row:
   step: int | None
   config: Mapping[str, Any]
   spread: Mapping[str, tuple[float, float, int]]
-  tests: Paired | None
+  tests: PairedTest | None
   p_holm: float
 
 
 @dataclass(frozen=True)
-class Table:
+class ComparisonTable:
   """Rows, and what must be known to read them."""
 
   metrics: Sequence[str]
-  rows: Sequence[Row]
+  rows: Sequence[ComparisonRow]
   notes: Sequence[str]
 
 
-def compare(runs: Sequence[Scored], metrics: Sequence[str]) -> Table:
+def compare_scores(runs: Sequence[ScoredRun], metrics: Sequence[str]) -> ComparisonTable:
   """Compares runs with the first of them.
 
   Args:
@@ -61,19 +61,19 @@ def compare(runs: Sequence[Scored], metrics: Sequence[str]) -> Table:
   if not classes:
     found = "; ".join(f"{run.name}: {', '.join(run.scores)}" for run in runs)
     raise UserError(f"--workdirs: no class in common ({found}); name runs of the same classes")
-  differing = differences(runs)
-  rows: list[Row] = []
+  differing = list_differences(runs)
+  rows: list[ComparisonRow] = []
   notes: list[str] = []
   for name in classes:
-    tests = [_against(runs[0], run, name, metrics[0], notes) for run in runs[1:]]
-    adjusted = holm([test.p_wilcoxon for test in tests])
+    tests = [_test_against(runs[0], run, name, metrics[0], notes) for run in runs[1:]]
+    adjusted = adjust_by_holm([test.p_wilcoxon for test in tests])
     for run, test, p in zip(runs, [None, *tests], [math.nan, *adjusted], strict=True):
-      spread = {metric: _spread(run, name, metric) for metric in metrics}
-      rows.append(Row(run.name, name, run.step, differing[run.name], spread, test, p))
-  return Table(metrics, rows, notes)
+      spread = {metric: _summarise_scores(run, name, metric) for metric in metrics}
+      rows.append(ComparisonRow(run.name, name, run.step, differing[run.name], spread, test, p))
+  return ComparisonTable(metrics, rows, notes)
 
 
-def differences(runs: Sequence[Scored]) -> dict[str, dict[str, Any]]:
+def list_differences(runs: Sequence[ScoredRun]) -> dict[str, dict[str, Any]]:
   """By run, the values of the keys that are not the same in all runs that have a config."""
   configs = [run.config for run in runs if run.config]
   keys = list(dict.fromkeys(key for config in configs for key in config))
@@ -81,7 +81,7 @@ def differences(runs: Sequence[Scored]) -> dict[str, dict[str, Any]]:
   return {run.name: {key: run.config.get(key) for key in unequal} for run in runs}
 
 
-def _require_metrics(runs: Sequence[Scored], metrics: Sequence[str]) -> None:
+def _require_metrics(runs: Sequence[ScoredRun], metrics: Sequence[str]) -> None:
   for run in runs:
     first = next(iter(next(iter(run.scores.values())).values()))
     unknown = [metric for metric in metrics if metric not in first]
@@ -91,14 +91,16 @@ def _require_metrics(runs: Sequence[Scored], metrics: Sequence[str]) -> None:
       )
 
 
-def _spread(run: Scored, name: str, metric: str) -> tuple[float, float, int]:
+def _summarise_scores(run: ScoredRun, name: str, metric: str) -> tuple[float, float, int]:
   scores = np.array([case[metric] for case in run.scores[name].values()])
   defined = scores[~np.isnan(scores)]
   mean = float(defined.mean()) if defined.size else math.nan
   return mean, float(defined.std(ddof=1)) if defined.size > 1 else math.nan, defined.size
 
 
-def _against(first: Scored, run: Scored, name: str, metric: str, notes: list[str]) -> Paired:
+def _test_against(
+  first: ScoredRun, run: ScoredRun, name: str, metric: str, notes: list[str]
+) -> PairedTest:
   """Tests a run against the first on the cases of both, and notes which are not."""
   a, b = first.scores[name], run.scores[name]
   both = sorted(a.keys() & b.keys())

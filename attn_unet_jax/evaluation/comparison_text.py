@@ -7,13 +7,13 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from attn_unet_jax.evaluation.compared_runs import Scored
-from attn_unet_jax.evaluation.comparison import Row, Table
+from attn_unet_jax.evaluation.compared_runs import ScoredRun
+from attn_unet_jax.evaluation.comparison import ComparisonRow, ComparisonTable
 
 
-def markdown(table: Table) -> str:
+def render_markdown(table: ComparisonTable) -> str:
   """The table, what its tests are, and what must be known to read it."""
-  rows = list(_cells(table, shown=True))
+  rows = list(_render_cells(table, shown=True))
   lines = [f"| {' | '.join(row)} |" for row in rows]
   lines.insert(1, f"|{' --- |' * len(rows[0])}")
   first, metric = table.rows[0].run, table.metrics[0]
@@ -27,28 +27,32 @@ def markdown(table: Table) -> str:
   return "\n".join([*lines, "", about, *(f"\nNote: {note}." for note in table.notes)]) + "\n"
 
 
-def document(
-  table: Table, runs: Sequence[Scored], command: Sequence[str], title: str = "", note: str = ""
+def render_document(
+  table: ComparisonTable,
+  runs: Sequence[ScoredRun],
+  command: Sequence[str],
+  title: str = "",
+  note: str = "",
 ) -> str:
   """A page: title, note, the table, and the commands that made the runs and the page."""
-  commands = [_command("main", run.command) for run in runs if run.command]
-  made = "\n".join([*commands, _command("compare", command)])
+  commands = [_render_command("main", run.command) for run in runs if run.command]
+  made = "\n".join([*commands, _render_command("compare", command)])
   head = (f"# {title}\n\n" if title else "") + (f"{note}\n\n" if note else "")
-  return f"{head}{markdown(table)}\nMade by\n\n```\n{made}\n```\n"
+  return f"{head}{render_markdown(table)}\nMade by\n\n```\n{made}\n```\n"
 
 
-def comma_separated(table: Table) -> str:
+def render_csv(table: ComparisonTable) -> str:
   """The same rows for programs: full precision, mean and sd in columns of their own."""
   text = io.StringIO()
-  csv.writer(text, lineterminator="\n").writerows(_cells(table, shown=False))
+  csv.writer(text, lineterminator="\n").writerows(_render_cells(table, shown=False))
   return text.getvalue()
 
 
-def _command(module: str, flags: Sequence[str]) -> str:
+def _render_command(module: str, flags: Sequence[str]) -> str:
   return " \\\n  ".join([f"python -m attn_unet_jax.{module}", *map(shlex.quote, flags)])
 
 
-def _cells(table: Table, *, shown: bool) -> Iterator[list[str]]:
+def _render_cells(table: ComparisonTable, *, shown: bool) -> Iterator[list[str]]:
   """The head and the rows; `shown` for people, else for programs."""
   keys = list(table.rows[0].config)
   several = len({row.name for row in table.rows}) > 1 or not shown
@@ -60,43 +64,43 @@ def _cells(table: Table, *, shown: bool) -> Iterator[list[str]]:
   delta = f"Δ {metric}" if shown else f"{metric}_difference"
   yield [*head, delta, *(["n"] if shown else ["n_pairs"]), "p Wilcoxon", "p Holm", "p t"]
   for row in table.rows:
-    cells = [row.run, *(_value(row.config[key]) for key in keys)]
-    cells += ([row.name] if several else []) + ([_value(row.step)] if steps else [])
+    cells = [row.run, *(_render_value(row.config[key]) for key in keys)]
+    cells += ([row.name] if several else []) + ([_render_value(row.step)] if steps else [])
     for name in table.metrics:
-      cells += _spread(row.spread[name], shown=shown)
-    yield cells + _tests(row, shown=shown)
+      cells += _render_spread(row.spread[name], shown=shown)
+    yield cells + _render_tests(row, shown=shown)
 
 
-def _spread(spread: tuple[float, float, int], *, shown: bool) -> list[str]:
+def _render_spread(spread: tuple[float, float, int], *, shown: bool) -> list[str]:
   mean, sd, n = spread
   if not shown:
-    return [_exact(mean), _exact(sd), str(n)]
+    return [_render_exact(mean), _render_exact(sd), str(n)]
   if math.isnan(mean):
     return ["-"]
   return [f"{mean:.3f}" + ("" if math.isnan(sd) else f" ± {sd:.3f}")]
 
 
-def _tests(row: Row, *, shown: bool) -> list[str]:
+def _render_tests(row: ComparisonRow, *, shown: bool) -> list[str]:
   if row.tests is None:
     return ["-" if shown else ""] * 5
   n, difference, p_wilcoxon, p_t = row.tests
   if not shown:
-    return [_exact(difference), str(n), *map(_exact, (p_wilcoxon, row.p_holm, p_t))]
+    return [_render_exact(difference), str(n), *map(_render_exact, (p_wilcoxon, row.p_holm, p_t))]
   change = "-" if math.isnan(difference) else f"{difference:+.3f}"
-  return [change, str(n), *map(_p, (p_wilcoxon, row.p_holm, p_t))]
+  return [change, str(n), *map(_render_p, (p_wilcoxon, row.p_holm, p_t))]
 
 
-def _p(value: float) -> str:
+def _render_p(value: float) -> str:
   if math.isnan(value):
     return "-"
   return "< 0.0001" if value < 1e-4 else f"{value:.3g}"
 
 
-def _exact(value: float) -> str:
+def _render_exact(value: float) -> str:
   return "" if math.isnan(value) else repr(value)
 
 
-def _value(value: Any) -> str:
+def _render_value(value: Any) -> str:
   if value is None:
     return "-"
   return f"{value:g}" if isinstance(value, float) else str(value).replace("|", "\\|")

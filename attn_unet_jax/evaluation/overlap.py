@@ -21,7 +21,7 @@ import numpy as np
 Scores = dict[str, dict[str, float]]
 
 
-class Counts(NamedTuple):
+class VoxelCounts(NamedTuple):
   """Voxels of one class: hit, predicted only, in the reference only."""
 
   true_positive: int
@@ -29,7 +29,7 @@ class Counts(NamedTuple):
   false_negative: int
 
 
-def count(prediction: np.ndarray, reference: np.ndarray) -> Counts:
+def count_voxels(prediction: np.ndarray, reference: np.ndarray) -> VoxelCounts:
   """Confusion counts of two boolean masks [X, Y, Z]; the true negatives are not needed.
 
   Raises:
@@ -39,28 +39,28 @@ def count(prediction: np.ndarray, reference: np.ndarray) -> Counts:
     raise ValueError(f"prediction {prediction.shape} and reference {reference.shape} differ")
   hit = int(np.count_nonzero(prediction & reference))
   predicted, referred = int(np.count_nonzero(prediction)), int(np.count_nonzero(reference))
-  return Counts(hit, predicted - hit, referred - hit)
+  return VoxelCounts(hit, predicted - hit, referred - hit)
 
 
-def dice(counts: Counts) -> float:
+def dice_score(counts: VoxelCounts) -> float:
   """Dice similarity coefficient (DSC), 2 TP / (2 TP + FP + FN), in [0, 1]."""
   hit, extra, missed = counts
-  return _ratio(2 * hit, 2 * hit + extra + missed, counts)
+  return _divide_counts(2 * hit, 2 * hit + extra + missed, counts)
 
 
-def iou(counts: Counts) -> float:
+def iou_score(counts: VoxelCounts) -> float:
   """Intersection over union (Jaccard index), TP / (TP + FP + FN), in [0, 1]."""
-  return _ratio(counts.true_positive, sum(counts), counts)
+  return _divide_counts(counts.true_positive, sum(counts), counts)
 
 
-def precision(counts: Counts) -> float:
+def precision_score(counts: VoxelCounts) -> float:
   """Share of the prediction that is right, TP / (TP + FP), in [0, 1]."""
-  return _ratio(counts.true_positive, counts.true_positive + counts.false_positive, counts)
+  return _divide_counts(counts.true_positive, counts.true_positive + counts.false_positive, counts)
 
 
-def recall(counts: Counts) -> float:
+def recall_score(counts: VoxelCounts) -> float:
   """Share of the reference that is found, TP / (TP + FN), in [0, 1]."""
-  return _ratio(counts.true_positive, counts.true_positive + counts.false_negative, counts)
+  return _divide_counts(counts.true_positive, counts.true_positive + counts.false_negative, counts)
 
 
 def score_case(
@@ -90,12 +90,14 @@ def score_case(
     raise ValueError(f"prediction {prediction.shape} and reference {reference.shape} differ")
   known = reference != unlabelled
   return {
-    name: _scores(count((prediction == value) & known, reference == value), voxel_volume_ml)
+    name: _score_counts(
+      count_voxels((prediction == value) & known, reference == value), voxel_volume_ml
+    )
     for name, value in classes.items()
   }
 
 
-def summarise(rows: Sequence[Scores]) -> dict[str, dict[str, dict[str, float]]]:
+def summarise_scores(rows: Sequence[Scores]) -> dict[str, dict[str, dict[str, float]]]:
   """Mean and standard deviation over cases.
 
   Args:
@@ -112,30 +114,30 @@ def summarise(rows: Sequence[Scores]) -> dict[str, dict[str, dict[str, float]]]:
   if not rows:
     raise ValueError("no cases to summarise")
   return {
-    name: {metric: _spread([row[name][metric] for row in rows]) for metric in metrics}
+    name: {metric: _measure_spread([row[name][metric] for row in rows]) for metric in metrics}
     for name, metrics in rows[0].items()
   }
 
 
-def _scores(counts: Counts, voxel_volume_ml: float) -> dict[str, float]:
+def _score_counts(counts: VoxelCounts, voxel_volume_ml: float) -> dict[str, float]:
   hit, extra, missed = counts
   return {
-    "dsc": dice(counts),
-    "iou": iou(counts),
-    "precision": precision(counts),
-    "recall": recall(counts),
+    "dsc": dice_score(counts),
+    "iou": iou_score(counts),
+    "precision": precision_score(counts),
+    "recall": recall_score(counts),
     "volume_ml": (hit + extra) * voxel_volume_ml,
     "reference_volume_ml": (hit + missed) * voxel_volume_ml,
   }
 
 
-def _ratio(numerator: int, denominator: int, counts: Counts) -> float:
+def _divide_counts(numerator: int, denominator: int, counts: VoxelCounts) -> float:
   if denominator:
     return numerator / denominator
   return math.nan if any(counts) else 1.0
 
 
-def _spread(scores: Sequence[float]) -> dict[str, float]:
+def _measure_spread(scores: Sequence[float]) -> dict[str, float]:
   defined = np.array([score for score in scores if not math.isnan(score)])
   n = defined.size
   return {

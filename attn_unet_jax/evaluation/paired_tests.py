@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 
-class Paired(NamedTuple):
+class PairedTest(NamedTuple):
   """A paired comparison.
 
   Attributes:
@@ -24,7 +24,7 @@ class Paired(NamedTuple):
   p_t: float
 
 
-def paired_tests(first: Sequence[float], second: Sequence[float]) -> Paired:
+def paired_tests(first: Sequence[float], second: Sequence[float]) -> PairedTest:
   """Compares scores of the same cases, d_i = second_i - first_i.
 
     t = mean(d) / (sd(d) / sqrt(n)), Student's t with n - 1 degrees of freedom;
@@ -49,14 +49,14 @@ def paired_tests(first: Sequence[float], second: Sequence[float]) -> Paired:
   n = len(difference)
   mean = float(difference.mean()) if n else math.nan
   if n < 2 or not difference.any():
-    return Paired(n, mean, math.nan, math.nan)
+    return PairedTest(n, mean, math.nan, math.nan)
   # Rounding alone separates equal differences.
   equal = np.ptp(difference) <= 1e-12 * np.abs(difference).max()
   p_t = math.nan if equal else float(stats.ttest_rel(b, a).pvalue)
-  return Paired(n, mean, float(stats.wilcoxon(difference).pvalue), p_t)
+  return PairedTest(n, mean, float(stats.wilcoxon(difference).pvalue), p_t)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
   """Adjusts p values for their number m by Holm's step-down rule (1979).
 
     adjusted of the k-th smallest = max over j <= k of min(1, (m - j + 1) p_(j))

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from attn_unet_jax.cases.fold import Fold
+from attn_unet_jax.cases.fold import DataFold
 from attn_unet_jax.cases.prepare import native_classes
 from attn_unet_jax.cases.target import native_boundary
-from attn_unet_jax.evaluation.overlap import Scores, score_case, summarise
+from attn_unet_jax.evaluation.overlap import Scores, score_case, summarise_scores
 from attn_unet_jax.evaluation.surface import assd_mm
 from attn_unet_jax.inference.options import PredictionRecipe
-from attn_unet_jax.inference.segment import Locate, segment
-from attn_unet_jax.inference.sliding import System
+from attn_unet_jax.inference.segment import Locate, segment_scan
+from attn_unet_jax.inference.sliding import SegmentationSystem
 from attn_unet_jax.labels import UNLABELLED, parse_mapping
 from attn_unet_jax.runtime.console import print_line, show_progress
 from attn_unet_jax.runtime.errors import UserError
@@ -30,16 +30,18 @@ from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
 
 
-def mean_dsc(fold: Fold, ids: Sequence[str], system: System, recipe: PredictionRecipe) -> float:
+def mean_dsc(
+  fold: DataFold, ids: Sequence[str], system: SegmentationSystem, recipe: PredictionRecipe
+) -> float:
   """Mean DSC over cases and foreground classes, whole scans, native grid."""
-  summary = summarise(list(score_cases(fold, ids, system, recipe).values()))
+  summary = summarise_scores(list(score_cases(fold, ids, system, recipe).values()))
   return sum(metrics["dsc"]["mean"] for metrics in summary.values()) / len(summary)
 
 
 def score_cases(
-  fold: Fold,
+  fold: DataFold,
   ids: Sequence[str],
-  system: System,
+  system: SegmentationSystem,
   recipe: PredictionRecipe,
   locate: Locate | None = None,
   predictions: Path | None = None,
@@ -55,8 +57,8 @@ def score_cases(
   rows = {}
   for case_id in show_progress(ids, len(ids), "cases"):
     case = fold.dataset.load(case_id)
-    find = locate or _given(fold.boxes[case_id] if fold.boxes else None)
-    prediction, box = segment(case.image, system, recipe, find, case_id)
+    find = locate or _always_box(fold.boxes[case_id] if fold.boxes else None)
+    prediction, box = segment_scan(case.image, system, recipe, find, case_id)
     reference = native_classes(case, fold.mapping)
     if recipe.data.target == "boundary":
       reference = native_boundary(reference, recipe.data.spacing_mm)
@@ -85,7 +87,7 @@ def _add_surface_distance(
     scores[name]["assd_mm"] = assd_mm(*masks, reference.spacing)
 
 
-def _given(box: Box | None) -> Locate:
+def _always_box(box: Box | None) -> Locate:
   return lambda _: box
 
 
@@ -144,8 +146,8 @@ def write_scores(
   """Writes `cases.csv` (a line per case and class) and `summary.json`, and says the means."""
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "cases.csv", _table(rows))
-    summary = summarise(list(rows.values()))
+    write_text(folder / "cases.csv", _format_table(rows))
+    summary = summarise_scores(list(rows.values()))
     content = {**(about or {}), "cases": len(rows), "classes": _without_nan(summary)}
     write_text(folder / "summary.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
   except OSError as error:
@@ -169,7 +171,7 @@ def _without_nan(value: Any) -> Any:
   return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _table(rows: Mapping[str, Scores]) -> str:
+def _format_table(rows: Mapping[str, Scores]) -> str:
   text = io.StringIO()
   first = next(iter(next(iter(rows.values())).values()))
   writer = csv.writer(text, lineterminator="\n")

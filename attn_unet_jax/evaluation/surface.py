@@ -49,44 +49,44 @@ def directed_averages_mm(
   """
   if prediction.shape != reference.shape:
     raise ValueError(f"prediction {prediction.shape} and reference {reference.shape} differ")
-  points, areas = zip(*(_surface(m, spacing_mm) for m in (prediction, reference)), strict=True)
+  points, areas = zip(*(_list_surface(m, spacing_mm) for m in (prediction, reference)), strict=True)
   if not (len(points[0]) and len(points[1])):
     return math.nan, math.nan
   there, back = KDTree(points[1]).query(points[0])[0], KDTree(points[0]).query(points[1])[0]
   return float(np.average(there, weights=areas[0])), float(np.average(back, weights=areas[1]))
 
 
-def _surface(mask: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _list_surface(mask: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
   """Centres [P, 3] in mm and areas [P] in mm^2 of the pieces of a mask's surface."""
-  low, inside = _cropped(mask)
+  low, inside = _crop_to_masks(mask)
   padded = np.pad(inside, 1).astype(np.uint8)  # the surface is closed at the scan's border too
   shape = np.array(padded.shape) - 1
   codes = np.zeros(shape, np.uint8)
   for bit, corner in enumerate(_CORNERS):
     codes |= padded[tuple(map(slice, corner, shape + corner))] << bit
   index = np.argwhere((codes != 0) & (codes != 255))
-  areas = _areas(tuple(map(float, spacing_mm)))[codes[tuple(index.T)]]
+  areas = _measure_areas(tuple(map(float, spacing_mm)))[codes[tuple(index.T)]]
   return (index + low) * np.asarray(spacing_mm, np.float64), areas
 
 
-def _cropped(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _crop_to_masks(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """The mask's first index along each axis, and its part in its bounding box."""
   where = bounding_slices(mask) or (slice(0, 0),) * 3
   return np.array([side.start for side in where]), mask[where]
 
 
 @lru_cache(maxsize=64)
-def _areas(spacing_mm: tuple[float, float, float]) -> np.ndarray:
+def _measure_areas(spacing_mm: tuple[float, float, float]) -> np.ndarray:
   """Area in mm^2 of the piece in a cube, by which of its corners are inside (a bit each) [256]."""
-  return np.array([_area(code, spacing_mm) for code in range(256)])
+  return np.array([_measure_area(code, spacing_mm) for code in range(256)])
 
 
-def _area(code: int, spacing_mm: tuple[float, float, float]) -> float:
+def _measure_area(code: int, spacing_mm: tuple[float, float, float]) -> float:
   """The polygons cut off the connected corners of the side that has fewer of them."""
   inside = [c for bit, c in enumerate(_CORNERS) if code >> bit & 1]
   outside = [c for c in _CORNERS if c not in inside]
   fewer = min(inside, outside, key=len)
-  return sum(_cut_off(corners, spacing_mm) for corners in _connected(fewer))
+  return sum(_cut_off(corners, spacing_mm) for corners in _join_edges(fewer))
 
 
 def _cut_off(corners: list[Corner], spacing_mm: tuple[float, float, float]) -> float:
@@ -111,11 +111,11 @@ def _cut_off(corners: list[Corner], spacing_mm: tuple[float, float, float]) -> f
   if len(ends) == 3:  # a corner and its three neighbours: a hexagon
     return 6 * corner
   # A path along all three axes.
-  outer = [_axis(end, c) for end in ends for c in corners if _are_neighbours(end, c)]
+  outer = [_axis_positions(end, c) for end in ends for c in corners if _are_neighbours(end, c)]
   return 4 * corner + sum(half_edge[axis] for axis in outer)
 
 
-def _connected(corners: list[Corner]) -> list[list[Corner]]:
+def _join_edges(corners: list[Corner]) -> list[list[Corner]]:
   """The corners in groups that hang together by edges of the cube."""
   groups: list[list[Corner]] = []
   for corner in corners:
@@ -129,6 +129,6 @@ def _are_neighbours(a: Corner, b: Corner) -> bool:
   return sum(i != j for i, j in zip(a, b, strict=True)) == 1
 
 
-def _axis(a: Corner, b: Corner) -> int:
+def _axis_positions(a: Corner, b: Corner) -> int:
   """Along which two neighbours differ."""
   return [i != j for i, j in zip(a, b, strict=True)].index(True)

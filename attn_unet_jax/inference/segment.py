@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from attn_unet_jax.cases.boxes import voxels
+from attn_unet_jax.cases.boxes import box_voxels
 from attn_unet_jax.cases.prepare import working_image
 from attn_unet_jax.inference.options import PredictionRecipe
-from attn_unet_jax.inference.sliding import System
+from attn_unet_jax.inference.sliding import SegmentationSystem
 from attn_unet_jax.volumes.box import Box, crop_volume, paste_probabilities
 from attn_unet_jax.volumes.components import largest_components
 from attn_unet_jax.volumes.orientation import from_canonical, to_canonical
@@ -25,9 +25,9 @@ class Segmentation(NamedTuple):
   box: Box | None
 
 
-def segment(
+def segment_scan(
   image: Volume,
-  system: System,
+  system: SegmentationSystem,
   recipe: PredictionRecipe,
   locate: Locate | None = None,
   name: object = "this scan",
@@ -60,10 +60,10 @@ def segment(
 
 
 def predict_within(
-  working: Volume, box: Box | None, system: System, recipe: PredictionRecipe
+  working: Volume, box: Box | None, system: SegmentationSystem, recipe: PredictionRecipe
 ) -> np.ndarray:
   """Class probabilities float32 `[X, Y, Z, K]` of a volume of which only a box is looked at."""
   if box is None:
     return system.predict(working)
-  where = voxels(box, working.grid, recipe.data.patch, "this scan")
+  where = box_voxels(box, working.grid, recipe.data.patch, "this scan")
   return paste_probabilities(system.predict(crop_volume(working, where)), where, working.shape)

@@ -10,7 +10,7 @@ import numpy as np
 from flax import linen as nn
 
 from attn_unet_jax.inference.options import PredictionRecipe
-from attn_unet_jax.patches.batch import answered, normalise
+from attn_unet_jax.patches.batch import normalise_intensity, output_shape
 from attn_unet_jax.runtime.console import show_progress
 from attn_unet_jax.volumes.intensity import measure_intensity
 from attn_unet_jax.volumes.volume import Volume
@@ -18,7 +18,7 @@ from attn_unet_jax.volumes.volume import Volume
 Shape = tuple[int, int, int]
 
 
-class System(Protocol):
+class SegmentationSystem(Protocol):
   """Whatever segments: a network slid over the volume, or anything wider."""
 
   def predict(self, volume: Volume) -> np.ndarray:
@@ -44,14 +44,14 @@ class SlidingWindow:
     self._recipe = recipe
     self._patch = recipe.window
     self._margin: Shape = module.output_margin
-    self._inner = answered(self._patch, self._margin)
+    self._inner = output_shape(self._patch, self._margin)
     self._weights = gaussian_weights(self._inner)
     self._classes: int = module.num_classes
     shift = -np.log(np.array(recipe.inference.class_weights or [1.0], np.float32))
     self.variables: Any = None
 
     def window(variables: Any, hu: jax.Array, mean: jax.Array, sd: jax.Array) -> jax.Array:
-      image = normalise(recipe.data, hu, mean, sd)[None, ..., None]
+      image = normalise_intensity(recipe.data, hu, mean, sd)[None, ..., None]
       logits, _ = module.apply(variables, image, train=False)
       return jax.nn.softmax(logits[0].astype(jnp.float32) + shift)
 
@@ -66,8 +66,8 @@ class SlidingWindow:
     """Class probabilities float32 `[X, Y, Z, K]`; host memory is bounded by a few such arrays."""
     hu = volume.array
     mean, sd = measure_intensity(hu)
-    padded, low = _padded(hu, self._inner, self._margin)
-    extent = answered(padded.shape, self._margin)
+    padded, low = _pad_volume(hu, self._inner, self._margin)
+    extent = output_shape(padded.shape, self._margin)
     starts = window_starts(extent, self._inner, self._recipe.inference.overlap)
     total = np.zeros((*extent, self._classes), np.float32)
     weight = np.zeros((*extent, 1), np.float32)
@@ -94,7 +94,7 @@ class SlidingWindow:
     yield pending[0], np.asarray(pending[1])
 
 
-def _padded(hu: np.ndarray, inner: Shape, margin: Shape) -> tuple[np.ndarray, Shape]:
+def _pad_volume(hu: np.ndarray, inner: Shape, margin: Shape) -> tuple[np.ndarray, Shape]:
   """The volume, grown to a window (by its minimum) and by the margin (its border); its start."""
   missing = [max(0, i - n) for n, i in zip(hu.shape, inner, strict=True)]
   low = ((missing[0] + 1) // 2, (missing[1] + 1) // 2, (missing[2] + 1) // 2)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from attn_unet_jax.cases.dataset import RecordSet
+from attn_unet_jax.cases.dataset import RecordDataset
 from attn_unet_jax.inspection.finding import Finding
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.dicom.read import read_series, survey_files
@@ -100,7 +100,7 @@ def list_records(dataset: str, data_dir: str) -> InspectionInput:
   Raises:
     UserError: the data set has not been built there.
   """
-  records = RecordSet(open_records(dataset, data_dir))
+  records = RecordDataset(open_records(dataset, data_dir))
   subjects = [
     CaseToInspect(
       case,

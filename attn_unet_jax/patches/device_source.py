@@ -9,13 +9,13 @@ import numpy as np
 from flax import struct
 
 from attn_unet_jax.cases.prepare import WorkingCase
-from attn_unet_jax.patches.padded_case import Shape, cuttable
-from attn_unet_jax.patches.schedule import Draw, spot
+from attn_unet_jax.patches.padded_case import Shape, pad_case
+from attn_unet_jax.patches.schedule import BatchSample, spot
 
 Array = jax.Array
 
 
-class Resident(struct.PyTreeNode):
+class ResidentSet(struct.PyTreeNode):
   """A set of cases on one array each; `[C, ...]` over cases, extents padded to the largest.
 
   `image` is int16 HU `[C, X, Y, Z]`, `label` uint8 class indices, `size` `[C, 3]` the real extents,
@@ -34,7 +34,7 @@ class Resident(struct.PyTreeNode):
   quantiles: Array | None = None
 
 
-class Reference(NamedTuple):
+class HistogramSource(NamedTuple):
   """What matching the histogram of a patch needs: of its own scan and of another one.
 
   `own` and `quantiles` are of the patch's scan and of the other, `[Q]` float32 HU at even levels,
@@ -47,7 +47,7 @@ class Reference(NamedTuple):
   sd: Any
 
 
-class Block(NamedTuple):
+class SourceBlock(NamedTuple):
   """What is cut for one patch: HU `[SX, SY, SZ]` int16, classes uint8, the scan's mean and sd.
 
   `key` is the data of the key for its augmentation, uint32; `reference` is there where histograms
@@ -59,16 +59,18 @@ class Block(NamedTuple):
   mean: Any
   sd: Any
   key: Any
-  reference: Reference | None = None
+  reference: HistogramSource | None = None
 
 
-def resident(cases: Iterable[WorkingCase], patch: Shape, *, histograms: bool = False) -> Resident:
+def make_resident(
+  cases: Iterable[WorkingCase], patch: Shape, *, histograms: bool = False
+) -> ResidentSet:
   """Puts a set into device memory; scans smaller than the patch are padded with their minimum."""
-  held = [cuttable(case, patch, histogram=histograms) for case in cases]
+  held = [pad_case(case, patch, histogram=histograms) for case in cases]
   size = np.array([case.image.shape for case in held], np.int32)
   arrays = {
-    "image": _stack([case.image for case in held], size.max(0)),
-    "label": _stack([case.label for case in held], size.max(0)),
+    "image": _stack_cases([case.image for case in held], size.max(0)),
+    "label": _stack_cases([case.label for case in held], size.max(0)),
     "size": size,
     "mean": np.array([case.mean for case in held], np.float32),
     "sd": np.array([case.sd for case in held], np.float32),
@@ -76,10 +78,10 @@ def resident(cases: Iterable[WorkingCase], patch: Shape, *, histograms: bool = F
     "count": np.array([case.count for case in held], np.int32),
     "quantiles": np.array([case.quantiles for case in held]) if histograms else None,
   }
-  return Resident(**jax.device_put(arrays))
+  return ResidentSet(**jax.device_put(arrays))
 
 
-def _stack(arrays: Sequence[np.ndarray], extent: np.ndarray) -> np.ndarray:
+def _stack_cases(arrays: Sequence[np.ndarray], extent: np.ndarray) -> np.ndarray:
   """Zeros beyond each scan, only to give every case the same extent; no patch reads them."""
   stack = np.zeros((len(arrays), *extent), arrays[0].dtype)
   for held, array in zip(stack, arrays, strict=True):
@@ -87,7 +89,9 @@ def _stack(arrays: Sequence[np.ndarray], extent: np.ndarray) -> np.ndarray:
   return stack
 
 
-def cut(data: Resident, draw: Draw, patch: Shape, block: Shape, shares: int = 1) -> Block:
+def crop_patches(
+  data: ResidentSet, draw: BatchSample, patch: Shape, block: Shape, shares: int = 1
+) -> SourceBlock:
   """Cuts the blocks of a batch, each with a leading batch axis.
 
   One after the other within a share: without the loop XLA fuses the cut into the sampling that
@@ -101,29 +105,33 @@ def cut(data: Resident, draw: Draw, patch: Shape, block: Shape, shares: int = 1)
     shares: equal parts of the batch that are cut side by side, on a device each.
   """
 
-  def one(draw: Draw) -> Block:
+  def one(draw: BatchSample) -> SourceBlock:
     case, size = draw.case, data.size[draw.case]
     positions, count = data.positions[case], data.count[case]
     low, key = spot(draw.key, draw.foreground, size, positions, count, patch, block)
-    image, label = (_clamped(array, case, low, size, block) for array in (data.image, data.label))
-    return Block(image, label, data.mean[case], data.sd[case], key, _reference(data, draw))
+    image, label = (
+      _clamp_corner(array, case, low, size, block) for array in (data.image, data.label)
+    )
+    return SourceBlock(
+      image, label, data.mean[case], data.sd[case], key, _histogram_source(data, draw)
+    )
 
   parts = jax.tree.map(lambda x: x.reshape(shares, -1, *x.shape[1:]), draw)
   blocks = jax.vmap(lambda part: jax.lax.map(one, part))(parts)
   return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), blocks)
 
 
-def _reference(data: Resident, draw: Draw) -> Reference | None:
+def _histogram_source(data: ResidentSet, draw: BatchSample) -> HistogramSource | None:
   if draw.reference is None:
     return None
   assert data.quantiles is not None
   other = draw.reference
-  return Reference(
+  return HistogramSource(
     data.quantiles[draw.case], data.quantiles[other], data.mean[other], data.sd[other]
   )
 
 
-def _clamped(array: Array, case: Array, low: Array, size: Array, block: Shape) -> Array:
+def _clamp_corner(array: Array, case: Array, low: Array, size: Array, block: Shape) -> Array:
   """`array[case]` at `low` + 0 .. block, coordinates clamped to the scan."""
   extent = array.shape[1:]
   region = tuple(min(b, n) for b, n in zip(block, extent, strict=True))

@@ -10,12 +10,12 @@ import jax
 import numpy as np
 
 from attn_unet_jax.cases.prepare import WorkingCase
-from attn_unet_jax.patches.device_source import Block, Reference
-from attn_unet_jax.patches.padded_case import Cuttable, Shape, cuttable
-from attn_unet_jax.patches.schedule import Draw, Plan, schedule, spot
+from attn_unet_jax.patches.device_source import HistogramSource, SourceBlock
+from attn_unet_jax.patches.padded_case import PaddedCase, Shape, pad_case
+from attn_unet_jax.patches.schedule import BatchSample, SchedulePlan, sample_batch, spot
 
 
-class Cutter:
+class HostCropper:
   """Cuts one patch at a time; many threads may ask at once.
 
   Args:
@@ -28,19 +28,19 @@ class Cutter:
   """
 
   def __init__(
-    self, cases: Sequence[WorkingCase], plan: Plan, seed: int, patch: Shape, block: Shape
+    self, cases: Sequence[WorkingCase], plan: SchedulePlan, seed: int, patch: Shape, block: Shape
   ):
-    self._open = _Open(lambda index: cuttable(cases[index], patch, histogram=plan.references))
+    self._open = _OpenCase(lambda index: pad_case(cases[index], patch, histogram=plan.references))
     self._plan, self._patch, self._block = plan, patch, block
     self.at_once(1, plan.batch_size)
     self._draw = lru_cache(8)(_drawing(plan, seed))
     self._spot = _finding(patch, block)
 
-  def __call__(self, step: int, row: int) -> Block:
+  def __call__(self, step: int, row: int) -> SourceBlock:
     """The block of one patch, in NumPy: place `row` in the global batch of step `step`."""
     case, low, key, reference = self._find(step, row)[1:]
-    image, label = (_clamped(array, low, self._block) for array in (case.image, case.label))
-    return Block(image, label, np.float32(case.mean), np.float32(case.sd), key, reference)
+    image, label = (_crop_clamped(array, low, self._block) for array in (case.image, case.label))
+    return SourceBlock(image, label, np.float32(case.mean), np.float32(case.sd), key, reference)
 
   def at_once(self, count: int, of_a_batch: int) -> None:
     """Keeps open what so many patches need that are cut side by side, lest a case be read twice.
@@ -62,7 +62,7 @@ class Cutter:
 
   def _find(
     self, step: int, row: int
-  ) -> tuple[int, Cuttable, np.ndarray, np.ndarray, Reference | None]:
+  ) -> tuple[int, PaddedCase, np.ndarray, np.ndarray, HistogramSource | None]:
     """Index of a patch's case, the case, where the block begins, its key, and its reference."""
     draw = self._draw(np.int32(step))
     index = int(draw.case[row])
@@ -73,19 +73,19 @@ class Cutter:
     if draw.reference is not None:
       other = self._open[int(draw.reference[row])]
       mean, sd = np.float32(other.mean), np.float32(other.sd)
-      reference = Reference(case.quantiles, other.quantiles, mean, sd)
+      reference = HistogramSource(case.quantiles, other.quantiles, mean, sd)
     return index, case, low, key, reference
 
 
-def together(blocks: Sequence[Block]) -> Block:
+def stack_blocks(blocks: Sequence[SourceBlock]) -> SourceBlock:
   """A batch of NumPy blocks."""
   return jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)
 
 
 @lru_cache  # compiled once for all parts of a fold
-def _drawing(plan: Plan, seed: int) -> Callable[..., Any]:
-  def drawn(step: jax.Array) -> Draw:
-    draw = schedule(plan, seed, step)
+def _drawing(plan: SchedulePlan, seed: int) -> Callable[..., Any]:
+  def drawn(step: jax.Array) -> BatchSample:
+    draw = sample_batch(plan, seed, step)
     return draw._replace(key=jax.random.key_data(draw.key))
 
   return _on_host(drawn)
@@ -111,7 +111,7 @@ def _on_host(function: Callable[..., Any]) -> Callable[..., Any]:
   return lambda *values: jax.device_get(compiled(*jax.device_put(values, device)))
 
 
-def _clamped(array: np.ndarray, low: np.ndarray, block: Shape) -> np.ndarray:
+def _crop_clamped(array: np.ndarray, low: np.ndarray, block: Shape) -> np.ndarray:
   """`array` at `low` + 0 .. block, beyond its border the border itself; a copy."""
   edges = [(int(a), int(a) + b, n) for a, b, n in zip(low, block, array.shape, strict=True)]
   inside = array[tuple(slice(max(a, 0), min(b, n)) for a, b, n in edges)]
@@ -119,7 +119,7 @@ def _clamped(array: np.ndarray, low: np.ndarray, block: Shape) -> np.ndarray:
   return np.pad(inside, beyond, mode="edge") if np.any(beyond) else inside.copy()
 
 
-class _Open:
+class _OpenCase:
   """The open cases: each is read once, however many threads want it; the oldest in use goes first.
 
   A case that cannot be read raises for everybody who waits for it.
@@ -127,12 +127,12 @@ class _Open:
 
   capacity: int
 
-  def __init__(self, read: Callable[[int], Cuttable]):
+  def __init__(self, read: Callable[[int], PaddedCase]):
     self._read = read
-    self._held: dict[int, Future[Cuttable]] = {}
+    self._held: dict[int, Future[PaddedCase]] = {}
     self._lock = threading.Lock()
 
-  def __getitem__(self, index: int) -> Cuttable:
+  def __getitem__(self, index: int) -> PaddedCase:
     with self._lock:
       held = self._held.pop(index, None)
       case = held or Future()

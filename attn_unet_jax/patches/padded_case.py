@@ -14,7 +14,7 @@ _QUANTILES = 256  # of a histogram
 
 
 @dataclasses.dataclass(frozen=True)
-class Cuttable:
+class PaddedCase:
   """HU int16 and classes uint8 `[X, Y, Z]`, at least as large as the patch on every axis.
 
   `mean` and `sd` are of the whole scan in HU, `positions` `[K, 3]` int32 foreground voxels, of
@@ -30,32 +30,32 @@ class Cuttable:
   quantiles: np.ndarray | None = None
 
 
-def cuttable(case: WorkingCase, patch: Shape, *, histogram: bool = False) -> Cuttable:
+def pad_case(case: WorkingCase, patch: Shape, *, histogram: bool = False) -> PaddedCase:
   """Pads a scan smaller than the patch with its minimum, all around; lists foreground voxels.
 
   With `histogram` the scan's quantiles are taken, of what is not padding.
   """
-  image, label = _pad(case.image, patch, case.image.min()), _pad(case.label, patch, 0)
+  image, label = _pad_array(case.image, patch, case.image.min()), _pad_array(case.label, patch, 0)
   own = measure_quantiles(case.image, _QUANTILES) if histogram else None
-  return Cuttable(image, label, case.mean, case.sd, *_positions(case, patch), own)
+  return PaddedCase(image, label, case.mean, case.sd, *_list_positions(case, patch), own)
 
 
-def _pad(array: np.ndarray, patch: Shape, value: int) -> np.ndarray:
+def _pad_array(array: np.ndarray, patch: Shape, value: int) -> np.ndarray:
   """Centred padding up to the patch."""
-  widths = padding(array.shape, patch)
+  widths = padding_width(array.shape, patch)
   return np.pad(array, widths, constant_values=value) if np.any(widths) else array
 
 
-def padding(shape: tuple[int, ...], patch: Shape) -> list[tuple[int, int]]:
-  """Voxels that `cuttable` adds before and after each axis."""
+def padding_width(shape: tuple[int, ...], patch: Shape) -> list[tuple[int, int]]:
+  """Voxels that `pad_case` adds before and after each axis."""
   missing = (max(0, p - n) for n, p in zip(shape, patch, strict=True))
   return [((m + 1) // 2, m // 2) for m in missing]
 
 
-def _positions(case: WorkingCase, patch: Shape) -> tuple[np.ndarray, int]:
+def _list_positions(case: WorkingCase, patch: Shape) -> tuple[np.ndarray, int]:
   """Foreground voxels in the padded case, on as many rows for every case."""
   listed = case.centres
-  before = [added for added, _ in padding(case.label.shape, patch)]
+  before = [added for added, _ in padding_width(case.label.shape, patch)]
   rows = np.zeros((MOST, 3), np.int32)
   rows[: len(listed)] = listed + np.array(before, np.int32)
   return rows, len(listed)

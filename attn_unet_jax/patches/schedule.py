@@ -19,7 +19,7 @@ _REFERENCE_STREAM = 2  # apart from the halves into which `spot` splits a patch'
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class SchedulePlan:
   """What the schedule must know of the run, all static."""
 
   cases: int
@@ -30,7 +30,7 @@ class Plan:
   references: bool = False  # whether each patch is given another case too
 
 
-class Draw(NamedTuple):
+class BatchSample(NamedTuple):
   """One global batch: case index, whether the patch is centred on foreground, and a key, `[N]`.
 
   `reference` is the index of another case of the same block, or None where the plan has none.
@@ -42,7 +42,7 @@ class Draw(NamedTuple):
   reference: Array | None = None
 
 
-def schedule(plan: Plan, seed: int, step: Array | int) -> Draw:
+def sample_batch(plan: SchedulePlan, seed: int, step: Array | int) -> BatchSample:
   """The patches of step `step`, indices 0 to `plan.batch_size` - 1 of the global batch.
 
   The key of a patch is `fold_in(fold_in(key(seed), step), index)`. The set fraction of a case's
@@ -64,11 +64,11 @@ def schedule(plan: Plan, seed: int, step: Array | int) -> Draw:
   count = (block + turn + slot).astype(jnp.float32)
   share = plan.foreground_fraction
   foreground = jnp.floor((count + 1) * share) > jnp.floor(count * share)
-  reference = cases_of(_another(keys, slot, open_cases)) if plan.references else None
-  return Draw(cases_of(slot), foreground, keys, reference)
+  reference = cases_of(_draw_other_case(keys, slot, open_cases)) if plan.references else None
+  return BatchSample(cases_of(slot), foreground, keys, reference)
 
 
-def _another(keys: Array, slot: Array, open_cases: int) -> Array:
+def _draw_other_case(keys: Array, slot: Array, open_cases: int) -> Array:
   """Another slot of the block for each patch, by its key; its own if the block has no other."""
 
   def step(key: Array) -> Array:

@@ -12,15 +12,15 @@ from contextlib import contextmanager
 
 import grain
 
-from attn_unet_jax.patches.batch import Fed
-from attn_unet_jax.patches.device_source import Block
-from attn_unet_jax.patches.host_cropper import Cutter, together
+from attn_unet_jax.patches.batch import StreamedBatch
+from attn_unet_jax.patches.device_source import SourceBlock
+from attn_unet_jax.patches.host_cropper import HostCropper, stack_blocks
 from attn_unet_jax.runtime.cores import count_usable_cores
 
 _AHEAD = 2  # steps whose blocks are on the device, or on their way, beside the one under way
 
 
-class Streaming:
+class StreamingSource:
   """Feeds the steps their blocks.
 
   Args:
@@ -30,25 +30,27 @@ class Streaming:
       this host's devices.
   """
 
-  def __init__(self, cutter: Cutter, rows: Sequence[int], put: Callable[[int, Block], Fed]):
+  def __init__(
+    self, cutter: HostCropper, rows: Sequence[int], put: Callable[[int, SourceBlock], StreamedBatch]
+  ):
     self._cutter, self._rows, self._put = cutter, rows, put
 
   @contextmanager
-  def feeds(self, steps: range) -> Iterator[Iterator[Fed]]:
+  def feeds(self, steps: range) -> Iterator[Iterator[StreamedBatch]]:
     """What these steps are fed, one after the other; threads work on it until this is left.
 
     Then they finish the patches that they are at, which may be waiting for a scan to be prepared.
     """
     count, left = len(self._rows), threading.Event()
 
-    def patch(place: int) -> tuple[int, Block]:
+    def patch(place: int) -> tuple[int, SourceBlock]:
       if left.is_set():  # else the whole batch would be waited for
         raise CancelledError
       step, row = steps[place // count], self._rows[place % count]
       return step, self._cutter(step, row)
 
-    def fed(patches: Sequence[tuple[int, Block]]) -> Fed:
-      return self._put(patches[0][0], together([block for _, block in patches]))
+    def fed(patches: Sequence[tuple[int, SourceBlock]]) -> StreamedBatch:
+      return self._put(patches[0][0], stack_blocks([block for _, block in patches]))
 
     cores = count_usable_cores()
     threads = grain.ReadOptions(cores, max(cores, _AHEAD * count))

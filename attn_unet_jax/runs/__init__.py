@@ -1,1 +1,1 @@
-"""A run's folder: who may write into it, its record, `metrics.csv` and TensorBoard's events."""
+"""The folder of a run: its lock, its record, `metrics.csv` and TensorBoard events."""

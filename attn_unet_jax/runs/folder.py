@@ -1,4 +1,4 @@
-"""A run is one folder: who may write into it, and what it records about itself."""
+"""Locks the folder of a run and records in `run.json` how its starts ended."""
 
 import json
 import os
@@ -17,26 +17,26 @@ import jax
 
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.file_lock import LockHeldError, acquire_file_lock
-from attn_unet_jax.runtime.files import (
-  read_json_object,
-  write_text,
-)
+from attn_unet_jax.runtime.files import read_json_object, write_text
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "nibabel")
 
-STAGES_BEGUN = "body.json"  # what a run in stages makes first
+STAGES_MARKER = "body.json"  # the first file that a run in stages writes
 
-_locks: dict[Path, int] = {}  # folders of this process -> files that are open until it ends
+# Folder -> its open lock file. The lock lasts as long as the file is open, so it is never closed.
+_locks: dict[Path, int] = {}
 
 
 def lock_folder(workdir: Path) -> None:
-  """Makes the folder this process's until its end, where its file system has locks.
+  """Locks the folder for this process until the process ends.
 
-  A run may still be saving when it is started again: both would write its checkpoints.
+  A run may still be saving when it is started again; without a lock both processes would write its
+  checkpoints. On a file system without locks this does nothing.
 
   Raises:
-    UserError: it is another process's.
+    UserError: another process holds the lock.
   """
+  # A process may open its own run several times: a second lock on the file would refuse the first.
   if workdir.resolve() in _locks:
     return
   try:
@@ -48,53 +48,61 @@ def lock_folder(workdir: Path) -> None:
     ) from None
 
 
-def begun(workdir: Path) -> bool:
-  """Whether a run, or one in stages, has something to go on with and to lose."""
+def has_progress(workdir: Path) -> bool:
+  """Returns whether a run, plain or in stages, holds work that can be resumed or lost."""
   folder = workdir / "checkpoints"
+  # Only complete checkpoints have a number as their name; see `training.checkpoint`.
   saved = folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
-  return saved or (workdir / STAGES_BEGUN).is_file()
+  return saved or (workdir / STAGES_MARKER).is_file()
 
 
 @contextmanager
-def recorded(workdir: Path, init: dict[str, Any] | None = None) -> Iterator[None]:
-  """Keeps `run.json` while the work inside goes on.
+def record_run(workdir: Path, init: dict[str, Any] | None = None) -> Iterator[None]:
+  """Records in `run.json` the environment, the duration and the end of the work inside.
 
-  It says how the last start ended: `exit` is 'running', 'done', or the exception's name; and what
-  all starts that could say so took together: `total_wall_seconds`.
+  `exit` says how the last start ended: 'running', 'done', or the name and text of an exception.
+  `total_wall_seconds` adds up all starts that reached their end, whether with success or not.
 
   Args:
-    workdir: the run.
-    init: the run that this one starts from; where it goes on, what was said before stays.
+    workdir: the folder of the run.
+    init: the record of the run that this one starts from; a resumed run keeps its earlier record.
   """
   began = time.monotonic()
-  record = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **environment(), "exit": "running"}
-  before = _said_before(workdir) if begun(workdir) else {}
+  record = {
+    "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    **describe_environment(),
+    "exit": "running",
+  }
+  before = _read_previous_record(workdir) if has_progress(workdir) else {}
   if init := init or before.get("init"):
     record["init"] = init
   earlier = before.get("total_wall_seconds", 0.0)
-  _store(workdir, record | {"total_wall_seconds": earlier})
+  # Written before the work: a process that is killed leaves 'running'.
+  _write_record(workdir, record | {"total_wall_seconds": earlier})
 
-  def end(how: str) -> None:
+  def finish_record(reason: str) -> None:
     wall = round(time.monotonic() - began, 1)
-    ended = {"exit": how, "wall_seconds": wall, "total_wall_seconds": round(earlier + wall, 1)}
-    _store(workdir, record | ended | {"peak_memory_bytes": _peak_memory()})
+    ended = {"exit": reason, "wall_seconds": wall, "total_wall_seconds": round(earlier + wall, 1)}
+    _write_record(workdir, record | ended | {"peak_memory_bytes": _measure_peak_memory()})
 
   try:
     yield
   except BaseException as error:
-    with suppress(OSError):  # a full disk is told by what it stopped first
-      end(f"{type(error).__name__}: {error}")
+    # If the disk is full, the error that stopped the run says so; a second one would hide it.
+    with suppress(OSError):
+      finish_record(f"{type(error).__name__}: {error}")
     raise
-  end("done")
+  finish_record("done")
 
 
-def _said_before(workdir: Path) -> dict[str, Any]:
-  """What earlier starts put on record; what cannot be read is set aside, and a line says so."""
+def _read_previous_record(workdir: Path) -> dict[str, Any]:
+  """Returns the record of earlier starts; renames an unreadable one, prints why, returns {}."""
   path, aside = workdir / "run.json", "run.json.damaged"
   what_is_done = f"left as {aside}, a new record begins"
   try:
     before = read_json_object(path, what_is_done)
     total = before.get("total_wall_seconds", 0.0)
+    # JSON also holds NaN, infinity, and integers that no float can hold.
     if isinstance(total, (int, float)) and 0 <= total <= sys.float_info.max:
       return before
     said = f"{path}: total_wall_seconds is {total!r}, not a time; {what_is_done}"
@@ -105,8 +113,8 @@ def _said_before(workdir: Path) -> dict[str, Any]:
   return {}
 
 
-def environment() -> dict[str, Any]:
-  """Versions, devices, command line and git revision."""
+def describe_environment() -> dict[str, Any]:
+  """Returns versions, devices, command line and git revision."""
   return {
     "command": sys.argv[1:],
     "python": platform.python_version(),
@@ -114,26 +122,28 @@ def environment() -> dict[str, Any]:
     "machine": platform.machine(),
     "cpu_count": os.cpu_count(),
     "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
-    "git_revision": _git_revision(),
+    "git_revision": _read_git_revision(),
   }
 
 
-def _store(workdir: Path, record: dict[str, Any]) -> None:
+def _write_record(workdir: Path, record: dict[str, Any]) -> None:
   write_text(workdir / "run.json", json.dumps(record, indent=2) + "\n")
 
 
-def _peak_memory() -> dict[str, int]:
+def _measure_peak_memory() -> dict[str, int]:
+  """Measures the peak memory in bytes of this process and of each local device."""
+  # macOS reports bytes, Linux KiB.
   unit = 1 if sys.platform == "darwin" else 1024
   peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
   for index, device in enumerate(jax.local_devices()):
-    stats = device.memory_stats()
+    stats = device.memory_stats()  # None on the CPU
     if stats:
       peak[f"device_{index}"] = stats.get("peak_bytes_in_use", 0)
   return peak
 
 
-def _git_revision() -> str | None:
-  """Of the program, with '+' if its files were changed; None outside a checkout."""
+def _read_git_revision() -> str | None:
+  """Reads the program's git revision, with '+' if files were changed; None outside a checkout."""
   here = Path(__file__).parent
   try:
     text = subprocess.run(

@@ -1,4 +1,4 @@
-"""What a run writes for people: `metrics.csv`, TensorBoard events, lines or a bar on the screen."""
+"""Reads and writes `metrics.csv`, with one line per epoch."""
 
 import csv
 import io
@@ -20,14 +20,14 @@ COLUMNS = (
   "validation_dsc",
 )
 
-_SHOWN = 60  # characters of a line that is wrong
+_MAX_SHOWN = 60  # characters of a wrong line that its message shows
 
 
 class EpochLog:
-  """One line per epoch in `metrics.csv`, the same to TensorBoard.
+  """A log of epochs that goes to `metrics.csv` and to TensorBoard.
 
-  A run that goes on from epoch k keeps the lines up to k: later ones were not part of what the
-  checkpoint holds, and are written again.
+  A run that resumes after epoch k keeps the lines up to k. It trains the later epochs again, since
+  its checkpoint does not hold them, and writes their lines again.
   """
 
   def __init__(self, workdir: Path, epochs_done: int):
@@ -37,20 +37,22 @@ class EpochLog:
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(kept)
+    # Rewritten whole, in one step: a kill leaves the old file or the new one.
     write_text(self._path, text.getvalue())
-    # Not above: where there is PyTorch, tensorboardX loads it, two seconds of every command.
-    from attn_unet_jax.runs.tensorboard import Events
+    # Imported here: the import takes time, and commands that do not train never need it.
+    from attn_unet_jax.runs.tensorboard import EventFile
 
-    self._events = Events(workdir, epochs_done + 1)
+    self._events = EventFile(workdir, epochs_done + 1)
 
-  def write(self, row: dict[str, Any]) -> None:
+  def write_epoch(self, row: dict[str, Any]) -> None:
     """Adds an epoch; a value that was not measured is None."""
     with self._path.open("a", newline="") as file:
       csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(
-        {k: _text(row[k]) for k in COLUMNS}
+        {k: _format_value(row[k]) for k in COLUMNS}
       )
+    # TensorBoard takes numbers only: an epoch without validation is a gap in its curve.
     measured = [name for name in COLUMNS[1:] if row[name] is not None]
-    self._events.write(row["epoch"], {name: row[name] for name in measured})
+    self._events.write_epoch(row["epoch"], {name: row[name] for name in measured})
 
   def close(self) -> None:
     """Closes the event file."""
@@ -58,13 +60,14 @@ class EpochLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-  """The rows of a `metrics.csv`; none if there is no file. A torn last line is no row.
+  """Reads the rows of a `metrics.csv`; returns none if there is no file.
 
   Raises:
-    UserError: it is not as `EpochLog` writes it.
+    UserError: a line is not as `EpochLog` writes it.
   """
   if not path.is_file():
     return []
+  # A kill may leave a last line without its end, which does not count as a row.
   whole, end, _ = path.read_bytes().decode(errors="replace").rpartition("\n")
   rows: list[list[str]] = []
   for number, text in enumerate((whole + end).splitlines(), 1):
@@ -72,7 +75,7 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
     as_written = len(line) == len(COLUMNS) and _is_epoch(line[0]) if rows else line == [*COLUMNS]
     if not as_written:
       raise UserError(
-        f"{path}: line {number}, {text[:_SHOWN]!r}, is not as the run wrote it, "
+        f"{path}: line {number}, {text[:_MAX_SHOWN]!r}, is not as the run wrote it, "
         f"{','.join(COLUMNS)}; put it right, or move the file away: the run goes on without it"
       )
     rows.append(line)
@@ -80,10 +83,12 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
 
 
 def _is_epoch(text: str) -> bool:
+  # More digits are no epoch of a run, and beyond some thousands `int` would raise.
   return text.isdecimal() and len(text) < 10
 
 
-def _text(value: Any) -> str:
+def _format_value(value: Any) -> str:
   if value is None:
     return ""
+  # Integers are kept exact: the epoch is read back as a key.
   return str(value) if isinstance(value, int) else f"{value:.6g}"

@@ -21,20 +21,20 @@ def atomic_write(path: Path) -> Iterator[Path]:
   """
   # A sibling, since renaming is atomic only within a file system. Hidden, so that a reader of the
   # folder does not take it for a case. Its random name is nobody else's on any host.
-  beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+  temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
   try:
-    yield beside
-    beside.replace(path)
+    yield temporary
+    temporary.replace(path)
   finally:
     with suppress(OSError):  # after the renaming there is nothing to remove
-      beside.unlink()
+      temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
   """Writes a text in UTF-8 at once, whatever the locale."""
-  with atomic_write(path) as beside:
+  with atomic_write(path) as temporary:
     # A file name that is no UTF-8 is a string with surrogates, and may stand in the text.
-    beside.write_text(text, encoding="utf-8", errors="backslashreplace")
+    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def remove_unfinished_files(folder: Path, older_than_s: float = 0.0) -> None:

@@ -152,7 +152,8 @@ def run_on_primary(work: Callable[..., T], *arguments: Any) -> T:
     raise UserError(answer["error"])
   if "signal" in answer:
     raise Interrupted(answer["signal"])
-  return answer["value"]
+  answered: T = answer["value"]
+  return answered
 
 
 def open_on_primary(
@@ -253,7 +254,7 @@ def _wait_for_answer(key: str) -> str:
   while True:
     try:
       # A second at a time: Python handles signals only between two calls.
-      return _key_value_store().blocking_key_value_get(key, 1000)
+      return str(_key_value_store().blocking_key_value_get(key, 1000))
     except RuntimeError as error:
       if "DEADLINE_EXCEEDED" not in str(error):
         raise

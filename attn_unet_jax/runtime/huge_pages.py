@@ -18,8 +18,8 @@ def enable_huge_pages() -> None:
   """
   # glibc reads its settings when a process starts, hence the second start. It costs little as long
   # as nothing has been imported. The variable that it sets keeps it from starting a third time.
-  told = any(name.startswith(("GLIBC_TUNABLES", "MALLOC_")) for name in os.environ)
-  if told or not _can_use_huge_pages():
+  is_configured = any(name.startswith(("GLIBC_TUNABLES", "MALLOC_")) for name in os.environ)
+  if is_configured or not _can_use_huge_pages():
     return
   os.environ["GLIBC_TUNABLES"] = _TUNABLE
   os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

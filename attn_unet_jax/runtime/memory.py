@@ -13,7 +13,7 @@ _OWN_CGROUPS = Path("/proc/self/cgroup")
 
 def host_bytes() -> int:
   """Returns the machine's memory in bytes, or the narrowest limit that this process is under."""
-  return min([psutil.virtual_memory().total, *_container_limits()])
+  return min([int(psutil.virtual_memory().total), *_container_limits()])
 
 
 def require_memory(needed: int, what: str, remedy: str) -> None:

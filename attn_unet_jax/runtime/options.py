@@ -116,7 +116,7 @@ def check_value(field: "dataclasses.Field[Any]", kind: Any, value: Any) -> None:
 
 
 def has_type(value: Any, kind: Any) -> bool:
-  """Whether a value has a field's type; a whole number counts as a float."""
+  """Returns whether a value has a field's type; a whole number counts as a float."""
   if kind is Any:
     return True
   if typing.get_origin(kind) is Literal:

@@ -29,7 +29,7 @@ _EXAMPLE = re.compile(r"^ *((?:python -m|attn-unet-jax) \S+ --.*?[^\\])$", re.MU
 
 
 class ExtraFlags(Protocol):
-  """Flags that absl does not know, such as the keys of a run's config."""
+  """A source of flags that absl does not know, such as the keys of a run's config."""
 
   def take(self, arguments: Sequence[str]) -> list[str]:
     """Takes them out of a command's arguments and returns the others."""
@@ -49,12 +49,12 @@ class NoExtraFlags:
     return list(arguments)
 
   def explain(self, flag: str) -> str:
-    """Knows no hint."""
+    """Returns no hint."""
     del flag
     return ""
 
   def describe(self) -> str:
-    """Has nothing to say."""
+    """Returns no text."""
     return ""
 
 
@@ -84,14 +84,14 @@ def run_command(main: Callable[[], None], extra: ExtraFlags = _NO_EXTRA_FLAGS) -
 
 def _parse_flags(main: Callable[[], None], extra: ExtraFlags, argv: Sequence[str]) -> list[str]:
   if asked := next(filter(_HELP_FLAG.fullmatch, argv[1:]), None):  # absl's own would end with 1
-    _print_help(_docstring(main), extra, full="full" in asked)
+    _print_help(_module_docstring(main), extra, full="full" in asked)
   try:
     rest = flags.FLAGS([argv[0], *extra.take(argv[1:])])
   except flags.UnrecognizedFlagError as error:
     hint = extra.explain(error.flagname)
     _exit_with_error(f"--{error.flagname}: unknown flag; {hint}" if hint else format_error(error))
   except (flags.Error, UserError) as error:
-    _exit_with_error(_explain_missing(format_error(error), _docstring(main)))
+    _exit_with_error(_explain_missing(format_error(error), _module_docstring(main)))
   if len(rest) > 1:
     _exit_with_error(f"{rest[1]!r} is not a flag; write --name=value (--help lists the flags)")
   return rest
@@ -102,22 +102,24 @@ def _print_help(docstring: str, extra: ExtraFlags, *, full: bool) -> NoReturn:
   defined = flags.FLAGS.flags_by_module_dict()
   shown = [module for module in defined if full or not module.startswith("absl.")]
   lines = [docstring.strip(), "", "Flags:"]
-  for flag in sorted({f.name: f for module in shown for f in defined[module]}.values(), key=_name):
+  for flag in sorted(
+    {f.name: f for module in shown for f in defined[module]}.values(), key=_flag_name
+  ):
     default = "" if flag.default is None else f" (default: {flag.default_as_str})"
     lines += [f"  --{flag.name}: {flag.help}{default}"]
   lines += ["", "--helpfull lists absl's own flags too." if not full else ""]
   try:
     print("\n".join(lines).rstrip() + "\n" + extra.describe(), end="", flush=True)
-  except BrokenPipeError:  # who read the output, such as `head`, has had enough
+  except BrokenPipeError:  # the reader of the output, such as `head`, has had enough
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
   sys.exit(0)
 
 
-def _name(flag: "flags.Flag[Any]") -> str:
+def _flag_name(flag: "flags.Flag[Any]") -> str:
   return flag.name
 
 
-def _docstring(main: Callable[[], None]) -> str:
+def _module_docstring(main: Callable[[], None]) -> str:
   """Returns the docstring of a command's module."""
   return sys.modules[main.__module__].__doc__ or ""
 

@@ -10,7 +10,7 @@ from attn_unet_jax.volumes.volume import Volume
 _BODY_HU = -500  # as in the release of Roth et al. 2018
 
 
-def largest_opened(mask: np.ndarray) -> np.ndarray:
+def open_and_keep_largest(mask: np.ndarray) -> np.ndarray:
   """Erodes by one voxel, keeps the largest 6-connected component, dilates by one voxel.
 
   A subset of `mask`: a table or a vessel that hangs on by less than three voxels falls off. What
@@ -26,7 +26,7 @@ def largest_opened(mask: np.ndarray) -> np.ndarray:
 
 def body_box(volume: Volume) -> Box:
   """The box around the patient in a canonical scan, HU; the whole scan if there is nobody."""
-  found = bounding_box(largest_opened(volume.array > _BODY_HU), volume.grid)
+  found = bounding_box(open_and_keep_largest(volume.array > _BODY_HU), volume.grid)
   if found is not None:
     return found
   x, y, z = volume.shape

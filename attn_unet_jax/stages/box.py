@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from attn_unet_jax.stages.body import largest_opened
+from attn_unet_jax.stages.body import open_and_keep_largest
 from attn_unet_jax.volumes.box import Box, bounding_box
 from attn_unet_jax.volumes.volume import Grid
 
 _THRESHOLD = 0.5
 
 
-def find(probability: np.ndarray, grid: Grid, margin_mm: float = 0.0) -> Box | None:
+def find_box(probability: np.ndarray, grid: Grid, margin_mm: float = 0.0) -> Box | None:
   """Around the largest opened component above 0.5; None where nothing is left of the answer.
 
   Args:
@@ -17,5 +17,5 @@ def find(probability: np.ndarray, grid: Grid, margin_mm: float = 0.0) -> Box | N
     grid: its (working) grid.
     margin_mm: added on each side; the paper adds none.
   """
-  box = bounding_box(largest_opened(probability > _THRESHOLD), grid)
+  box = bounding_box(open_and_keep_largest(probability > _THRESHOLD), grid)
   return box.add_margin(margin_mm) if box else None

@@ -6,23 +6,23 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from attn_unet_jax.cases.boxes import Boxes
-from attn_unet_jax.cases.fold import Fold
-from attn_unet_jax.cases.folds import PARTS, Split
+from attn_unet_jax.cases.fold import DataFold
+from attn_unet_jax.cases.folds import PARTS, CaseSplit
 from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.cases.prepare import WorkingCase
-from attn_unet_jax.cases.working_cases import Cases
+from attn_unet_jax.cases.working_cases import WorkingCases
 from attn_unet_jax.labels import UNLABELLED
 from attn_unet_jax.runtime.console import show_progress
 from attn_unet_jax.volumes.box import Box, bounding_box
 from attn_unet_jax.volumes.volume import Volume
 
 
-def whole_cases(data: DataOptions, fold: Fold, ids: Sequence[str]) -> Iterator[WorkingCase]:
+def whole_cases(data: DataOptions, fold: DataFold, ids: Sequence[str]) -> Iterator[WorkingCase]:
   """Cases with all of their voxels and labels, one after the other."""
-  return show_progress(Cases(ids, fold.dataset, fold.mapping, data), len(ids), "cases")
+  return show_progress(WorkingCases(ids, fold.dataset, fold.mapping, data), len(ids), "cases")
 
 
-def volume_of(case: WorkingCase, data: DataOptions) -> Volume:
+def make_volume(case: WorkingCase, data: DataOptions) -> Volume:
   """A case's image; its place in the patient is not known here, and no box depends on it."""
   spacing = data.spacing_mm
   return Volume(case.image, np.diag([spacing, spacing, spacing, 1.0]))
@@ -31,10 +31,10 @@ def volume_of(case: WorkingCase, data: DataOptions) -> Volume:
 def label_box(case: WorkingCase, data: DataOptions) -> Box | None:
   """Around the foreground, where there is any."""
   foreground = (case.label > 0) & (case.label != UNLABELLED)
-  return bounding_box(foreground, volume_of(case, data).grid)
+  return bounding_box(foreground, make_volume(case, data).grid)
 
 
-def refolded(data: DataOptions, fold: Fold, split: Split, boxes: Boxes) -> Fold:
+def replace_split(data: DataOptions, fold: DataFold, split: CaseSplit, boxes: Boxes) -> DataFold:
   """The data of a fold for a run of its own: another split, inside boxes."""
   parts = {part: list(getattr(split, part)) for part in PARTS}
   listing = {"name": f"a stage's, of {fold.listing['name']}", "folds": [parts]}

@@ -8,7 +8,9 @@ PERCENTILES = (20, 30, 40, 50, 60, 70, 80)
 COUNT = 3 * (2 + len(PERCENTILES)) + 3 + 1
 
 
-def features(segments: np.ndarray, maps: Sequence[np.ndarray], spacing_mm: float) -> np.ndarray:
+def measure_features(
+  segments: np.ndarray, maps: Sequence[np.ndarray], spacing_mm: float
+) -> np.ndarray:
   """Measures all superpixels at once.
 
   Args:
@@ -23,7 +25,9 @@ def features(segments: np.ndarray, maps: Sequence[np.ndarray], spacing_mm: float
   """
   flat = segments.ravel()
   size = np.bincount(flat)
-  columns = [column for values in maps for column in _statistics(flat, size, values.ravel())]
+  columns = [
+    column for values in maps for column in _segment_statistics(flat, size, values.ravel())
+  ]
   for axis, n in enumerate(segments.shape):
     shape = [n if a == axis else 1 for a in range(3)]
     place = np.broadcast_to(((np.arange(n) + 0.5) / n).reshape(shape), segments.shape)
@@ -32,17 +36,17 @@ def features(segments: np.ndarray, maps: Sequence[np.ndarray], spacing_mm: float
   return np.stack(columns, -1).astype(np.float32)
 
 
-def _statistics(flat: np.ndarray, size: np.ndarray, values: np.ndarray) -> list[np.ndarray]:
+def _segment_statistics(flat: np.ndarray, size: np.ndarray, values: np.ndarray) -> list[np.ndarray]:
   """Mean, sd and percentiles of the values of each superpixel."""
   values = values.astype(np.float64)
   mean = np.bincount(flat, values) / size
   sd = np.sqrt(np.bincount(flat, (values - mean[flat]) ** 2) / size)
   ordered = values[np.lexsort((values, flat))]
   first = np.cumsum(size) - size
-  return [mean, sd, *(_percentile(ordered, first, size, q) for q in PERCENTILES)]
+  return [mean, sd, *(_segment_percentile(ordered, first, size, q) for q in PERCENTILES)]
 
 
-def _percentile(
+def _segment_percentile(
   ordered: np.ndarray, first: np.ndarray, size: np.ndarray, percent: int
 ) -> np.ndarray:
   """Of each run of `size` ordered values that begins at `first`."""

@@ -14,13 +14,13 @@ import numpy as np
 
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import atomic_write
-from attn_unet_jax.stages.optional import needed
+from attn_unet_jax.stages.optional import require_extra
 
 _TREES, _DEPTH = 50, 15
 
 
 @dataclasses.dataclass(frozen=True)
-class Forest:
+class RandomForest:
   """Trees as arrays `[T, N]` over their nodes, the root first; a leaf is its own child.
 
   `feature` and `cut`: a superpixel goes to `left` if its feature is at most the cut, else to
@@ -52,18 +52,18 @@ class Forest:
     save_arrays(path, **dataclasses.asdict(self))
 
 
-def load(path: Path) -> Forest:
+def load_forest(path: Path) -> RandomForest:
   """Reads what `save` wrote.
 
   Raises:
     UserError: the file is missing or damaged.
   """
-  arrays = load_arrays(path, [field.name for field in dataclasses.fields(Forest)])
+  arrays = load_arrays(path, [field.name for field in dataclasses.fields(RandomForest)])
   threshold = float(arrays.pop("threshold"))
   return dataclasses.replace(_of_arrays(arrays), threshold=threshold)
 
 
-def grow(features: np.ndarray, positive: np.ndarray, seed: int) -> Forest:
+def grow_forest(features: np.ndarray, positive: np.ndarray, seed: int) -> RandomForest:
   """50 trees of depth 15, balanced between the classes.
 
   Args:
@@ -79,7 +79,7 @@ def grow(features: np.ndarray, positive: np.ndarray, seed: int) -> Forest:
       f"none or all of {len(positive)} superpixels are foreground, so that a forest has nothing to "
       "learn: train the stages longer, or make config.stages.superpixel_mm smaller"
     )
-  grown = needed("sklearn.ensemble").RandomForestClassifier(
+  grown = require_extra("sklearn.ensemble").RandomForestClassifier(
     n_estimators=_TREES,
     max_depth=_DEPTH,
     class_weight="balanced",
@@ -102,9 +102,9 @@ def grow(features: np.ndarray, positive: np.ndarray, seed: int) -> Forest:
   return _of_arrays(arrays)
 
 
-def _of_arrays(arrays: Mapping[str, np.ndarray]) -> Forest:
+def _of_arrays(arrays: Mapping[str, np.ndarray]) -> RandomForest:
   feature, cut, left, right, value = (arrays[name] for name in _KINDS)
-  return Forest(feature, cut, left, right, value)
+  return RandomForest(feature, cut, left, right, value)
 
 
 _KINDS = {

@@ -6,7 +6,7 @@ from types import ModuleType
 from attn_unet_jax.runtime.errors import UserError
 
 
-def needed(module: str) -> ModuleType:
+def require_extra(module: str) -> ModuleType:
   """Imports a module of scikit-image or scikit-learn.
 
   Raises:

@@ -7,7 +7,7 @@ stands in its place (compact: Neubert and Protzel 2014).
 import numpy as np
 from scipy import ndimage
 
-from attn_unet_jax.stages.optional import needed
+from attn_unet_jax.stages.optional import require_extra
 
 # What a millimetre to the marker weighs against the boundary's probability: over the 12 mm of a
 # superpixel it is less than a weak boundary, and where there is no boundary it gives squares.
@@ -15,7 +15,7 @@ _COMPACTNESS_PER_MM = 0.005
 _WITHIN_SLICES = ndimage.generate_binary_structure(3, 1) & np.array([False, True, False])
 
 
-def superpixels(boundary: np.ndarray, spacing_mm: float, side_mm: float) -> np.ndarray:
+def make_superpixels(boundary: np.ndarray, spacing_mm: float, side_mm: float) -> np.ndarray:
   """Divides every axial slice into superpixels.
 
   Args:
@@ -30,17 +30,17 @@ def superpixels(boundary: np.ndarray, spacing_mm: float, side_mm: float) -> np.n
     UserError: scikit-image is not installed.
   """
   side = max(2, round(side_mm / spacing_mm))
-  watershed = needed("skimage.segmentation").watershed
+  watershed = require_extra("skimage.segmentation").watershed
   found = watershed(
     boundary,
-    markers=_markers(boundary.shape, side),
+    markers=_place_markers(boundary.shape, side),
     connectivity=_WITHIN_SLICES,
     compactness=_COMPACTNESS_PER_MM * spacing_mm,
   )
   return found.astype(np.int32) - 1
 
 
-def _markers(shape: tuple[int, ...], side: int) -> np.ndarray:
+def _place_markers(shape: tuple[int, ...], side: int) -> np.ndarray:
   """Numbers from 1 on a square lattice in every slice, at least one; 0 elsewhere."""
   x, y = (np.arange(min(side // 2, n // 2), n, side) for n in shape[:2])
   markers = np.zeros(shape, np.int32)

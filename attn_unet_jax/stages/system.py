@@ -6,26 +6,28 @@ import numpy as np
 
 from attn_unet_jax.inference.options import PredictionRecipe
 from attn_unet_jax.inference.segment import predict_within
-from attn_unet_jax.inference.sliding import System
+from attn_unet_jax.inference.sliding import SegmentationSystem
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.stages import box
 from attn_unet_jax.stages.body import body_box
-from attn_unet_jax.stages.features import features
-from attn_unet_jax.stages.forest import Forest
+from attn_unet_jax.stages.features import measure_features
+from attn_unet_jax.stages.forest import RandomForest
 from attn_unet_jax.stages.options import StageRecipe
-from attn_unet_jax.stages.superpixels import superpixels
+from attn_unet_jax.stages.superpixels import make_superpixels
 from attn_unet_jax.volumes.box import Box
 from attn_unet_jax.volumes.volume import Volume
 
 
-class Measured(NamedTuple):
+class SuperpixelFeatures(NamedTuple):
   """The superpixel of each voxel, int32 `[x, y, z]`, and their features, float32 `[S, 31]`."""
 
   segments: np.ndarray
-  features: np.ndarray
+  measure_features: np.ndarray
 
 
-def locate(working: Volume, first: System, recipe: PredictionRecipe, margin_mm: float = 0.0) -> Box:
+def locate_organ(
+  working: Volume, first: SegmentationSystem, recipe: PredictionRecipe, margin_mm: float = 0.0
+) -> Box:
   """The box that the first stage finds in a scan; the whole body, and a line, if it finds none.
 
   Args:
@@ -36,7 +38,7 @@ def locate(working: Volume, first: System, recipe: PredictionRecipe, margin_mm: 
   """
   body = body_box(working)
   probability = predict_within(working, body, first, recipe)[..., 1]
-  found = box.find(probability, working.grid, margin_mm)
+  found = box.find_box(probability, working.grid, margin_mm)
   if found is None:
     print_line(
       "warning: the first stage found nothing in a scan; the second looks at the whole body"
@@ -44,7 +46,9 @@ def locate(working: Volume, first: System, recipe: PredictionRecipe, margin_mm: 
   return found or body
 
 
-def measure(part: Volume, interior: System, boundary: System, recipe: StageRecipe) -> Measured:
+def measure_superpixels(
+  part: Volume, interior: SegmentationSystem, boundary: SegmentationSystem, recipe: StageRecipe
+) -> SuperpixelFeatures:
   """Superpixels of the part of a scan that lies in its box, and what the forest knows of them.
 
   Args:
@@ -55,26 +59,32 @@ def measure(part: Volume, interior: System, boundary: System, recipe: StageRecip
   """
   inside, edge = (system.predict(part)[..., 1] for system in (interior, boundary))
   spacing = recipe.data.spacing_mm
-  segments = superpixels(edge, spacing, recipe.stages.superpixel_mm)
+  segments = make_superpixels(edge, spacing, recipe.stages.superpixel_mm)
   windowed = np.clip(part.array, *recipe.data.window_hu)
-  return Measured(segments, features(segments, (windowed, inside, edge), spacing))
+  return SuperpixelFeatures(segments, measure_features(segments, (windowed, inside, edge), spacing))
 
 
 class SecondStage:
   """Networks of interior and boundary, and the forest that decides by superpixels: a system."""
 
-  def __init__(self, recipe: StageRecipe, interior: System, boundary: System, forest: Forest):
+  def __init__(
+    self,
+    recipe: StageRecipe,
+    interior: SegmentationSystem,
+    boundary: SegmentationSystem,
+    forest: RandomForest,
+  ):
     self._recipe, self._forest = recipe, forest
     self._networks = interior, boundary
 
   def predict(self, volume: Volume) -> np.ndarray:
     """Probabilities float32 `[x, y, z, 2]` of a part in its box, the threshold moved to 0.5."""
-    segments, columns = measure(volume, *self._networks, self._recipe)
+    segments, columns = measure_superpixels(volume, *self._networks, self._recipe)
     probability = self._forest.probability(columns)
-    foreground = _centred(probability, self._forest.threshold).astype(np.float32)[segments]
+    foreground = _centre_threshold(probability, self._forest.threshold).astype(np.float32)[segments]
     return np.stack([1 - foreground, foreground], -1)
 
 
-def _centred(probability: np.ndarray, threshold: float) -> np.ndarray:
+def _centre_threshold(probability: np.ndarray, threshold: float) -> np.ndarray:
   """Piecewise linear, 0 to 0, the threshold to 0.5, 1 to 1: so the likelier class is the choice."""
   return np.interp(probability, [0.0, threshold, 1.0], [0.0, 0.5, 1.0])

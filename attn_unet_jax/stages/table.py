@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from attn_unet_jax.labels import UNLABELLED
-from attn_unet_jax.stages.forest import Forest, grow, load_arrays, save_arrays
+from attn_unet_jax.stages.forest import RandomForest, grow_forest, load_arrays, save_arrays
 
 _THRESHOLDS = np.arange(1, 20) / 20  # 0.05 to 0.95
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class SuperpixelTable:
   """Superpixels of several cases, a row each.
 
   Attributes:
@@ -42,18 +42,20 @@ class Table:
     return 2 * self.positive > self.labelled
 
 
-def load(path: Path) -> Table:
+def load_table(path: Path) -> SuperpixelTable:
   """Reads what `save` wrote.
 
   Raises:
     UserError: the file is missing or damaged.
   """
-  return Table(**load_arrays(path, [field.name for field in dataclasses.fields(Table)]))
+  return SuperpixelTable(
+    **load_arrays(path, [field.name for field in dataclasses.fields(SuperpixelTable)])
+  )
 
 
 def rows_of(
   case_id: str, features: np.ndarray, segments: np.ndarray, label: np.ndarray, total: int
-) -> Table:
+) -> SuperpixelTable:
   """The rows of one case.
 
   Args:
@@ -67,21 +69,25 @@ def rows_of(
   labelled = np.bincount(flat, (label != UNLABELLED).ravel(), count).astype(np.int64)
   positive = np.bincount(flat, (label == 1).ravel(), count).astype(np.int64)
   zeros = np.zeros(count, np.int32)
-  return Table(features, labelled, positive, zeros, np.array([case_id]), np.array([total]))
+  return SuperpixelTable(
+    features, labelled, positive, zeros, np.array([case_id]), np.array([total])
+  )
 
 
-def joined(tables: Sequence[Table]) -> Table:
+def join_tables(tables: Sequence[SuperpixelTable]) -> SuperpixelTable:
   """All rows of several tables."""
   offsets = np.cumsum([0, *(len(table.ids) for table in tables)])
   moved = [
     dataclasses.replace(table, case=table.case + offset)
     for table, offset in zip(tables, offsets, strict=False)
   ]
-  names = [field.name for field in dataclasses.fields(Table)]
-  return Table(*(np.concatenate([getattr(table, name) for table in moved]) for name in names))
+  names = [field.name for field in dataclasses.fields(SuperpixelTable)]
+  return SuperpixelTable(
+    *(np.concatenate([getattr(table, name) for table in moved]) for name in names)
+  )
 
 
-def learn(tables: Sequence[Table], seed: int) -> Forest:
+def learn_forest(tables: Sequence[SuperpixelTable], seed: int) -> RandomForest:
   """A forest of all tables, with the threshold that scores best on cases which it did not see.
 
   Each table is answered by a forest of the others; the threshold has the highest mean DSC of the
@@ -96,15 +102,15 @@ def learn(tables: Sequence[Table], seed: int) -> Forest:
   """
   scores = np.zeros(len(_THRESHOLDS))
   for index, held_out in enumerate(tables):
-    others = joined([table for other, table in enumerate(tables) if other != index])
-    probability = _grown(others, seed).probability(held_out.features)
+    others = join_tables([table for other, table in enumerate(tables) if other != index])
+    probability = _grow_and_score(others, seed).probability(held_out.features)
     scores += [dice_sum(held_out, probability > threshold) for threshold in _THRESHOLDS]
   best = _THRESHOLDS[scores > scores.max() - 1e-9]
   threshold = float(best[len(best) // 2])
-  return dataclasses.replace(_grown(joined(tables), seed), threshold=threshold)
+  return dataclasses.replace(_grow_and_score(join_tables(tables), seed), threshold=threshold)
 
 
-def dice_sum(table: Table, chosen: np.ndarray) -> float:
+def dice_sum(table: SuperpixelTable, chosen: np.ndarray) -> float:
   """Sum over cases of the DSC of the chosen superpixels, bool [S], on the working grid."""
   cases = len(table.ids)
   hit = np.bincount(table.case, table.positive * chosen, cases)
@@ -113,6 +119,6 @@ def dice_sum(table: Table, chosen: np.ndarray) -> float:
   return float(np.where(both > 0, 2 * hit / np.maximum(both, 1), 1.0).sum())
 
 
-def _grown(table: Table, seed: int) -> Forest:
+def _grow_and_score(table: SuperpixelTable, seed: int) -> RandomForest:
   known = table.labelled > 0
-  return grow(table.features[known], table.foreground[known], seed)
+  return grow_forest(table.features[known], table.foreground[known], seed)

@@ -36,7 +36,7 @@ _DAMAGED = ".damaged"
 _DELETED = "deleted"
 
 
-class Checkpoints:
+class CheckpointStore:
   """The folder `checkpoints/` of a run that is being trained; saving is asynchronous and atomic.
 
   Several hosts share the folder and all call every method.
@@ -48,29 +48,31 @@ class Checkpoints:
   def __init__(self, folder: Path, keep: int):
     self.folder = folder
     hosts.run_on_primary(_remove_deleted, folder)
-    hosts.run_on_primary(_set_damaged_aside, folder)
-    self._scores = {step: integrity.validation_dsc(folder / str(step)) for step in saved(folder)}
+    hosts.run_on_primary(_rename_damaged, folder)
+    self._scores = {
+      step: integrity.read_validation_dsc(folder / str(step)) for step in list_saved_steps(folder)
+    }
     self._saving: int | None = None
     self._manager = ocp.CheckpointManager(
       folder.absolute(),
       options=ocp.CheckpointManagerOptions(
-        preservation_policy=AnyPreservationPolicy([LatestN(keep), _Best(self._scores)]),
+        preservation_policy=AnyPreservationPolicy([LatestN(keep), _BestStepPolicy(self._scores)]),
         todelete_subdir=_DELETED,
         cleanup_tmp_directories=True,
         lightweight_initialize=True,
-        async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+        async_options=ocp.AsyncOptions(post_finalization_callback=self._seal_checkpoint),
       ),
     )
 
   @property
-  def latest(self) -> int | None:
+  def latest_step(self) -> int | None:
     """Step of the newest checkpoint."""
     return self._manager.latest_step()
 
   @property
-  def best(self) -> int | None:
+  def best_step(self) -> int | None:
     """Step of the checkpoint with the highest validation DSC; the newest if none has one."""
-    return next(iter(_ranked(self._manager.all_steps(), self._scores)), None)
+    return next(iter(_rank_steps(self._manager.all_steps(), self._scores)), None)
 
   def save(self, state: TrainState, validation_dsc: float | None = None) -> None:
     """Begins to save; a step that is saved already only gains its validation DSC.
@@ -79,18 +81,18 @@ class Checkpoints:
       UserError: this save or the one before it found no room.
     """
     step = int(state.step)
-    with self._to_disk():
+    with self._explain_disk_errors():
       self._manager.wait_until_finished()
       self._remove_deleted()  # first: there may be room for one checkpoint more, not for two
-      again, self._saving = step == self.latest, step
+      again, self._saving = step == self.latest_step, step
       if not again:
         self._scores[step] = validation_dsc
         self._manager.save(step, args=ocp.args.StandardSave(state))
       elif validation_dsc is not None:
         self._scores[step] = validation_dsc
         if hosts.is_primary():
-          with self._intact(step):
-            integrity.score(self.folder / str(step), validation_dsc)
+          with self._explain_damage(step):
+            integrity.add_validation_dsc(self.folder / str(step), validation_dsc)
 
   def restore(self, step: int, like: TrainState, sharding: Sharding | None = None) -> TrainState:
     """The state saved at `step`; see the function of this name.
@@ -99,8 +101,8 @@ class Checkpoints:
       UserError: it is not what was saved.
     """
     self.wait()
-    with self._intact(step):
-      return restore(self.folder / str(step), like, sharding)
+    with self._explain_damage(step):
+      return restore_checkpoint(self.folder / str(step), like, sharding)
 
   def wait(self) -> None:
     """Waits until everything is on disk.
@@ -108,7 +110,7 @@ class Checkpoints:
     Raises:
       UserError: the last save found no room.
     """
-    with self._to_disk():
+    with self._explain_disk_errors():
       self._manager.wait_until_finished()
 
   def close(self) -> None:
@@ -117,7 +119,7 @@ class Checkpoints:
     Raises:
       UserError: the last save found no room.
     """
-    with self._to_disk():
+    with self._explain_disk_errors():
       self._manager.close()
       self._remove_deleted()
 
@@ -125,16 +127,16 @@ class Checkpoints:
     if hosts.is_primary():
       _remove_deleted(self.folder)
 
-  def _seal(self) -> None:
+  def _seal_checkpoint(self) -> None:
     """Orbax calls this when all is written, before the folder gets its final name.
 
     On the first host only.
     """
     assert self._saving is not None
-    integrity.write(self.folder / f"{self._saving}{_UNFINISHED}", self._scores[self._saving])
+    integrity.write_seal(self.folder / f"{self._saving}{_UNFINISHED}", self._scores[self._saving])
 
   @contextlib.contextmanager
-  def _to_disk(self) -> Iterator[None]:
+  def _explain_disk_errors(self) -> Iterator[None]:
     try:
       yield
     except (OSError, ValueError, RuntimeError) as error:
@@ -147,7 +149,7 @@ class Checkpoints:
       ) from error
 
   @contextlib.contextmanager
-  def _intact(self, step: int) -> Iterator[None]:
+  def _explain_damage(self, step: int) -> Iterator[None]:
     try:
       yield
     except integrity.DamagedError as error:
@@ -157,7 +159,7 @@ class Checkpoints:
       ) from error
 
 
-class _Best(PreservationPolicy):
+class _BestStepPolicy(PreservationPolicy):
   """Keeps the checkpoint with the highest validation DSC, if one has been validated."""
 
   def __init__(self, scores: dict[int, float | None]):
@@ -166,15 +168,15 @@ class _Best(PreservationPolicy):
   def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
     del context
     scored = [point.step for point in checkpoints if self._scores.get(point.step) is not None]
-    best = next(iter(_ranked(scored, self._scores)), None)
+    best = next(iter(_rank_steps(scored, self._scores)), None)
     return [point.step == best for point in checkpoints]
 
 
 @contextlib.contextmanager
-def checkpoints(folder: Path, keep: int) -> Iterator[Checkpoints]:
+def open_checkpoints(folder: Path, keep: int) -> Iterator[CheckpointStore]:
   """Opens a run's checkpoints for training and leaves them complete on disk."""
-  with _one_failure_told():
-    store, stop = Checkpoints(folder, keep), StopRequest()
+  with _silence_followup_errors():
+    store, stop = CheckpointStore(folder, keep), StopRequest()
     try:
       yield store
     finally:
@@ -184,7 +186,7 @@ def checkpoints(folder: Path, keep: int) -> Iterator[Checkpoints]:
 
 
 @contextlib.contextmanager
-def _one_failure_told() -> Iterator[None]:
+def _silence_followup_errors() -> Iterator[None]:
   """Leaves unsaid what follows from a write that failed, and is raised.
 
   A checkpoint is many files. The first that cannot be written ends the event loop that waits for
@@ -209,7 +211,7 @@ def _one_failure_told() -> Iterator[None]:
       sys.unraisablehook = say
 
 
-def saved(folder: Path) -> list[int]:
+def list_saved_steps(folder: Path) -> list[int]:
   """Steps of the complete checkpoints of a folder, ascending."""
   if not folder.is_dir():
     return []
@@ -224,21 +226,23 @@ def restore_best(folder: Path, like: TrainState) -> TrainState:
   Raises:
     UserError: there is none.
   """
-  steps = saved(folder)
+  steps = list_saved_steps(folder)
   if not steps:
     raise UserError(f"{folder}: there is no checkpoint yet; train first")
-  scores = {step: integrity.validation_dsc(folder / str(step)) for step in steps}
+  scores = {step: integrity.read_validation_dsc(folder / str(step)) for step in steps}
   damaged = {}
-  for step in _ranked(steps, scores):
+  for step in _rank_steps(steps, scores):
     try:
-      return restore(folder / str(step), like)
+      return restore_checkpoint(folder / str(step), like)
     except integrity.DamagedError as error:
       damaged[step] = str(error)
       console.print_line(f"{folder}/{step} is damaged ({error}): using the next best")
-  raise _no_intact(folder, damaged)
+  raise _all_damaged_error(folder, damaged)
 
 
-def restore(path: Path, like: TrainState, sharding: Sharding | None = None) -> TrainState:
+def restore_checkpoint(
+  path: Path, like: TrainState, sharding: Sharding | None = None
+) -> TrainState:
   """The state saved in a folder, whatever devices saved it.
 
   Args:
@@ -251,18 +255,18 @@ def restore(path: Path, like: TrainState, sharding: Sharding | None = None) -> T
     DamagedError: it is not what was saved.
     UserError: it is the state of another network or optimiser than `like`.
   """
-  integrity.verify(path)
-  _require_fit(path, like)
+  integrity.verify_checkpoint(path)
+  _check_fit(path, like)
   here = sharding or SingleDeviceSharding(jax.local_devices()[0])
   target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
   with ocp.StandardCheckpointer() as checkpointer:
     return checkpointer.restore(path.absolute() / "default", target)
 
 
-def _require_fit(path: Path, like: TrainState) -> None:
+def _check_fit(path: Path, like: TrainState) -> None:
   """Before anything is read: Orbax would raise what no user can read, after reading a part."""
   stored = ocp.StandardCheckpointHandler().metadata(path.absolute() / "default").tree
-  there, wanted = _shapes(stored), _shapes(like)
+  there, wanted = _map_shapes(stored), _map_shapes(like)
   for name in [*wanted, *there]:
     if there.get(name) != wanted.get(name):
       raise UserError(
@@ -272,13 +276,13 @@ def _require_fit(path: Path, like: TrainState) -> None:
       )
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+def _map_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
   """Shape of every array, by its path."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   return {jax.tree_util.keystr(at, simple=True, separator="/"): x.shape for at, x in leaves}
 
 
-def _ranked(steps: Iterable[int], scores: dict[int, float | None]) -> list[int]:
+def _rank_steps(steps: Iterable[int], scores: dict[int, float | None]) -> list[int]:
   """Best first: by validation DSC, then newest."""
 
   def rank(step: int) -> tuple[float, int]:
@@ -293,26 +297,26 @@ def _remove_deleted(folder: Path) -> None:
   shutil.rmtree(folder / _DELETED, ignore_errors=True)
 
 
-def _set_damaged_aside(folder: Path) -> None:
+def _rename_damaged(folder: Path) -> None:
   """Renames damaged checkpoints, so that their steps can be saved again, unless all are."""
   damaged = {}
-  for step in saved(folder):
+  for step in list_saved_steps(folder):
     try:
-      integrity.verify(folder / str(step))
+      integrity.verify_checkpoint(folder / str(step))
     except integrity.DamagedError as error:
       damaged[step] = str(error)
-  intact = [step for step in saved(folder) if step not in damaged]
+  intact = [step for step in list_saved_steps(folder) if step not in damaged]
   if damaged and not intact:
-    raise _no_intact(folder, damaged)
+    raise _all_damaged_error(folder, damaged)
   for step, why in damaged.items():
-    aside = _free(folder / f"{step}{_DAMAGED}")
+    aside = _find_free_path(folder / f"{step}{_DAMAGED}")
     (folder / str(step)).rename(aside)
     console.print_line(
       f"{folder}/{step} is damaged ({why}): left as {aside.name}; {intact[-1]} is the newest intact"
     )
 
 
-def _free(path: Path) -> Path:
+def _find_free_path(path: Path) -> Path:
   """The path, or with a number where there is something of that name."""
   number = 1
   while path.exists():
@@ -321,7 +325,7 @@ def _free(path: Path) -> Path:
   return path
 
 
-def _no_intact(folder: Path, damaged: dict[int, str]) -> UserError:
+def _all_damaged_error(folder: Path, damaged: dict[int, str]) -> UserError:
   newest = max(damaged)
   return UserError(
     f"{folder}: every checkpoint is damaged ({newest}: {damaged[newest]}); bring one back from a "

@@ -24,8 +24,8 @@ from jax.sharding import (
   NamedSharding,
 )
 
-from attn_unet_jax.patches.batch import Batch, Drawn, Fed, Feed
-from attn_unet_jax.patches.schedule import Draw
+from attn_unet_jax.patches.batch import Drawn, NetworkInput, StepInput, StreamedBatch
+from attn_unet_jax.patches.schedule import BatchSample
 from attn_unet_jax.training.divisible import is_mean_of_parts
 from attn_unet_jax.training.mesh import (
   BY_PART_AND_SAMPLE,
@@ -35,14 +35,14 @@ from attn_unet_jax.training.mesh import (
   EVERYWHERE,
   SPACE_AXIS,
   check_patch,
-  devices,
   make_mesh,
+  select_devices,
 )
 from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import TrainState
-from attn_unet_jax.training.step import Division, Outcome, Part, train_step
+from attn_unet_jax.training.step import BatchPartition, GradientFunction, StepMetrics, train_step
 
-Step = Callable[[TrainState, Feed], tuple[TrainState, Outcome]]
+Step = Callable[[TrainState, StepInput], tuple[TrainState, StepMetrics]]
 
 
 def compile_step(
@@ -64,15 +64,17 @@ def compile_step(
   Raises:
     UserError: see `devices` and `check_patch`.
   """
-  there = devices(recipe, present)
+  there = select_devices(recipe, present)
   check_patch(recipe, module)
   if len(there) == 1:
     return jax.jit(lambda state, feed: train_step(recipe, module, state, feed), donate_argnums=0)
-  compile_for = _jit if recipe.parallel.mode == "jit" else _pmap
+  compile_for = _compile_with_jit if recipe.parallel.mode == "jit" else _compile_with_pmap
   return compile_for(recipe, module, make_mesh(recipe, there), streamed)
 
 
-def _jit(recipe: TrainingRecipe, module: nn.Module, mesh: Mesh, streamed: bool) -> Step:
+def _compile_with_jit(
+  recipe: TrainingRecipe, module: nn.Module, mesh: Mesh, streamed: bool
+) -> Step:
   everywhere, divided = NamedSharding(mesh, EVERYWHERE), NamedSharding(mesh, BY_SAMPLE)
   in_space = NamedSharding(mesh, BY_SAMPLE_AND_X)
   if mesh.shape[SPACE_AXIS] > 1 and getattr(module, "conv", None) == "auto":
@@ -86,10 +88,10 @@ def _jit(recipe: TrainingRecipe, module: nn.Module, mesh: Mesh, streamed: bool) 
     """All patches still; but whatever is made of them is made where they are."""
     return jax.lax.with_sharding_constraint(drawn, divided)
 
-  def place(batch: Batch) -> Batch:
+  def place(batch: NetworkInput) -> NetworkInput:
     return jax.lax.with_sharding_constraint(batch, in_space)
 
-  def averaged(of_share: Part) -> Part:
+  def averaged(of_share: GradientFunction) -> GradientFunction:
     """Each place along `data` differentiates for itself; XLA would sum up in the compute type."""
 
     def own(params: Any, *rest: Any) -> Any:
@@ -103,37 +105,42 @@ def _jit(recipe: TrainingRecipe, module: nn.Module, mesh: Mesh, streamed: bool) 
     )
 
   if by_share:
-    division = Division(share, shares, place, averaged)
+    division = BatchPartition(share, shares, place, averaged)
   else:
     local = recipe.parallel.batch_norm == "local"
-    division = Division(share, shares, place, groups=shares if local else 1)
+    division = BatchPartition(share, shares, place, norm_groups=shares if local else 1)
 
-  def step(state: TrainState, feed: Feed) -> tuple[TrainState, Outcome]:
+  def step(state: TrainState, feed: StepInput) -> tuple[TrainState, StepMetrics]:
     return train_step(recipe, module, state, feed, division)
 
-  feeds: Any = Fed(everywhere, NamedSharding(mesh, BY_PART_AND_SAMPLE)) if streamed else everywhere  # type: ignore[arg-type]
+  feeds: Any = everywhere
+  if streamed:
+    by_part: Any = NamedSharding(mesh, BY_PART_AND_SAMPLE)
+    feeds = StreamedBatch(feeds, by_part)
 
   return jax.jit(step, in_shardings=(everywhere, feeds), out_shardings=everywhere, donate_argnums=0)
 
 
-def _pmap(recipe: TrainingRecipe, module: nn.Module, mesh: Mesh, streamed: bool) -> Step:
+def _compile_with_pmap(
+  recipe: TrainingRecipe, module: nn.Module, mesh: Mesh, streamed: bool
+) -> Step:
   count = mesh.size
   size = recipe.train.batch_size // recipe.train.accumulate // count
   if recipe.parallel.batch_norm == "global" and hasattr(module, "batch_axis"):
     module = module.clone(batch_axis=DATA_AXIS)
 
-  def mean(of_share: Part) -> Part:
+  def mean(of_share: GradientFunction) -> GradientFunction:
     return lambda *arguments: jax.lax.pmean(of_share(*arguments), DATA_AXIS)
 
-  def step(state: TrainState, feed: Feed, part: jax.Array) -> tuple[TrainState, Outcome]:
+  def step(state: TrainState, feed: StepInput, part: jax.Array) -> tuple[TrainState, StepMetrics]:
     def share(drawn: Drawn) -> Drawn:
-      if not isinstance(drawn, Draw):
+      if not isinstance(drawn, BatchSample):
         return drawn  # each device was fed its own blocks
       return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, part * size, size), drawn)
 
-    return train_step(recipe, module, state, feed, Division(share, mean=mean))
+    return train_step(recipe, module, state, feed, BatchPartition(share, reduce_mean=mean))
 
-  feeds: Any = Fed(None, 0) if streamed else None  # type: ignore[arg-type]
+  feeds: Any = StreamedBatch(None, 0) if streamed else None  # type: ignore[arg-type]
   mapped = jax.pmap(
     step,
     DATA_AXIS,

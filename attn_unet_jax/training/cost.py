@@ -28,27 +28,27 @@ def forward_cost(module: nn.Module, state: TrainState, shape: tuple[int, ...]) -
   image = jax.ShapeDtypeStruct(shape, jnp.float32)
   jaxpr = jax.make_jaxpr(forward)(state.variables, image)
   operations = activations = 0
-  for equation in _equations(jaxpr.jaxpr):
+  for equation in _iterate_equations(jaxpr.jaxpr):
     output: Any = equation.outvars[0].aval
     name = equation.primitive.name
     if name in ("conv_general_dilated", "dot_general"):
-      operations += 2 * output.size * _contracted(equation)
+      operations += 2 * output.size * _count_multiply_adds(equation)
       # A product, then its normalisation: each output is kept twice.
       activations += 2 * output.size * output.dtype.itemsize
   return operations, activations
 
 
-def _equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
+def _iterate_equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
   for equation in jaxpr.eqns:
-    inner = list(_inner(equation))
+    inner = list(_iterate_inner_jaxprs(equation))
     if inner:
       for sub in inner:
-        yield from _equations(sub)
+        yield from _iterate_equations(sub)
     else:
       yield equation
 
 
-def _inner(equation: core.JaxprEqn) -> Iterator[core.Jaxpr]:
+def _iterate_inner_jaxprs(equation: core.JaxprEqn) -> Iterator[core.Jaxpr]:
   for value in equation.params.values():
     for item in value if isinstance(value, (tuple, list)) else (value,):
       if isinstance(item, core.ClosedJaxpr):
@@ -57,7 +57,7 @@ def _inner(equation: core.JaxprEqn) -> Iterator[core.Jaxpr]:
         yield item
 
 
-def _contracted(equation: Any) -> int:
+def _count_multiply_adds(equation: Any) -> int:
   """Multiply-adds per output value of a product."""
   if equation.primitive.name == "dot_general":
     (axes, _), _ = equation.params["dimension_numbers"]

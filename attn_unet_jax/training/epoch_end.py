@@ -7,18 +7,18 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from attn_unet_jax.patches.batch import Batch
+from attn_unet_jax.patches.batch import NetworkInput
 from attn_unet_jax.runs import metrics_csv
 from attn_unet_jax.runtime import console
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.inputs import PARTS
-from attn_unet_jax.training.optimizer import learning_rate
+from attn_unet_jax.training.optimizer import build_rate_schedule
 from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import TrainState
 from attn_unet_jax.training.step import fixed_loss
 
 
-class Report:
+class EpochReport:
   """Measures and writes what an epoch reached.
 
   Args:
@@ -33,7 +33,7 @@ class Report:
     self,
     recipe: TrainingRecipe,
     module: nn.Module,
-    fixed: dict[str, list[Batch]],
+    fixed: dict[str, list[NetworkInput]],
     log: metrics_csv.EpochLog | None,
     epochs_done: int,
   ):
@@ -41,7 +41,7 @@ class Report:
     self._began, self._first = time.monotonic(), epochs_done
     self._measure = jax.jit(lambda variables, batch: fixed_loss(recipe, module, variables, batch))
 
-  def measure(self, epoch: int, state: TrainState, seconds: float) -> dict[str, Any]:
+  def measure_epoch(self, epoch: int, state: TrainState, seconds: float) -> dict[str, Any]:
     """The epoch's row of the log, not validated yet.
 
     Args:
@@ -52,18 +52,18 @@ class Report:
     Raises:
       UserError: a loss is not finite.
     """
-    row = {"epoch": epoch, "train_seconds": seconds, **self._losses(state)}
+    row = {"epoch": epoch, "train_seconds": seconds, **self._measure_losses(state)}
     updates = int(state.step) - int(state.skipped)  # what the optimiser's schedule counts
-    row["learning_rate"] = float(learning_rate(self._recipe)(max(0, updates - 1)))
+    row["learning_rate"] = float(build_rate_schedule(self._recipe)(max(0, updates - 1)))
     return row | {"validation_dsc": None}
 
-  def write(self, row: dict[str, Any]) -> None:
+  def write_row(self, row: dict[str, Any]) -> None:
     """Writes the row and says a line, on the first host."""
     if self._log is not None:
-      self._log.write(row)
-      self._say(row)
+      self._log.write_epoch(row)
+      self._print_row(row)
 
-  def _losses(self, state: TrainState) -> dict[str, Any]:
+  def _measure_losses(self, state: TrainState) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for part, column in zip(PARTS, ("train", "validation", "test"), strict=True):
       began = time.monotonic()
@@ -80,7 +80,7 @@ class Report:
         )
     return row
 
-  def _say(self, row: dict[str, Any]) -> None:
+  def _print_row(self, row: dict[str, Any]) -> None:
     epoch, epochs = row["epoch"], self._recipe.train.epochs
     left = (time.monotonic() - self._began) / (epoch - self._first) * (epochs - epoch)
     dsc = "" if row["validation_dsc"] is None else f", validation DSC {row['validation_dsc']:.3f}"

@@ -33,7 +33,7 @@ BY_SAMPLE_AND_X = PartitionSpec(DATA_AXIS, SPACE_AXIS)
 BY_PART_AND_SAMPLE = PartitionSpec(None, DATA_AXIS)  # of a batch that is fed in parts
 
 
-def devices(recipe: TrainingRecipe, present: Sequence[jax.Device] = ()) -> list[jax.Device]:
+def select_devices(recipe: TrainingRecipe, present: Sequence[jax.Device] = ()) -> list[jax.Device]:
   """The devices that divide the batch, and along X its patches; those of several hosts are all.
 
   The recipe is a valid one: what does not fit on any device is refused there.
@@ -92,7 +92,7 @@ def pin_device_count(recipe: Recipe) -> Recipe:
   return dataclasses.replace(recipe, parallel=dataclasses.replace(recipe.parallel, data=data))
 
 
-def parts_alone(recipe: TrainingRecipe) -> int:
+def num_microbatches_on_one_device(recipe: TrainingRecipe) -> int:
   """Into how many parts one device takes a batch by itself, to need no more memory than a step.
 
   A part is what the device trains on; the whole batch where a loss is not the mean of its parts'.
@@ -151,15 +151,17 @@ def _check_hosts(recipe: TrainingRecipe) -> None:
     raise UserError("config.parallel.mode='pmap': for one host; use --config.parallel.mode=jit")
 
 
-def replicated(recipe: TrainingRecipe, present: Sequence[jax.Device] = ()) -> Sharding:
+def make_replicated_sharding(
+  recipe: TrainingRecipe, present: Sequence[jax.Device] = ()
+) -> Sharding:
   """A copy on each of the run's devices; see `devices`."""
-  there = devices(recipe, present)
+  there = select_devices(recipe, present)
   if len(there) == 1:
     return SingleDeviceSharding(there[0])
   return NamedSharding(make_mesh(recipe, there), EVERYWHERE)
 
 
-def spread(recipe: TrainingRecipe, tree: Tree) -> Tree:
+def replicate(recipe: TrainingRecipe, tree: Tree) -> Tree:
   """The tree with a copy on each of the run's devices; as it is where there is one.
 
   Args:
@@ -169,10 +171,10 @@ def spread(recipe: TrainingRecipe, tree: Tree) -> Tree:
   Raises:
     UserError: see `devices`.
   """
-  there = devices(recipe)
+  there = select_devices(recipe)
   if len(there) == 1:
     return tree
-  sharding = replicated(recipe)
+  sharding = make_replicated_sharding(recipe)
   if jax.process_count() == 1:
     return jax.device_put(tree, sharding)
 
@@ -183,7 +185,7 @@ def spread(recipe: TrainingRecipe, tree: Tree) -> Tree:
   return jax.tree.map(joined, tree)
 
 
-def on_first_device(tree: Tree) -> Tree:
+def get_first_device_copy(tree: Tree) -> Tree:
   """The copy of this host's first device, of a tree that was `spread`; shares its memory."""
   return jax.tree.map(lambda x: x if len(x.devices()) == 1 else x.addressable_data(0), tree)
 

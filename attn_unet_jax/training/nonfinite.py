@@ -20,14 +20,14 @@ from attn_unet_jax.runtime.signals import Interrupted
 from attn_unet_jax.training.checkpoint import system_error
 from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import TrainState
-from attn_unet_jax.training.step import Outcome
+from attn_unet_jax.training.step import StepMetrics
 
 # Of every patch of a batch, the case's id and the lowest voxel, in the working grid of the whole
 # scan: below 0 where the patch is larger. Of an unpadded network: of what it answers for.
-Places = Sequence[tuple[str, tuple[int, ...]]]
+PatchLocations = Sequence[tuple[str, tuple[int, ...]]]
 
 
-class Watch:
+class NonfiniteWatch:
   """Looks at the outcomes of steps, each one step late.
 
   Args:
@@ -38,13 +38,17 @@ class Watch:
   """
 
   def __init__(
-    self, recipe: TrainingRecipe, places: Callable[[int], Places], skipped: int, folder: Path
+    self,
+    recipe: TrainingRecipe,
+    places: Callable[[int], PatchLocations],
+    skipped: int,
+    folder: Path,
   ):
     self._recipe, self._places, self._skipped = recipe, places, skipped
     self._folder = folder
-    self._pending: tuple[int, Outcome] | None = None
+    self._pending: tuple[int, StepMetrics] | None = None
 
-  def note(self, step: int, outcome: Outcome, state: TrainState) -> None:
+  def note_step(self, step: int, outcome: StepMetrics, state: TrainState) -> None:
     """Takes the outcome of step number `step` (from 1), and looks at the one before.
 
     Args:
@@ -55,10 +59,10 @@ class Watch:
     Raises:
       UserError: see `settle`.
     """
-    self.settle(state)
+    self.check_pending(state)
     self._pending = step, outcome
 
-  def settle(self, state: TrainState) -> None:
+  def check_pending(self, state: TrainState) -> None:
     """Looks at the last outcome that was noted.
 
     Raises:
@@ -72,12 +76,12 @@ class Watch:
     if math.isfinite(loss) and math.isfinite(norm):
       return
     what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
-    places, named = self._named(step)
+    places, named = self._describe_patches(step)
     told = f"step {step}: {what} (patches: {named})"
     allowed = self._recipe.train.skip_nonfinite
     if self._skipped >= allowed:
       about = {"step": step, "loss": str(loss), "gradient_norm": str(norm)}
-      kept = self._keep(state, about, places)
+      kept = self._save_state(state, about, places)
       raise UserError(
         f"{told}; the state before it {kept}. Start again with "
         f"--config.train.skip_nonfinite={allowed + 3} to go on and leave such updates out, or "
@@ -87,7 +91,7 @@ class Watch:
     self._skipped += 1
     console.print_line(f"{told}; update left out, {self._skipped} of {allowed}")
 
-  def _named(self, step: int) -> tuple[Places, str]:
+  def _describe_patches(self, step: int) -> tuple[PatchLocations, str]:
     """Where the patches of a step came from, and the same in words.
 
     Their scans are read again; where a signal breaks that off, or it fails, the step is told still.
@@ -98,7 +102,7 @@ class Watch:
       return [], f"not known, {format_error(error)}"
     return places, ", ".join(f"{case} at voxel {corner}" for case, corner in places)
 
-  def _keep(self, state: TrainState, about: dict[str, Any], places: Places) -> str:
+  def _save_state(self, state: TrainState, about: dict[str, Any], places: PatchLocations) -> str:
     """Writes `state/` (as Orbax does) and `batch.json`; what lay there before is replaced.
 
     Says where, or why it could not: the run ends for another reason, which is to be told.

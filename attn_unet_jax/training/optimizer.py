@@ -13,7 +13,7 @@ from attn_unet_jax.training.options import AdamOptions, AdamWOptions, SGDOptions
 _FROZEN, _REST = "frozen", "rest"
 
 
-def learning_rate(recipe: TrainingRecipe) -> optax.Schedule:
+def build_rate_schedule(recipe: TrainingRecipe) -> optax.Schedule:
   """Rate by step: constant, step decay by epochs, or cosine to zero; each with a linear warm-up."""
   optimizer, train = recipe.optimizer, recipe.train
   peak, total = optimizer.learning_rate, train.epochs * train.steps_per_epoch
@@ -30,7 +30,7 @@ def learning_rate(recipe: TrainingRecipe) -> optax.Schedule:
   return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), main], [warmup])
 
 
-def optimizer(recipe: TrainingRecipe) -> optax.GradientTransformation:
+def build_optimizer(recipe: TrainingRecipe) -> optax.GradientTransformation:
   """The configured optimiser; its decay joins the gradient where the method's name says.
 
   `adam` and `sgd` add the L2 to the gradient before the moments (coupled: the reference's Adam, and
@@ -38,7 +38,7 @@ def optimizer(recipe: TrainingRecipe) -> optax.GradientTransformation:
   whose path matches a pattern may have a factor on their rate, or stay as they are.
   """
   optimizer = recipe.optimizer
-  mask = None if optimizer.decay_biases else _no_biases
+  mask = None if optimizer.decay_biases else _mark_non_biases
   decay = optax.add_decayed_weights(optimizer.weight_decay, mask)
   if isinstance(optimizer, SGDOptions):
     steps = [decay, optax.trace(optimizer.momentum, optimizer.nesterov)]
@@ -49,20 +49,20 @@ def optimizer(recipe: TrainingRecipe) -> optax.GradientTransformation:
   if isinstance(optimizer, AdamWOptions):
     steps.reverse()
   if optimizer.bias_rate != 1:
-    steps.append(optax.masked(optax.scale(optimizer.bias_rate), _biases))
+    steps.append(optax.masked(optax.scale(optimizer.bias_rate), _mark_biases))
   if optimizer.layer_rates or recipe.init.freeze:
-    steps.append(_by_layer(recipe))
-  return optax.chain(*steps, optax.scale_by_learning_rate(learning_rate(recipe)))
+    steps.append(_scale_by_layer(recipe))
+  return optax.chain(*steps, optax.scale_by_learning_rate(build_rate_schedule(recipe)))
 
 
-def _biases(params: Any) -> Any:
+def _mark_biases(params: Any) -> Any:
   """Tree of booleans: which parameters are biases, batch normalisation's shift included."""
   # By its end: `dual_attention` has `spatial_bias` and `channel_bias` beside its kernels.
   return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key.endswith("bias"), params)
 
 
-def _no_biases(params: Any) -> Any:
-  return jax.tree.map(lambda bias: not bias, _biases(params))
+def _mark_non_biases(params: Any) -> Any:
+  return jax.tree.map(lambda bias: not bias, _mark_biases(params))
 
 
 def check_patterns(recipe: TrainingRecipe, params: Any) -> None:
@@ -89,7 +89,7 @@ def check_patterns(recipe: TrainingRecipe, params: Any) -> None:
     raise UserError(f"config.init.freeze={recipe.init.freeze!r}: freezes every parameter")
 
 
-def _by_layer(recipe: TrainingRecipe) -> optax.GradientTransformation:
+def _scale_by_layer(recipe: TrainingRecipe) -> optax.GradientTransformation:
   """Factors on the updates by parameter path; of several patterns the first counts."""
   rates = recipe.optimizer.layer_rates
   patterns = [(recipe.init.freeze, _FROZEN)] if recipe.init.freeze else []

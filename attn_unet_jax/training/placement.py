@@ -9,19 +9,19 @@ from jax.sharding import (
   NamedSharding,
 )
 
-from attn_unet_jax.patches.batch import Fed
-from attn_unet_jax.patches.device_source import Block
+from attn_unet_jax.patches.batch import StreamedBatch
+from attn_unet_jax.patches.device_source import SourceBlock
 from attn_unet_jax.training.mesh import (
   BY_PART_AND_SAMPLE,
   BY_SAMPLE,
   EVERYWHERE,
-  devices,
   make_mesh,
+  select_devices,
 )
 from attn_unet_jax.training.options import TrainingRecipe
 
 
-class Placement(NamedTuple):
+class BlockPlacement(NamedTuple):
   """How streamed blocks reach the devices.
 
   Attributes:
@@ -30,17 +30,17 @@ class Placement(NamedTuple):
   """
 
   rows: Sequence[int]
-  put: Callable[[int, Block], Fed]
+  put: Callable[[int, SourceBlock], StreamedBatch]
 
 
-def placement(recipe: TrainingRecipe) -> Placement:
+def plan_placement(recipe: TrainingRecipe) -> BlockPlacement:
   """Where the patches of a batch go; no patch goes to a device that does not train on it.
 
   Raises:
     UserError: see `devices`.
   """
-  there = devices(recipe)
-  mesh, table = make_mesh(recipe, there), _table(recipe, len(there))
+  there = select_devices(recipe)
+  mesh, table = make_mesh(recipe, there), _tabulate_samples(recipe, len(there))
   sharding = NamedSharding(mesh, BY_SAMPLE if table.ndim == 3 else BY_PART_AND_SAMPLE)
   everywhere = NamedSharding(mesh, EVERYWHERE)
   local = sharding.addressable_devices_indices_map(table.shape).values()
@@ -52,14 +52,14 @@ def placement(recipe: TrainingRecipe) -> Placement:
 
     return jax.make_array_from_callback((*table.shape, *values.shape[1:]), sharding, piece)
 
-  def put(step: int, blocks: Block) -> Fed:
+  def put(step: int, blocks: SourceBlock) -> StreamedBatch:
     number = jax.make_array_from_callback((), everywhere, lambda _: np.int32(step))
-    return Fed(number, jax.tree.map(array, blocks))
+    return StreamedBatch(number, jax.tree.map(array, blocks))
 
-  return Placement(rows.tolist(), put)
+  return BlockPlacement(rows.tolist(), put)
 
 
-def _table(recipe: TrainingRecipe, count: int) -> np.ndarray:
+def _tabulate_samples(recipe: TrainingRecipe, count: int) -> np.ndarray:
   """The places of a batch, as its blocks are fed: [parts, n], with `pmap` [devices, parts, n]."""
   places = np.arange(recipe.train.batch_size)
   if recipe.parallel.mode == "pmap" and count > 1:

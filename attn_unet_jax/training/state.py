@@ -11,7 +11,7 @@ from flax import linen as nn
 from flax import struct
 
 from attn_unet_jax.models import build
-from attn_unet_jax.training.optimizer import optimizer
+from attn_unet_jax.training.optimizer import build_optimizer
 from attn_unet_jax.training.options import TrainingRecipe
 
 # The default kind of key takes 30 s to compile for a hundred parameters on two CPU cores.
@@ -38,23 +38,25 @@ class TrainState(struct.PyTreeNode):
     return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
 
 
-def create(recipe: TrainingRecipe, module: nn.Module) -> TrainState:
+def create_state(recipe: TrainingRecipe, module: nn.Module) -> TrainState:
   """The state before the first step, on this process's first device.
 
   It is drawn on the host: the same parameters for a seed, whatever the devices.
   """
-  key = jax.device_put(jax.random.key(recipe.seed, impl=_KEY), _host())
-  variables = _drawing(module).lower().compile()(key)
-  return jax.device_put(start(recipe, variables), jax.local_devices()[0])
+  key = jax.device_put(jax.random.key(recipe.seed, impl=_KEY), _get_host_device())
+  variables = _trace_initialisation(module).lower().compile()(key)
+  return jax.device_put(make_initial_state(recipe, variables), jax.local_devices()[0])
 
 
-def abstract(recipe: TrainingRecipe, module: nn.Module) -> TrainState:
+def abstract_state(recipe: TrainingRecipe, module: nn.Module) -> TrainState:
   """Shapes and types of the state; computes nothing."""
-  return jax.eval_shape(lambda variables: start(recipe, variables), _drawing(module).out_info)
+  return jax.eval_shape(
+    lambda variables: make_initial_state(recipe, variables), _trace_initialisation(module).out_info
+  )
 
 
 @functools.lru_cache(maxsize=1)
-def _drawing(module: nn.Module) -> jax.stages.Traced:
+def _trace_initialisation(module: nn.Module) -> jax.stages.Traced:
   """What draws a network's parameters from a key, traced: slow, and wanted more than once."""
   # Parameters depend neither on the patch nor on how convolutions are computed: the least patch
   # that the network takes, and the form that is traced in a quarter of the time.
@@ -62,20 +64,20 @@ def _drawing(module: nn.Module) -> jax.stages.Traced:
   quick = module.clone(conv="native") if hasattr(module, "conv") else module
   draw = jax.jit(
     lambda key: quick.lazy_init(key, image, train=False),
-    in_shardings=jax.sharding.SingleDeviceSharding(_host()),
+    in_shardings=jax.sharding.SingleDeviceSharding(_get_host_device()),
   )
   # The key is an argument, else XLA would draw all parameters while it compiles.
   return draw.trace(jax.eval_shape(lambda: jax.random.key(0, impl=_KEY)))
 
 
-def _host() -> jax.Device:
+def _get_host_device() -> jax.Device:
   try:
     return jax.local_devices(backend="cpu")[0]
   except RuntimeError:  # JAX_PLATFORMS names the accelerator alone
     return jax.local_devices()[0]
 
 
-def start(recipe: TrainingRecipe, variables: Mapping[str, Any]) -> TrainState:
+def make_initial_state(recipe: TrainingRecipe, variables: Mapping[str, Any]) -> TrainState:
   """The state before the first step, of given parameters and batch statistics."""
   params, batch_stats = variables["params"], variables.get("batch_stats", {})
   averaged = {"params": params, "batch_stats": batch_stats}
@@ -85,7 +87,7 @@ def start(recipe: TrainingRecipe, variables: Mapping[str, Any]) -> TrainState:
     step=jnp.zeros((), jnp.int32),
     params=params,
     batch_stats=batch_stats,
-    opt_state=optimizer(recipe).init(params),
+    opt_state=build_optimizer(recipe).init(params),
     ema=ema,
     skipped=jnp.zeros((), jnp.int32),
   )

@@ -9,20 +9,28 @@ import optax
 from flax import linen as nn
 
 from attn_unet_jax.losses.total import sum_terms
-from attn_unet_jax.patches.batch import Batch, Drawn, Fed, Feed, Share, training_batch, whole
-from attn_unet_jax.patches.schedule import Draw
-from attn_unet_jax.training.optimizer import optimizer
+from attn_unet_jax.patches.batch import (
+  Drawn,
+  NetworkInput,
+  Share,
+  StepInput,
+  StreamedBatch,
+  make_training_batch,
+  take_whole_batch,
+)
+from attn_unet_jax.patches.schedule import BatchSample
+from attn_unet_jax.training.optimizer import build_optimizer
 from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import TrainState
 
 Array = jax.Array
 # Parameters, batch statistics, key and batch -> ((loss, batch statistics), gradient).
-Part = Callable[[Any, Any, Array, Batch], Any]
+GradientFunction = Callable[[Any, Any, Array, NetworkInput], Any]
 
 _DROPOUT = 2**30  # beside the keys of the patches, which are counted from 0
 
 
-class Division(NamedTuple):
+class BatchPartition(NamedTuple):
   """How devices divide a step.
 
   Attributes:
@@ -34,21 +42,21 @@ class Division(NamedTuple):
     groups: parts of the batch that batch normalisation sees as batches of their own.
   """
 
-  share: Share = whole
-  shares: int = 1
-  place: Callable[[Batch], Batch] = lambda batch: batch
-  mean: Callable[[Part], Part] = lambda of_share: of_share
-  groups: int = 1
+  shard: Share = take_whole_batch
+  num_shards: int = 1
+  constrain: Callable[[NetworkInput], NetworkInput] = lambda batch: batch
+  reduce_mean: Callable[[GradientFunction], GradientFunction] = lambda of_share: of_share
+  norm_groups: int = 1
 
 
-class Answer(NamedTuple):
+class NetworkOutput(NamedTuple):
   """What a loss reads: logits, and of some networks further maps, see `losses.side_bce`."""
 
   logits: Array
   sides: dict[int, Array]
 
 
-class Outcome(NamedTuple):
+class StepMetrics(NamedTuple):
   """What a step tells: the loss of its batch, and the norm of its gradient. Scalars."""
 
   loss: Array
@@ -59,9 +67,9 @@ def train_step(
   recipe: TrainingRecipe,
   module: nn.Module,
   state: TrainState,
-  feed: Feed,
-  division: Division = Division(),  # noqa: B008 (immutable)
-) -> tuple[TrainState, Outcome]:
+  feed: StepInput,
+  division: BatchPartition = BatchPartition(),  # noqa: B008 (immutable)
+) -> tuple[TrainState, StepMetrics]:
   """The state after one step, and what the step tells.
 
   Without a finite loss and gradient there is no update: the step is skipped if `skip_nonfinite`
@@ -70,22 +78,26 @@ def train_step(
   than the state's next changes nothing either.
   """
   (loss, batch_stats), gradient = _loss_and_gradient(recipe, module, state, feed, division)
-  updates, opt_state = optimizer(recipe).update(gradient, state.opt_state, state.params)
+  updates, opt_state = build_optimizer(recipe).update(gradient, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   after = state.replace(
     step=state.step + 1,
     params=params,
     batch_stats=batch_stats,
     opt_state=opt_state,
-    ema=_averaged(recipe, state, {"params": params, "batch_stats": batch_stats}),
+    ema=_update_average(recipe, state, {"params": params, "batch_stats": batch_stats}),
   )
-  outcome = Outcome(loss, optax.tree.norm(gradient))
-  due = state.step == (feed.step if isinstance(feed, Fed) else state.step)
-  return _unless_broken(recipe, state, after, outcome, due), outcome
+  outcome = StepMetrics(loss, optax.tree.norm(gradient))
+  due = state.step == (feed.step if isinstance(feed, StreamedBatch) else state.step)
+  return _reject_nonfinite(recipe, state, after, outcome, due), outcome
 
 
 def _loss_and_gradient(
-  recipe: TrainingRecipe, module: nn.Module, state: TrainState, feed: Feed, division: Division
+  recipe: TrainingRecipe,
+  module: nn.Module,
+  state: TrainState,
+  feed: StepInput,
+  division: BatchPartition,
 ) -> Any:
   """`(loss, batch statistics), gradient`, each the mean over the parts of the batch."""
   parts = recipe.train.accumulate
@@ -94,18 +106,22 @@ def _loss_and_gradient(
     """The same, of one part of the batch."""
 
     def share(drawn: Drawn) -> Drawn:
-      return division.share(_part(drawn, number, parts))
+      return division.shard(_take_microbatch(drawn, number, parts))
 
-    batch = training_batch(recipe, feed, state.step, module.output_margin, share, division.shares)
-    batch = division.place(batch)
+    batch = make_training_batch(
+      recipe, feed, state.step, module.output_margin, share, division.num_shards
+    )
+    batch = division.constrain(batch)
 
-    def loss_of(params: Any, batch_stats: Any, key: Array, batch: Batch) -> tuple[Array, Any]:
+    def loss_of(
+      params: Any, batch_stats: Any, key: Array, batch: NetworkInput
+    ) -> tuple[Array, Any]:
       variables = {"params": params, "batch_stats": batch_stats}
-      answer, batch_stats = forward(module, variables, batch.image, key, division.groups)
-      return _loss(recipe, module, answer, batch), batch_stats
+      answer, batch_stats = run_forward(module, variables, batch.image, key, division.norm_groups)
+      return _compute_loss(recipe, module, answer, batch), batch_stats
 
     key = _dropout_key(recipe, state.step, number)
-    of_share = division.mean(jax.value_and_grad(loss_of, has_aux=True))
+    of_share = division.reduce_mean(jax.value_and_grad(loss_of, has_aux=True))
     return of_share(state.params, state.batch_stats, key, batch)
 
   if parts == 1:
@@ -125,15 +141,15 @@ def _dropout_key(recipe: TrainingRecipe, step: Array, part: Array | int) -> Arra
   return jax.random.fold_in(key, _DROPOUT + part)
 
 
-def _part(drawn: Drawn, number: Array | int, parts: int) -> Drawn:
+def _take_microbatch(drawn: Drawn, number: Array | int, parts: int) -> Drawn:
   """Part `number` of the batch; neighbours stay together."""
-  if not isinstance(drawn, Draw):  # blocks come in parts already
+  if not isinstance(drawn, BatchSample):  # blocks come in parts already
     return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, number, keepdims=False), drawn)
   size = drawn.case.shape[0] // parts
   return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, number * size, size), drawn)
 
 
-def _averaged(recipe: TrainingRecipe, state: TrainState, variables: dict[str, Any]) -> Any:
+def _update_average(recipe: TrainingRecipe, state: TrainState, variables: dict[str, Any]) -> Any:
   """The exponential moving average with this step's variables in it.
 
       ema' = d ema + (1 - d) variables,  d = min(ema_decay, (1 + step) / (10 + step))
@@ -149,8 +165,8 @@ def _averaged(recipe: TrainingRecipe, state: TrainState, variables: dict[str, An
   )
 
 
-def _unless_broken(
-  recipe: TrainingRecipe, before: TrainState, after: TrainState, outcome: Outcome, due: Array
+def _reject_nonfinite(
+  recipe: TrainingRecipe, before: TrainState, after: TrainState, outcome: StepMetrics, due: Array
 ) -> TrainState:
   sound = due & jnp.isfinite(outcome.loss) & jnp.isfinite(outcome.gradient_norm)
   skip = (due & (before.skipped < recipe.train.skip_nonfinite)).astype(jnp.int32)
@@ -158,16 +174,16 @@ def _unless_broken(
   return jax.tree.map(lambda new, old: jnp.where(sound, new, old), after, kept)
 
 
-def forward(
+def run_forward(
   module: nn.Module, variables: Any, image: Array, key: Array, groups: int
-) -> tuple[Answer, Any]:
+) -> tuple[NetworkOutput, Any]:
   """The answer, and the new running statistics: the mean of those that each group gives."""
 
-  def of_group(image: Array) -> tuple[Answer, Any]:
+  def of_group(image: Array) -> tuple[NetworkOutput, Any]:
     (logits, out), changed = module.apply(
       variables, image, train=True, mutable=["batch_stats"], rngs={"dropout": key}
     )
-    return _answer(logits, out), changed.get("batch_stats", {})
+    return _make_output(logits, out), changed.get("batch_stats", {})
 
   if groups == 1:
     return of_group(image)
@@ -176,17 +192,21 @@ def forward(
   return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), answers), mean
 
 
-def _answer(logits: Array, out: Any) -> Answer:
-  return Answer(logits, out.get("side_logits", {}))
+def _make_output(logits: Array, out: Any) -> NetworkOutput:
+  return NetworkOutput(logits, out.get("side_logits", {}))
 
 
-def fixed_loss(recipe: TrainingRecipe, module: nn.Module, variables: Any, batch: Batch) -> Array:
+def fixed_loss(
+  recipe: TrainingRecipe, module: nn.Module, variables: Any, batch: NetworkInput
+) -> Array:
   """Loss of a batch that is not trained on, with running batch-norm statistics."""
   logits, out = module.apply(variables, batch.image, train=False)
-  return _loss(recipe, module, _answer(logits, out), batch)
+  return _compute_loss(recipe, module, _make_output(logits, out), batch)
 
 
-def _loss(recipe: TrainingRecipe, module: nn.Module, answer: Answer, batch: Batch) -> Array:
+def _compute_loss(
+  recipe: TrainingRecipe, module: nn.Module, answer: NetworkOutput, batch: NetworkInput
+) -> Array:
   """Sum of the configured terms, over the voxels that the network's output covers."""
   x, y, z = (
     slice(m, n - m) for m, n in zip(module.output_margin, batch.label.shape[1:], strict=True)

@@ -18,17 +18,17 @@ from flax import linen as nn
 from jax.experimental import topologies
 
 from attn_unet_jax.cases.prepare import WorkingCase
-from attn_unet_jax.patches.batch import answered
-from attn_unet_jax.patches.device_source import Resident, resident
+from attn_unet_jax.patches.batch import output_shape
+from attn_unet_jax.patches.device_source import ResidentSet, make_resident
 from attn_unet_jax.patches.padded_case import Shape
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.compile import compile_step
-from attn_unet_jax.training.mesh import replicated
+from attn_unet_jax.training.mesh import make_replicated_sharding
 from attn_unet_jax.training.options import TrainingRecipe
-from attn_unet_jax.training.state import abstract
+from attn_unet_jax.training.state import abstract_state
 
 
-class Gpu(NamedTuple):
+class GpuDescription(NamedTuple):
   """What XLA is told of a GPU; of NVIDIA's data sheets and CUDA's table of compute capabilities.
 
   Attributes:
@@ -53,10 +53,16 @@ class Gpu(NamedTuple):
 
 
 GPUS = {
-  "a100-40": Gpu("NVIDIA A100-SXM4-40GB", (8, 0), (108, 64), 164, 40, 1.41, 1555, 42_298_834_944),
-  "a100": Gpu("NVIDIA A100-SXM4-80GB", (8, 0), (108, 64), 164, 40, 1.41, 2039, 84_987_740_160),
-  "h100": Gpu("NVIDIA H100 80GB HBM3", (9, 0), (132, 128), 228, 50, 1.98, 3352, 84_929_347_584),
-  "h200": Gpu("NVIDIA H200", (9, 0), (132, 128), 228, 50, 1.98, 4800, 150_754_820_096),
+  "a100-40": GpuDescription(
+    "NVIDIA A100-SXM4-40GB", (8, 0), (108, 64), 164, 40, 1.41, 1555, 42_298_834_944
+  ),
+  "a100": GpuDescription(
+    "NVIDIA A100-SXM4-80GB", (8, 0), (108, 64), 164, 40, 1.41, 2039, 84_987_740_160
+  ),
+  "h100": GpuDescription(
+    "NVIDIA H100 80GB HBM3", (9, 0), (132, 128), 228, 50, 1.98, 3352, 84_929_347_584
+  ),
+  "h200": GpuDescription("NVIDIA H200", (9, 0), (132, 128), 228, 50, 1.98, 4800, 150_754_820_096),
 }
 TPUS = ("v5e", "v5p", "v6e")
 
@@ -72,7 +78,7 @@ _LIBTPU = {  # else it looks for the slice that this machine is part of, and for
 }
 
 
-def devices(name: str) -> list[jax.Device]:
+def describe_devices(name: str) -> list[jax.Device]:
   """The devices of a name.
 
   Args:
@@ -91,7 +97,7 @@ def devices(name: str) -> list[jax.Device]:
   kind, sizes = found[1], found[2] or "1"
   extra = "cuda" if kind in GPUS else "tpu"
   try:
-    return _gpus(GPUS[kind], sizes) if kind in GPUS else _tpus(kind, sizes)
+    return _describe_gpus(GPUS[kind], sizes) if kind in GPUS else _describe_tpus(kind, sizes)
   except (NotImplementedError, RuntimeError, ImportError) as error:
     if "not implemented for" in str(error) or "not installed" in str(error):
       raise UserError(
@@ -103,14 +109,14 @@ def devices(name: str) -> list[jax.Device]:
     ) from None
 
 
-def _gpus(gpu: Gpu, sizes: str) -> list[jax.Device]:
+def _describe_gpus(gpu: GpuDescription, sizes: str) -> list[jax.Device]:
   shape = ("1x1x" + sizes).split("x")[-3:]
   return topologies.get_topology_desc(
-    platform="cuda", target_config=_described(gpu), topology="x".join(shape)
+    platform="cuda", target_config=_format_target(gpu), topology="x".join(shape)
   ).devices
 
 
-def _described(gpu: Gpu) -> str:
+def _format_target(gpu: GpuDescription) -> str:
   """XLA's GpuTargetConfigProto, as text; with a cuDNN 9 and a CUDA 12 of some version."""
   major, minor = gpu.capability
   return f"""
@@ -130,7 +136,7 @@ dnn_version_info {{ major: 9 minor: 10 }} runtime_version {{ major: 12 minor: 9 
 """
 
 
-def _tpus(kind: str, sizes: str) -> list[jax.Device]:
+def _describe_tpus(kind: str, sizes: str) -> list[jax.Device]:
   for key, value in _LIBTPU.items():
     os.environ.setdefault(key, value)
   axes, example = (3, "v5p:2x2x2") if kind == "v5p" else (2, f"{kind}:4x4")
@@ -142,16 +148,18 @@ def _tpus(kind: str, sizes: str) -> list[jax.Device]:
   return topologies.get_topology_desc(f"{kind}:{sizes}", "tpu").devices
 
 
-def training_set(recipe: TrainingRecipe, module: nn.Module, scan: Shape, scans: int) -> Resident:
+def describe_training_set(
+  recipe: TrainingRecipe, module: nn.Module, scan: Shape, scans: int
+) -> ResidentSet:
   """Shapes and types of a resident set of so many scans, voxels of the working grid."""
   one = WorkingCase("", np.zeros(scan, np.int16), np.zeros(scan, np.uint8), 0, 1)
-  extent = answered(recipe.data.patch, module.output_margin)
-  held = resident([one], extent, histograms=recipe.augment.histogram_probability > 0)
+  extent = output_shape(recipe.data.patch, module.output_margin)
+  held = make_resident([one], extent, histograms=recipe.augment.histogram_probability > 0)
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct((scans, *x.shape[1:]), x.dtype), held)
 
 
-def compiled_step(
-  recipe: TrainingRecipe, module: nn.Module, data: Resident, there: Sequence[jax.Device]
+def compile_for_devices(
+  recipe: TrainingRecipe, module: nn.Module, data: ResidentSet, there: Sequence[jax.Device]
 ) -> jax.stages.Compiled:
   """The training step as it is compiled for these devices.
 
@@ -171,11 +179,11 @@ def compiled_step(
       "--config.parallel.mode=jit, which computes the same"
     )
   step: Any = compile_step(recipe, module, present=there)
-  sharding = replicated(recipe, there)
+  sharding = make_replicated_sharding(recipe, there)
 
   def on_device(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
-  state, data = jax.tree.map(on_device, (abstract(recipe, module), data))
+  state, data = jax.tree.map(on_device, (abstract_state(recipe, module), data))
   options = _UNMEASURED if there[0].platform == "gpu" else {}
   return step.lower(state, data).compile(compiler_options=options)

@@ -18,4 +18,5 @@ def cubic_bspline_weights(places: np.ndarray, knots: np.ndarray) -> np.ndarray:
   distance = np.abs(places[:, None] - knots[None, :])
   near = 2 / 3 - distance**2 + distance**3 / 2
   far = np.clip(2 - distance, 0, None) ** 3 / 6
-  return np.where(distance < 1, near, far)
+  weights: np.ndarray = np.where(distance < 1, near, far)
+  return weights

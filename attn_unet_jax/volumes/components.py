@@ -18,7 +18,8 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
     return mask
   # Counted over the mask only, so the background, component 0, has the count 0. `argmax` takes the
   # first of equal counts.
-  return components == np.argmax(np.bincount(components[mask]))
+  largest: np.ndarray = components == np.argmax(np.bincount(components[mask]))
+  return largest
 
 
 def largest_components(labels: np.ndarray) -> np.ndarray:

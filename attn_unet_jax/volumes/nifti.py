@@ -130,7 +130,7 @@ def _check_size(path: Path, image: Any) -> None:
 def _read_gzip_values(path: Path, image_class: Any) -> np.ndarray:
   """Reads the voxels of a .gz file, and on to its end."""
   with gzip.open(path) as stream:
-    array = np.asanyarray(image_class.from_stream(stream).dataobj)
+    array: np.ndarray = np.asanyarray(image_class.from_stream(stream).dataobj)
     # The checksum stands behind the last byte, and only who reads so far has it compared.
     while stream.read(1 << 20):
       pass
@@ -299,8 +299,8 @@ def _save_image(image: Any, path: Path) -> None:
   """Writes a file at once, so that nobody ever finds half of it."""
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as beside, contextlib.ExitStack() as stack:
-      stream: Any = stack.enter_context(beside.open("wb"))
+    with atomic_write(path) as temporary, contextlib.ExitStack() as stack:
+      stream: Any = stack.enter_context(temporary.open("wb"))
       if path.name.endswith(".gz"):
         # No name and no time in gzip's header, so equal volumes give equal files. Level 1 takes
         # a third of the default's time, and masks are small at any level.
@@ -333,6 +333,6 @@ def write_nifti(
   array = _to_stored_type(volume.array)
   header.set_data_dtype(array.dtype)
   header.set_xyzt_units("mm")
-  image_class = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+  image_class: Any = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
   # Given an affine, nibabel would write its own sform and qform into the header.
   _save_image(image_class(array, None, header), path)

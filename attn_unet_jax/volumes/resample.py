@@ -203,7 +203,7 @@ def resample_labels(
 def _argmax_channels(channels: np.ndarray) -> np.ndarray:
   """Returns the index of the largest channel of [K, Y, X] as uint8 [Y, X]; ties go to the lower."""
   # `np.argmax` along this axis takes many times as long for two classes, and gives int64.
-  winner = (channels[1] > channels[0]).astype(np.uint8)
+  winner: np.ndarray = (channels[1] > channels[0]).astype(np.uint8)
   best = np.maximum(channels[0], channels[1])
   for label, channel in enumerate(channels[2:], start=2):
     np.copyto(winner, np.uint8(label), where=channel > best)

@@ -93,12 +93,16 @@ class Grid:
   @property
   def directions(self) -> np.ndarray:
     """The unit vectors of the axes in RAS+, one per column: 3x3."""
-    return self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
+    axes = self.affine[:3, :3]
+    directions: np.ndarray = axes / np.linalg.norm(axes, axis=0)
+    return directions
 
   @property
   def centre_mm(self) -> np.ndarray:
     """The middle of the field of view in mm, RAS+: [3]."""
-    return self.affine[:3, :3] @ ((np.array(self.shape) - 1) / 2) + self.affine[:3, 3]
+    middle = (np.array(self.shape) - 1) / 2
+    centre: np.ndarray = self.affine[:3, :3] @ middle + self.affine[:3, 3]
+    return centre
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

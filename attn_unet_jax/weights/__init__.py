@@ -1,1 +1,1 @@
-"""Parameters from elsewhere: from another run, from released PyTorch weights, from VGG-16."""
+"""Loads parameters from another run, from the released PyTorch weights, or from VGG-16."""

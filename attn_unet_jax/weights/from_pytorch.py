@@ -1,4 +1,4 @@
-"""Weights of PyTorch networks, from their file to the state that a run starts from."""
+"""Makes the initial state of a run from a file of PyTorch weights."""
 
 import importlib
 from collections.abc import Callable
@@ -15,88 +15,111 @@ from attn_unet_jax.models.build import build_network
 from attn_unet_jax.models.options import NetworkOptions
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.options import TrainingRecipe
-from attn_unet_jax.training.state import TrainState, abstract, create, start
-from attn_unet_jax.weights.oktay2018 import describe, from_reference
-from attn_unet_jax.weights.vgg16 import with_vgg16
+from attn_unet_jax.training.state import (
+  TrainState,
+  abstract_state,
+  create_state,
+  make_initial_state,
+)
+from attn_unet_jax.weights.oktay2018 import convert_released, describe_state_dict
+from attn_unet_jax.weights.vgg16 import insert_vgg16_trunk
 
 
-def converted(source: Path, recipe: TrainingRecipe, model: NetworkOptions) -> TrainState:
-  """The state before the first step, with the weights of a file.
+def load_pytorch_state(source: Path, recipe: TrainingRecipe, model: NetworkOptions) -> TrainState:
+  """Loads the weights of a file into the state before the first step.
 
-  For `hnn` these are of VGG-16's trunk, for every view; the rest is as a new run's.
+  For `hnn` the file holds VGG-16, whose trunk every view takes; the other parameters are those of a
+  new run.
 
   Raises:
     UserError: the file cannot be read, or holds another network than the config names.
   """
   state_dict = read_state_dict(source)
+  # One class more: the background.
   module = build_network(model, len(class_names(recipe.data.labels)) + 1)
   if model.name == "hnn":
-    return _with_trunk(source, state_dict, recipe, model, module)
+    return _make_trunk_state(source, state_dict, recipe, model, module)
   try:
-    variables = from_reference(state_dict, abstract(recipe, module).variables)
+    variables = convert_released(state_dict, abstract_state(recipe, module).variables)
   except KeyError as error:
     raise UserError(
       f"config.model.name={model.name!r}: the reference has no variable like {error}; "
-      f"the file holds {describe(state_dict)}"
+      f"the file holds {describe_state_dict(state_dict)}"
     ) from None
   except ValueError as error:
-    raise UserError(f"{source}: {error}; the file holds {describe(state_dict)}") from None
-  return start(recipe, jax.tree.map(jnp.asarray, variables))
+    raise UserError(
+      f"{source}: {error}; the file holds {describe_state_dict(state_dict)}"
+    ) from None
+  return make_initial_state(recipe, jax.tree.map(jnp.asarray, variables))
 
 
-def _with_trunk(
+def _make_trunk_state(
   source: Path,
   state_dict: dict[str, np.ndarray],
   recipe: TrainingRecipe,
   model: NetworkOptions,
   module: nn.Module,
 ) -> TrainState:
-  fresh = create(recipe, module)
+  """Makes the state before the first step with ImageNet's trunk in every view.
+
+  Raises:
+    UserError: a convolution of the trunk is missing or has another shape.
+  """
+  # The trunk covers a part of the parameters only; the seed decides the others.
+  fresh = create_state(recipe, module)
   try:
-    params = with_vgg16(state_dict, fresh.params)
+    params = insert_vgg16_trunk(state_dict, fresh.params)
   except ValueError as error:
     raise UserError(
       f"{source}: {error}; needed is torchvision's vgg16 (without batch norm), and "
       f"config.model.feature_scale=1 (now {model.feature_scale:g})"
     ) from None
-  return start(recipe, {"params": jax.tree.map(jnp.asarray, params)})
+  return make_initial_state(recipe, {"params": jax.tree.map(jnp.asarray, params)})
 
 
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:
-  """Arrays by name; nothing in the file is executed.
+  """Reads arrays by name from a `.safetensors` or PyTorch file, without executing its content.
 
   Raises:
-    UserError: no such file, a package is missing, or its content is something else.
+    UserError: there is no such file, a package is missing, or the file is no `state_dict`.
   """
   if not path.is_file():
     why = "a folder; name the file in it" if path.is_dir() else "no such file"
     raise UserError(f"--input={path}: {why}, a state_dict: .safetensors or .pth")
   if path.suffix == ".safetensors":
-    read = _package("safetensors.numpy", path).load_file
-    return _checked(lambda: read(path), path)
-  torch = _package("torch", path)
-  return _checked(lambda: _arrays(torch.load(path, map_location="cpu", weights_only=True)), path)
+    read = _import_package("safetensors.numpy", path).load_file
+    return _read_or_explain(lambda: read(path), path)
+  # `weights_only` refuses pickled code, which an untrusted file may contain.
+  torch = _import_package("torch", path)
+  return _read_or_explain(
+    lambda: _convert_tensors(torch.load(path, map_location="cpu", weights_only=True)), path
+  )
 
 
-def _arrays(content: Any) -> dict[str, np.ndarray]:
+def _convert_tensors(content: Any) -> dict[str, np.ndarray]:
+  # NumPy knows no bfloat16, so every type becomes float32.
   return {str(name): tensor.detach().float().numpy() for name, tensor in content.items()}
 
 
-def _checked(read: Callable[[], dict[str, np.ndarray]], path: Path) -> dict[str, np.ndarray]:
+def _read_or_explain(
+  read: Callable[[], dict[str, np.ndarray]], path: Path
+) -> dict[str, np.ndarray]:
+  """Returns `read()`; raises a UserError that says how to save a `state_dict` if it fails."""
   try:
     return read()
-  except Exception as error:  # each reader raises its own
+  except Exception as error:  # each reader raises types of its own
+    # PyTorch explains over many lines; the first one says what is wrong.
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
     raise UserError(
       f"{path}: not a state_dict ({first[:120]}); save one by torch.save(net.state_dict(), FILE)"
     ) from None
 
 
-def _package(name: str, path: Path) -> Any:
+def _import_package(name: str, path: Path) -> Any:
+  # The readers are extras: only this command needs them.
   try:
     return importlib.import_module(name)
   except ImportError:
     raise UserError(
-      f"{path}: to read it, the package {name.partition('.')[0]} is needed; "
-      "pip install -e '.[bench]'"
+      f"{path}: reading it needs the package {name.partition('.')[0]}; pip install -e '.[bench]'"
     ) from None

@@ -1,10 +1,10 @@
-"""Starting from another run: its parameters and batch statistics, classes matched by name.
+"""Starts a run from the parameters and batch statistics of another run.
 
-`config.init.workdir` names that run, whose best checkpoint is taken. The networks must be the same
-but for their classes: along an axis that counts classes, a class takes the values of the class of
-its name (the background is the background), and keeps its fresh start where there was none. Which
-axes count classes is read off the network, by building it with one class more. Steps and optimiser
-begin anew.
+`config.init.workdir` names the other run; its best checkpoint is used. Apart from their classes
+both networks must be equal. Along an axis that counts classes, each class takes the values of the
+other run's class of that name. The background takes those of the background, and a class that the
+other run lacks keeps its random initial values. Building the network with one more class shows
+which axes count classes. The step number and the optimiser's state start from zero.
 """
 
 import dataclasses
@@ -22,7 +22,12 @@ from attn_unet_jax.models.build import build_network
 from attn_unet_jax.models.options import NetworkOptions
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.options import TrainingRecipe
-from attn_unet_jax.training.state import TrainState, abstract, create, start
+from attn_unet_jax.training.state import (
+  TrainState,
+  abstract_state,
+  create_state,
+  make_initial_state,
+)
 
 Shape = tuple[int, ...]
 _BACKGROUND = "background"
@@ -30,12 +35,12 @@ _BACKGROUND = "background"
 
 @dataclasses.dataclass(frozen=True)
 class OtherRun:
-  """What another run learnt, at its best checkpoint.
+  """A run that has been trained, at its best checkpoint.
 
   Attributes:
     workdir: its folder.
     classes: its classes, without the background.
-    variables: parameters and batch statistics.
+    variables: its parameters and batch statistics.
     step: the step of the checkpoint.
   """
 
@@ -46,73 +51,89 @@ class OtherRun:
 
 
 @dataclasses.dataclass(frozen=True)
-class Origin:
-  """The run that another starts from, known to fit it.
+class StartingRun:
+  """A run that a new run can start from, since the two networks fit.
 
   Attributes:
-    other: that run.
-    classes: the new run's, background first.
+    other: the run that has been trained.
+    classes: the classes of the new run, background first.
   """
 
   other: OtherRun
   classes: tuple[str, ...]
 
   @property
-  def there(self) -> tuple[str, ...]:
-    """The other run's classes, background first."""
+  def other_classes(self) -> tuple[str, ...]:
+    """Returns the classes of the other run, background first."""
     return (_BACKGROUND, *self.other.classes)
 
-  def describe(self) -> dict[str, Any]:
-    """What `run.json` says of it."""
+  def make_record(self) -> dict[str, Any]:
+    """Returns what `run.json` records of the other run."""
     return {
       "workdir": str(self.other.workdir.resolve()),
       "checkpoint_step": self.other.step,
-      "classes_taken": [name for name in self.classes if name in self.there],
-      "classes_fresh": [name for name in self.classes if name not in self.there],
+      "classes_taken": [name for name in self.classes if name in self.other_classes],
+      "classes_fresh": [name for name in self.classes if name not in self.other_classes],
     }
 
   def __str__(self) -> str:
-    """One line for the screen."""
-    about = self.describe()
+    """Returns one line for the screen."""
+    about = self.make_record()
     fresh = f", fresh {', '.join(about['classes_fresh'])}" if about["classes_fresh"] else ""
     taken = ", ".join(about["classes_taken"])
     return f"step {self.other.step} of {self.other.workdir}: {taken}{fresh}"
 
-  def state(self, recipe: TrainingRecipe, model: NetworkOptions, module: nn.Module) -> TrainState:
-    """The state before the first step of the new run: `create`'s, with what is taken over."""
-    fresh = create(recipe, module)
+  def make_state(
+    self, recipe: TrainingRecipe, model: NetworkOptions, module: nn.Module
+  ) -> TrainState:
+    """Makes the state before the first step, with the values of the classes that both runs have.
+
+    Args:
+      recipe: the options of the new training.
+      model: the options of its network.
+      module: its network.
+    """
+    # Classes that the other run lacks keep these values.
+    fresh = create_state(recipe, module)
     ours, theirs = (flatten_dict(v, sep="/") for v in (fresh.variables, self.other.variables))
     blocks = class_blocks(recipe, model, len(self.classes))
     taken = {
-      name: jnp.asarray(mapped(value, theirs[name], blocks[name], self.classes, self.there))
+      name: jnp.asarray(
+        copy_common_classes(value, theirs[name], blocks[name], self.classes, self.other_classes)
+      )
       for name, value in ours.items()
     }
-    return start(recipe, unflatten_dict(taken, sep="/"))
+    return make_initial_state(recipe, unflatten_dict(taken, sep="/"))
 
 
-def starting_point(
+def check_starting_run(
   recipe: TrainingRecipe, model: NetworkOptions, module: nn.Module, other: OtherRun
-) -> Origin:
+) -> StartingRun:
   """Checks that a run can start from another.
 
   Args:
-    recipe: what the new training reads.
+    recipe: the options of the new training.
     model: the options of its network.
     module: its network.
     other: the run that `config.init.workdir` names.
 
   Raises:
-    UserError: the other network is another one: names the first parameter that differs.
+    UserError: the networks differ in more than their classes; names the first such parameter.
   """
   workdir = other.workdir
-  found = Origin(other, (_BACKGROUND, *class_names(recipe.data.labels)))
+  found = StartingRun(other, (_BACKGROUND, *class_names(recipe.data.labels)))
   ours, theirs = (
     {name: leaf.shape for name, leaf in flatten_dict(variables, sep="/").items()}
-    for variables in (abstract(recipe, module).variables, other.variables)
+    for variables in (abstract_state(recipe, module).variables, other.variables)
   )
   blocks = class_blocks(recipe, model, len(found.classes))
+  # The other run may also have parameters that the new network lacks.
   for name in [*ours, *(theirs.keys() - ours.keys())]:
-    wanted = _with_classes(ours[name], blocks[name], len(found.there)) if name in ours else None
+    wanted = (
+      _resize_class_axes(ours[name], blocks[name], len(found.other_classes))
+      if name in ours
+      else None
+    )
     if wanted != theirs.get(name):
       raise UserError(
         f"--config.init.workdir={workdir}: its network is another one; the first difference is "
@@ -125,55 +146,67 @@ def starting_point(
 def class_blocks(
   recipe: TrainingRecipe, model: NetworkOptions, count: int
 ) -> dict[str, dict[int, int]]:
-  """Per parameter or statistic, the axes that count classes.
+  """Finds the axes that count classes, for each parameter and batch statistic.
 
   Args:
-    recipe: what the training reads.
+    recipe: the options of the training.
     model: the options of the network.
-    count: its classes, background included.
+    count: the number of classes, background included.
 
   Returns:
-    name -> axis -> how many blocks of `count` channels that axis is made of: 1 in a head, 4 at the
+    name -> axis -> the number of blocks of `count` channels along that axis: 1 in a head, 4 at the
     input of a convolution that fuses four heads.
   """
+  # A network without this field, such as one with a binary output, has no axis that grows.
   grows = "num_classes" in build_network(model, count).__dataclass_fields__
   few, more = (
-    flatten_dict(abstract(recipe, build_network(model, k)).variables, sep="/")
+    flatten_dict(abstract_state(recipe, build_network(model, k)).variables, sep="/")
     for k in (count, count + grows)
   )
-  steps = {name: np.subtract(more[name].shape, few[name].shape) for name in few}
-  return {name: {axis: int(n) for axis, n in enumerate(step) if n} for name, step in steps.items()}
+  # With one more class, an axis of `b` blocks is `b` longer.
+  growth = {name: np.subtract(more[name].shape, few[name].shape) for name in few}
+  return {
+    name: {axis: int(n) for axis, n in enumerate(added) if n} for name, added in growth.items()
+  }
 
 
-def mapped(
+def copy_common_classes(
   fresh: Any,
   old: Any,
   blocks: Mapping[int, int],
   classes: tuple[str, ...],
-  there: tuple[str, ...],
+  other_classes: tuple[str, ...],
 ) -> np.ndarray:
-  """`fresh` with the values that the classes of both runs have in `old`.
+  """Copies the values of the classes that both runs have from `old` into a copy of `fresh`.
 
   Args:
     fresh: an array of the new run.
-    old: the same of the other run.
-    blocks: its axes that count classes, see `class_blocks`.
-    classes: the new run's classes, background first.
-    there: the other run's.
+    old: the array of this name of the other run.
+    blocks: the axes of both that count classes, see `class_blocks`.
+    classes: the classes of the new run, background first.
+    other_classes: the classes of the other run, background first.
   """
-  common = [(k, there.index(name)) for k, name in enumerate(classes) if name in there]
-  places = [
-    [(b * len(classes) + k, b * len(there) + j) for b in range(blocks[axis]) for k, j in common]
+  common = [
+    (k, other_classes.index(name)) for k, name in enumerate(classes) if name in other_classes
+  ]
+  # Per axis, the pairs of an index of `fresh` and the index of `old` that it takes its values from.
+  # In each block of channels the classes have their own order.
+  index_pairs = [
+    [
+      (block * len(classes) + k, block * len(other_classes) + j)
+      for block in range(blocks[axis])
+      for k, j in common
+    ]
     if axis in blocks
     else [(i, i) for i in range(size)]
     for axis, size in enumerate(fresh.shape)
   ]
-  to, source = ([[pair[side] for pair in pairs] for pairs in places] for side in (0, 1))
+  target, source = ([[pair[side] for pair in pairs] for pairs in index_pairs] for side in (0, 1))
   result = np.array(fresh)
-  result[np.ix_(*to)] = np.asarray(old)[np.ix_(*source)]
+  result[np.ix_(*target)] = np.asarray(old)[np.ix_(*source)]
   return result
 
 
-def _with_classes(shape: Shape, blocks: Mapping[int, int], count: int) -> Shape:
-  """The shape with another number of classes."""
+def _resize_class_axes(shape: Shape, blocks: Mapping[int, int], count: int) -> Shape:
+  """Returns the shape that the array has with `count` classes."""
   return tuple(blocks[axis] * count if axis in blocks else n for axis, n in enumerate(shape))

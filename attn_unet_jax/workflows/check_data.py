@@ -36,7 +36,7 @@ def check_data(
   if output:
     check_writable(output)
   found = list_cases_at(source, label_files) if source else list_records(data.dataset, data.dir)
-  mapping = _mapping(data.labels, found)
+  mapping = _choose_mapping(data.labels, found)
   results = inspect_all(found.subjects, mapping, data, threads)
   cases = list(show_progress(results, len(found.subjects), "cases"))
   mark_duplicates(cases)
@@ -45,7 +45,8 @@ def check_data(
     print_line(line)
   number = check_report.count_by_severity(findings)
   print_line(
-    f"{_number(len(cases), 'case')}: " + ", ".join(_number(n, name) for name, n in number.items())
+    f"{_count_noun(len(cases), 'case')}: "
+    + ", ".join(_count_noun(n, name) for name, n in number.items())
   )
   if output:
     what = str(source or f"{data.dataset} in {data.dir}")
@@ -53,25 +54,25 @@ def check_data(
     check_report.write_report(output, about, found.findings, cases)
     print_line(f"figures of every case: {output}/check.json, contact sheets beside it")
   if number["error"]:
-    raise UserError(_summary(found, cases))
+    raise UserError(_summarise_errors(found, cases))
 
 
-def _summary(source: InspectionInput, cases: list[InspectedCase]) -> str:
+def _summarise_errors(source: InspectionInput, cases: list[InspectedCase]) -> str:
   """How many errors there are, and where."""
   of_files = check_report.count_by_severity(source.findings)["error"]
   in_cases = [check_report.count_by_severity(case.findings)["error"] for case in cases]
   bad = sum(map(bool, in_cases))
-  where = [f"{sum(in_cases)} in {bad} of {_number(len(cases), 'case')}"] if bad else []
+  where = [f"{sum(in_cases)} in {bad} of {_count_noun(len(cases), 'case')}"] if bad else []
   where += [f"{of_files} in which files there are"] if of_files else []
-  total = _number(of_files + sum(in_cases), "error")
+  total = _count_noun(of_files + sum(in_cases), "error")
   return f"{total} ({', '.join(where)}), named above; correct them before training"
 
 
-def _number(number: int, what: str) -> str:
+def _count_noun(number: int, what: str) -> str:
   return f"{number} {what}{'s'[: number != 1]}"
 
 
-def _mapping(text: str, source: InspectionInput) -> LabelMapping:
+def _choose_mapping(text: str, source: InspectionInput) -> LabelMapping:
   """The configured meaning of label values; where it does not fit the data's names, theirs."""
   try:
     return parse_mapping(text, source.label_names)

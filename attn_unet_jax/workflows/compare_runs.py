@@ -9,7 +9,7 @@ from attn_unet_jax.config.schema import flatten
 from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.evaluation import comparison_text
 from attn_unet_jax.evaluation.compared_runs import read_run
-from attn_unet_jax.evaluation.comparison import compare
+from attn_unet_jax.evaluation.comparison import compare_scores
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
@@ -42,11 +42,11 @@ def compare_runs(
   if output and output.suffix not in (".md", ".csv"):
     raise UserError(f"--output={output}: must end in .md or .csv")
   runs = [read_run(Path(name), _read_values, part) for name in names]
-  table = compare(runs, metrics)
-  print_line(comparison_text.markdown(table))
+  table = compare_scores(runs, metrics)
+  print_line(comparison_text.render_markdown(table))
   if output:
-    page = comparison_text.document(table, runs, sys.argv[1:], title, note)
-    _write(output, page if output.suffix == ".md" else comparison_text.comma_separated(table))
+    page = comparison_text.render_document(table, runs, sys.argv[1:], title, note)
+    _write_page(output, page if output.suffix == ".md" else comparison_text.render_csv(table))
     print_line(f"the same: {output}")
 
 
@@ -54,7 +54,7 @@ def _read_values(path: Path) -> dict[str, Any]:
   return flatten(load_config(path))
 
 
-def _write(path: Path, content: str) -> None:
+def _write_page(path: Path, content: str) -> None:
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, content)

@@ -5,12 +5,12 @@ from pathlib import Path
 import jax
 
 from attn_unet_jax.config.schema import RunConfig
-from attn_unet_jax.runs.folder import begun
+from attn_unet_jax.runs.folder import has_progress
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import check_writable
-from attn_unet_jax.training.checkpoint import checkpoints
-from attn_unet_jax.weights.from_pytorch import converted
+from attn_unet_jax.training.checkpoint import open_checkpoints
+from attn_unet_jax.weights.from_pytorch import load_pytorch_state
 from attn_unet_jax.workflows.run_folder import open_run_folder
 
 
@@ -25,12 +25,12 @@ def convert_weights(source: Path, config: RunConfig, workdir: Path) -> None:
   Raises:
     UserError: the folder holds a run, the file cannot be read, or holds another network.
   """
-  if begun(workdir):
+  if has_progress(workdir):
     raise UserError(f"--workdir={workdir}: holds a run already; choose another")
   check_writable(workdir)
-  state = converted(source, config, config.model)
+  state = load_pytorch_state(source, config, config.model)
   open_run_folder(workdir, config)
-  with checkpoints(workdir / "checkpoints", config.train.keep) as store:
+  with open_checkpoints(workdir / "checkpoints", config.train.keep) as store:
     store.save(state)
   count = sum(x.size for x in jax.tree.leaves(state.params))
   print_line(f"{source}: {count:,} parameters of {config.model.name} -> {workdir}")

@@ -8,12 +8,12 @@ import jax
 from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.config.schema import RunConfig, flatten, replace_keys
 from attn_unet_jax.labels import class_names
-from attn_unet_jax.patches.batch import foreground_part
+from attn_unet_jax.patches.batch import measure_foreground
 from attn_unet_jax.training import topology
 from attn_unet_jax.training.cost import forward_cost
 from attn_unet_jax.training.mesh import mesh_shape
-from attn_unet_jax.training.state import abstract
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.training.state import abstract_state
+from attn_unet_jax.workflows.network import build_run_network
 
 _PART_OF_GPU = 0.75  # what JAX takes of a GPU's memory
 
@@ -33,46 +33,48 @@ def describe_needs(config: RunConfig, count_steps: int, target: str | None) -> d
   if target is not None:
     # Otherwise JAX's plugin for the target reports that it finds no such device.
     jax.config.update("jax_platforms", "cpu")
-    on_devices = {"target": on_target(config, target)}
-  counted = {"foreground": foreground(config, count_steps)} if count_steps else {}
-  return describe(config) | counted | on_devices
+    on_devices = {"target": describe_target(config, target)}
+  counted = {"foreground": count_foreground(config, count_steps)} if count_steps else {}
+  return describe_network(config) | counted | on_devices
 
 
-def foreground(config: RunConfig, steps: int) -> float:
+def count_foreground(config: RunConfig, steps: int) -> float:
   """Part of the training's labelled voxels that is foreground, over the first steps."""
   fold = open_fold(config.data)
-  margin = network(config, len(fold.mapping.classes) + 1).output_margin
-  return foreground_part(config, fold.load("training"), steps, margin)
+  margin = build_run_network(config, len(fold.mapping.classes) + 1).output_margin
+  return measure_foreground(config, fold.load("training"), steps, margin)
 
 
-def describe(config: RunConfig) -> dict[str, Any]:
+def describe_network(config: RunConfig) -> dict[str, Any]:
   """Everything the command prints."""
   classes = class_names(config.data.labels)
   if "model.conv" in flatten(config):  # so that the count is the direct convolution's
     config = replace_keys(config, {"model.conv": "native"})
-  module = network(config, len(classes) + 1)
-  state = abstract(config, module)
+  module = build_run_network(config, len(classes) + 1)
+  state = abstract_state(config, module)
   batch, patch = config.train.batch_size, config.data.patch
   operations, activations = forward_cost(module, state, (batch, *patch, 1))
   activations //= config.train.accumulate
-  state_bytes = _bytes(state)
+  state_bytes = _count_bytes(state)
   return {
     "model": config.model.name,
     "classes": ["background", *classes],
-    "parameters": _count(state.params),
-    "parameters_by_module": {name: _count(tree) for name, tree in sorted(state.params.items())},
+    "parameters": _count_numbers(state.params),
+    "parameters_by_module": {
+      name: _count_numbers(tree) for name, tree in sorted(state.params.items())
+    },
     "patch": list(patch),
     "batch_size": batch,
     "train_step_operations": 3 * operations,
     "inference_operations_per_window": operations // batch,
     "train_step_activation_bytes": activations,
     # Gradients are as large as the parameters; what a backward pass holds beside is not counted.
-    "train_memory_estimate_bytes": state_bytes + _bytes(state.params) + activations,
+    "train_memory_estimate_bytes": state_bytes + _count_bytes(state.params) + activations,
     "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
   }
 
 
-def on_target(config: RunConfig, name: str) -> dict[str, Any]:
+def describe_target(config: RunConfig, name: str) -> dict[str, Any]:
   """What the training step holds in the memory of a device that need not be here.
 
   Args:
@@ -82,15 +84,15 @@ def on_target(config: RunConfig, name: str) -> dict[str, Any]:
   Raises:
     UserError: no such devices, or the config does not fit their number.
   """
-  there = topology.devices(name)
-  module = network(config, len(class_names(config.data.labels)) + 1)
-  data = topology.training_set(config, module, config.data.patch, scans=1)
+  there = topology.describe_devices(name)
+  module = build_run_network(config, len(class_names(config.data.labels)) + 1)
+  data = topology.describe_training_set(config, module, config.data.patch, scans=1)
   told: dict[str, Any] = {
     "device": there[0].device_kind,
     "mesh": mesh_shape(config, len(there)),
   }
   try:
-    held = topology.compiled_step(config, module, data, there).memory_analysis()
+    held = topology.compile_for_devices(config, module, data, there).memory_analysis()
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
@@ -106,9 +108,9 @@ def on_target(config: RunConfig, name: str) -> dict[str, Any]:
   }
 
 
-def _count(tree: Any) -> int:
+def _count_numbers(tree: Any) -> int:
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
-def _bytes(tree: Any) -> int:
+def _count_bytes(tree: Any) -> int:
   return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -4,22 +4,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from attn_unet_jax.cases.fold import Fold
+from attn_unet_jax.cases.fold import DataFold
 from attn_unet_jax.evaluation.scoring import score_cases, write_scores
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import check_writable, read_json_object
-from attn_unet_jax.workflows.load_run import Trained
-from attn_unet_jax.workflows.other_dataset import OtherSet
+from attn_unet_jax.workflows.load_run import LoadedRun
+from attn_unet_jax.workflows.other_dataset import OtherDataset
 
 
-def evaluate_run(trained: Trained, fold: Fold, workdir: Path, part: str = "test") -> None:
+def evaluate_run(trained: LoadedRun, fold: DataFold, workdir: Path, part: str = "test") -> None:
   """Segments and scores a part of the fold; writes `evaluation/` and `predictions/`."""
   beside = "" if part == "test" else part  # the test part is what a run is about
-  _evaluate(trained, fold, part, workdir, beside, {"part": part})
+  _score_and_write(trained, fold, part, workdir, beside, {"part": part})
 
 
-def evaluate_other(trained: Trained, other: OtherSet, workdir: Path) -> None:
+def evaluate_other(trained: LoadedRun, other: OtherDataset, workdir: Path) -> None:
   """Segments and scores another data set; writes `evaluation/NAME` and `predictions/NAME`.
 
   Raises:
@@ -40,11 +40,16 @@ def evaluate_other(trained: Trained, other: OtherSet, workdir: Path) -> None:
       f"{len(seen)} of them bear the id of a training or validation case of the run, such as "
       f"{seen[0]}: if these are the same scans, the scores are not those of unseen cases"
     )
-  _evaluate(trained, other.fold, "test", workdir, other.name, other.about)
+  _score_and_write(trained, other.fold, "test", workdir, other.name, other.about)
 
 
-def _evaluate(
-  trained: Trained, fold: Fold, part: str, workdir: Path, beside: str, about: Mapping[str, Any]
+def _score_and_write(
+  trained: LoadedRun,
+  fold: DataFold,
+  part: str,
+  workdir: Path,
+  beside: str,
+  about: Mapping[str, Any],
 ) -> None:
   folder, predictions = workdir / "evaluation" / beside, workdir / "predictions" / beside
   for written in (folder, predictions):  # lest new masks lie beside old scores

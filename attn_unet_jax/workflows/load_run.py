@@ -9,18 +9,18 @@ from flax import linen as nn
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.inference.segment import Locate
-from attn_unet_jax.inference.sliding import SlidingWindow, System
+from attn_unet_jax.inference.sliding import SegmentationSystem, SlidingWindow
 from attn_unet_jax.labels import class_names
-from attn_unet_jax.runs.folder import begun
+from attn_unet_jax.runs.folder import has_progress
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.xla import make_deterministic
 from attn_unet_jax.training.checkpoint import restore_best
-from attn_unet_jax.training.state import abstract
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.training.state import abstract_state
+from attn_unet_jax.workflows.network import build_run_network
 
 
 @dataclasses.dataclass(frozen=True)
-class Best:
+class BestCheckpoint:
   """What a run learnt, at the checkpoint of `step`; `classes` are without the background."""
 
   config: RunConfig
@@ -31,7 +31,7 @@ class Best:
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
+class LoadedRun:
   """A run ready to segment.
 
   `step` is that of the checkpoint in use; `locate` says where to look, None is everywhere.
@@ -39,12 +39,12 @@ class Trained:
 
   config: RunConfig
   classes: tuple[str, ...]
-  system: System
+  system: SegmentationSystem
   step: int
   locate: Locate | None = None
 
 
-def best(workdir: Path) -> Best:
+def load_best(workdir: Path) -> BestCheckpoint:
   """The best checkpoint of a run (by validation DSC; the newest if none was validated).
 
   Raises:
@@ -56,19 +56,19 @@ def best(workdir: Path) -> Best:
   if config.stages.count > 1:
     raise UserError(f"{workdir}: a run of several stages; name one of them, {workdir}/stage1")
   classes = class_names(config.data.labels)
-  module = network(config, len(classes) + 1)
-  if not begun(workdir):
+  module = build_run_network(config, len(classes) + 1)
+  if not has_progress(workdir):
     raise UserError(f"{workdir}: no checkpoint yet; train it with attn_unet_jax.main first")
-  state = restore_best(workdir / "checkpoints", abstract(config, module))
-  return Best(config, classes, module, state.variables, int(state.step))
+  state = restore_best(workdir / "checkpoints", abstract_state(config, module))
+  return BestCheckpoint(config, classes, module, state.variables, int(state.step))
 
 
-def open_run(workdir: Path) -> Trained:
+def open_run(workdir: Path) -> LoadedRun:
   """A run with its `best` checkpoint.
 
   Raises:
     UserError: no run, or no checkpoint in it.
   """
-  found = best(workdir)
+  found = load_best(workdir)
   system = SlidingWindow(found.config, found.module).use(found.variables)
-  return Trained(found.config, found.classes, system, found.step)
+  return LoadedRun(found.config, found.classes, system, found.step)

@@ -7,7 +7,7 @@ from attn_unet_jax.models.build import build_network, nearest_patch
 from attn_unet_jax.runtime.errors import UserError
 
 
-def network(config: RunConfig, num_classes: int) -> nn.Module:
+def build_run_network(config: RunConfig, num_classes: int) -> nn.Module:
   """Builds the run's network; `num_classes` counts the background.
 
   Raises:

@@ -7,12 +7,12 @@ from attn_unet_jax.config.schema import replace_keys
 from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.stages import forest
-from attn_unet_jax.stages.system import SecondStage, locate
-from attn_unet_jax.workflows.load_run import Trained, open_run
+from attn_unet_jax.stages.system import SecondStage, locate_organ
+from attn_unet_jax.workflows.load_run import LoadedRun, open_run
 from attn_unet_jax.workflows.stages.chain import BOUNDARY, FIRST, INTERIOR, second_config
 
 
-def open_any(workdir: Path) -> Trained:
+def open_run_or_stages(workdir: Path) -> LoadedRun:
   """A run with its best checkpoint, or those of its stages.
 
   Raises:
@@ -29,11 +29,11 @@ def open_any(workdir: Path) -> Trained:
       )
   first, interior, boundary = (open_run(workdir / name) for name in (FIRST, INTERIOR, BOUNDARY))
   system = SecondStage(
-    config, interior.system, boundary.system, forest.load(workdir / "forest.npz")
+    config, interior.system, boundary.system, forest.load_forest(workdir / "forest.npz")
   )
   find = partial(
-    locate, first=first.system, recipe=first.config, margin_mm=config.stages.box_margin_mm
+    locate_organ, first=first.system, recipe=first.config, margin_mm=config.stages.box_margin_mm
   )
   # Boxes are grown to the patch of the second stage.
   whole = replace_keys(config, {"data.patch": second_config(config).data.patch})
-  return Trained(whole, interior.classes, system, interior.step, find)
+  return LoadedRun(whole, interior.classes, system, interior.step, find)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from attn_unet_jax.cases import folds
-from attn_unet_jax.cases.boxes import check, read
+from attn_unet_jax.cases.boxes import check_boxes, read_boxes
 from attn_unet_jax.cases.dataset import Dataset, open_dataset
-from attn_unet_jax.cases.fold import Fold
+from attn_unet_jax.cases.fold import DataFold
 from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.config.resolve import check_data
 from attn_unet_jax.config.schema import RunConfig, replace_keys
@@ -23,7 +23,7 @@ _SHOWN = 15  # names on one line of the screen
 
 
 @dataclasses.dataclass(frozen=True)
-class OtherSet:
+class OtherDataset:
   """Cases to be scored: `fold.split.test`, which is all of the set or the part that was asked for.
 
   Attributes:
@@ -32,7 +32,7 @@ class OtherSet:
   """
 
   name: str
-  fold: Fold
+  fold: DataFold
   about: dict[str, Any]
 
   def describe(self) -> str:
@@ -44,9 +44,9 @@ class OtherSet:
     return f"{self.name}: {len(self.fold.split.test)} cases, classes {mapping}{rest}"
 
 
-def open_other(
+def open_other_dataset(
   run: RunConfig, changes: Mapping[str, Any], part: str | None, seen: Sequence[str] | None
-) -> OtherSet:
+) -> OtherDataset:
   """Opens a data set that a run was not made for.
 
   Args:
@@ -61,35 +61,37 @@ def open_other(
     UserError: no other set is named, it is not there, or a class of the run is not in it.
   """
   data = _other_data(run, changes, part)
-  if seen is not None and _source(data) == _source(run.data):
+  if seen is not None and _describe_source(data) == _describe_source(run.data):
     raise UserError(
-      f"{_where(run.data)}: is the run's own data set; without --config.data... its test cases are "
-      "scored, and --part chooses others"
+      f"{_format_source(run.data)}: is the run's own data set; without --config.data... its test "
+      "cases are scored, and --part chooses others"
     )
-  name, dataset = _name(data), open_dataset(data)
-  mapping = _mapping(dataset, class_names(run.data.labels), changes.get("labels"), _where(data))
+  name, dataset = _name_folder(data), open_dataset(data)
+  mapping = _map_classes(
+    dataset, class_names(run.data.labels), changes.get("labels"), _format_source(data)
+  )
   cases, listing = tuple(dataset.ids), {"name": "all cases", "folds": []}
   if part:
-    split, listing = folds.choose(dataset.ids, dataset.parts, data.folds, data.fold)
+    split, listing = folds.choose_split(dataset.ids, dataset.parts, data.folds, data.fold)
     cases = getattr(split, part)
   boxes = None
   if path := data.boxes:
-    boxes = read(Path(path))
-    check(boxes, cases, path)
+    boxes = read_boxes(Path(path))
+    check_boxes(boxes, cases, path)
   about = {
-    "data": _source(data),
+    "data": _describe_source(data),
     "labels": str(mapping),
     "part": part or "all",
     "seen_in_training": None if seen is None else sorted(set(cases) & set(seen)),
   }
-  return OtherSet(
+  return OtherDataset(
     f"{name}/{part}" if part else name,
-    Fold(data, dataset, mapping, folds.Split((), (), cases), listing, boxes),
+    DataFold(data, dataset, mapping, folds.CaseSplit((), (), cases), listing, boxes),
     about,
   )
 
 
-def seen_by(run: RunConfig, listing: Path) -> list[str] | None:
+def list_seen_cases(run: RunConfig, listing: Path) -> list[str] | None:
   """Ids of the cases that a run was trained or chosen by; None where it has no list of folds.
 
   Args:
@@ -101,7 +103,7 @@ def seen_by(run: RunConfig, listing: Path) -> list[str] | None:
   """
   if not listing.exists():
     return None
-  own = folds.pick(folds.read(listing) | {"name": str(listing)}, run.data.fold)
+  own = folds.pick_fold(folds.read_folds(listing) | {"name": str(listing)}, run.data.fold)
   return [*own["training"], *own["validation"]]
 
 
@@ -123,18 +125,18 @@ def _other_data(run: RunConfig, changes: Mapping[str, Any], part: str | None) ->
   return data
 
 
-def _source(data: DataOptions) -> dict[str, str]:
+def _describe_source(data: DataOptions) -> dict[str, str]:
   """Says where data lies; equal for the same place."""
   if data.folder:
     return {"folder": os.path.realpath(data.folder)}
   return {"dataset": data.dataset, "dir": os.path.realpath(data.dir)}
 
 
-def _where(data: DataOptions) -> str:
-  return " in ".join(_source(data).values())
+def _format_source(data: DataOptions) -> str:
+  return " in ".join(_describe_source(data).values())
 
 
-def _name(data: DataOptions) -> str:
+def _name_folder(data: DataOptions) -> str:
   name = data.dataset.replace("/", "_") or Path(data.folder).resolve().name
   if name in ("", *folds.PARTS):
     raise UserError(
@@ -144,7 +146,7 @@ def _name(data: DataOptions) -> str:
   return name
 
 
-def _mapping(
+def _map_classes(
   dataset: Dataset, classes: Sequence[str], labels: str | None, where: str
 ) -> LabelMapping:
   """The run's classes, in its order, in the other set's values."""
@@ -162,11 +164,11 @@ def _mapping(
     raise UserError(
       f"{where}: no label is called {', '.join(missing)}; the run's classes are "
       f"{', '.join(classes)}, {there} {', '.join(known)}; say which is which by "
-      f"--config.data.labels={','.join(f'{name}={_like(name, known)}' for name in classes)}"
+      f"--config.data.labels={','.join(f'{name}={_find_like(name, known)}' for name in classes)}"
     )
   return (mapping or parse_mapping(",".join(classes), names)).restrict_to(classes)
 
 
-def _like(name: str, known: Iterable[str]) -> str:
+def _find_like(name: str, known: Iterable[str]) -> str:
   """The label of that name, however it is written."""
   return next((label for label in known if label.lower() == name.lower()), "NAME")

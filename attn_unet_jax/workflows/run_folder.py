@@ -4,7 +4,7 @@ from pathlib import Path
 
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.config.stored import find_differences, load_config, to_json
-from attn_unet_jax.runs.folder import begun, lock_folder
+from attn_unet_jax.runs.folder import has_progress, lock_folder
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import remove_unfinished_files, write_text
 
@@ -33,16 +33,16 @@ def open_run_folder(workdir: Path, config: RunConfig) -> bool:
     lock_folder(workdir)  # first: until then another process may be making it a run
     remove_unfinished_files(workdir)
     stored = load_config(path) if path.exists() else None  # a foreign file is refused
-    resumes = stored is not None and begun(workdir)
+    resumes = stored is not None and has_progress(workdir)
     if stored is not None and resumes:
-      _compare(workdir, stored, config)
+      _refuse_differences(workdir, stored, config)
     write_text(path, to_json(config))
   except OSError as error:
     raise UserError(f"--workdir={workdir}: cannot be written ({error.strerror})") from None
   return resumes
 
 
-def _compare(workdir: Path, stored: RunConfig, config: RunConfig) -> None:
+def _refuse_differences(workdir: Path, stored: RunConfig, config: RunConfig) -> None:
   """Refuses a config that computes something else; says what is computed in another way."""
   differing = find_differences(stored, config)
   fixed = {key: values for key, values in differing.items() if not _may_change(key, config)}

@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from attn_unet_jax.cases.boxes import check, read
-from attn_unet_jax.inference.segment import Locate, segment
+from attn_unet_jax.cases.boxes import check_boxes, read_boxes
+from attn_unet_jax.inference.segment import Locate, segment_scan
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import check_writable
@@ -14,8 +14,8 @@ from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.nifti_folder import list_nifti_files
 from attn_unet_jax.volumes.scan import find_dicom_scans, is_dicom_scan, read_scan
 from attn_unet_jax.volumes.volume import Volume
-from attn_unet_jax.workflows.load_run import Trained
-from attn_unet_jax.workflows.open_run import open_any
+from attn_unet_jax.workflows.load_run import LoadedRun
+from attn_unet_jax.workflows.open_run import open_run_or_stages
 
 
 def segment_scans(
@@ -39,14 +39,14 @@ def segment_scans(
   """
   pairs = list(list_scans(source, output, series=series))
   check_writable(pairs[0][1].parent)
-  trained = open_any(workdir)
-  locate = _locator(trained, [target for _, target in pairs], boxes_file)
+  trained = open_run_or_stages(workdir)
+  locate = _choose_locator(trained, [target for _, target in pairs], boxes_file)
   names = ", ".join(f"{index + 1} {name}" for index, name in enumerate(trained.classes))
   failures = []
   for index, (path, target) in enumerate(pairs):
     began = time.monotonic()
     try:
-      mask = _mask(path, trained, locate(target), series)
+      mask = _segment_file(path, trained, locate(target), series)
     except UserError as error:
       failures.append(str(error))
       if len(pairs) > 1:
@@ -63,26 +63,28 @@ def segment_scans(
     raise UserError((of_all if len(pairs) > 1 else "") + failures[0])
 
 
-def _mask(path: Path, trained: Trained, locate: Locate | None, series: str | None) -> Volume:
+def _segment_file(
+  path: Path, trained: LoadedRun, locate: Locate | None, series: str | None
+) -> Volume:
   image = read_scan(path, series_uid=series)
   check_image(image, path)
-  return segment(image, trained.system, trained.config, locate, path).mask
+  return segment_scan(image, trained.system, trained.config, locate, path).mask
 
 
-def _locator(
-  trained: Trained, outputs: Sequence[Path], boxes_file: str | None
+def _choose_locator(
+  trained: LoadedRun, outputs: Sequence[Path], boxes_file: str | None
 ) -> Callable[[Path], Locate | None]:
   """Where to look in the scan of each mask: a stage of the run finds it, or --boxes says it."""
   if not boxes_file:
     if trained.config.data.boxes:
       raise UserError("the run was trained inside boxes; give those of these scans by --boxes=FILE")
     return lambda _: trained.locate
-  boxes = read(Path(boxes_file))
-  check(boxes, [_name(output) for output in outputs], boxes_file)
-  return lambda output: lambda _: boxes[_name(output)]
+  boxes = read_boxes(Path(boxes_file))
+  check_boxes(boxes, [_mask_name(output) for output in outputs], boxes_file)
+  return lambda output: lambda _: boxes[_mask_name(output)]
 
 
-def _name(output: Path) -> str:
+def _mask_name(output: Path) -> str:
   return output.name.removesuffix(".gz").removesuffix(".nii")
 
 
@@ -106,7 +108,7 @@ def list_scans(
     raise UserError(f"--output={output}: a folder; name a file in it, since --input is a file")
   if not source.is_dir() and not is_file:
     raise UserError(f"--output={output}: must end in .nii or .nii.gz, since --input is a file")
-  found = _found(source, series)
+  found = _find_scans(source, series)
   if is_file and len(found) > 1:
     raise UserError(f"--output={output}: must be a folder, since --input holds {len(found)} scans")
   for name, path in found.items():
@@ -116,7 +118,7 @@ def list_scans(
     yield path, target
 
 
-def _found(source: Path, series: str | None) -> dict[str, Path]:
+def _find_scans(source: Path, series: str | None) -> dict[str, Path]:
   """Name -> path of the scans that `source` is or holds."""
   if series is not None or not source.is_dir():
     return {source.resolve().name: source}

@@ -5,7 +5,7 @@ from pathlib import Path
 from flax import linen as nn
 
 from attn_unet_jax.cases.boxes import to_json as boxes_to_json
-from attn_unet_jax.cases.fold import Fold
+from attn_unet_jax.cases.fold import DataFold
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.evaluation.scoring import mean_dsc
 from attn_unet_jax.inference.sliding import SlidingWindow
@@ -13,19 +13,19 @@ from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime import hosts
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.files import write_text
-from attn_unet_jax.training.checkpoint import checkpoints
-from attn_unet_jax.training.loop import train
-from attn_unet_jax.training.mesh import check_patch, devices, spread
+from attn_unet_jax.training.checkpoint import open_checkpoints
+from attn_unet_jax.training.loop import train_network
+from attn_unet_jax.training.mesh import check_patch, replicate, select_devices
 from attn_unet_jax.training.optimizer import check_patterns
-from attn_unet_jax.training.state import TrainState, abstract
-from attn_unet_jax.weights.from_run import Origin, OtherRun, starting_point
+from attn_unet_jax.training.state import TrainState, abstract_state
+from attn_unet_jax.weights.from_run import OtherRun, StartingRun, check_starting_run
 from attn_unet_jax.workflows.evaluate_run import evaluate_run
-from attn_unet_jax.workflows.load_run import Trained, best
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.workflows.load_run import LoadedRun, load_best
+from attn_unet_jax.workflows.network import build_run_network
 from attn_unet_jax.workflows.run_folder import open_run_folder
 
 
-def fit(config: RunConfig, fold: Fold, workdir: Path, *, test: bool = True) -> None:
+def train_and_test(config: RunConfig, fold: DataFold, workdir: Path, *, test: bool = True) -> None:
   """Trains a run to its last epoch, from where it was stopped if it was.
 
   Of several hosts, all call this.
@@ -41,15 +41,17 @@ def fit(config: RunConfig, fold: Fold, workdir: Path, *, test: bool = True) -> N
     Interrupted: a signal came; the state is saved.
   """
   hosts.check_same_on_hosts("the cases and their folds", fold.to_json(), "give all the same data")
-  module = network(config, len(fold.mapping.classes) + 1)
-  devices(config)  # refuses, as the next four, what does not fit before anything is written
+  module = build_run_network(config, len(fold.mapping.classes) + 1)
+  select_devices(config)  # refuses, as the next four, what does not fit before anything is written
   fold.load("training").part(fold.split.training[0])  # a spacing that no scan fits into memory with
   check_patch(config, module)
-  check_patterns(config, abstract(config, module).params)
+  check_patterns(config, abstract_state(config, module).params)
   origin = (
-    None if hosts.run_on_primary(run_folder.begun, workdir) else _starting_point(config, module)
+    None
+    if hosts.run_on_primary(run_folder.has_progress, workdir)
+    else _starting_point(config, module)
   )
-  goes_on = hosts.run_on_primary(_claim, config, fold, workdir)
+  goes_on = hosts.run_on_primary(_open_folder, config, fold, workdir)
   hosts.check_shared_path(workdir / "folds.json")
   print_line(f"{'going on with' if goes_on else 'new run'} {workdir}: {fold.describe()}")
   validator = SlidingWindow(config, module)
@@ -57,35 +59,39 @@ def fit(config: RunConfig, fold: Fold, workdir: Path, *, test: bool = True) -> N
   def validate(state: TrainState) -> float:
     return mean_dsc(fold, fold.split.validation, validator.use(state.variables), config)
 
-  with hosts.open_on_primary(run_folder.recorded, workdir, origin.describe() if origin else None):
-    with checkpoints(workdir / "checkpoints", config.train.keep) as store:
+  with hosts.open_on_primary(
+    run_folder.record_run, workdir, origin.make_record() if origin else None
+  ):
+    with open_checkpoints(workdir / "checkpoints", config.train.keep) as store:
       if origin:
         print_line(f"from {origin}")
         store.save(
-          spread(config, hosts.broadcast_from_primary(origin.state(config, config.model, module)))
+          replicate(
+            config, hosts.broadcast_from_primary(origin.make_state(config, config.model, module))
+          )
         )
-      train(config, module, fold.load, validate, store, workdir)
+      train_network(config, module, fold.load, validate, store, workdir)
     if test:
-      found = best(workdir)
+      found = load_best(workdir)
       system = validator.use(found.variables)  # which is compiled already
-      trained = Trained(config, found.classes, system, found.step)
+      trained = LoadedRun(config, found.classes, system, found.step)
       print_line(f"testing the checkpoint of step {trained.step} on {len(fold.split.test)} cases")
       hosts.run_on_primary(evaluate_run, trained, fold, workdir)
   if test:
     print_line(f"the run: {workdir}/metrics.csv (a line per epoch), run.json, checkpoints/")
 
 
-def _starting_point(config: RunConfig, module: nn.Module) -> Origin | None:
+def _starting_point(config: RunConfig, module: nn.Module) -> StartingRun | None:
   """Opens the run that `config.init.workdir` names; None where a run starts from random weights."""
   if not config.init.workdir:
     return None
   workdir = Path(config.init.workdir)
-  found = best(workdir)
+  found = load_best(workdir)
   other = OtherRun(workdir, found.classes, found.variables, found.step)
-  return starting_point(config, config.model, module, other)
+  return check_starting_run(config, config.model, module, other)
 
 
-def _claim(config: RunConfig, fold: Fold, workdir: Path) -> bool:
+def _open_folder(config: RunConfig, fold: DataFold, workdir: Path) -> bool:
   """Makes the folder a run of this config and data; whether it was one before."""
   goes_on = open_run_folder(workdir, config)
   if not goes_on:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from attn_unet_jax.cases.boxes import check_same
+from attn_unet_jax.cases.boxes import check_same_boxes
 from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.config.stored import to_json
@@ -10,7 +10,7 @@ from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime import hosts
 from attn_unet_jax.training.mesh import pin_device_count
 from attn_unet_jax.workflows.stages.pipeline import train_stages
-from attn_unet_jax.workflows.train import fit
+from attn_unet_jax.workflows.train import train_and_test
 
 
 def train_run(config: RunConfig, workdir: Path) -> None:
@@ -28,8 +28,8 @@ def train_run(config: RunConfig, workdir: Path) -> None:
   if config.stages.count > 1:
     train_stages(config, workdir)
     return
-  begun = hosts.run_on_primary(run_folder.begun, workdir)
+  begun = hosts.run_on_primary(run_folder.has_progress, workdir)
   fold = open_fold(config.data, workdir / "folds.json" if begun else None)
   if begun and fold.boxes:
-    check_same(Path(config.data.boxes), fold.boxes)
-  fit(config, fold, workdir)
+    check_same_boxes(Path(config.data.boxes), fold.boxes)
+  train_and_test(config, fold, workdir)

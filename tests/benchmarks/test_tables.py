@@ -2,8 +2,8 @@
 
 import math
 
-from attn_unet_jax.evaluation.comparison import Row, Table
-from attn_unet_jax.evaluation.paired_tests import Paired
+from attn_unet_jax.evaluation.comparison import ComparisonRow, ComparisonTable
+from attn_unet_jax.evaluation.paired_tests import PairedTest
 from benchmarks.tables import (
   COLUMNS,
   METRICS,
@@ -20,13 +20,13 @@ def test_rows_show_scores_and_the_test_against_the_first():
   spread["assd_mm"] = (2.34, 1.06, 12)
   some = spread | {"precision": (0.5, 0.25, 11), "assd_mm": (math.nan, math.nan, 0)}
   rows = [
-    Row("a", "pancreas", 640, {}, spread, None, math.nan),
-    Row("b", "pancreas", 640, {}, some, Paired(12, -0.031, 0.0214, 0.01), 0.0428),
+    ComparisonRow("a", "pancreas", 640, {}, spread, None, math.nan),
+    ComparisonRow("b", "pancreas", 640, {}, some, PairedTest(12, -0.031, 0.0214, 0.01), 0.0428),
   ]
   told = {"parameters": 6473322, "feature_scale": 8.0, "published": "0.84", "departs": ""}
   told |= {"step_seconds": 0.456, "wall_seconds": 330.0}
   both = [{"name": "A", **told}, {"name": "B", **told, "step_seconds": None, "departs": "no prior"}]
-  text = systems_table(both, Table(METRICS, rows, ["a case is missing"]))
+  text = systems_table(both, ComparisonTable(METRICS, rows, ["a case is missing"]))
   cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
   assert cells[2] == ["A", "6,473,322", "8", "0.46", "6", "0.800 ± 0.050", "0.900 ± 0.100",
                       "0.700 ± 0.200", "2.3 ± 1.1", "-", "-"]  # fmt: skip

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from attn_unet_jax.cases.boxes import check, check_same, read, to_json
+from attn_unet_jax.cases.boxes import check_boxes, check_same_boxes, read_boxes, to_json
 from attn_unet_jax.cases.fold import open_fold
-from attn_unet_jax.cases.prepare import prepare
-from attn_unet_jax.patches.sources import choose
+from attn_unet_jax.cases.prepare import prepare_case
+from attn_unet_jax.patches.sources import choose_source
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.box import Box
 from tests.configs import with_keys
@@ -18,7 +18,7 @@ BOXES = {
 def test_written_and_read_back_to_the_bit(tmp_path):
   path = tmp_path / "boxes.json"
   path.write_text(to_json(BOXES))
-  assert read(path) == BOXES
+  assert read_boxes(path) == BOXES
 
 
 @pytest.mark.parametrize(
@@ -40,24 +40,24 @@ def test_what_is_no_box_is_refused(tmp_path, text):
   path = tmp_path / "boxes.json"
   path.write_text(text)
   with pytest.raises(UserError, match=r"boxes\.json: (a|it) is no box; write"):
-    read(path)
+    read_boxes(path)
 
 
 def test_a_missing_file_or_case_is_named(tmp_path):
   with pytest.raises(UserError, match=r"none\.json: No such file"):
-    read(tmp_path / "none.json")
+    read_boxes(tmp_path / "none.json")
   with pytest.raises(UserError, match="no box of 1 cases such as c"):
-    check(BOXES, ["a", "c"], "boxes.json")
+    check_boxes(BOXES, ["a", "c"], "boxes.json")
 
 
 def test_a_run_does_not_go_on_with_other_boxes(tmp_path):
   path = tmp_path / "boxes.json"
-  check_same(path, BOXES)  # the file has gone: the run has its own copy
+  check_same_boxes(path, BOXES)  # the file has gone: the run has its own copy
   path.write_text(to_json({**BOXES, "c": BOXES["a"]}))
-  check_same(path, BOXES)  # a box more is of no case of the run
+  check_same_boxes(path, BOXES)  # a box more is of no case of the run
   path.write_text(to_json({**BOXES, "b": BOXES["a"]}))
   with pytest.raises(UserError, match=r"the box of b is not the one"):
-    check_same(path, BOXES)
+    check_same_boxes(path, BOXES)
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_the_set_is_measured_by_its_boxes(boxed):
   extent = np.max([case.image.shape for case in cases], axis=0)
   assert cases.bytes_together() == len(cases) * int(extent.prod()) * 3
   assert cases.bytes_together() < whole.load("training").bytes_together()
-  assert choose(config.data, cases)[0] == "resident"
+  assert choose_source(config.data, cases)[0] == "resident"
 
 
 def test_kept_cases_of_other_boxes_are_prepared_anew(boxed, tmp_path):
@@ -123,7 +123,7 @@ def test_a_box_outside_its_scan_names_the_case(boxed):
   case = fold.dataset.load(fold.split.training[0])
   far = Box((1e4, 0.0, 0.0), (2e4, 1.0, 1.0))
   with pytest.raises(UserError, match=f"the box of {case.id} lies outside the scan"):
-    prepare(case, fold.mapping, config.data, far)
+    prepare_case(case, fold.mapping, config.data, far)
 
 
 def test_the_boxes_that_a_run_wrote_hold(boxed, tmp_path):

@@ -7,7 +7,7 @@ import resource
 import numpy as np
 import pytest
 
-from attn_unet_jax.cases.cache import digest, kept, remove_left_over
+from attn_unet_jax.cases.cache import digest_recipe, load_or_prepare, remove_left_over
 from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.cases.foreground import foreground_positions
 from attn_unet_jax.cases.prepare import WorkingCase
@@ -34,9 +34,9 @@ def _no():
 
 def test_a_case_comes_back_to_the_bit_and_is_prepared_once(case, tmp_path):
   folder = tmp_path / "prepared"
-  assert kept(folder, case.id, "x", lambda: case) is case
+  assert load_or_prepare(folder, case.id, "x", lambda: case) is case
   (file,) = folder.iterdir()
-  again = kept(folder, case.id, "x", _no)
+  again = load_or_prepare(folder, case.id, "x", _no)
   np.testing.assert_array_equal(again.image, case.image)
   np.testing.assert_array_equal(again.label, case.label)
   assert (again.id, again.mean, again.sd) == (case.id, case.mean, case.sd)
@@ -47,23 +47,23 @@ def test_a_case_comes_back_to_the_bit_and_is_prepared_once(case, tmp_path):
 
 def test_a_case_without_foreground_has_no_positions(case, tmp_path):
   empty = dataclasses.replace(case, label=np.zeros_like(case.label))
-  kept(tmp_path, case.id, "x", lambda: empty)
-  assert kept(tmp_path, case.id, "x", _no).positions.shape == (0, 3)
+  load_or_prepare(tmp_path, case.id, "x", lambda: empty)
+  assert load_or_prepare(tmp_path, case.id, "x", _no).positions.shape == (0, 3)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
 def test_a_damaged_file_is_made_again(case, tmp_path, damage):
-  kept(tmp_path, case.id, "x", lambda: case)
+  load_or_prepare(tmp_path, case.id, "x", lambda: case)
   (file,) = tmp_path.iterdir()
   content = bytearray(file.read_bytes())
   if damage == "flipped":
     content[len(content) // 2] ^= 4
   file.write_bytes({"truncated": content[:-100], "flipped": content, "empty": b""}[damage])
   calls = []
-  again = kept(tmp_path, case.id, "x", lambda: calls.append(1) or case)
+  again = load_or_prepare(tmp_path, case.id, "x", lambda: calls.append(1) or case)
   assert calls == [1]
   np.testing.assert_array_equal(again.image, case.image)
-  np.testing.assert_array_equal(kept(tmp_path, case.id, "x", _no).image, case.image)
+  np.testing.assert_array_equal(load_or_prepare(tmp_path, case.id, "x", _no).image, case.image)
 
 
 def test_a_full_disk_is_the_users_error_and_leaves_nothing_half_written(case, tmp_path):
@@ -71,7 +71,7 @@ def test_a_full_disk_is_the_users_error_and_leaves_nothing_half_written(case, tm
   resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
   try:
     with pytest.raises(UserError, match=r"--config\.data\.prepared"):
-      kept(tmp_path, case.id, "x", lambda: case)
+      load_or_prepare(tmp_path, case.id, "x", lambda: case)
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
   assert list(tmp_path.iterdir()) == []
@@ -82,10 +82,10 @@ def test_what_a_kill_left_half_written_is_removed_after_a_day(case, tmp_path, mo
   monkeypatch.setattr("pathlib.Path.replace", _interrupt)
   monkeypatch.setattr("pathlib.Path.unlink", _interrupt)
   with pytest.raises(KeyboardInterrupt):
-    kept(tmp_path, case.id, "x", lambda: case)
+    load_or_prepare(tmp_path, case.id, "x", lambda: case)
   monkeypatch.undo()
   (left,) = tmp_path.iterdir()
-  kept(tmp_path, case.id, "x", lambda: case)
+  load_or_prepare(tmp_path, case.id, "x", lambda: case)
   whole = {path for path in tmp_path.iterdir() if path != left}
   for path in (*whole, left):
     os.utime(path, (path.stat().st_mtime - 23 * 3600,) * 2)
@@ -99,8 +99,11 @@ def test_what_a_kill_left_half_written_is_removed_after_a_day(case, tmp_path, mo
 
 
 def test_digests_differ_with_any_part():
-  assert digest(1, "a") == digest(1, "a")
-  assert len({digest(1, "a"), digest("1", "a"), digest(1), digest((1, "a"))}) == 4
+  assert digest_recipe(1, "a") == digest_recipe(1, "a")
+  assert (
+    len({digest_recipe(1, "a"), digest_recipe("1", "a"), digest_recipe(1), digest_recipe((1, "a"))})
+    == 4
+  )
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from attn_unet_jax.cases.dataset import Folder, open_dataset
+from attn_unet_jax.cases.dataset import FolderDataset, open_dataset
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
@@ -26,7 +26,7 @@ def folder(tmp_path):
 
 def test_a_folder_is_read_sorted_and_hidden_files_are_left_out(folder):
   (folder / "imagesTr" / "._a.nii.gz").write_bytes(b"")
-  dataset = Folder(folder)
+  dataset = FolderDataset(folder)
   assert dataset.ids == ("a", "b")
   assert dataset.parts is None
   case = dataset.load("a")
@@ -34,11 +34,11 @@ def test_a_folder_is_read_sorted_and_hidden_files_are_left_out(folder):
 
 
 def test_a_label_stored_on_other_axes_is_turned_to_its_image(folder):
-  before = Folder(folder).load("a")
+  before = FolderDataset(folder).load("a")
   turned = np.diag([-1.0, 1, 1, 1])
   turned[0, 3] = 4
   write_nifti(folder / "labelsTr" / "a.nii.gz", Volume(before.label.array[::-1], turned))
-  after = Folder(folder).load("a")
+  after = FolderDataset(folder).load("a")
   np.testing.assert_array_equal(after.label.array, before.label.array)
   np.testing.assert_array_equal(after.label.affine, after.image.affine)
 
@@ -48,43 +48,43 @@ def test_a_label_stored_on_other_axes_is_turned_to_its_image(folder):
 )
 def test_names_come_from_dataset_json_in_both_directions(folder, labels):
   (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
-  assert Folder(folder).label_names == {"background": 0, "pancreas": 1}
+  assert FolderDataset(folder).label_names == {"background": 0, "pancreas": 1}
 
 
 def test_missing_data_says_what_to_put_where(tmp_path):
   with pytest.raises(UserError, match=r"imagesTr/NAME\.nii\.gz and their labels into"):
-    Folder(tmp_path / "nowhere")
+    FolderDataset(tmp_path / "nowhere")
 
 
 def test_two_files_of_one_name_are_refused(folder):
   (folder / "imagesTr" / "a.nii").write_bytes(b"")
   with pytest.raises(UserError, match=r"a\.nii\.gz: a\.nii has the same name"):
-    Folder(folder)
+    FolderDataset(folder)
 
 
 def test_an_image_without_label_is_named(folder):
   (folder / "labelsTr" / "b.nii.gz").unlink()
   with pytest.raises(UserError, match=r"only one of imagesTr and labelsTr: \['b'\]"):
-    Folder(folder)
+    FolderDataset(folder)
 
 
 def test_label_of_another_shape_nan_and_constant_images_are_refused(folder):
   write_nifti(folder / "labelsTr" / "a.nii.gz", Volume(np.zeros((5, 6, 8), np.uint8), np.eye(4)))
   with pytest.raises(UserError, match=r"a\.nii\.gz.*shapes"):
-    Folder(folder).load("a")
+    FolderDataset(folder).load("a")
   bad = np.full((5, 6, 7), np.nan, np.float32)
   write_nifti(folder / "imagesTr" / "b.nii.gz", Volume(bad, np.eye(4)))
   with pytest.raises(UserError, match="NaN"):
-    Folder(folder).load("b")
+    FolderDataset(folder).load("b")
   write_nifti(folder / "imagesTr" / "b.nii.gz", Volume(np.zeros((5, 6, 7), np.int16), np.eye(4)))
   with pytest.raises(UserError, match="constant"):
-    Folder(folder).load("b")
+    FolderDataset(folder).load("b")
 
 
 def test_a_broken_dataset_json_is_refused(folder):
   (folder / "dataset.json").write_text("{")
   with pytest.raises(UserError, match=r"dataset\.json"):
-    Folder(folder)
+    FolderDataset(folder)
 
 
 def test_records_have_their_own_parts_and_names(config, phantoms):

@@ -10,7 +10,7 @@ import pytest
 from sklearn.model_selection import KFold
 
 from attn_unet_jax.cases import folds
-from attn_unet_jax.cases.folds import PARTS, choose
+from attn_unet_jax.cases.folds import PARTS, choose_split
 from attn_unet_jax.runtime.errors import UserError
 
 LISTS = Path(folds.__file__).parent / "fold_lists"
@@ -111,7 +111,7 @@ def test_the_paper_codes_folds_are_those_of_the_scikit_learn_of_its_day():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_list_is_chosen_by_name_and_says_where_it_is_from(name):
   ids = cases_of(name)
-  split, listing = choose(ids, None, name, 0)
+  split, listing = choose_split(ids, None, name, 0)
   assert listing["name"] == name
   assert {"source", "note"} <= set(listing)
   assert sorted(split.training + split.validation + split.test) == ids
@@ -119,9 +119,9 @@ def test_a_list_is_chosen_by_name_and_says_where_it_is_from(name):
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
   with pytest.raises(UserError, match=r"No such file.*classic4_80.*ours_61_21"):
-    choose(ALL, None, "classic5", 0)
+    choose_split(ALL, None, "classic5", 0)
 
 
 def test_a_list_of_82_cases_on_80_says_which_are_missing():
   with pytest.raises(UserError, match=r"PANCREAS_0025.*not in the data"):
-    choose(cases_of("classic4_80"), None, "classic4_82", 0)
+    choose_split(cases_of("classic4_80"), None, "classic4_82", 0)

@@ -3,7 +3,7 @@ from itertools import combinations
 
 import pytest
 
-from attn_unet_jax.cases.folds import PARTS, by_hash, choose
+from attn_unet_jax.cases.folds import PARTS, by_hash, choose_split
 from attn_unet_jax.runtime.errors import UserError
 
 IDS = [f"case_{i:02d}" for i in range(23)]
@@ -32,7 +32,7 @@ def test_hash_folds_do_not_depend_on_the_order_of_the_files():
 
 def test_the_data_sets_own_parts_are_used():
   own = {"training": ["a"], "validation": ["b"], "test": ["c"]}
-  split, listing = choose(["a", "b", "c"], own, "", 0)
+  split, listing = choose_split(["a", "b", "c"], own, "", 0)
   assert (split.training, split.validation, split.test) == (("a",), ("b",), ("c",))
   assert listing["folds"] == [own]
 
@@ -40,16 +40,16 @@ def test_the_data_sets_own_parts_are_used():
 def test_a_file_may_name_one_scan_for_everything(tmp_path):
   path = tmp_path / "one.json"
   path.write_text(json.dumps({"folds": [{part: ["a"] for part in PARTS}]}))
-  split, listing = choose(["a", "b"], None, str(path), 0)
+  split, listing = choose_split(["a", "b"], None, str(path), 0)
   assert split.training == split.validation == split.test == ("a",)
   assert listing["name"] == "one"
 
 
 def test_the_list_written_into_a_run_can_be_given_again(tmp_path):
-  first, listing = choose(IDS, None, "", 2)
+  first, listing = choose_split(IDS, None, "", 2)
   path = tmp_path / "folds.json"
   path.write_text(json.dumps(listing))
-  assert choose(IDS, None, str(path), 2)[0] == first
+  assert choose_split(IDS, None, str(path), 2)[0] == first
 
 
 @pytest.mark.parametrize(
@@ -69,11 +69,11 @@ def test_bad_lists_are_refused(tmp_path, content, fold, complaint):
   path = tmp_path / "folds.json"
   path.write_text(content)
   with pytest.raises(UserError, match=complaint):
-    choose(["a"], None, str(path), fold)
+    choose_split(["a"], None, str(path), fold)
 
 
 def test_a_missing_list_and_too_few_cases_are_refused(tmp_path):
   with pytest.raises(UserError, match="No such file"):
-    choose(["a"], None, str(tmp_path / "none.json"), 0)
+    choose_split(["a"], None, str(tmp_path / "none.json"), 0)
   with pytest.raises(UserError, match="part is empty"):
-    choose(["a"], None, "", 0)
+    choose_split(["a"], None, "", 0)

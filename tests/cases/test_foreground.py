@@ -7,9 +7,9 @@ import pytest
 
 from attn_unet_jax.cases.foreground import MOST, foreground_positions
 from attn_unet_jax.cases.prepare import WorkingCase
-from attn_unet_jax.cases.sparse import thinned
+from attn_unet_jax.cases.sparse import keep_labelled_slices
 from attn_unet_jax.labels import UNLABELLED
-from attn_unet_jax.patches.padded_case import cuttable
+from attn_unet_jax.patches.padded_case import pad_case
 from tests.configs import small_config
 
 
@@ -40,7 +40,7 @@ def case():
 
 def test_listed_before_or_when_a_case_is_opened_they_are_the_same(case):
   before = dataclasses.replace(case, positions=foreground_positions(case.label))
-  a, b = (cuttable(c, (9, 8, 24)) for c in (case, before))
+  a, b = (pad_case(c, (9, 8, 24)) for c in (case, before))
   np.testing.assert_array_equal(a.positions, b.positions)
   assert a.count == b.count == case.label.sum()
   assert (a.label[tuple(a.positions[: a.count].T)] == 1).all()  # in the padded case
@@ -49,6 +49,6 @@ def test_listed_before_or_when_a_case_is_opened_they_are_the_same(case):
 def test_they_follow_a_label_of_which_slices_are_forgotten(case):
   config = small_config(**{"data.labelled_slices": (0, 0, 4)})
   listed = dataclasses.replace(case, positions=foreground_positions(case.label))
-  opened = cuttable(thinned(listed, config.data), case.label.shape)
+  opened = pad_case(keep_labelled_slices(listed, config.data), case.label.shape)
   assert 0 < opened.count < case.label.sum()
   assert (opened.label[tuple(opened.positions[: opened.count].T)] == 1).all()

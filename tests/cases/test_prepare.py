@@ -4,8 +4,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from attn_unet_jax.cases.dataset import Case
-from attn_unet_jax.cases.prepare import native_classes, prepare, working_image
+from attn_unet_jax.cases.dataset import NativeCase
+from attn_unet_jax.cases.prepare import native_classes, prepare_case, working_image
 from attn_unet_jax.labels import parse_mapping
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.orientation import to_canonical
@@ -21,7 +21,7 @@ def case():
   image = rng.integers(-1000, 1000, (20, 18, 16)).astype(np.int16)
   label = np.zeros(image.shape, np.uint8)
   label[5:12, 4:11, 3:9] = 3
-  return Case("a", Volume(image, AFFINE), Volume(label, AFFINE), "a.nii.gz")
+  return NativeCase("a", Volume(image, AFFINE), Volume(label, AFFINE), "a.nii.gz")
 
 
 def test_a_scan_is_held_once_in_float(config):
@@ -37,7 +37,7 @@ def test_a_scan_is_held_once_in_float(config):
 
 def test_image_and_label_share_one_grid(config, case):
   config = with_keys(config, {"data.spacing_mm": 2.0})
-  working = prepare(case, parse_mapping("pancreas=3", None), config.data)
+  working = prepare_case(case, parse_mapping("pancreas=3", None), config.data)
   # Canonical extents: X is the file's third axis (16 x 2 mm), Y its first, Z its second.
   assert working.image.shape == working.label.shape == (16, 10, 14)
   assert working.image.dtype == np.int16
@@ -84,9 +84,9 @@ def test_blur_smooths(config, case):
 def test_more_than_memory_holds_names_the_case(config, case):
   config = with_keys(config, {"data.spacing_mm": 1e-3, "data.blur_mm": 0.75})
   with pytest.raises(UserError, match=r"a: voxels of 0\.001 mm in its field of 32 x 20 x 27 mm"):
-    prepare(case, parse_mapping("pancreas=3", None), config.data)
+    prepare_case(case, parse_mapping("pancreas=3", None), config.data)
 
 
 def test_values_outside_the_mapping_name_the_file(config, case):
   with pytest.raises(UserError, match=r"a\.nii\.gz: label values \[3\]"):
-    prepare(case, parse_mapping("pancreas=1", None), config.data)
+    prepare_case(case, parse_mapping("pancreas=1", None), config.data)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.cases.prepare import WorkingCase
-from attn_unet_jax.cases.sparse import keep_slices, thinned
+from attn_unet_jax.cases.sparse import keep_labelled_slices, keep_slices
 from attn_unet_jax.labels import UNLABELLED
 from tests.configs import with_keys
 
@@ -49,6 +49,8 @@ def test_one_labelled_slice_stays_and_none_stays_none():
 
 def test_a_case_is_thinned_as_configured(config):
   case = WorkingCase("a", LABEL.astype(np.int16), LABEL, 0.0, 1.0)
-  assert thinned(case, config.data) is case
+  assert keep_labelled_slices(case, config.data) is case
   config = with_keys(config, {"data.labelled_slices": (0, 0, 2)})
-  np.testing.assert_array_equal(thinned(case, config.data).label, keep_slices(LABEL, (0, 0, 2)))
+  np.testing.assert_array_equal(
+    keep_labelled_slices(case, config.data).label, keep_slices(LABEL, (0, 0, 2))
+  )

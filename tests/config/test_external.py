@@ -14,12 +14,12 @@ from attn_unet_jax.config.resolve import resolve_draft
 from attn_unet_jax.config.schema import flatten, replace_keys
 from attn_unet_jax.config.stored import find_differences, load_config, to_json
 from attn_unet_jax.losses.total import sum_terms
-from attn_unet_jax.patches.batch import training_batch
-from attn_unet_jax.patches.device_source import resident
+from attn_unet_jax.patches.batch import make_training_batch
+from attn_unet_jax.patches.device_source import make_resident
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.training.state import create
+from attn_unet_jax.training.state import create_state
 from attn_unet_jax.training.step import train_step
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.workflows.network import build_run_network
 
 MODULE = """
 import flax.linen as nn
@@ -78,24 +78,24 @@ def _data():
   rng = np.random.default_rng(0)
   image = rng.integers(-200, 300, (12, 13, 14)).astype(np.int16)
   case = WorkingCase("a", image, (image > 200).astype(np.uint8), float(image.mean()), 7.0)
-  return resident([case], (8, 8, 8))
+  return make_resident([case], (8, 8, 8))
 
 
 def test_a_network_is_built_stored_and_trained(module, draft, tmp_path):
   draft.model.name = f"{module}:MyNet"
   draft.model.width = 5
   config = resolve_draft(draft, data=False)
-  net = network(config, 3)
+  net = build_run_network(config, 3)
   assert type(net).__module__ == module
   assert (net.width, net.rates, net.num_classes) == (5, (1,), 3)
   assert config.model.feature_scale == 1.0
   stored = _read_back(config, tmp_path)
   assert stored == config
-  assert network(stored, 2).width == 5
+  assert build_run_network(stored, 2).width == 5
   wider = replace_keys(config, {"model.width": 6})
   assert find_differences(config, wider) == {"model.width": (5, 6)}
-  net = network(config, 2)
-  state = create(config, net)
+  net = build_run_network(config, 2)
+  state = create_state(config, net)
   after, outcome = jax.jit(lambda state, data: train_step(config, net, state, data))(state, _data())
   assert np.isfinite(outcome.loss)
   assert outcome.gradient_norm > 0
@@ -109,7 +109,7 @@ def test_a_networks_own_fields_are_flags(module, draft):
   draft.model.gates = 1
   (line,) = apply_overrides(draft, texts)
   assert "model.gates=1" in line
-  net = network(resolve_draft(draft, data=False), 2)
+  net = build_run_network(resolve_draft(draft, data=False), 2)
   assert (net.width, net.rates) == (7, (1, 2))
   with pytest.raises(UserError, match=r"unknown config key config\.model\.depth"):
     resolve_draft(_with(draft, "depth", 3), data=False)
@@ -126,7 +126,7 @@ def _with(draft, name, value):
 def test_a_network_that_cannot_take_the_patch_is_told_the_nearest(module, draft):
   draft.model.name, draft.data.patch = f"{module}:MyNet", (7, 8, 8)
   with pytest.raises(UserError, match=r"data\.patch=\(7, 8, 8\): my_module:MyNet cannot take it"):
-    network(resolve_draft(draft, data=False), 2)
+    build_run_network(resolve_draft(draft, data=False), 2)
 
 
 def test_a_loss_is_summed_with_its_weight_and_stored(module, draft, tmp_path):
@@ -149,7 +149,7 @@ def test_an_augmentation_is_applied_and_stored(module, draft, tmp_path):
   config = resolve_draft(draft, data=False)
   assert _read_back(config, tmp_path) == config
   data = _data()
-  before, after = (training_batch(one, data, 0) for one in (plain, config))
+  before, after = (make_training_batch(one, data, 0) for one in (plain, config))
   np.testing.assert_allclose(after.image, before.image + 10, atol=1e-5)
   np.testing.assert_array_equal(after.label, before.label)
 
@@ -175,7 +175,7 @@ def test_what_cannot_be_imported_says_what_is_missing(module, draft, tmp_path, p
   with pytest.raises(UserError, match=rf"^config\.loss='{path}': {said}"):
     sum_terms(config.loss.terms, logits, labels)
   with pytest.raises(UserError, match=rf"^config\.augment\.extra='{path}': {said}"):
-    training_batch(config, _data(), 0)
+    make_training_batch(config, _data(), 0)
 
 
 def test_a_stored_network_that_has_gone_is_named_with_its_file(module, draft, tmp_path):

@@ -28,8 +28,8 @@ from attn_unet_jax.losses.total import load_loss
 from attn_unet_jax.models.options import NETWORKS
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.import_path import load_object
-from attn_unet_jax.training.state import abstract
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.training.state import abstract_state
+from attn_unet_jax.workflows.network import build_run_network
 from tests.conftest import ROOT
 
 KEYS = sorted({key.name for key in list_keys()})
@@ -201,7 +201,7 @@ def _resolved(experiment: str, **texts: str) -> RunConfig:
 
 
 def _parameters(config: RunConfig) -> int:
-  params = abstract(config, network(config, 2)).params
+  params = abstract_state(config, build_run_network(config, 2)).params
   return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 

@@ -2,9 +2,9 @@ import math
 
 import pytest
 
-from attn_unet_jax.evaluation.compared_runs import Scored
-from attn_unet_jax.evaluation.comparison import compare, differences
-from attn_unet_jax.evaluation.comparison_text import comma_separated, markdown
+from attn_unet_jax.evaluation.compared_runs import ScoredRun
+from attn_unet_jax.evaluation.comparison import compare_scores, list_differences
+from attn_unet_jax.evaluation.comparison_text import render_csv, render_markdown
 from attn_unet_jax.runtime.errors import UserError
 
 DSC = {"a": 0.80, "b": 0.70, "c": 0.90, "d": 0.60, "e": 0.75}
@@ -15,7 +15,7 @@ def run(name, dsc, references=None, **config):
     case: {"dsc": value, "recall": 1.0, "reference_volume_ml": (references or {}).get(case, 50.0)}
     for case, value in dsc.items()
   }
-  return Scored(name, {"seed": 0, **config}, {"pancreas": rows})
+  return ScoredRun(name, {"seed": 0, **config}, {"pancreas": rows})
 
 
 def better(*cases, by=0.01):
@@ -24,7 +24,7 @@ def better(*cases, by=0.01):
 
 
 def test_means_and_sds_are_of_each_runs_own_cases():
-  table = compare([run("x", DSC), run("y", {"a": 0.5, "b": math.nan})], ["dsc", "recall"])
+  table = compare_scores([run("x", DSC), run("y", {"a": 0.5, "b": math.nan})], ["dsc", "recall"])
   x, y = table.rows
   assert x.spread["dsc"] == pytest.approx((0.75, math.sqrt(0.05 / 4), 5))
   assert y.spread["dsc"][0] == 0.5
@@ -35,7 +35,7 @@ def test_means_and_sds_are_of_each_runs_own_cases():
 
 def test_every_run_is_tested_against_the_first():
   runs = [run("x", DSC), run("y", better(*"abcde")), run("z", better(*"abcde", by=-0.02))]
-  first, second, third = compare(runs, ["dsc"]).rows
+  first, second, third = compare_scores(runs, ["dsc"]).rows
   assert first.tests is None
   assert (second.tests.n, second.tests.difference) == (5, pytest.approx(0.03))
   assert second.tests.p_wilcoxon == pytest.approx(2 / 32)
@@ -44,28 +44,28 @@ def test_every_run_is_tested_against_the_first():
 
 
 def test_cases_of_one_run_alone_are_said_and_not_tested():
-  table = compare([run("x", DSC), run("y", {**better(*"abc"), "f": 0.1})], ["dsc"])
+  table = compare_scores([run("x", DSC), run("y", {**better(*"abc"), "f": 0.1})], ["dsc"])
   assert table.rows[1].tests.n == 3
   assert len(table.notes) == 1
   assert "x and y share 3 cases, 3 are scored in only one" in table.notes[0]
 
 
 def test_no_case_in_common_is_no_test():
-  table = compare([run("x", DSC), run("y", {"f": 0.5, "g": 0.4})], ["dsc"])
+  table = compare_scores([run("x", DSC), run("y", {"f": 0.5, "g": 0.4})], ["dsc"])
   assert table.rows[1].tests.n == 0
   assert math.isnan(table.rows[1].tests.p_wilcoxon)
   assert "share 0 cases" in table.notes[0]
-  assert "| - | 0 | - | - | - |" in markdown(table)
+  assert "| - | 0 | - | - | - |" in render_markdown(table)
 
 
 def test_the_same_name_with_another_reference_is_another_case():
-  table = compare([run("x", DSC), run("y", better(*"abcde"), {"b": 51.0})], ["dsc"])
+  table = compare_scores([run("x", DSC), run("y", better(*"abcde"), {"b": 51.0})], ["dsc"])
   assert table.rows[1].tests.n == 4
   assert "other references for 1 cases (b)" in table.notes[0]
 
 
 def test_undefined_scores_are_said_and_not_tested():
-  table = compare([run("x", DSC), run("y", {**better(*"abcde"), "c": math.nan})], ["dsc"])
+  table = compare_scores([run("x", DSC), run("y", {**better(*"abcde"), "c": math.nan})], ["dsc"])
   assert table.rows[1].tests.n == 4
   assert "undefined in 1 shared cases" in table.notes[0]
 
@@ -74,14 +74,14 @@ def test_only_keys_that_differ_are_columns():
   runs = [
     run("x", DSC, rate=1e-4, model="unet"),
     run("y", DSC, rate=3e-4, model="unet", new=1),
-    Scored("other program", {}, run("z", DSC).scores),
+    ScoredRun("other program", {}, run("z", DSC).scores),
   ]
-  assert differences(runs) == {
+  assert list_differences(runs) == {
     "x": {"rate": 1e-4, "new": None},
     "y": {"rate": 3e-4, "new": 1},
     "other program": {"rate": None, "new": None},
   }
-  head, _, *rows = markdown(compare(runs, ["dsc"])).splitlines()
+  head, _, *rows = render_markdown(compare_scores(runs, ["dsc"])).splitlines()
   assert head == "| run | rate | new | dsc | Δ dsc | n | p Wilcoxon | p Holm | p t |"
   assert rows[0] == "| x | 0.0001 | - | 0.750 ± 0.112 | - | - | - | - | - |"
   assert rows[1] == "| y | 0.0003 | 1 | 0.750 ± 0.112 | +0.000 | 5 | - | - | - |"
@@ -89,16 +89,16 @@ def test_only_keys_that_differ_are_columns():
 
 def test_classes_have_rows_of_their_own():
   two = {name: run("x", DSC).scores["pancreas"] for name in ("pancreas", "liver")}
-  table = compare([Scored("x", {}, two), run("y", DSC)], ["dsc"])
+  table = compare_scores([ScoredRun("x", {}, two), run("y", DSC)], ["dsc"])
   assert [(row.run, row.name) for row in table.rows] == [("x", "pancreas"), ("y", "pancreas")]
-  table = compare([Scored("x", {}, two), Scored("y", {}, two)], ["dsc"])
+  table = compare_scores([ScoredRun("x", {}, two), ScoredRun("y", {}, two)], ["dsc"])
   assert [row.name for row in table.rows] == ["pancreas", "pancreas", "liver", "liver"]
-  assert markdown(table).splitlines()[0].startswith("| run | class | dsc |")
+  assert render_markdown(table).splitlines()[0].startswith("| run | class | dsc |")
 
 
 def test_csv_has_full_precision():
-  table = compare([run("x", DSC), run("y", better(*"abcde"))], ["dsc"])
-  head, first, second = (line.split(",") for line in comma_separated(table).splitlines())
+  table = compare_scores([run("x", DSC), run("y", better(*"abcde"))], ["dsc"])
+  head, first, second = (line.split(",") for line in render_csv(table).splitlines())
   assert head[:5] == ["run", "class", "dsc", "dsc_sd", "dsc_n"]
   assert float(second[2]) == table.rows[1].spread["dsc"][0]
   assert float(second[head.index("p Wilcoxon")]) == table.rows[1].tests.p_wilcoxon
@@ -109,9 +109,9 @@ def test_csv_has_full_precision():
   ("second", "metrics", "words"),
   [
     (run("y", DSC), ["hd95"], "x has no hd95; its scores are dsc, recall"),
-    (Scored("y", {}, {"liver": {"a": {"dsc": 1.0}}}), ["dsc"], "no class in common"),
+    (ScoredRun("y", {}, {"liver": {"a": {"dsc": 1.0}}}), ["dsc"], "no class in common"),
   ],
 )
 def test_what_cannot_be_compared_is_refused(second, metrics, words):
   with pytest.raises(UserError, match=words):
-    compare([run("x", DSC), second], metrics)
+    compare_scores([run("x", DSC), second], metrics)

@@ -20,7 +20,7 @@ def _map(*values):
 
 def test_by_hand():
   prediction, reference = _map(1, 1, 1, 0, 0, 2), _map(1, 1, 0, 1, 1, 2)
-  counts = overlap.count(prediction == 1, reference == 1)
+  counts = overlap.count_voxels(prediction == 1, reference == 1)
   assert counts == (2, 1, 2)
   scores = overlap.score_case(prediction, reference, {"pancreas": 1, "spleen": 2}, 0.008)
   assert scores["pancreas"] == pytest.approx(
@@ -53,10 +53,12 @@ def test_rule_for_empty_masks(prediction, reference, dsc, precision, recall):
 
 def test_exchanging_the_masks_exchanges_precision_and_recall():
   a, b = np.random.default_rng(0).random((2, 5, 6, 7)) < 0.3
-  forth, back = overlap.count(a, b), overlap.count(b, a)
-  assert overlap.precision(forth) == overlap.recall(back)
-  assert overlap.dice(forth) == overlap.dice(back)
-  assert overlap.iou(forth) == pytest.approx(overlap.dice(forth) / (2 - overlap.dice(forth)))
+  forth, back = overlap.count_voxels(a, b), overlap.count_voxels(b, a)
+  assert overlap.precision_score(forth) == overlap.recall_score(back)
+  assert overlap.dice_score(forth) == overlap.dice_score(back)
+  assert overlap.iou_score(forth) == pytest.approx(
+    overlap.dice_score(forth) / (2 - overlap.dice_score(forth))
+  )
 
 
 @pytest.mark.parametrize("pair", [(_map(0, 1), _map(0, 1, 1)), (_map(0, 1, 1), _map(0, 1))])
@@ -64,7 +66,7 @@ def test_shapes_that_differ(pair):
   with pytest.raises(ValueError, match="differ"):
     overlap.score_case(*pair, {"pancreas": 1}, 1.0)
   with pytest.raises(ValueError, match="differ"):
-    overlap.count(*(mask == 1 for mask in pair))
+    overlap.count_voxels(*(mask == 1 for mask in pair))
 
 
 def test_unlabelled_voxels_are_not_scored():
@@ -78,7 +80,7 @@ def test_summary_by_hand():
     overlap.score_case(_map(*prediction), _map(1, 1, 0), {"pancreas": 1}, 1.0)
     for prediction in [(1, 1, 0), (1, 0, 1), (0, 0, 0)]
   ]
-  summary = overlap.summarise(rows)["pancreas"]
+  summary = overlap.summarise_scores(rows)["pancreas"]
   assert summary["precision"] == pytest.approx(
     {"mean": 0.75, "sd": math.sqrt(0.125), "n": 2, "undefined": 1}
   )
@@ -88,13 +90,13 @@ def test_summary_by_hand():
 
 def test_summary_of_too_few_cases():
   row = overlap.score_case(_map(0, 0), _map(0, 1), {"pancreas": 1}, 1.0)
-  summary = overlap.summarise([row])["pancreas"]
+  summary = overlap.summarise_scores([row])["pancreas"]
   nothing = {"mean": math.nan, "sd": math.nan, "n": 0, "undefined": 1}
   assert summary["precision"] == pytest.approx(nothing, nan_ok=True)
   one = {"mean": 0.0, "sd": math.nan, "n": 1, "undefined": 0}
   assert summary["dsc"] == pytest.approx(one, nan_ok=True)
   with pytest.raises(ValueError, match="no cases"):
-    overlap.summarise([])
+    overlap.summarise_scores([])
 
 
 def _real_pairs():

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from attn_unet_jax.evaluation.paired_tests import holm, paired_tests
+from attn_unet_jax.evaluation.paired_tests import adjust_by_holm, paired_tests
 
 
 def of_differences(*differences):
@@ -98,8 +98,8 @@ def test_scores_that_are_no_pairs_are_refused(first, second):
 
 
 def test_holm_by_hand():
-  assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-  assert holm([0.6, 0.9]) == pytest.approx([1.0, 1.0])
-  assert holm([math.nan, 0.02])[1] == 0.02
-  assert math.isnan(holm([math.nan, 0.02])[0])
-  assert holm([]) == []
+  assert adjust_by_holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+  assert adjust_by_holm([0.6, 0.9]) == pytest.approx([1.0, 1.0])
+  assert adjust_by_holm([math.nan, 0.02])[1] == 0.02
+  assert math.isnan(adjust_by_holm([math.nan, 0.02])[0])
+  assert adjust_by_holm([]) == []

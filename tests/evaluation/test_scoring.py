@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from attn_unet_jax.cases.dataset import Case
+from attn_unet_jax.cases.dataset import NativeCase
 from attn_unet_jax.cases.target import native_boundary
 from attn_unet_jax.evaluation import scoring
 from attn_unet_jax.evaluation.scoring import mean_dsc, score_folders, write_scores
@@ -16,7 +16,7 @@ from attn_unet_jax.volumes.box import Box
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows.evaluate_run import evaluate_other, evaluate_run
-from attn_unet_jax.workflows.load_run import Trained
+from attn_unet_jax.workflows.load_run import LoadedRun
 from tests.configs import with_keys
 
 
@@ -113,7 +113,7 @@ def test_nothing_is_segmented_where_scores_cannot_be_written(tmp_path, blocked):
 def test_a_network_of_the_boundary_is_scored_against_the_boundary(config):
   grid = np.stack(np.meshgrid(*[np.arange(24) - 11.5] * 3), -1)
   ball = Volume((np.linalg.norm(grid, axis=-1) < 6).astype(np.uint8), np.eye(4))
-  case = Case("a", Volume(np.zeros((24, 24, 24), np.int16), np.eye(4)), ball, "a")
+  case = NativeCase("a", Volume(np.zeros((24, 24, 24), np.int16), np.eye(4)), ball, "a")
   dataset = SimpleNamespace(load=lambda _: case)
   fold = SimpleNamespace(dataset=dataset, mapping=parse_mapping("pancreas=1", None), boxes=None)
   config = with_keys(config, {"data.spacing_mm": 1.0})
@@ -130,7 +130,7 @@ def test_validation_scores_the_largest_piece_where_it_alone_is_kept(config):
   answer = label.copy()
   answer[18:22, 18:22, 18:22] = 1
   ball, found = (Volume(array, np.eye(4)) for array in (label, answer))
-  case = Case("a", Volume(np.zeros((24, 24, 24), np.int16), np.eye(4)), ball, "a")
+  case = NativeCase("a", Volume(np.zeros((24, 24, 24), np.int16), np.eye(4)), ball, "a")
   dataset = SimpleNamespace(load=lambda _: case)
   fold = SimpleNamespace(dataset=dataset, mapping=parse_mapping("pancreas=1", None), boxes=None)
   config = with_keys(config, {"data.spacing_mm": 1.0})
@@ -154,12 +154,12 @@ def segmented(monkeypatch):
 
   def of(label, prediction, labels="a=1,b=2,unlabelled=3", box=None, **fold):
     volume = Volume(np.array(label, np.uint8), AFFINE)
-    case = Case("x", Volume(np.zeros(volume.shape, np.int16), AFFINE), volume, "x")
+    case = NativeCase("x", Volume(np.zeros(volume.shape, np.int16), AFFINE), volume, "x")
 
     def found(image, system, config, locate, name):
       return Segmentation(Volume(np.array(prediction, np.uint8), AFFINE), box or locate(image))
 
-    monkeypatch.setattr(scoring, "segment", found)
+    monkeypatch.setattr(scoring, "segment_scan", found)
     dataset = SimpleNamespace(load=lambda _: case)
     return SimpleNamespace(
       dataset=dataset, mapping=parse_mapping(labels, None), **{"boxes": None, **fold}
@@ -211,7 +211,7 @@ def test_another_part_is_scored_beside_the_test_cases_and_inside_the_runs_boxes(
   box = Box((0.0, -4.0, -6.0), (4.0, 4.0, 6.0))
   split = SimpleNamespace(validation=("x",), test=("none",))
   fold = segmented(label, label, "a=1", boxes={"x": box}, split=split)
-  evaluate_run(Trained(config, ("a",), None, 7), fold, tmp_path, "validation")
+  evaluate_run(LoadedRun(config, ("a",), None, 7), fold, tmp_path, "validation")
   assert {path.name for path in (tmp_path / "evaluation").iterdir()} == {"validation"}
   folder = tmp_path / "evaluation" / "validation"
   (row,) = csv.DictReader((folder / "cases.csv").read_text().splitlines())

@@ -51,7 +51,7 @@ def test_all_cubes_by_the_package():
   spacing = (0.7, 1.1, 1.9)
   kernel = surface_distance.lookup_tables.ENCODE_NEIGHBOURHOOD_3D_KERNEL
   theirs = surface_distance.lookup_tables.create_table_neighbour_code_to_surface_area(spacing)
-  ours = surface._areas(spacing)
+  ours = surface._measure_areas(spacing)
   corners = np.ndindex(2, 2, 2)
   weights = [int(kernel[corner]) for corner in corners]
   for code in range(256):

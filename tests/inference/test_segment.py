@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 from scipy import ndimage
 
-from attn_unet_jax.inference.segment import segment
+from attn_unet_jax.inference.segment import segment_scan
 from attn_unet_jax.inference.sliding import SlidingWindow
 from attn_unet_jax.runtime import memory
 from attn_unet_jax.runtime.errors import UserError
@@ -40,12 +40,12 @@ def scan():
 @pytest.mark.parametrize("spacing", [1.5, 3.0])
 def test_the_same_mask_from_every_orientation(config, scan, spacing):
   config = with_keys(config, {"data.spacing_mm": spacing})
-  reference = segment(scan, _Threshold(), config).mask
+  reference = segment_scan(scan, _Threshold(), config).mask
   np.testing.assert_array_equal(reference.affine, scan.affine)
   assert reference.array.dtype == np.uint8
   assert 0.02 < reference.array.mean() < 0.5
   for other in (on_axes(scan, "LPS"), on_axes(scan, "SRA"), turned(scan)):
-    mask = segment(other, _Threshold(), config).mask
+    mask = segment_scan(other, _Threshold(), config).mask
     assert mask.shape == other.shape
     np.testing.assert_array_equal(mask.affine, other.affine)
     np.testing.assert_array_equal(to_canonical(mask).array, reference.array)
@@ -54,7 +54,7 @@ def test_the_same_mask_from_every_orientation(config, scan, spacing):
 def test_a_scan_that_no_memory_holds_is_named(config, scan):
   vast = Volume(scan.array, np.diag([1e7, 1e7, 1e7, 1.0]))
   with pytest.raises(UserError, match=r"ct.nii: voxels of 10 mm in its field of 2.4e\+08 x"):
-    segment(vast, _Threshold(), config, name="ct.nii")
+    segment_scan(vast, _Threshold(), config, name="ct.nii")
 
 
 class _Logits(nn.Module):
@@ -77,11 +77,11 @@ def test_what_is_asked_of_memory_is_what_a_scan_takes(config, monkeypatch, label
   module = _Logits(1 + len(labels.split(",")))
   variables = module.init(jax.random.key(0), np.zeros((1, 32, 32, 32, 1), np.float32), False)
   system = SlidingWindow(config, module).use(variables)
-  segment(Volume(scan.array[:9, :9, :9], scan.affine), system, config)  # compiled
+  segment_scan(Volume(scan.array[:9, :9, :9], scan.affine), system, config)  # compiled
   asked = []
   monkeypatch.setattr(memory, "require_memory", lambda needed, *_: asked.append(needed))
   tracemalloc.start()
-  segment(scan, system, config)
+  segment_scan(scan, system, config)
   peak = tracemalloc.get_traced_memory()[1]
   tracemalloc.stop()
   assert asked[0] <= peak < 1.1 * asked[0]
@@ -90,7 +90,7 @@ def test_what_is_asked_of_memory_is_what_a_scan_takes(config, monkeypatch, label
 def test_on_the_native_grid_it_is_the_systems_own_answer(config, scan):
   config = with_keys(config, {"data.spacing_mm": 2.0})
   isotropic = Volume(scan.array, np.diag([2.0, 2.0, 2.0, 1.0]))
-  mask = segment(isotropic, _Threshold(), config).mask
+  mask = segment_scan(isotropic, _Threshold(), config).mask
   np.testing.assert_array_equal(mask.array, scan.array > 100)
 
 
@@ -100,7 +100,7 @@ def test_probabilities_are_interpolated_and_not_their_answer(config):
   system = SimpleNamespace(predict=lambda volume: np.stack([1 - foreground, foreground], -1))
   scan = Volume(np.zeros((4, 1, 1), np.int16), np.diag([2.0, 4.0, 4.0, 1.0]))
   config = with_keys(config, {"data.spacing_mm": 4.0})
-  assert segment(scan, system, config).mask.array.ravel().tolist() == [1, 0, 0, 0]
+  assert segment_scan(scan, system, config).mask.array.ravel().tolist() == [1, 0, 0, 0]
 
 
 def test_one_piece_alone_if_so_configured_from_every_orientation(config):
@@ -111,12 +111,12 @@ def test_one_piece_alone_if_so_configured_from_every_orientation(config):
   hu[3:11, 7, 6] = 300
   scan = Volume(hu, np.diag([2.0, 2.0, 2.0, 1.0]))
   config = with_keys(config, {"data.spacing_mm": 2.0})
-  np.testing.assert_array_equal(segment(scan, _Threshold(), config).mask.array, hu > 100)
+  np.testing.assert_array_equal(segment_scan(scan, _Threshold(), config).mask.array, hu > 100)
   config = with_keys(config, {"inference.largest_component": True})
   rod = np.zeros(hu.shape, bool)
   rod[1:10, 2, 2] = True
   for stored in (scan, on_axes(scan, "LPS"), on_axes(scan, "SRA")):
-    mask = segment(stored, _Threshold(), config).mask
+    mask = segment_scan(stored, _Threshold(), config).mask
     np.testing.assert_array_equal(to_canonical(mask).array, rod)
 
 
@@ -128,11 +128,11 @@ def test_the_piece_is_one_on_the_scans_own_grid(config):
   scan = Volume(np.zeros((8, 4, 4), np.int16), np.diag([4.0, 4.0, 4.0, 1.0]))
   config = with_keys(config, {"data.spacing_mm": 2.0})
   assert ndimage.label(working)[1] == 1
-  assert ndimage.label(segment(scan, system, config).mask.array)[1] == 2
+  assert ndimage.label(segment_scan(scan, system, config).mask.array)[1] == 2
   config = with_keys(config, {"inference.largest_component": True})
   expected = np.zeros(scan.shape, bool)
   expected[1:3, 1:3, 1:3] = True
-  np.testing.assert_array_equal(segment(scan, system, config).mask.array, expected)
+  np.testing.assert_array_equal(segment_scan(scan, system, config).mask.array, expected)
 
 
 def test_outside_the_box_is_background(config, scan):
@@ -142,10 +142,12 @@ def test_outside_the_box_is_background(config, scan):
   box = box_from_slices(where, isotropic.grid)
   expected = np.zeros(scan.shape, bool)
   expected[where] = scan.array[where] > 100
-  found = segment(isotropic, _Threshold(), config, lambda working: box)
+  found = segment_scan(isotropic, _Threshold(), config, lambda working: box)
   assert found.box == box
   np.testing.assert_array_equal(found.mask.array, expected)
-  turned_back = segment(on_axes(isotropic, "LSP"), _Threshold(), config, lambda working: box).mask
+  turned_back = segment_scan(
+    on_axes(isotropic, "LSP"), _Threshold(), config, lambda working: box
+  ).mask
   np.testing.assert_array_equal(to_canonical(turned_back).array, expected)
 
 
@@ -153,7 +155,7 @@ def test_a_box_smaller_than_the_patch_is_looked_at_with_its_surroundings(config,
   config = with_keys(config, {"data.spacing_mm": 2.0, "data.patch": (30, 8, 8)})
   isotropic = Volume(scan.array, np.diag([2.0, 2.0, 2.0, 1.0]))
   box = box_from_slices((slice(3, 5), slice(8, 10), slice(4, 6)), isotropic.grid)
-  mask = segment(isotropic, _Threshold(), config, lambda working: box).mask
+  mask = segment_scan(isotropic, _Threshold(), config, lambda working: box).mask
   expected = np.zeros(scan.shape, bool)
   expected[:, 5:13, 1:9] = (scan.array > 100)[:, 5:13, 1:9]
   np.testing.assert_array_equal(mask.array, expected)

@@ -8,7 +8,7 @@ import pytest
 
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.inference.sliding import SlidingWindow, gaussian_weights, window_starts
-from attn_unet_jax.patches.padded_case import cuttable
+from attn_unet_jax.patches.padded_case import pad_case
 from attn_unet_jax.volumes.intensity import measure_intensity
 from attn_unet_jax.volumes.volume import Volume
 from tests.configs import with_keys
@@ -70,7 +70,7 @@ def test_a_scan_is_padded_and_normalised_as_a_training_case_is(config):
   config = with_keys(config, {"data.normalisation": "zscore"})
   hu = np.random.default_rng(1).integers(100, 240, (5, 6, 20)).astype(np.int16)
   mean, sd = measure_intensity(hu)
-  case = cuttable(WorkingCase("a", hu, np.zeros(hu.shape, np.uint8), mean, sd), (14, 14, 14))
+  case = pad_case(WorkingCase("a", hu, np.zeros(hu.shape, np.uint8), mean, sd), (14, 14, 14))
   module = _Convolution(1)
   variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 8, 1)), False)
   whole = ((np.pad(case.image, 1, mode="edge") - mean) / sd).astype(np.float32)

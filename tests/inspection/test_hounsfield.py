@@ -12,15 +12,15 @@ from tests.drawn_ct import drawn_ct
 CT = drawn_ct().array.astype(np.float32)
 
 
-def found(array):
+def list_findings(array):
   volume = Volume(np.asarray(array), np.eye(4))
   return [(one.severity, one.kind, one.text) for one in intensity_findings(volume, "a.nii")]
 
 
 def test_hounsfield_units_pass_in_silence():
-  assert found(CT) == []
-  assert found(CT.astype(np.int16)) == []
-  assert found(CT[4:36, 7:33]) == []  # a crop without air around
+  assert list_findings(CT) == []
+  assert list_findings(CT.astype(np.int16)) == []
+  assert list_findings(CT[4:36, 7:33]) == []  # a crop without air around
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no real scans beside the project")
@@ -42,7 +42,7 @@ def test_hounsfield_units_pass_in_silence():
 )
 def test_what_conversions_do_to_real_scans_is_seen(name, harm, words):
   hu = read_nifti(SHARED / name).array.astype(np.float32)
-  lines = found(harm(hu))
+  lines = list_findings(harm(hu))
   assert bool(lines) == (words is not None)
   if words:
     assert words in lines[0][2]
@@ -61,7 +61,7 @@ def test_what_conversions_do_to_real_scans_is_seen(name, harm, words):
   ],
 )
 def test_errors_say_what_the_values_are(array, kind, words):
-  ((severity, found_kind, text),) = found(array)
+  ((severity, found_kind, text),) = list_findings(array)
   assert (severity, found_kind) == ("error", kind)
   assert re.search(words, text), text
 
@@ -69,16 +69,16 @@ def test_errors_say_what_the_values_are(array, kind, words):
 def test_padding_and_clipping_are_warnings_with_shares():
   padded = CT.copy()
   padded[:2] = -3024
-  ((severity, kind, text),) = found(padded)
+  ((severity, kind, text),) = list_findings(padded)
   assert (severity, kind) == ("warning", "padding")
   assert "5.0% of the voxels are -3024" in text
-  ((severity, kind, text),) = found(np.clip(CT, -160, 240))
+  ((severity, kind, text),) = list_findings(np.clip(CT, -160, 240))
   assert (severity, kind) == ("warning", "clipped")
   assert "-160..240 HU" in text
 
 
 def test_tissue_without_air_or_fat_is_a_warning():
-  ((severity, kind, text),) = found(np.random.default_rng(0).normal(-10, 30, (20, 20, 20)))
+  ((severity, kind, text),) = list_findings(np.random.default_rng(0).normal(-10, 30, (20, 20, 20)))
   assert (severity, kind) == ("warning", "hounsfield")
   assert "tight crop" in text
 

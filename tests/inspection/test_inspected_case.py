@@ -18,7 +18,7 @@ PANCREAS = parse_mapping("pancreas=1", None)
 NOTHING = Volume(np.zeros(SHAPE, np.int16), AFFINE)
 
 
-def part(name, volume):
+def make_volume(name, volume):
   def read():
     if volume is None:
       raise UserError(f"{name}: cannot be read")
@@ -27,21 +27,21 @@ def part(name, volume):
   return ReadableVolume(name, read)
 
 
-def subject(image, label=NOTHING, case="a", **options):
-  label = None if label is NOTHING else part(f"{case}/label", label)
-  return CaseToInspect(case, part(f"{case}/image", image), label, **options)
+def make_case(image, label=NOTHING, case="a", **options):
+  label = None if label is NOTHING else make_volume(f"{case}/label", label)
+  return CaseToInspect(case, make_volume(f"{case}/image", image), label, **options)
 
 
-def look(*volumes, mapping=PANCREAS, **options):
-  return inspect_case(subject(*volumes, **options), 7, mapping, DataOptions())
+def inspect_volumes(*volumes, mapping=PANCREAS, **options):
+  return inspect_case(make_case(*volumes, **options), 7, mapping, DataOptions())
 
 
-def kinds(case):
+def list_kinds(case):
   return [(one.severity, one.kind) for one in case.findings]
 
 
 def test_nothing_is_wrong_with_a_sound_case():
-  case = look(drawn_ct(), drawn_label())
+  case = inspect_volumes(drawn_ct(), drawn_label())
   assert case.findings == []
   assert case.figures["ml"] == {"pancreas": 49.15}
   assert case.figures["label_values"] == {0: 38400 - 96, 1: 96}
@@ -51,7 +51,7 @@ def test_nothing_is_wrong_with_a_sound_case():
 
 
 def test_a_spacing_that_no_memory_holds_is_an_error():
-  case = look(Volume(drawn_ct().array, np.diag([1e7, 1e7, 1e7, 1.0])))
+  case = inspect_volumes(Volume(drawn_ct().array, np.diag([1e7, 1e7, 1e7, 1.0])))
   (finding,) = (one for one in case.findings if one.severity == "error")
   assert finding.kind == "memory"
   assert finding.text.startswith("a/image: voxels of 2 mm in its field of 4e+08 x 4e+08 x")
@@ -59,7 +59,9 @@ def test_a_spacing_that_no_memory_holds_is_an_error():
 
 @pytest.mark.parametrize("axes", ["LPS", "SRA"])
 def test_other_axes_change_nothing(axes):
-  straight, turned = (look(ct, drawn_label()) for ct in (drawn_ct(), on_axes(drawn_ct(), axes)))
+  straight, turned = (
+    inspect_volumes(ct, drawn_label()) for ct in (drawn_ct(), on_axes(drawn_ct(), axes))
+  )
   assert turned.findings == []
   assert turned.digests == straight.digests
   np.testing.assert_array_equal(turned.tile, straight.tile)
@@ -68,16 +70,16 @@ def test_other_axes_change_nothing(axes):
 @pytest.mark.parametrize("axes", [(0,), (1,), (0, 1, 2)])
 def test_a_flipped_label_is_an_error(axes):
   label = Volume(np.flip(drawn_label().array, axes), AFFINE)
-  case = look(drawn_ct(), label)
-  assert kinds(case) == [("error", "flipped")]
+  case = inspect_volumes(drawn_ct(), label)
+  assert list_kinds(case) == [("error", "flipped")]
   name = "".join("xyz"[axis] for axis in axes)
   assert f"flipped along {name} the label fits better" in case.findings[0].text
 
 
 def test_a_label_on_air_is_a_warning():
   label = Volume(np.roll(drawn_label().array, -13, axis=0), AFFINE)
-  case = look(drawn_ct(), label)
-  assert ("warning", "tissue") in kinds(case) or ("error", "flipped") in kinds(case)
+  case = inspect_volumes(drawn_ct(), label)
+  assert ("warning", "tissue") in list_kinds(case) or ("error", "flipped") in list_kinds(case)
 
 
 @pytest.mark.parametrize(
@@ -87,20 +89,22 @@ def test_a_label_on_air_is_a_warning():
 def test_grids_that_differ_are_named_with_mm(mm, severity, words):
   affine = AFFINE.copy()
   affine[0, 3] += mm
-  case = look(drawn_ct(), Volume(drawn_label().array, affine))
-  assert kinds(case) == [(severity, "grids")]
+  case = inspect_volumes(drawn_ct(), Volume(drawn_label().array, affine))
+  assert list_kinds(case) == [(severity, "grids")]
   assert words in case.findings[0].text
 
 
 def test_each_side_is_looked_at_though_the_other_is_broken():
-  case = look(None, Volume(drawn_label().array * 255, AFFINE))
-  assert kinds(case) == [("error", "unreadable"), ("error", "label_values")]
-  case = look(Volume(drawn_ct().array + 1024, AFFINE), None)
-  assert kinds(case) == [("error", "unreadable"), ("error", "hounsfield")]
-  case = look(Volume(drawn_ct().array + 1024, AFFINE), Volume(drawn_label().array[1:], AFFINE))
-  assert [kind for _, kind in kinds(case)] == ["hounsfield", "grids"]
+  case = inspect_volumes(None, Volume(drawn_label().array * 255, AFFINE))
+  assert list_kinds(case) == [("error", "unreadable"), ("error", "label_values")]
+  case = inspect_volumes(Volume(drawn_ct().array + 1024, AFFINE), None)
+  assert list_kinds(case) == [("error", "unreadable"), ("error", "hounsfield")]
+  case = inspect_volumes(
+    Volume(drawn_ct().array + 1024, AFFINE), Volume(drawn_label().array[1:], AFFINE)
+  )
+  assert [kind for _, kind in list_kinds(case)] == ["hounsfield", "grids"]
   assert case.tile is not None
-  case = look(None, None)
+  case = inspect_volumes(None, None)
   assert (case.tile, case.figures) == (None, {})
 
 
@@ -108,24 +112,26 @@ def test_a_lone_file_may_be_a_label_map():
   assert looks_like_labels(drawn_label().array)
   assert not looks_like_labels(drawn_ct().array)
   assert not looks_like_labels(np.clip(drawn_ct().array, 0, 255))
-  case = look(Volume(drawn_label().array * 2, AFFINE), may_be_labels=True)
-  assert kinds(case) == [("error", "label_values")]
+  case = inspect_volumes(Volume(drawn_label().array * 2, AFFINE), may_be_labels=True)
+  assert list_kinds(case) == [("error", "label_values")]
   assert case.figures["taken_for"] == "label map"
-  assert look(drawn_ct(), may_be_labels=True).findings == []
-  assert kinds(look(drawn_label())) == [("error", "values")]  # declared an image: 0 to 1
+  assert inspect_volumes(drawn_ct(), may_be_labels=True).findings == []
+  assert list_kinds(inspect_volumes(drawn_label())) == [
+    ("error", "values")
+  ]  # declared an image: 0 to 1
 
 
 def test_the_same_scan_under_two_names_is_an_error_in_any_order_of_axes():
   label = Volume(drawn_label().array, AFFINE)
   other = Volume(np.roll(label.array, 1, axis=0), AFFINE)
   subjects = [
-    subject(drawn_ct(), label, "a"),
-    subject(drawn_ct(seed=1), other, "b"),
-    subject(on_axes(drawn_ct(), "LPS"), label, "c"),
-    subject(drawn_ct(seed=2), label, "d"),
-    subject(drawn_ct(seed=3), NOTHING, "e"),
-    subject(None, None, "f"),
-    subject(None, None, "g"),
+    make_case(drawn_ct(), label, "a"),
+    make_case(drawn_ct(seed=1), other, "b"),
+    make_case(on_axes(drawn_ct(), "LPS"), label, "c"),
+    make_case(drawn_ct(seed=2), label, "d"),
+    make_case(drawn_ct(seed=3), NOTHING, "e"),
+    make_case(None, None, "f"),
+    make_case(None, None, "g"),
   ]
   cases = list(inspect_all(subjects, PANCREAS, DataOptions(), threads=3))
   assert [case.id for case in cases] == list("abcdefg")
@@ -150,5 +156,5 @@ def test_real_labels_lie_as_they_should_and_flips_are_seen(image, label, text):
   mask = to_canonical(read_label(SHARED / label))
   for axes in [(), (0,), (1,), (2,), (0, 1)]:
     flipped = Volume(np.flip(mask.array, axes), mask.affine)
-    case = look(ct, flipped, mapping=parse_mapping(text, None))
+    case = inspect_volumes(ct, flipped, mapping=parse_mapping(text, None))
     assert case.has_kind("flipped") == bool(axes), axes

@@ -59,19 +59,19 @@ def test_names_of_the_data_make_values_known():
   assert "values 7 (1 voxels)" in finding.text
 
 
-def shapes(array, organ="pancreas", affine=AFFINE):
+def find_shapes(array, organ="pancreas", affine=AFFINE):
   label = Volume(array, affine)
   return {one.kind: one for one in shape_findings(array == 1, label, organ, "a.nii")}
 
 
 def test_an_organ_passes_in_silence():
-  assert shapes(drawn_label().array) == {}
+  assert find_shapes(drawn_label().array) == {}
 
 
 def test_a_speck_is_placed_in_mm():
   array = drawn_label().array.copy()
   array[30, 26, 9] = 1
-  found = shapes(array)
+  found = find_shapes(array)
   assert list(found) == ["specks"]
   assert found["specks"].severity == "warning"
   # The organ's last column is 17: 13 voxels of 8 mm; the place is the affine's of [30, 26, 9].
@@ -83,25 +83,25 @@ def test_near_or_large_parts_are_no_specks():
   array = drawn_label().array.copy()
   array[12, 29, 9] = 1
   near = AFFINE @ np.diag([0.5, 0.5, 0.5, 1])  # two voxels of 4 mm away
-  assert shapes(array, "gallbladder", near) == {}
+  assert find_shapes(array, "gallbladder", near) == {}
   array = drawn_label().array.copy()
   array[30:36, 24:28, 8:12] = 1
-  found = shapes(array)
+  found = find_shapes(array)
   assert list(found) == ["parts"]
   assert found["parts"].severity == "note"
   assert "in 2 parts that do not touch, of 49.2, 49.2 ml" in found["parts"].text
   array[37, 26, 9] = 1  # 16 mm from the nearer part
-  assert "the farthest 16 mm away" in shapes(array)["specks"].text
+  assert "the farthest 16 mm away" in find_shapes(array)["specks"].text
 
 
 def test_the_border_and_the_volume():
   array = np.zeros(SHAPE, np.uint8)
   array[ORGAN[0], ORGAN[1], :4] = 1
-  found = shapes(array)
+  found = find_shapes(array)
   assert list(found) == ["border"]
   assert "touches the lower end (24 voxels)" in found["border"].text
   small = np.zeros(SHAPE, np.uint8)
   small[3:5, 3:5, 3:5] = 1
-  found = shapes(small)
+  found = find_shapes(small)
   assert "4.1 ml of pancreas, 10 to 300 are usual" in found["volume"].text
-  assert shapes(small, organ="gallbladder") == {}
+  assert find_shapes(small, organ="gallbladder") == {}

@@ -12,7 +12,7 @@ from jax.test_util import check_grads
 from attn_unet_jax.losses import cross_entropy, side
 from attn_unet_jax.models.hnn import HNN, STAGES, VIEWS, SliceNetwork, top_two
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.workflows.network import build_run_network
 from tests import networks
 from tests.configs import with_keys
 
@@ -224,4 +224,4 @@ def test_what_it_cannot_take_is_refused(config):
     jax.eval_shape(lambda x: HNN(64.0).init(jax.random.key(0), x, False), x)
   config = with_keys(config, {"model.name": "hnn"})
   with pytest.raises(UserError, match=r"data\.labels.*hnn tells one class from the background"):
-    network(config, 3)
+    build_run_network(config, 3)

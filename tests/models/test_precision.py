@@ -9,7 +9,7 @@ import pytest
 from attn_unet_jax.losses import total
 from attn_unet_jax.models import build, options
 from attn_unet_jax.models.layers import Conv, ConvBlock, rematerialised
-from attn_unet_jax.training.cost import _equations
+from attn_unet_jax.training.cost import _iterate_equations
 from tests import networks
 
 
@@ -24,7 +24,7 @@ def _forward(module):
     return logits, out, changed
 
   jaxpr, shapes = jax.make_jaxpr(run, return_shape=True)(variables, image)
-  return list(_equations(jaxpr.jaxpr)), shapes, variables
+  return list(_iterate_equations(jaxpr.jaxpr)), shapes, variables
 
 
 def _types(tree):
@@ -68,7 +68,7 @@ def test_no_gradient_is_summed_up_in_bfloat16(name, options):
     (logits, out), _ = module.apply(variables, x, train=True, mutable=["batch_stats"])
     return logits.sum() + sum(x.sum() for x in jax.tree.leaves(out.get("side_logits", {})))
 
-  equations = list(_equations(jax.make_jaxpr(jax.grad(total))(variables, image).jaxpr))
+  equations = list(_iterate_equations(jax.make_jaxpr(jax.grad(total))(variables, image).jaxpr))
   sums = [e for e in equations if e.primitive.name in ("reduce_sum", "reduce_window_sum")]
   assert sums
   for equation in sums:
@@ -90,7 +90,9 @@ def test_softmax_and_loss_are_float32(name):
   logits = jax.ShapeDtypeStruct((1, 4, 4, 4, 2), jnp.bfloat16)
   label = jnp.zeros((1, 4, 4, 4), jnp.uint8)
   jaxpr = jax.make_jaxpr(lambda x: total.total(x, label, {name: 1.0})[0])(logits)
-  equations = [e for e in _equations(jaxpr.jaxpr) if e.primitive.name != "convert_element_type"]
+  equations = [
+    e for e in _iterate_equations(jaxpr.jaxpr) if e.primitive.name != "convert_element_type"
+  ]
   assert {"exp", "reduce_sum"} <= {e.primitive.name for e in equations}
   types = {v.aval.dtype for e in equations for v in e.invars}
   assert jnp.dtype("bfloat16") not in types

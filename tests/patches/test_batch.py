@@ -10,15 +10,15 @@ from attn_unet_jax.augment.options import Augmentation
 from attn_unet_jax.augment.patch import augment, source_shape
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.patches.batch import (
-  fixed_batches,
-  foreground_part,
-  normalise,
-  plan,
-  training_batch,
-  training_cutter,
+  crop_fixed_batches,
+  make_plan,
+  make_training_batch,
+  make_training_cropper,
+  measure_foreground,
+  normalise_intensity,
 )
-from attn_unet_jax.patches.device_source import resident
-from attn_unet_jax.patches.schedule import _REFERENCE_STREAM, Plan, schedule, spot
+from attn_unet_jax.patches.device_source import make_resident
+from attn_unet_jax.patches.schedule import _REFERENCE_STREAM, SchedulePlan, sample_batch, spot
 from tests.configs import with_keys
 
 
@@ -36,34 +36,34 @@ def case():
 
 @pytest.fixture
 def data(config, case):
-  return resident([case], config.data.patch)
+  return make_resident([case], config.data.patch)
 
 
 def test_window_maps_its_ends_to_zero_and_one(config):
   config = with_keys(config, {"data.window_hu": (-100.0, 300.0)})
   hu = jnp.array([-1000, -100, 100, 300, 3000], jnp.int16)
-  np.testing.assert_allclose(normalise(config.data, hu, 0.0, 1.0), [0, 0, 0.5, 1, 1])
+  np.testing.assert_allclose(normalise_intensity(config.data, hu, 0.0, 1.0), [0, 0, 0.5, 1, 1])
 
 
 def test_zscore_uses_the_scans_statistics(config):
   config = with_keys(config, {"data.normalisation": "zscore"})
   hu = jnp.array([10, 20, 30], jnp.int16)
-  np.testing.assert_allclose(normalise(config.data, hu, 20.0, 5.0), [-2, 0, 2])
+  np.testing.assert_allclose(normalise_intensity(config.data, hu, 20.0, 5.0), [-2, 0, 2])
 
 
 def test_a_batch_is_a_function_of_seed_and_step(config, data):
-  first, again = training_batch(config, data, 3), training_batch(config, data, 3)
+  first, again = make_training_batch(config, data, 3), make_training_batch(config, data, 3)
   np.testing.assert_array_equal(first.image, again.image)
   assert first.image.shape == (2, 8, 8, 8, 1)
   assert first.image.dtype == jnp.float32
-  assert (np.asarray(training_batch(config, data, 4).image) != np.asarray(first.image)).any()
+  assert (np.asarray(make_training_batch(config, data, 4).image) != np.asarray(first.image)).any()
   config = with_keys(config, {"seed": 1})
-  assert (np.asarray(training_batch(config, data, 3).image) != np.asarray(first.image)).any()
+  assert (np.asarray(make_training_batch(config, data, 3).image) != np.asarray(first.image)).any()
 
 
 def test_labels_follow_images_through_cut_and_flips(config, data):
   config = with_keys(config, {"augment.flip": (0.5, 0.5, 0.5)})
-  batch = training_batch(config, data, 0)
+  batch = make_training_batch(config, data, 0)
   low, high = config.data.window_hu
   hu = np.asarray(batch.image)[..., 0] * (high - low) + low
   np.testing.assert_array_equal(batch.label, hu > 200.5)
@@ -72,16 +72,16 @@ def test_labels_follow_images_through_cut_and_flips(config, data):
 def test_fixed_patches_are_not_augmented_and_not_those_of_the_training(config, case, data):
   # Three of batches of two.
   config = with_keys(config, {"augment.intensity_shift": (5.0, 5.0), "train.loss_patches": 3})
-  batch, another = fixed_batches(config, [case])
+  batch, another = crop_fixed_batches(config, [case])
   assert (np.asarray(another.image) != np.asarray(batch.image)).any()
   assert batch.image.max() <= 1.0
-  assert training_batch(config, data, 0).image.min() >= 5.0
+  assert make_training_batch(config, data, 0).image.min() >= 5.0
   config = with_keys(
     config, {"augment.intensity_shift": (0.0, 0.0), "augment.flip": (0.0, 0.0, 0.0)}
   )
-  assert (np.asarray(training_batch(config, data, 0).image) != np.asarray(batch.image)).any()
+  assert (np.asarray(make_training_batch(config, data, 0).image) != np.asarray(batch.image)).any()
   config = with_keys(config, {"seed": config.seed + 1})
-  assert (np.asarray(fixed_batches(config, [case])[0].image) != np.asarray(batch.image)).any()
+  assert (np.asarray(crop_fixed_batches(config, [case])[0].image) != np.asarray(batch.image)).any()
 
 
 def test_a_network_that_answers_for_less_is_asked_about_the_whole_scan(config, data):
@@ -94,7 +94,7 @@ def test_a_network_that_answers_for_less_is_asked_about_the_whole_scan(config, d
   low, high = config.data.window_hu
   seen = set()
   for step in range(30):
-    image = np.asarray(training_batch(config, data, step, margin).image)[..., 0]
+    image = np.asarray(make_training_batch(config, data, step, margin).image)[..., 0]
     assert image.shape[1:] == (12, 13, 14)
     for patch in np.rint(image * (high - low) + low):
       scan = np.clip(np.asarray(data.image[0]), low, high)
@@ -110,22 +110,22 @@ def test_the_part_of_foreground_is_that_of_the_batches_of_a_training(config, cas
   unlabelled = dataclasses.replace(case, label=case.label.copy())
   unlabelled.label[::2] = 255
   for cases in ([case], [unlabelled]):
-    held = resident(cases, config.data.patch)
-    labels = np.stack([training_batch(config, held, step).label for step in range(3)])
+    held = make_resident(cases, config.data.patch)
+    labels = np.stack([make_training_batch(config, held, step).label for step in range(3)])
     expected = np.sum(labels == 1) / np.sum(labels != 255)
-    assert foreground_part(config, cases, 3) == pytest.approx(expected)
+    assert measure_foreground(config, cases, 3) == pytest.approx(expected)
   margin = (2, 2, 2)  # what the network does not answer for is not counted
-  held = resident([case], (4, 4, 4))
-  labels = np.asarray(training_batch(config, held, 0, margin).label)[:, 2:-2, 2:-2, 2:-2]
-  assert foreground_part(config, [case], 1, margin) == pytest.approx(labels.mean())
+  held = make_resident([case], (4, 4, 4))
+  labels = np.asarray(make_training_batch(config, held, 0, margin).label)[:, 2:-2, 2:-2, 2:-2]
+  assert measure_foreground(config, [case], 1, margin) == pytest.approx(labels.mean())
 
 
 def test_corners_say_where_a_steps_patches_come_from(config, case, data):
   config = with_keys(config, {"augment.flip": (0.0, 0.0, 0.0)})
   turned = with_keys(config, {"augment.rotate_deg": (0.0, 0.0, 15.0)})
-  blocks = training_cutter(turned, [case])  # more than the patch is cut
+  blocks = make_training_cropper(turned, [case])  # more than the patch is cut
   low, high = config.data.window_hu
-  batch = training_batch(config, data, 5)
+  batch = make_training_batch(config, data, 5)
   (first, one), (second, other) = blocks.corners(5)
   assert first == second == 0
   assert one != other
@@ -145,7 +145,7 @@ def test_the_schedule_goes_by_the_configs_own_keys(config):
       "augment.histogram_probability": 0.5,
     },
   )
-  assert plan(config, 11) == Plan(11, 3, 5, 7, 0.25, references=True)
+  assert make_plan(config, 11) == SchedulePlan(11, 3, 5, 7, 0.25, references=True)
 
 
 EIGHT = {"augment.flip": (0.0, 0.0, 0.0), "train.batch_size": 8}
@@ -156,15 +156,15 @@ def pair(config, case):
   """The case, and what is 3 times its HU less 400, in one set of two."""
   hu = (3 * case.image.astype(np.int32) - 400).astype(np.int16)
   other = WorkingCase("b", hu, case.label, 3 * case.mean - 400, 3 * case.sd)
-  return resident([case, other], config.data.patch, histograms=True)
+  return make_resident([case, other], config.data.patch, histograms=True)
 
 
 def test_a_matched_patch_has_the_other_scans_intensities(config, pair):
   config = with_keys(config, EIGHT | {"data.window_hu": (-2000.0, 2000.0)})
-  plain = training_batch(config, pair, 0).image * 4000 - 2000
+  plain = make_training_batch(config, pair, 0).image * 4000 - 2000
   config = with_keys(config, {"augment.histogram_probability": 1.0})
-  matched = training_batch(config, pair, 0).image * 4000 - 2000
-  which = np.asarray(schedule(plan(config, 2), config.seed, 0).case)
+  matched = make_training_batch(config, pair, 0).image * 4000 - 2000
+  which = np.asarray(sample_batch(make_plan(config, 2), config.seed, 0).case)
   assert set(which) == {0, 1}
   for case, before, after in zip(which, plain, matched, strict=True):
     expected = (before + 400) / 3 if case else 3 * before - 400
@@ -174,9 +174,9 @@ def test_a_matched_patch_has_the_other_scans_intensities(config, pair):
 def test_a_matched_patch_is_normalised_as_the_other_scan_is(config, pair):
   """Of scans that differ by scale and shift alone, z-scores do not tell whose histogram it is."""
   config = with_keys(config, EIGHT | {"data.normalisation": "zscore"})
-  plain = training_batch(config, pair, 0)
+  plain = make_training_batch(config, pair, 0)
   config = with_keys(config, {"augment.histogram_probability": 1.0})
-  np.testing.assert_allclose(training_batch(config, pair, 0).image, plain.image, atol=1e-3)
+  np.testing.assert_allclose(make_training_batch(config, pair, 0).image, plain.image, atol=1e-3)
 
 
 def test_without_matching_the_program_is_as_if_there_were_none(config, data, pair):
@@ -184,13 +184,13 @@ def test_without_matching_the_program_is_as_if_there_were_none(config, data, pai
   config = with_keys(
     config, EIGHT | {"augment.flip": (0.5, 0.5, 0.5), "augment.noise_sd": (0.0, 0.5)}
   )
-  trace = jax.make_jaxpr(lambda data, step: training_batch(config, data, step))
+  trace = jax.make_jaxpr(lambda data, step: make_training_batch(config, data, step))
   assert data.quantiles is None
   assert "searchsorted" not in str(trace(data, 0))
-  plain = training_batch(config, pair, 0)
+  plain = make_training_batch(config, pair, 0)
   config = with_keys(config, {"augment.histogram_probability": 1e-30})
   assert "searchsorted" in str(trace(pair, 0))
-  np.testing.assert_allclose(training_batch(config, pair, 0).image, plain.image, atol=1e-6)
+  np.testing.assert_allclose(make_training_batch(config, pair, 0).image, plain.image, atol=1e-6)
 
 
 def test_no_two_draws_of_a_patch_share_a_key(monkeypatch):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.cases.prepare import WorkingCase
-from attn_unet_jax.patches.device_source import cut, resident
-from attn_unet_jax.patches.schedule import Draw
+from attn_unet_jax.patches.device_source import crop_patches, make_resident
+from attn_unet_jax.patches.schedule import BatchSample
 
 PATCH = (6, 5, 4)
 
@@ -23,8 +23,8 @@ def cases():
 
 def _cut(cases, case, block):
   keys = jax.random.split(jax.random.key(5), 3)
-  draw = Draw(jnp.full(3, case), jnp.zeros(3, bool), keys)
-  return cut(resident(cases, PATCH), draw, PATCH, block)
+  draw = BatchSample(jnp.full(3, case), jnp.zeros(3, bool), keys)
+  return crop_patches(make_resident(cases, PATCH), draw, PATCH, block)
 
 
 def test_a_patch_is_a_piece_of_its_case(cases):
@@ -57,7 +57,7 @@ def test_a_larger_block_has_the_patch_in_its_centre_and_repeats_the_border(cases
 
 
 def test_positions_are_foreground(cases):
-  data = resident(cases, PATCH)
+  data = make_resident(cases, PATCH)
   for index, case in enumerate(cases):
     count = int(data.count[index])
     assert count == case.label.sum()
@@ -66,7 +66,7 @@ def test_positions_are_foreground(cases):
 
 
 def test_quantiles_are_the_scans_without_its_padding(cases):
-  held = resident(cases, PATCH, histograms=True).quantiles
+  held = make_resident(cases, PATCH, histograms=True).quantiles
   for found, case in zip(held, cases, strict=True):
     expected = np.quantile(case.image, np.linspace(0, 1, found.shape[0]))
     np.testing.assert_allclose(found, expected, atol=1e-3)

@@ -5,15 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attn_unet_jax.patches.schedule import _ORDER_STREAM, Plan, corner, schedule, spot
+from attn_unet_jax.patches.schedule import _ORDER_STREAM, SchedulePlan, corner, sample_batch, spot
 
-PLAN = Plan(cases=7, batch_size=3, cases_per_block=4, patches_per_case=5, foreground_fraction=0.4)
+PLAN = SchedulePlan(
+  cases=7, batch_size=3, cases_per_block=4, patches_per_case=5, foreground_fraction=0.4
+)
 STEPS = 7 * 4 * 5  # enough for whole rounds: 420 patches, 84 openings of a case
 
 
 @pytest.fixture(scope="module")
 def draws():
-  every = jax.jit(jax.vmap(lambda step: schedule(PLAN, 11, step)))(jnp.arange(STEPS))
+  every = jax.jit(jax.vmap(lambda step: sample_batch(PLAN, 11, step)))(jnp.arange(STEPS))
   key = jax.random.key_data(every.key).reshape(STEPS * 3, -1)
   return np.asarray(every.case).ravel(), np.asarray(every.foreground).ravel(), np.asarray(key)
 
@@ -31,8 +33,8 @@ def test_every_case_comes_once_a_round(draws):
 
 def test_every_case_comes_once_a_round_though_a_batch_reaches_over_several():
   """Nine patches of blocks of five, out of six cases: of up to two blocks, and three rounds."""
-  plan = Plan(6, 9, 5, 2, 0.5)
-  drawn = jax.jit(jax.vmap(lambda step: schedule(plan, 11, step).case))(jnp.arange(60))
+  plan = SchedulePlan(6, 9, 5, 2, 0.5)
+  drawn = jax.jit(jax.vmap(lambda step: sample_batch(plan, 11, step).case))(jnp.arange(60))
   openings = np.asarray(drawn).reshape(-1, 2, 5)
   assert (openings[:, 0] == openings[:, 1]).all()
   for round_ in openings[:, 0].reshape(-1, 6):
@@ -42,7 +44,7 @@ def test_every_case_comes_once_a_round_though_a_batch_reaches_over_several():
 def test_a_case_keeps_its_place_in_the_batch_where_batches_fill_the_turns_of_a_block():
   """So that one of several hosts reads it."""
   plan = dataclasses.replace(PLAN, cases=8, batch_size=2)
-  drawn = jax.jit(jax.vmap(lambda step: schedule(plan, 11, step).case))(jnp.arange(40))
+  drawn = jax.jit(jax.vmap(lambda step: sample_batch(plan, 11, step).case))(jnp.arange(40))
   for first, second in np.asarray(drawn).reshape(4, 10, 2).swapaxes(1, 2):
     assert len(set(first)) == len(set(second)) == 2
     assert not set(first) & set(second)
@@ -73,8 +75,8 @@ def test_the_set_fraction_is_centred_on_foreground(draws):
 
 def test_a_small_fraction_is_not_lost_where_blocks_are_short():
   """Of two cases and two patches each: a quarter of sixteen, in no place of a block alone."""
-  plan = Plan(4, 2, 2, 2, 0.25)
-  drawn = np.concatenate([schedule(plan, 0, step).foreground for step in range(8)])
+  plan = SchedulePlan(4, 2, 2, 2, 0.25)
+  drawn = np.concatenate([sample_batch(plan, 0, step).foreground for step in range(8)])
   assert drawn.sum() == 4
   assert (drawn.reshape(4, 4).sum(0) > 0).all()
 
@@ -90,9 +92,9 @@ def test_keys_are_those_of_seed_step_and_index(draws):
 
 
 def test_a_half_in_pairs_means_one_of_two():
-  plan = Plan(4, 2, 4, 2, 0.5)
+  plan = SchedulePlan(4, 2, 4, 2, 0.5)
   for step in range(6):
-    assert schedule(plan, 0, step).foreground.sum() == 1
+    assert sample_batch(plan, 0, step).foreground.sum() == 1
 
 
 @pytest.mark.parametrize(("foreground", "count"), [(False, 0), (False, 2), (True, 0)])
@@ -127,9 +129,9 @@ def test_the_patch_lies_in_the_middle_of_its_block():
 
 def test_a_reference_is_another_case_of_the_same_block_and_changes_nothing_else():
   """Blocks of two of four cases, eight patches each: the other one; of one case, itself."""
-  plan = Plan(4, 4, 2, 4, 0.5)
+  plan = SchedulePlan(4, 4, 2, 4, 0.5)
   both = [plan, dataclasses.replace(plan, references=True)]
-  draws = [jax.jit(jax.vmap(lambda n, p=p: schedule(p, 3, n)))(jnp.arange(40)) for p in both]
+  draws = [jax.jit(jax.vmap(lambda n, p=p: sample_batch(p, 3, n)))(jnp.arange(40)) for p in both]
   assert draws[0].reference is None
   for name in ("case", "foreground"):
     np.testing.assert_array_equal(*(getattr(draw, name) for draw in draws))
@@ -137,10 +139,13 @@ def test_a_reference_is_another_case_of_the_same_block_and_changes_nothing_else(
   case, reference = (np.asarray(a).reshape(-1, 8) for a in (draws[1].case, draws[1].reference))
   np.testing.assert_array_equal(reference[:, 0::2], case[:, 1::2])
   np.testing.assert_array_equal(reference[:, 1::2], case[:, 0::2])
-  wide = Plan(5, 4, 5, 4, 0.5, references=True)
-  many = jax.jit(jax.vmap(lambda n: schedule(wide, 3, n)))(jnp.arange(200))
+  wide = SchedulePlan(5, 4, 5, 4, 0.5, references=True)
+  many = jax.jit(jax.vmap(lambda n: sample_batch(wide, 3, n)))(jnp.arange(200))
   pairs = set(
     zip(*(np.asarray(a).ravel().tolist() for a in (many.case, many.reference)), strict=True)
   )
   assert pairs == {(a, b) for a in range(5) for b in range(5) if a != b}
-  assert schedule(Plan(1, 2, 8, 4, 0.5, references=True), 0, 0).reference.tolist() == [0, 0]
+  assert sample_batch(SchedulePlan(1, 2, 8, 4, 0.5, references=True), 0, 0).reference.tolist() == [
+    0,
+    0,
+  ]

@@ -5,7 +5,7 @@ import pytest
 
 from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.patches import sources
-from attn_unet_jax.patches.sources import choose
+from attn_unet_jax.patches.sources import choose_source
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.resample import working_grid
 from tests.configs import with_keys
@@ -28,7 +28,7 @@ def cases(config, phantoms):
 @pytest.mark.parametrize("asked", ["resident", "streaming"])
 def test_what_is_asked_for_is_taken_unmeasured(config, asked):
   config = with_keys(config, {"data.source": asked})
-  assert choose(config.data, None) == (asked, f"source of patches: {asked}, as configured")
+  assert choose_source(config.data, None) == (asked, f"source of patches: {asked}, as configured")
 
 
 def test_records_are_measured_without_decoding(config, cases):
@@ -42,7 +42,7 @@ def test_a_set_that_no_memory_holds_is_refused_unread(config, phantoms):
   config = with_keys(config, {"data.dir": str(phantoms), "data.spacing_mm": 1e-3})
   cases = open_fold(config.data).load("training")
   with pytest.raises(UserError, match=f"{cases.ids[0]}: voxels of 0.001 mm in its field"):
-    choose(config.data, cases)
+    choose_source(config.data, cases)
 
 
 def test_a_quarter_of_the_devices_memory_is_the_limit(config, cases, monkeypatch):
@@ -50,7 +50,7 @@ def test_a_quarter_of_the_devices_memory_is_the_limit(config, cases, monkeypatch
   for limit, chosen in ((4 * needed, "resident"), (4 * needed - 4, "streaming")):
     device = _Device({"bytes_limit": limit})
     monkeypatch.setattr(sources.jax, "local_devices", lambda device=device: [device])
-    kind, line = choose(config.data, cases)
+    kind, line = choose_source(config.data, cases)
     assert kind == chosen
     assert line.startswith(f"source of patches: {chosen} (the training set takes 0.00 GiB")
     assert "device's memory" in line
@@ -59,13 +59,13 @@ def test_a_quarter_of_the_devices_memory_is_the_limit(config, cases, monkeypatch
 def test_without_device_memory_the_hosts_counts(config, cases, monkeypatch):
   for limit, chosen in ((sources.host_bytes(), "resident"), (1000, "streaming")):
     monkeypatch.setattr(sources, "host_bytes", lambda limit=limit: limit)
-    kind, line = choose(config.data, cases)
+    kind, line = choose_source(config.data, cases)
     assert kind == chosen
     assert "host's memory" in line
 
 
 def test_simulated_devices_share_the_hosts_memory(config, cases, monkeypatch):
   monkeypatch.setattr(sources, "host_bytes", lambda: 4 * cases.bytes_together())
-  assert choose(config.data, cases)[0] == "resident"
+  assert choose_source(config.data, cases)[0] == "resident"
   monkeypatch.setattr(sources.jax, "local_device_count", lambda: 2)  # each has a copy
-  assert choose(config.data, cases)[0] == "streaming"
+  assert choose_source(config.data, cases)[0] == "streaming"

@@ -11,11 +11,16 @@ import pytest
 from attn_unet_jax.augment.patch import source_shape
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.patches import streaming_source
-from attn_unet_jax.patches.batch import Fed, answered, plan, training_cutter
-from attn_unet_jax.patches.device_source import cut, resident
-from attn_unet_jax.patches.host_cropper import Cutter
-from attn_unet_jax.patches.schedule import Plan, schedule
-from attn_unet_jax.patches.streaming_source import Streaming
+from attn_unet_jax.patches.batch import (
+  StreamedBatch,
+  make_plan,
+  make_training_cropper,
+  output_shape,
+)
+from attn_unet_jax.patches.device_source import crop_patches, make_resident
+from attn_unet_jax.patches.host_cropper import HostCropper
+from attn_unet_jax.patches.schedule import SchedulePlan, sample_batch
+from attn_unet_jax.patches.streaming_source import StreamingSource
 from attn_unet_jax.runtime.errors import UserError
 from tests.configs import with_keys
 
@@ -48,7 +53,7 @@ class _Counted(list):
 
 
 def _fed(step, blocks):
-  return Fed(step, jax.device_put(blocks))
+  return StreamedBatch(step, jax.device_put(blocks))
 
 
 @pytest.mark.parametrize(
@@ -68,14 +73,16 @@ def test_patches_are_those_of_the_resident_source_bit_for_bit(config, cases, see
       "data.patches_per_case": 3,
     },
   )
-  patch = answered(config.data.patch, margin)
+  patch = output_shape(config.data.patch, margin)
   block = source_shape(config.data.patch, config.augment)
   assert block[0] > config.data.patch[0]
-  data = resident(cases, patch, histograms=matched > 0)
+  data = make_resident(cases, patch, histograms=matched > 0)
   on_device = jax.jit(
-    lambda data, step: cut(data, schedule(plan(config, 5), seed, step), patch, block)
+    lambda data, step: crop_patches(
+      data, sample_batch(make_plan(config, 5), seed, step), patch, block
+    )
   )
-  source = Streaming(training_cutter(config, cases, margin), range(3), _fed)
+  source = StreamingSource(make_training_cropper(config, cases, margin), range(3), _fed)
   steps, seen = range(7, 29), set()
   with source.feeds(steps) as feeds:
     for step, fed in zip(steps, feeds, strict=True):
@@ -92,10 +99,10 @@ def test_patches_are_those_of_the_resident_source_bit_for_bit(config, cases, see
 
 def test_each_host_cuts_its_own_rows(config, cases):
   config = with_keys(config, {"train.batch_size": 4})
-  cutter = training_cutter(config, cases)
-  with Streaming(cutter, range(4), _fed).feeds(range(3)) as feeds:
+  cutter = make_training_cropper(config, cases)
+  with StreamingSource(cutter, range(4), _fed).feeds(range(3)) as feeds:
     whole = [jax.device_get(fed.blocks) for fed in feeds]
-  with Streaming(cutter, [1, 3], _fed).feeds(range(3)) as feeds:
+  with StreamingSource(cutter, [1, 3], _fed).feeds(range(3)) as feeds:
     part = [jax.device_get(fed.blocks) for fed in feeds]
   for all_rows, rows in zip(whole, part, strict=True):
     np.testing.assert_array_equal(all_rows.image[[1, 3]], rows.image)
@@ -104,9 +111,11 @@ def test_each_host_cuts_its_own_rows(config, cases):
 
 def test_a_case_is_read_once_a_block_however_many_threads_want_it(cases):
   counted = _Counted(cases, seconds=0.02)
-  size = Plan(cases=5, batch_size=2, cases_per_block=2, patches_per_case=4, foreground_fraction=0.5)
-  cutter = Cutter(counted, size, 0, (8, 8, 8), (8, 8, 8))
-  with Streaming(cutter, range(2), _fed).feeds(range(20)) as feeds:
+  size = SchedulePlan(
+    cases=5, batch_size=2, cases_per_block=2, patches_per_case=4, foreground_fraction=0.5
+  )
+  cutter = HostCropper(counted, size, 0, (8, 8, 8), (8, 8, 8))
+  with StreamingSource(cutter, range(2), _fed).feeds(range(20)) as feeds:
     assert len(list(feeds)) == 20  # 40 patches, 5 blocks of two cases
   assert len(counted.read) <= 10
 
@@ -114,8 +123,10 @@ def test_a_case_is_read_once_a_block_however_many_threads_want_it(cases):
 def test_a_patch_that_is_late_finds_its_case_open(cases):
   """The last of a block of two cases, cut when those of the next are open already."""
   counted = _Counted(cases)
-  size = Plan(cases=5, batch_size=2, cases_per_block=2, patches_per_case=2, foreground_fraction=0.5)
-  cutter = Cutter(counted, size, 0, (8, 8, 8), (8, 8, 8))
+  size = SchedulePlan(
+    cases=5, batch_size=2, cases_per_block=2, patches_per_case=2, foreground_fraction=0.5
+  )
+  cutter = HostCropper(counted, size, 0, (8, 8, 8), (8, 8, 8))
   for place in ((0, 0), (0, 1), (1, 0), (2, 0), (2, 1), (1, 1)):
     cutter(*place)
   assert len(counted.read) == len(set(counted.read)) == 4
@@ -124,12 +135,12 @@ def test_a_patch_that_is_late_finds_its_case_open(cases):
 def test_a_case_is_read_once_by_a_machine_of_many_cores(cases, monkeypatch):
   """Their threads reach beyond two blocks; only what they reach stays open."""
   counted = _Counted([cases[index % 5] for index in range(48)], seconds=0.02)
-  size = Plan(
+  size = SchedulePlan(
     cases=48, batch_size=2, cases_per_block=2, patches_per_case=4, foreground_fraction=0.5
   )
-  cutter = Cutter(counted, size, 0, (8, 8, 8), (8, 8, 8))
+  cutter = HostCropper(counted, size, 0, (8, 8, 8), (8, 8, 8))
   monkeypatch.setattr(streaming_source, "_cores", lambda: 64)
-  with Streaming(cutter, range(2), _fed).feeds(range(96)) as feeds:
+  with StreamingSource(cutter, range(2), _fed).feeds(range(96)) as feeds:
     assert len(list(feeds)) == 96  # 192 patches, 24 blocks of two cases
   assert len(counted.read) == 48
   assert len(cutter._open._held) <= 2 * (2 + 66 // 8)
@@ -137,7 +148,9 @@ def test_a_case_is_read_once_by_a_machine_of_many_cores(cases, monkeypatch):
 
 def test_nothing_runs_on_when_the_steps_are_broken_off(config, cases):
   before = set(threading.enumerate())
-  with Streaming(training_cutter(config, cases), range(2), _fed).feeds(range(1000)) as feeds:
+  with StreamingSource(make_training_cropper(config, cases), range(2), _fed).feeds(
+    range(1000)
+  ) as feeds:
     next(feeds)
   for thread in set(threading.enumerate()) - before:
     thread.join(timeout=30)
@@ -159,7 +172,9 @@ def test_no_scan_is_begun_once_the_steps_are_broken_off(config, cases, monkeypat
     config, {"data.cases_per_block": 5, "data.patches_per_case": 1, "train.batch_size": 5}
   )
   monkeypatch.setattr(streaming_source, "_cores", lambda: 1)
-  with Streaming(training_cutter(config, slow), range(5), _fed).feeds(range(9)) as feeds:
+  with StreamingSource(make_training_cropper(config, slow), range(5), _fed).feeds(
+    range(9)
+  ) as feeds:
     assert began.wait(60)
     close = feeds.close
     feeds.close = lambda: (left.set(), close())
@@ -169,7 +184,9 @@ def test_no_scan_is_begun_once_the_steps_are_broken_off(config, cases, monkeypat
 def test_threads_do_the_work_and_no_processes(config, cases):
   """All of them use the cases that are open; processes would each open their own."""
   before, threads = psutil.Process().children(recursive=True), set(threading.enumerate())
-  with Streaming(training_cutter(config, cases), range(2), _fed).feeds(range(1000)) as feeds:
+  with StreamingSource(make_training_cropper(config, cases), range(2), _fed).feeds(
+    range(1000)
+  ) as feeds:
     next(feeds)
     assert psutil.Process().children(recursive=True) == before
     assert set(threading.enumerate()) - threads
@@ -180,13 +197,13 @@ def test_a_case_that_cannot_be_read_is_the_users_error(config, cases):
     def __getitem__(self, index):
       raise UserError(f"{index}.nii.gz: truncated")
 
-  source = Streaming(training_cutter(config, Broken(cases)), range(2), _fed)
+  source = StreamingSource(make_training_cropper(config, Broken(cases)), range(2), _fed)
   with source.feeds(range(5)) as feeds, pytest.raises(UserError, match="truncated"):
     next(feeds)
 
 
 def test_a_start_at_a_later_step_is_fed_what_that_step_always_was(config, cases):
-  source = Streaming(training_cutter(config, cases), range(2), _fed)
+  source = StreamingSource(make_training_cropper(config, cases), range(2), _fed)
   with source.feeds(range(12)) as feeds:
     *_, last = feeds
   with source.feeds(range(11, 12)) as feeds:

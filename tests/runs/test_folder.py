@@ -170,14 +170,14 @@ def test_what_a_kill_left_beside_a_text_is_removed(config, tmp_path):
 
 
 def test_the_record_says_how_it_ended(tmp_path):
-  with run_folder.recorded(tmp_path):
+  with run_folder.record_run(tmp_path):
     assert json.loads((tmp_path / "run.json").read_text())["exit"] == "running"
   stored = json.loads((tmp_path / "run.json").read_text())
   assert stored["exit"] == "done"
   assert stored["wall_seconds"] >= 0
   assert stored["peak_memory_bytes"]["host"] > 2**20
   assert "jax" in stored["versions"]
-  with pytest.raises(ZeroDivisionError), run_folder.recorded(tmp_path):
+  with pytest.raises(ZeroDivisionError), run_folder.record_run(tmp_path):
     raise ZeroDivisionError("why")
   assert json.loads((tmp_path / "run.json").read_text())["exit"] == "ZeroDivisionError: why"
 
@@ -194,7 +194,7 @@ def test_what_a_run_started_from_stays_on_record(config, tmp_path):
   open_run_folder(tmp_path, config)
 
   def recorded(**said):
-    with run_folder.recorded(tmp_path, **said):
+    with run_folder.record_run(tmp_path, **said):
       pass
     return json.loads((tmp_path / "run.json").read_text()).get("init")
 
@@ -209,12 +209,12 @@ def test_the_time_of_all_starts_is_on_record(tmp_path, monkeypatch):
   """A start that was killed took an unknown time; what was known before stays."""
   clock = iter([0.0, 10.0, 100.0, 107.5, 1000.0, 1001.0])
   monkeypatch.setattr(run_folder.time, "monotonic", lambda: next(clock))
-  with run_folder.recorded(tmp_path):
+  with run_folder.record_run(tmp_path):
     pass
   (tmp_path / "checkpoints" / "0").mkdir(parents=True)
-  with run_folder.recorded(tmp_path):
+  with run_folder.record_run(tmp_path):
     pass
-  with run_folder.recorded(tmp_path):
+  with run_folder.record_run(tmp_path):
     stored = json.loads((tmp_path / "run.json").read_text())  # what a kill would leave
   assert (stored["exit"], stored["total_wall_seconds"]) == ("running", 17.5)
 
@@ -229,7 +229,7 @@ def test_the_time_of_all_starts_is_on_record(tmp_path, monkeypatch):
 def test_a_damaged_record_is_set_aside_and_costs_no_run(tmp_path, capsys, content):
   (tmp_path / "checkpoints" / "0").mkdir(parents=True)
   (tmp_path / "run.json").write_text(content)
-  with run_folder.recorded(tmp_path):
+  with run_folder.record_run(tmp_path):
     pass
   stored = json.loads((tmp_path / "run.json").read_text())
   assert (stored["exit"], stored["total_wall_seconds"]) == ("done", stored["wall_seconds"])
@@ -243,6 +243,6 @@ def test_a_record_that_may_not_be_read_is_no_damaged_one(tmp_path, unreadable):
   (tmp_path / "checkpoints" / "0").mkdir(parents=True)
   (tmp_path / "run.json").write_text("{}")
   unreadable(tmp_path / "run.json")
-  with pytest.raises(PermissionError), run_folder.recorded(tmp_path):
+  with pytest.raises(PermissionError), run_folder.record_run(tmp_path):
     pass
   assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "run.json"]

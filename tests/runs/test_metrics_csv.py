@@ -18,10 +18,10 @@ def _row(epoch):
 def test_a_run_that_goes_on_rewrites_what_its_checkpoint_does_not_hold(tmp_path):
   log = EpochLog(tmp_path, 0)
   for epoch in (1, 2, 3):
-    log.write(_row(epoch))
+    log.write_epoch(_row(epoch))
   log.close()
   log = EpochLog(tmp_path, 2)
-  log.write({**_row(3), "train_seg_loss": 0.12345678})
+  log.write_epoch({**_row(3), "train_seg_loss": 0.12345678})
   log.close()
   rows = read_metrics(tmp_path / "metrics.csv")
   assert [row["epoch"] for row in rows] == ["1", "2", "3"]
@@ -39,7 +39,7 @@ def test_a_torn_last_line_is_no_row(tmp_path):
   """A kill or a full disk may leave half of it: `12,0.3` must not pass for epoch 1."""
   log = EpochLog(tmp_path, 0)
   for epoch in (11, 12):
-    log.write(_row(epoch))
+    log.write_epoch(_row(epoch))
   log.close()
   path = tmp_path / "metrics.csv"
   whole = path.read_text()
@@ -66,7 +66,7 @@ def test_a_torn_last_line_is_no_row(tmp_path):
 def test_a_log_that_was_edited_is_refused_by_line(tmp_path, old, new, line):
   log, path = EpochLog(tmp_path, 0), tmp_path / "metrics.csv"
   for epoch in (11, 12):
-    log.write(_row(epoch))
+    log.write_epoch(_row(epoch))
   log.close()
   path.write_text(edited := path.read_text().replace(old, new))
   with pytest.raises(UserError, match=rf"metrics\.csv: line {line}, .*; put it right, or move"):
@@ -77,7 +77,7 @@ def test_a_log_that_was_edited_is_refused_by_line(tmp_path, old, new, line):
 def test_tensorboard_has_the_same_values(tmp_path):
   """And is told from which epoch on they take the place of an earlier start's."""
   log = EpochLog(tmp_path, 3)
-  log.write({**_row(4), "learning_rate": 0.5})
+  log.write_epoch({**_row(4), "learning_rate": 0.5})
   log.close()
   (path,) = tmp_path.glob("events.*")
   data, values, starts, at = path.read_bytes(), {}, [], 0

@@ -25,7 +25,7 @@ def test_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_only_what_is_old_enough_is_removed(tmp_path):
-  """As `whole` names it: other hidden files stay."""
+  """Only files named as by `atomic_write`: other hidden files stay."""
   with files.atomic_write(tmp_path / "a.nii.gz") as young:
     young.write_text("")
   for path, age in ((young, 10), (tmp_path / ".b.txt.1.part", 30), (tmp_path / ".b.txt", 30)):

@@ -1,4 +1,4 @@
-"""Two processes on loopback, with two simulated devices each, train what one device trains."""
+"""Checks that two processes with two simulated devices each train what one device trains."""
 
 import json
 import re
@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.config.resolve import resolve_draft
-from attn_unet_jax.patches.batch import plan
-from attn_unet_jax.patches.schedule import schedule
+from attn_unet_jax.patches.batch import make_plan
+from attn_unet_jax.patches.schedule import sample_batch
 from attn_unet_jax.runs.metrics_csv import read_metrics
 from attn_unet_jax.runtime import hosts
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training import state
-from attn_unet_jax.training.checkpoint import restore, saved
-from attn_unet_jax.training.mesh import devices
-from attn_unet_jax.training.state import abstract
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.training.checkpoint import list_saved_steps, restore_checkpoint
+from attn_unet_jax.training.mesh import select_devices
+from attn_unet_jax.training.state import abstract_state
+from attn_unet_jax.workflows.network import build_run_network
 from experiments.pancreas import get_config
 from tests import wide
 from tests.configs import small_config, with_keys
@@ -34,7 +34,7 @@ CASES = 4  # for training, of phantom_ct/tiny
 LINE = Line(batch_norm=True, dtype=jnp.float64)  # its parameters are float64 too
 
 
-def _config(phantoms, **keys):
+def _make_config(phantoms, **keys):
   own = {
     "data.dir": str(phantoms),
     "augment.flip": (0.5, 0.5, 0.5),
@@ -47,8 +47,8 @@ def _config(phantoms, **keys):
   return small_config(**{**own, **keys})
 
 
-def _start(module, config, workdir, flags=((),), count=2, experiment="tests/small.py"):
-  """A process for each tuple of flags; several are the hosts of one run."""
+def _start_processes(module, config, workdir, flags=((),), count=2, experiment="tests/small.py"):
+  """Starts a process for each tuple of flags; several are the hosts of one run."""
   with socket.socket() as free:
     free.bind(("localhost", 0))
     port = free.getsockname()[1]
@@ -69,34 +69,34 @@ def _start(module, config, workdir, flags=((),), count=2, experiment="tests/smal
   ]
 
 
-def _ended(processes):
-  """Status, output and errors of each; what Gloo prints, torn where threads do, is left out."""
-  told = [process.communicate(timeout=570) for process in processes]
+def _wait_for(processes):
+  """Waits for the end of each; returns status, output without the lines of Gloo, and errors."""
+  streams = [process.communicate(timeout=570) for process in processes]
   outputs = [
     [line for line in out.splitlines() if not re.search(r"\[Gloo\]|peer ranks", line)]
-    for out, _ in told
+    for out, _ in streams
   ]
   return [
     (process.returncode, out, errors)
-    for process, out, (_, errors) in zip(processes, outputs, told, strict=True)
+    for process, out, (_, errors) in zip(processes, outputs, streams, strict=True)
   ]
 
 
-def _train(config, workdir, *flags, **keywords):
-  """Outputs of runs that end well."""
-  ended = _ended(_start("tests.tiny_run", config, workdir, flags or ((),), **keywords))
+def _train_to_end(config, workdir, *flags, **keywords):
+  """Runs to a good end and returns the output of each process."""
+  ended = _wait_for(_start_processes("tests.tiny_run", config, workdir, flags or ((),), **keywords))
   assert [(status, errors) for status, _, errors in ended] == [(0, "")] * len(ended)
   return [output for _, output, _ in ended]
 
 
 def _assert_same_end(config, a, b, module):
-  """Parameters to 1e-7, of float64 all of them, and what was logged."""
+  """Compares the parameters, which are float64, to 1e-7, and the logged metrics."""
   with jax.enable_x64(True):
-    like, states = abstract(config, module), []
+    like, states = abstract_state(config, module), []
     for workdir in (a, b):
-      step = saved(workdir / "checkpoints")[-1]
+      step = list_saved_steps(workdir / "checkpoints")[-1]
       assert step == config.train.epochs * config.train.steps_per_epoch
-      states.append(restore(workdir / "checkpoints" / str(step), like))
+      states.append(restore_checkpoint(workdir / "checkpoints" / str(step), like))
     for x, y in zip(*(jax.tree.leaves(reached.params) for reached in states), strict=True):
       assert x.dtype == np.float64
       np.testing.assert_allclose(x, y, atol=1e-7, rtol=0)
@@ -105,8 +105,8 @@ def _assert_same_end(config, a, b, module):
       assert x[name] == y[name]
 
 
-def _refused(ended, status=2):
-  """The one line of errors that all processes gave."""
+def _read_refusal(ended, status=2):
+  """Returns the one line of errors that all processes printed."""
   assert [code for code, _, _ in ended] == [status] * len(ended), ended
   lines = {errors for _, _, errors in ended}
   assert len(lines) == 1, lines
@@ -115,16 +115,16 @@ def _refused(ended, status=2):
 
 @pytest.mark.slow
 def test_two_hosts_train_the_parameters_of_one_and_read_only_their_cases(phantoms, tmp_path):
-  """Also where the second would begin with others."""
-  config = _config(phantoms, **{"data.source": "streaming", "data.patches_per_case": 100})
+  """Also if the second host would begin with other parameters."""
+  config = _make_config(phantoms, **{"data.source": "streaming", "data.patches_per_case": 100})
   two, one = tmp_path / "two", tmp_path / "one"
   files = [tmp_path / "first", tmp_path / "second"]
   first, second = ([f"--reads={file}"] for file in files)
-  outputs = _train(config, two, first, [*second, "--other_start"])
-  _train(config, one, count=1)
+  outputs = _train_to_end(config, two, first, [*second, "--other_start"])
+  _train_to_end(config, one, count=1)
   _assert_same_end(config, one, two, LINE)
   drawn = [
-    set(np.asarray(schedule(plan(config, CASES), config.seed, step).case[2:]).tolist())
+    set(np.asarray(sample_batch(make_plan(config, CASES), config.seed, step).case[2:]).tolist())
     for step in range(20)
   ]
   read = [json.loads(file.read_text()) for file in files]
@@ -140,38 +140,38 @@ def test_two_hosts_train_the_parameters_of_one_and_read_only_their_cases(phantom
 def test_a_signal_to_one_host_ends_all_and_one_device_trains_the_rest(phantoms, tmp_path):
   """SIGTERM to the second host, then, in a second start, SIGINT to the first."""
   keys = {"train.epochs": 60, "parallel.data": 4}
-  config, two, one = _config(phantoms, **keys), tmp_path / "two", tmp_path / "one"
+  config, two, one = _make_config(phantoms, **keys), tmp_path / "two", tmp_path / "one"
   reached = [0]
   for number, host in ((signal.SIGTERM, 1), (signal.SIGINT, 0)):
-    processes = _start("tests.tiny_run", config, two, ((), ()))
-    while saved(two / "checkpoints")[-1:] < [reached[-1] + 20]:
-      assert processes[host].poll() is None, _ended(processes)
+    processes = _start_processes("tests.tiny_run", config, two, ((), ()))
+    while list_saved_steps(two / "checkpoints")[-1:] < [reached[-1] + 20]:
+      assert processes[host].poll() is None, _wait_for(processes)
       time.sleep(0.02)
     processes[host].send_signal(number)
-    ended = _ended(processes)
+    ended = _wait_for(processes)
     assert [(status, errors) for status, _, errors in ended] == [(128 + number, "")] * 2
     assert f"stopped by signal {number}; saved after step" in ended[0][1][-1]
     assert not ended[1][1]
-    reached.append(saved(two / "checkpoints")[-1])
+    reached.append(list_saved_steps(two / "checkpoints")[-1])
   assert reached == sorted({*reached, 0})
   assert reached[-1] < 300
   config = with_keys(config, {"parallel.data": 1})
-  output = _train(config, two, count=1)
+  output = _train_to_end(config, two, count=1)
   assert f"{two} goes on with parallel.data=1, was 4" in output[0]
-  _train(config, one, count=1)
+  _train_to_end(config, one, count=1)
   _assert_same_end(config, one, two, LINE)
 
 
 @pytest.mark.slow
 def test_a_signal_to_one_host_before_a_validation_leaves_it_to_the_next_start(phantoms, tmp_path):
-  config, two = _config(phantoms), tmp_path / "two"
-  ended = _ended(_start("tests.tiny_run", config, two, ((), ["--stop_in_save=10"])))
+  config, two = _make_config(phantoms), tmp_path / "two"
+  ended = _wait_for(_start_processes("tests.tiny_run", config, two, ((), ["--stop_in_save=10"])))
   assert [(status, errors) for status, _, errors in ended] == [(143, "")] * 2
   assert ended[0][1][-1] == "stopped by signal 15; saved after step 10, start again to go on"
-  assert saved(two / "checkpoints")[-1] == 10
+  assert list_saved_steps(two / "checkpoints")[-1] == 10
   assert [row["epoch"] for row in read_metrics(two / "metrics.csv")] == ["1"]
-  _train(config, two, count=1)
-  _train(config, tmp_path / "one", count=1)
+  _train_to_end(config, two, count=1)
+  _train_to_end(config, tmp_path / "one", count=1)
   _assert_same_end(config, tmp_path / "one", two, LINE)
 
 
@@ -181,59 +181,62 @@ def test_a_signal_to_one_host_before_a_validation_leaves_it_to_the_next_start(ph
 def test_a_host_that_is_killed_takes_the_others_along_and_the_run_goes_on(
   phantoms, tmp_path, killed
 ):
-  """To the bits of two hosts that nothing disturbed. Of process 1 the other hears after 100 s."""
-  config, two, whole = _config(phantoms, **{"train.epochs": 60}), tmp_path / "two", tmp_path / "one"
-  processes = _start("tests.tiny_run", config, two, ((), ()))
-  while saved(two / "checkpoints")[-1:] < [20]:
-    assert processes[killed].poll() is None, _ended(processes)
+  """It ends with the bits of two undisturbed hosts. Process 0 learns of the kill after 100 s."""
+  config = _make_config(phantoms, **{"train.epochs": 60})
+  two, whole = tmp_path / "two", tmp_path / "one"
+  processes = _start_processes("tests.tiny_run", config, two, ((), ()))
+  while list_saved_steps(two / "checkpoints")[-1:] < [20]:
+    assert processes[killed].poll() is None, _wait_for(processes)
     time.sleep(0.02)
   processes[killed].kill()
-  ended = _ended(processes)
+  ended = _wait_for(processes)
   assert (ended[killed][0], ended[1 - killed][0]) == (-signal.SIGKILL, -signal.SIGABRT)
   assert "another task died" in ended[1 - killed][2]
-  assert saved(two / "checkpoints")[-1] < 300
+  assert list_saved_steps(two / "checkpoints")[-1] < 300
   for workdir, first in ((two, False), (whole, True)):
-    output = _train(config, workdir, (), ())[0]
+    output = _train_to_end(config, workdir, (), ())[0]
     assert any("epoch 1/60" in line for line in output) == first
   with jax.enable_x64(True):
-    like, folders = abstract(config, LINE), (w / "checkpoints/300" for w in (two, whole))
-    states = [jax.tree.leaves(restore(folder, like)) for folder in folders]
+    like, folders = abstract_state(config, LINE), (w / "checkpoints/300" for w in (two, whole))
+    states = [jax.tree.leaves(restore_checkpoint(folder, like)) for folder in folders]
   for x, y in zip(*states, strict=True):
     np.testing.assert_array_equal(x, y)
 
 
 @pytest.mark.slow
 def test_a_host_that_fails_alone_takes_the_others_along(phantoms, tmp_path):
-  config = _config(phantoms, **{"data.source": "streaming"})
+  config = _make_config(phantoms, **{"data.source": "streaming"})
   unreadable = [f"--unreadable=phantom_000{index}" for index in range(CASES)]
-  processes = _start("tests.tiny_run", config, tmp_path, ((), unreadable))
-  ended = _ended(processes)
+  processes = _start_processes("tests.tiny_run", config, tmp_path, ((), unreadable))
+  ended = _wait_for(processes)
   assert [status for status, _, _ in ended] == [2, 2]
   assert "another host of the run ended" in ended[0][2]
   assert re.fullmatch(r"error: phantom_000\d: cannot be read\n", ended[1][2])
 
 
 def test_a_mesh_of_fewer_devices_than_there_are_is_refused_by_all(phantoms, tmp_path):
-  config = _config(phantoms, **{"parallel.data": 2})
-  error = _refused(_ended(_start("tests.tiny_run", config, tmp_path, ((), ()))))
+  config = _make_config(phantoms, **{"parallel.data": 2})
+  error = _read_refusal(_wait_for(_start_processes("tests.tiny_run", config, tmp_path, ((), ()))))
   assert "config.parallel.data=2" in error
   assert "the 2 hosts have 4 devices together" in error
 
 
 @pytest.mark.slow
 def test_the_command_on_two_hosts_trains_tests_and_goes_on(phantoms, tmp_path):
-  """And refuses hosts whose flags or file systems differ."""
-  config = _config(phantoms, **{"train.epochs": 1, "train.steps_per_epoch": 2})
+  """It also refuses hosts whose flags or file systems differ."""
+  config = _make_config(phantoms, **{"train.epochs": 1, "train.steps_per_epoch": 2})
   main = "attn_unet_jax.main"
   other = [f"--workdir={tmp_path / 'other'}"]
-  error = _refused(_ended(_start(main, config, tmp_path / "a", ((), ["--config.seed=1"]))))
+  error = _read_refusal(
+    _wait_for(_start_processes(main, config, tmp_path / "a", ((), ["--config.seed=1"])))
+  )
   assert error.startswith("error: --config: not the same on process 0 and process 1")
   assert error.endswith("for a run on each, give --coordinator=none\n")
-  ended = _ended(_start(main, config, tmp_path / "a", ((), other)))
+  ended = _wait_for(_start_processes(main, config, tmp_path / "a", ((), other)))
   for folder, (status, _, error) in zip(("a", "other"), ended, strict=True):
     assert (status, f"{folder}/folds.json: process 1 does not see it" in error) == (2, True), error
   for said in ("new run", "going on with"):
-    ended = _ended(_start(main, config, tmp_path / "run", ((), ())))
+    ended = _wait_for(_start_processes(main, config, tmp_path / "run", ((), ())))
     assert [(status, errors) for status, _, errors in ended] == [(0, "")] * 2
     assert ended[0][1][0].startswith(said)
     assert not ended[1][1]
@@ -246,7 +249,7 @@ def test_the_command_on_two_hosts_trains_tests_and_goes_on(phantoms, tmp_path):
 def test_two_hosts_train_the_demo_or_begin_it_and_one_device_ends_it(
   phantoms, tmp_path, monkeypatch
 ):
-  """20 steps, or 10 and 10, against 20 on one; smaller phantoms on coarser voxels, narrower."""
+  """20 steps, or 10 and 10, against 20 on one device, of a small network on small phantoms."""
   experiment = "experiments/pancreas.py:phantom"
   keys = {"data.dataset": "phantom_ct/tiny", "data.dir": str(phantoms), "data.spacing_mm": 10.0}
   keys |= {"data.patch": (16, 16, 16), "model.feature_scale": 32.0}
@@ -257,15 +260,17 @@ def test_two_hosts_train_the_demo_or_begin_it_and_one_device_ends_it(
   run, two, one = "tests.tiny_run", tmp_path / "two", tmp_path / "one"
   whole = tmp_path / "whole"
   first = (["--network", "--stop_at=10"],) * 2
-  ended = _ended(_start(run, config, two, first, experiment=experiment))
+  ended = _wait_for(_start_processes(run, config, two, first, experiment=experiment))
   assert [(status, errors) for status, _, errors in ended] == [(143, "")] * 2
-  assert saved(two / "checkpoints") == [10]
+  assert list_saved_steps(two / "checkpoints") == [10]
   for folder in (two, one):
-    output = _train(config, folder, ["--network"], count=1, experiment=experiment)
+    output = _train_to_end(config, folder, ["--network"], count=1, experiment=experiment)
     assert any("epoch 2/2" in line for line in output[0])
-  _train(config, whole, *[["--network"]] * 2, experiment=experiment)
-  monkeypatch.setattr(state, "start", wide.start)
-  module = network(config, 2).clone(dtype=jnp.dtype("float64"))  # which no config can ask for
+  _train_to_end(config, whole, *[["--network"]] * 2, experiment=experiment)
+  monkeypatch.setattr(state, "make_initial_state", wide.start)
+  module = build_run_network(config, 2).clone(
+    dtype=jnp.dtype("float64")
+  )  # which no config can ask for
   for several in (two, whole):
     _assert_same_end(config, one, several, module)
 
@@ -285,7 +290,7 @@ def test_what_several_hosts_cannot_do_is_refused(monkeypatch, keys, joined, said
   monkeypatch.setattr(jax, "devices", lambda: jax.local_devices() * 4)
   monkeypatch.setattr(jax.distributed, "is_initialized", lambda: joined)
   with pytest.raises(UserError, match=said):
-    devices(_config("", **keys))
+    select_devices(_make_config("", **keys))
 
 
 @pytest.mark.parametrize(
@@ -362,8 +367,8 @@ def test_a_process_alone_does_everything_itself(tmp_path):
     hosts.check_shared_path(tmp_path / "nothing")
 
 
-def test_a_signal_is_heeded_by_all_a_call_after_it_was_sent(monkeypatch):
-  """On one host, which takes itself for one of two."""
+def test_all_hosts_agree_on_a_signal_one_call_after_it_was_sent(monkeypatch):
+  """On one host that is made to believe that it is one of two."""
   assert hosts.SignalAgreement()(15) == 15
   monkeypatch.setattr(hosts, "count_processes", lambda: 2)
   agreement = hosts.SignalAgreement()

@@ -1,4 +1,4 @@
-"""Page faults of memory that is allocated, touched and freed again and again, as by steps."""
+"""Counts page faults of memory that is allocated, touched and freed repeatedly, as steps do."""
 
 import os
 import subprocess
@@ -37,8 +37,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def _start(folder, *arguments, **environment):
-  """A Python in whose environment nothing is said of malloc; else a command asks for nothing."""
+def _run_python(folder, *arguments, **environment):
+  """Runs Python without variables of malloc, which keep a command from asking."""
   free = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
   done = subprocess.run(
     [sys.executable, *arguments],
@@ -51,25 +51,27 @@ def _start(folder, *arguments, **environment):
   return done
 
 
-def _faults(folder, program, **environment):
-  """Page faults in five rounds of `python -m rounds`."""
+def _count_page_faults(folder, program, **environment):
+  """Counts the page faults in five rounds of `python -m rounds`."""
   (folder / "rounds.py").write_text(program)
-  done = _start(folder, "-m", "rounds", "--flag=a b", **environment)
+  done = _run_python(folder, "-m", "rounds", "--flag=a b", **environment)
   faults, arguments = done.stdout.split(maxsplit=1)
   assert arguments == "['--flag=a b']\n"
   return int(faults)
 
 
-def test_a_command_asks_and_who_imports_the_package_decides_for_himself(tmp_path):
-  assert _faults(tmp_path, COMMAND) < SMALL
-  assert _faults(tmp_path, OWN_PROGRAM) > 4 * SMALL
-  assert _faults(tmp_path, COMMAND, MALLOC_TOP_PAD_="0") > 4 * SMALL
+def test_a_command_asks_and_a_program_that_imports_the_package_does_not(tmp_path):
+  assert _count_page_faults(tmp_path, COMMAND) < SMALL
+  assert _count_page_faults(tmp_path, OWN_PROGRAM) > 4 * SMALL
+  assert _count_page_faults(tmp_path, COMMAND, MALLOC_TOP_PAD_="0") > 4 * SMALL
 
 
 def test_commands_do_so_before_jax_is_loaded():
-  """Python tells what the start that asks loads, and what the one that follows does."""
-  told = _start(ROOT, "-X", "importtime", "-m", "attn_unet_jax.info", "--config=tests/small.py")
-  loaded = [line.rpartition("|")[2].strip() for line in told.stderr.splitlines()]
+  """Python lists the modules of the first start, which asks, and of the second one."""
+  done = _run_python(
+    ROOT, "-X", "importtime", "-m", "attn_unet_jax.info", "--config=tests/small.py"
+  )
+  loaded = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines()]
   second = len(loaded) - loaded[::-1].index("imported package")  # the heading of each list
   assert "attn_unet_jax.runtime.huge_pages" in loaded[:second]
   assert "jax" not in loaded[:second]

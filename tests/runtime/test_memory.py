@@ -1,4 +1,4 @@
-"""What a process may use is the narrowest limit above it."""
+"""Checks that the narrowest limit above a process is found."""
 
 import psutil
 import pytest

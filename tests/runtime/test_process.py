@@ -1,4 +1,4 @@
-"""How a command ends: its status, its help, and a signal that comes at an awkward moment."""
+"""Checks how a command ends: its status, its help, and a signal at an awkward moment."""
 
 import ast
 import errno
@@ -17,7 +17,7 @@ STOPPED_IN_A_CALLBACK = """
   import signal, time, weakref
   from attn_unet_jax.runtime import process as command
 
-  # Ignored in a job that a script starts in the background; nothing is to be shown of that here.
+  # A job that a script starts in the background ignores SIGINT. This test is not about that.
   signal.signal(signal.SIGINT, signal.default_int_handler)
 
   class Held: pass
@@ -33,7 +33,7 @@ STOPPED_IN_A_CALLBACK = """
 
 
 @pytest.mark.parametrize(("number", "status"), [(15, 143), (2, 130)])
-def test_a_signal_that_python_drops_is_given_again(number, status):
+def test_a_signal_that_python_drops_is_sent_again(number, status):
   code = textwrap.dedent(STOPPED_IN_A_CALLBACK).format(number=number)
   done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
   assert (done.returncode, done.stderr) == (status, "")
@@ -52,8 +52,8 @@ def test_a_signal_that_python_drops_is_given_again(number, status):
     (ZeroDivisionError(), 1),
   ],
 )
-def test_the_status_that_is_told_is_the_one_it_ends_with(monkeypatch, error, status):
-  """Other hosts are told it before this process has ended."""
+def test_the_status_that_other_hosts_read_is_the_one_it_ends_with(monkeypatch, error, status):
+  """Other hosts read it before this process has ended."""
   assert signals.exit_status(error) == status
   for name in ("signal.signal", "xla.enable_compilation_cache", "os.dup2"):
     monkeypatch.setattr(f"attn_unet_jax.runtime.process.{name}", lambda *_: None)
@@ -68,7 +68,7 @@ def test_the_status_that_is_told_is_the_one_it_ends_with(monkeypatch, error, sta
 
 
 def test_no_backslash_of_a_docstring_has_joined_two_lines():
-  """Those of commands are what --help shows."""
+  """`--help` shows the docstrings of commands."""
   for folder in ("attn_unet_jax", "tfds_pancreas", "experiments", "benchmarks", "tests"):
     for path in (ROOT / folder).rglob("*.py"):
       text = path.read_text()

@@ -1,4 +1,4 @@
-"""What is kept for the next start, and flags that must be there before JAX starts."""
+"""Checks what is cached for the next start, and flags that must be set before JAX starts."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from attn_unet_jax.runtime import xla
 from attn_unet_jax.runtime.errors import UserError
 from tests.conftest import ROOT, run_command
 
-COUNT = """
+COUNT_PROGRAM = """
 import json, os, sys
 import jax, jax.numpy as jnp
 from attn_unet_jax.runtime import xla
@@ -29,11 +29,11 @@ print(json.dumps([jax.config.jax_compilation_cache_dir, *list(found.values())[:2
 """
 
 
-def _start(*python, **env):
-  """Runs `COUNT`."""
+def _run_count(*python, **env):
+  """Runs `COUNT_PROGRAM` with other variables of the environment."""
   kept = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XDG_"))}
   return subprocess.run(
-    [*python, "-c", COUNT],
+    [*python, "-c", COUNT_PROGRAM],
     cwd=ROOT,
     env={**kept, "JAX_PLATFORMS": "cpu", **env},
     capture_output=True,
@@ -42,58 +42,58 @@ def _start(*python, **env):
   )
 
 
-def _count(**env):
-  """The folder in use, and how many programs were compiled and were found there."""
-  done = _start(sys.executable, "-W", "error", **env)
+def _count_programs(**env):
+  """Returns the folder in use, and how many programs were compiled and were found in it."""
+  done = _run_count(sys.executable, "-W", "error", **env)
   assert (done.returncode, done.stderr) == (0, "")
   return json.loads(done.stdout)
 
 
 def test_a_second_start_compiles_nothing(tmp_path):
-  folder, compiled, found = _count(XDG_CACHE_HOME=str(tmp_path))
+  folder, compiled, found = _count_programs(XDG_CACHE_HOME=str(tmp_path))
   assert folder.startswith(f"{tmp_path}/attn_unet_jax/xla-")
   assert compiled >= 2
   assert found == 0
-  assert _count(XDG_CACHE_HOME=str(tmp_path)) == [folder, 0, compiled]
+  assert _count_programs(XDG_CACHE_HOME=str(tmp_path)) == [folder, 0, compiled]
 
 
-def _warned(done):
+def _read_warnings(done):
   assert done.returncode == 0, done.stderr
   return re.findall(r"Error \w+ persistent compilation cache entry", done.stderr)
 
 
 def test_what_a_kill_left_of_a_program_is_written_again(tmp_path):
   env = {"XDG_CACHE_HOME": str(tmp_path)}
-  folder, compiled, _ = _count(**env)
+  folder, compiled, _ = _count_programs(**env)
   entry = max(Path(folder).glob("*-cache"), key=lambda path: path.stat().st_size)
   whole = entry.read_bytes()
   entry.write_bytes(whole[: len(whole) // 2])
-  done = _start(sys.executable, **env)
-  assert _warned(done) == ["Error reading persistent compilation cache entry"]
+  done = _run_count(sys.executable, **env)
+  assert _read_warnings(done) == ["Error reading persistent compilation cache entry"]
   assert json.loads(done.stdout) == [folder, 1, compiled - 1]
-  assert _count(**env) == [folder, 0, compiled]
+  assert _count_programs(**env) == [folder, 0, compiled]
 
 
 def test_what_a_full_disk_left_of_a_program_is_removed(tmp_path):
-  """Also from a folder that JAX was given."""
+  """Also from a folder that the user has given to JAX."""
   env = {
     "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
   }
-  done = _start("bash", "-c", 'ulimit -f 0 && exec "$0" "$@"', sys.executable, **env)
-  assert "Error writing persistent compilation cache entry" in _warned(done)
+  done = _run_count("bash", "-c", 'ulimit -f 0 && exec "$0" "$@"', sys.executable, **env)
+  assert "Error writing persistent compilation cache entry" in _read_warnings(done)
   assert list(tmp_path.iterdir()) == []
 
 
-def test_what_compiles_fast_is_left_out_where_jax_was_told_so(tmp_path):
+def test_what_compiles_fast_is_left_out_if_jax_is_set_so(tmp_path):
   env = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1000", "XDG_CACHE_HOME": str(tmp_path)}
-  folder = _count(**env)[0]
+  folder = _count_programs(**env)[0]
   assert folder.startswith(str(tmp_path))
   assert not [path for path in Path(folder).iterdir() if path.name.startswith("jit")]
 
 
 def test_a_command_keeps_what_it_compiles(tmp_path, monkeypatch):
-  """The folder is there before the command looks at its input, which does not exist here."""
+  """The folder is made before the command looks at its input, which does not exist here."""
   monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
   flags = ("--config=tests/small.py", "--config.data.folder=nothing", f"--workdir={tmp_path}/run")
   done = run_command("attn_unet_jax.main", *flags, env={"XDG_CACHE_HOME": str(tmp_path)})
@@ -105,13 +105,13 @@ def test_a_command_keeps_what_it_compiles(tmp_path, monkeypatch):
 def test_the_folder_that_jax_was_given_is_left_alone(tmp_path):
   given = str(tmp_path / "given")
   env = {"JAX_COMPILATION_CACHE_DIR": given, "XDG_CACHE_HOME": str(tmp_path / "own")}
-  assert _count(**env)[0] == given
+  assert _count_programs(**env)[0] == given
   assert not (tmp_path / "own").exists()
 
 
 def test_where_nothing_can_be_written_nothing_is_kept(tmp_path):
   (tmp_path / "file").write_text("")
-  folder, compiled, found = _count(XDG_CACHE_HOME=str(tmp_path / "file"))
+  folder, compiled, found = _count_programs(XDG_CACHE_HOME=str(tmp_path / "file"))
   assert (folder, compiled, found) == (None, 0, 0)
 
 
@@ -119,7 +119,7 @@ _CHANNELS_LAST = " --xla_gpu_force_conv_nhwc=true"
 
 
 @pytest.mark.parametrize("value", ["true", "false"])
-def test_determinism_is_asked_for_before_the_devices_are(value):
+def test_determinism_is_set_before_the_devices_are_opened(value):
   """XLA reads its flags once, with the first device; an unknown one would end the program."""
   code = (
     "import os\n"

@@ -1,6 +1,6 @@
 import numpy as np
 
-from attn_unet_jax.stages.body import body_box, largest_opened
+from attn_unet_jax.stages.body import body_box, open_and_keep_largest
 from attn_unet_jax.volumes.volume import Volume
 
 
@@ -15,7 +15,7 @@ def test_keeps_the_largest_block_and_drops_a_bridge():
   large = [(2, 7), (2, 7), (2, 7)]
   small = [(9, 12), (2, 5), (2, 5)]
   bridge = [(7, 9), (3, 4), (3, 4)]
-  found = largest_opened(_blocks(large, small, bridge))
+  found = open_and_keep_largest(_blocks(large, small, bridge))
   # Opening by the six neighbours rounds a cube: a voxel stays if a whole cross around it fits.
   assert found[3:6, 3:6, 3:6].all()
   assert not found[8:].any()
@@ -27,25 +27,27 @@ def test_keeps_the_largest_block_and_drops_a_bridge():
 def test_size_counts_after_erosion():
   """A plate has more voxels than the cube, but nothing of it survives the erosion."""
   cube, plate = [(0, 4), (0, 4), (0, 4)], [(8, 9), (0, 12), (0, 12)]
-  found = largest_opened(_blocks(cube, plate))
+  found = open_and_keep_largest(_blocks(cube, plate))
   assert found[1, 1, 1]
   assert not found[8].any()
 
 
 def test_touching_corners_are_two_components():
-  found = largest_opened(_blocks([(0, 6), (0, 6), (0, 6)], [(6, 10), (6, 10), (6, 10)]))
+  found = open_and_keep_largest(_blocks([(0, 6), (0, 6), (0, 6)], [(6, 10), (6, 10), (6, 10)]))
   assert found[5, 3, 3]
   assert not found[6:].any()
 
 
 def test_the_border_of_the_scan_does_not_erode():
   mask = _blocks([(3, 9), (3, 9), (0, 12)])
-  np.testing.assert_array_equal(largest_opened(mask)[:, :, 0], largest_opened(mask)[:, :, 6])
-  assert largest_opened(np.ones((2, 2, 2), bool)).all()
+  np.testing.assert_array_equal(
+    open_and_keep_largest(mask)[:, :, 0], open_and_keep_largest(mask)[:, :, 6]
+  )
+  assert open_and_keep_largest(np.ones((2, 2, 2), bool)).all()
 
 
 def test_nothing_stays_nothing():
-  assert not largest_opened(np.zeros((4, 4, 4), bool)).any()
+  assert not open_and_keep_largest(np.zeros((4, 4, 4), bool)).any()
 
 
 def test_the_box_of_a_body_beside_a_table():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from attn_unet_jax.stages.features import COUNT, features
+from attn_unet_jax.stages.features import COUNT, measure_features
 
 
 def _slow(segments, maps, spacing):
@@ -23,7 +23,7 @@ def test_against_a_slow_loop():
   segments = np.concatenate([np.arange(40), rng.integers(0, 40, 9 * 8 * 7 - 40)])
   segments = rng.permutation(segments).reshape(9, 8, 7).astype(np.int32)
   maps = [rng.integers(-160, 240, segments.shape).astype(np.int16), *rng.random((2, 9, 8, 7))]
-  found = features(segments, maps, 2.0)
+  found = measure_features(segments, maps, 2.0)
   assert found.shape == (40, 31) == (40, COUNT)
   assert found.dtype == np.float32
   np.testing.assert_allclose(found, _slow(segments, maps, 2.0), rtol=1e-5, atol=1e-5)
@@ -34,7 +34,7 @@ def test_by_hand():
   segments = np.zeros((12, 1, 1), np.int32)
   segments[11] = 1
   values = np.arange(12).reshape(12, 1, 1) * 10
-  found = features(segments, [values] * 3, 3.0)
+  found = measure_features(segments, [values] * 3, 3.0)
   assert found[0, 0] == 50
   assert found[0, 1] == pytest.approx(np.sqrt(1000), rel=1e-6)
   assert found[0, 2:9].tolist() == [20, 30, 40, 50, 60, 70, 80]

@@ -14,7 +14,7 @@ def learnt():
   rng = np.random.default_rng(0)
   features = rng.normal(0, 1, (3000, 5)).astype(np.float32)
   positive = features[:, 0] * features[:, 1] + rng.normal(0, 0.3, 3000) > 1.2
-  return features, positive, forest.grow(features, positive, seed=3)
+  return features, positive, forest.grow_forest(features, positive, seed=3)
 
 
 def test_the_arrays_answer_as_scikit_learn_does(learnt):
@@ -40,7 +40,7 @@ def test_kept_and_read_back(learnt, tmp_path):
   features, _, grown = learnt
   grown = dataclasses.replace(grown, threshold=0.35)
   grown.save(tmp_path / "forest.npz")
-  again = forest.load(tmp_path / "forest.npz")
+  again = forest.load_forest(tmp_path / "forest.npz")
   assert again.threshold == 0.35
   np.testing.assert_array_equal(again.probability(features), grown.probability(features))
   assert [path.name for path in tmp_path.iterdir()] == ["forest.npz"]
@@ -49,13 +49,13 @@ def test_kept_and_read_back(learnt, tmp_path):
 def test_a_missing_or_damaged_file_is_named(learnt, tmp_path):
   path = tmp_path / "forest.npz"
   with pytest.raises(UserError, match=r"forest\.npz: not readable"):
-    forest.load(path)
+    forest.load_forest(path)
   learnt[2].save(path)
   whole = path.read_bytes()
   for damaged in (whole[:900], whole[:900] + bytes(100) + whole[1000:]):
     path.write_bytes(damaged)
     with pytest.raises(UserError, match=r"forest\.npz: not readable"):
-      forest.load(path)
+      forest.load_forest(path)
 
 
 def test_a_file_of_other_arrays_is_named(tmp_path):
@@ -63,7 +63,7 @@ def test_a_file_of_other_arrays_is_named(tmp_path):
   forest.save_arrays(path, threshold=np.zeros(()), leaves=np.zeros(3))
   told = r"forest\.npz: not readable \(it holds threshold, leaves, not feature, cut, left, right, "
   with pytest.raises(UserError, match=told):
-    forest.load(path)
+    forest.load_forest(path)
 
 
 def test_a_file_that_may_not_be_read_is_not_to_be_removed(learnt, tmp_path, unreadable):
@@ -71,20 +71,20 @@ def test_a_file_that_may_not_be_read_is_not_to_be_removed(learnt, tmp_path, unre
   learnt[2].save(path)
   unreadable(path)
   with pytest.raises(PermissionError):
-    forest.load(path)
+    forest.load_forest(path)
 
 
 def test_nothing_pickled_is_read(tmp_path):
   path = tmp_path / "forest.npz"
   np.savez(path, threshold=np.array([object()], dtype=object))
   with pytest.raises(UserError, match="not readable"):
-    forest.load(path)
+    forest.load_forest(path)
 
 
 @pytest.mark.parametrize("value", [True, False])
 def test_one_class_alone_is_refused(value):
   with pytest.raises(UserError, match="nothing to learn"):
-    forest.grow(np.zeros((4, 2), np.float32), np.full(4, value), 0)
+    forest.grow_forest(np.zeros((4, 2), np.float32), np.full(4, value), 0)
 
 
 def test_it_answers_without_scikit_learn(learnt, monkeypatch):
@@ -92,4 +92,4 @@ def test_it_answers_without_scikit_learn(learnt, monkeypatch):
   monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
   assert grown.probability(features[:5]).shape == (5,)
   with pytest.raises(UserError, match=r"pip install '.\[hnn\]'"):
-    forest.grow(features, positive, 0)
+    forest.grow_forest(features, positive, 0)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from attn_unet_jax.stages.forest import grow
-from attn_unet_jax.stages.system import SecondStage, locate, measure
+from attn_unet_jax.stages.forest import grow_forest
+from attn_unet_jax.stages.system import SecondStage, locate_organ, measure_superpixels
 from attn_unet_jax.volumes.box import box_from_slices
 from attn_unet_jax.volumes.volume import Volume
 from tests.configs import with_keys
@@ -46,20 +46,22 @@ def scan():
 
 def test_the_box_is_that_of_the_organ_and_only_the_body_is_looked_at(config, scan):
   network = _Band(100, 140)
-  assert locate(scan, network, config) == box_from_slices(ORGAN, scan.grid)
+  assert locate_organ(scan, network, config) == box_from_slices(ORGAN, scan.grid)
   assert network.seen == [(32, 28, 10)]
-  assert locate(scan, network, config, 6.0) == box_from_slices(ORGAN, scan.grid).add_margin(6.0)
+  assert locate_organ(scan, network, config, 6.0) == box_from_slices(ORGAN, scan.grid).add_margin(
+    6.0
+  )
 
 
 def test_where_nothing_is_found_it_is_the_body_and_a_line_says_so(config, scan, capsys):
   body = (slice(4, 36), slice(6, 34), slice(0, 10))
-  assert locate(scan, _Band(500, 600), config) == box_from_slices(body, scan.grid)
+  assert locate_organ(scan, _Band(500, 600), config) == box_from_slices(body, scan.grid)
   assert "warning: the first stage found nothing" in capsys.readouterr().out
 
 
 def test_the_ct_is_measured_within_its_window(config, scan):
   config = with_keys(config, {"data.window_hu": (-160.0, 100.0)})
-  segments, features = measure(scan, _Band(100, 140), _Band(0, 60), config)
+  segments, features = measure_superpixels(scan, _Band(100, 140), _Band(0, 60), config)
   assert segments.shape == scan.shape
   assert len(features) == segments.max() + 1
   assert (features[:, 2].min(), features[:, 8].max()) == (-160, 100)
@@ -71,9 +73,9 @@ def test_a_superpixel_is_foreground_above_the_threshold(config, scan, threshold)
   import dataclasses
 
   interior, boundary = _Band(100, 140), _Band(0, 60)
-  segments, features = measure(scan, interior, boundary, config)
+  segments, features = measure_superpixels(scan, interior, boundary, config)
   noisy = np.random.default_rng(0).random(len(features)) < features[:, 9]
-  forest = dataclasses.replace(grow(features, noisy, 0), threshold=threshold)
+  forest = dataclasses.replace(grow_forest(features, noisy, 0), threshold=threshold)
   answer = SecondStage(config, interior, boundary, forest).predict(scan)
   assert answer.shape == (*scan.shape, 2)
   np.testing.assert_allclose(answer.sum(-1), 1, rtol=1e-6)

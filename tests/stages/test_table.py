@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.stages import table
-from attn_unet_jax.stages.forest import grow
-from attn_unet_jax.stages.table import Table, dice_sum, joined, learn, rows_of
+from attn_unet_jax.stages.forest import grow_forest
+from attn_unet_jax.stages.table import SuperpixelTable, dice_sum, join_tables, learn_forest, rows_of
 
 
 def test_rows_by_hand():
@@ -20,21 +20,21 @@ def test_rows_by_hand():
 
 def test_joined_cases_keep_their_rows(tmp_path):
   parts = [
-    Table(np.full((n, 31), n), *np.full((2, n), n), np.zeros(n, int), [f"c{n}"], [n])
+    SuperpixelTable(np.full((n, 31), n), *np.full((2, n), n), np.zeros(n, int), [f"c{n}"], [n])
     for n in (2, 3)
   ]
-  both = joined([joined(parts), parts[0]])
+  both = join_tables([join_tables(parts), parts[0]])
   assert both.case.tolist() == [0, 0, 1, 1, 1, 2, 2]
   assert both.ids.tolist() == ["c2", "c3", "c2"]
   both.save(tmp_path / "table.npz")
-  again = table.load(tmp_path / "table.npz")
+  again = table.load_table(tmp_path / "table.npz")
   np.testing.assert_array_equal(again.features, both.features)
   assert again.ids.tolist() == both.ids.tolist()
 
 
 def test_dice_by_hand():
   """Case a: 3 of the 4 voxels chosen are right, of 5 there are; case b: nothing, nothing chosen."""
-  rows = Table(
+  rows = SuperpixelTable(
     np.zeros((3, 31)),
     np.array([4, 6, 7]),
     np.array([3, 1, 0]),
@@ -53,7 +53,9 @@ def _fold(seed, name):
   positive = np.where(features[:, 0] > 0.7, 10, 0)
   case = np.repeat([0, 1], 300)
   total = np.bincount(case, positive)
-  return Table(features, np.full(600, 10), positive, case, np.array([name, name + "'"]), total)
+  return SuperpixelTable(
+    features, np.full(600, 10), positive, case, np.array([name, name + "'"]), total
+  )
 
 
 def _noisy_fold(seed, name):
@@ -85,10 +87,10 @@ def _best_threshold(held_out, forests):
 
 def test_the_threshold_is_chosen_on_cases_that_the_forest_did_not_see():
   folds = [_noisy_fold(0, "a"), _noisy_fold(1, "b")]
-  forest, whole = learn(folds, 0), joined(folds)
-  apart = [grow(other.features, other.foreground, 0) for other in reversed(folds)]
+  forest, whole = learn_forest(folds, 0), join_tables(folds)
+  apart = [grow_forest(other.features, other.foreground, 0) for other in reversed(folds)]
   assert forest.threshold == pytest.approx(_best_threshold(folds, apart))
-  of_all = grow(whole.features, whole.foreground, 0)
+  of_all = grow_forest(whole.features, whole.foreground, 0)
   assert forest.threshold != pytest.approx(_best_threshold(folds, [of_all] * 2))
   np.testing.assert_array_equal(forest.value, of_all.value)  # what it answers is of all cases
 
@@ -101,8 +103,8 @@ def test_the_threshold_has_the_best_dice_of_the_held_out_cases(monkeypatch):
       return features[:, 0].astype(np.float64)
 
   answer = dataclasses.make_dataclass("F", ["threshold"], bases=(First,), frozen=True)
-  monkeypatch.setattr(table, "grow", lambda *_: answer(0.5))
-  assert learn([_fold(0, "a"), _fold(1, "b")], 0).threshold == pytest.approx(0.7)
+  monkeypatch.setattr(table, "grow_forest", lambda *_: answer(0.5))
+  assert learn_forest([_fold(0, "a"), _fold(1, "b")], 0).threshold == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize(
@@ -126,9 +128,9 @@ def test_the_threshold_is_the_middle_one_of_equals(monkeypatch, low, high, middl
     def probability(self, features):
       return np.where(features[:, 0] > 0.7, high, low)
 
-  monkeypatch.setattr(table, "grow", lambda *_: Certain())
+  monkeypatch.setattr(table, "grow_forest", lambda *_: Certain())
   tables = [_fold(0, "a"), _fold(1, "b"), _fold(2, "c")]
-  assert learn(tables, 0).threshold == pytest.approx(middle)
+  assert learn_forest(tables, 0).threshold == pytest.approx(middle)
 
 
 def test_unlabelled_superpixels_are_not_learnt_from():
@@ -138,7 +140,11 @@ def test_unlabelled_superpixels_are_not_learnt_from():
   labelled, positive = np.where(known, 10, 0), np.where(known, rows.positive, 0)
   sparse = dataclasses.replace(rows, features=features, labelled=labelled, positive=positive)
   case = rows.case[known]
-  cut = Table(features[known], labelled[known], positive[known], case, rows.ids, rows.total)
-  ours, expected = (dataclasses.asdict(learn([part, _fold(1, "b")], 0)) for part in (sparse, cut))
+  cut = SuperpixelTable(
+    features[known], labelled[known], positive[known], case, rows.ids, rows.total
+  )
+  ours, expected = (
+    dataclasses.asdict(learn_forest([part, _fold(1, "b")], 0)) for part in (sparse, cut)
+  )
   for name, array in expected.items():
     np.testing.assert_array_equal(ours[name], array)

@@ -17,7 +17,7 @@ def builder_class(request):
 
 
 def test_no_worker_needs_the_builders_own_module(builder_class, tmp_path):
-  """`tfds build` loads that one by a name that workers cannot import."""
+  """Because `tfds build` loads that one by a name that workers cannot import."""
   builder = builder_class(config=next(iter(builder_class.builder_configs)), data_dir=tmp_path)
   assert builder_class.__module__.encode() not in pickle.dumps(builder.get_case_maker())
 

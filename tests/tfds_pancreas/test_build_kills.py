@@ -21,7 +21,7 @@ NATIVE = "pancreas_ct/native"
 CASES = [FakeCase(number) for number in (1, 2, 3, 4)]
 
 
-def start(files, data, workers=2):
+def start_build(files, data, workers=2):
   flags = [f"--dataset={NATIVE}", f"--manual_dir={files}", f"--data_dir={data}"]
   return subprocess.Popen(
     [sys.executable, "-m", "tfds_pancreas.build", *flags, f"--workers={workers}"],
@@ -42,8 +42,8 @@ def wait_for(condition, process):
 
 
 @pytest.fixture
-def halted(tmp_path):
-  """A build that stands still: one slice is a pipe that nobody writes into.
+def halted_build(tmp_path):
+  """Starts a build that stands still: one slice is a pipe that nobody writes into.
 
   Yields the process, its workers, the folder of files and that of data; gives the slice back.
   """
@@ -52,7 +52,7 @@ def halted(tmp_path):
   slice_, copy = written[-1][2], tmp_path / "slice"
   shutil.move(slice_, copy)
   os.mkfifo(slice_)
-  process = start(files, data)
+  process = start_build(files, data)
   parts = data / NATIVE
   wait_for(lambda: len(list(parts.glob("incomplete.*/parts/*.json"))) == 3, process)
   workers = psutil.Process(process.pid).children(recursive=True)
@@ -64,8 +64,8 @@ def halted(tmp_path):
   process.communicate()
 
 
-def test_killed_in_the_middle_it_is_no_data_set_and_the_next_build_is_clean(halted):
-  process, workers, files, data = halted
+def test_killed_in_the_middle_it_is_no_data_set_and_the_next_build_is_clean(halted_build):
+  process, workers, files, data = halted_build
   with pytest.raises(UserError, match="another build of this data set is running"):
     build_dataset(NATIVE, data, manual_dir=files)
   process.kill()
@@ -81,8 +81,8 @@ def test_killed_in_the_middle_it_is_no_data_set_and_the_next_build_is_clean(halt
   assert [path.name for path in (data / NATIVE).iterdir()] == ["1.0.0"]
 
 
-def test_sigterm_ends_it_with_143_and_one_line(halted):
-  process, workers, _, data = halted
+def test_sigterm_ends_it_with_143_and_one_line(halted_build):
+  process, workers, _, data = halted_build
   os.killpg(process.pid, signal.SIGTERM)  # to the workers as well, as batch systems do
   out, err = process.communicate(timeout=60)
   assert process.returncode == 143
@@ -100,7 +100,7 @@ def test_killed_at_random_moments_it_never_leaves_a_half_data_set(tmp_path):
     write_case(files, case, "nbia")
   moments, outcomes = random.Random(0), set()
   for _ in range(12):
-    process = start(files, data)
+    process = start_build(files, data)
     wait_for(lambda: list((data / NATIVE).glob("incomplete.*/*")), process)
     time.sleep(moments.uniform(0, 0.6))
     process.kill()

@@ -19,8 +19,8 @@ with hold_build_lock(Path(sys.argv[1])):
 
 
 @pytest.fixture
-def holder(tmp_path):
-  """Another process that builds into tmp_path/1.0.0."""
+def lock_holder(tmp_path):
+  """Starts another process that builds into tmp_path/1.0.0."""
   command = [sys.executable, "-c", HOLD, str(tmp_path / "1.0.0")]
   with subprocess.Popen(
     command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -30,7 +30,7 @@ def holder(tmp_path):
     process.kill()
 
 
-def test_a_second_build_is_refused_and_destroys_nothing(tmp_path, holder):
+def test_a_second_build_is_refused_and_destroys_nothing(tmp_path, lock_holder):
   (tmp_path / "incomplete.ABC_1.0.0").mkdir()
   running = pytest.raises(UserError, match="another build of this data set is running")
   with running, hold_build_lock(tmp_path / "1.0.0"):
@@ -40,11 +40,11 @@ def test_a_second_build_is_refused_and_destroys_nothing(tmp_path, holder):
     pass
 
 
-def test_the_lock_of_a_killed_build_is_free_and_what_it_left_goes(tmp_path, holder):
+def test_the_lock_of_a_killed_build_is_free_and_what_it_left_goes(tmp_path, lock_holder):
   for name in ("incomplete.ABC_1.0.0/parts", "incomplete.DEF_2.0.0", "0.9.0"):
     (tmp_path / name).mkdir(parents=True)
-  holder.kill()
-  holder.wait()
+  lock_holder.kill()
+  lock_holder.wait()
   with hold_build_lock(tmp_path / "1.0.0"):
     assert not (tmp_path / "incomplete.ABC_1.0.0").exists()
   assert sorted(os.listdir(tmp_path)) == ["0.9.0", "incomplete.DEF_2.0.0"]

@@ -19,7 +19,7 @@ from tfds_pancreas.contact_sheet import TILE
 from tfds_pancreas.phantom_ct.phantom_ct_dataset_builder import Builder
 
 
-def drawn():
+def draw_record():
   rng = np.random.default_rng(0)
   return {
     "id": "a",
@@ -35,7 +35,7 @@ def features(tmp_path_factory):
 
 
 def test_a_record_is_encoded_as_tfds_does_but_for_the_level_of_zlib(features):
-  record = drawn()
+  record = draw_record()
   record["image"] = record["image"][::-1].swapaxes(0, 2)  # as canonical axes leave it
   ours, theirs = encode_record(record), features.encode_example(record)
   assert ours.keys() == theirs.keys()
@@ -51,13 +51,13 @@ def test_a_record_is_encoded_as_tfds_does_but_for_the_level_of_zlib(features):
 )
 def test_arrays_of_another_form_are_no_record(name, array):
   with pytest.raises(ValueError, match=f"a: {name} is "):
-    encode_record(drawn() | {name: array})
+    encode_record(draw_record() | {name: array})
 
 
 def test_a_part_is_complete_once_all_of_it_is_there(features, tmp_path):
   picture = np.random.default_rng(1).integers(0, 255, (TILE, TILE, 3)).astype(np.uint8)
   made = {
-    "good": MadeCase("good", drawn(), {"mm": 1.5}, [], picture),
+    "good": MadeCase("good", draw_record(), {"mm": 1.5}, [], picture),
     "bad": MadeCase("bad", None, {}, ["no label"]),
   }
   serializer = tfds.core.ExampleSerializer(features.get_serialized_info())

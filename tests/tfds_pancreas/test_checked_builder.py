@@ -16,13 +16,13 @@ from tfds_pancreas.checked_case import CheckedCase, VolumePair
 from tfds_pancreas.records import REPORT_FILE, open_records
 
 
-class Numbered(NamedTuple):
+class NumberedCase(NamedTuple):
   id: str
   number: int
 
 
 def read_numbered(case, offset):
-  """Cases are made up; those of a negative number are bad."""
+  """Makes up a case; one of a negative number is bad."""
   if case.number < 0:
     return CheckedCase(case.id, problems=[f"number {case.number}"], figures={"n": case.number})
   if case.number == 0:
@@ -45,7 +45,8 @@ class Made(CheckedBuilder):
 
   def find_cases(self, root):
     return {
-      split: [Numbered(*case) for case in cases.items()] for split, cases in self.numbers.items()
+      split: [NumberedCase(*case) for case in cases.items()]
+      for split, cases in self.numbers.items()
     }
 
   def get_case_reader(self):
@@ -69,13 +70,13 @@ def build_made(folder, numbers=None, beam=None, workers=1, config="native", **op
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made_dataset(tmp_path_factory):
   folder = tmp_path_factory.mktemp("made")
   return folder, build_made(folder)
 
 
-def test_every_split_has_its_cases_and_the_labels_have_names(made):
-  records = open_records("made/native", made[0])
+def test_every_split_has_its_cases_and_the_labels_have_names(made_dataset):
+  records = open_records("made/native", made_dataset[0])
   assert records.labels == {"liver": 2}
   assert {name: split.case_ids for name, split in records.splits.items()} == {
     "train": ["b", "scan1", "scan3a"],
@@ -84,8 +85,8 @@ def test_every_split_has_its_cases_and_the_labels_have_names(made):
   assert [int(record["image"][0, 0, 0]) for record in records.splits["train"]] == [107, 101, 103]
 
 
-def test_the_report_is_about_all_splits(made):
-  report = json.loads((made[1] / REPORT_FILE).read_text())
+def test_the_report_is_about_all_splits(made_dataset):
+  report = json.loads((made_dataset[1] / REPORT_FILE).read_text())
   assert report["dataset"] == "made/native"
   assert report["rules"] == {"least": 0}
   assert sorted(report["built"]) == ["b", "scan1", "scan3a", "x"]
@@ -94,18 +95,18 @@ def test_the_report_is_about_all_splits(made):
 
 
 @pytest.mark.parametrize("how", [{"workers": 2}, {"beam": "DirectRunner"}], ids=str)
-def test_many_workers_and_beam_write_the_same_bytes_as_one(how, made, tmp_path):
+def test_many_workers_and_beam_write_the_same_bytes_as_one(how, made_dataset, tmp_path):
   many = build_made(tmp_path, **how)
-  files = sorted(path.name for path in made[1].iterdir())
+  files = sorted(path.name for path in made_dataset[1].iterdir())
   assert len(files) == 7  # two shards, a page, the report, and three of TFDS
   assert sorted(path.name for path in many.iterdir()) == files
   for name in files:
-    assert (many / name).read_bytes() == (made[1] / name).read_bytes(), name
+    assert (many / name).read_bytes() == (made_dataset[1] / name).read_bytes(), name
   assert "tensorflow" not in sys.modules
 
 
-def test_nothing_else_is_left_in_the_folders(made):
-  assert [path.name for path in made[1].parent.iterdir()] == ["1.0.0"]
+def test_nothing_else_is_left_in_the_folders(made_dataset):
+  assert [path.name for path in made_dataset[1].parent.iterdir()] == ["1.0.0"]
 
 
 def test_a_split_without_a_good_case_is_left_out(tmp_path):

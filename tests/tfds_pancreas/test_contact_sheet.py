@@ -9,7 +9,7 @@ RED = (255, 64, 64)
 
 
 def read_png(data):
-  """The pixels of an unfiltered RGB PNG, checksums verified."""
+  """Reads the pixels of an unfiltered RGB PNG and verifies its checksums."""
   assert data[:8] == b"\x89PNG\r\n\x1a\n"
   chunks, at = {}, 8
   while at < len(data):

@@ -7,16 +7,22 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.runtime.errors import UserError
-from tests.fake_nifti import assert_is, drawn, write_image, write_label, write_names
+from tests.fake_nifti import (
+  assert_record_holds,
+  draw_fake_case,
+  write_dataset_json,
+  write_image,
+  write_label,
+)
 from tfds_pancreas.build import build_dataset
 from tfds_pancreas.decathlon_pancreas.decathlon_pancreas_dataset_builder import make_config
 from tfds_pancreas.records import REPORT_FILE, open_records
 
 NAMES = {"0": "background", "1": "pancreas", "2": "cancer"}
-CASES = {"pancreas_001": drawn(1, (1, 2)), "pancreas_010": drawn(10, (1, 1, 2))}
+CASES = {"pancreas_001": draw_fake_case(1, (1, 2)), "pancreas_010": draw_fake_case(10, (1, 1, 2))}
 
 
-def _add(task, name, case, **label):
+def _add_case(task, name, case, **label):
   write_image(task / "imagesTr" / f"{name}.nii.gz", case, "RAS")
   write_label(task / "labelsTr" / f"{name}.nii.gz", case, "RAS", **label)
   for folder in ("imagesTr", "labelsTr"):
@@ -27,10 +33,10 @@ def _add(task, name, case, **label):
 def files(tmp_path_factory):
   root = tmp_path_factory.mktemp("files")
   task = root / "Task07_Pancreas"
-  write_names(task, NAMES, (*CASES, "pancreas_004"))
+  write_dataset_json(task, NAMES, (*CASES, "pancreas_004"))
   for name, case in CASES.items():
-    _add(task, name, case)
-  write_image(task / "imagesTs" / "pancreas_002.nii.gz", drawn(2, (1,)))
+    _add_case(task, name, case)
+  write_image(task / "imagesTs" / "pancreas_002.nii.gz", draw_fake_case(2, (1,)))
   return root
 
 
@@ -41,7 +47,7 @@ def test_tumours_are_pancreas_by_default(files, tmp_path):
   assert records.splits["train"].case_ids == sorted(CASES)
   for record in records.splits["train"]:
     case = CASES[record["id"]]
-    assert_is(record, case, case.label > 0)
+    assert_record_holds(record, case, case.label > 0)
   report = json.loads((folder / REPORT_FILE).read_text())
   figures = report["built"]["pancreas_001"]
   inside = CASES["pancreas_001"].image[CASES["pancreas_001"].label > 0]
@@ -59,7 +65,7 @@ def test_a_suffix_keeps_them_apart(files, tmp_path):
   records = open_records(name, tmp_path)
   assert records.labels == {"pancreas": 1, "tumour": 2}
   for record in records.splits["train"]:
-    assert_is(record, CASES[record["id"]], CASES[record["id"]].label)
+    assert_record_holds(record, CASES[record["id"]], CASES[record["id"]].label)
 
 
 def test_names_of_configs():
@@ -71,13 +77,13 @@ def test_names_of_configs():
 
 
 def test_bad_cases_are_all_named(tmp_path):
-  write_names(tmp_path, NAMES)
-  _add(tmp_path, "good", CASES["pancreas_001"])
-  _add(tmp_path, "value", drawn(2, (1, 3)))
-  _add(tmp_path, "shifted", CASES["pancreas_001"], shift_mm=5.0)
-  empty = drawn(3, (1,))
+  write_dataset_json(tmp_path, NAMES)
+  _add_case(tmp_path, "good", CASES["pancreas_001"])
+  _add_case(tmp_path, "value", draw_fake_case(2, (1, 3)))
+  _add_case(tmp_path, "shifted", CASES["pancreas_001"], shift_mm=5.0)
+  empty = draw_fake_case(3, (1,))
   empty.label[:] = 0
-  _add(tmp_path, "empty", empty)
+  _add_case(tmp_path, "empty", empty)
   write_image(tmp_path / "imagesTr" / "alone.nii.gz", empty)
   with pytest.raises(UserError) as caught:
     build_dataset("decathlon_pancreas/native", tmp_path / "data", manual_dir=tmp_path)
@@ -95,7 +101,7 @@ def test_bad_cases_are_all_named(tmp_path):
 
 
 def test_another_task_is_refused(tmp_path):
-  write_names(tmp_path, {"0": "background", "1": "liver", "2": "cancer"})
+  write_dataset_json(tmp_path, {"0": "background", "1": "liver", "2": "cancer"})
   with pytest.raises(UserError, match=r"its labels are .*'liver': 1.*those of Task07 are"):
     build_dataset("decathlon_pancreas/native", tmp_path / "data", manual_dir=tmp_path)
 
@@ -105,7 +111,7 @@ def test_a_folder_without_or_with_two_tasks_is_refused(tmp_path):
   with pytest.raises(UserError, match=r"0 folders with a dataset\.json\. Task07_Pancreas\.tar"):
     build_dataset("decathlon_pancreas/native", tmp_path / "data", manual_dir=tmp_path)
   for name in ("a", "b"):
-    write_names(tmp_path / name, NAMES)
+    write_dataset_json(tmp_path / name, NAMES)
   with pytest.raises(UserError, match=r"2 folders .*a, .*b; name one of them"):
     build_dataset("decathlon_pancreas/native", tmp_path / "data", manual_dir=tmp_path)
 

@@ -5,39 +5,49 @@ import re
 import numpy as np
 import pytest
 
-from attn_unet_jax.cases.dataset import Folder
+from attn_unet_jax.cases.dataset import FolderDataset
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.orientation import to_canonical
 from tests.conftest import run_command
-from tests.fake_nifti import assert_is, drawn, write_image, write_label, write_names
+from tests.fake_nifti import (
+  assert_record_holds,
+  draw_fake_case,
+  write_dataset_json,
+  write_image,
+  write_label,
+)
 from tfds_pancreas.build import build_dataset
 from tfds_pancreas.folder_ct.folder_ct_dataset_builder import make_config
 from tfds_pancreas.records import open_records
 
 
-def _add(root, name, case, axes="LAS"):
+def _add_case(root, name, case, axes="LAS"):
   write_image(root / "imagesTr" / f"{name}.nii", case, axes)
   write_label(root / "labelsTr" / f"{name}.nii.gz", case, "RSP")
 
 
-def _empty(number):
-  case = drawn(number, (1,))
+def _make_empty_case(number):
+  case = draw_fake_case(number, (1,))
   case.label[:] = 0
   return case
 
 
 def test_records_hold_what_the_folder_does(tmp_path):
   root = tmp_path / "files"
-  cases = {"b": drawn(1, (4, 200)), "a": drawn(2, (4,)), "healthy": _empty(3)}
+  cases = {
+    "b": draw_fake_case(1, (4, 200)),
+    "a": draw_fake_case(2, (4,)),
+    "healthy": _make_empty_case(3),
+  }
   for name, case in cases.items():
-    _add(root, name, case, "SAL" if name == "b" else "RAS")
-  write_names(root, {"0": "background", "4": "duct", "200": "pancreas"})
+    _add_case(root, name, case, "SAL" if name == "b" else "RAS")
+  write_dataset_json(root, {"0": "background", "4": "duct", "200": "pancreas"})
   build_dataset("folder_ct/native_mine", tmp_path, manual_dir=root)
-  records, folder = open_records("folder_ct/native_mine", tmp_path), Folder(root)
+  records, folder = open_records("folder_ct/native_mine", tmp_path), FolderDataset(root)
   assert records.labels == folder.label_names
   assert tuple(records.splits["train"].case_ids) == folder.ids
   for record in records.splits["train"]:
-    assert_is(record, cases[record["id"]], cases[record["id"]].label)
+    assert_record_holds(record, cases[record["id"]], cases[record["id"]].label)
     case = folder.load(record["id"])
     np.testing.assert_array_equal(record["label"], to_canonical(case.label).array)
     np.testing.assert_array_equal(record["affine"], to_canonical(case.image).affine)
@@ -45,16 +55,16 @@ def test_records_hold_what_the_folder_does(tmp_path):
 
 def test_without_names_1_is_pancreas_and_other_values_are_refused(tmp_path):
   root = tmp_path / "files"
-  _add(root, "a", drawn(1, (1,)))
+  _add_case(root, "a", draw_fake_case(1, (1,)))
   build_dataset("folder_ct/native", tmp_path, manual_dir=root)
   assert open_records("folder_ct/native", tmp_path).labels == {"pancreas": 1}
-  _add(root, "b", drawn(2, (1, 2)))
+  _add_case(root, "b", draw_fake_case(2, (1, 2)))
   with pytest.raises(UserError, match=r"b: label values \[2\] have no names; named are 1 pancreas"):
     build_dataset("folder_ct/iso8mm", tmp_path, manual_dir=root)
 
 
 def test_a_collection_that_is_there_is_not_mistaken_for_another(tmp_path):
-  _add(tmp_path / "files", "a", drawn(1, (1,)))
+  _add_case(tmp_path / "files", "a", draw_fake_case(1, (1,)))
   build_dataset("folder_ct/native", tmp_path, manual_dir=tmp_path / "files")
   flags = (f"--data_dir={tmp_path}", f"--manual_dir={tmp_path / 'others'}")
   done = run_command("tfds_pancreas.build", "--dataset=folder_ct/native", *flags)
@@ -63,7 +73,7 @@ def test_a_collection_that_is_there_is_not_mistaken_for_another(tmp_path):
 
 
 def test_what_records_cannot_hold_and_no_files_are_refused(tmp_path):
-  write_names(tmp_path, {"300": "pancreas"})
+  write_dataset_json(tmp_path, {"300": "pancreas"})
   with pytest.raises(UserError, match=r"label values \{'pancreas': 300\} are not within 0 to 255"):
     build_dataset("folder_ct/native", tmp_path / "data", manual_dir=tmp_path)
   (tmp_path / "dataset.json").write_text("{}")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.runtime.errors import UserError
-from tests.fake_nifti import assert_is, drawn, write_image, write_label
+from tests.fake_nifti import assert_record_holds, draw_fake_case, write_image, write_label
 from tests.fake_pancreas_ct import SPACING, write_case
 from tests.fake_pancreas_ct import write_label as write_untrusted
 from tfds_pancreas.build import build_dataset
@@ -26,36 +26,36 @@ WAYS = {  # how the label's file is stored, and what the report then says
 }
 
 
-def _case(number, rising=True):
-  case = drawn(number, (*EIGHT, 2, 8))  # two organs that the labels of Pancreas-CT lack
+def _make_case(number, rising=True):
+  case = draw_fake_case(number, (*EIGHT, 2, 8))  # two organs that the labels of Pancreas-CT lack
   if not rising:
     case.instances.reverse()
   return case
 
 
-def _tcia(root, case, way):
+def _write_tcia_case(root, case, way):
   write_case(root, case, "nbia")  # with the collection's own label, which is not to be taken
   path = root / "label_tcia_multiorgan" / f"label{case.number:04d}.nii.gz"
   if way is None:
     write_label(path, case, "LPS")
   else:
-    write_untrusted(path, case.stored_label()[way], SPACING)
+    write_untrusted(path, case.to_stored_label()[way], SPACING)
 
 
-def _expected(case):
+def _keep_eight_organs(case):
   return np.where(np.isin(case.label, EIGHT), case.label, 0)
 
 
 @pytest.fixture(scope="module")
 def cases():
-  return {number: _case(number, rising=number % 2 == 0) for number in (*WAYS, 61)}
+  return {number: _make_case(number, rising=number % 2 == 0) for number in (*WAYS, 61)}
 
 
 @pytest.fixture(scope="module")
 def built(cases, tmp_path_factory):
   root, data = tmp_path_factory.mktemp("files"), tmp_path_factory.mktemp("data")
   for number, (way, _) in WAYS.items():
-    _tcia(root, cases[number], way)
+    _write_tcia_case(root, cases[number], way)
   btcv = root / "label_btcv_multiorgan"
   write_label(btcv / "label0061.nii.gz", cases[61])
   write_image(root / "RawData" / "Testing" / "img" / "img0061.nii.gz", cases[61])
@@ -75,7 +75,7 @@ def test_every_voxel_and_organ_is_where_it_belongs(built, cases):
   assert records.splits["train"].case_ids == names
   for record in records.splits["train"]:
     case = cases[int(record["id"][-4:])]
-    assert_is(record, case, _expected(case))
+    assert_record_holds(record, case, _keep_eight_organs(case))
 
 
 def test_the_report_says_how_labels_were_placed_and_what_the_table_has(built):
@@ -91,18 +91,18 @@ def test_the_report_says_how_labels_were_placed_and_what_the_table_has(built):
 
 
 def test_bad_cases_are_all_named(tmp_path):
-  _tcia(tmp_path, _case(1), (slice(None),))
-  _tcia(tmp_path, _case(2), (slice(None, None, -1),))  # left is right
-  lost = _case(3)
+  _write_tcia_case(tmp_path, _make_case(1), (slice(None),))
+  _write_tcia_case(tmp_path, _make_case(2), (slice(None, None, -1),))  # left is right
+  lost = _make_case(3)
   write_untrusted(tmp_path / "label_tcia_multiorgan" / "label0003.nii.gz", lost.label, SPACING)
-  everywhere = _case(4)
+  everywhere = _make_case(4)
   everywhere.label[:] = 6
-  _tcia(tmp_path, everywhere, (slice(None),))
-  other = _case(5)
+  _write_tcia_case(tmp_path, everywhere, (slice(None),))
+  other = _make_case(5)
   other.label[other.label > 0] = 2
-  _tcia(tmp_path, other, (slice(None),))
-  trusted = _case(6)
-  _tcia(tmp_path, trusted, None)
+  _write_tcia_case(tmp_path, other, (slice(None),))
+  trusted = _make_case(6)
+  _write_tcia_case(tmp_path, trusted, None)
   trusted.label = trusted.label[:, ::-1]
   write_label(tmp_path / "label_tcia_multiorgan" / "label0006.nii.gz", trusted, "LPS")
   with pytest.raises(UserError) as caught:
@@ -120,13 +120,13 @@ def test_bad_cases_are_all_named(tmp_path):
 
 
 def test_files_of_other_collections_give_a_check_list(tmp_path):
-  write_case(tmp_path, _case(1), "nbia")
+  write_case(tmp_path, _make_case(1), "nbia")
   with pytest.raises(UserError, match=r"no labels of Gibson et al. found.*zenodo.*\(3\) those of"):
     build_dataset(NAME, tmp_path / "data", manual_dir=tmp_path)
 
 
 def test_a_table_of_another_kind_is_refused(tmp_path):
-  _tcia(tmp_path, _case(1), None)
+  _write_tcia_case(tmp_path, _make_case(1), None)
   (tmp_path / "cropping.csv").write_text("a,b\n1,2\n")
   with pytest.raises(UserError, match=r"cropping\.csv: no table with the columns publisher"):
     build_dataset(NAME, tmp_path / "data", manual_dir=tmp_path)

@@ -35,8 +35,8 @@ def scans(labels):
   return [paint_ct(labels, key, spacing=SPACING) for key in range(8)]
 
 
-def core(labels, organ):
-  """An organ without its border, where partial volume is."""
+def erode_organ(labels, organ):
+  """Returns an organ without its border, where partial volume is."""
   mask = labels == ORGANS[organ]
   eroded = ndimage.binary_erosion(mask)
   return eroded if eroded.sum() > 20 else mask
@@ -51,7 +51,7 @@ def test_the_same_key_paints_the_same_bits(labels, scans):
 
 @pytest.mark.parametrize("organ", RANGES)
 def test_organs_have_the_density_of_their_tissue(labels, scans, organ):
-  means = [scan[core(labels, organ)].mean() for scan in scans]
+  means = [scan[erode_organ(labels, organ)].mean() for scan in scans]
   low, high = RANGES[organ]
   assert low < min(means)
   assert max(means) < high
@@ -59,18 +59,18 @@ def test_organs_have_the_density_of_their_tissue(labels, scans, organ):
 
 @pytest.mark.parametrize("organ", ["liver", "spleen", "muscle"])
 def test_organs_vary_within_as_much_as_on_real_scans(labels, scans, organ):
-  sds = [scan[core(labels, organ)].std() for scan in scans]
+  sds = [scan[erode_organ(labels, organ)].std() for scan in scans]
   assert min(sds) > 7
   assert max(sds) < 35
 
 
 def test_patients_differ_in_density(labels, scans):
-  assert np.std([scan[core(labels, "pancreas")].mean() for scan in scans]) > 8
+  assert np.std([scan[erode_organ(labels, "pancreas")].mean() for scan in scans]) > 8
 
 
 def test_air_is_around_and_gas_and_fluid_are_inside(labels, scans):
-  assert all(abs(scan[core(labels, "background")].mean() + 1000) < 5 for scan in scans)
-  colon = np.concatenate([scan[core(labels, "colon")] for scan in scans])
+  assert all(abs(scan[erode_organ(labels, "background")].mean() + 1000) < 5 for scan in scans)
+  colon = np.concatenate([scan[erode_organ(labels, "colon")] for scan in scans])
   assert (colon < -500).mean() > 0.1
   assert (colon > -100).mean() > 0.1
 

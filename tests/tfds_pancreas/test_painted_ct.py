@@ -9,7 +9,7 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.orientation import from_canonical
 from attn_unet_jax.volumes.volume import Grid, Volume
-from tests.painted_maps import partial
+from tests.painted_maps import draw_partial_map
 from tfds_pancreas.abdomen.organs import ALL_ORGANS, ORGANS
 from tfds_pancreas.build import build_dataset
 from tfds_pancreas.painted_ct.painted_ct_dataset_builder import Builder, make_config
@@ -34,7 +34,7 @@ def write_maps(folder, maps):
   folder.mkdir()
   (folder / "labels.json").write_text(json.dumps(NAMES))
   for name, number in maps.items():
-    write_nifti(folder / f"{name}.nii.gz", as_lps(partial(number)))
+    write_nifti(folder / f"{name}.nii.gz", as_lps(draw_partial_map(number)))
   return folder
 
 
@@ -64,7 +64,7 @@ def test_a_record_is_the_painting_of_its_map(built):
   record = records.splits["train"][1]
   name, _, number = record["id"].rpartition("_")
   recipe = Builder.builder_configs["tiny"].recipe
-  source = partial(MAPS[name])
+  source = draw_partial_map(MAPS[name])
   used = np.argwhere(source.array > 0)
   low, high = used.min(0), used.max(0) + 1
   affine = source.affine.copy()
@@ -89,10 +89,10 @@ def test_the_report_says_what_was_painted(built):
 
 def test_bad_maps_are_named_in_one_line_and_may_be_skipped(tmp_path):
   maps = write_maps(tmp_path / "maps", MAPS)
-  without = np.where(partial(2).array == ORGANS["pancreas"], 0, partial(2).array)
-  write_nifti(maps / "d.nii.gz", Volume(without, partial(2).affine))
-  strange = np.where(partial(4).array == ORGANS["liver"], 99, partial(4).array)
-  write_nifti(maps / "e.nii.gz", Volume(strange.astype(np.uint8), partial(4).affine))
+  without = np.where(draw_partial_map(2).array == ORGANS["pancreas"], 0, draw_partial_map(2).array)
+  write_nifti(maps / "d.nii.gz", Volume(without, draw_partial_map(2).affine))
+  strange = np.where(draw_partial_map(4).array == ORGANS["liver"], 99, draw_partial_map(4).array)
+  write_nifti(maps / "e.nii.gz", Volume(strange.astype(np.uint8), draw_partial_map(4).affine))
   with pytest.raises(UserError, match=r"2 of 5 .*d.nii.gz: 0.0 ml .*e.nii.gz: .*\[99\]") as error:
     build_dataset(TINY, tmp_path / "data", manual_dir=maps, workers=1)
   assert "\n" not in str(error.value)

@@ -9,7 +9,7 @@ from scipy import ndimage
 from attn_unet_jax.volumes.nifti import read_nifti
 from attn_unet_jax.volumes.volume import Volume
 from tests.conftest import SHARED
-from tests.painted_maps import KEPT, partial
+from tests.painted_maps import KEPT, draw_partial_map
 from tfds_pancreas.abdomen.organs import ALL_ORGANS, ORGANS
 from tfds_pancreas.painted_ct import painting
 from tfds_pancreas.painted_ct.label_maps import find_maps, read_map
@@ -30,16 +30,16 @@ RANGES = {"liver": (0, 165), "spleen": (10, 205), "kidney_left": (-10, 270), "pa
           "fat": (-130, -70), "lung": (-950, -620), "muscle": (5, 105)}  # fmt: skip
 
 
-def key_of(map_id, number, seed=0):
+def make_generator(map_id, number, seed=0):
   return np.random.default_rng((seed, painting._hash_id(map_id), number))
 
 
 @pytest.fixture(scope="module")
 def paintings():
-  return [paint_map(partial(1), "a", number, RECIPE) for number in range(3)]
+  return [paint_map(draw_partial_map(1), "a", number, RECIPE) for number in range(3)]
 
 
-def same(a, b):
+def is_same_painting(a, b):
   return all(
     x.shape == y.shape and (x.array == y.array).all() and (x.affine == y.affine).all()
     for x, y in zip(a, b, strict=True)
@@ -47,9 +47,13 @@ def same(a, b):
 
 
 def test_a_painting_is_decided_by_seed_map_and_number_alone(paintings):
-  assert same(paint_map(partial(1), "a", 2, RECIPE), paintings[2])  # whatever was painted before
+  assert is_same_painting(
+    paint_map(draw_partial_map(1), "a", 2, RECIPE), paintings[2]
+  )  # whatever was painted before
   others = [("b", 2, RECIPE), ("a", 3, RECIPE), ("a", 2, replace(RECIPE, seed=1))]
-  assert not any(same(paint_map(partial(1), *other), paintings[2]) for other in others)
+  assert not any(
+    is_same_painting(paint_map(draw_partial_map(1), *other), paintings[2]) for other in others
+  )
 
 
 def test_paintings_differ_in_grid_labels_and_image(paintings):
@@ -69,9 +73,9 @@ def test_image_and_label_are_records_on_one_grid_within_the_drawn_spacing(painti
 
 
 def test_labels_lie_where_the_map_has_them_after_the_deformation(paintings):
-  source = partial(1)
+  source = draw_partial_map(1)
   for number, (_, label) in enumerate(paintings):
-    rng = key_of("a", number)
+    rng = make_generator("a", number)
     view = draw_view(rng, source, RECIPE)
     found = np.argwhere(source.array == ORGANS["pancreas"]).mean(0)
     centre = source.affine[:3, :3] @ found + source.affine[:3, 3]
@@ -88,7 +92,7 @@ def test_without_deformation_a_voxel_has_the_label_at_its_place_in_mm(affine):
   turn = np.array([[0.998, -0.05, 0.03], [0.05, 0.998, 0.02], [-0.03, -0.02, 0.999]])
   oblique = np.eye(4)
   oblique[:3, :3], oblique[:3, 3] = 8 * turn / np.linalg.norm(turn, axis=0), (-70, 33, 1200)
-  source = Volume(partial(1).array, oblique if affine is None else affine)
+  source = Volume(draw_partial_map(1).array, oblique if affine is None else affine)
   _, label = paint_map(source, "a", 0, replace(RECIPE, deformation=STILL))
   voxels = np.argwhere(np.ones(label.shape, bool))
   places = voxels @ label.affine[:3, :3].T + label.affine[:3, 3]
@@ -103,7 +107,7 @@ def test_without_deformation_a_voxel_has_the_label_at_its_place_in_mm(affine):
 
 
 def test_a_deformation_keeps_its_centre_and_scales_volumes_as_it_says():
-  source = partial(1)
+  source = draw_partial_map(1)
   centre = source.grid.centre_mm
   rng = np.random.default_rng(5)
   indices = draw_source_indices(
@@ -120,7 +124,7 @@ def test_a_deformation_keeps_its_centre_and_scales_volumes_as_it_says():
 
 
 def test_a_bend_moves_by_its_sd():
-  source = partial(1)
+  source = draw_partial_map(1)
   still, bent = (
     draw_source_indices(
       np.random.default_rng(3), how, source.grid, source.grid, source.grid.centre_mm
@@ -143,23 +147,25 @@ def test_organs_have_the_density_of_their_tissue(paintings):
 
 
 def test_the_pancreas_is_always_in_the_view():
-  whole = (partial(1).array == ORGANS["pancreas"]).sum() * partial(1).voxel_volume_ml
+  whole = (draw_partial_map(1).array == ORGANS["pancreas"]).sum() * draw_partial_map(
+    1
+  ).voxel_volume_ml
   recipe = replace(RECIPE, deformation=STILL)
   for number in range(6):
-    view = draw_view(key_of("a", number), partial(1), recipe)
+    view = draw_view(make_generator("a", number), draw_partial_map(1), recipe)
     rng = np.random.default_rng(0)
-    indices = draw_source_indices(rng, STILL, partial(1).grid, view, np.zeros(3))
-    seen = (sample_labels(partial(1).array, indices) == ORGANS["pancreas"]).sum()
+    indices = draw_source_indices(rng, STILL, draw_partial_map(1).grid, view, np.zeros(3))
+    seen = (sample_labels(draw_partial_map(1).array, indices) == ORGANS["pancreas"]).sum()
     assert seen * view.voxel_volume_ml == pytest.approx(whole, rel=0.2)
 
 
 def test_fine_voxels_take_the_map_itself_and_the_rest_is_drawn_coarsely():
-  labels = partial(1).array[:, :, 12:20]
-  source = Volume(labels, partial(1).affine)
+  labels = draw_partial_map(1).array[:, :, 12:20]
+  source = Volume(labels, draw_partial_map(1).affine)
   recipe = PaintingRecipe(pixel_mm=(1.9, 1.9), slice_mm=(8.0, 8.0), deformation=STILL)
   _, label = paint_map(source, "a", 0, recipe)
   assert label.spacing[0] < DRAWN_MM
-  rng = key_of("a", 0)
+  rng = make_generator("a", 0)
   view = draw_view(rng, source, recipe)
   seen = sample_labels(labels, draw_source_indices(rng, STILL, source.grid, view, np.zeros(3)))
   differ = np.where(np.isin(label.array, GIVEN), label.array, 0) != seen
@@ -167,7 +173,7 @@ def test_fine_voxels_take_the_map_itself_and_the_rest_is_drawn_coarsely():
   assert (label.array == ORGANS["bone"]).any()
 
 
-def real(folder, names, tmp_path, map_id):
+def read_real_map(folder, names, tmp_path, map_id):
   if not (SHARED / folder).is_dir():
     pytest.skip(f"{SHARED / folder} is not there")
   (tmp_path / "labels.json").write_text(f'{{"labels": "{names}"}}')
@@ -177,7 +183,7 @@ def real(folder, names, tmp_path, map_id):
 
 
 def test_a_real_map_of_eight_organs_is_completed_and_painted(tmp_path):
-  source = real("multiorgan_labels", "gibson8", tmp_path, "case88")
+  source = read_real_map("multiorgan_labels", "gibson8", tmp_path, "case88")
   image, label = paint_map(source, "case88", 0, RECIPE)
   there = {name for name, value in ALL_ORGANS.items() if (label.array == value).any()}
   assert there >= {"pancreas", "liver", "fat", "bone", "muscle", "aorta", "kidney_right", "colon"}
@@ -189,10 +195,10 @@ def test_a_real_map_of_eight_organs_is_completed_and_painted(tmp_path):
 
 
 def test_a_real_map_of_104_classes_gets_no_second_spine(tmp_path):
-  source = real("ct_nifti_3mm", "totalsegmentator104", tmp_path, "labels_104")
+  source = read_real_map("ct_nifti_3mm", "totalsegmentator104", tmp_path, "labels_104")
   _, label = paint_map(source, "x", 0, replace(RECIPE, deformation=STILL))
   given = [value for value in np.unique(source.array) if value]
-  rng = key_of("x", 0)
+  rng = make_generator("x", 0)
   view = draw_view(rng, source, RECIPE)
   seen = sample_labels(
     source.array, draw_source_indices(rng, STILL, source.grid, view, np.zeros(3))
@@ -203,7 +209,7 @@ def test_a_real_map_of_104_classes_gets_no_second_spine(tmp_path):
 
 
 def test_the_names_of_the_104_classes_are_those_of_the_real_scan(tmp_path):
-  source = real("ct_nifti_3mm", "totalsegmentator104", tmp_path, "labels_104")
+  source = read_real_map("ct_nifti_3mm", "totalsegmentator104", tmp_path, "labels_104")
   hu = read_nifti(SHARED / "ct_nifti_3mm" / "ct.nii.gz").array
   shape = np.argwhere(read_nifti(SHARED / "ct_nifti_3mm" / "labels_104.nii.gz").array > 0)
   low = shape.min(0)

@@ -27,7 +27,7 @@ NATIVE = "pancreas_ct/native"
 
 
 def good_cases():
-  """Both orders of instances; label headers of no use, and with the right spacing."""
+  """Returns cases of both orders of instances, with and without useful label headers."""
   return [
     FakeCase(1),
     FakeCase(2, rising=False, slices=9),
@@ -38,7 +38,7 @@ def good_cases():
 
 @pytest.fixture(scope="module", params=LAYOUTS)
 def built(request, tmp_path_factory):
-  """A data set built from each layout."""
+  """Builds a data set from each layout."""
   root, data = tmp_path_factory.mktemp("files"), tmp_path_factory.mktemp("data")
   for case in good_cases():
     write_case(root, case, request.param)
@@ -119,7 +119,7 @@ def test_phantoms_written_as_pancreas_ct_come_back_voxel_for_voxel(phantoms, tmp
     np.testing.assert_allclose(record["affine"], case.affine, atol=1e-6)
 
 
-def _emptied(files):
+def _empty_file(files):
   files[3].write_bytes(b"")
 
 
@@ -130,7 +130,7 @@ def _cut_before_the_size(files):
 
 @pytest.mark.parametrize(
   ("harm", "named"),
-  [(_emptied, "files of no known case"), (_cut_before_the_size, "PANCREAS_0002")],
+  [(_empty_file, "files of no known case"), (_cut_before_the_size, "PANCREAS_0002")],
 )
 def test_a_damaged_file_among_flat_ones_is_named_and_spoils_its_case_alone(tmp_path, harm, named):
   root, data = tmp_path / "files", tmp_path / "data"
@@ -158,7 +158,7 @@ def test_82_case_configs_keep_the_duplicates_and_other_spacings_are_made(tmp_pat
 
 
 def _assert_resampled(record, case, spacing):
-  """Against SciPy at the places that the record's own affine names."""
+  """Compares with SciPy at the places that the record's own affine names."""
   np.testing.assert_allclose(np.diag(record["affine"])[:3], spacing)
   shape = record["image"].shape
   assert record["label"].shape == shape
@@ -174,15 +174,15 @@ def _assert_resampled(record, case, spacing):
   assert (~tie).mean() > 0.4
 
 
-def _flip(root, case):
-  write_label(label_path(root, case, "nbia"), case.stored_label()[::-1], SPACING)
+def _flip_label(root, case):
+  write_label(label_path(root, case, "nbia"), case.to_stored_label()[::-1], SPACING)
 
 
 def _drop_slice(root, case):
   scan_files(root, case)[3].unlink()
 
 
-def _truncate(root, case):
+def _truncate_slice(root, case):
   file = scan_files(root, case)[2]
   file.write_bytes(file.read_bytes()[:-700])
 
@@ -192,46 +192,46 @@ def _repeat_slice(root, case):
   shutil.copy(file, file.with_name("copy.dcm"))
 
 
-def _other_values(root, case):
-  write_label(label_path(root, case, "nbia"), case.stored_label() * 2, SPACING)
+def _change_values(root, case):
+  write_label(label_path(root, case, "nbia"), case.to_stored_label() * 2, SPACING)
 
 
-def _empty(root, case):
-  write_label(label_path(root, case, "nbia"), case.stored_label() * 0, SPACING)
+def _empty_label(root, case):
+  write_label(label_path(root, case, "nbia"), case.to_stored_label() * 0, SPACING)
 
 
-def _short_label(root, case):
-  write_label(label_path(root, case, "nbia"), case.stored_label()[:, :, :-1], SPACING)
+def _shorten_label(root, case):
+  write_label(label_path(root, case, "nbia"), case.to_stored_label()[:, :, :-1], SPACING)
 
 
-def _wrong_distance(root, case):
-  write_label(label_path(root, case, "nbia"), case.stored_label(), (*SPACING[:2], 1.0))
+def _write_wrong_distance(root, case):
+  write_label(label_path(root, case, "nbia"), case.to_stored_label(), (*SPACING[:2], 1.0))
 
 
-def _damaged_label(root, case):
+def _damage_label(root, case):
   path = label_path(root, case, "nbia")
   path.write_bytes(path.read_bytes()[:-20])
 
 
-def _no_label(root, case):
+def _remove_label(root, case):
   label_path(root, case, "nbia").unlink()
 
 
-def _two_labels(root, case):
-  write_label(root / f"label{case.number:04d}.nii", case.stored_label(), SPACING)
+def _add_second_label(root, case):
+  write_label(root / f"label{case.number:04d}.nii", case.to_stored_label(), SPACING)
 
 
-def _two_scans(root, case):
+def _add_second_scan(root, case):
   shutil.copytree(root / "manifest-1", root / "manifest-2", ignore=lambda _, names: [
     name for name in names if name.startswith("PANCREAS_") and name != case.id
   ])  # fmt: skip
 
 
-def _no_scan(root, case):
+def _remove_scan(root, case):
   shutil.rmtree(scan_files(root, case)[0].parents[2])
 
 
-def _nothing(root, case):
+def _do_nothing(root, case):
   pass
 
 
@@ -239,37 +239,49 @@ def scan_files(root, case):
   return sorted(root.glob(f"manifest-1/Pancreas-CT/{case.id}/*/*/*.dcm"))
 
 
-def _swapped(number):
+def _make_swapped_case(number):
   case = FakeCase(number)
   case.instances[2:4] = [4, 3]
   return case
 
 
-def _from_two(number):
+def _make_case_from_two(number):
   case = FakeCase(number)
-  label = case.stored_label()
+  label = case.to_stored_label()
   case.instances = [instance + 1 for instance in case.instances]
-  case.stored_label = lambda: label
+  case.to_stored_label = lambda: label
   return case
 
 
 # What is done to a case, and what its complaint must say.
 BAD = [
-  (FakeCase(4), _flip, r"flipped along x the label fits better: score 0\.9\d+ against -?\d\.\d+"),
+  (
+    FakeCase(4),
+    _flip_label,
+    r"flipped along x the label fits better: score 0\.9\d+ against -?\d\.\d+",
+  ),
   (FakeCase(5), _drop_slice, r"slice"),
-  (FakeCase(6), _truncate, r"1-\d+\.dcm.*truncated"),
+  (FakeCase(6), _truncate_slice, r"1-\d+\.dcm.*truncated"),
   (FakeCase(7), _repeat_slice, r"copy\.dcm"),
-  (FakeCase(8), _other_values, r"label values are \[0, 2\]"),
-  (FakeCase(9), _empty, r"label is empty"),
-  (FakeCase(10), _short_label, r"scan has 8 slices and the label 7"),
-  (FakeCase(11), _wrong_distance, r"2\.500 mm apart by their positions and 1\.000 mm by the label"),
-  (FakeCase(12), _damaged_label, r"label0012\.nii\.gz: cannot be read"),
-  (FakeCase(13), _no_label, r"no label \(label0013\)"),
-  (FakeCase(14), _two_labels, r"2 labels: .*label0014\.nii.*keep one"),
-  (FakeCase(18), _two_scans, r"2 scans: .*manifest-1.*manifest-2.*keep one"),
-  (FakeCase(15), _no_scan, r"no scan \(folder PANCREAS_0015\)"),
-  (_swapped(16), _nothing, r"neither rise nor fall with the position: \[4 3 5\] at slices 3 to 5"),
-  (_from_two(17), _nothing, r"run from 2 to 9 over 8 slices, not from 1 to 8"),
+  (FakeCase(8), _change_values, r"label values are \[0, 2\]"),
+  (FakeCase(9), _empty_label, r"label is empty"),
+  (FakeCase(10), _shorten_label, r"scan has 8 slices and the label 7"),
+  (
+    FakeCase(11),
+    _write_wrong_distance,
+    r"2\.500 mm apart by their positions and 1\.000 mm by the label",
+  ),
+  (FakeCase(12), _damage_label, r"label0012\.nii\.gz: cannot be read"),
+  (FakeCase(13), _remove_label, r"no label \(label0013\)"),
+  (FakeCase(14), _add_second_label, r"2 labels: .*label0014\.nii.*keep one"),
+  (FakeCase(18), _add_second_scan, r"2 scans: .*manifest-1.*manifest-2.*keep one"),
+  (FakeCase(15), _remove_scan, r"no scan \(folder PANCREAS_0015\)"),
+  (
+    _make_swapped_case(16),
+    _do_nothing,
+    r"neither rise nor fall with the position: \[4 3 5\] at slices 3 to 5",
+  ),
+  (_make_case_from_two(17), _do_nothing, r"run from 2 to 9 over 8 slices, not from 1 to 8"),
 ]
 
 
@@ -286,7 +298,7 @@ def bad_files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def complaint(bad_files, tmp_path_factory):
-  """What a build says that may not skip cases, in one line."""
+  """Returns what a build says that may not skip cases, in one line."""
   data = tmp_path_factory.mktemp("stopped")
   with pytest.raises(UserError) as caught:
     build_dataset(NATIVE, data, manual_dir=bad_files)
@@ -297,7 +309,7 @@ def complaint(bad_files, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def skipping(bad_files, tmp_path_factory):
-  """The folder and the report of a build that may."""
+  """Returns the report of a build that may skip cases."""
   data = tmp_path_factory.mktemp("skipped")
   folder = build_dataset(NATIVE, data, manual_dir=bad_files, skip_bad_cases=True)
   assert open_records(NATIVE, data).splits["train"].case_ids == ["PANCREAS_0001"]
@@ -336,7 +348,7 @@ def test_beam_names_the_same_cases_and_leaves_out_the_same(
 def test_nothing_but_bad_cases_is_no_data_set(tmp_path):
   case = FakeCase(4)
   write_case(tmp_path / "files", case, "nbia")
-  _flip(tmp_path / "files", case)
+  _flip_label(tmp_path / "files", case)
   with pytest.raises(UserError, match="1 of 1 cases cannot be used; there is no other case"):
     build_dataset(NATIVE, tmp_path / "data", manual_dir=tmp_path / "files", skip_bad_cases=True)
 

@@ -66,11 +66,11 @@ def test_a_second_build_leaves_the_first_alone(data_dir):
 
 
 def test_an_interrupted_build_is_no_data_set(tmp_path, monkeypatch):
-  def stop(number, config):
+  def raise_interrupt(number, config):
     raise KeyboardInterrupt
 
   with monkeypatch.context() as patch:
-    patch.setattr(phantom_case, "draw_phantom_record", stop)
+    patch.setattr(phantom_case, "draw_phantom_record", raise_interrupt)
     with pytest.raises(KeyboardInterrupt):
       build_dataset(TINY, tmp_path, workers=1)
   assert find_built_version(TINY, tmp_path) is None
@@ -103,7 +103,7 @@ def test_an_unknown_data_set_is_refused_with_the_known_ones(dataset, tmp_path):
 
 
 def test_workers_are_not_for_beam(tmp_path):
-  with pytest.raises(UserError, match="with Beam say it by --beam_options"):
+  with pytest.raises(UserError, match="with Beam, set the number by --beam_options"):
     build_dataset(TINY, tmp_path, workers=2, beam_runner="DirectRunner")
 
 

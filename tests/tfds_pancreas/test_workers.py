@@ -25,7 +25,7 @@ PLACES = {
 }
 
 
-def note(folder, item):
+def note_process(folder, item):
   """Leaves a file that says which process had the item."""
   (folder / str(item)).write_text(str(os.getpid()))
 
@@ -40,13 +40,13 @@ def kill_own_process(item):
 
 
 def sleep_long(folder, item):
-  note(folder, item)
+  note_process(folder, item)
   time.sleep(300)
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_every_item_is_worked_on(place, tmp_path):
-  PLACES[place]()(functools.partial(note, tmp_path), range(7))
+  PLACES[place]()(functools.partial(note_process, tmp_path), range(7))
   assert sorted(path.name for path in tmp_path.iterdir()) == [str(item) for item in range(7)]
   where = {path.read_text() for path in tmp_path.iterdir()}
   assert (str(os.getpid()) in where) == (place != "processes")
@@ -58,14 +58,14 @@ def test_what_fails_is_raised(place):
     PLACES[place]()(fail_at_three, range(5))
 
 
-def stopped_at_three(item):
+def stop_at_three(item):
   if item == 3:
     raise Interrupted(signal.SIGTERM)
 
 
 def test_a_signal_ends_beam_as_it_ends_all():
   with pytest.raises(Interrupted) as caught:
-    PLACES["beam"]()(stopped_at_three, range(5))
+    PLACES["beam"]()(stop_at_three, range(5))
   assert caught.value.status == 143
 
 
@@ -83,7 +83,7 @@ def interrupt_when(folder, count):
 
 @pytest.fixture
 def _ctrl_c_is_heard():
-  """Also where the tests run in the background of a shell, which has it ignored."""
+  """Lets Ctrl-C be heard in the background of a shell too, which has it ignored."""
   before = signal.signal(signal.SIGINT, signal.default_int_handler)
   yield
   signal.signal(signal.SIGINT, before)
@@ -118,7 +118,6 @@ def test_an_unknown_runner_is_refused_with_those_there_are():
 
 
 def test_options_reach_beam():
-  """Those of any runner."""
   options = parse_beam_options(
     ["flink_master=HOST:8081", "direct_num_workers=3", "no_use_public_ips"]
   )

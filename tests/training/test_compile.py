@@ -12,14 +12,19 @@ import pytest
 
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.models import build
-from attn_unet_jax.patches.device_source import resident
+from attn_unet_jax.patches.device_source import make_resident
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.training.checkpoint import checkpoints
+from attn_unet_jax.training.checkpoint import open_checkpoints
 from attn_unet_jax.training.compile import compile_step
-from attn_unet_jax.training.mesh import check_patch, devices, parts_alone, pin_device_count
-from attn_unet_jax.training.placement import _table
-from attn_unet_jax.training.state import abstract, create
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.training.mesh import (
+  check_patch,
+  num_microbatches_on_one_device,
+  pin_device_count,
+  select_devices,
+)
+from attn_unet_jax.training.placement import _tabulate_samples
+from attn_unet_jax.training.state import abstract_state, create_state
+from attn_unet_jax.workflows.network import build_run_network
 from benchmarks.collectives import Collective
 from tests import networks
 from tests.configs import with_keys
@@ -178,8 +183,8 @@ def test_every_division_in_float32(tmp_path, optimizer, loss, params, moved):
 def test_a_state_of_many_devices_opens_on_one(config, told, name):
   result, folder = told
   config = with_keys(config, {"model.gates": 1})
-  like = abstract(config, network(config, 2)).replace(opt_state=())
-  with checkpoints(folder / name, 1) as store:
+  like = abstract_state(config, build_run_network(config, 2)).replace(opt_state=())
+  with open_checkpoints(folder / name, 1) as store:
     state = store.restore(5, like)
   numbers = np.concatenate([np.ravel(x) for x in jax.tree.leaves(state.params)])
   np.testing.assert_array_equal(numbers, np.float32(result[name]["params"]))
@@ -213,18 +218,18 @@ def test_every_part_of_a_batch_must_divide(config, monkeypatch):
   config = with_keys(config, {"train.batch_size": 8, "train.accumulate": 4, "parallel.data": 4})
   told = r"in 4 parts over 4 devices; make it a multiple of 16, or .* --config.parallel.data=2"
   with pytest.raises(UserError, match=told):
-    devices(config)
+    select_devices(config)
   config = with_keys(config, {"train.batch_size": 16})
-  assert len(devices(config)) == 4
+  assert len(select_devices(config)) == 4
 
 
 def test_the_places_of_a_batch_that_is_fed_in_parts(config):
   """With `jit` parts of places, with `pmap` a device's parts; each device has neighbours."""
   config = with_keys(config, {"train.batch_size": 8, "train.accumulate": 2})
-  assert _table(config, 2).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+  assert _tabulate_samples(config, 2).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
   config = with_keys(config, {"parallel.mode": "pmap"})
-  assert _table(config, 2).tolist() == [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]
-  assert _table(config, 1).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+  assert _tabulate_samples(config, 2).tolist() == [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]
+  assert _tabulate_samples(config, 1).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
 @pytest.mark.parametrize(
@@ -240,7 +245,7 @@ def test_one_device_takes_the_parts_that_devices_divide_a_batch_into(config, cha
   """But all of it for a loss that is not the mean of its parts'."""
   config = with_keys(config, {"parallel.data": 3, "train.accumulate": 2})
   config = with_keys(config, changes)
-  assert parts_alone(config) == parts
+  assert num_microbatches_on_one_device(config) == parts
 
 
 @pytest.mark.parametrize(
@@ -303,8 +308,10 @@ def test_the_state_passed_in_is_consumed(config):
   module = Line(batch_norm=True)
   config = with_keys(config, {"optimizer.ema_decay": 0.9})
   image = np.zeros((16, 17, 18), np.int16)
-  data = resident([WorkingCase("a", image, image.astype(np.uint8), 0.0, 1.0)], config.data.patch)
-  state, step = create(config, module), compile_step(config, module)
+  data = make_resident(
+    [WorkingCase("a", image, image.astype(np.uint8), 0.0, 1.0)], config.data.patch
+  )
+  state, step = create_state(config, module), compile_step(config, module)
   leaves = jax.tree.leaves(state)
   compiled = step.lower(state, data).compile()
   shared = compiled.memory_analysis().alias_size_in_bytes
@@ -320,8 +327,8 @@ import jax, jax.numpy as jnp, numpy as np
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.patches.device_source import resident
 from attn_unet_jax.training.compile import compile_step
-from attn_unet_jax.training.mesh import spread
-from attn_unet_jax.training.state import create
+from attn_unet_jax.training.mesh import replicate
+from attn_unet_jax.training.state import create_state
 from tests.configs import small_config, with_keys
 from tests.line import Line
 module = Line(batch_norm=True, dtype=jnp.float64)
@@ -334,7 +341,7 @@ for name in sys.argv[1:]:
   config = small_config(**keys, **{"parallel.mode": mode, "parallel.data": int(count)})
   config = with_keys(config, {"parallel.batch_norm": statistics})
   step = compile_step(config, module)
-  state, set_ = spread(config, (create(config, module), data))
+  state, set_ = replicate(config, (create_state(config, module), data))
   for _ in range(2):
     state, outcome = step(state, set_)
   numbers = jax.tree.leaves((state.params, state.batch_stats, outcome))

@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from attn_unet_jax.patches.batch import Batch
+from attn_unet_jax.patches.batch import NetworkInput
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training import epoch_end
-from attn_unet_jax.training.epoch_end import Report
+from attn_unet_jax.training.epoch_end import EpochReport
 from attn_unet_jax.training.inputs import PARTS
-from attn_unet_jax.training.state import create
+from attn_unet_jax.training.state import create_state
 from attn_unet_jax.training.step import fixed_loss
 from tests.configs import with_keys
 from tests.line import Line
@@ -24,9 +24,9 @@ def test_the_rate_is_that_of_the_last_update(config, step, skipped, rate):
   """Which the schedule counts without those that were left out: 0, 0.1, 0.2, ... here."""
   config = with_keys(config, {"optimizer.learning_rate": 1.0, "optimizer.warmup_steps": 10})
   module, patch = Line(), np.zeros((1, 2, 2, 2), np.float32)
-  fixed = {part: [Batch(patch[..., None], patch.astype(np.uint8))] for part in PARTS}
-  state = create(config, module).replace(step=np.int32(step), skipped=np.int32(skipped))
-  row = Report(config, module, fixed, None, 0).measure(2, jax.device_put(state), 1.5)
+  fixed = {part: [NetworkInput(patch[..., None], patch.astype(np.uint8))] for part in PARTS}
+  state = create_state(config, module).replace(step=np.int32(step), skipped=np.int32(skipped))
+  row = EpochReport(config, module, fixed, None, 0).measure_epoch(2, jax.device_put(state), 1.5)
   assert row["learning_rate"] == pytest.approx(rate)
   assert (row["epoch"], row["train_seconds"], row["validation_dsc"]) == (2, 1.5, None)
 
@@ -35,17 +35,18 @@ def test_a_loss_is_the_mean_of_its_parts_batches_by_what_predicts(config):
   """The averages, where they are kept; each part of the fold in its own column."""
   rng, module = np.random.default_rng(0), Line()
   config = with_keys(config, {"optimizer.ema_decay": 0.9})
-  state = create(config, module)
+  state = create_state(config, module)
   state = state.replace(params=jax.tree.map(lambda x: x + 2, state.params))
   fixed = {
     part: [
-      Batch(rng.normal(size=(1, 2, 2, 2, 1)), rng.integers(0, 2, (1, 2, 2, 2))) for _ in range(2)
+      NetworkInput(rng.normal(size=(1, 2, 2, 2, 1)), rng.integers(0, 2, (1, 2, 2, 2)))
+      for _ in range(2)
     ]
     for part in PARTS
   }
   loss = jax.jit(lambda variables, batch: fixed_loss(config, module, variables, batch))
-  written = Report(config, module, fixed, None, 0)
-  row = written.measure(1, state, 0.0)
+  written = EpochReport(config, module, fixed, None, 0)
+  row = written.measure_epoch(1, state, 0.0)
   for part, name in (("training", "train"), ("validation", "validation"), ("test", "test")):
     own = [float(loss(state.ema, batch)) for batch in fixed[part]]
     assert row[f"{name}_seg_loss"] == pytest.approx(sum(own) / 2, rel=1e-5)
@@ -53,7 +54,7 @@ def test_a_loss_is_the_mean_of_its_parts_batches_by_what_predicts(config):
   with pytest.raises(
     UserError, match=r"^the training loss is nan after the update of step 0, on patches without"
   ):
-    written.measure(1, state, 0.0)
+    written.measure_epoch(1, state, 0.0)
 
 
 def test_the_time_that_is_left_is_counted_from_this_start(config, monkeypatch, capsys):
@@ -61,8 +62,8 @@ def test_the_time_that_is_left_is_counted_from_this_start(config, monkeypatch, c
   clock = iter((100.0, 110.0))
   monkeypatch.setattr(epoch_end, "time", SimpleNamespace(monotonic=lambda: next(clock)))
   config = with_keys(config, {"train.epochs": 7})
-  log = SimpleNamespace(write=lambda row: None)
+  log = SimpleNamespace(write_epoch=lambda row: None)
   row = dict.fromkeys(("train_seg_loss", "validation_seg_loss", "test_seg_loss"), 0.5)
   row |= {"epoch": 3, "train_seconds": 9.0, "validation_dsc": None}
-  Report(config, Line(), {}, log, 2).write(row)
+  EpochReport(config, Line(), {}, log, 2).write_row(row)
   assert capsys.readouterr().out.endswith("test 0.5000; 9.0 s, 40s left\n")

@@ -14,14 +14,14 @@ import pytest
 from attn_unet_jax.cases.boxes import to_json
 from attn_unet_jax.cases.dataset import open_dataset
 from attn_unet_jax.cases.fold import open_fold
-from attn_unet_jax.patches.batch import fixed_batches, training_batch
+from attn_unet_jax.patches.batch import crop_fixed_batches, make_training_batch
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.signals import Interrupted
 from attn_unet_jax.training import inputs, loop
-from attn_unet_jax.training.checkpoint import checkpoints
-from attn_unet_jax.training.epoch_end import Report
-from attn_unet_jax.training.loop import train
-from attn_unet_jax.training.state import create
+from attn_unet_jax.training.checkpoint import open_checkpoints
+from attn_unet_jax.training.epoch_end import EpochReport
+from attn_unet_jax.training.loop import train_network
+from attn_unet_jax.training.state import create_state
 from attn_unet_jax.volumes.box import Box
 from tests.configs import with_keys
 from tests.conftest import ROOT, assert_same, host_devices
@@ -46,9 +46,9 @@ def config(config, phantoms):
 def _train(config, workdir, source="streaming"):
   config = with_keys(config, {"data.source": source})
   workdir.mkdir(exist_ok=True)
-  with checkpoints(workdir / "checkpoints", 2) as store:
+  with open_checkpoints(workdir / "checkpoints", 2) as store:
     load = open_fold(config.data).load
-    return train(config, Line(batch_norm=True), load, lambda _: 0.5, store, workdir)
+    return train_network(config, Line(batch_norm=True), load, lambda _: 0.5, store, workdir)
 
 
 def test_both_sources_train_the_same_network_under_the_transfer_guard(config, tmp_path, capsys):
@@ -106,13 +106,13 @@ def test_a_broken_step_leaves_the_state_before_it_though_other_steps_are_fed(con
 
 def test_what_crosses_implicitly_is_refused(config, tmp_path, monkeypatch):
   """Blocks that nobody put onto the device."""
-  real = inputs.placement
+  real = inputs.plan_placement
 
   def forgetful(config):
     rows, put = real(config)
     return rows, lambda step, blocks: jax.device_get(put(step, blocks))
 
-  monkeypatch.setattr(inputs, "placement", forgetful)
+  monkeypatch.setattr(inputs, "plan_placement", forgetful)
   with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
     _train(config, tmp_path)
 
@@ -138,8 +138,8 @@ def test_where_a_patch_came_from_is_told_in_the_whole_scan(config, tmp_path):
   (tmp_path / "boxes.json").write_text(to_json(dict.fromkeys(open_dataset(config.data).ids, box)))
   read = inputs.open_inputs(config, Line(), open_fold(config.data).load, tmp_path)
   with read.source.feeds(range(2, 3)) as feeds:
-    batch = training_batch(config, next(feeds), 2)
-  places = read.places(3)
+    batch = make_training_batch(config, next(feeds), 2)
+  places = read.locate_patches(3)
   assert len({corner[:2] for _, corner in places}) > 1
   for (case, corner), label in zip(places, batch.label, strict=True):
     assert corner[2] == -((50 - whole[case].label.shape[2] + 1) // 2)
@@ -156,15 +156,15 @@ def test_losses_are_measured_on_as_many_patches_at_a_time_as_a_device_trains_on(
   for count in (1, 4):
     config = with_keys(config, {"train.accumulate": count})
     fixed = inputs.open_inputs(config, Line(), open_fold(config.data).load, tmp_path).fixed
-    state = create(config, Line())
+    state = create_state(config, Line())
     batches[count] = fixed["validation"]
-    rows[count] = Report(config, Line(), fixed, None, 0).measure(1, state, 0)
+    rows[count] = EpochReport(config, Line(), fixed, None, 0).measure_epoch(1, state, 0)
   assert [batch.image.shape[0] for batch in batches[1]] == [8]
   assert [batch.image.shape[0] for batch in batches[4]] == [2, 2, 2, 2]
   for whole, *parts in zip(*batches[1], *batches[4], strict=True):
     np.testing.assert_array_equal(np.concatenate(parts), whole)
   for part in inputs.PARTS:
-    own = fixed_batches(config, open_fold(config.data).load(part), parts=4)
+    own = crop_fixed_batches(config, open_fold(config.data).load(part), parts=4)
     assert_same(fixed[part], own)
   for name in ("train_seg_loss", "validation_seg_loss", "test_seg_loss"):
     assert rows[4][name] == pytest.approx(rows[1][name], rel=1e-6)

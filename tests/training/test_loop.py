@@ -18,17 +18,17 @@ import orbax.checkpoint as ocp
 import pytest
 
 from attn_unet_jax.cases.fold import open_fold
-from attn_unet_jax.patches.batch import training_batch
-from attn_unet_jax.patches.device_source import resident
+from attn_unet_jax.patches.batch import make_training_batch
+from attn_unet_jax.patches.device_source import make_resident
 from attn_unet_jax.runs.metrics_csv import COLUMNS, read_metrics
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.signals import Interrupted
 from attn_unet_jax.training import integrity, loop
-from attn_unet_jax.training.checkpoint import checkpoints, saved
-from attn_unet_jax.training.epoch_end import Report
-from attn_unet_jax.training.loop import train
-from attn_unet_jax.training.nonfinite import Watch
-from attn_unet_jax.training.step import Outcome
+from attn_unet_jax.training.checkpoint import list_saved_steps, open_checkpoints
+from attn_unet_jax.training.epoch_end import EpochReport
+from attn_unet_jax.training.loop import train_network
+from attn_unet_jax.training.nonfinite import NonfiniteWatch
+from attn_unet_jax.training.step import StepMetrics
 from tests.configs import small_config, with_keys
 from tests.conftest import assert_same
 from tests.line import Line
@@ -51,8 +51,8 @@ def setting(phantoms):
 def _train(setting, workdir, validate=lambda state: 0.5):
   config, module, fold = setting
   workdir.mkdir(exist_ok=True)
-  with checkpoints(workdir / "checkpoints", config.train.keep) as store:
-    return train(config, module, fold.load, validate, store, workdir)
+  with open_checkpoints(workdir / "checkpoints", config.train.keep) as store:
+    return train_network(config, module, fold.load, validate, store, workdir)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_epochs_are_saved_and_validated_as_often_as_asked_and_the_last_always(se
   validated = []
   _train((config, *rest), tmp_path, lambda state: validated.append(int(state.step)) or 0.5)
   assert validated == [9, 12]
-  assert saved(tmp_path / "checkpoints") == [6, 9, 12]
+  assert list_saved_steps(tmp_path / "checkpoints") == [6, 9, 12]
   rows = read_metrics(tmp_path / "metrics.csv")
   assert [row["validation_dsc"] for row in rows] == ["", "", "0.5", "0.5"]
 
@@ -147,8 +147,8 @@ def test_a_signal_in_validation_breaks_in_and_the_epoch_is_validated_again(
   assert [row["validation_dsc"] for row in rows] == ["0.5", "0.9", "0.9"]
   losses = [row["train_seg_loss"] for row in rows]
   assert losses == [r["train_seg_loss"] for r in read_metrics(undisturbed[1] / "metrics.csv")]
-  with checkpoints(tmp_path / "checkpoints", 2) as store:
-    assert store.best in (6, 9)
+  with open_checkpoints(tmp_path / "checkpoints", 2) as store:
+    assert store.best_step in (6, 9)
 
 
 def _copied(workdir, to):
@@ -164,7 +164,7 @@ def test_an_epoch_is_saved_before_it_is_validated(setting, undisturbed, tmp_path
 
   def slow(state):
     deadline = time.monotonic() + 60
-    while saved(tmp_path / "checkpoints")[-1:] != [int(state.step)]:
+    while list_saved_steps(tmp_path / "checkpoints")[-1:] != [int(state.step)]:
       assert time.monotonic() < deadline, "not saved while it is validated"
       time.sleep(0.01)
     if int(state.step) == 6:
@@ -179,25 +179,25 @@ def test_an_epoch_is_saved_before_it_is_validated(setting, undisturbed, tmp_path
   assert [row["validation_dsc"] for row in read_metrics(killed / "metrics.csv")] == [
     *("0.3", "0.7", "0.7")
   ]
-  with checkpoints(tmp_path / "checkpoints", 2) as store:
-    assert store.best == 9
+  with open_checkpoints(tmp_path / "checkpoints", 2) as store:
+    assert store.best_step == 9
 
 
 def test_a_kill_between_the_score_and_the_log_loses_neither(
   setting, undisturbed, tmp_path, monkeypatch
 ):
-  killed, real = tmp_path / "killed", loop.Report.write
+  killed, real = tmp_path / "killed", loop.EpochReport.write_row
 
   def write(report, row):
     if row["epoch"] == 2:
       _copied(tmp_path, killed)
     real(report, row)
 
-  monkeypatch.setattr(loop.Report, "write", write)
+  monkeypatch.setattr(loop.EpochReport, "write_row", write)
   _train(setting, tmp_path, lambda state: 0.9 if int(state.step) == 6 else 0.1)
   monkeypatch.undo()
-  with checkpoints(killed / "checkpoints", 2) as store:
-    assert (store.latest, store.best) == (6, 6)
+  with open_checkpoints(killed / "checkpoints", 2) as store:
+    assert (store.latest_step, store.best_step) == (6, 6)
   assert [row["epoch"] for row in read_metrics(killed / "metrics.csv")] == ["1"]
   assert_same(_train(setting, killed), undisturbed[0])
   assert [row["epoch"] for row in read_metrics(killed / "metrics.csv")] == ["1", "2", "3"]
@@ -207,19 +207,19 @@ def test_a_signal_that_comes_after_the_last_look_ends_the_run(
   setting, undisturbed, tmp_path, monkeypatch
 ):
   """Before the test cases are segmented, which may take long."""
-  real, before = loop._leave, signal.getsignal(signal.SIGTERM)
+  real, before = loop._save_and_stop, signal.getsignal(signal.SIGTERM)
 
   def leave(number, state, *rest):
     real(number, state, *rest)
     if int(state.step) == 9:
       os.kill(os.getpid(), signal.SIGTERM)
 
-  monkeypatch.setattr(loop, "_leave", leave)
+  monkeypatch.setattr(loop, "_save_and_stop", leave)
   with pytest.raises(Interrupted) as stop:
     _train(setting, tmp_path)
   assert stop.value.number == signal.SIGTERM
   assert signal.getsignal(signal.SIGTERM) == before
-  assert saved(tmp_path / "checkpoints")[-1] == 9
+  assert list_saved_steps(tmp_path / "checkpoints")[-1] == 9
   assert_same(_train(setting, tmp_path), undisturbed[0])
 
 
@@ -241,7 +241,7 @@ def _signal_at(monkeypatch, number):
 
 
 def _signal_in_the_losses(monkeypatch):
-  real = Report._losses
+  real = EpochReport._measure_losses
 
   def losses(report, state):
     if int(state.step) == 6:
@@ -250,7 +250,7 @@ def _signal_in_the_losses(monkeypatch):
       raise AssertionError("they were waited for")
     return real(report, state)
 
-  monkeypatch.setattr(Report, "_losses", losses)
+  monkeypatch.setattr(EpochReport, "_measure_losses", losses)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_a_signal_before_a_validation_leaves_it_to_the_next_start(
     signalled(patch)
     with pytest.raises(Interrupted):
       _train(setting, tmp_path, validate)
-  assert (validated, saved(tmp_path / "checkpoints")[-1]) == ([3], 6)
+  assert (validated, list_saved_steps(tmp_path / "checkpoints")[-1]) == ([3], 6)
   assert [row["epoch"] for row in read_metrics(tmp_path / "metrics.csv")] == ["1"]
   assert_same(_train(setting, tmp_path, validate), undisturbed[0])
   assert validated == [3, 6, 9]
@@ -284,7 +284,7 @@ def test_a_stop_within_an_epoch_resumes_to_the_same_bits(
 
   It is on disk when that is said, though the disk is slow and a second signal comes.
   """
-  write, told = integrity.write, []
+  write, told = integrity.write_seal, []
 
   def slowly(*arguments):
     os.kill(os.getpid(), signal.SIGINT)
@@ -292,11 +292,11 @@ def test_a_stop_within_an_epoch_resumes_to_the_same_bits(
     write(*arguments)
 
   def say(line):
-    told.append((line, saved(tmp_path / "checkpoints")))
+    told.append((line, list_saved_steps(tmp_path / "checkpoints")))
 
   with monkeypatch.context() as patch:
     _signal_at(patch, 0)
-    patch.setattr(integrity, "write", slowly)
+    patch.setattr(integrity, "write_seal", slowly)
     patch.setattr(loop.console, "print_line", say)
     with pytest.raises(Interrupted) as stop:
       _train(setting, tmp_path)
@@ -341,7 +341,7 @@ def test_a_signal_breaks_off_the_wait_for_a_feed(setting, undisturbed, tmp_path,
     patch.setattr(loop, "open_inputs", open_late)
     with pytest.raises(Interrupted):
       _train(setting, tmp_path)
-  assert saved(tmp_path / "checkpoints")[-1] == 4
+  assert list_saved_steps(tmp_path / "checkpoints")[-1] == 4
   assert_same(_train(setting, tmp_path), undisturbed[0])
 
 
@@ -363,7 +363,7 @@ def test_a_broken_step_is_named_though_a_signal_comes_in_it(
     _train((config, Line(), fold), tmp_path)
   told = capsys.readouterr().out if skip else str(stop.value)
   assert "step 2: the loss is inf (patches: " in told
-  assert saved(tmp_path / "checkpoints")[-1] == 1 + skip
+  assert list_saved_steps(tmp_path / "checkpoints")[-1] == 1 + skip
   if skip:  # as many as are allowed, of all starts
     with pytest.raises(UserError, match=r"^step 3: the loss is inf"):
       _train((config, Line(), fold), tmp_path)
@@ -385,23 +385,25 @@ def test_a_broken_step_is_told_though_a_signal_comes_while_its_patches_are_looke
       raise AssertionError("it was waited for")
     return [("scan", (0, 0, 0))]  # of step 3, which was under way
 
-  monkeypatch.setattr(loop, "open_inputs", lambda *rest: opened(*rest)._replace(places=places))
+  monkeypatch.setattr(
+    loop, "open_inputs", lambda *rest: opened(*rest)._replace(locate_patches=places)
+  )
   with pytest.raises(Interrupted if skip else UserError) as stop:
     _train((config, Line(), fold), tmp_path)
   told = capsys.readouterr().out if skip else str(stop.value)
   assert "step 2: the loss is inf (patches: not known, stopped by signal 15)" in told
-  assert saved(tmp_path / "checkpoints") == ([3] if skip else [])
+  assert list_saved_steps(tmp_path / "checkpoints") == ([3] if skip else [])
 
 
 def test_a_broken_step_is_told_though_its_scans_can_be_read_no_more(config, tmp_path):
   def places(step):
     raise UserError("scan.nii.gz: no such file; check the path")
 
-  watch = Watch(config, places, 0, tmp_path / "nonfinite")
-  watch.note(3, Outcome(jnp.float32(jnp.nan), jnp.float32(1)), None)
+  watch = NonfiniteWatch(config, places, 0, tmp_path / "nonfinite")
+  watch.note_step(3, StepMetrics(jnp.float32(jnp.nan), jnp.float32(1)), None)
   told = r"^step 3: the loss is nan \(patches: not known, scan\.nii\.gz: no such file; check"
   with pytest.raises(UserError, match=told):
-    watch.settle({"kernel": np.zeros(3)})
+    watch.check_pending({"kernel": np.zeros(3)})
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(setting, tmp_path, capsys):
@@ -418,7 +420,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(setting, tmp_path, capsys):
   told = json.loads((tmp_path / "nonfinite" / "batch.json").read_text())
   assert (told["step"], told["loss"]) == (3, "inf")
   cases = {case.id: case for case in fold.load("training")}
-  batch = training_batch(config, resident(list(cases.values()), (16, 16, 16)), 2)
+  batch = make_training_batch(config, make_resident(list(cases.values()), (16, 16, 16)), 2)
   for patch, label in zip(told["patches"], batch.label, strict=True):
     where = tuple(slice(c, c + 16) for c in patch["corner"])
     assert np.asarray(label).sum() == cases[patch["case"]].label[where].sum()  # flipped, perhaps
@@ -447,21 +449,21 @@ def test_a_state_whose_losses_are_not_finite_takes_no_checkpoints_place(setting,
   for _ in range(2):  # also where it is started again
     with pytest.raises(UserError, match=told):
       _train((config, module, fold), tmp_path)
-    assert saved(tmp_path / "checkpoints") == [1]
+    assert list_saved_steps(tmp_path / "checkpoints") == [1]
 
 
 def test_a_loss_that_is_not_finite_is_told_though_the_disk_is_full(config, tmp_path):
   def places(step):
     return [("scan", (step, 0, 0))]
 
-  watch = Watch(config, places, 0, tmp_path / "nonfinite")
-  watch.note(3, Outcome(jnp.float32(jnp.nan), jnp.float32(1)), None)
+  watch = NonfiniteWatch(config, places, 0, tmp_path / "nonfinite")
+  watch.note_step(3, StepMetrics(jnp.float32(jnp.nan), jnp.float32(1)), None)
   state = {"kernel": np.random.default_rng(0).normal(size=5000)}
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
   try:
     with pytest.raises(UserError) as told:
-      watch.settle(state)
+      watch.check_pending(state)
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
   said = r"step 3: the loss is nan \(patches: scan at voxel \(3, 0, 0\)\); the state before it "

@@ -11,13 +11,13 @@ from jax import export
 from attn_unet_jax.augment.options import Augmentation
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.inference.sliding import SlidingWindow
-from attn_unet_jax.patches.batch import training_cutter
-from attn_unet_jax.patches.device_source import resident
-from attn_unet_jax.patches.host_cropper import together
+from attn_unet_jax.patches.batch import make_training_cropper
+from attn_unet_jax.patches.device_source import make_resident
+from attn_unet_jax.patches.host_cropper import stack_blocks
 from attn_unet_jax.training.compile import compile_step
-from attn_unet_jax.training.placement import placement
-from attn_unet_jax.training.state import abstract
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.training.placement import plan_placement
+from attn_unet_jax.training.state import abstract_state
+from attn_unet_jax.workflows.network import build_run_network
 from tests.configs import small_config, with_keys
 from tests.conftest import ROOT, host_devices
 
@@ -47,12 +47,14 @@ def _config(dtype):
 
 def _program(config, what, platforms):
   """The exported program, as text; nothing is compiled."""
-  module = network(config, 2)
-  state = abstract(config, module)
+  module = build_run_network(config, 2)
+  state = abstract_state(config, module)
   if what != "window":
     case = WorkingCase("a", np.zeros((90, 90, 90), np.int16), np.zeros((90,) * 3, np.uint8), 0, 1)
     streamed = what == "streamed step"
-    feed = _fed(config, case) if streamed else resident([case], config.data.patch, histograms=True)
+    feed = (
+      _fed(config, case) if streamed else make_resident([case], config.data.patch, histograms=True)
+    )
     function, arguments = compile_step(config, module, streamed=streamed), (state, feed)
   else:
     function = SlidingWindow(config, module).window
@@ -65,9 +67,9 @@ def _program(config, what, platforms):
 
 def _fed(config, case):
   """What a streaming source feeds the first step."""
-  rows, put = placement(config)
-  cutter = training_cutter(config, [case])
-  return put(0, together([cutter(0, row) for row in rows]))
+  rows, put = plan_placement(config)
+  cutter = make_training_cropper(config, [case])
+  return put(0, stack_blocks([cutter(0, row) for row in rows]))
 
 
 def _first_features(text):

@@ -7,7 +7,7 @@ from flax.traverse_util import flatten_dict
 
 from attn_unet_jax.models.dual_attention import DualAttention
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.training.optimizer import check_patterns, learning_rate, optimizer
+from attn_unet_jax.training.optimizer import build_optimizer, build_rate_schedule, check_patterns
 from tests.configs import with_keys
 
 
@@ -21,7 +21,7 @@ def test_step_decay_counts_epochs(config):
       "train.steps_per_epoch": 10,
     },
   )
-  rate = learning_rate(config)
+  rate = build_rate_schedule(config)
   assert [float(rate(s)) for s in (0, 19, 20, 40)] == pytest.approx([1e-4, 1e-4, 5e-5, 2.5e-5])
 
 
@@ -36,12 +36,12 @@ def test_cosine_ends_at_zero_and_warms_up(config):
       "train.steps_per_epoch": 10,
     },
   )
-  rate = learning_rate(config)
+  rate = build_rate_schedule(config)
   assert [float(rate(s)) for s in (0, 5, 10, 60, 110)] == pytest.approx([0, 0.5, 1, 0.5, 0])
 
 
 def test_constant_stays(config):
-  assert float(learning_rate(config)(10**6)) == pytest.approx(config.optimizer.learning_rate)
+  assert float(build_rate_schedule(config)(10**6)) == pytest.approx(config.optimizer.learning_rate)
 
 
 def test_weight_decay_is_coupled_as_in_the_reference(config):
@@ -54,7 +54,7 @@ def test_weight_decay_is_coupled_as_in_the_reference(config):
       "optimizer.betas": (0.8, 0.95),
     },
   )
-  transform = optimizer(config)
+  transform = build_optimizer(config)
   w = jnp.array([1.0, -2.0])
   state, hand = transform.init(w), np.array([1.0, -2.0])
   m = v = np.zeros(2)
@@ -74,7 +74,7 @@ GRADIENT = {"a": {"kernel": jnp.array([0.5, 3.0]), "bias": jnp.array([2.0])}, "s
 
 def _updates(config, steps=2):
   """Updates of the last of several steps with the same gradient, at parameters that stay."""
-  transform = optimizer(config)
+  transform = build_optimizer(config)
   state = transform.init(PARAMS)
   for _ in range(steps):
     updates, state = transform.update(GRADIENT, state, PARAMS)
@@ -138,7 +138,7 @@ def test_biases_of_attention_are_biases(config):
   module = DualAttention(channel_reduction=2)
   shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), x, g, False))["params"]
   ones = jax.tree.map(lambda a: jnp.ones(a.shape), shapes)
-  transform = optimizer(config)
+  transform = build_optimizer(config)
   updates, _ = transform.update(ones, transform.init(ones), ones)
   found = {"/".join(k): float(u.ravel()[0]) for k, u in flatten_dict(updates).items()}
   biases = {"spatial_bias", "channel_bias", "channel_reduced_bias", "output/Conv_0/bias"}
@@ -165,12 +165,12 @@ def test_the_default_has_the_references_state_and_steps(config):
   plain = optax.chain(
     optax.add_decayed_weights(settings.weight_decay),
     optax.scale_by_adam(*settings.betas),
-    optax.scale_by_learning_rate(learning_rate(config)),
+    optax.scale_by_learning_rate(build_rate_schedule(config)),
   )
-  state, ours = plain.init(PARAMS), optimizer(config).init(PARAMS)
+  state, ours = plain.init(PARAMS), build_optimizer(config).init(PARAMS)
   assert jax.tree.structure(state) == jax.tree.structure(ours)
   expected, _ = plain.update(GRADIENT, state, PARAMS)
-  updates, _ = optimizer(config).update(GRADIENT, ours, PARAMS)
+  updates, _ = build_optimizer(config).update(GRADIENT, ours, PARAMS)
   jax.tree.map(np.testing.assert_array_equal, updates, expected)
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.cases.fold import open_fold
-from attn_unet_jax.patches.device_source import resident
-from attn_unet_jax.training.state import start
+from attn_unet_jax.patches.device_source import make_resident
+from attn_unet_jax.training.state import make_initial_state
 from attn_unet_jax.training.step import train_step
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
@@ -47,9 +47,9 @@ def write(folder, forgotten, label_there, sign):
 def two_steps(config, folder, step):
   """The parameters of a network that looks at single voxels."""
   config = with_keys(config, {"data.folder": str(folder)})
-  data = resident(open_fold(config.data).load("training"), config.data.patch)
+  data = make_resident(open_fold(config.data).load("training"), config.data.patch)
   image = np.zeros((1, *config.data.patch, 1), np.float32)
-  state = start(config, Line().init(jax.random.key(0), image, False))
+  state = make_initial_state(config, Line().init(jax.random.key(0), image, False))
   for _ in range(2):
     state, outcome = step(state, data)
     assert np.isfinite([outcome.loss, outcome.gradient_norm]).all()

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.training.state import create
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.training.state import create_state
+from attn_unet_jax.workflows.network import build_run_network
 from tests.configs import with_keys
 
 
@@ -21,7 +21,7 @@ def test_the_models_keys_are_the_networks_attributes(config):
       "model.dtype": "bfloat16",
     },
   )
-  module = network(config, 3)
+  module = build_run_network(config, 3)
   assert module.num_classes == 3
   assert module.dtype == "bfloat16"
   keys = {field.name for field in dataclasses.fields(config.model)} - {"name", "dtype"}
@@ -35,7 +35,7 @@ def test_options_that_do_not_fit_are_one_line(config):
     config, {"model.name": "dense_dilated", "model.dilation_rates": ((1,), (1,), (1,))}
   )
   with pytest.raises(UserError, match=r"config\.model: dilation_rates of 3 stacks: at most 2"):
-    network(config, 2)
+    build_run_network(config, 2)
 
 
 def test_the_patch_of_the_sliding_window_is_one_that_the_network_takes_too(config):
@@ -43,7 +43,7 @@ def test_the_patch_of_the_sliding_window_is_one_that_the_network_takes_too(confi
   with pytest.raises(
     UserError, match=r"config\.inference\.patch=\(32, 16, 20\): .* is \(32, 16, 16\)"
   ):
-    network(config, 2)
+    build_run_network(config, 2)
 
 
 class _Dense(nn.Module):
@@ -57,7 +57,7 @@ class _Dense(nn.Module):
 def test_the_start_is_drawn_by_the_seed(config):
   kernels = []
   for seed in (0, 0, 1):
-    state = create(with_keys(config, {"seed": seed}), _Dense())
+    state = create_state(with_keys(config, {"seed": seed}), _Dense())
     kernels.append(state.params["Dense_0"]["kernel"])
   np.testing.assert_array_equal(kernels[0], kernels[1])
   assert (kernels[0] != kernels[2]).all()

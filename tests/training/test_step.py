@@ -10,13 +10,18 @@ from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.losses.options import LossTerm
 from attn_unet_jax.losses.total import load_loss, sum_terms
 from attn_unet_jax.models import build, layers, options
-from attn_unet_jax.patches.batch import Batch, Fed, training_batch, training_cutter
-from attn_unet_jax.patches.device_source import resident
-from attn_unet_jax.patches.host_cropper import together
-from attn_unet_jax.patches.schedule import Plan, schedule
-from attn_unet_jax.training.state import abstract, start
-from attn_unet_jax.training.step import _dropout_key, fixed_loss, forward, train_step
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.patches.batch import (
+  NetworkInput,
+  StreamedBatch,
+  make_training_batch,
+  make_training_cropper,
+)
+from attn_unet_jax.patches.device_source import make_resident
+from attn_unet_jax.patches.host_cropper import stack_blocks
+from attn_unet_jax.patches.schedule import SchedulePlan, sample_batch
+from attn_unet_jax.training.state import abstract_state, make_initial_state
+from attn_unet_jax.training.step import _dropout_key, fixed_loss, run_forward, train_step
+from attn_unet_jax.workflows.network import build_run_network
 from tests import networks
 from tests.configs import with_keys
 from tests.conftest import assert_same
@@ -39,11 +44,11 @@ def test_a_step_keeps_the_states_shape(config, name):
       "data.patch": build.nearest_patch(networks.build(name), (16, 16, 16)),
     },
   )
-  module = network(config, 2)
+  module = build_run_network(config, 2)
   image = np.zeros((100, 95, 93), np.int16)
   case = WorkingCase("a", image, image.astype(np.uint8), 0.0, 1.0)
-  data = resident([case], config.data.patch)
-  state = abstract(config, module)
+  data = make_resident([case], config.data.patch)
+  state = abstract_state(config, module)
   after, outcome = jax.eval_shape(lambda s, d: train_step(config, module, s, d), state, data)
   assert outcome.loss.shape == outcome.gradient_norm.shape == ()
   assert jax.tree.structure(after) == jax.tree.structure(state)
@@ -80,7 +85,7 @@ def test_labels_are_cropped_to_the_networks_output(config):
   logits, _ = _Unpadded().apply({}, image, False)
   terms = (LossTerm("dice", 1.0), LossTerm("bce", 1.0))
   expected = sum_terms(terms, logits, label[:, 1:3, 2:4])[0]
-  assert fixed_loss(config, _Unpadded(), {}, Batch(image, label)) == expected
+  assert fixed_loss(config, _Unpadded(), {}, NetworkInput(image, label)) == expected
 
 
 @pytest.mark.parametrize(
@@ -104,7 +109,7 @@ def test_an_option_of_a_loss_reaches_it(config, name, option, value, argument):
   logits, _ = _Unpadded().apply({}, image, False)
   loss, given = load_loss(name), (logits, label[:, 1:3, 2:4])
   asked, usual = float(loss(*given, **{argument: value})), float(loss(*given))
-  found = float(fixed_loss(config, _Unpadded(), {}, Batch(image, label)))
+  found = float(fixed_loss(config, _Unpadded(), {}, NetworkInput(image, label)))
   assert found == pytest.approx(2 * asked, rel=1e-6)
   assert found != pytest.approx(2 * usual, rel=1e-3)
 
@@ -115,14 +120,14 @@ def test_groups_have_batch_statistics_of_their_own():
   module = _Alone(block)
   x = jax.random.normal(jax.random.key(0), (4, 3, 2, 2, 1))
   variables = module.init(jax.random.key(1), x, train=True)
-  together, statistics = forward(module, variables, x, KEY, 2)
-  apart = [forward(module, variables, part, KEY, 1) for part in jnp.split(x, 2)]
+  together, statistics = run_forward(module, variables, x, KEY, 2)
+  apart = [run_forward(module, variables, part, KEY, 1) for part in jnp.split(x, 2)]
   np.testing.assert_allclose(
     together.logits, jnp.concatenate([y.logits for y, _ in apart]), atol=1e-6
   )
   mean = jax.tree.map(lambda a, b: (a + b) / 2, *(changed for _, changed in apart))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), statistics, mean)
-  assert jnp.abs(together.logits - forward(module, variables, x, KEY, 1)[0].logits).max() > 1e-3
+  assert jnp.abs(together.logits - run_forward(module, variables, x, KEY, 1)[0].logits).max() > 1e-3
 
 
 def _small(config):
@@ -136,7 +141,7 @@ def _small(config):
       "optimizer.learning_rate": 0.05,
     },
   )
-  return config, resident(_cases(), config.data.patch)
+  return config, make_resident(_cases(), config.data.patch)
 
 
 def _cases():
@@ -150,7 +155,7 @@ def _cases():
 
 def _begin(config, module):
   image = jnp.zeros((1, *config.data.patch, 1))
-  return start(config, module.init(jax.random.key(0), image, train=False))
+  return make_initial_state(config, module.init(jax.random.key(0), image, train=False))
 
 
 def _steps(config, module, data, count=2, state=None):
@@ -174,7 +179,7 @@ def test_a_plain_step_by_hand(config):
   @jax.jit
   @jax.value_and_grad
   def loss_of(params, step):
-    batch = training_batch(config, data, step)
+    batch = make_training_batch(config, data, step)
     return fixed_loss(config, module, {"params": params}, batch)
 
   for step, (before, after, outcome) in enumerate(zip(states, states[1:], told, strict=False)):
@@ -266,13 +271,13 @@ def test_a_broken_step_changes_nothing_and_is_repeated(config, cause):
 def test_what_is_fed_for_another_step_than_the_next_changes_nothing(config, broken):
   """As a streaming source goes on with after a step that was broken and not skipped."""
   config, _ = _small(with_keys(config, {"train.skip_nonfinite": 1}))
-  cutter, module = training_cutter(config, _cases()), Line(root=broken)
-  blocks = together([cutter(0, row) for row in range(8)])
+  cutter, module = make_training_cropper(config, _cases()), Line(root=broken)
+  blocks = stack_blocks([cutter(0, row) for row in range(8)])
   blocks = jax.tree.map(lambda x: jnp.asarray(x)[None], blocks)
   step = jax.jit(lambda state, fed: train_step(config, module, state, fed))
   state = _begin(config, module)
-  assert_same(step(state, Fed(jnp.int32(1), blocks))[0], state)
-  due, _ = step(state, Fed(jnp.int32(0), blocks))
+  assert_same(step(state, StreamedBatch(jnp.int32(1), blocks))[0], state)
+  due, _ = step(state, StreamedBatch(jnp.int32(0), blocks))
   assert (int(due.step), int(due.skipped)) == (1, int(broken))
   assert (due.params["kernel"] == state.params["kernel"]) == broken
 
@@ -287,7 +292,7 @@ def test_what_is_dropped_depends_on_seed_step_and_part_alone(config):
   assert bits(3, 1) == bits(3, 1)
   dropped = {bits(step, part) for step in range(4) for part in range(3)}
   assert len(dropped) == 12
-  patches = jax.random.key_data(schedule(Plan(4, 64, 2, 2, 0.5), config.seed, 3).key)
+  patches = jax.random.key_data(sample_batch(SchedulePlan(4, 64, 2, 2, 0.5), config.seed, 3).key)
   assert not dropped & set(map(tuple, patches.tolist()))
   assert bits(3, 1, config.seed + 1) not in dropped
 
@@ -312,7 +317,7 @@ def test_every_part_of_every_step_is_dropped_by_its_own_key(config):
 
   def drawn(step, part):
     key = _dropout_key(config, jnp.int32(step), part)
-    return float(forward(module, variables, image, key, 1)[1]["drawn"])
+    return float(run_forward(module, variables, image, key, 1)[1]["drawn"])
 
   parts = np.array([[drawn(step, part) for part in range(2)] for step in range(2)])
   assert len(np.unique(parts)) == 4

@@ -12,7 +12,7 @@ import pytest
 
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training import topology
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.workflows.network import build_run_network
 from benchmarks.collectives import collectives
 from tests.configs import small_config
 from tests.conftest import ROOT
@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 @pytest.mark.parametrize("name", ["b200", "h100:0", "h100:8x", "h100:1x1x1x8", "v5e:", ""])
 def test_what_names_no_device_is_refused(name):
   with pytest.raises(UserError, match=r"a100-40, a100, h100, h200, v5e, v5p, v6e"):
-    topology.devices(name)
+    topology.describe_devices(name)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_what_names_no_device_is_refused(name):
 )
 def test_a_slice_is_given_along_each_of_its_axes(name, axes):
   with pytest.raises(UserError, match=f"^--target={name}: a slice of v5[ep] has {axes}$"):
-    topology.devices(name)
+    topology.describe_devices(name)
 
 
 @pytest.mark.parametrize(
@@ -39,20 +39,20 @@ def test_a_missing_plugin_is_named(name, plugin, extra):
   if importlib.util.find_spec(plugin):
     pytest.skip(f"{plugin} is installed")
   with pytest.raises(UserError, match=rf"pip install '\.\[{extra}\]'"):
-    topology.devices(name)
+    topology.describe_devices(name)
 
 
 def _compiled(name, **keys):
   """The small network's step for a target; its batch a patch a device of the axis `data`."""
   config = small_config(**{"model.dtype": "bfloat16", **keys})
-  module, there = network(config, 2), topology.devices(name)
-  data = topology.training_set(config, module, (40, 30, 20), scans=3)
-  return topology.compiled_step(config, module, data, there)
+  module, there = build_run_network(config, 2), topology.describe_devices(name)
+  data = topology.describe_training_set(config, module, (40, 30, 20), scans=3)
+  return topology.compile_for_devices(config, module, data, there)
 
 
 def test_the_training_set_has_the_shapes_of_a_real_one():
   config = small_config(**{"augment.histogram_probability": 0.5})
-  data = topology.training_set(config, network(config, 2), (40, 30, 10), scans=3)
+  data = topology.describe_training_set(config, build_run_network(config, 2), (40, 30, 10), scans=3)
   assert (data.image.shape, data.image.dtype) == ((3, 40, 30, 16), "int16")  # padded to the patch
   assert (data.label.shape, data.label.dtype) == ((3, 40, 30, 16), "uint8")
   assert {x.shape[0] for x in jax.tree.leaves(data)} == {3}
@@ -61,10 +61,10 @@ def test_the_training_set_has_the_shapes_of_a_real_one():
 
 def test_pmap_is_refused():
   config = small_config(**{"parallel.mode": "pmap"})
-  module = network(config, 2)
-  data = topology.training_set(config, module, (16, 16, 16), scans=1)
+  module = build_run_network(config, 2)
+  data = topology.describe_training_set(config, module, (16, 16, 16), scans=1)
   with pytest.raises(UserError, match=r"parallel\.mode=jit"):
-    topology.compiled_step(config, module, data, jax.devices())
+    topology.compile_for_devices(config, module, data, jax.devices())
 
 
 @pytest.fixture(scope="module")

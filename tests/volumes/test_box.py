@@ -20,14 +20,14 @@ GRID = Grid((10, 8, 7), np.diag([2.0, 1.0, 3.0, 1.0]))
 SCAN = Grid((20, 20, 10), np.diag([2.0, 2.0, 2.0, 1.0]))
 
 
-def _ends(where):
+def _list_ends(where):
   return [(part.start, part.stop) for part in where]
 
 
 def test_millimetres_by_hand():
   box = box_from_slices((slice(2, 5), slice(0, 8), slice(6, 7)), GRID)
   assert box == Box((-6.0, -4.0, 7.5), (0.0, 4.0, 10.5))
-  assert _ends(box.voxel_slices(GRID)) == [(2, 5), (0, 8), (6, 7)]
+  assert _list_ends(box.voxel_slices(GRID)) == [(2, 5), (0, 8), (6, 7)]
 
 
 def test_every_box_of_voxels_comes_back():
@@ -43,7 +43,7 @@ def test_every_box_of_voxels_comes_back():
 def test_on_a_finer_grid_it_is_the_same_place():
   fine = working_grid(GRID, 0.5)
   box = box_from_slices((slice(2, 5), slice(0, 8), slice(6, 7)), GRID)
-  assert _ends(box.voxel_slices(fine)) == [(8, 20), (0, 16), (36, 42)]
+  assert _list_ends(box.voxel_slices(fine)) == [(8, 20), (0, 16), (36, 42)]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_on_a_finer_grid_it_is_the_same_place():
 )
 def test_grows_to_an_extent_inside_the_grid(voxels, expected):
   box = box_from_slices((slice(*voxels), slice(0, 8), slice(3, 4)), GRID)
-  x, y, z = _ends(box.voxel_slices(GRID, (6, 20, 1)))
+  x, y, z = _list_ends(box.voxel_slices(GRID, (6, 20, 1)))
   assert (x, y, z) == (expected, (0, 8), (3, 4))
 
 
@@ -63,8 +63,8 @@ def test_a_box_outside_is_refused():
 
 def test_parts_of_voxels_are_touched_but_only_centres_lie_inside():
   box = Box((-6.9, -4.0, -10.5), (-4.9, 4.0, 10.5))
-  assert _ends(box.voxel_slices(GRID))[0] == (1, 3)
-  assert _ends(box.centre_slices(GRID))[0] == (2, 3)
+  assert _list_ends(box.voxel_slices(GRID))[0] == (1, 3)
+  assert _list_ends(box.centre_slices(GRID))[0] == (2, 3)
 
 
 def test_around_a_mask():
@@ -72,7 +72,7 @@ def test_around_a_mask():
   assert bounding_box(mask, GRID) is None
   mask[3, 2, 4] = mask[6, 5, 4] = True
   box = bounding_box(mask, GRID)
-  assert _ends(box.voxel_slices(GRID)) == [(3, 7), (2, 6), (4, 5)]
+  assert _list_ends(box.voxel_slices(GRID)) == [(3, 7), (2, 6), (4, 5)]
   assert box.add_margin(2.0) == Box((-6.0, -4.0, -0.5), (6.0, 4.0, 6.5))
   assert box.union_with(Box((0.0, 0.0, 0.0), (9.0, 1.0, 1.0))).high == (9.0, 2.0, 4.5)
   assert box.union_with(None) == box
@@ -100,7 +100,7 @@ def test_recall_by_hand():
 
 
 def test_recall_on_another_grid_of_the_same_scan():
-  """On half the spacing each voxel is eight: the share stays."""
+  """At half the spacing each voxel becomes eight, and the share stays."""
   label = np.zeros(SCAN.shape, np.uint8)
   label[5:9, 5, 5] = 1
   fine = Volume(label.repeat(2, 0).repeat(2, 1).repeat(2, 2), np.diag([1.0, 1.0, 1.0, 1.0]))
@@ -125,7 +125,7 @@ def test_bounding_slices_hold_the_mask_and_nothing_beyond():
       mask[tuple(rng.integers(2, n) for n in mask.shape)] = 1
       places = np.argwhere(mask)
       expected = list(zip(places.min(0).tolist(), (places.max(0) + 1).tolist(), strict=True))
-      assert _ends(bounding_slices(mask)) == expected
+      assert _list_ends(bounding_slices(mask)) == expected
 
 
 def test_an_empty_mask_has_no_bounding_slices():

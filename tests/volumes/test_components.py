@@ -4,7 +4,7 @@ import pytest
 from attn_unet_jax.volumes.components import largest_component, largest_components
 
 
-def mask_of(*voxels, shape=(5, 4, 3)):
+def make_mask(*voxels, shape=(5, 4, 3)):
   mask = np.zeros(shape, bool)
   for voxel in voxels:
     mask[voxel] = True
@@ -15,23 +15,23 @@ def test_the_largest_of_three_is_kept():
   rod = [(0, 0, 0), (1, 0, 0)]
   corner = [(3, 1, 0), (3, 2, 0), (3, 2, 1)]
   speck = [(0, 3, 2)]
-  found = largest_component(mask_of(*rod, *corner, *speck))
-  np.testing.assert_array_equal(found, mask_of(*corner))
+  found = largest_component(make_mask(*rod, *corner, *speck))
+  np.testing.assert_array_equal(found, make_mask(*corner))
 
 
 @pytest.mark.parametrize("other", [(1, 1, 0), (0, 1, 1), (1, 0, 1), (1, 1, 1)])
 def test_edges_and_corners_do_not_join(other):
-  assert largest_component(mask_of((0, 0, 0), other)).sum() == 1
+  assert largest_component(make_mask((0, 0, 0), other)).sum() == 1
 
 
 def test_of_equal_ones_the_first_is_kept_in_any_memory_order():
-  mask = mask_of((1, 3, 2), (4, 0, 0))
+  mask = make_mask((1, 3, 2), (4, 0, 0))
   for array in (mask, np.asfortranarray(mask)):
-    np.testing.assert_array_equal(largest_component(array), mask_of((1, 3, 2)))
+    np.testing.assert_array_equal(largest_component(array), make_mask((1, 3, 2)))
 
 
 def test_every_class_keeps_its_own():
-  """A class's parts are not joined by another between them, nor lost in that one's bounding box."""
+  """Another class between two parts does not connect them, nor does its bounding box hide one."""
   labels = np.zeros((7, 3, 3), np.uint8)
   labels[0:2, 1, 1] = 1
   labels[2, 1, 1] = 3

@@ -34,18 +34,18 @@ OBLIQUE = np.array(
 )
 
 
-def real(name):
+def find_real_file(name):
   path = DATA / name
   if not path.exists():
     pytest.skip(f"real data {path} is absent")
   return path
 
 
-def values(dtype=np.int16, shape=(5, 6, 7)):
+def make_values(dtype=np.int16, shape=(5, 6, 7)):
   return (np.arange(np.prod(shape)).reshape(shape) % 100).astype(dtype)
 
 
-def store(path, array, affine=OBLIQUE, sform=2, qform=1, **fields):
+def write_with_nibabel(path, array, affine=OBLIQUE, sform=2, qform=1, **fields):
   """Writes a NIfTI file with nibabel alone."""
   header = nib.Nifti1Header()
   header.set_data_dtype(array.dtype)
@@ -57,52 +57,54 @@ def store(path, array, affine=OBLIQUE, sform=2, qform=1, **fields):
   return path
 
 
-def header_of(path):
+def read_header(path):
   return nib.load(path).header
 
 
 @pytest.mark.parametrize("dtype", [np.dtype(code).name for code in "bBhHiIqQfd"])
 def test_reads_every_type(tmp_path, dtype):
-  path = store(tmp_path / "a.nii.gz", values(dtype))
+  path = write_with_nibabel(tmp_path / "a.nii.gz", make_values(dtype))
   volume = read_nifti(path)
   assert volume.array.dtype == np.int16
-  np.testing.assert_array_equal(volume.array, values())
+  np.testing.assert_array_equal(volume.array, make_values())
   np.testing.assert_allclose(volume.affine, OBLIQUE, rtol=1e-6, atol=1e-5)
   label = read_label(path)
   assert label.array.dtype == np.uint8
-  np.testing.assert_array_equal(label.array, values())
+  np.testing.assert_array_equal(label.array, make_values())
 
 
 def test_fractions_and_large_values_are_read_as_float32(tmp_path):
-  array = values(np.float64) + 0.25
-  np.testing.assert_array_equal(read_nifti(store(tmp_path / "a.nii", array)).array, array)
-  large = values(np.int32) + 40000
-  volume = read_nifti(store(tmp_path / "b.nii", large))
+  array = make_values(np.float64) + 0.25
+  np.testing.assert_array_equal(
+    read_nifti(write_with_nibabel(tmp_path / "a.nii", array)).array, array
+  )
+  large = make_values(np.int32) + 40000
+  volume = read_nifti(write_with_nibabel(tmp_path / "b.nii", large))
   assert volume.array.dtype == np.float32
   np.testing.assert_array_equal(volume.array, large)
 
 
 def test_slope_and_intercept_are_applied(tmp_path):
-  path = store(tmp_path / "a.nii", values())
+  path = write_with_nibabel(tmp_path / "a.nii", make_values())
   raw = bytearray(path.read_bytes())
   raw[112:120] = np.array([2.0, -1024.0], "<f4").tobytes()  # scl_slope, scl_inter
   path.write_bytes(raw)
   volume = read_nifti(path)
   assert volume.array.dtype == np.int16
-  np.testing.assert_array_equal(volume.array, values() * 2 - 1024)
+  np.testing.assert_array_equal(volume.array, make_values() * 2 - 1024)
 
 
 def test_a_label_that_a_slope_put_beside_a_whole_number_is_read(tmp_path):
   array = np.zeros((4, 4, 4), np.float32)
   array[1], array[2] = 1.0000004, 0.9999996
-  assert set(np.unique(read_label(store(tmp_path / "a.nii", array)).array)) == {0, 1}
+  assert set(np.unique(read_label(write_with_nibabel(tmp_path / "a.nii", array)).array)) == {0, 1}
 
 
 @pytest.mark.parametrize(("value", "dtype"), [(255, np.uint8), (-1, np.int16), (70000, np.int32)])
 def test_labels_are_read_in_the_smallest_type(tmp_path, value, dtype):
   array = np.zeros((4, 4, 4))
   array[0, 0, 0] = value
-  label = read_label(store(tmp_path / "a.nii", array)).array
+  label = read_label(write_with_nibabel(tmp_path / "a.nii", array)).array
   assert label.dtype == dtype
   np.testing.assert_array_equal(label, array)
 
@@ -111,31 +113,31 @@ def test_labels_are_read_in_the_smallest_type(tmp_path, value, dtype):
 def test_a_label_must_be_whole(tmp_path, value):
   array = np.ones((4, 4, 4))
   array[2, 2, 2] = value
-  path = store(tmp_path / "lab.nii.gz", array)
+  path = write_with_nibabel(tmp_path / "lab.nii.gz", array)
   with pytest.raises(UserError, match=rf"lab.nii.gz: values {value:g} are not whole numbers"):
     read_label(path)
 
 
 def test_an_image_given_as_label_shows_some_values(tmp_path):
-  path = store(tmp_path / "lab.nii", np.linspace(0, 1, 64).reshape(4, 4, 4) + 0.1)
+  path = write_with_nibabel(tmp_path / "lab.nii", np.linspace(0, 1, 64).reshape(4, 4, 4) + 0.1)
   with pytest.raises(UserError, match=r"values 0.1, 0.11.*, \.\.\. are not whole"):
     read_label(path)
 
 
 def test_a_label_beyond_32_bits_is_refused(tmp_path):
   with pytest.raises(UserError, match=r"renumber"):
-    read_label(store(tmp_path / "lab.nii", np.full((3, 3, 3), 5e9)))
+    read_label(write_with_nibabel(tmp_path / "lab.nii", np.full((3, 3, 3), 5e9)))
 
 
 def test_a_trailing_axis_of_one_is_dropped(tmp_path):
-  path = store(tmp_path / "a.nii.gz", values()[..., None])
-  np.testing.assert_array_equal(read_nifti(path).array, values())
+  path = write_with_nibabel(tmp_path / "a.nii.gz", make_values()[..., None])
+  np.testing.assert_array_equal(read_nifti(path).array, make_values())
 
 
 @pytest.mark.parametrize("shape", [(6, 7), (5, 6, 7, 2)])
 def test_other_than_three_axes_are_refused(tmp_path, shape):
   with pytest.raises(UserError, match=r"a.nii: shape .* must be 3-D"):
-    read_nifti(store(tmp_path / "a.nii", values(shape=shape)))
+    read_nifti(write_with_nibabel(tmp_path / "a.nii", make_values(shape=shape)))
 
 
 def test_missing_folder_and_foreign_files(tmp_path):
@@ -149,14 +151,14 @@ def test_missing_folder_and_foreign_files(tmp_path):
     with pytest.raises(UserError, match=name) as caught:
       read_nifti(path)
     assert "\n" not in str(caught.value)
-  nib.MGHImage(values(np.float32), OBLIQUE).to_filename(tmp_path / "a.mgz")
+  nib.MGHImage(make_values(np.float32), OBLIQUE).to_filename(tmp_path / "a.mgz")
   with pytest.raises(UserError, match=r"not NIfTI"):
     read_nifti(tmp_path / "a.mgz")
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, unreadable, name):
-  unreadable(store(tmp_path / name, values(np.uint8)))
+  unreadable(write_with_nibabel(tmp_path / name, make_values(np.uint8)))
   with pytest.raises(UserError, match=rf"{name}: cannot be read \(Permission denied\)"):
     read_label(tmp_path / name)
 
@@ -165,7 +167,7 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, unreadable,
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
 def test_truncated(tmp_path, name, share):
   array = np.random.default_rng(0).integers(-1000, 1000, (20, 20, 20), dtype=np.int16)
-  path = store(tmp_path / name, array)
+  path = write_with_nibabel(tmp_path / name, array)
   path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
   with pytest.raises(UserError, match=name):
     read_nifti(path)
@@ -176,7 +178,7 @@ def test_truncated(tmp_path, name, share):
 def test_a_header_that_promises_more_than_its_file_holds(tmp_path, name, read):
   path = tmp_path / name
   kind = nib.Nifti1Pair if name == "a.img" else nib.Nifti1Image
-  kind(values(), OBLIQUE).to_filename(path)
+  kind(make_values(), OBLIQUE).to_filename(path)
   header = path.with_suffix(".hdr") if name == "a.img" else path
   opened = gzip.open if path.suffix == ".gz" else open
   with opened(header, "rb") as stream:
@@ -189,10 +191,10 @@ def test_a_header_that_promises_more_than_its_file_holds(tmp_path, name, read):
 
 
 def test_what_memory_cannot_hold_is_refused_before_it_is_read(tmp_path, monkeypatch):
-  path = store(tmp_path / "a.nii", values())
-  monkeypatch.setattr(memory, "host_bytes", lambda: values().nbytes)
-  assert read_nifti(path).shape == values().shape
-  monkeypatch.setattr(memory, "host_bytes", lambda: values().nbytes - 1)
+  path = write_with_nibabel(tmp_path / "a.nii", make_values())
+  monkeypatch.setattr(memory, "host_bytes", lambda: make_values().nbytes)
+  assert read_nifti(path).shape == make_values().shape
+  monkeypatch.setattr(memory, "host_bytes", lambda: make_values().nbytes - 1)
   with pytest.raises(UserError, match=r"a.nii: its 5 x 6 x 7 voxels take .* GiB, and the memory"):
     read_nifti(path)
 
@@ -201,7 +203,7 @@ def test_memory_that_ends_while_a_file_is_read_names_the_file(tmp_path, monkeypa
   def exhausted(*_, **__):
     raise MemoryError
 
-  path = store(tmp_path / "a.nii", values())
+  path = write_with_nibabel(tmp_path / "a.nii", make_values())
   monkeypatch.setattr(np, "asanyarray", exhausted)
   with pytest.raises(UserError, match=r"a.nii: does not fit into the free memory"):
     read_nifti(path)
@@ -209,7 +211,7 @@ def test_memory_that_ends_while_a_file_is_read_names_the_file(tmp_path, monkeypa
 
 @pytest.mark.parametrize(("place", "value"), [(70, 9999), (40, 77)], ids=["datatype", "dim[0]"])
 def test_the_reader_says_nothing_beside_what_is_raised(tmp_path, caplog, place, value):
-  path = store(tmp_path / "a.nii", values())
+  path = write_with_nibabel(tmp_path / "a.nii", make_values())
   raw = bytearray(path.read_bytes())
   raw[place : place + 2] = np.array(value, "<i2").tobytes()
   path.write_bytes(raw)
@@ -220,7 +222,7 @@ def test_the_reader_says_nothing_beside_what_is_raised(tmp_path, caplog, place, 
 
 def test_damaged_gz(tmp_path):
   array = np.random.default_rng(0).integers(-1000, 1000, (20, 20, 20), dtype=np.int16)
-  path = store(tmp_path / "a.nii.gz", array)
+  path = write_with_nibabel(tmp_path / "a.nii.gz", array)
   raw = bytearray(path.read_bytes())
   raw[len(raw) // 2 : len(raw) // 2 + 40] = bytes(40)
   path.write_bytes(raw)
@@ -229,10 +231,10 @@ def test_damaged_gz(tmp_path):
 
 
 def test_unusable_geometry(tmp_path):
-  path = store(tmp_path / "flat.nii", values(), sform=2, srow_x=[0, 0, 0, 0])
+  path = write_with_nibabel(tmp_path / "flat.nii", make_values(), sform=2, srow_x=[0, 0, 0, 0])
   with pytest.raises(UserError, match=r"flat.nii: .*set a valid sform"):
     read_nifti(path)
-  path = store(tmp_path / "micron.nii", values(), xyzt_units=3)
+  path = write_with_nibabel(tmp_path / "micron.nii", make_values(), xyzt_units=3)
   with pytest.raises(UserError, match=r"unit is micron"):
     read_nifti(path)
 
@@ -240,11 +242,11 @@ def test_unusable_geometry(tmp_path):
 def test_colours_are_refused(tmp_path):
   colours = np.zeros((3, 3, 3), [("R", "u1"), ("G", "u1"), ("B", "u1")])
   with pytest.raises(UserError, match=r"must hold integers or floats"):
-    read_nifti(store(tmp_path / "rgb.nii", colours))
+    read_nifti(write_with_nibabel(tmp_path / "rgb.nii", colours))
 
 
 def test_no_affine_at_all_is_a_logged_guess(tmp_path, caplog):
-  path = store(tmp_path / "a.nii", values(), sform=0, qform=0)
+  path = write_with_nibabel(tmp_path / "a.nii", make_values(), sform=0, qform=0)
   with caplog.at_level(logging.WARNING):
     volume = read_nifti(path)
   assert "a.nii: neither sform nor qform is set; its orientation is taken as LAS" in caplog.text
@@ -255,7 +257,7 @@ def test_no_affine_at_all_is_a_logged_guess(tmp_path, caplog):
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
 def test_write_then_read(tmp_path, name, dtype):
-  volume = Volume(values(dtype), OBLIQUE)
+  volume = Volume(make_values(dtype), OBLIQUE)
   write_nifti(tmp_path / name, volume)
   stored = nib.load(tmp_path / name)
   assert stored.get_data_dtype() == dtype
@@ -273,15 +275,15 @@ def test_write_then_read(tmp_path, name, dtype):
   [("bool", "uint8"), ("int32", "uint8"), ("int8", "uint8"), ("float64", "float32")],
 )
 def test_other_types_are_stored_in_one_that_holds_them(tmp_path, given, stored):
-  array = values() % 2
+  array = make_values() % 2
   write_nifti(tmp_path / "a.nii", Volume(array.astype(given), OBLIQUE))
-  assert header_of(tmp_path / "a.nii").get_data_dtype() == stored
+  assert read_header(tmp_path / "a.nii").get_data_dtype() == stored
   np.testing.assert_array_equal(read_nifti(tmp_path / "a.nii").array, array)
 
 
 def test_integers_that_fit_nothing_are_a_programming_error(tmp_path):
   with pytest.raises(ValueError, match=r"do not fit"):
-    write_nifti(tmp_path / "a.nii", Volume(values(np.int32) + 40000, OBLIQUE))
+    write_nifti(tmp_path / "a.nii", Volume(make_values(np.int32) + 40000, OBLIQUE))
 
 
 @pytest.mark.parametrize(("sform", "qform"), [(2, 1), (1, 0), (0, 1), (4, 3), (0, 0)])
@@ -296,44 +298,44 @@ def test_a_mask_has_exactly_the_geometry_of_its_input(tmp_path, sform, qform, ki
   header.set_data_dtype(np.int16)
   header["cal_max"] = 400
   like = tmp_path / "ct.nii.gz"
-  kind(values(), None, header).to_filename(like)
+  kind(make_values(), None, header).to_filename(like)
 
   volume = read_nifti(like)
   mask = from_canonical(to_canonical(volume).array > 50, volume.grid)
   write_nifti(tmp_path / "mask.nii.gz", mask, like=like)
-  before, after = header_of(like), header_of(tmp_path / "mask.nii.gz")
+  before, after = read_header(like), read_header(tmp_path / "mask.nii.gz")
   for field in ("sform_code", "srow_x", "srow_z", "qform_code", "quatern_d", "qoffset_z"):
     np.testing.assert_array_equal(before[field], after[field])
   np.testing.assert_array_equal(before.get_sform(), after.get_sform())
   np.testing.assert_array_equal(before.get_qform(), after.get_qform())
   np.testing.assert_array_equal(before.get_best_affine(), after.get_best_affine())
   assert after["cal_max"] == 0  # a display window for HU is none for a mask
-  np.testing.assert_array_equal(read_label(tmp_path / "mask.nii.gz").array, values() > 50)
+  np.testing.assert_array_equal(read_label(tmp_path / "mask.nii.gz").array, make_values() > 50)
 
 
 def test_a_sheared_affine_is_no_qform(tmp_path):
   sheared = OBLIQUE.copy()
   sheared[1, 2] = 0.8  # a tilted gantry
-  write_nifti(tmp_path / "a.nii", Volume(values(), sheared))
-  assert int(header_of(tmp_path / "a.nii")["qform_code"]) == 0
+  write_nifti(tmp_path / "a.nii", Volume(make_values(), sheared))
+  assert int(read_header(tmp_path / "a.nii")["qform_code"]) == 0
   np.testing.assert_allclose(read_nifti(tmp_path / "a.nii").affine, sheared, rtol=1e-6)
 
 
 def test_another_grid_than_like_is_a_programming_error(tmp_path):
-  like = store(tmp_path / "ct.nii", values())
+  like = write_with_nibabel(tmp_path / "ct.nii", make_values())
   with pytest.raises(ValueError, match=r"not on the grid of .*ct.nii"):
-    write_nifti(tmp_path / "a.nii", Volume(values(), np.eye(4)), like=like)
+    write_nifti(tmp_path / "a.nii", Volume(make_values(), np.eye(4)), like=like)
 
 
 def test_equal_volumes_give_equal_files(tmp_path):
   for name in ("a.nii.gz", "b.nii.gz"):
-    write_nifti(tmp_path / name, Volume(values(), OBLIQUE))
+    write_nifti(tmp_path / name, Volume(make_values(), OBLIQUE))
   assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
   assert gzip.decompress((tmp_path / "a.nii.gz").read_bytes())[344:347] == b"n+1"
 
 
 def test_paths_that_cannot_be_written(tmp_path):
-  volume = Volume(values(), OBLIQUE)
+  volume = Volume(make_values(), OBLIQUE)
   (tmp_path / "file").write_text("")
   (tmp_path / "taken.nii").mkdir()
   with pytest.raises(UserError, match=r"file/a.nii: cannot be written \(.+\)"):
@@ -347,7 +349,7 @@ def test_paths_that_cannot_be_written(tmp_path):
 
 def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path, monkeypatch):
   path = tmp_path / "a.nii.gz"
-  write_nifti(path, Volume(values(), OBLIQUE))
+  write_nifti(path, Volume(make_values(), OBLIQUE))
   old = path.read_bytes()
 
   def disk_full(self, stream):
@@ -356,14 +358,14 @@ def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path, monkeypatch):
 
   monkeypatch.setattr(nib.Nifti1Image, "to_stream", disk_full)
   with pytest.raises(UserError, match=r"a.nii.gz: cannot be written \(No space left on device\)"):
-    write_nifti(path, Volume(values() + 1, OBLIQUE))
+    write_nifti(path, Volume(make_values() + 1, OBLIQUE))
   assert path.read_bytes() == old
   assert os.listdir(tmp_path) == ["a.nii.gz"]
 
 
 @pytest.mark.parametrize("name", REAL)
 def test_real_files_survive_canonical_and_back(tmp_path, name):
-  path = real(name)
+  path = find_real_file(name)
   volume = read_nifti(path)
   stored = nib.load(path)
   np.testing.assert_array_equal(volume.array, np.asanyarray(stored.dataobj))
@@ -374,11 +376,11 @@ def test_real_files_survive_canonical_and_back(tmp_path, name):
   np.testing.assert_array_equal(again.array, volume.array)
   np.testing.assert_array_equal(again.affine, volume.affine)
   for field in ("sform_code", "qform_code"):
-    assert header_of(tmp_path / "again.nii.gz")[field] == header_of(path)[field]
+    assert read_header(tmp_path / "again.nii.gz")[field] == read_header(path)[field]
 
 
 def test_real_ct_and_label_are_a_pair():
-  path, label_path = real(REAL[0]), real(REAL[2])
+  path, label_path = find_real_file(REAL[0]), find_real_file(REAL[2])
   image, label = read_nifti(path), read_label(label_path)
   check_image(image, path)
   assert check_pair(image.grid, label.grid, (path, label_path)) is None
@@ -388,7 +390,7 @@ def test_real_ct_and_label_are_a_pair():
 
 
 def test_the_real_pair_with_two_spacings_is_refused():
-  paths = [real(f"mask_pairs/{kind}/466.nii.gz") for kind in ("reference", "prediction")]
+  paths = [find_real_file(f"mask_pairs/{kind}/466.nii.gz") for kind in ("reference", "prediction")]
   grids = [read_label(path).grid for path in paths]
   with pytest.raises(UserError, match=r"2.0\) and .*1.0\) mm"):
     check_pair(*grids, tuple(paths))

@@ -14,8 +14,8 @@ CODES = [
 ]
 
 
-def rotation(x, y, z):
-  """Rotation by degrees about the three axes of RAS+."""
+def make_rotation(x, y, z):
+  """Returns a rotation by degrees about the three axes of RAS+."""
   result = np.eye(3)
   for axis, degrees in enumerate((x, y, z)):
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
@@ -26,20 +26,20 @@ def rotation(x, y, z):
   return result
 
 
-def affine_of(code, angles=(0, 0, 0)):
-  """An affine whose axes point as the code says, then turned by the angles."""
+def make_affine(code, angles=(0, 0, 0)):
+  """Returns an affine whose axes point as the code says, turned by the angles."""
   affine = np.eye(4)
   for column, (letter, spacing) in enumerate(zip(code, (0.7, 0.8, 2.5), strict=True)):
     axis = next(i for i, pair in enumerate(("LR", "PA", "IS")) if letter in pair)
     affine[:3, column] = 0
     affine[axis, column] = spacing if letter in "RAS" else -spacing
-  affine[:3, :3] = rotation(*angles) @ affine[:3, :3]
+  affine[:3, :3] = make_rotation(*angles) @ affine[:3, :3]
   affine[:3, 3] = (-120.5, 33.25, 900.75)
   return affine
 
 
-def world(grid):
-  """Coordinates in mm of all voxels: [X, Y, Z, 3]."""
+def world_coordinates(grid):
+  """Returns the coordinates of all voxels in mm: [X, Y, Z, 3]."""
   index = np.moveaxis(np.indices(grid.shape), 0, -1)
   return index @ grid.affine[:3, :3].T + grid.affine[:3, 3]
 
@@ -48,15 +48,17 @@ def world(grid):
 @pytest.mark.parametrize("code", CODES)
 def test_round_trip(code, angles):
   assert len(set(CODES)) == 48
-  volume = Volume(np.random.default_rng(0).normal(size=SHAPE), affine_of(code, angles))
+  volume = Volume(np.random.default_rng(0).normal(size=SHAPE), make_affine(code, angles))
   assert volume.orientation == code
   canonical = to_canonical(volume)
   assert canonical.orientation == "RAS"
   assert canonical.shape == canonical_grid(volume.grid).shape
   np.testing.assert_array_equal(canonical.affine, canonical_grid(volume.grid).affine)
   # Each voxel keeps its place: the value at a millimetre is the same in both.
-  before = np.column_stack([world(volume.grid).reshape(-1, 3), volume.array.ravel()])
-  after = np.column_stack([world(canonical.grid).reshape(-1, 3), canonical.array.ravel()])
+  before = np.column_stack([world_coordinates(volume.grid).reshape(-1, 3), volume.array.ravel()])
+  after = np.column_stack(
+    [world_coordinates(canonical.grid).reshape(-1, 3), canonical.array.ravel()]
+  )
   key = np.argsort(before[:, 3]), np.argsort(after[:, 3])
   np.testing.assert_allclose(before[key[0]], after[key[1]], rtol=0, atol=1e-10)
 
@@ -67,7 +69,7 @@ def test_round_trip(code, angles):
 
 @pytest.mark.parametrize("code", ["LPS", "SAR", "PIR"])
 def test_one_patient_in_any_order_of_axes_gives_the_same_canonical_volume(code):
-  canonical = Volume(np.arange(60).reshape(SHAPE), affine_of("RAS"))
+  canonical = Volume(np.arange(60).reshape(SHAPE), make_affine("RAS"))
   codes = [next(i for i, pair in enumerate(("LR", "PA", "IS")) if c in pair) for c in code]
   flips = tuple(slice(None, None, 1 if c in "RAS" else -1) for c in code)
   stored = canonical.array.transpose(codes)[flips]
@@ -87,7 +89,7 @@ def test_one_patient_in_any_order_of_axes_gives_the_same_canonical_volume(code):
 
 
 def test_oblique_stays_oblique():
-  volume = Volume(np.zeros(SHAPE), affine_of("LPS", (0, 0, 12)))
+  volume = Volume(np.zeros(SHAPE), make_affine("LPS", (0, 0, 12)))
   canonical = to_canonical(volume)
   cosines = np.diag(canonical.affine[:3, :3]) / (0.7, 0.8, 2.5)
   assert cosines == pytest.approx([np.cos(np.radians(12)), np.cos(np.radians(12)), 1])
@@ -95,4 +97,4 @@ def test_oblique_stays_oblique():
 
 def test_refuses_values_of_another_shape():
   with pytest.raises(ValueError, match=r"\(3, 4, 5\).*\(5, 4, 3\)"):
-    from_canonical(np.zeros(SHAPE), Grid(SHAPE, affine_of("SAR")))
+    from_canonical(np.zeros(SHAPE), Grid(SHAPE, make_affine("SAR")))

@@ -20,7 +20,7 @@ SPACING = (0.78125, 0.9, 2.5)
 WORKING = [2.0, 0.5, (1.5, 0.9, 1.0)]
 
 
-def grid(shape=SHAPE, spacing=SPACING, degrees=0, origin=(-50, 20, 7)):
+def make_grid(shape=SHAPE, spacing=SPACING, degrees=0, origin=(-50, 20, 7)):
   affine = np.diag([*spacing, 1.0])
   c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
   affine[:2, :2] = np.array([[c, -s], [s, c]]) @ affine[:2, :2]
@@ -28,14 +28,14 @@ def grid(shape=SHAPE, spacing=SPACING, degrees=0, origin=(-50, 20, 7)):
   return Grid(shape, affine)
 
 
-def noise(at=None, seed=0):
-  at = at or grid()
+def make_noise(at=None, seed=0):
+  at = at or make_grid()
   values = np.random.default_rng(seed).integers(-1000, 1500, at.shape, dtype=np.int16)
   return Volume(values, at.affine)
 
 
-def places(source, target):
-  """Target voxels in source voxels, from the centre-aligned definition: [3, X', Y', Z']."""
+def source_positions(source, target):
+  """Returns target voxels in source voxels, by the centre-aligned definition: [3, X', Y', Z']."""
   axes = [
     (np.arange(m) - (m - 1) / 2) * t / s + (n - 1) / 2
     for n, s, m, t in zip(source.shape, source.spacing, target.shape, target.spacing, strict=True)
@@ -43,7 +43,7 @@ def places(source, target):
   return np.stack(np.meshgrid(*axes, indexing="ij"))
 
 
-def sphere(shape, spacing, radius_mm):
+def make_sphere(shape, spacing, radius_mm):
   index = np.indices(shape) - (np.array(shape).reshape(3, 1, 1, 1) - 1) / 2
   return (np.sum((index * np.reshape(spacing, (3, 1, 1, 1))) ** 2, axis=0) <= radius_mm**2).astype(
     np.uint8
@@ -56,7 +56,7 @@ def dice(a, b):
 
 @pytest.mark.parametrize("spacing", WORKING)
 def test_working_grid_covers_the_same_field_of_view(spacing):
-  native, working = grid(degrees=12), working_grid(grid(degrees=12), spacing)
+  native, working = make_grid(degrees=12), working_grid(make_grid(degrees=12), spacing)
   assert working.spacing == tuple(np.broadcast_to(spacing, 3))
   np.testing.assert_allclose(working.centre_mm, native.centre_mm, atol=1e-9)
   np.testing.assert_allclose(working.directions, native.directions, atol=1e-12)
@@ -65,21 +65,21 @@ def test_working_grid_covers_the_same_field_of_view(spacing):
 
 
 def test_working_grid_by_hand():
-  working = working_grid(grid((10, 10, 3), (1, 1, 3), origin=(0, 0, 0)), 2)
+  working = working_grid(make_grid((10, 10, 3), (1, 1, 3), origin=(0, 0, 0)), 2)
   assert working.shape == (5, 5, 4)  # 9 mm at 2 mm: 4.5 rounds to the even 4
   np.testing.assert_array_equal(working.affine[:3, 3], [0.5, 0.5, 0.0])
 
 
 def test_working_grid_keeps_at_least_one_voxel():
-  assert working_grid(grid((1, 4, 4), (0.5, 1, 1)), 2.0).shape == (1, 2, 2)
+  assert working_grid(make_grid((1, 4, 4), (0.5, 1, 1)), 2.0).shape == (1, 2, 2)
 
 
 def test_spacings_that_round_to_the_same_give_the_same_grid():
-  a = working_grid(grid((101, 101, 50), (0.75, 0.75, 2)), 0.6)
-  b = working_grid(grid((101, 101, 50), (0.7500001, 0.7499999, 2)), 0.6000001)
+  a = working_grid(make_grid((101, 101, 50), (0.75, 0.75, 2)), 0.6)
+  b = working_grid(make_grid((101, 101, 50), (0.7500001, 0.7499999, 2)), 0.6000001)
   assert a.shape == b.shape
   np.testing.assert_allclose(a.affine, b.affine, atol=1e-4)
-  array = noise(grid((101, 101, 50))).array
+  array = make_noise(make_grid((101, 101, 50))).array
   fine = [
     resample_volume(
       Volume(array, np.diag([*spacing, 1.0])),
@@ -92,10 +92,10 @@ def test_spacings_that_round_to_the_same_give_the_same_grid():
 
 @pytest.mark.parametrize("spacing", WORKING)
 def test_linear_is_scipys(spacing):
-  volume = noise()
+  volume = make_noise()
   target = working_grid(volume.grid, spacing)
   expected = ndimage.map_coordinates(
-    volume.array.astype(np.float64), places(volume.grid, target), order=1, mode="nearest"
+    volume.array.astype(np.float64), source_positions(volume.grid, target), order=1, mode="nearest"
   )
   result = resample_volume(volume, target)
   assert result.array.dtype == np.float32
@@ -106,12 +106,12 @@ def test_linear_is_scipys(spacing):
 
 @pytest.mark.parametrize("spacing", WORKING)
 def test_nearest_takes_the_closest_voxel(spacing):
-  volume = noise()
+  volume = make_noise()
   target = working_grid(volume.grid, spacing)
   result = resample_volume(volume, target, order="nearest")
   assert result.array.dtype == np.int16
   at = np.clip(
-    np.floor(places(volume.grid, target).round(6) + 0.5).astype(int),
+    np.floor(source_positions(volume.grid, target).round(6) + 0.5).astype(int),
     0,
     np.reshape(SHAPE, (3, 1, 1, 1)) - 1,
   )
@@ -119,7 +119,7 @@ def test_nearest_takes_the_closest_voxel(spacing):
 
 
 def test_halfway_the_higher_voxel_is_taken_whatever_rounding_says():
-  """Of nine voxels of 0.49 mm, at 1.5 (in float64 a little less) and 6.5."""
+  """For nine voxels of 0.49 mm, at 1.5 (a little less in float64) and 6.5."""
   volume = Volume(np.arange(9, dtype=np.int16)[:, None, None], np.diag([0.49, 1, 1, 1]))
   result = resample_volume(volume, working_grid(volume.grid, (2.45, 1, 1)), order="nearest")
   assert result.array.ravel().tolist() == [2, 7]
@@ -127,7 +127,7 @@ def test_halfway_the_higher_voxel_is_taken_whatever_rounding_says():
 
 @pytest.mark.parametrize("spacing", WORKING)
 def test_a_linear_ramp_is_reproduced(spacing):
-  native = grid()
+  native = make_grid()
   slope = np.array([3.0, -2.0, 0.5])
   target = working_grid(native, spacing)
   index = np.moveaxis(np.indices(native.shape), 0, -1)
@@ -135,12 +135,12 @@ def test_a_linear_ramp_is_reproduced(spacing):
   result = resample_volume(ramp, target).array
   # Between the first and the last voxel's centre; beyond them the edge is continued.
   last = np.reshape(native.shape, (3, 1, 1, 1)) - 1
-  at = np.moveaxis(np.clip(places(native, target), 0, last), 0, -1)
+  at = np.moveaxis(np.clip(source_positions(native, target), 0, last), 0, -1)
   np.testing.assert_allclose(result, (at * native.spacing) @ slope, atol=1e-4)
 
 
 def test_an_equal_grid_changes_nothing():
-  volume = noise()
+  volume = make_noise()
   target = working_grid(volume.grid, volume.spacing)
   assert target.shape == volume.shape
   for order in ("linear", "nearest"):
@@ -152,14 +152,14 @@ def test_an_equal_grid_changes_nothing():
 
 @pytest.mark.parametrize("order", ["linear", "nearest"])
 def test_a_turned_patient_gives_the_same_bits(order):
-  straight = noise()
-  turned = Volume(straight.array, grid(degrees=12).affine.astype(np.float32))
+  straight = make_noise()
+  turned = Volume(straight.array, make_grid(degrees=12).affine.astype(np.float32))
   results = [resample_volume(v, working_grid(v.grid, 2.0), order).array for v in (straight, turned)]
   np.testing.assert_array_equal(results[0], results[1])
 
 
 def test_memory_layout_does_not_change_a_bit():
-  volume = noise(grid((31, 45, 27)))
+  volume = make_noise(make_grid((31, 45, 27)))
   blurred, down = (
     gaussian_blur(volume, 0.75),
     resample_volume(volume, working_grid(volume.grid, 1.3)),
@@ -177,9 +177,9 @@ def test_memory_layout_does_not_change_a_bit():
 
 
 def test_image_and_label_meet_on_one_grid():
-  image = noise()
+  image = make_noise()
   # The target is decided once, from the image; the label's own header is a little off, harmlessly.
-  off = grid(spacing=(0.78127, 0.9, 2.5001), origin=(-50.03, 20.02, 7), degrees=0.05)
+  off = make_grid(spacing=(0.78127, 0.9, 2.5001), origin=(-50.03, 20.02, 7), degrees=0.05)
   assert "harmless" in (check_pair(image.grid, off, ("image", "label")) or "")
   labels = Volume((image.array > 0).astype(np.uint8), off.affine)
   target = working_grid(image.grid, 2.0)
@@ -191,24 +191,24 @@ def test_image_and_label_meet_on_one_grid():
 
 
 def test_refuses_grids_that_are_not_aligned():
-  volume = noise()
+  volume = make_noise()
   with pytest.raises(ValueError, match=r"not parallel"):
-    resample_volume(volume, working_grid(grid(degrees=12), 2.0))
+    resample_volume(volume, working_grid(make_grid(degrees=12), 2.0))
   with pytest.raises(ValueError, match=r"centres are 5.000 mm apart"):
-    resample_volume(volume, working_grid(grid(origin=(-47, 24, 7)), 2.0))
+    resample_volume(volume, working_grid(make_grid(origin=(-47, 24, 7)), 2.0))
   with pytest.raises(ValueError, match=r"positive"):
     working_grid(volume.grid, 0.0)
 
 
 def test_onehot_linear_is_the_argmax_of_interpolated_indicators():
-  at = grid((12, 11, 10), (1, 1, 1))
+  at = make_grid((12, 11, 10), (1, 1, 1))
   labels = Volume(np.random.default_rng(3).choice([0, 2, 7], at.shape).astype(np.uint8), at.affine)
   target = working_grid(at, 1.7)
   values = np.array([0, 2, 7])
   shares = np.stack(
     [
       ndimage.map_coordinates(
-        (labels.array == v).astype(float), places(at, target), order=1, mode="nearest"
+        (labels.array == v).astype(float), source_positions(at, target), order=1, mode="nearest"
       )
       for v in values
     ]
@@ -221,7 +221,7 @@ def test_onehot_linear_is_the_argmax_of_interpolated_indicators():
 
 
 def test_onehot_ties_go_to_the_lower_label():
-  at = grid((2, 1, 1), (1, 1, 1))
+  at = make_grid((2, 1, 1), (1, 1, 1))
   target = working_grid(at, (2, 1, 1))  # one voxel, half way between the two
   for pair in ([1, 3], [3, 1]):
     labels = Volume(np.array(pair, np.uint8).reshape(2, 1, 1), at.affine)
@@ -231,12 +231,12 @@ def test_onehot_ties_go_to_the_lower_label():
 @pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("spacing", WORKING)
 def test_probabilities_to_labels_is_the_argmax_of_interpolated_channels(classes, spacing):
-  native = grid(degrees=12)
+  native = make_grid(degrees=12)
   working = working_grid(native, spacing)
   values = np.random.default_rng(4).random((*working.shape, classes))
   probabilities = (values / values.sum(axis=-1, keepdims=True)).astype(np.float32)
   result = probabilities_to_labels(probabilities, working, native)
-  at = places(working, native)
+  at = source_positions(working, native)
   channels = np.stack(
     [
       ndimage.map_coordinates(probabilities[..., k].astype(float), at, order=1, mode="nearest")
@@ -252,7 +252,7 @@ def test_probabilities_to_labels_is_the_argmax_of_interpolated_channels(classes,
 
 
 def test_probabilities_on_the_same_grid_are_only_compared():
-  native = grid()
+  native = make_grid()
   probabilities = np.random.default_rng(5).random((*native.shape, 3)).astype(np.float32)
   probabilities[0, 0, 0] = 0.5  # a tie goes to the lower class
   result = probabilities_to_labels(probabilities, working_grid(native, native.spacing), native)
@@ -265,11 +265,11 @@ def test_probabilities_on_the_same_grid_are_only_compared():
 )
 def test_probabilities_must_fit(shape, message):
   with pytest.raises(ValueError, match=message):
-    probabilities_to_labels(np.zeros(shape, np.float32), grid(), grid())
+    probabilities_to_labels(np.zeros(shape, np.float32), make_grid(), make_grid())
 
 
 def test_the_way_back_never_holds_all_channels():
-  native = grid((160, 150, 60), (0.8, 0.8, 1.0))
+  native = make_grid((160, 150, 60), (0.8, 0.8, 1.0))
   working = working_grid(native, 3.0)
   probabilities = np.random.default_rng(6).random((*working.shape, 8)).astype(np.float32)
   tracemalloc.start()
@@ -283,8 +283,8 @@ def test_the_way_back_never_holds_all_channels():
 @pytest.mark.parametrize(("spacing", "least"), [(1.0, 0.97), (2.0, 0.93)])
 @pytest.mark.parametrize("method", ["nearest", "onehot_linear"])
 def test_a_sphere_comes_back(spacing, least, method):
-  native = grid((80, 70, 40), (0.8, 0.8, 1.5))
-  labels = Volume(sphere(native.shape, native.spacing, 20), native.affine)
+  native = make_grid((80, 70, 40), (0.8, 0.8, 1.5))
+  labels = Volume(make_sphere(native.shape, native.spacing, 20), native.affine)
   down = resample_labels(labels, working_grid(native, spacing), method)
   back = resample_volume(down, native, order="nearest")
   smooth = probabilities_to_labels(
@@ -295,7 +295,7 @@ def test_a_sphere_comes_back(spacing, least, method):
 
 
 def test_blur_has_the_set_width_in_mm():
-  at = grid((41, 41, 21), (0.5, 0.8, 1.0))
+  at = make_grid((41, 41, 21), (0.5, 0.8, 1.0))
   impulse = np.zeros(at.shape, np.int16)
   impulse[20, 20, 10] = 10000
   blurred = gaussian_blur(Volume(impulse, at.affine), 1.2).array

@@ -14,7 +14,7 @@ SCAN = Volume(np.arange(60, dtype=np.int16).reshape(5, 4, 3), np.diag([-0.8, -0.
 
 @pytest.fixture
 def folder(tmp_path):
-  """One scan as NIfTI, as a nested DICOM folder and as a zip; and a folder of something else."""
+  """Writes one scan as NIfTI, as a nested DICOM folder and as a zip, and a folder without scans."""
   write_nifti(tmp_path / "a.nii.gz", SCAN)
   files = write_volume(tmp_path / "b" / "study" / "series", SCAN)
   with zipfile.ZipFile(tmp_path / "c.ZIP", "w") as archive:

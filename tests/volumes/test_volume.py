@@ -5,8 +5,8 @@ from attn_unet_jax.volumes import Grid, Volume
 from attn_unet_jax.volumes.volume import corner_distance_mm, round_spacing
 
 
-def turned(degrees, affine):
-  """The affine with the patient turned about the head-foot axis."""
+def turn_affine(degrees, affine):
+  """Turns the patient about the head-foot axis."""
   c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
   return np.array([[c, -s, 0, 0], [s, c, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]) @ affine
 
@@ -81,13 +81,13 @@ def test_rounds_spacings(spacing, rounded):
 def test_common_spacings_that_end_in_half_a_unit_survive_float32_noise(spacing):
   expected = Grid((9, 9, 9), np.diag([spacing] * 3 + [1])).spacing
   for degrees in range(1, 90):
-    affine = turned(degrees, np.diag([spacing] * 3 + [1])).astype(np.float32)
+    affine = turn_affine(degrees, np.diag([spacing] * 3 + [1])).astype(np.float32)
     assert Grid((9, 9, 9), affine).spacing == expected
 
 
 def test_corner_distance_is_the_largest_over_all_voxels():
   a = Grid((4, 5, 6), np.eye(4))
-  b = Grid((4, 5, 6), turned(3, np.diag([1.1, 1, 1, 1])))
+  b = Grid((4, 5, 6), turn_affine(3, np.diag([1.1, 1, 1, 1])))
   index = np.moveaxis(np.indices((4, 5, 6, 1)), 0, -1).reshape(-1, 4)
   index[:, 3] = 1
   by_hand = np.linalg.norm((index @ (a.affine - b.affine).T)[:, :3], axis=1).max()

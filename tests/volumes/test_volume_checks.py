@@ -8,7 +8,7 @@ from attn_unet_jax.volumes.checks import check_image, check_pair, working_grid_w
 NAMES = ("ct.nii.gz", "label.nii.gz")
 
 
-def grid(shape=(10, 10, 10), spacing=(1, 1, 1), origin=(0, 0, 0), degrees=0):
+def make_grid(shape=(10, 10, 10), spacing=(1, 1, 1), origin=(0, 0, 0), degrees=0):
   affine = np.diag([*spacing, 1.0])
   c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
   affine[:2, :2] = np.array([[c, -s], [s, c]]) @ affine[:2, :2]
@@ -41,7 +41,7 @@ def test_a_sound_image_passes():
 
 
 def test_a_working_grid_that_memory_holds_passes():
-  assert working_grid_within_memory(grid(spacing=(1, 1, 3)), 2.0, "a.nii").shape == (5, 5, 15)
+  assert working_grid_within_memory(make_grid(spacing=(1, 1, 3)), 2.0, "a.nii").shape == (5, 5, 15)
 
 
 @pytest.mark.parametrize(
@@ -54,21 +54,21 @@ def test_a_working_grid_that_memory_holds_passes():
 )
 def test_a_working_grid_beyond_memory_is_refused(of_scan, wanted, words):
   with pytest.raises(UserError, match=f"a.nii: {words}"):
-    working_grid_within_memory(grid(spacing=(of_scan,) * 3), wanted, "a.nii")
+    working_grid_within_memory(make_grid(spacing=(of_scan,) * 3), wanted, "a.nii")
 
 
 def test_equal_grids_pass_in_silence():
-  assert check_pair(grid(), grid(origin=(0, 0, 5e-4)), NAMES) is None
+  assert check_pair(make_grid(), make_grid(origin=(0, 0, 5e-4)), NAMES) is None
 
 
 def test_the_same_voxels_in_another_order_of_axes_pass():
   flipped = np.diag([-1.0, -1.0, 1.0, 1.0])
   flipped[:2, 3] = 9
-  assert check_pair(grid(), Grid((10, 10, 10), flipped), NAMES) is None
+  assert check_pair(make_grid(), Grid((10, 10, 10), flipped), NAMES) is None
 
 
 def test_a_small_displacement_is_named_and_harmless():
-  message = check_pair(grid(), grid(origin=(0.03, 0.04, 0)), NAMES)
+  message = check_pair(make_grid(), make_grid(origin=(0.03, 0.04, 0)), NAMES)
   assert message is not None
   assert "label.nii.gz and its image ct.nii.gz" in message
   assert "up to 0.0500 mm" in message
@@ -78,23 +78,26 @@ def test_a_small_displacement_is_named_and_harmless():
 @pytest.mark.parametrize(
   ("label", "what"),
   [
-    (grid(shape=(10, 10, 9)), r"shapes \(10, 10, 9\) and \(10, 10, 10\)"),
-    (grid(spacing=(1, 1, 2)), r"up to 9.000 mm.*spacing \(1.0, 1.0, 1.0\) and \(1.0, 1.0, 2.0\)"),
-    (grid(origin=(3, 4, 0)), r"up to 5.000 mm.*first voxel 5.000 mm apart"),
-    (grid(degrees=10), r"axes turned by 10.00 degrees"),
+    (make_grid(shape=(10, 10, 9)), r"shapes \(10, 10, 9\) and \(10, 10, 10\)"),
+    (
+      make_grid(spacing=(1, 1, 2)),
+      r"up to 9.000 mm.*spacing \(1.0, 1.0, 1.0\) and \(1.0, 1.0, 2.0\)",
+    ),
+    (make_grid(origin=(3, 4, 0)), r"up to 5.000 mm.*first voxel 5.000 mm apart"),
+    (make_grid(degrees=10), r"axes turned by 10.00 degrees"),
   ],
   ids=["shape", "spacing", "origin", "turned"],
 )
 def test_what_differs_is_named(label, what):
   with pytest.raises(UserError, match=what) as caught:
-    check_pair(grid(), label, NAMES)
+    check_pair(make_grid(), label, NAMES)
   assert "\n" not in str(caught.value)
 
 
 def test_a_tenth_of_the_smallest_edge_is_harmless_and_no_more():
   thick = (1, 2, 5)
   assert "harmless" in check_pair(
-    grid(spacing=thick), grid(spacing=thick, origin=(0, 0, 0.09)), NAMES
+    make_grid(spacing=thick), make_grid(spacing=thick, origin=(0, 0, 0.09)), NAMES
   )
   with pytest.raises(UserError, match=r"at most 0\.100 mm is harmless"):
-    check_pair(grid(spacing=thick), grid(spacing=thick, origin=(0, 0, 0.11)), NAMES)
+    check_pair(make_grid(spacing=thick), make_grid(spacing=thick, origin=(0, 0, 0.11)), NAMES)

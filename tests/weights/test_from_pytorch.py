@@ -4,10 +4,10 @@ import pytest
 
 from attn_unet_jax.models.hnn import VIEWS
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.weights.from_pytorch import converted, read_state_dict
-from attn_unet_jax.weights.oktay2018 import from_reference, reference_name
-from attn_unet_jax.workflows.load_run import best, open_run
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.weights.from_pytorch import load_pytorch_state, read_state_dict
+from attn_unet_jax.weights.oktay2018 import convert_released, get_released_name
+from attn_unet_jax.workflows.load_run import load_best, open_run
+from attn_unet_jax.workflows.network import build_run_network
 from tests.configs import with_keys
 from tests.conftest import BY_MLIR, flags_of, run_command
 
@@ -84,11 +84,11 @@ def test_logits_are_those_of_the_same_network_in_pytorch(
   aligned = upsampling == "align_corners"
   monkeypatch.setattr("benchmarks.torch_twin.ALIGN_CORNERS", aligned)
   torch.save(net.state_dict(), tmp_path / "weights.pth")
-  state = converted(tmp_path / "weights.pth", config, config.model)
+  state = load_pytorch_state(tmp_path / "weights.pth", config, config.model)
   image = np.random.default_rng(1).normal(size=(1, 1, *SHAPE)).astype(np.float32)
   with torch.no_grad():
     expected = net(torch.from_numpy(image)).numpy()
-  logits, _ = jax.jit(lambda v, x: network(config, 3).apply(v, x, train=False))(
+  logits, _ = jax.jit(lambda v, x: build_run_network(config, 3).apply(v, x, train=False))(
     state.variables, np.moveaxis(image, 1, -1)
   )
   assert expected.std() > 0.1
@@ -105,8 +105,8 @@ def test_gradients_are_those_of_the_same_network_in_pytorch(config, tmp_path):
   net.double().train()
   torch.sum(net(torch.from_numpy(image)) * torch.from_numpy(weights)).backward()
   with jax.enable_x64(True):
-    state = converted(tmp_path / "weights.pth", config, config.model)
-    module = network(config, 3).clone(dtype="float64")
+    state = load_pytorch_state(tmp_path / "weights.pth", config, config.model)
+    module = build_run_network(config, 3).clone(dtype="float64")
 
     def loss(params):
       variables, x = {**state.variables, "params": params}, np.moveaxis(image, 1, -1)
@@ -116,7 +116,7 @@ def test_gradients_are_those_of_the_same_network_in_pytorch(config, tmp_path):
     users = {"xla_backend_optimization_level": 3, **BY_MLIR}
     found = jax.jit(jax.grad(loss)).lower(state.params).compile(users)(state.params)
   named = {name: p.grad.numpy() for name, p in net.named_parameters()}
-  expected = from_reference(named, {"params": state.params})["params"]
+  expected = convert_released(named, {"params": state.params})["params"]
   largest = max(float(abs(g).max()) for g in jax.tree.leaves(expected))
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * largest), found, expected
@@ -170,14 +170,16 @@ def test_imagenets_trunk_answers_in_every_view_as_in_pytorch(config, tmp_path):
   net = vgg16()
   torch.save(net.state_dict(), tmp_path / "vgg16.pth")
   config = with_keys(config, {"model.name": "hnn", "model.feature_scale": 1.0})
-  params = converted(tmp_path / "vgg16.pth", config, config.model).params
+  params = load_pytorch_state(tmp_path / "vgg16.pth", config, config.model).params
   rng = np.random.default_rng(1)
   for view in params.values():
     for name in (name for name in view if not name.startswith("stage")):
       assert name == "fuse" or not view[name]["kernel"].any()
       view[name] = {k: rng.normal(0, 0.1, a.shape).astype("f") for k, a in view[name].items()}
   x = rng.uniform(size=(1, 16, 32, 16, 1)).astype(np.float32)
-  apply = jax.jit(lambda v, x: network(config, 2).apply(v, x, train=False)[1]["side_logits"])
+  apply = jax.jit(
+    lambda v, x: build_run_network(config, 2).apply(v, x, train=False)[1]["side_logits"]
+  )
   found = apply({"params": params}, x)
   for view, axis in VIEWS.items():
     heads = [(params[view][n]["kernel"], params[view][n]["bias"]) for n in (*SIDES, "fuse")]
@@ -219,7 +221,7 @@ def test_a_training_starts_from_imagenets_trunk_or_says_that_it_does_not(
   assert begun.returncode == 0, begun.stderr
   assert f"from step 0 of {vgg}" in begun.stdout
   assert "random weights" not in begun.stdout
-  kernel = best(trained).variables["params"]["coronal"]["stage5"]["conv3"]["kernel"]
+  kernel = load_best(trained).variables["params"]["coronal"]["stage5"]["conv3"]["kernel"]
   weight = vgg16(8).features[28].weight.detach().numpy()
   np.testing.assert_allclose(kernel, weight.transpose(2, 3, 1, 0), atol=1e-6)
   fresh = run_command("attn_unet_jax.main", *flags, f"--workdir={tmp_path / 'fresh'}")
@@ -235,12 +237,12 @@ def test_another_vgg_or_another_width_is_refused(config, tmp_path):
   with pytest.raises(
     UserError, match=r"features\.0\.\w+ has the shape .*feature_scale=1 \(now 32\)"
   ):
-    converted(tmp_path / "vgg16.pth", config, config.model)
+    load_pytorch_state(tmp_path / "vgg16.pth", config, config.model)
   del state_dict["features.28.weight"]
   config = with_keys(config, {"model.feature_scale": 1.0})
   torch.save(state_dict, tmp_path / "vgg13.pth")
   with pytest.raises(UserError, match=r"vgg13\.pth: features\.28\.weight is missing; needed is"):
-    converted(tmp_path / "vgg13.pth", config, config.model)
+    load_pytorch_state(tmp_path / "vgg13.pth", config, config.model)
 
 
 def test_both_file_formats_hold_the_same(tmp_path):
@@ -278,34 +280,34 @@ def test_another_network_is_refused_and_the_files_own_is_named(config, tmp_path)
   torch.save(twin(1).state_dict(), tmp_path / "single.pth")
   config = config_of(config, 2)
   with pytest.raises(UserError, match=r"33 missing.*attention_unet with model\.gates=1"):
-    converted(tmp_path / "single.pth", config, config.model)
+    load_pytorch_state(tmp_path / "single.pth", config, config.model)
   config = with_keys(config, {"model.gates": 1, "model.gating": "shared"})
   with pytest.raises(UserError, match=r"model\.gates=1 and model\.gating=progressive"):
-    converted(tmp_path / "single.pth", config, config.model)
+    load_pytorch_state(tmp_path / "single.pth", config, config.model)
   config = with_keys(config, {"model.gating": "progressive", "data.labels": "pancreas=2"})
   with pytest.raises(UserError, match=r"final.*2 classes beside the background"):
-    converted(tmp_path / "single.pth", config, config.model)
+    load_pytorch_state(tmp_path / "single.pth", config, config.model)
   config = with_keys(config, {"model.name": "vnet"})
   with pytest.raises(UserError, match="the reference has no variable like"):
-    converted(tmp_path / "single.pth", config, config.model)
+    load_pytorch_state(tmp_path / "single.pth", config, config.model)
 
 
 def test_the_first_releases_network_is_named(config, tmp_path):
   torch.save(twin(2, shared=True).state_dict(), tmp_path / "first.pth")
   config = config_of(config, 2)
   with pytest.raises(UserError, match=r"match.*model\.gates=2 and model\.gating=shared"):
-    converted(tmp_path / "first.pth", config, config.model)
+    load_pytorch_state(tmp_path / "first.pth", config, config.model)
 
 
 def test_names_and_layout():
-  assert reference_name("encoder2/ConvNormRelu_1/BatchNorm_0/BatchNorm_0/var") == (
+  assert get_released_name("encoder2/ConvNormRelu_1/BatchNorm_0/BatchNorm_0/var") == (
     "conv2.conv2.1.running_var"
   )
-  assert reference_name("skip3/gate1/output/kernel") == "attentionblock3.gate_block_2.W.0.weight"
+  assert get_released_name("skip3/gate1/output/kernel") == "attentionblock3.gate_block_2.W.0.weight"
   kernel = np.arange(2 * 3 * 8).reshape(2, 3, 2, 2, 2)
   like = {"params": {"skip2": {"gate0": {"theta": {"kernel": np.zeros((2, 2, 2, 3, 2))}}}}}
   name = "module.attentionblock2.gate_block_1.theta.weight"  # as data-parallel training saves it
-  ours = from_reference({name: kernel}, like)["params"]["skip2"]["gate0"]["theta"]["kernel"]
+  ours = convert_released({name: kernel}, like)["params"]["skip2"]["gate0"]["theta"]["kernel"]
   assert ours[1, 0, 1, 2, 0] == kernel[0, 2, 1, 0, 1]
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from attn_unet_jax.models.unet import DeepSupervision
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.training.checkpoint import checkpoints
-from attn_unet_jax.training.state import abstract
+from attn_unet_jax.training.checkpoint import open_checkpoints
+from attn_unet_jax.training.state import abstract_state
 from attn_unet_jax.weights import from_run
-from attn_unet_jax.workflows.network import network
+from attn_unet_jax.workflows.network import build_run_network
 from attn_unet_jax.workflows.run_folder import open_run_folder
 from attn_unet_jax.workflows.train import _starting_point
 from tests.configs import small_config, with_keys
@@ -42,8 +42,10 @@ def test_classes_are_matched_by_name():
   fresh = -np.ones((6, 3))
   ours, theirs = ("background", "b", "new"), ("background", "a", "b")
   expected = [[0, 2, -1], [6, 8, -1], [-1] * 3, [9, 11, -1], [15, 17, -1], [-1] * 3]
-  np.testing.assert_array_equal(from_run.mapped(fresh, old, {0: 2, 1: 1}, ours, theirs), expected)
-  np.testing.assert_array_equal(from_run.mapped(fresh, old, {}, ours, theirs), old)
+  np.testing.assert_array_equal(
+    from_run.copy_common_classes(fresh, old, {0: 2, 1: 1}, ours, theirs), expected
+  )
+  np.testing.assert_array_equal(from_run.copy_common_classes(fresh, old, {}, ours, theirs), old)
 
 
 def test_a_head_in_another_order_gives_the_same_logits_in_that_order():
@@ -58,7 +60,7 @@ def test_a_head_in_another_order_gives_the_same_logits_in_that_order():
     name = path[-1].key
     axes = blocks[name] if len(path) == 1 else {old.ndim - 1: 1}
     names = ("background", "b", "a"), ("background", "a", "b")
-    return from_run.mapped(np.zeros_like(old), old, axes, *names)
+    return from_run.copy_common_classes(np.zeros_like(old), old, axes, *names)
 
   ours = jax.tree_util.tree_map_with_path(turned, theirs)
   expected = head.apply({"params": theirs}, levels)[..., (0, 2, 1)]
@@ -72,10 +74,11 @@ def source(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("source")
   rng = np.random.default_rng(0)
   state = jax.tree.map(
-    lambda a: jnp.asarray(rng.normal(size=a.shape), a.dtype), abstract(config, network(config, 3))
+    lambda a: jnp.asarray(rng.normal(size=a.shape), a.dtype),
+    abstract_state(config, build_run_network(config, 3)),
   ).replace(step=jnp.array(7, jnp.int32))
   open_run_folder(workdir, config)
-  with checkpoints(workdir / "checkpoints", 1) as store:
+  with open_checkpoints(workdir / "checkpoints", 1) as store:
     store.save(state, validation_dsc=0.5)
   return workdir, state, config
 
@@ -87,11 +90,11 @@ def _starting(source, **keys):
 def test_the_state_that_a_run_starts_from(source, monkeypatch):
   """Of two classes one stays, in another place, and one is new; no optimiser is taken over."""
   config = _starting(source, **{"data.labels": "kidney,liver"})
-  module = network(config, 3)
-  zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), abstract(config, module))
-  monkeypatch.setattr(from_run, "create", lambda *_: zeros)
+  module = build_run_network(config, 3)
+  zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), abstract_state(config, module))
+  monkeypatch.setattr(from_run, "create_state", lambda *_: zeros)
   origin = _starting_point(config, module)
-  state = origin.state(config, config.model, module)
+  state = origin.make_state(config, config.model, module)
   theirs = source[1].params
   same = {name: tree for name, tree in theirs.items() if name != "head"}
   jax.tree.map(
@@ -101,7 +104,7 @@ def test_the_state_that_a_run_starts_from(source, monkeypatch):
   np.testing.assert_array_equal(new, [old[0], 0, old[1]])
   jax.tree.map(np.testing.assert_array_equal, state.opt_state, zeros.opt_state)
   assert state.step == 0
-  assert origin.describe() == {
+  assert origin.make_record() == {
     "workdir": str(source[0]),
     "checkpoint_step": 7,
     "classes_taken": ["background", "liver"],
@@ -121,9 +124,9 @@ def test_the_state_that_a_run_starts_from(source, monkeypatch):
 def test_what_does_not_fit_is_refused_in_one_line(source, changes, words):
   config = _starting(source, **changes)
   with pytest.raises(UserError, match=words) as error:
-    _starting_point(config, network(config, 3))
+    _starting_point(config, build_run_network(config, 3))
   assert "\n" not in str(error.value)
 
 
 def test_nothing_is_opened_where_a_run_starts_afresh(config):
-  assert _starting_point(config, network(config, 2)) is None
+  assert _starting_point(config, build_run_network(config, 2)) is None

@@ -1,6 +1,6 @@
 import numpy as np
 
-from attn_unet_jax.weights.vgg16 import trunk_names, with_vgg16
+from attn_unet_jax.weights.vgg16 import insert_vgg16_trunk, trunk_names
 
 
 def test_convolutions_have_torchvisions_numbers():
@@ -16,7 +16,7 @@ def test_a_kernels_axes_are_turned_and_the_rest_stays():
   state_dict = {"features.2.weight": kernel, "features.2.bias": bias}
   convolution = {"kernel": np.zeros((3, 4, 2, 5)), "bias": np.zeros(5)}
   view = {"stage1": {"conv2": convolution}, "fuse": {"bias": np.ones(1)}}
-  found = with_vgg16(state_dict, {"axial": view, "sagittal": view})
+  found = insert_vgg16_trunk(state_dict, {"axial": view, "sagittal": view})
   assert found["axial"]["fuse"]["bias"] == 1
   for own in found.values():
     np.testing.assert_array_equal(own["stage1"]["conv2"]["bias"], bias)

@@ -7,7 +7,7 @@ from attn_unet_jax.labels import UNLABELLED, parse_mapping
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
-from attn_unet_jax.workflows.other_dataset import open_other, seen_by
+from attn_unet_jax.workflows.other_dataset import list_seen_cases, open_other_dataset
 from tests.configs import with_keys
 
 NAMES = {"background": 0, "Spleen": 1, "pancreas": 10, "liver": 4}
@@ -41,7 +41,7 @@ def run(config, tmp_path):
 
 def test_all_cases_are_taken_and_classes_are_found_by_name(run, tmp_path):
   folder = _folder(tmp_path / "other", ["x", "c"], NAMES)
-  other = open_other(run, {"folder": folder}, None, ["a", "c"])
+  other = open_other_dataset(run, {"folder": folder}, None, ["a", "c"])
   assert other.name == "other"
   assert other.fold.split.test == ("c", "x")
   assert other.about["data"] == {"folder": folder}
@@ -56,16 +56,16 @@ def test_the_runs_own_cases_are_those_of_its_fold(run, tmp_path):
   listing = tmp_path / "folds.json"
   own = [{"training": [f"{k}"], "validation": ["v"], "test": []} for k in range(4)]
   listing.write_text(json.dumps({"name": "mine", "folds": own}))
-  assert seen_by(run, listing) == ["3", "v"]
+  assert list_seen_cases(run, listing) == ["3", "v"]
   run = with_keys(run, {"data.fold": 4})
   with pytest.raises(UserError, match=rf"data\.fold=4: the list '{listing}' has folds 0 to 3"):
-    seen_by(run, listing)
+    list_seen_cases(run, listing)
 
 
 def test_a_run_of_no_data_has_no_set_of_its_own(run, tmp_path):
   """As `convert` makes it, even if its config names one: nobody knows what it was trained on."""
-  assert seen_by(run, tmp_path / "folds.json") is None
-  other = open_other(
+  assert list_seen_cases(run, tmp_path / "folds.json") is None
+  other = open_other_dataset(
     run, {"folder": run.data.folder, "labels": "liver=1,pancreas=10+4"}, None, None
   )
   assert other.fold.split.test == tuple("abcdefg")
@@ -74,7 +74,7 @@ def test_a_run_of_no_data_has_no_set_of_its_own(run, tmp_path):
 
 def test_of_many_other_labels_some_are_named(run, tmp_path):
   names = NAMES | {f"organ{value}": value for value in range(20, 60)}
-  other = open_other(run, {"folder": _folder(tmp_path / "other", "x", names)}, None, [])
+  other = open_other_dataset(run, {"folder": _folder(tmp_path / "other", "x", names)}, None, [])
   assert other.describe().endswith("organ32, organ33 and 26 more)")
 
 
@@ -82,14 +82,14 @@ def test_labels_say_which_is_which_in_any_order(run, tmp_path):
   folder = _folder(tmp_path / "other", ["x"], NAMES)
   run = with_keys(run, {"loss.weighted_ce": 1.0, "loss_options.class_weights": (1.0, 2.0, 3.0)})
   changes = {"folder": folder, "labels": "pancreas=10+4,spare=7,liver=Spleen"}
-  mapping = open_other(run, changes, None, []).fold.mapping
+  mapping = open_other_dataset(run, changes, None, []).fold.mapping
   assert mapping.class_indices == {"liver": 1, "pancreas": 2}
   np.testing.assert_array_equal(mapping.apply(np.array([0, 1, 4, 10, 7]), ""), [0, 1, 2, 2, 0])
 
 
 def test_a_part_is_one_of_the_other_sets_folds(run, tmp_path):
   folder = _folder(tmp_path / "other", "uvwxyz", NAMES)
-  parts = [open_other(run, {"folder": folder, "fold": k}, "test", []) for k in range(5)]
+  parts = [open_other_dataset(run, {"folder": folder, "fold": k}, "test", []) for k in range(5)]
   assert parts[0].name == "other/test"
   assert sorted(case for part in parts for case in part.fold.split.test) == list("uvwxyz")
 
@@ -127,7 +127,7 @@ def test_what_does_not_fit_is_refused(run, tmp_path, changes, part, complaint):
   if "folder" in changes:
     changes = {**changes, "folder": str(tmp_path / changes["folder"])}
   with pytest.raises(UserError, match=complaint):
-    open_other(run, changes, part, [])
+    open_other_dataset(run, changes, part, [])
 
 
 def test_a_mapping_is_restricted_in_the_order_asked_for():

@@ -20,9 +20,9 @@ def test_states_are_validated_on_the_validation_cases_by_what_they_predict_with(
   def mean_dsc(fold, ids, system, config):
     return ids, system.variables
 
-  monkeypatch.setattr(workflow, "train", train)
+  monkeypatch.setattr(workflow, "train_network", train)
   monkeypatch.setattr(workflow, "mean_dsc", mean_dsc)
   fold = open_fold(config.data)
-  workflow.fit(config, fold, tmp_path / "run", test=False)
+  workflow.train_and_test(config, fold, tmp_path / "run", test=False)
   assert calls == [(fold.split.validation, "averages")]
   assert fold.split.validation != fold.split.test

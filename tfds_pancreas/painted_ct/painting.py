@@ -96,7 +96,7 @@ def draw_labels(
   if coarse.shape == view.shape:
     return labels
   # The map's own organs come from its own voxels again. Fat stands in for them in what was drawn,
-  # so that no coarse edge of an organ shows beside its fine one.
+  # so that no coarse edge of an organ shows around its fine one.
   added = np.where(seen > 0, np.uint8(ALL_ORGANS["fat"]), labels)
   added = resample_labels(Volume(added, coarse.affine), view, "onehot_linear").array
   seen = sample_labels(organs.array, refine_indices(indices, coarse, view))

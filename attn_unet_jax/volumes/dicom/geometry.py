@@ -12,6 +12,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -121,7 +122,7 @@ def _stack_affine(slices: Sequence[SliceGeometry]) -> np.ndarray:
 
 
 def _describe_outliers(
-  what: str, values: Sequence, slices: Sequence[SliceGeometry], tolerance: float
+  what: str, values: Sequence[Any], slices: Sequence[SliceGeometry], tolerance: float
 ) -> list[str]:
   """Describes the slices in which a value differs from that of most others."""
   table = np.array(values, np.float64).reshape(len(slices), -1)

@@ -156,7 +156,8 @@ def _unit_directions(cosines: np.ndarray, file: Path) -> np.ndarray:
       "export the series again"
     )
   # Cosines are often written with six digits. The spacing is to come from PixelSpacing alone.
-  return directions / np.linalg.norm(directions, axis=1, keepdims=True)
+  unit: np.ndarray = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+  return unit
 
 
 def _read_tag_spacing(tags: pydicom.Dataset) -> float | None:

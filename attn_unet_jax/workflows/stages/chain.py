@@ -11,23 +11,23 @@ from typing import Any
 
 from attn_unet_jax.cases import boxes as box_files
 from attn_unet_jax.cases.boxes import Boxes
-from attn_unet_jax.cases.fold import Fold
+from attn_unet_jax.cases.fold import DataFold
 from attn_unet_jax.cases.folds import PARTS
 from attn_unet_jax.config.schema import RunConfig, replace_keys
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.files import write_text
-from attn_unet_jax.stages.cases import label_box, refolded, volume_of, whole_cases
+from attn_unet_jax.stages.cases import label_box, make_volume, replace_split, whole_cases
 from attn_unet_jax.stages.options import StageOptions
-from attn_unet_jax.stages.system import locate
+from attn_unet_jax.stages.system import locate_organ
 from attn_unet_jax.volumes.box import Box
 from attn_unet_jax.workflows.load_run import open_run
-from attn_unet_jax.workflows.train import fit
+from attn_unet_jax.workflows.train import train_and_test
 
 FIRST, INTERIOR, BOUNDARY = "stage1", "stage2_interior", "stage2_boundary"
 
 
 def train_chain(
-  config: RunConfig, workdir: Path, fold: Fold, bodies: Boxes, held_out: Boxes | None = None
+  config: RunConfig, workdir: Path, fold: DataFold, bodies: Boxes, held_out: Boxes | None = None
 ) -> None:
   """Trains what is not yet trained, and writes `boxes.json`, the boxes of all cases.
 
@@ -42,12 +42,16 @@ def train_chain(
   written = workdir / "boxes.json"
   if not written.exists():
     first = first_config(config)
-    fit(first, refolded(first.data, fold, fold.split, bodies), workdir / FIRST, test=False)
-    write_text(written, box_files.to_json(_boxes(config, workdir, fold, held_out or {})))
-  found = box_files.read(written)
+    train_and_test(
+      first, replace_split(first.data, fold, fold.split, bodies), workdir / FIRST, test=False
+    )
+    write_text(written, box_files.to_json(_find_boxes(config, workdir, fold, held_out or {})))
+  found = box_files.read_boxes(written)
   for name, target in ((INTERIOR, "interior"), (BOUNDARY, "boundary")):
     second = second_config(config, target)
-    fit(second, refolded(second.data, fold, fold.split, found), workdir / name, test=False)
+    train_and_test(
+      second, replace_split(second.data, fold, fold.split, found), workdir / name, test=False
+    )
 
 
 def first_config(config: RunConfig) -> RunConfig:
@@ -68,15 +72,17 @@ def second_config(config: RunConfig, target: str = "interior") -> RunConfig:
   return replace_keys(first_config(config), changes)
 
 
-def _boxes(config: RunConfig, workdir: Path, fold: Fold, held_out: Boxes) -> dict[str, Box]:
+def _find_boxes(
+  config: RunConfig, workdir: Path, fold: DataFold, held_out: Boxes
+) -> dict[str, Box]:
   """What the first stage finds; for training cases joined with the label's box."""
   print_line(f"{workdir}: the boxes of the second stage")
   trained = open_run(workdir / FIRST)
   ids = sorted({case for part in PARTS for case in getattr(fold.split, part)})
   boxes = {}
   for case in whole_cases(trained.config.data, fold, ids):
-    box = held_out.get(case.id) or locate(
-      volume_of(case, trained.config.data),
+    box = held_out.get(case.id) or locate_organ(
+      make_volume(case, trained.config.data),
       trained.system,
       trained.config,
       config.stages.box_margin_mm,

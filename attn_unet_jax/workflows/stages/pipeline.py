@@ -17,9 +17,9 @@ from pathlib import Path
 import jax
 
 from attn_unet_jax.cases import boxes as box_files
-from attn_unet_jax.cases.boxes import Boxes, voxels
-from attn_unet_jax.cases.fold import Fold, open_fold
-from attn_unet_jax.cases.folds import PARTS, Split
+from attn_unet_jax.cases.boxes import Boxes, box_voxels
+from attn_unet_jax.cases.fold import DataFold, open_fold
+from attn_unet_jax.cases.folds import PARTS, CaseSplit
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime.console import print_line
@@ -27,13 +27,13 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
 from attn_unet_jax.stages import table
 from attn_unet_jax.stages.body import body_box
-from attn_unet_jax.stages.cases import volume_of, whole_cases
-from attn_unet_jax.stages.optional import needed
-from attn_unet_jax.stages.system import measure
+from attn_unet_jax.stages.cases import make_volume, whole_cases
+from attn_unet_jax.stages.optional import require_extra
+from attn_unet_jax.stages.system import measure_superpixels
 from attn_unet_jax.volumes.box import crop_volume
 from attn_unet_jax.workflows.evaluate_run import evaluate_run
 from attn_unet_jax.workflows.load_run import open_run
-from attn_unet_jax.workflows.open_run import open_any
+from attn_unet_jax.workflows.open_run import open_run_or_stages
 from attn_unet_jax.workflows.run_folder import open_run_folder
 from attn_unet_jax.workflows.stages.chain import BOUNDARY, INTERIOR, second_config, train_chain
 
@@ -47,26 +47,29 @@ def train_stages(config: RunConfig, workdir: Path) -> None:
   """
   if jax.process_count() > 1:
     raise UserError("config.stages.count=2: stages train on one host; start it on one alone")
-  needed("skimage.segmentation"), needed("sklearn.ensemble")  # now, not after days of training
+  (
+    require_extra("skimage.segmentation"),
+    require_extra("sklearn.ensemble"),
+  )  # now, not after days of training
   listing = workdir / "folds.json"
-  fold = open_fold(config.data, listing if run_folder.begun(workdir) else None)
+  fold = open_fold(config.data, listing if run_folder.has_progress(workdir) else None)
   splits = inner_splits(fold.split, config.stages.inner_folds)
   if not open_run_folder(workdir, config):
     write_text(listing, fold.to_json())
-  with run_folder.recorded(workdir):
-    bodies = _bodies(config, workdir, fold)
+  with run_folder.record_run(workdir):
+    bodies = _find_bodies(config, workdir, fold)
     inner = [workdir / f"inner{k}" for k in range(len(splits))]
     for folder, split in zip(inner, splits, strict=True):
       _inner_fold(config, folder, fold, split, bodies)
-    _forest(config, workdir, inner)
+    _grow_forest(config, workdir, inner)
     train_chain(config, workdir, fold, bodies, _out_of_fold(inner, splits))
-    trained = open_any(workdir)
+    trained = open_run_or_stages(workdir)
     print_line(f"testing all stages on {len(fold.split.test)} cases")
     evaluate_run(trained, fold, workdir)
   print_line(f"the run: {workdir}/run.json, a run in each of its folders stage* and inner*/stage*")
 
 
-def inner_splits(split: Split, count: int) -> list[Split]:
+def inner_splits(split: CaseSplit, count: int) -> list[CaseSplit]:
   """Divides the training cases: each is held out, as `test`, of one inner fold.
 
   In the order of a hash of the case id, into groups whose sizes differ by one at most. Validation
@@ -83,23 +86,25 @@ def inner_splits(split: Split, count: int) -> list[Split]:
   ordered = sorted(split.training, key=lambda case: hashlib.sha256(case.encode()).hexdigest())
   groups = [tuple(sorted(ordered[k::count])) for k in range(count)]
   return [
-    Split(tuple(case for case in split.training if case not in group), split.validation, group)
+    CaseSplit(tuple(case for case in split.training if case not in group), split.validation, group)
     for group in groups
   ]
 
 
-def _bodies(config: RunConfig, workdir: Path, fold: Fold) -> Boxes:
-  written = workdir / run_folder.STAGES_BEGUN
+def _find_bodies(config: RunConfig, workdir: Path, fold: DataFold) -> Boxes:
+  written = workdir / run_folder.STAGES_MARKER
   if not written.exists():
     print_line(f"{workdir}: boxes around the bodies")
     ids = sorted({case for part in PARTS for case in getattr(fold.split, part)})
     cases = whole_cases(config.data, fold, ids)
-    found = {case.id: body_box(volume_of(case, config.data)) for case in cases}
+    found = {case.id: body_box(make_volume(case, config.data)) for case in cases}
     write_text(written, box_files.to_json(found))
-  return box_files.read(written)
+  return box_files.read_boxes(written)
 
 
-def _inner_fold(config: RunConfig, folder: Path, fold: Fold, split: Split, bodies: Boxes) -> None:
+def _inner_fold(
+  config: RunConfig, folder: Path, fold: DataFold, split: CaseSplit, bodies: Boxes
+) -> None:
   """Trains the networks of an inner fold and writes the superpixels of its held-out cases."""
   written = folder / "table.npz"
   if written.exists():
@@ -107,29 +112,31 @@ def _inner_fold(config: RunConfig, folder: Path, fold: Fold, split: Split, bodie
   folder.mkdir(exist_ok=True)
   train_chain(config, folder, dataclasses.replace(fold, split=split), bodies)
   print_line(f"{folder}: superpixels of {len(split.test)} held-out cases")
-  boxes, second = box_files.read(folder / "boxes.json"), second_config(config)
+  boxes, second = box_files.read_boxes(folder / "boxes.json"), second_config(config)
   interior, boundary = (open_run(folder / name).system for name in (INTERIOR, BOUNDARY))
   rows = []
   for case in whole_cases(second.data, fold, split.test):
-    image = volume_of(case, second.data)
-    where = voxels(boxes[case.id], image.grid, second.data.patch, case.id)
-    segments, features = measure(crop_volume(image, where), interior, boundary, config)
+    image = make_volume(case, second.data)
+    where = box_voxels(boxes[case.id], image.grid, second.data.patch, case.id)
+    segments, features = measure_superpixels(crop_volume(image, where), interior, boundary, config)
     total = int((case.label == 1).sum())
     rows.append(table.rows_of(case.id, features, segments, case.label[where], total))
-  table.joined(rows).save(written)
+  table.join_tables(rows).save(written)
 
 
-def _forest(config: RunConfig, workdir: Path, inner: list[Path]) -> None:
+def _grow_forest(config: RunConfig, workdir: Path, inner: list[Path]) -> None:
   written = workdir / "forest.npz"
   if not written.exists():
-    forest = table.learn([table.load(folder / "table.npz") for folder in inner], config.seed)
+    forest = table.learn_forest(
+      [table.load_table(folder / "table.npz") for folder in inner], config.seed
+    )
     print_line(f"{written}: superpixels are foreground above {forest.threshold:.2f}")
     forest.save(written)
 
 
-def _out_of_fold(inner: list[Path], splits: list[Split]) -> Boxes:
+def _out_of_fold(inner: list[Path], splits: list[CaseSplit]) -> Boxes:
   """The box of every training case, by the inner first stage that did not see it."""
-  found = [box_files.read(folder / "boxes.json") for folder in inner]
+  found = [box_files.read_boxes(folder / "boxes.json") for folder in inner]
   return {
     case: boxes[case] for boxes, split in zip(found, splits, strict=True) for case in split.test
   }

@@ -11,7 +11,7 @@ from tests.written_dicom import assert_anonymous, enhanced, write, write_volume
 ORDER = [3, 0, 6, 1, 5, 2, 4]
 
 
-def oblique() -> Volume:
+def make_oblique() -> Volume:
   rng = np.random.default_rng(0)
   turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
   affine = np.eye(4)
@@ -20,7 +20,7 @@ def oblique() -> Volume:
   return Volume(rng.permutation(210).reshape(6, 5, 7).astype(np.int16) - 50, affine)
 
 
-SCAN = oblique()
+SCAN = make_oblique()
 
 
 def test_frames_become_the_volume_that_single_slices_become(tmp_path):
@@ -62,7 +62,7 @@ def test_every_frame_has_its_own_scale_and_padding_is_the_files(tmp_path):
   np.testing.assert_array_equal(read.volume.array, expected[:, :, at])
 
 
-def _shift(one):
+def _shift_frame(one):
   position = one.PerFrameFunctionalGroupsSequence[5].PlanePositionSequence[0]
   position.ImagePositionPatient = [
     float(x) + 1.3 * float(n)
@@ -70,15 +70,15 @@ def _shift(one):
   ]
 
 
-def _drop(one):
+def _drop_description(one):
   one.PerFrameFunctionalGroupsSequence = one.PerFrameFunctionalGroupsSequence[:-1]
 
 
-def _no_place(one):
+def _delete_position(one):
   del one.PerFrameFunctionalGroupsSequence[2].PlanePositionSequence
 
 
-def _bare(one):
+def _delete_groups(one):
   del one.PerFrameFunctionalGroupsSequence
   one.ImagePositionPatient, one.ImageOrientationPatient = [0, 0, 0], [1, 0, 0, 0, 1, 0]
   one.PixelSpacing = [1, 1]
@@ -87,10 +87,10 @@ def _bare(one):
 @pytest.mark.parametrize(
   ("harm", "complaint"),
   [
-    (_shift, r"0\.dcm frame [57]"),
-    (_drop, r"0\.dcm: truncated or damaged"),
-    (_no_place, r"0\.dcm: ImagePositionPatient must be 3 numbers"),
-    (_bare, r"0\.dcm: a single slice"),
+    (_shift_frame, r"0\.dcm frame [57]"),
+    (_drop_description, r"0\.dcm: truncated or damaged"),
+    (_delete_position, r"0\.dcm: ImagePositionPatient must be 3 numbers"),
+    (_delete_groups, r"0\.dcm: a single slice"),
   ],
 )
 def test_what_is_no_grid_is_refused_with_the_frame(harm, complaint, tmp_path):

@@ -18,14 +18,14 @@ from tests.written_dicom import assert_anonymous, moving, setting, slices_of, wr
 needs_real = pytest.mark.skipif(not SHARED.is_dir(), reason="no real scans beside the project")
 
 
-def ct(affine=None, shape=(7, 6, 5)) -> Volume:
-  """Different HU in every voxel, so that none can be mistaken for another."""
+def draw_ct(affine=None, shape=(7, 6, 5)) -> Volume:
+  """Returns a scan with another value in every voxel, so that none can be mistaken."""
   array = np.random.default_rng(3).permutation(np.prod(shape)).reshape(shape) - 100
   affine = np.diag([-0.8, -0.7, 2.5, 1]) if affine is None else affine
   return Volume(array.astype(np.int16), affine)
 
 
-SCAN = ct(shape=(7, 6, 9))
+SCAN = draw_ct(shape=(7, 6, 9))
 
 
 def assert_same(a: Volume, b: Volume, atol: float = 1e-9) -> None:
@@ -94,7 +94,7 @@ def test_all_48_orientations_come_back_exactly(permutation, tmp_path):
     affine = np.eye(4)
     affine[:3, :3] = np.diag([0.5, 0.75, 2.5])[:, permutation] * flips
     affine[:3, 3] = -100.5, 20.25, 1000.0
-    volume = ct(affine)
+    volume = draw_ct(affine)
     write_volume(tmp_path / str(n), volume)
     read = read_dicom(tmp_path / str(n)).volume
     assert_same(read, volume, atol=0)
@@ -109,7 +109,7 @@ def test_oblique_scans_keep_their_place(seed, folder):
   affine = np.eye(4)
   affine[:3, :3] = turn * rng.uniform(0.5, 5, size=3)
   affine[:3, 3] = rng.uniform(-500, 500, size=3)
-  volume = ct(affine)
+  volume = draw_ct(affine)
   write_volume(folder, volume)
   read = read_dicom(folder).volume
   assert_same(read, volume, atol=1e-6)
@@ -118,7 +118,7 @@ def test_oblique_scans_keep_their_place(seed, folder):
 
 
 def test_axes_are_columns_rows_and_slices_upwards(folder):
-  volume = ct(np.diag([-0.8, -0.7, -2.5, 1]))  # slices written from the head down
+  volume = draw_ct(np.diag([-0.8, -0.7, -2.5, 1]))  # slices written from the head down
   write_volume(folder, volume)
   read = read_dicom(folder)
   assert read.volume.orientation == "LPS"
@@ -129,14 +129,14 @@ def test_axes_are_columns_rows_and_slices_upwards(folder):
 
 
 def test_wrong_z_tags_are_not_used(folder):
-  write_volume(folder, ct(), SliceThickness="0.83", SpacingBetweenSlices="0.01")
+  write_volume(folder, draw_ct(), SliceThickness="0.83", SpacingBetweenSlices="0.01")
   read = read_dicom(folder)
   assert read.volume.spacing == (0.8, 0.7, 2.5)
   assert read.tag_spacing_mm == 0.01
 
 
 def test_positions_rounded_to_a_tenth_still_make_a_grid(folder):
-  volume = ct(np.diag([-0.8, -0.7, 1.25, 1]))
+  volume = draw_ct(np.diag([-0.8, -0.7, 1.25, 1]))
   slices = slices_of(volume)
   for one in slices:
     one.ImagePositionPatient[2] = round(float(one.ImagePositionPatient[2]), 1)
@@ -144,17 +144,17 @@ def test_positions_rounded_to_a_tenth_still_make_a_grid(folder):
   assert read_dicom(folder).volume.spacing[2] == 1.25
 
 
-def _tilt(slices, degrees=12):
+def _add_tilt(slices, degrees=12):
   for k in range(len(slices)):
     moving(k, k * 2.5 * np.tan(np.radians(degrees)), axis=1)(slices)
 
 
-def _drift(slices):
+def _add_drift(slices):
   for k in range(9):
     moving(k, 0.01 * k * k)(slices)
 
 
-def _almost_twice(slices):
+def _add_near_duplicate(slices):
   slices.append(slices_of(SCAN)[1])
   moving(9, 0.005)(slices)
 
@@ -165,14 +165,14 @@ TURNED = [0.99985, 0.01745, 0, -0.01745, 0.99985, 0]  # by one degree
 @pytest.mark.parametrize(
   ("change", "complaints"),
   [
-    (_tilt, ["gantry tilt", "12.0 degrees", "8.dcm lies 4.3 mm sideways of 0.dcm"]),
-    (partial(_tilt, degrees=2), ["gantry tilt", "2.0 degrees", "8.dcm lies 0.7 mm sideways"]),
+    (_add_tilt, ["gantry tilt", "12.0 degrees", "8.dcm lies 4.3 mm sideways of 0.dcm"]),
+    (partial(_add_tilt, degrees=2), ["gantry tilt", "2.0 degrees", "8.dcm lies 0.7 mm sideways"]),
     (lambda s: s.append(slices_of(SCAN)[1]), ["1 duplicate", "1.dcm and 9.dcm at 2.5 mm"]),
-    (_almost_twice, ["1 duplicate", "1.dcm and 9.dcm at 2.5 mm"]),
+    (_add_near_duplicate, ["1 duplicate", "1.dcm and 9.dcm at 2.5 mm"]),
     (lambda s: s.pop(2), ["1 missing", "5.000 mm between 1.dcm (2.5 mm) and 2.dcm (7.5 mm)"]),
     (lambda s: (s.pop(2), s.pop(2)), ["2 missing", "7.500 mm between 1.dcm", "elsewhere 2.500 mm"]),
     (moving(8, 1.0), ["unequal gaps", "3.500 mm between 7.dcm", "mostly 2.500 mm"]),
-    (_drift, ["gaps drift between 2.51 and 2.65 mm"]),
+    (_add_drift, ["gaps drift between 2.51 and 2.65 mm"]),
     (setting(3, Rows=7, Columns=6), ["1 of 9 slices", "size", "(6, 7) in 3.dcm, (7, 6) in most"]),
     (setting(1, PixelSpacing=[0.7, 0.9]), ["1 of 9 slices", "pixel spacing", "1.dcm"]),
     (
@@ -203,7 +203,7 @@ def test_what_is_no_grid_is_refused_and_named(change, complaints, folder):
 
 
 def test_slope_intercept_and_type(folder, tmp_path):
-  volume = ct()
+  volume = draw_ct()
   write_volume(folder, volume, RescaleSlope="2", RescaleIntercept="-5")
   twice = read_dicom(folder).volume.array
   assert twice.dtype == np.int16
@@ -219,7 +219,7 @@ def test_slope_intercept_and_type(folder, tmp_path):
 
 
 def test_each_slice_has_its_own_intercept(folder):
-  volume = ct()
+  volume = draw_ct()
   write_volume(folder, volume, change=setting(3, RescaleIntercept=-1000))
   expected = volume.array.copy()
   expected[:, :, 3] += 24
@@ -231,22 +231,22 @@ def test_each_slice_has_its_own_intercept(folder):
   [(-2000, None, -2000, -2000), (-2100, -1990, -2100, -1990), (-1990, -2100, -2100, -1990)],
 )
 def test_padding_becomes_air(value, limit, low, high, folder):
-  array = ct().array.copy()
+  array = draw_ct().array.copy()
   array[0, 0, :] = -2000 - 1024
   array[1, 0, :] = -1995 - 1024
   tags = {"PixelPaddingValue": value} | ({} if limit is None else {"PixelPaddingRangeLimit": limit})
-  write_volume(folder, Volume(array, ct().affine), **tags)
+  write_volume(folder, Volume(array, draw_ct().affine), **tags)
   stored = array.astype(int) + 1024
   expected = np.where((stored >= low) & (stored <= high), -1000, array)
   np.testing.assert_array_equal(read_dicom(folder).volume.array, expected)
 
 
 def test_padding_with_a_tissues_value_is_left_alone(folder):
-  write_volume(folder, ct(), PixelPaddingValue=1024)  # 0 HU: water
-  np.testing.assert_array_equal(read_dicom(folder).volume.array, ct().array)
+  write_volume(folder, draw_ct(), PixelPaddingValue=1024)  # 0 HU: water
+  np.testing.assert_array_equal(read_dicom(folder).volume.array, draw_ct().array)
 
 
-def _gdcm(syntax):
+def _encode_with_gdcm(syntax):
   """Re-encodes a written file in place."""
   gdcm = pytest.importorskip("gdcm")
 
@@ -279,33 +279,33 @@ def _gdcm(syntax):
   ],
 )
 def test_every_lossless_encoding_gives_the_same_voxels(syntax, folder):
-  volume = ct(shape=(32, 24, 3))
+  volume = draw_ct(shape=(32, 24, 3))
   for file in write_volume(folder, volume):
-    _gdcm(syntax)(file)
+    _encode_with_gdcm(syntax)(file)
   assert_same(read_dicom(folder).volume, volume)
 
 
 @pytest.mark.parametrize("syntax", ["JPEG2000", "JPEGLSNearLossless"])
 def test_lossy_encodings_give_nearly_the_same_voxels(syntax, folder):
   x, y, z = np.indices((32, 24, 3))
-  volume = Volume((-1000 + 40 * x + 20 * y + 5 * z).astype(np.int16), ct().affine)
+  volume = Volume((-1000 + 40 * x + 20 * y + 5 * z).astype(np.int16), draw_ct().affine)
   unsigned = {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": 0}
   for file in write_volume(folder, volume, **unsigned):
-    _gdcm(syntax)(file)
+    _encode_with_gdcm(syntax)(file)
   read = to_canonical(read_dicom(folder).volume)
   np.testing.assert_allclose(read.array, to_canonical(volume).array, atol=40)
 
 
 def test_lossy_jpeg_of_12_bits_is_named(folder):
   unsigned = {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": 0}
-  for file in write_volume(folder, ct(shape=(32, 24, 3)), **unsigned):
-    _gdcm("JPEGExtendedProcess2_4")(file)
+  for file in write_volume(folder, draw_ct(shape=(32, 24, 3)), **unsigned):
+    _encode_with_gdcm("JPEGExtendedProcess2_4")(file)
   with pytest.raises(UserError, match=r"0\.dcm: stored as JPEG Extended.*decompress"):
     read_dicom(folder)
 
 
 def test_an_encoding_that_is_not_read_is_named(folder):
-  files = write_volume(folder, ct())
+  files = write_volume(folder, draw_ct())
   htj2k = pydicom.dcmread(files[1])
   htj2k.file_meta.TransferSyntaxUID = pydicom.uid.HTJ2KLossless
   htj2k.PixelData = pydicom.encaps.encapsulate([b"1234"])
@@ -317,15 +317,15 @@ def test_an_encoding_that_is_not_read_is_named(folder):
 # Damage
 
 
-def _cut(file, keep):
+def _truncate(file, keep):
   file.write_bytes(file.read_bytes()[:keep])
 
 
 @pytest.mark.parametrize("keep", [0, 100, 200, 400, 700, -50, -1])
 def test_a_truncated_file_is_named(keep, folder):
-  files = write_volume(folder, ct())
+  files = write_volume(folder, draw_ct())
   assert len(files[2].read_bytes()) > 900
-  _cut(files[2], keep)
+  _truncate(files[2], keep)
   with pytest.raises(UserError, match=r"2\.dcm: .*(truncated|missing)") as refused:
     read_dicom(folder)
   assert_anonymous(str(refused.value))
@@ -333,19 +333,19 @@ def test_a_truncated_file_is_named(keep, folder):
 
 @pytest.mark.parametrize("syntax", ["RLELossless", "JPEGLosslessProcess14_1", "JPEG2000Lossless"])
 def test_a_truncated_compressed_file_is_named(syntax, folder):
-  files = write_volume(folder, ct(shape=(32, 24, 3)))
+  files = write_volume(folder, draw_ct(shape=(32, 24, 3)))
   for file in files:
-    _gdcm(syntax)(file)
-  _cut(files[1], -400)
+    _encode_with_gdcm(syntax)(file)
+  _truncate(files[1], -400)
   with pytest.raises(UserError, match=r"1\.dcm: .*truncated"):
     read_dicom(folder)
 
 
 @pytest.mark.parametrize("syntax", ["RLELossless", "JPEGLosslessProcess14_1", "JPEG2000Lossless"])
 def test_damaged_compressed_pixels_are_named(syntax, folder):
-  files = write_volume(folder, ct(shape=(32, 24, 3)))
+  files = write_volume(folder, draw_ct(shape=(32, 24, 3)))
   for file in files:
-    _gdcm(syntax)(file)
+    _encode_with_gdcm(syntax)(file)
   damaged = pydicom.dcmread(files[1])
   frame = next(pydicom.encaps.generate_frames(damaged.PixelData, number_of_frames=1))
   damaged.PixelData = pydicom.encaps.encapsulate([frame[: len(frame) // 2]])

@@ -16,8 +16,8 @@ SCAN = Volume(np.arange(60, dtype=np.int16).reshape(5, 4, 3), np.diag([-0.8, -0.
 OTHER = Volume(np.arange(24, dtype=np.int16).reshape(3, 2, 4), np.diag([-0.8, -0.7, 5, 1]))
 
 
-def zipped(path, names, folder):
-  """A zip with the files of a folder under other names."""
+def zip_folder(path, names, folder):
+  """Packs the files of a folder into a zip under other names."""
   with zipfile.ZipFile(path, "w") as archive:
     for name, file in zip(names, sorted(folder.iterdir()), strict=True):
       archive.writestr(zipfile.ZipInfo(name), file.read_bytes(), zipfile.ZIP_DEFLATED)
@@ -137,7 +137,7 @@ def test_a_damaged_file_is_named_and_hides_no_other(tmp_path):
 
 def test_a_zip_is_read_and_nothing_is_unpacked(tmp_path):
   write(tmp_path / "scan", slices_of(SCAN))
-  path = zipped(tmp_path / "x.zip", ["p/s/1", "p/s/2", "p/s/3"], tmp_path / "scan")
+  path = zip_folder(tmp_path / "x.zip", ["p/s/1", "p/s/2", "p/s/3"], tmp_path / "scan")
   with zipfile.ZipFile(path, "a") as archive:
     archive.writestr("__MACOSX/p/._1.dcm", b"resource fork")
     archive.writestr("p/.DS_Store", b"")
@@ -151,7 +151,7 @@ def test_a_zip_is_read_and_nothing_is_unpacked(tmp_path):
 @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/etc/evil", "..\\evil", "C:\\evil"])
 def test_a_zip_whose_paths_lead_out_is_refused(name, tmp_path):
   write(tmp_path / "scan", slices_of(SCAN))
-  path = zipped(tmp_path / "x.zip", ["1", "2", name], tmp_path / "scan")
+  path = zip_folder(tmp_path / "x.zip", ["1", "2", name], tmp_path / "scan")
   with pytest.raises(UserError, match="leads out of the zip"):
     find_series(path)
 
@@ -161,14 +161,14 @@ def test_a_zip_whose_paths_lead_out_is_refused(name, tmp_path):
 )
 def test_a_zip_beyond_the_limits_is_refused(limit, value, tmp_path, monkeypatch):
   write(tmp_path / "scan", slices_of(SCAN))
-  path = zipped(tmp_path / "x.zip", ["1", "2", "3"], tmp_path / "scan")
+  path = zip_folder(tmp_path / "x.zip", ["1", "2", "3"], tmp_path / "scan")
   monkeypatch.setattr(dicom_files, limit, value)
   with pytest.raises(UserError, match=r"x\.zip: unpacks to 3 files"):
     find_series(path)
 
 
 def test_a_zip_that_lies_about_its_sizes_is_refused(tmp_path):
-  """The size in the directory is what is read at most, and the checksum then fails."""
+  """No more than the size in the directory is read, and then the checksum fails."""
   path = tmp_path / "x.zip"
   with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
     archive.writestr("1", b"\0" * 1_000_000)
@@ -196,34 +196,34 @@ def test_a_deflated_file_that_unpacks_beyond_the_limit_is_refused(tmp_path, monk
 
 def test_a_zip_that_may_not_be_read_is_not_called_damaged(tmp_path, unreadable):
   write(tmp_path / "scan", slices_of(SCAN))
-  unreadable(zipped(tmp_path / "x.zip", ["1", "2", "3"], tmp_path / "scan"))
+  unreadable(zip_folder(tmp_path / "x.zip", ["1", "2", "3"], tmp_path / "scan"))
   with pytest.raises(UserError, match=r"x\.zip: cannot be read \(Permission denied\)"):
     find_series(tmp_path / "x.zip")
 
 
 def test_damaged_encrypted_and_ambiguous_zips_are_refused(tmp_path):
   write(tmp_path / "scan", slices_of(SCAN))
-  path = zipped(tmp_path / "x.zip", ["1", "2", "3"], tmp_path / "scan")
+  path = zip_folder(tmp_path / "x.zip", ["1", "2", "3"], tmp_path / "scan")
   whole = path.read_bytes()
   for data, complaint in (
     (whole[:-100], "not a readable zip"),
     (b"", "not a readable zip"),
     (whole[:300] + bytes(200) + whole[500:], "damaged in the zip"),
-    (_flagged(whole), "is encrypted"),
-    (_doubled(whole), "holds 1 twice"),
+    (_mark_encrypted(whole), "is encrypted"),
+    (_add_duplicate(whole), "holds 1 twice"),
   ):
     path.write_bytes(data)
     with pytest.raises(UserError, match=complaint):
       find_series(path)
 
 
-def _flagged(data: bytes) -> bytes:
-  """The first entry of the directory marked as encrypted."""
+def _mark_encrypted(data: bytes) -> bytes:
+  """Marks the first entry of the directory as encrypted."""
   at = data.index(b"PK\x01\x02") + 8
   return data[:at] + b"\x01" + data[at + 1 :]
 
 
-def _doubled(data: bytes) -> bytes:
+def _add_duplicate(data: bytes) -> bytes:
   stream = io.BytesIO(data)
   with zipfile.ZipFile(stream, "a") as archive:
     archive.writestr("./1", b"")

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from attn_unet_jax.cases.dataset import RecordSet
+from attn_unet_jax.cases.dataset import RecordDataset
 from attn_unet_jax.volumes.nifti import read_label, write_nifti
 from tests.configs import small_config
 from tests.conftest import ROOT, flags_of, run_command, stop_when
@@ -74,7 +74,7 @@ def test_one_command_does_all_stages(whole):
 
 
 def test_predict_and_evaluate_run_the_whole_pipeline(whole, phantoms, tmp_path):
-  cases = RecordSet(open_records("phantom_ct/tiny", phantoms))
+  cases = RecordDataset(open_records("phantom_ct/tiny", phantoms))
   case_id = cases.parts["test"][0]
   write_nifti(tmp_path / "scan.nii.gz", cases.load(case_id).image)
   flags = (f"--input={tmp_path}/scan.nii.gz", f"--output={tmp_path}/mask.nii.gz")

@@ -7,16 +7,16 @@ import pytest
 
 from attn_unet_jax.cases import boxes as box_files
 from attn_unet_jax.cases.fold import open_fold
-from attn_unet_jax.cases.folds import Split
-from attn_unet_jax.cases.working_cases import Cases
+from attn_unet_jax.cases.folds import CaseSplit
+from attn_unet_jax.cases.working_cases import WorkingCases
 from attn_unet_jax.config.schema import flatten
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.stages import table
-from attn_unet_jax.stages.cases import label_box, volume_of
+from attn_unet_jax.stages.cases import label_box, make_volume
 from attn_unet_jax.volumes.box import Box
 from attn_unet_jax.workflows import open_run
-from attn_unet_jax.workflows.load_run import Trained, best
-from attn_unet_jax.workflows.open_run import open_any
+from attn_unet_jax.workflows.load_run import LoadedRun, load_best
+from attn_unet_jax.workflows.open_run import open_run_or_stages
 from attn_unet_jax.workflows.stages import chain, pipeline
 from attn_unet_jax.workflows.stages.chain import BOUNDARY, FIRST, INTERIOR, second_config
 from attn_unet_jax.workflows.stages.pipeline import inner_splits, train_stages
@@ -32,7 +32,7 @@ class Stages:
 
   def __init__(self, fold):
     ids = fold.dataset.ids
-    cases = Cases(ids, fold.dataset, fold.mapping, fold.data)
+    cases = WorkingCases(ids, fold.dataset, fold.mapping, fold.data)
     self.cases = {case.id: case for case in cases}
     self.given, self.asked, self.fail_at = {}, [], None
 
@@ -45,7 +45,7 @@ class Stages:
 
   def open_run(self, workdir):
     config, fold = self.given[workdir]
-    return Trained(config, ("liver",), Network(self, workdir, fold.split), 7)
+    return LoadedRun(config, ("liver",), Network(self, workdir, fold.split), 7)
 
   def find(self, part):
     """The case that a part was cut from, and where."""
@@ -87,7 +87,7 @@ def setup(config, phantoms, monkeypatch):
   )
   fold = open_fold(config.data)
   stages = Stages(fold)
-  monkeypatch.setattr(chain, "fit", stages.fit)
+  monkeypatch.setattr(chain, "train_and_test", stages.fit)
   for module in (chain, pipeline, open_run):
     monkeypatch.setattr(module, "open_run", stages.open_run)
   return config, fold, stages
@@ -95,15 +95,15 @@ def setup(config, phantoms, monkeypatch):
 
 def test_every_case_is_held_out_once():
   training = tuple(f"c{number}" for number in range(11))
-  splits = inner_splits(Split(training, ("v",), ("t",)), 3)
+  splits = inner_splits(CaseSplit(training, ("v",), ("t",)), 3)
   assert sorted(case for split in splits for case in split.test) == sorted(training)
   assert sorted(len(split.test) for split in splits) == [3, 4, 4]
   for split in splits:
     assert sorted(split.training + split.test) == sorted(training)
     assert split.validation == ("v",)
-  assert inner_splits(Split(training[::-1], ("v",), ("t",)), 3)[0].test == splits[0].test
+  assert inner_splits(CaseSplit(training[::-1], ("v",), ("t",)), 3)[0].test == splits[0].test
   with pytest.raises(UserError, match="only 2 training cases"):
-    inner_splits(Split(("a", "b"), ("v",), ("t",)), 3)
+    inner_splits(CaseSplit(("a", "b"), ("v",), ("t",)), 3)
 
 
 def test_the_forest_learns_from_networks_that_did_not_see_its_cases(setup, tmp_path):
@@ -111,7 +111,7 @@ def test_the_forest_learns_from_networks_that_did_not_see_its_cases(setup, tmp_p
   train_stages(config, tmp_path)
   held_out = []
   for folder in (tmp_path / "inner0", tmp_path / "inner1"):
-    rows = table.load(folder / "table.npz")
+    rows = table.load_table(folder / "table.npz")
     for name in (FIRST, INTERIOR, BOUNDARY):
       _, given = stages.given[folder / name]
       known = {*given.split.training, *given.split.validation}
@@ -130,10 +130,10 @@ def test_who_is_asked_for_the_boxes(setup, tmp_path):
   train_stages(config, tmp_path)
   asked = {case for workdir, case in stages.asked if workdir == tmp_path / FIRST}
   assert asked == {*fold.split.validation, *fold.split.test}
-  boxes = box_files.read(tmp_path / "boxes.json")
+  boxes = box_files.read_boxes(tmp_path / "boxes.json")
   for folder in (tmp_path / "inner0", tmp_path / "inner1"):
-    inner = box_files.read(folder / "boxes.json")
-    for case in table.load(folder / "table.npz").ids:
+    inner = box_files.read_boxes(folder / "boxes.json")
+    for case in table.load_table(folder / "table.npz").ids:
       box = label_box(stages.cases[case], config.data)
       assert boxes[case] == inner[case].union_with(box)
     assert inner.keys() == boxes.keys() - set(fold.split.test)
@@ -142,18 +142,18 @@ def test_who_is_asked_for_the_boxes(setup, tmp_path):
 def test_training_boxes_hold_their_labels(setup, tmp_path, monkeypatch):
   config, fold, stages = setup
   small = Box((-5.0, -5.0, -5.0), (5.0, 5.0, 5.0))
-  monkeypatch.setattr(chain, "locate", lambda *_: small)
+  monkeypatch.setattr(chain, "locate_organ", lambda *_: small)
   folder = tmp_path / "chain"
   folder.mkdir()
   bodies = dict.fromkeys(fold.dataset.ids, small)
   chain.train_chain(config, folder, fold, bodies)
-  boxes = box_files.read(folder / "boxes.json")
+  boxes = box_files.read_boxes(folder / "boxes.json")
   for case_id in fold.split.validation + fold.split.test:
     assert boxes[case_id] == small
   config, given = stages.given[folder / INTERIOR]
   for case_id in fold.split.training:
     case = stages.cases[case_id]
-    where = boxes[case_id].voxel_slices(volume_of(case, config.data).grid)
+    where = boxes[case_id].voxel_slices(make_volume(case, config.data).grid)
     assert (case.label[where] == 1).sum() == (case.label == 1).sum() > 0
   assert given.boxes == boxes
 
@@ -171,8 +171,8 @@ def test_each_stage_is_an_ordinary_run(setup, tmp_path):
   assert targets == ["interior", "interior", "boundary"]
   parts = [flatten(stage[0])["loss_options.foreground"] for stage in (first, interior, boundary)]
   assert parts == [0.1, 0.1, 0.3]
-  assert first[1].boxes == box_files.read(tmp_path / "body.json")
-  assert interior[1].boxes == boundary[1].boxes == box_files.read(tmp_path / "boxes.json")
+  assert first[1].boxes == box_files.read_boxes(tmp_path / "body.json")
+  assert interior[1].boxes == boundary[1].boxes == box_files.read_boxes(tmp_path / "boxes.json")
   for stage, fold in (first, interior, boundary):
     assert stage.stages.count == 1
     assert fold.data is stage.data
@@ -188,7 +188,7 @@ def test_all_stages_are_scored_as_any_run(setup, tmp_path):
   assert scores["dsc"]["mean"] > 0.7
   assert scores["box_recall"]["mean"] > 0.9
   assert 0.5 < scores["box_volume_reduction"]["mean"] < 1
-  assert open_any(tmp_path).config.data.patch == (4, 4, 4)
+  assert open_run_or_stages(tmp_path).config.data.patch == (4, 4, 4)
 
 
 FILES = ("body.json", "inner0/boxes.json", "inner0/table.npz", "inner1/table.npz", "forest.npz")
@@ -230,9 +230,9 @@ def test_an_unfinished_run_is_not_opened(setup, tmp_path):
   with pytest.raises(InterruptedError):
     train_stages(config, tmp_path)
   with pytest.raises(UserError, match=r"not finished \(stage2_boundary is missing\)"):
-    open_any(tmp_path)
+    open_run_or_stages(tmp_path)
   with pytest.raises(UserError, match="name one of them"):
-    best(tmp_path)
+    load_best(tmp_path)
 
 
 def test_several_hosts_are_refused(setup, tmp_path, monkeypatch):

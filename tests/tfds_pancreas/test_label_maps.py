@@ -16,7 +16,7 @@ ORGANS = ((0, "background"), (1, "liver"), (7, "pancreas"))
 AFFINE = np.diag([-8.0, -8.0, 8.0, 1.0])  # LPS
 
 
-def named(folder, names):
+def read_names_from(folder, names):
   (folder / "labels.json").write_text(json.dumps(names))
   return read_organs_of_values(folder)
 
@@ -30,7 +30,7 @@ def named(folder, names):
   ],
 )
 def test_names_are_read_in_every_common_form(tmp_path, names):
-  assert named(tmp_path, names) == dict(ORGANS)
+  assert read_names_from(tmp_path, names) == dict(ORGANS)
 
 
 def test_a_dataset_json_does_as_well(tmp_path):
@@ -40,7 +40,7 @@ def test_a_dataset_json_does_as_well(tmp_path):
 
 @pytest.mark.parametrize(("name", "count"), [("gibson8", 8), ("totalsegmentator104", 104)])
 def test_lists_that_come_along_name_organs_only(tmp_path, name, count):
-  organs = named(tmp_path, {"labels": name})
+  organs = read_names_from(tmp_path, {"labels": name})
   assert sorted(organs) == list(range(count + 1))
   assert set(organs.values()) <= set(ALL_ORGANS)
   listed = json.loads((PACKAGED / f"{name}.json").read_text())
