@@ -1,7 +1,7 @@
-"""Training: state, the step as one pure function, its compilation, the loop, checkpoints, logs.
+"""Trains a network: state, step, compilation for devices, loop and checkpoints.
 
-`step.py` holds the mathematics, `parallel.py` compiles it, `inputs.py` opens what it reads,
-`loop.py` is the order of events, `checkpoint.py` keeps states, `logs.py` writes what a person
-reads. This package may use everything
-but the commands; it knows nothing of flags.
+`step.py` computes a step and `compile.py` compiles it for the devices of `mesh.py`; `inputs.py`
+opens the data that it reads and `placement.py` moves them to the devices. `loop.py` is the order of
+events, `checkpoint.py` saves states, `nonfinite.py` and `epoch_end.py` report. The package knows
+nothing of configs, flags and commands: it receives a `TrainingRecipe`.
 """

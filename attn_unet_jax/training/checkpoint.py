@@ -1,7 +1,7 @@
-"""Checkpoints of a run: the latest few, and the best by validation DSC. Orbax does the work.
+"""Saves and restores the checkpoints of a run: the latest few, and the best by validation DSC.
 
-Every checkpoint is sealed by a digest (`seal.py`) that is verified before it is restored; what is
-damaged is named, and another used.
+Orbax reads and writes them. Every checkpoint has a seal (`integrity.py`) that is verified before it
+is restored; a damaged checkpoint is reported and another one is used.
 """
 
 import contextlib
@@ -29,17 +29,21 @@ from attn_unet_jax.runtime.signals import StopRequest, defer_signals
 from attn_unet_jax.training import integrity
 from attn_unet_jax.training.state import TrainState
 
-_UNFINISHED = ".orbax-checkpoint-tmp"  # what Orbax appends until a checkpoint is complete
+_UNFINISHED = ".orbax-checkpoint-tmp"  # the suffix that Orbax removes from a complete checkpoint
 _DAMAGED = ".damaged"
-# Where a checkpoint is moved, in one step, before its files are removed one by one: a kill among
-# them would leave what looks like damage.
+# A checkpoint is moved here in one step before its files are removed one by one. If it stayed in
+# its place, a kill among them would leave what looks like damage.
 _DELETED = "deleted"
 
 
 class CheckpointStore:
-  """The folder `checkpoints/` of a run that is being trained; saving is asynchronous and atomic.
+  """The checkpoints of a run in training, which are saved asynchronously and atomically.
 
-  Several hosts share the folder and all call every method.
+  Several hosts share the folder, and all of them call every method.
+
+  Args:
+    folder: the folder `checkpoints/` of the run.
+    keep: the number of latest checkpoints that are kept, besides the best.
 
   Raises:
     UserError: there are checkpoints, and every one is damaged.
@@ -47,18 +51,21 @@ class CheckpointStore:
 
   def __init__(self, folder: Path, keep: int):
     self.folder = folder
+    # Before Orbax lists the folder, which takes every number for a checkpoint.
     hosts.run_on_primary(_remove_deleted, folder)
     hosts.run_on_primary(_rename_damaged, folder)
+    # By step. The policy below reads it as well, so it must stay one and the same dict.
     self._scores = {
       step: integrity.read_validation_dsc(folder / str(step)) for step in list_saved_steps(folder)
     }
+    # The step that is being saved, for its seal and for messages.
     self._saving: int | None = None
     self._manager = ocp.CheckpointManager(
       folder.absolute(),
       options=ocp.CheckpointManagerOptions(
         preservation_policy=AnyPreservationPolicy([LatestN(keep), _BestStepPolicy(self._scores)]),
         todelete_subdir=_DELETED,
-        cleanup_tmp_directories=True,
+        cleanup_tmp_directories=True,  # the unfinished checkpoints of a killed process
         lightweight_initialize=True,
         async_options=ocp.AsyncOptions(post_finalization_callback=self._seal_checkpoint),
       ),
@@ -66,39 +73,41 @@ class CheckpointStore:
 
   @property
   def latest_step(self) -> int | None:
-    """Step of the newest checkpoint."""
+    """Returns the step of the newest checkpoint; None if there is none."""
     return self._manager.latest_step()
 
   @property
   def best_step(self) -> int | None:
-    """Step of the checkpoint with the highest validation DSC; the newest if none has one."""
+    """Returns the step with the highest validation DSC; the newest if none was validated."""
     return next(iter(_rank_steps(self._manager.all_steps(), self._scores)), None)
 
   def save(self, state: TrainState, validation_dsc: float | None = None) -> None:
-    """Begins to save; a step that is saved already only gains its validation DSC.
+    """Begins to save a state; a step that is saved already only gains its validation DSC.
 
     Raises:
-      UserError: this save or the one before it found no room.
+      UserError: this save or the one before it failed, for example because the disk is full.
     """
     step = int(state.step)
     with self._explain_disk_errors():
+      # One save at a time: `_saving` names its step.
       self._manager.wait_until_finished()
-      self._remove_deleted()  # first: there may be room for one checkpoint more, not for two
-      again, self._saving = step == self.latest_step, step
-      if not again:
+      # Before saving: there may be room for one more checkpoint, but not for two.
+      self._remove_deleted()
+      is_saved, self._saving = step == self.latest_step, step
+      if not is_saved:
         self._scores[step] = validation_dsc
         self._manager.save(step, args=ocp.args.StandardSave(state))
       elif validation_dsc is not None:
         self._scores[step] = validation_dsc
-        if hosts.is_primary():
+        if hosts.is_primary():  # the hosts share the folder
           with self._explain_damage(step):
             integrity.add_validation_dsc(self.folder / str(step), validation_dsc)
 
   def restore(self, step: int, like: TrainState, sharding: Sharding | None = None) -> TrainState:
-    """The state saved at `step`; see the function of this name.
+    """Restores the state saved at `step`, see `restore_checkpoint`.
 
     Raises:
-      UserError: it is not what was saved.
+      UserError: the checkpoint is not what was saved.
     """
     self.wait()
     with self._explain_damage(step):
@@ -108,16 +117,16 @@ class CheckpointStore:
     """Waits until everything is on disk.
 
     Raises:
-      UserError: the last save found no room.
+      UserError: the last save failed.
     """
     with self._explain_disk_errors():
       self._manager.wait_until_finished()
 
   def close(self) -> None:
-    """Waits until everything is on disk, for the last time.
+    """Waits until everything is on disk and ends the threads that save.
 
     Raises:
-      UserError: the last save found no room.
+      UserError: the last save failed.
     """
     with self._explain_disk_errors():
       self._manager.close()
@@ -128,15 +137,17 @@ class CheckpointStore:
       _remove_deleted(self.folder)
 
   def _seal_checkpoint(self) -> None:
-    """Orbax calls this when all is written, before the folder gets its final name.
+    """Seals the checkpoint that is being saved.
 
-    On the first host only.
+    Orbax calls this on the primary host when all files are written, before the folder gets its
+    final name.
     """
     assert self._saving is not None
     integrity.write_seal(self.folder / f"{self._saving}{_UNFINISHED}", self._scores[self._saving])
 
   @contextlib.contextmanager
   def _explain_disk_errors(self) -> Iterator[None]:
+    """Turns an error of the system within this context into a UserError."""
     try:
       yield
     except (OSError, ValueError, RuntimeError) as error:
@@ -150,6 +161,7 @@ class CheckpointStore:
 
   @contextlib.contextmanager
   def _explain_damage(self, step: int) -> Iterator[None]:
+    """Turns a DamagedError within this context into a UserError."""
     try:
       yield
     except integrity.DamagedError as error:
@@ -160,7 +172,7 @@ class CheckpointStore:
 
 
 class _BestStepPolicy(PreservationPolicy):
-  """Keeps the checkpoint with the highest validation DSC, if one has been validated."""
+  """A policy that keeps the checkpoint with the highest validation DSC, if there is one."""
 
   def __init__(self, scores: dict[int, float | None]):
     self._scores = scores
@@ -180,51 +192,51 @@ def open_checkpoints(folder: Path, keep: int) -> Iterator[CheckpointStore]:
     try:
       yield store
     finally:
-      with defer_signals(stop):  # who stops waiting for a save loses it
+      with defer_signals(stop):  # an interrupted wait would lose the save
         store.close()
     stop.raise_if_stopped()
 
 
 @contextlib.contextmanager
 def _silence_followup_errors() -> Iterator[None]:
-  """Leaves unsaid what follows from a write that failed, and is raised.
+  """Silences the errors that follow from a failed write, which is itself raised.
 
-  A checkpoint is many files. The first that cannot be written ends the event loop that waits for
-  all; TensorStore's threads, which bring it the other failures, then print a traceback each, and
-  Python warns of files that were not begun.
+  A checkpoint is many files. The first file that cannot be written ends the event loop that waits
+  for all of them. TensorStore's threads, which report the other failures to that loop, then print a
+  traceback each, and Python warns of files whose writing had not begun.
   """
-  say = sys.unraisablehook
+  report = sys.unraisablehook
 
-  def unless_late(late: Any) -> None:
+  def report_unless_late(late: Any) -> None:
     if str(late.exc_value) != "Event loop is closed":
-      say(late)
+      report(late)
 
-  sys.unraisablehook, failed = unless_late, False
+  sys.unraisablehook, failed = report_unless_late, False
   try:
     yield
   except UserError:
-    failed = True  # others may still be on their way
+    failed = True  # the hook stays, since more failures may still be reported
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     raise
   finally:
     if not failed:
-      sys.unraisablehook = say
+      sys.unraisablehook = report
 
 
 def list_saved_steps(folder: Path) -> list[int]:
-  """Steps of the complete checkpoints of a folder, ascending."""
+  """Lists the steps of the complete checkpoints of a folder, in ascending order."""
   if not folder.is_dir():
     return []
   return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
 
 
 def restore_best(folder: Path, like: TrainState) -> TrainState:
-  """The intact state with the highest validation DSC; the newest if none was validated.
+  """Restores the intact state with the highest validation DSC; the newest if none was validated.
 
-  Nothing in the folder is changed, so a run may be in training meanwhile.
+  The folder is not changed, so its run may be training meanwhile.
 
   Raises:
-    UserError: there is none.
+    UserError: there is no checkpoint, or every one is damaged.
   """
   steps = list_saved_steps(folder)
   if not steps:
@@ -243,62 +255,77 @@ def restore_best(folder: Path, like: TrainState) -> TrainState:
 def restore_checkpoint(
   path: Path, like: TrainState, sharding: Sharding | None = None
 ) -> TrainState:
-  """The state saved in a folder, whatever devices saved it.
+  """Restores the state saved in a folder, whatever devices saved it.
 
   Args:
     path: the checkpoint.
-    like: abstract state, which says what must be there.
-    sharding: of every array, on the devices of all hosts, which then all call this; left out, this
-      host's first device alone.
+    like: the abstract state that the checkpoint must hold.
+    sharding: the sharding of every array over the devices of all hosts, which then must all call
+      this; by default the first device of this host.
 
   Raises:
-    DamagedError: it is not what was saved.
-    UserError: it is the state of another network or optimiser than `like`.
+    DamagedError: the checkpoint is not what was saved.
+    UserError: it holds the state of another network or optimiser than `like`.
   """
   integrity.verify_checkpoint(path)
   _check_fit(path, like)
-  here = sharding or SingleDeviceSharding(jax.local_devices()[0])
-  target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
+  target_sharding = sharding or SingleDeviceSharding(jax.local_devices()[0])
+  target = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=target_sharding), like
+  )
   with ocp.StandardCheckpointer() as checkpointer:
     return checkpointer.restore(path.absolute() / "default", target)
 
 
 def _check_fit(path: Path, like: TrainState) -> None:
-  """Before anything is read: Orbax would raise what no user can read, after reading a part."""
+  """Checks that a checkpoint holds arrays with the paths and shapes of `like`.
+
+  Raises:
+    UserError: it does not; names the first difference.
+  """
+  # Orbax itself would read a part first, and then raise an error that no user understands.
   stored = ocp.StandardCheckpointHandler().metadata(path.absolute() / "default").tree
-  there, wanted = _map_shapes(stored), _map_shapes(like)
-  for name in [*wanted, *there]:
-    if there.get(name) != wanted.get(name):
+  found, wanted = _map_shapes(stored), _map_shapes(like)
+  for name in [*wanted, *found]:
+    if found.get(name) != wanted.get(name):
       raise UserError(
         f"{path}: not a state of the network and optimiser of {path.parents[1] / 'config.json'}; "
-        f"the first difference is {name}, {there.get(name, 'missing')} there, "
+        f"the first difference is {name}, {found.get(name, 'missing')} there, "
         f"{wanted.get(name, 'missing')} by that config: put back what the run was trained with"
       )
 
 
 def _map_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-  """Shape of every array, by its path."""
+  """Maps the path of every array to its shape."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return {jax.tree_util.keystr(at, simple=True, separator="/"): x.shape for at, x in leaves}
+  return {
+    jax.tree_util.keystr(path_keys, simple=True, separator="/"): x.shape for path_keys, x in leaves
+  }
 
 
 def _rank_steps(steps: Iterable[int], scores: dict[int, float | None]) -> list[int]:
-  """Best first: by validation DSC, then newest."""
+  """Ranks steps by validation DSC, the best first; among equals the newest is first."""
 
-  def rank(step: int) -> tuple[float, int]:
+  def sort_key(step: int) -> tuple[float, int]:
     score = scores.get(step)
+    # A DSC is at least 0, so any validated step is better than one that was not.
     return (-1.0 if score is None else score), step
 
-  return sorted(steps, key=rank, reverse=True)
+  return sorted(steps, key=sort_key, reverse=True)
 
 
 def _remove_deleted(folder: Path) -> None:
-  """Removes what Orbax has moved away, also by a process that was killed; what it can."""
+  """Removes checkpoints that Orbax has moved away, those of a killed process included."""
+  # What cannot be removed only takes room, so it is no reason to stop the run.
   shutil.rmtree(folder / _DELETED, ignore_errors=True)
 
 
 def _rename_damaged(folder: Path) -> None:
-  """Renames damaged checkpoints, so that their steps can be saved again, unless all are."""
+  """Renames damaged checkpoints, so that their steps can be saved again.
+
+  Raises:
+    UserError: every checkpoint is damaged; nothing is renamed then.
+  """
   damaged = {}
   for step in list_saved_steps(folder):
     try:
@@ -317,7 +344,7 @@ def _rename_damaged(folder: Path) -> None:
 
 
 def _find_free_path(path: Path) -> Path:
-  """The path, or with a number where there is something of that name."""
+  """Returns the path, or the path with a number if there is something of that name."""
   number = 1
   while path.exists():
     number += 1
@@ -326,6 +353,7 @@ def _find_free_path(path: Path) -> Path:
 
 
 def _all_damaged_error(folder: Path, damaged: dict[int, str]) -> UserError:
+  # One reason is enough: the newest is the checkpoint that the user wants back.
   newest = max(damaged)
   return UserError(
     f"{folder}: every checkpoint is damaged ({newest}: {damaged[newest]}); bring one back from a "
@@ -334,8 +362,8 @@ def _all_damaged_error(folder: Path, damaged: dict[int, str]) -> UserError:
 
 
 def system_error(error: BaseException) -> str | None:
-  """What the system said, such as 'No space left on device'; None if the fault is another."""
+  """Returns the system's reason, such as 'No space left on device'; None for other errors."""
   if isinstance(error, OSError):
     return error.strerror
-  code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's
+  code = re.search(r"os_error_code='(\d+)'", str(error))  # in a text of TensorStore
   return os.strerror(int(code[1])) if code else None

@@ -1,16 +1,17 @@
-"""Compiles the step for the devices of all hosts: the batch is divided, the state is on each.
+"""Compiles the step for the devices of all hosts, which divide the batch and replicate the state.
 
 With `jit` the program is written for the global batch and XLA divides it over a mesh: the patches
-over its axis `data`, and every patch, along X, over `space`; what a convolution or an upsampling
-needs of a neighbour's part, the halo, XLA exchanges. Loss and gradient each place along `data`
-computes for its own patches, with the batch's statistics unless they are to be local, and their
-mean is taken in float32; losses that are no mean of their parts' XLA divides like the rest. A patch
-is cut by each device that holds a part of it, and only that part is gathered and augmented
-there. With `pmap` every device runs the program on its own patches, and statistics, gradients and
-loss are averaged. Both give the same result, and both take and give the same state: an ordinary
-tree with a copy on every device. On one device the two are the same plain program.
+over its axis `data`, and each patch along X over its axis `space`. XLA exchanges the halo, the part
+of a neighbour's patch that a convolution or an upsampling needs. Each shard along `data` computes
+loss and gradient of its own patches, with the statistics of the whole batch unless they are to be
+local; the mean over the shards is taken in float32. A loss that is not the mean of the losses of
+its parts is divided by XLA like the rest. Each device that holds a part of a patch gathers and
+augments that part only.
 
-Several hosts (`hosts.py`) run the `jit` program together, over all their devices.
+With `pmap` every device runs the program on its own patches, and statistics, gradients and loss are
+averaged. Both modes compute equal results and use one kind of state: an ordinary tree with a copy
+on every device. On a single device both are one plain program. Several hosts (`runtime/hosts.py`)
+run the `jit` program together, over all their devices.
 """
 
 from collections.abc import Callable, Sequence
@@ -52,102 +53,121 @@ def compile_step(
   streamed: bool = False,
   present: Sequence[jax.Device] = (),
 ) -> Step:
-  """`(state, feed) -> (state, outcome)`, one compiled program; the state passed in is consumed.
+  """Compiles `(state, input) -> (state, metrics)`; the program consumes the state it is given.
 
   Args:
-    recipe: what the training reads.
+    recipe: the options of the training.
     module: the network.
-    streamed: whether a streaming source feeds the step, by way of `placement`. Else the feed is a
-      resident set, and to be `spread` like the state; both results are spread.
-    present: see `devices`.
+    streamed: whether the input comes from a streaming source, by way of `plan_placement`. Otherwise
+      it is a resident set, which must be replicated like the state.
+    present: the devices to select from, see `select_devices`.
+
+  Returns:
+    the compiled step, whose state and metrics are replicated.
 
   Raises:
-    UserError: see `devices` and `check_patch`.
+    UserError: see `select_devices` and `check_patch`.
   """
-  there = select_devices(recipe, present)
+  selected = select_devices(recipe, present)
   check_patch(recipe, module)
-  if len(there) == 1:
+  # The state is donated everywhere, so that the old and the new one share their memory.
+  if len(selected) == 1:
     return jax.jit(lambda state, feed: train_step(recipe, module, state, feed), donate_argnums=0)
   compile_for = _compile_with_jit if recipe.parallel.mode == "jit" else _compile_with_pmap
-  return compile_for(recipe, module, make_mesh(recipe, there), streamed)
+  return compile_for(recipe, module, make_mesh(recipe, selected), streamed)
 
 
 def _compile_with_jit(
   recipe: TrainingRecipe, module: nn.Module, mesh: Mesh, streamed: bool
 ) -> Step:
-  everywhere, divided = NamedSharding(mesh, EVERYWHERE), NamedSharding(mesh, BY_SAMPLE)
-  in_space = NamedSharding(mesh, BY_SAMPLE_AND_X)
+  """Compiles one program for the global batch, which XLA divides over the mesh."""
+  everywhere, by_sample = NamedSharding(mesh, EVERYWHERE), NamedSharding(mesh, BY_SAMPLE)
+  by_sample_and_x = NamedSharding(mesh, BY_SAMPLE_AND_X)
   if mesh.shape[SPACE_AXIS] > 1 and getattr(module, "conv", None) == "auto":
+    # On the CPU `auto` takes forms that slice along X, the axis that is divided here.
     module = module.clone(conv="divided")
-  shares = mesh.shape[DATA_AXIS]
-  by_share = shares > 1 and is_mean_of_parts(recipe.loss)
-  if by_share and recipe.parallel.batch_norm == "global" and hasattr(module, "batch_axis"):
+  num_shards = mesh.shape[DATA_AXIS]
+  is_sharded = num_shards > 1 and is_mean_of_parts(recipe.loss)
+  # A shard sees its own patches only: the network averages the statistics over this axis.
+  if is_sharded and recipe.parallel.batch_norm == "global" and hasattr(module, "batch_axis"):
     module = module.clone(batch_axis=DATA_AXIS)
 
-  def share(drawn: Drawn) -> Drawn:
-    """All patches still; but whatever is made of them is made where they are."""
-    return jax.lax.with_sharding_constraint(drawn, divided)
+  def take_shard(drawn: Drawn) -> Drawn:
+    """Returns all patches, and makes XLA compute what follows where each patch belongs."""
+    return jax.lax.with_sharding_constraint(drawn, by_sample)
 
-  def place(batch: NetworkInput) -> NetworkInput:
-    return jax.lax.with_sharding_constraint(batch, in_space)
+  def constrain_batch(batch: NetworkInput) -> NetworkInput:
+    return jax.lax.with_sharding_constraint(batch, by_sample_and_x)
 
-  def averaged(of_share: GradientFunction) -> GradientFunction:
-    """Each place along `data` differentiates for itself; XLA would sum up in the compute type."""
+  def average_over_shards(of_shard: GradientFunction) -> GradientFunction:
+    """Makes each shard along `data` differentiate by itself, then averages the results."""
+    # XLA's own division would add up the gradients in the compute type instead of float32.
 
-    def own(params: Any, *rest: Any) -> Any:
+    def average_own(params: Any, *rest: Any) -> Any:
+      # As a varying value the parameters get a gradient per shard, not their sum.
       return jax.lax.pmean(
-        of_share(jax.lax.pcast(params, DATA_AXIS, to="varying"), *rest), DATA_AXIS
+        of_shard(jax.lax.pcast(params, DATA_AXIS, to="varying"), *rest), DATA_AXIS
       )
 
     specs = (EVERYWHERE, EVERYWHERE, EVERYWHERE, BY_SAMPLE)
     return jax.shard_map(
-      own, mesh=mesh, in_specs=specs, out_specs=EVERYWHERE, axis_names={DATA_AXIS}
+      average_own, mesh=mesh, in_specs=specs, out_specs=EVERYWHERE, axis_names={DATA_AXIS}
     )
 
-  if by_share:
-    division = BatchPartition(share, shares, place, averaged)
+  if is_sharded:
+    partition = BatchPartition(take_shard, num_shards, constrain_batch, average_over_shards)
   else:
     local = recipe.parallel.batch_norm == "local"
-    division = BatchPartition(share, shares, place, norm_groups=shares if local else 1)
+    # XLA sees the whole batch here, so local statistics need groups within the program.
+    partition = BatchPartition(
+      take_shard, num_shards, constrain_batch, norm_groups=num_shards if local else 1
+    )
 
-  def step(state: TrainState, feed: StepInput) -> tuple[TrainState, StepMetrics]:
-    return train_step(recipe, module, state, feed, division)
+  def run_step(state: TrainState, feed: StepInput) -> tuple[TrainState, StepMetrics]:
+    return train_step(recipe, module, state, feed, partition)
 
-  feeds: Any = everywhere
+  feed_specs: Any = everywhere
   if streamed:
     by_part: Any = NamedSharding(mesh, BY_PART_AND_SAMPLE)
-    feeds = StreamedBatch(feeds, by_part)
+    feed_specs = StreamedBatch(feed_specs, by_part)
 
-  return jax.jit(step, in_shardings=(everywhere, feeds), out_shardings=everywhere, donate_argnums=0)
+  return jax.jit(
+    run_step, in_shardings=(everywhere, feed_specs), out_shardings=everywhere, donate_argnums=0
+  )
 
 
 def _compile_with_pmap(
   recipe: TrainingRecipe, module: nn.Module, mesh: Mesh, streamed: bool
 ) -> Step:
+  """Compiles one program per device, each with its own patches."""
   count = mesh.size
   size = recipe.train.batch_size // recipe.train.accumulate // count
   if recipe.parallel.batch_norm == "global" and hasattr(module, "batch_axis"):
     module = module.clone(batch_axis=DATA_AXIS)
 
-  def mean(of_share: GradientFunction) -> GradientFunction:
-    return lambda *arguments: jax.lax.pmean(of_share(*arguments), DATA_AXIS)
+  def average_over_devices(of_shard: GradientFunction) -> GradientFunction:
+    return lambda *arguments: jax.lax.pmean(of_shard(*arguments), DATA_AXIS)
 
-  def step(state: TrainState, feed: StepInput, part: jax.Array) -> tuple[TrainState, StepMetrics]:
-    def share(drawn: Drawn) -> Drawn:
+  def run_step(
+    state: TrainState, feed: StepInput, number: jax.Array
+  ) -> tuple[TrainState, StepMetrics]:
+    def take_shard(drawn: Drawn) -> Drawn:
       if not isinstance(drawn, BatchSample):
-        return drawn  # each device was fed its own blocks
-      return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, part * size, size), drawn)
+        return drawn  # streamed blocks are on the device that trains on them
+      return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, number * size, size), drawn)
 
-    return train_step(recipe, module, state, feed, BatchPartition(share, reduce_mean=mean))
+    return train_step(
+      recipe, module, state, feed, BatchPartition(take_shard, reduce_mean=average_over_devices)
+    )
 
-  feeds: Any = StreamedBatch(None, 0) if streamed else None  # type: ignore[arg-type]
-  mapped = jax.pmap(
-    step,
+  feed_specs: Any = StreamedBatch(None, 0) if streamed else None  # type: ignore[arg-type]
+  run_on_devices = jax.pmap(
+    run_step,
     DATA_AXIS,
-    in_axes=(None, feeds, 0),
+    in_axes=(None, feed_specs, 0),
     out_axes=None,
     devices=list(mesh.devices.flat),
     donate_argnums=0,
   )
-  parts = jax.device_put(np.arange(count), NamedSharding(mesh, BY_SAMPLE))
-  return lambda state, feed: mapped(state, feed, parts)
+  device_numbers = jax.device_put(np.arange(count), NamedSharding(mesh, BY_SAMPLE))
+  return lambda state, feed: run_on_devices(state, feed, device_numbers)

@@ -1,4 +1,4 @@
-"""What a network computes and keeps, counted in its traced program."""
+"""Counts the operations and the stored activations of a network in its traced program."""
 
 import math
 from collections.abc import Iterator
@@ -13,32 +13,38 @@ from attn_unet_jax.training.state import TrainState
 
 
 def forward_cost(module: nn.Module, state: TrainState, shape: tuple[int, ...]) -> tuple[int, int]:
-  """Operations of a training forward pass, and bytes of the activations that it must keep.
+  """Counts the operations of a forward pass in training, and the bytes of its activations.
 
   Args:
-    module: the network, its convolutions `native`: of `auto` each platform's form would be counted.
+    module: the network with `native` convolutions; with `auto` the forms of all platforms would be
+      counted.
     state: its abstract state.
-    shape: of the images, [N, X, Y, Z, 1].
+    shape: the shape of the images, [N, X, Y, Z, 1].
+
+  Returns:
+    the number of operations, and the bytes of the activations that the backward pass needs.
   """
 
-  def forward(variables: Any, image: jax.Array) -> Any:
+  def apply_network(variables: Any, image: jax.Array) -> Any:
     rngs = {"dropout": jax.random.key(0)}
     return module.apply(variables, image, train=True, mutable=["batch_stats"], rngs=rngs)
 
   image = jax.ShapeDtypeStruct(shape, jnp.float32)
-  jaxpr = jax.make_jaxpr(forward)(state.variables, image)
+  jaxpr = jax.make_jaxpr(apply_network)(state.variables, image)
   operations = activations = 0
   for equation in _iterate_equations(jaxpr.jaxpr):
     output: Any = equation.outvars[0].aval
     name = equation.primitive.name
     if name in ("conv_general_dilated", "dot_general"):
+      # A multiplication and an addition each.
       operations += 2 * output.size * _count_multiply_adds(equation)
-      # A product, then its normalisation: each output is kept twice.
+      # The backward pass needs the output of the product and that of its normalisation.
       activations += 2 * output.size * output.dtype.itemsize
   return operations, activations
 
 
 def _iterate_equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
+  """Yields the equations of a program, with calls and branches replaced by their equations."""
   for equation in jaxpr.eqns:
     inner = list(_iterate_inner_jaxprs(equation))
     if inner:
@@ -49,6 +55,8 @@ def _iterate_equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
 
 
 def _iterate_inner_jaxprs(equation: core.JaxprEqn) -> Iterator[core.Jaxpr]:
+  """Yields the programs that an equation calls."""
+  # Primitives name these parameters differently, and branches are a tuple of programs.
   for value in equation.params.values():
     for item in value if isinstance(value, (tuple, list)) else (value,):
       if isinstance(item, core.ClosedJaxpr):
@@ -58,10 +66,11 @@ def _iterate_inner_jaxprs(equation: core.JaxprEqn) -> Iterator[core.Jaxpr]:
 
 
 def _count_multiply_adds(equation: Any) -> int:
-  """Multiply-adds per output value of a product."""
+  """Returns the number of multiply-adds per output value of a product."""
   if equation.primitive.name == "dot_general":
     (axes, _), _ = equation.params["dimension_numbers"]
     return math.prod(equation.invars[0].aval.shape[axis] for axis in axes)
   kernel = equation.invars[1].aval
   out_axis = equation.params["dimension_numbers"].rhs_spec[0]
+  # Each output channel has its own filter, which covers the other axes of the kernel.
   return kernel.size // kernel.shape[out_axis]

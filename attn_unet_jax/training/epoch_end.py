@@ -1,4 +1,4 @@
-"""The end of an epoch: losses on fixed patches, validation on whole scans, log, a line."""
+"""Measures the losses at the end of an epoch on fixed patches, logs them and prints a line."""
 
 import math
 import time
@@ -19,14 +19,14 @@ from attn_unet_jax.training.step import fixed_loss
 
 
 class EpochReport:
-  """Measures and writes what an epoch reached.
+  """A report of every epoch: its losses, learning rate and times.
 
   Args:
-    recipe: what the training reads.
+    recipe: the options of the training.
     module: the network.
-    fixed: batches by part of the fold, not augmented.
-    log: where a line per epoch goes; on the first host.
-    epochs_done: before this start.
+    fixed: batches without augmentation, by part of the fold.
+    log: the log that gets a line per epoch; None on all hosts but the primary.
+    epochs_done: the number of epochs before this start.
   """
 
   def __init__(
@@ -39,26 +39,28 @@ class EpochReport:
   ):
     self._recipe, self._fixed, self._log = recipe, fixed, log
     self._began, self._first = time.monotonic(), epochs_done
+    # All batches have one shape, so this compiles once.
     self._measure = jax.jit(lambda variables, batch: fixed_loss(recipe, module, variables, batch))
 
   def measure_epoch(self, epoch: int, state: TrainState, seconds: float) -> dict[str, Any]:
-    """The epoch's row of the log, not validated yet.
+    """Measures the epoch's row of the log, whose validation DSC is still None.
 
     Args:
-      epoch: number of the epoch, from 1.
-      state: what it reached, on one device.
-      seconds: that its steps took.
+      epoch: the number of the epoch, from 1.
+      state: the state after it, on one device.
+      seconds: the time that its steps took.
 
     Raises:
       UserError: a loss is not finite.
     """
     row = {"epoch": epoch, "train_seconds": seconds, **self._measure_losses(state)}
-    updates = int(state.step) - int(state.skipped)  # what the optimiser's schedule counts
+    # The optimiser's schedule counts updates, not steps; the last one used the rate before.
+    updates = int(state.step) - int(state.skipped)
     row["learning_rate"] = float(build_rate_schedule(self._recipe)(max(0, updates - 1)))
     return row | {"validation_dsc": None}
 
   def write_row(self, row: dict[str, Any]) -> None:
-    """Writes the row and says a line, on the first host."""
+    """Writes the row to the log and prints a line, on the primary host."""
     if self._log is not None:
       self._log.write_epoch(row)
       self._print_row(row)
@@ -69,7 +71,8 @@ class EpochReport:
       began = time.monotonic()
       values = [float(self._measure(state.variables, batch)) for batch in self._fixed[part]]
       row[f"{column}_seg_loss"] = loss = sum(values) / len(values)
-      if part != "training":  # the training's time is that of its steps
+      # The time of the training is the time of its steps, which the caller has measured.
+      if part != "training":
         row[f"{column}_seconds"] = time.monotonic() - began
       if not math.isfinite(loss):
         raise UserError(
@@ -82,6 +85,7 @@ class EpochReport:
 
   def _print_row(self, row: dict[str, Any]) -> None:
     epoch, epochs = row["epoch"], self._recipe.train.epochs
+    # From the mean duration of the epochs since this start, validations included.
     left = (time.monotonic() - self._began) / (epoch - self._first) * (epochs - epoch)
     dsc = "" if row["validation_dsc"] is None else f", validation DSC {row['validation_dsc']:.3f}"
     console.print_line(

@@ -1,4 +1,4 @@
-"""What a training reads: its source of patches, and the fixed patches that losses are logged on."""
+"""Opens the inputs of a training: its source of patches, and the fixed patches of the losses."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,13 +31,13 @@ CaseLoader = Callable[[str], WorkingCases]
 
 
 class TrainingInputs(NamedTuple):
-  """All that is read from the data.
+  """The inputs of a training.
 
   Attributes:
-    source: feeds the steps.
-    streamed: whether what it feeds is streamed.
-    fixed: batches by part of the fold, not augmented; on the first host, none on the others.
-    places: number of a step, from 1 -> where its patches came from.
+    source: the source of the patches of every step.
+    streamed: whether the source streams the patches, or keeps the training set on the devices.
+    fixed: batches without augmentation by part of the fold; empty on all hosts but the primary.
+    locate_patches: returns where the patches of a step, numbered from 1, came from.
   """
 
   source: PatchSource
@@ -49,15 +49,15 @@ class TrainingInputs(NamedTuple):
 def open_inputs(
   recipe: TrainingRecipe, module: nn.Module, load: CaseLoader, workdir: Path
 ) -> TrainingInputs:
-  """Chooses the source and says so, prepares what it needs, and cuts the fixed patches.
+  """Opens the source of patches that it chooses, prints why, and crops the fixed patches.
 
-  Of several hosts the first chooses. A host reads what its own patches need: the resident source
-  the whole training set, the streaming one the cases of its part of each batch.
+  With several hosts the primary host chooses. Each host reads the cases of its own patches: with
+  the resident source the whole training set, with the streaming source its part of each batch.
 
   Args:
-    recipe: what the training reads.
+    recipe: the options of the training.
     module: the network.
-    load: part of the fold -> its cases.
+    load: returns the cases of a part of the fold.
     workdir: the run, which keeps prepared scans if the source streams them.
 
   Raises:
@@ -72,31 +72,42 @@ def open_inputs(
   training: Sequence[WorkingCase] = cases["training"]
   source: PatchSource
   if chosen == "resident":
+    # Read once: the resident set and the fixed patches need them in memory.
     training = list(training)
+    # Only histogram matching reads the histograms of the scans.
     matched = recipe.augment.histogram_probability > 0
-    held = make_resident(training, extent, histograms=matched)
-    source = ResidentSource(replicate(recipe, held))
+    resident_set = make_resident(training, extent, histograms=matched)
+    source = ResidentSource(replicate(recipe, resident_set))
   else:
     source = StreamingSource(cutter, *plan_placement(recipe))
-  of_part, parts = {**cases, "training": training}, num_microbatches_on_one_device(recipe)
+  cases_by_part, num_parts = {**cases, "training": training}, num_microbatches_on_one_device(recipe)
+  # The primary host measures the losses, on one device: in parts, to fit its memory.
   fixed = {
-    part: crop_fixed_batches(recipe, of_part[part], margin, parts)
+    part: crop_fixed_batches(recipe, cases_by_part[part], margin, num_parts)
     for part in PARTS
     if hosts.is_primary()
   }
 
-  def places(step: int) -> PatchLocations:
+  def locate_patches(step: int) -> PatchLocations:
     return [_locate_patch(cases["training"], *found, extent) for found in cutter.corners(step - 1)]
 
-  return TrainingInputs(source, chosen == "streaming", fixed, places)
+  return TrainingInputs(source, chosen == "streaming", fixed, locate_patches)
 
 
 def _locate_patch(
   cases: WorkingCases, index: int, corner: tuple[int, ...], extent: Shape
 ) -> tuple[str, tuple[int, ...]]:
-  """A patch's case, and its corner, known in the padded case, in the whole scan's working grid."""
+  """Returns the id of a patch's case and the patch's corner in the working grid of the scan.
+
+  Args:
+    cases: the training cases.
+    index: the index of the case.
+    corner: the corner in the padded case.
+    extent: the patch size to which small cases are padded.
+  """
   case_id = cases.ids[index]
   part = cases.part(case_id)
+  # A case may be a box of its scan, and is padded where it is smaller than the patch.
   added = padding_width(tuple(along.stop - along.start for along in part), extent)
   lowest = zip(corner, added, part, strict=True)
   return case_id, tuple(at - before + along.start for at, (before, _), along in lowest)
@@ -105,9 +116,10 @@ def _locate_patch(
 def _cache_cases(
   recipe: TrainingRecipe, cases: WorkingCases, chosen: str, workdir: Path
 ) -> WorkingCases:
-  """The cases, kept on disk where the recipe says so or they are to be read again and again."""
+  """Returns the cases, which keep a prepared copy on disk if they are to be read repeatedly."""
+  # The resident source reads every case once, so a copy pays only if the recipe asks for one.
   if not recipe.data.prepared and chosen != "streaming":
     return cases
   folder = Path(recipe.data.prepared or workdir / "prepared")
-  remove_left_over(folder)
+  remove_left_over(folder)  # half-written files of killed processes
   return cases.kept_in(folder)

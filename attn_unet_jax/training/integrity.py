@@ -1,7 +1,7 @@
-"""A checkpoint's seal: the digest of every file as it was saved, in one small file among them.
+"""Seals checkpoints: one small file holds the digests of all other files of a checkpoint.
 
-It is written before Orbax gives the folder its final name, so a checkpoint without one was not
-saved whole. The validation DSC is in it too, since it becomes known after the state.
+The seal is written before Orbax gives the folder its final name, so a checkpoint without a seal was
+not saved completely. It also holds the validation DSC, which becomes known after the state.
 """
 
 import errno
@@ -16,31 +16,32 @@ from attn_unet_jax.runtime.files import read_json, write_text
 
 SEAL_NAME = "seal.json"
 _LATER = ("_CHECKPOINT_METADATA", "commit_success.txt")  # Orbax writes them last; nobody reads them
-# It is not there, or its disk cannot read it: so, of a server that is away, a soft mount says too.
+# The file does not exist, or its disk cannot read it. A soft mount also reports the second when its
+# server is away.
 _LOST = (errno.ENOENT, errno.EIO)
 
 
 class DamagedError(Exception):
-  """A checkpoint is not what was saved; says which file, and what is wrong with it."""
+  """An error that says which file of a checkpoint is not as it was saved, and why."""
 
 
 def write_seal(folder: Path, validation_dsc: float | None) -> None:
-  """Seals a folder that is complete."""
+  """Writes the seal of a complete folder."""
   files = {name: _digest_file(folder / name) for name in _list_files(folder)}
   _store_seal(folder, {"validation_dsc": validation_dsc, "files": files})
 
 
 def add_validation_dsc(folder: Path, validation_dsc: float) -> None:
-  """Puts the validation DSC into the seal of a folder.
+  """Adds the validation DSC to the seal of a folder.
 
   Raises:
-    DamagedError: it has no readable seal.
+    DamagedError: the folder has no readable seal.
   """
   _store_seal(folder, _read_seal(folder) | {"validation_dsc": validation_dsc})
 
 
 def read_validation_dsc(folder: Path) -> float | None:
-  """The validation DSC of a checkpoint; None if it was not validated, or has no readable seal."""
+  """Reads the validation DSC of a checkpoint; None without a validation or a readable seal."""
   try:
     return _read_seal(folder)["validation_dsc"]
   except DamagedError:
@@ -48,11 +49,11 @@ def read_validation_dsc(folder: Path) -> float | None:
 
 
 def verify_checkpoint(folder: Path) -> None:
-  """Reads every file of a checkpoint.
+  """Verifies every file of a checkpoint against its seal.
 
   Raises:
-    DamagedError: one is missing or not what was saved.
-    OSError: one may not be read: no word on what was saved.
+    DamagedError: a file is missing or not what was saved.
+    OSError: a file cannot be opened, so nothing is known of its content.
   """
   for name, digest in _read_seal(folder)["files"].items():
     with _missing_file_is_damage(name):
@@ -62,10 +63,16 @@ def verify_checkpoint(folder: Path) -> None:
 
 
 def _read_seal(folder: Path) -> dict[str, Any]:
+  """Reads the seal of a checkpoint and verifies the seal's own digest.
+
+  Raises:
+    DamagedError: the seal is missing or not what was saved.
+  """
   try:
     with _missing_file_is_damage(SEAL_NAME):
       content = read_json(folder / SEAL_NAME)
     intact = content.pop("blake2b") == _digest_content(content)
+  # A flipped bit can leave valid JSON of another type, or without a key.
   except (ValueError, TypeError, AttributeError, KeyError):
     intact = False
   if not intact:
@@ -75,7 +82,10 @@ def _read_seal(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def _missing_file_is_damage(name: str) -> Iterator[None]:
-  """A file that is lost is damage; one that is refused, or on a server that is away, is none."""
+  """Raises DamagedError within this context if a file is lost.
+
+  Other errors pass: a file without read permission, say, may be what was saved.
+  """
   try:
     yield
   except OSError as error:
@@ -85,6 +95,7 @@ def _missing_file_is_damage(name: str) -> Iterator[None]:
 
 
 def _store_seal(folder: Path, content: dict[str, Any]) -> None:
+  # The seal has a digest of its own, or a damaged one could call a damaged file intact.
   sealed = {**content, "blake2b": _digest_content(content)}
   write_text(folder / SEAL_NAME, json.dumps(sealed, indent=2))
 
@@ -95,6 +106,7 @@ def _list_files(folder: Path) -> list[str]:
 
 
 def _digest_file(path: Path) -> str:
+  # `file_digest` reads in pieces, so a large file does not fill the memory.
   with path.open("rb") as file:
     return hashlib.file_digest(file, "blake2b").hexdigest()
 

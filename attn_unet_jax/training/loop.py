@@ -1,4 +1,4 @@
-"""The order of events: steps, losses, save, validation, score, log; then the next epoch."""
+"""Runs the training loop: steps, losses, save, validation, score and log, epoch by epoch."""
 
 import dataclasses
 import time
@@ -37,20 +37,24 @@ def train_network(
 ) -> TrainState:
   """Trains from the newest checkpoint, or from the start, to the last epoch.
 
-  Of several hosts, all call this; the first one measures the losses, validates and logs.
+  With several hosts, all call this; the primary host measures the losses, validates and logs.
 
   Args:
-    recipe: what the training reads.
+    recipe: the options of the training.
     module: the network.
-    load: part of the fold ('training', 'validation', 'test') -> its cases.
-    validate: mean DSC of the validation cases, whole scans.
-    store: where states are kept.
-    workdir: the run, for its logs.
+    load: returns the cases of a part of the fold: 'training', 'validation' or 'test'.
+    validate: returns the mean DSC of whole scans, over the validation cases.
+    store: the checkpoints of the run.
+    workdir: the folder of the run, for its logs.
+
+  Returns:
+    the state after the last epoch.
 
   Raises:
-    Interrupted: SIGTERM or SIGINT came, to any host; the state is saved.
+    Interrupted: SIGTERM or SIGINT reached a host; the state is saved.
     UserError: a loss or a gradient is not finite; says where, and what to do.
   """
+  # All hosts must restore one step, whatever each of them sees in the folder.
   latest = hosts.run_on_primary(lambda: store.latest_step)
   if latest is None:
     state = replicate(recipe, hosts.broadcast_from_primary(create_state(recipe, module)))
@@ -60,45 +64,51 @@ def train_network(
       )
   else:
     state = store.restore(latest, abstract_state(recipe, module), make_replicated_sharding(recipe))
-  first = hosts.run_on_primary(_count_finished_epochs, recipe, state, workdir)
-  if first >= recipe.train.epochs:
+  epochs_done = hosts.run_on_primary(_count_finished_epochs, recipe, state, workdir)
+  # A finished run needs neither its data nor a compiled step.
+  if epochs_done >= recipe.train.epochs:
     return state
   inputs = open_inputs(recipe, module, load, workdir)
   step = compile_step(recipe, module, streamed=inputs.streamed)
   steps = range(int(state.step), recipe.train.epochs * recipe.train.steps_per_epoch)
   with (
-    hosts.open_on_primary(lambda: closing(metrics_csv.EpochLog(workdir, first))) as log,
+    hosts.open_on_primary(lambda: closing(metrics_csv.EpochLog(workdir, epochs_done))) as log,
     inputs.source.feeds(steps) as feeds,
     _defer_shared_signals() as stop,
   ):
-    places = stop.interruptible_once(inputs.locate_patches)
-    watch = NonfiniteWatch(recipe, places, int(state.skipped), workdir / "nonfinite")
-    report = EpochReport(recipe, module, inputs.fixed, log, first)
-    for epoch in range(first + 1, recipe.train.epochs + 1):
+    # Reading the scans of a broken step again takes long, and nothing is lost if it is interrupted.
+    locate_patches = stop.interruptible_once(inputs.locate_patches)
+    watch = NonfiniteWatch(recipe, locate_patches, int(state.skipped), workdir / "nonfinite")
+    report = EpochReport(recipe, module, inputs.fixed, log, epochs_done)
+    for epoch in range(epochs_done + 1, recipe.train.epochs + 1):
       state, seconds = _train_epoch(recipe, step, state, feeds, epoch, stop, store, watch)
-      due = epoch == recipe.train.epochs or epoch % recipe.train.validate_every == 0
+      is_validated = epoch == recipe.train.epochs or epoch % recipe.train.validate_every == 0
       try:
         measure = stop.interruptible(report.measure_epoch)
         row = hosts.run_on_primary(measure, epoch, get_first_device_copy(state), seconds)
-        if due or epoch % recipe.train.save_every == 0:
-          store.save(state)  # whose losses are finite: else it might take the last good one's place
-        if number := stop.agreed_signal(now=True):  # of any host
+        if is_validated or epoch % recipe.train.save_every == 0:
+          # Only now that its losses are known to be finite, so a bad state cannot evict the last
+          # good checkpoint.
+          store.save(state)
+        if number := stop.agree_on_signal(now=True):
           raise Interrupted(number)
-        if due:  # only now, since it may take longer than a grace period
-          scored = hosts.run_on_primary(stop.interruptible(validate), get_first_device_copy(state))
-          store.save(state, scored)
-          row["validation_dsc"] = scored
-      except Interrupted as stopped:  # the next start measures this epoch
+        if is_validated:  # after saving, since it may take longer than a grace period
+          dsc = hosts.run_on_primary(stop.interruptible(validate), get_first_device_copy(state))
+          store.save(state, dsc)
+          row["validation_dsc"] = dsc
+      except Interrupted as stopped:
+        # The epoch is not in the log yet, so the next start measures it again.
         _save_and_stop(stopped.number, state, store, watch)
-      report.write_row(row)  # last: what is in the log is not validated again
-      _save_and_stop(stop.agreed_signal(now=True), state, store, watch)
+      report.write_row(row)  # last, since an epoch in the log is not validated again
+      _save_and_stop(stop.agree_on_signal(now=True), state, store, watch)
   return state
 
 
 def _count_finished_epochs(recipe: TrainingRecipe, state: TrainState, workdir: Path) -> int:
-  """Epochs that need nothing more: trained, and, unless it ended before that, in the log."""
+  """Counts the epochs that are trained and, at the end of an epoch, also in the log."""
   epochs, rest = divmod(int(state.step), recipe.train.steps_per_epoch)
   logged = {int(row["epoch"]) for row in metrics_csv.read_metrics(workdir / "metrics.csv")}
+  # Stopped between the last step of an epoch and its line in the log: its end is still to come.
   return epochs - 1 if epochs and not rest and epochs not in logged else epochs
 
 
@@ -112,19 +122,23 @@ def _train_epoch(
   store: CheckpointStore,
   watch: NonfiniteWatch,
 ) -> tuple[TrainState, float]:
-  """The rest of an epoch's steps; seconds that they took."""
+  """Trains the remaining steps of an epoch; returns the state and the seconds that they took."""
   began = time.monotonic()
   steps = range(int(state.step), epoch * recipe.train.steps_per_epoch)
-  for done in console.show_progress(steps, len(steps), f"epoch {epoch}/{recipe.train.epochs}"):
-    _save_and_stop(stop.agreed_signal(), state, store, watch)
+  for steps_done in console.show_progress(
+    steps, len(steps), f"epoch {epoch}/{recipe.train.epochs}"
+  ):
+    _save_and_stop(stop.agree_on_signal(), state, store, watch)
+    # With several hosts only `agree_on_signal` may stop a step, so that all stop at the same one.
     try:
       feed = stop.interruptible(next)(feeds) if hosts.count_processes() == 1 else next(feeds)
     except Interrupted as stopped:
       _save_and_stop(stopped.number, state, store, watch)
     with jax.transfer_guard("disallow"):  # an implicit copy would stall every step
-      state, outcome = step(state, feed)
-    watch.note_step(done + 1, outcome, state)
+      state, metrics = step(state, feed)
+    watch.note_step(steps_done + 1, metrics, state)
   watch.check_pending(state)
+  # Steps run asynchronously; their time ends when the last state is ready.
   jax.block_until_ready(state)
   return state, time.monotonic() - began
 
@@ -132,12 +146,12 @@ def _train_epoch(
 def _save_and_stop(
   number: int | None, state: TrainState, store: CheckpointStore, watch: NonfiniteWatch
 ) -> None:
-  """Saves and leaves, if a signal asked to."""
+  """Saves the state and raises Interrupted; does nothing if `number` is None."""
   if number is None:
     return
   store.save(state)
-  store.wait()
-  watch.check_pending(state)  # the next start knows of no step before its own
+  store.wait()  # the process ends next, and with it the thread that saves
+  watch.check_pending(state)  # the next start will not see the metrics of this step
   console.print_line(
     f"stopped by signal {number}; saved after step {int(state.step)}, start again to go on"
   )
@@ -146,37 +160,42 @@ def _save_and_stop(
 
 @dataclasses.dataclass
 class _SharedStopRequest(StopRequest):
-  """The same, where several hosts stop together."""
+  """A stop request on which several hosts agree, so that all stop at one step."""
 
   agreement: hosts.SignalAgreement = dataclasses.field(default_factory=hosts.SignalAgreement)
 
-  def agreed_signal(self, *, now: bool = False) -> int | None:
-    """The signal that all hosts heed here; see `hosts.SignalAgreement`."""
+  def agree_on_signal(self, *, now: bool = False) -> int | None:
+    """Returns the signal on which all hosts agree here; see `hosts.SignalAgreement`."""
     return self.agreement(self.number, now=now)
 
   def interruptible(self, work: Callable[..., T]) -> Callable[..., T]:
-    """The same, but that a signal, also one that came before, raises `Interrupted` inside."""
+    """Returns `work` such that a signal, even an earlier one, raises Interrupted within it."""
 
-    def breakable(*arguments: Any) -> T:
+    def run_interruptibly(*arguments: Any) -> T:
       self.at_once = True
       try:
+        # After `at_once` is set: a signal between the two lines must not be missed.
         self.raise_if_stopped()
         return work(*arguments)
       finally:
-        self.at_once = False
+        self.at_once = False  # outside such work a signal is only recorded
 
-    return breakable
+    return run_interruptibly
 
   def interruptible_once(self, work: Callable[..., T]) -> Callable[..., T]:
-    """The same for the first signal alone: work that begins after it is not broken off."""
-    breakable = self.interruptible(work)
-    return lambda *arguments: (breakable if self.number is None else work)(*arguments)
+    """Returns `work` such that only the first signal raises Interrupted within it.
+
+    Work that begins after that signal runs to its end.
+    """
+    run_interruptibly = self.interruptible(work)
+    return lambda *arguments: (run_interruptibly if self.number is None else work)(*arguments)
 
 
 @contextmanager
 def _defer_shared_signals() -> Iterator["_SharedStopRequest"]:
-  """While open, SIGTERM and SIGINT are noted, or raise `Interrupted` where that loses nothing."""
+  """Defers SIGTERM and SIGINT within this context to where stopping loses nothing."""
   stop = _SharedStopRequest()
   with defer_signals(stop):
     yield stop
-  stop.raise_if_stopped()  # came after the last look, when all was saved
+  # A signal after the last check finds everything saved, but must still end the command.
+  stop.raise_if_stopped()

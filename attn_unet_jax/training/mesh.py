@@ -1,4 +1,4 @@
-"""The devices that train together: how many, in which mesh, and copies of a tree on each."""
+"""Selects the devices that train together, arranges them in a mesh and copies trees to them."""
 
 import dataclasses
 import math
@@ -23,29 +23,28 @@ from attn_unet_jax.training.options import TrainingRecipe
 Recipe = TypeVar("Recipe", bound=TrainingRecipe)
 Tree = TypeVar("Tree")
 
-
 DATA_AXIS, SPACE_AXIS = "data", "space"
-
 
 EVERYWHERE = PartitionSpec()
 BY_SAMPLE = PartitionSpec(DATA_AXIS)
 BY_SAMPLE_AND_X = PartitionSpec(DATA_AXIS, SPACE_AXIS)
-BY_PART_AND_SAMPLE = PartitionSpec(None, DATA_AXIS)  # of a batch that is fed in parts
+BY_PART_AND_SAMPLE = PartitionSpec(None, DATA_AXIS)  # of a batch that arrives in parts
 
 
 def select_devices(recipe: TrainingRecipe, present: Sequence[jax.Device] = ()) -> list[jax.Device]:
-  """The devices that divide the batch, and along X its patches; those of several hosts are all.
+  """Selects the devices that divide the batch, and the X axis of its patches.
 
-  The recipe is a valid one: what does not fit on any device is refused there.
+  With several hosts these are all devices. The config has been validated already, so only what
+  depends on the number of devices is checked here.
 
   Args:
-    recipe: what the training reads.
-    present: of these; left out, of all that JAX finds.
+    recipe: the options of the training.
+    present: the devices to select from; by default all that JAX finds.
 
   Raises:
-    UserError: there are not as many, several hosts or 'all' would leave some out, a part of the
-      batch does not divide by them, or `pmap` divides it and the loss is not the mean of its parts'
-      losses.
+    UserError: there are too few devices, several hosts or 'all' would leave some out, a part of the
+      batch is not divisible by them, or `pmap` divides a loss that is not the mean of the losses of
+      its parts.
   """
   parallel, present = recipe.parallel, list(present) or jax.devices()
   data, space = mesh_shape(recipe, len(present))
@@ -64,27 +63,35 @@ def select_devices(recipe: TrainingRecipe, present: Sequence[jax.Device] = ()) -
     )
   batch, parts = recipe.train.batch_size, recipe.train.accumulate
   if batch // parts % data:
+    # The message names the most devices that would work.
     fits = max(n for n in range(1, data + 1) if batch // parts % n == 0)
     of = f" in {parts} parts" if parts > 1 else ""
     raise UserError(
       f"config.train.batch_size={batch}: cannot be divided{of} over {data} devices; make it a "
       f"multiple of {parts * data}, or use fewer with --config.parallel.data={fits}"
     )
+  # `pmap` averages the losses of the devices.
   if parallel.mode == "pmap" and data > 1:
     check_mean_of_parts(recipe.loss, "config.parallel.mode='pmap'", "--config.parallel.mode=jit")
   return present[: data * space]
 
 
 def mesh_shape(recipe: TrainingRecipe, present: int = 0) -> tuple[int, int]:
-  """Devices over which the batch, and over which each patch is divided: of so many, or of all."""
+  """Returns the numbers of devices that divide the batch, and that divide each patch.
+
+  Args:
+    recipe: the options of the training.
+    present: the number of devices to use; 0: all that JAX finds.
+  """
   space = recipe.parallel.space
+  # At least 1, so that `select_devices` can refuse too large a `space` with its own message.
   return recipe.parallel.data or max(1, (present or jax.device_count()) // space), space
 
 
 def pin_device_count(recipe: Recipe) -> Recipe:
-  """Returns the recipe with its number of devices, where batch statistics are each device's own.
+  """Returns the recipe with a fixed number of devices if batch statistics are local to a device.
 
-  The number is part of what is computed then, and a run must go on with as many.
+  The number then changes what is computed, so a run must be resumed with as many devices.
   """
   if recipe.parallel.batch_norm != "local":
     return recipe
@@ -93,9 +100,10 @@ def pin_device_count(recipe: Recipe) -> Recipe:
 
 
 def num_microbatches_on_one_device(recipe: TrainingRecipe) -> int:
-  """Into how many parts one device takes a batch by itself, to need no more memory than a step.
+  """Returns the number of parts in which one device computes a whole batch by itself.
 
-  A part is what the device trains on; the whole batch where a loss is not the mean of its parts'.
+  One part is as large as what the device trains on at a time, so it needs no more memory than a
+  step. If the loss is not the mean of the losses of its parts, the batch stays whole.
   """
   if not is_mean_of_parts(recipe.loss):
     return 1
@@ -103,13 +111,12 @@ def num_microbatches_on_one_device(recipe: TrainingRecipe) -> int:
 
 
 def check_patch(recipe: TrainingRecipe, module: nn.Module) -> None:
-  """Whether the patch can be divided: every device gets whole voxels of every level of the network.
-
-  A level must also be as long as the kernel: XLA (of jax 0.10) divides shorter ones by gathering
-  them, and over a mesh of both axes their gradient comes out wrong.
+  """Checks that `parallel.space` devices can divide the patch along X.
 
   Raises:
-    UserError: not so; or the network pads nothing, so that its parts would be of several sizes.
+    UserError: a device would get a fraction of a voxel at some level of the network, or less than
+      a kernel; the network cannot divide its patches; or it is unpadded, so that its parts would
+      differ in size.
   """
   space = recipe.parallel.space
   if space == 1:
@@ -124,6 +131,8 @@ def check_patch(recipe: TrainingRecipe, module: nn.Module) -> None:
       f"config.parallel.space={space}: an unpadded network cannot be divided; use "
       "--config.model.padding=SAME, or --config.parallel.space=1"
     )
+  # A level must be as long as the kernel: XLA (of jax 0.10) divides shorter ones by gathering them,
+  # and over a mesh of both axes their gradient comes out wrong.
   size, coarsest = recipe.data.patch[0], module.patch_multiple[0]
   least, unit = module.kernel_size * coarsest, coarsest * space
   if size % unit or size < least:
@@ -135,17 +144,22 @@ def check_patch(recipe: TrainingRecipe, module: nn.Module) -> None:
 
 
 def _check_hosts(recipe: TrainingRecipe) -> None:
-  hosts, there = jax.process_count(), jax.device_count()
+  """Checks that several hosts have joined and that the recipe uses all of their devices.
+
+  Raises:
+    UserError: they have not, it does not, or it asks for `pmap`.
+  """
+  hosts, num_devices = jax.process_count(), jax.device_count()
   if hosts == 1:
     return
   if not jax.distributed.is_initialized():
     raise UserError(f"this is one of {hosts} hosts: start it on each, with --coordinator=auto")
   data, space = mesh_shape(recipe)
-  if data * space != there:
+  if data * space != num_devices:
     raise UserError(
       f"config.parallel.data={recipe.parallel.data}, config.parallel.space={space}: the {hosts} "
-      f"hosts have {there} devices together, and all take part; make the product {there}, with "
-      "data=0 for as many as there are"
+      f"hosts have {num_devices} devices together, and all take part; make the product "
+      f"{num_devices}, with data=0 for as many as there are"
     )
   if recipe.parallel.mode == "pmap":
     raise UserError("config.parallel.mode='pmap': for one host; use --config.parallel.mode=jit")
@@ -154,43 +168,44 @@ def _check_hosts(recipe: TrainingRecipe) -> None:
 def make_replicated_sharding(
   recipe: TrainingRecipe, present: Sequence[jax.Device] = ()
 ) -> Sharding:
-  """A copy on each of the run's devices; see `devices`."""
-  there = select_devices(recipe, present)
-  if len(there) == 1:
-    return SingleDeviceSharding(there[0])
-  return NamedSharding(make_mesh(recipe, there), EVERYWHERE)
+  """Makes the sharding that puts a copy on each device of the run; see `select_devices`."""
+  selected = select_devices(recipe, present)
+  if len(selected) == 1:
+    return SingleDeviceSharding(selected[0])
+  return NamedSharding(make_mesh(recipe, selected), EVERYWHERE)
 
 
 def replicate(recipe: TrainingRecipe, tree: Tree) -> Tree:
-  """The tree with a copy on each of the run's devices; as it is where there is one.
+  """Copies a tree to each device of the run; a single device keeps the tree as it is.
 
   Args:
-    recipe: what the training reads.
-    tree: arrays on this host, of the same values on every host.
+    recipe: the options of the training.
+    tree: arrays on this host, with equal values on every host.
 
   Raises:
-    UserError: see `devices`.
+    UserError: see `select_devices`.
   """
-  there = select_devices(recipe)
-  if len(there) == 1:
+  if len(select_devices(recipe)) == 1:
     return tree
   sharding = make_replicated_sharding(recipe)
   if jax.process_count() == 1:
     return jax.device_put(tree, sharding)
 
-  def joined(x: jax.Array) -> jax.Array:  # every host puts its own copy onto its own devices
+  def join_copies(x: jax.Array) -> jax.Array:
+    # A host reaches its own devices only, so each puts its own copy there.
     copies = [jax.device_put(x, device) for device in sharding.addressable_devices]
     return jax.make_array_from_single_device_arrays(x.shape, sharding, copies)
 
-  return jax.tree.map(joined, tree)
+  return jax.tree.map(join_copies, tree)
 
 
 def get_first_device_copy(tree: Tree) -> Tree:
-  """The copy of this host's first device, of a tree that was `spread`; shares its memory."""
+  """Returns the copy on this host's first device of a replicated tree, sharing its memory."""
   return jax.tree.map(lambda x: x if len(x.devices()) == 1 else x.addressable_data(0), tree)
 
 
-def make_mesh(recipe: TrainingRecipe, there: list[jax.Device]) -> Mesh:
-  """The mesh of these devices: its axis `data` divides the batch, `space` each patch along X."""
-  shape, axis_types = mesh_shape(recipe, len(there)), (AxisType.Auto,) * 2
-  return jax.make_mesh(shape, (DATA_AXIS, SPACE_AXIS), axis_types=axis_types, devices=there)
+def make_mesh(recipe: TrainingRecipe, selected: list[jax.Device]) -> Mesh:
+  """Makes a mesh whose axis `data` divides the batch and whose axis `space` divides X."""
+  # XLA chooses the sharding of what lies between the inputs and the outputs.
+  shape, axis_types = mesh_shape(recipe, len(selected)), (AxisType.Auto,) * 2
+  return jax.make_mesh(shape, (DATA_AXIS, SPACE_AXIS), axis_types=axis_types, devices=selected)

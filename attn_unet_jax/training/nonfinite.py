@@ -1,7 +1,7 @@
-"""Watches every step for a NaN or inf, says where it came from, and stops the run.
+"""Watches every step for a NaN or inf, reports its patches and stops the run.
 
-The compiled step leaves a broken update out by itself (`step.train_step`). Here its outcome is read
-one step late, so that the device never waits for the host.
+The compiled step itself leaves a broken update out (`step.train_step`). The metrics of a step are
+read here one step late, so that the device never waits for the host.
 """
 
 import json
@@ -22,66 +22,70 @@ from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import TrainState
 from attn_unet_jax.training.step import StepMetrics
 
-# Of every patch of a batch, the case's id and the lowest voxel, in the working grid of the whole
-# scan: below 0 where the patch is larger. Of an unpadded network: of what it answers for.
+# For every patch of a batch, the id of its case and its lowest voxel in the working grid of the
+# scan. An index is negative where the patch is larger than the scan. For an unpadded network this
+# is the lowest voxel of the output.
 PatchLocations = Sequence[tuple[str, tuple[int, ...]]]
 
 
 class NonfiniteWatch:
-  """Looks at the outcomes of steps, each one step late.
+  """A watch over the metrics of steps, each read one step late.
 
   Args:
-    recipe: what the training reads.
-    places: number of a step, from 1 -> where its patches came from.
-    skipped: updates that were left out before.
-    folder: where a run that is stopped leaves what there is to inspect.
+    recipe: the options of the training.
+    locations: returns where the patches of a step, numbered from 1, came from.
+    skipped: the number of updates that were left out before.
+    folder: the folder for the state and the patches of a step that stops the run.
   """
 
   def __init__(
     self,
     recipe: TrainingRecipe,
-    places: Callable[[int], PatchLocations],
+    locations: Callable[[int], PatchLocations],
     skipped: int,
     folder: Path,
   ):
-    self._recipe, self._places, self._skipped = recipe, places, skipped
+    self._recipe, self._places, self._skipped = recipe, locations, skipped
     self._folder = folder
     self._pending: tuple[int, StepMetrics] | None = None
 
-  def note_step(self, step: int, outcome: StepMetrics, state: TrainState) -> None:
-    """Takes the outcome of step number `step` (from 1), and looks at the one before.
+  def note_step(self, step: int, metrics: StepMetrics, state: TrainState) -> None:
+    """Notes the metrics of a step and checks those of the step before.
 
     Args:
-      step: its number.
-      outcome: what it told.
-      state: the newest state; where a step was broken and not skipped, it is the one before it.
+      step: the number of the step, from 1.
+      metrics: its metrics.
+      state: the newest state. After a broken step that was not skipped this is the state before it.
 
     Raises:
-      UserError: see `settle`.
+      UserError: see `check_pending`.
     """
+    # By now the device works on the newer step, so that reading the older metrics costs no wait.
     self.check_pending(state)
-    self._pending = step, outcome
+    self._pending = step, metrics
 
   def check_pending(self, state: TrainState) -> None:
-    """Looks at the last outcome that was noted.
+    """Checks the last metrics that were noted.
 
     Raises:
-      UserError: it is not finite and cannot be skipped; the state before it is in the folder.
+      UserError: they are not finite and the step cannot be skipped; the state before it is saved.
     """
     if self._pending is None:
       return
-    step, outcome = self._pending
+    # Forgotten first: an error below must not be reported twice.
+    step, metrics = self._pending
     self._pending = None
-    loss, norm = (float(x) for x in jax.device_get(outcome))
+    loss, norm = (float(x) for x in jax.device_get(metrics))
     if math.isfinite(loss) and math.isfinite(norm):
       return
     what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
-    places, named = self._describe_patches(step)
+    locations, named = self._describe_patches(step)
     told = f"step {step}: {what} (patches: {named})"
     allowed = self._recipe.train.skip_nonfinite
     if self._skipped >= allowed:
-      about = {"step": step, "loss": str(loss), "gradient_norm": str(norm)}
-      kept = self._save_state(state, about, places)
+      # As texts, since JSON has no NaN or inf.
+      record = {"step": step, "loss": str(loss), "gradient_norm": str(norm)}
+      kept = self._save_state(state, record, locations)
       raise UserError(
         f"{told}; the state before it {kept}. Start again with "
         f"--config.train.skip_nonfinite={allowed + 3} to go on and leave such updates out, or "
@@ -92,27 +96,32 @@ class NonfiniteWatch:
     console.print_line(f"{told}; update left out, {self._skipped} of {allowed}")
 
   def _describe_patches(self, step: int) -> tuple[PatchLocations, str]:
-    """Where the patches of a step came from, and the same in words.
+    """Returns where the patches of a step came from, and a description of it.
 
-    Their scans are read again; where a signal breaks that off, or it fails, the step is told still.
+    This reads their scans again. If a signal or an error stops that, the step is reported without
+    them.
     """
     try:
-      places = self._places(step)
+      locations = self._places(step)
     except (Interrupted, UserError, OSError) as error:
       return [], f"not known, {format_error(error)}"
-    return places, ", ".join(f"{case} at voxel {corner}" for case, corner in places)
+    return locations, ", ".join(f"{case} at voxel {corner}" for case, corner in locations)
 
-  def _save_state(self, state: TrainState, about: dict[str, Any], places: PatchLocations) -> str:
-    """Writes `state/` (as Orbax does) and `batch.json`; what lay there before is replaced.
+  def _save_state(
+    self, state: TrainState, record: dict[str, Any], locations: PatchLocations
+  ) -> str:
+    """Saves `state/` (by Orbax) and `batch.json` in the folder; returns where, or why it failed.
 
-    Says where, or why it could not: the run ends for another reason, which is to be told.
+    Earlier files are replaced. A failure is not raised, since the run ends for another reason that
+    the user must learn.
     """
     try:
       with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(self._folder.absolute() / "state", state, force=True)
+      # All hosts save the state together, but only one of them writes the text.
       if hosts.is_primary():
-        about["patches"] = [{"case": case, "corner": corner} for case, corner in places]
-        write_text(self._folder / "batch.json", json.dumps(about, indent=2) + "\n")
+        record["patches"] = [{"case": case, "corner": corner} for case, corner in locations]
+        write_text(self._folder / "batch.json", json.dumps(record, indent=2) + "\n")
     except (OSError, ValueError, RuntimeError) as error:
       reason = system_error(error) or type(error).__name__
       return f"could not be written to {self._folder} ({reason})"

@@ -1,4 +1,4 @@
-"""The optimiser and its learning rate, from the recipe."""
+"""Builds the optimiser and its learning-rate schedule from the recipe."""
 
 import re
 from typing import Any
@@ -14,10 +14,14 @@ _FROZEN, _REST = "frozen", "rest"
 
 
 def build_rate_schedule(recipe: TrainingRecipe) -> optax.Schedule:
-  """Rate by step: constant, step decay by epochs, or cosine to zero; each with a linear warm-up."""
+  """Builds the learning rate by step: constant, step decay by epochs, or cosine decay to zero.
+
+  Each may begin with a linear warm-up from zero.
+  """
   optimizer, train = recipe.optimizer, recipe.train
   peak, total = optimizer.learning_rate, train.epochs * train.steps_per_epoch
   warmup = optimizer.warmup_steps
+  # `join_schedules` counts the steps of `main` from the end of the warm-up.
   if optimizer.schedule == "cosine":
     main = optax.cosine_decay_schedule(peak, max(1, total - warmup))
   elif optimizer.schedule == "step":
@@ -31,11 +35,11 @@ def build_rate_schedule(recipe: TrainingRecipe) -> optax.Schedule:
 
 
 def build_optimizer(recipe: TrainingRecipe) -> optax.GradientTransformation:
-  """The configured optimiser; its decay joins the gradient where the method's name says.
+  """Builds the configured optimiser.
 
-  `adam` and `sgd` add the L2 to the gradient before the moments (coupled: the reference's Adam, and
-  Caffe's SGD), `adamw` after them. Biases may have a rate of their own and no decay; parameters
-  whose path matches a pattern may have a factor on their rate, or stay as they are.
+  `adam` and `sgd` add the L2 term to the gradient before the moments (coupled, as the released
+  code's Adam and Caffe's SGD do), `adamw` adds it after them. Biases may have their own rate and no
+  decay. Parameters whose path matches a pattern may have a factor on their rate, or stay frozen.
   """
   optimizer = recipe.optimizer
   mask = None if optimizer.decay_biases else _mark_non_biases
@@ -47,7 +51,7 @@ def build_optimizer(recipe: TrainingRecipe) -> optax.GradientTransformation:
   else:
     raise TypeError(f"no optimiser has {type(optimizer).__name__}")
   if isinstance(optimizer, AdamWOptions):
-    steps.reverse()
+    steps.reverse()  # the decay comes after the moments: decoupled
   if optimizer.bias_rate != 1:
     steps.append(optax.masked(optax.scale(optimizer.bias_rate), _mark_biases))
   if optimizer.layer_rates or recipe.init.freeze:
@@ -56,24 +60,25 @@ def build_optimizer(recipe: TrainingRecipe) -> optax.GradientTransformation:
 
 
 def _mark_biases(params: Any) -> Any:
-  """Tree of booleans: which parameters are biases, batch normalisation's shift included."""
-  # By its end: `dual_attention` has `spatial_bias` and `channel_bias` beside its kernels.
+  """Marks the parameters that are biases, batch normalisation's shift included, by True."""
+  # By the end of the name: `dual_attention` has `spatial_bias` and `channel_bias` as well.
   return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key.endswith("bias"), params)
 
 
 def _mark_non_biases(params: Any) -> Any:
+  """Marks all parameters but the biases by True."""
   return jax.tree.map(lambda bias: not bias, _mark_biases(params))
 
 
 def check_patterns(recipe: TrainingRecipe, params: Any) -> None:
-  """Refuses patterns that do nothing, and a network of which nothing is trained.
+  """Checks that every pattern matches a parameter, and that some parameters are trained.
 
   Args:
-    recipe: what the training reads.
-    params: the network's parameters, or their shapes.
+    recipe: the options of the training.
+    params: the parameters of the network, or their shapes.
 
   Raises:
-    UserError: a pattern matches no parameter, or `init.freeze` all of them.
+    UserError: a pattern matches no parameter, or `init.freeze` matches all.
   """
   names = list(flatten_dict(params, sep="/"))
   for key, pattern in (
@@ -90,13 +95,14 @@ def check_patterns(recipe: TrainingRecipe, params: Any) -> None:
 
 
 def _scale_by_layer(recipe: TrainingRecipe) -> optax.GradientTransformation:
-  """Factors on the updates by parameter path; of several patterns the first counts."""
+  """Builds factors on the updates by parameter path; the first pattern that matches counts."""
   rates = recipe.optimizer.layer_rates
+  # Frozen comes first: no rate can revive a parameter that is to stay as it is.
   patterns = [(recipe.init.freeze, _FROZEN)] if recipe.init.freeze else []
   patterns += [(pattern, str(index)) for index, (pattern, _) in enumerate(rates)]
   transforms = {str(index): optax.scale(factor) for index, (_, factor) in enumerate(rates)}
 
-  def labels(params: Any) -> Any:
+  def label_parameters(params: Any) -> Any:
     names = flatten_dict(params, sep="/")
     found = {
       name: next((label for pattern, label in patterns if re.search(pattern, name)), _REST)
@@ -105,4 +111,5 @@ def _scale_by_layer(recipe: TrainingRecipe) -> optax.GradientTransformation:
     return unflatten_dict(found, sep="/")
 
   fixed = {_FROZEN: optax.set_to_zero(), _REST: optax.identity()}
-  return optax.multi_transform({**transforms, **fixed}, labels)
+  # The factor is applied to the updates, after the moments: Adam would undo one on the gradients.
+  return optax.multi_transform({**transforms, **fixed}, label_parameters)

@@ -1,4 +1,4 @@
-"""What can be set about training: optimiser, epochs, and the division over devices."""
+"""Defines the options of a training: optimiser, epochs, and the division over devices."""
 
 import re
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ _PATTERNS = Rule(
 
 @dataclass(frozen=True)
 class InitOptions(Options):
-  """Says from which run a training starts, and which of its parameters it leaves as they are."""
+  """The options of the start: from which run, and which parameters stay as they are."""
 
   workdir: str = option("", "A run to start from: its best parameters, classes matched by name.")
   freeze: str = option(
@@ -83,21 +83,21 @@ class OptimizerOptions(Options):
 
 @dataclass(frozen=True)
 class AdamOptions(OptimizerOptions):
-  """Adam, with its L2 added to the gradient (coupled), as the released Attention U-Net has it."""
+  """The options of Adam with L2 added to the gradient (coupled), as the released code uses it."""
 
   betas: tuple[float, float] = option((0.9, 0.999), "Decay of both moments.", BELOW_ONE)
 
 
 @dataclass(frozen=True)
 class AdamWOptions(AdamOptions):
-  """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+  """The options of Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
 
   name: str = option("adamw", "Optimiser.")
 
 
 @dataclass(frozen=True)
 class SGDOptions(OptimizerOptions):
-  """Stochastic gradient descent with momentum."""
+  """The options of stochastic gradient descent with momentum."""
 
   name: str = option("sgd", "Optimiser.")
   momentum: float = option(0.9, "Momentum.", BELOW_ONE)
@@ -127,7 +127,7 @@ class TrainOptions(BatchOptions):
 
 @dataclass(frozen=True)
 class ParallelOptions(Options):
-  """Says how a step is divided over devices."""
+  """The options of the division of a step over devices."""
 
   mode: str = option(
     "jit",
@@ -147,13 +147,13 @@ class ParallelOptions(Options):
 
 @dataclass(frozen=True)
 class TrainingRecipe(PatchRecipe):
-  """Everything that a training reads, beside its network and its data.
+  """The options that a training reads, besides those of its network and its data.
 
   Attributes:
     init: where parameters come from, and which stay as they are.
     loss: the terms of the loss.
-    optimizer: one of `OPTIMIZERS`.
-    train: the batch, the length, and what is saved when.
+    optimizer: the options of one of `OPTIMIZERS`.
+    train: the batch size, the duration, and when what is saved.
     parallel: the division over devices.
   """
 

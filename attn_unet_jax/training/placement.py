@@ -1,13 +1,11 @@
-"""Where the patches of a streamed batch go."""
+"""Moves the patches of a streamed batch to the devices that train on them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import (
-  NamedSharding,
-)
+from jax.sharding import NamedSharding
 
 from attn_unet_jax.patches.batch import StreamedBatch
 from attn_unet_jax.patches.device_source import SourceBlock
@@ -22,46 +20,52 @@ from attn_unet_jax.training.options import TrainingRecipe
 
 
 class BlockPlacement(NamedTuple):
-  """How streamed blocks reach the devices.
+  """A plan of which patches this host makes and how they reach its devices.
 
   Attributes:
-    rows: the places of the global batch that this host makes, in the order that `put` takes.
-    put: the number of a step and its blocks, NumPy `[len(rows), ...]`, onto this host's devices.
+    rows: the samples of the global batch that this host makes, in the order for `put_blocks`.
+    put_blocks: moves the number of a step and its blocks, NumPy `[len(rows), ...]`, to the devices
+      of this host.
   """
 
   rows: Sequence[int]
-  put: Callable[[int, SourceBlock], StreamedBatch]
+  put_blocks: Callable[[int, SourceBlock], StreamedBatch]
 
 
 def plan_placement(recipe: TrainingRecipe) -> BlockPlacement:
-  """Where the patches of a batch go; no patch goes to a device that does not train on it.
+  """Plans the placement of a batch, so that a patch reaches only devices that train on it.
 
   Raises:
-    UserError: see `devices`.
+    UserError: see `select_devices`.
   """
-  there = select_devices(recipe)
-  mesh, table = make_mesh(recipe, there), _tabulate_samples(recipe, len(there))
+  selected = select_devices(recipe)
+  mesh, table = make_mesh(recipe, selected), _tabulate_samples(recipe, len(selected))
+  # With `pmap` the first axis of the table is that of the devices.
   sharding = NamedSharding(mesh, BY_SAMPLE if table.ndim == 3 else BY_PART_AND_SAMPLE)
   everywhere = NamedSharding(mesh, EVERYWHERE)
   local = sharding.addressable_devices_indices_map(table.shape).values()
+  # Devices along `space` share their patches, which this host makes once.
   rows = np.unique(np.concatenate([table[index].ravel() for index in local if index is not None]))
 
-  def array(values: np.ndarray) -> jax.Array:
-    def piece(index: Any) -> np.ndarray:
+  def assemble_array(values: np.ndarray) -> jax.Array:
+    def select_rows(index: Any) -> np.ndarray:
+      # `rows` is sorted, so the search finds where `values` holds each sample.
       return values[np.searchsorted(rows, table[index[: table.ndim]])]
 
-    return jax.make_array_from_callback((*table.shape, *values.shape[1:]), sharding, piece)
+    return jax.make_array_from_callback((*table.shape, *values.shape[1:]), sharding, select_rows)
 
-  def put(step: int, blocks: SourceBlock) -> StreamedBatch:
+  def put_blocks(step: int, blocks: SourceBlock) -> StreamedBatch:
+    # An array already on the devices: the loop forbids implicit transfers.
     number = jax.make_array_from_callback((), everywhere, lambda _: np.int32(step))
-    return StreamedBatch(number, jax.tree.map(array, blocks))
+    return StreamedBatch(number, jax.tree.map(assemble_array, blocks))
 
-  return BlockPlacement(rows.tolist(), put)
+  return BlockPlacement(rows.tolist(), put_blocks)
 
 
 def _tabulate_samples(recipe: TrainingRecipe, count: int) -> np.ndarray:
-  """The places of a batch, as its blocks are fed: [parts, n], with `pmap` [devices, parts, n]."""
-  places = np.arange(recipe.train.batch_size)
+  """Returns the samples of a batch by part: [parts, n], or [devices, parts, n] with `pmap`."""
+  samples = np.arange(recipe.train.batch_size)
   if recipe.parallel.mode == "pmap" and count > 1:
-    return places.reshape(recipe.train.accumulate, count, -1).swapaxes(0, 1)
-  return places.reshape(recipe.train.accumulate, -1)
+    # Each part is divided over all devices, so a device trains on a piece of every part.
+    return samples.reshape(recipe.train.accumulate, count, -1).swapaxes(0, 1)
+  return samples.reshape(recipe.train.accumulate, -1)

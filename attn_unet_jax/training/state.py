@@ -1,4 +1,4 @@
-"""All that training changes, as one tree: it is what a checkpoint holds."""
+"""The state of a training, as the one tree that a checkpoint holds."""
 
 import functools
 from collections.abc import Mapping
@@ -19,10 +19,16 @@ _KEY = "rbg"
 
 
 class TrainState(struct.PyTreeNode):
-  """Steps done (int32), parameters, batch-norm statistics (none: {}), optimiser state.
+  """A state of the training, with all values that a step changes.
 
-  `ema` is the moving average of parameters and statistics, in a dict of these names, or None where
-  `optimizer.ema_decay` is 0; `skipped` (int32) counts the steps whose update was left out.
+  Attributes:
+    step: the number of steps done, int32.
+    params: the parameters.
+    batch_stats: the batch-norm statistics; {} for a network without any.
+    opt_state: the state of the optimiser.
+    ema: the moving average of parameters and statistics, in a dict of these names; None if
+      `optimizer.ema_decay` is 0.
+    skipped: the number of steps whose update was left out, int32.
   """
 
   step: jax.Array
@@ -34,14 +40,14 @@ class TrainState(struct.PyTreeNode):
 
   @property
   def variables(self) -> dict[str, Any]:
-    """What `network.apply` takes outside training: the averages, where they are kept."""
+    """Returns the variables for use outside training: the averages, if there are any."""
     return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
 
 
 def create_state(recipe: TrainingRecipe, module: nn.Module) -> TrainState:
-  """The state before the first step, on this process's first device.
+  """Creates the state before the first step, on the first device of this process.
 
-  It is drawn on the host: the same parameters for a seed, whatever the devices.
+  The parameters are drawn on the host, so a seed gives equal ones whatever the devices are.
   """
   key = jax.device_put(jax.random.key(recipe.seed, impl=_KEY), _get_host_device())
   variables = _trace_initialisation(module).lower().compile()(key)
@@ -49,7 +55,7 @@ def create_state(recipe: TrainingRecipe, module: nn.Module) -> TrainState:
 
 
 def abstract_state(recipe: TrainingRecipe, module: nn.Module) -> TrainState:
-  """Shapes and types of the state; computes nothing."""
+  """Returns the shapes and types of the state without computing it."""
   return jax.eval_shape(
     lambda variables: make_initial_state(recipe, variables), _trace_initialisation(module).out_info
   )
@@ -57,20 +63,24 @@ def abstract_state(recipe: TrainingRecipe, module: nn.Module) -> TrainState:
 
 @functools.lru_cache(maxsize=1)
 def _trace_initialisation(module: nn.Module) -> jax.stages.Traced:
-  """What draws a network's parameters from a key, traced: slow, and wanted more than once."""
-  # Parameters depend neither on the patch nor on how convolutions are computed: the least patch
-  # that the network takes, and the form that is traced in a quarter of the time.
+  """Traces the function that draws a network's parameters from a key.
+
+  Tracing is slow and its result is needed more than once, hence the cache.
+  """
+  # Parameters depend neither on the patch nor on how convolutions are computed. So this takes the
+  # smallest patch of the network, and the form that is traced in a quarter of the time.
   image = jax.ShapeDtypeStruct((1, *build.nearest_patch(module, (1, 1, 1)), 1), jnp.float32)
-  quick = module.clone(conv="native") if hasattr(module, "conv") else module
-  draw = jax.jit(
-    lambda key: quick.lazy_init(key, image, train=False),
+  traced_module = module.clone(conv="native") if hasattr(module, "conv") else module
+  initialise = jax.jit(
+    lambda key: traced_module.lazy_init(key, image, train=False),
     in_shardings=jax.sharding.SingleDeviceSharding(_get_host_device()),
   )
-  # The key is an argument, else XLA would draw all parameters while it compiles.
-  return draw.trace(jax.eval_shape(lambda: jax.random.key(0, impl=_KEY)))
+  # With a constant key XLA would draw all parameters while it compiles.
+  return initialise.trace(jax.eval_shape(lambda: jax.random.key(0, impl=_KEY)))
 
 
 def _get_host_device() -> jax.Device:
+  """Returns the CPU, or the first device where JAX may not use the CPU."""
   try:
     return jax.local_devices(backend="cpu")[0]
   except RuntimeError:  # JAX_PLATFORMS names the accelerator alone
@@ -78,11 +88,11 @@ def _get_host_device() -> jax.Device:
 
 
 def make_initial_state(recipe: TrainingRecipe, variables: Mapping[str, Any]) -> TrainState:
-  """The state before the first step, of given parameters and batch statistics."""
+  """Makes the state before the first step from given parameters and batch statistics."""
   params, batch_stats = variables["params"], variables.get("batch_stats", {})
-  averaged = {"params": params, "batch_stats": batch_stats}
-  # Of its own: a step consumes the buffers of both.
-  ema = jax.tree.map(jnp.copy, averaged) if recipe.optimizer.ema_decay else None
+  variables_to_average = {"params": params, "batch_stats": batch_stats}
+  # A copy, since a step consumes the buffers of both and they must not be shared.
+  ema = jax.tree.map(jnp.copy, variables_to_average) if recipe.optimizer.ema_decay else None
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,

@@ -1,4 +1,7 @@
-"""One training step: sample, augment, forward, loss, backward, update. Pure: `(state, data)` in."""
+"""Computes one training step: sample, augment, forward, loss, backward, update.
+
+All functions are pure, so that the step can be compiled for any division over devices.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -27,37 +30,39 @@ Array = jax.Array
 # Parameters, batch statistics, key and batch -> ((loss, batch statistics), gradient).
 GradientFunction = Callable[[Any, Any, Array, NetworkInput], Any]
 
-_DROPOUT = 2**30  # beside the keys of the patches, which are counted from 0
+# Patches fold their numbers, from 0, into the key of the step. Dropout counts from here, so that no
+# key is used twice.
+_DROPOUT = 2**30
 
 
 class BatchPartition(NamedTuple):
-  """How devices divide a step.
+  """A division of the batch over devices; the default is one device.
 
   Attributes:
-    share: each one's share of the batch, before it is cut.
-    shares: how many of them the program sees.
-    place: where the finished batch lies.
-    mean: makes a function of parameters, batch statistics, key and a share of the batch one of the
-      whole: the mean of what it gives for the shares.
-    groups: parts of the batch that batch normalisation sees as batches of their own.
+    shard: takes a device's shard of the drawn batch, before its patches are cropped.
+    num_shards: the number of shards that one program sees.
+    constrain: places the finished batch on the devices.
+    reduce_mean: turns a function of parameters, batch statistics, key and a shard into one of the
+      whole batch, which returns the mean of the results for all shards.
+    norm_groups: the number of groups that batch normalisation treats as batches of their own.
   """
 
   shard: Share = take_whole_batch
   num_shards: int = 1
   constrain: Callable[[NetworkInput], NetworkInput] = lambda batch: batch
-  reduce_mean: Callable[[GradientFunction], GradientFunction] = lambda of_share: of_share
+  reduce_mean: Callable[[GradientFunction], GradientFunction] = lambda of_shard: of_shard
   norm_groups: int = 1
 
 
 class NetworkOutput(NamedTuple):
-  """What a loss reads: logits, and of some networks further maps, see `losses.side_bce`."""
+  """The output that a loss reads: logits, and side maps of some networks, see `losses/side.py`."""
 
   logits: Array
   sides: dict[int, Array]
 
 
 class StepMetrics(NamedTuple):
-  """What a step tells: the loss of its batch, and the norm of its gradient. Scalars."""
+  """The loss of a step's batch and the norm of its gradient, as scalars."""
 
   loss: Array
   gradient_norm: Array
@@ -68,16 +73,16 @@ def train_step(
   module: nn.Module,
   state: TrainState,
   feed: StepInput,
-  division: BatchPartition = BatchPartition(),  # noqa: B008 (immutable)
+  partition: BatchPartition = BatchPartition(),  # noqa: B008 (immutable)
 ) -> tuple[TrainState, StepMetrics]:
-  """The state after one step, and what the step tells.
+  """Returns the state after one step, and the loss and gradient norm of the step.
 
-  Without a finite loss and gradient there is no update: the step is skipped if `skip_nonfinite`
-  allows, and else it changes nothing, its own number included. Further steps then repeat it, so
-  whoever looks at the outcome later still finds the state before it. What is fed for another step
-  than the state's next changes nothing either.
+  A loss or gradient that is not finite causes no update. If `skip_nonfinite` allows it, the step is
+  skipped; otherwise the state stays unchanged, its step number included. Later steps then repeat
+  that step, so the state before it is still there when the host reads the metrics. Input that was
+  made for another step than the next one does not change the state either.
   """
-  (loss, batch_stats), gradient = _loss_and_gradient(recipe, module, state, feed, division)
+  (loss, batch_stats), gradient = _compute_gradient(recipe, module, state, feed, partition)
   updates, opt_state = build_optimizer(recipe).update(gradient, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   after = state.replace(
@@ -87,75 +92,81 @@ def train_step(
     opt_state=opt_state,
     ema=_update_average(recipe, state, {"params": params, "batch_stats": batch_stats}),
   )
-  outcome = StepMetrics(loss, optax.tree.norm(gradient))
-  due = state.step == (feed.step if isinstance(feed, StreamedBatch) else state.step)
-  return _reject_nonfinite(recipe, state, after, outcome, due), outcome
+  metrics = StepMetrics(loss, optax.tree.norm(gradient))
+  # Streamed input carries its step number. After a step that changed nothing, the inputs of later
+  # steps are on their way already and must not be used.
+  is_due = state.step == (feed.step if isinstance(feed, StreamedBatch) else state.step)
+  return _reject_nonfinite(recipe, state, after, metrics, is_due), metrics
 
 
-def _loss_and_gradient(
+def _compute_gradient(
   recipe: TrainingRecipe,
   module: nn.Module,
   state: TrainState,
   feed: StepInput,
-  division: BatchPartition,
+  partition: BatchPartition,
 ) -> Any:
-  """`(loss, batch statistics), gradient`, each the mean over the parts of the batch."""
-  parts = recipe.train.accumulate
+  """Returns `(loss, batch statistics), gradient`, each the mean over the parts of the batch."""
+  num_parts = recipe.train.accumulate
 
-  def of_part(number: Array | int) -> Any:
-    """The same, of one part of the batch."""
+  def differentiate_part(number: Array | int) -> Any:
+    """Returns `(loss, batch statistics), gradient` of one part of the batch."""
 
-    def share(drawn: Drawn) -> Drawn:
-      return division.shard(_take_microbatch(drawn, number, parts))
+    def shard_part(drawn: Drawn) -> Drawn:
+      return partition.shard(_take_microbatch(drawn, number, num_parts))
 
     batch = make_training_batch(
-      recipe, feed, state.step, module.output_margin, share, division.num_shards
+      recipe, feed, state.step, module.output_margin, shard_part, partition.num_shards
     )
-    batch = division.constrain(batch)
+    batch = partition.constrain(batch)
 
-    def loss_of(
+    def differentiable_loss(
       params: Any, batch_stats: Any, key: Array, batch: NetworkInput
     ) -> tuple[Array, Any]:
       variables = {"params": params, "batch_stats": batch_stats}
-      answer, batch_stats = run_forward(module, variables, batch.image, key, division.norm_groups)
-      return _compute_loss(recipe, module, answer, batch), batch_stats
+      output, batch_stats = run_forward(module, variables, batch.image, key, partition.norm_groups)
+      return _compute_loss(recipe, module, output, batch), batch_stats
 
-    key = _dropout_key(recipe, state.step, number)
-    of_share = division.reduce_mean(jax.value_and_grad(loss_of, has_aux=True))
-    return of_share(state.params, state.batch_stats, key, batch)
+    key = _make_dropout_key(recipe, state.step, number)
+    of_shard = partition.reduce_mean(jax.value_and_grad(differentiable_loss, has_aux=True))
+    return of_shard(state.params, state.batch_stats, key, batch)
 
-  if parts == 1:
-    return of_part(0)
+  if num_parts == 1:
+    return differentiate_part(0)
 
-  def add(total: Any, number: Array) -> tuple[Any, None]:
-    return jax.tree.map(jnp.add, total, of_part(number)), None
+  def add_part(total: Any, number: Array) -> tuple[Any, None]:
+    return jax.tree.map(jnp.add, total, differentiate_part(number)), None
 
-  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_part, 0))
-  total, _ = jax.lax.scan(add, zeros, jnp.arange(parts))
-  return jax.tree.map(lambda x: x / parts, total)
+  # From shapes alone: no part is computed twice.
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(differentiate_part, 0))
+  # One part after the other: only the activations of one are in memory at a time.
+  total, _ = jax.lax.scan(add_part, zeros, jnp.arange(num_parts))
+  return jax.tree.map(lambda x: x / num_parts, total)
 
 
-def _dropout_key(recipe: TrainingRecipe, step: Array, part: Array | int) -> Array:
-  """By seed, step and part alone, so that every device drops the same and going on is exact."""
+def _make_dropout_key(recipe: TrainingRecipe, step: Array, part: Array | int) -> Array:
+  """Returns the dropout key of a part of a step."""
+  # Seed, step and part alone decide, so that all devices drop the same and resuming is exact.
   key = jax.random.fold_in(jax.random.key(recipe.seed), step)
   return jax.random.fold_in(key, _DROPOUT + part)
 
 
-def _take_microbatch(drawn: Drawn, number: Array | int, parts: int) -> Drawn:
-  """Part `number` of the batch; neighbours stay together."""
+def _take_microbatch(drawn: Drawn, number: Array | int, num_parts: int) -> Drawn:
+  """Takes part `number` of the drawn batch, a run of neighbours."""
   if not isinstance(drawn, BatchSample):  # blocks come in parts already
     return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, number, keepdims=False), drawn)
-  size = drawn.case.shape[0] // parts
+  size = drawn.case.shape[0] // num_parts
   return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, number * size, size), drawn)
 
 
 def _update_average(recipe: TrainingRecipe, state: TrainState, variables: dict[str, Any]) -> Any:
-  """The exponential moving average with this step's variables in it.
+  """Updates the exponential moving average by the variables of this step.
 
       ema' = d ema + (1 - d) variables,  d = min(ema_decay, (1 + step) / (10 + step))
 
-  The second term lets the start be forgotten, as in TensorFlow's ExponentialMovingAverage.
+  The second term forgets the random start sooner, as in TensorFlow's ExponentialMovingAverage.
   """
+  # Off by default; the state then holds no second copy of the parameters.
   if state.ema is None:
     return None
   early = (1 + state.step) / (10 + state.step)
@@ -166,30 +177,42 @@ def _update_average(recipe: TrainingRecipe, state: TrainState, variables: dict[s
 
 
 def _reject_nonfinite(
-  recipe: TrainingRecipe, before: TrainState, after: TrainState, outcome: StepMetrics, due: Array
+  recipe: TrainingRecipe, before: TrainState, after: TrainState, metrics: StepMetrics, is_due: Array
 ) -> TrainState:
-  sound = due & jnp.isfinite(outcome.loss) & jnp.isfinite(outcome.gradient_norm)
-  skip = (due & (before.skipped < recipe.train.skip_nonfinite)).astype(jnp.int32)
-  kept = before.replace(step=before.step + skip, skipped=before.skipped + skip)
-  return jax.tree.map(lambda new, old: jnp.where(sound, new, old), after, kept)
+  """Returns `after`, or `before` where the step must not change the parameters."""
+  # Selected on the device, so that the host does not wait for the loss.
+  is_accepted = is_due & jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.gradient_norm)
+  skip = (is_due & (before.skipped < recipe.train.skip_nonfinite)).astype(jnp.int32)
+  unchanged = before.replace(step=before.step + skip, skipped=before.skipped + skip)
+  return jax.tree.map(lambda new, old: jnp.where(is_accepted, new, old), after, unchanged)
 
 
 def run_forward(
   module: nn.Module, variables: Any, image: Array, key: Array, groups: int
 ) -> tuple[NetworkOutput, Any]:
-  """The answer, and the new running statistics: the mean of those that each group gives."""
+  """Runs the network in training; returns its output and the new running statistics.
 
-  def of_group(image: Array) -> tuple[NetworkOutput, Any]:
+  Args:
+    module: the network.
+    variables: its parameters and batch statistics.
+    image: the images, `[N, X, Y, Z, 1]`.
+    key: the key of dropout.
+    groups: the number of groups with batch statistics of their own; the running statistics are the
+      mean over the groups.
+  """
+
+  def run_group(image: Array) -> tuple[NetworkOutput, Any]:
     (logits, out), changed = module.apply(
       variables, image, train=True, mutable=["batch_stats"], rngs={"dropout": key}
     )
     return _make_output(logits, out), changed.get("batch_stats", {})
 
   if groups == 1:
-    return of_group(image)
-  answers, batch_stats = jax.vmap(of_group)(image.reshape(groups, -1, *image.shape[1:]))
+    return run_group(image)
+  # Batch normalisation averages over the batch axis it sees: here that of one group.
+  outputs, batch_stats = jax.vmap(run_group)(image.reshape(groups, -1, *image.shape[1:]))
   mean = jax.tree.map(lambda x: x.mean(0), batch_stats)
-  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), answers), mean
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs), mean
 
 
 def _make_output(logits: Array, out: Any) -> NetworkOutput:
@@ -199,18 +222,19 @@ def _make_output(logits: Array, out: Any) -> NetworkOutput:
 def fixed_loss(
   recipe: TrainingRecipe, module: nn.Module, variables: Any, batch: NetworkInput
 ) -> Array:
-  """Loss of a batch that is not trained on, with running batch-norm statistics."""
+  """Computes the loss of a batch outside training, with running batch-norm statistics."""
   logits, out = module.apply(variables, batch.image, train=False)
   return _compute_loss(recipe, module, _make_output(logits, out), batch)
 
 
 def _compute_loss(
-  recipe: TrainingRecipe, module: nn.Module, answer: NetworkOutput, batch: NetworkInput
+  recipe: TrainingRecipe, module: nn.Module, output: NetworkOutput, batch: NetworkInput
 ) -> Array:
-  """Sum of the configured terms, over the voxels that the network's output covers."""
+  """Sums the configured loss terms over the voxels that the network's output covers."""
+  # An unpadded network has no output for the margin of the patch.
   x, y, z = (
     slice(m, n - m) for m, n in zip(module.output_margin, batch.label.shape[1:], strict=True)
   )
   label = batch.label[:, x, y, z]
-  total, _ = sum_terms(recipe.loss.terms, answer.logits, label, answer.sides)
+  total, _ = sum_terms(recipe.loss.terms, output.logits, label, output.sides)
   return total

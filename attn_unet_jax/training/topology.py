@@ -1,10 +1,10 @@
-"""Devices that are not here: the training step is compiled for them, on a machine without.
+"""Compiles the training step for devices that this machine does not have.
 
-XLA needs no GPU to compile for one, only its description, and no TPU to compile for a slice, only
-its name; and JAX's plugin for the kind (`pip install '.[cuda]'`, `'.[tpu]'`). Nothing is run. What
-the program will hold in a device's memory is known then, and what devices exchange. A GPU's program
-lacks only what is measured on the GPU itself: which algorithm of a convolution or a matrix product
-is the fastest there, and the workspace that it takes.
+To compile for a GPU, XLA needs only its description, and for a TPU slice only its name, besides
+JAX's plugin for the kind of device (`pip install '.[cuda]'`, `'.[tpu]'`). Nothing is run. The
+compiled program tells how much memory a device needs and what the devices exchange. A program for a
+GPU lacks only what XLA measures on the GPU itself: which algorithm of a convolution or a matrix
+product is fastest, and the workspace of that algorithm.
 """
 
 import os
@@ -29,17 +29,17 @@ from attn_unet_jax.training.state import abstract_state
 
 
 class GpuDescription(NamedTuple):
-  """What XLA is told of a GPU; of NVIDIA's data sheets and CUDA's table of compute capabilities.
+  """A GPU as XLA describes it, by NVIDIA's data sheets and CUDA's table of compute capabilities.
 
   Attributes:
-    name: as CUDA tells it.
-    capability: major and minor.
-    cores: streaming multiprocessors, and the float32 units of each.
-    shared: KiB of shared memory of a multiprocessor; a block may take 1 KiB less.
-    cache: MiB of the second level.
-    clock: GHz, the highest.
-    bandwidth: of the memory, GB/s.
-    memory: bytes that a program can have.
+    name: the name that CUDA reports.
+    capability: the compute capability, major and minor.
+    cores: the number of streaming multiprocessors, and of float32 units in each.
+    shared: the shared memory of a multiprocessor in KiB; a block may take 1 KiB less.
+    cache: the second-level cache in MiB.
+    clock: the highest clock rate in GHz.
+    bandwidth: the bandwidth of the memory in GB/s.
+    memory: the bytes that a program can have.
   """
 
   name: str
@@ -66,12 +66,14 @@ GPUS = {
 }
 TPUS = ("v5e", "v5p", "v6e")
 
-# A product of Triton has its tiles chosen by measuring; those that it falls back to may not fit.
+# Triton chooses the tiles of a matrix product by measuring. Without a GPU it falls back to tiles
+# that may not fit.
 _UNMEASURED = {"xla_gpu_enable_triton_gemm": False}
 
 _KINDS = "|".join([*GPUS, *TPUS])
 _NAME = re.compile(rf"({_KINDS})(?::([1-9]\d*(?:x[1-9]\d*){{0,2}}))?")
-_LIBTPU = {  # else it looks for the slice that this machine is part of, and for who uses it
+# Without these libtpu looks for a slice that this machine is part of, and for its other users.
+_LIBTPU = {
   "TPU_SKIP_MDS_QUERY": "1",
   "TPU_WORKER_HOSTNAMES": "localhost",
   "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
@@ -79,14 +81,14 @@ _LIBTPU = {  # else it looks for the slice that this machine is part of, and for
 
 
 def describe_devices(name: str) -> list[jax.Device]:
-  """The devices of a name.
+  """Describes the devices that a name stands for.
 
   Args:
-    name: `h100`, one GPU; `h100:8`, those of a host; `h100:2x8`, of two hosts. `v5e`, one TPU chip;
-      `v5e:4x4` or `v5p:2x2x2`, a slice by its chips along each axis.
+    name: `h100`, one GPU; `h100:8`, the GPUs of a host; `h100:2x8`, those of two hosts. `v5e`, one
+      TPU chip; `v5e:4x4` or `v5p:2x2x2`, a slice by its chips along each axis.
 
   Raises:
-    UserError: not such a name, a slice that there is not, or JAX's plugin is not installed.
+    UserError: the name or the slice does not exist, or JAX's plugin is not installed.
   """
   found = _NAME.fullmatch(name)
   if not found:
@@ -103,6 +105,7 @@ def describe_devices(name: str) -> list[jax.Device]:
       raise UserError(
         f"--target={name}: JAX's plugin is missing; pip install '.[{extra}]'"
       ) from None
+    # JAX's error is a status code, then the reason, and more lines.
     reason = str(error).splitlines()[0].partition(": ")[2]
     raise UserError(
       f"--target={name}: {reason}; give a slice's chips along each axis, as v5e:4x4 or v5p:2x2x2"
@@ -110,6 +113,8 @@ def describe_devices(name: str) -> list[jax.Device]:
 
 
 def _describe_gpus(gpu: GpuDescription, sizes: str) -> list[jax.Device]:
+  """Describes GPUs by hosts and GPUs per host."""
+  # XLA wants three numbers: slices, hosts of a slice, and GPUs of a host.
   shape = ("1x1x" + sizes).split("x")[-3:]
   return topologies.get_topology_desc(
     platform="cuda", target_config=_format_target(gpu), topology="x".join(shape)
@@ -117,7 +122,7 @@ def _describe_gpus(gpu: GpuDescription, sizes: str) -> list[jax.Device]:
 
 
 def _format_target(gpu: GpuDescription) -> str:
-  """XLA's GpuTargetConfigProto, as text; with a cuDNN 9 and a CUDA 12 of some version."""
+  """Formats XLA's GpuTargetConfigProto as text, for cuDNN 9.10 and CUDA 12.9."""
   major, minor = gpu.capability
   return f"""
 gpu_device_info {{
@@ -137,10 +142,16 @@ dnn_version_info {{ major: 9 minor: 10 }} runtime_version {{ major: 12 minor: 9 
 
 
 def _describe_tpus(kind: str, sizes: str) -> list[jax.Device]:
+  """Describes a TPU slice by its chips along each axis.
+
+  Raises:
+    UserError: the slice has another number of axes than its kind.
+  """
   for key, value in _LIBTPU.items():
-    os.environ.setdefault(key, value)
+    os.environ.setdefault(key, value)  # what the user has set stays
   axes, example = (3, "v5p:2x2x2") if kind == "v5p" else (2, f"{kind}:4x4")
   if sizes == "1":
+    # By default a host of a slice has several chips.
     one, host = "x".join("1" * axes), {"chips_per_host_bounds": (1, 1, 1)}
     return topologies.get_topology_desc(f"{kind}:{one}", "tpu", **host).devices
   if sizes.count("x") != axes - 1:
@@ -151,7 +162,15 @@ def _describe_tpus(kind: str, sizes: str) -> list[jax.Device]:
 def describe_training_set(
   recipe: TrainingRecipe, module: nn.Module, scan: Shape, scans: int
 ) -> ResidentSet:
-  """Shapes and types of a resident set of so many scans, voxels of the working grid."""
+  """Describes a resident set by its shapes and types.
+
+  Args:
+    recipe: the options of the training.
+    module: the network.
+    scan: the shape of a scan in the working grid.
+    scans: the number of scans.
+  """
+  # One case of zeros gives all shapes but the number of scans, without their memory.
   one = WorkingCase("", np.zeros(scan, np.int16), np.zeros(scan, np.uint8), 0, 1)
   extent = output_shape(recipe.data.patch, module.output_margin)
   held = make_resident([one], extent, histograms=recipe.augment.histogram_probability > 0)
@@ -159,31 +178,31 @@ def describe_training_set(
 
 
 def compile_for_devices(
-  recipe: TrainingRecipe, module: nn.Module, data: ResidentSet, there: Sequence[jax.Device]
+  recipe: TrainingRecipe, module: nn.Module, data: ResidentSet, described: Sequence[jax.Device]
 ) -> jax.stages.Compiled:
-  """The training step as it is compiled for these devices.
+  """Compiles the training step for these devices.
 
   Args:
-    recipe: what the training reads.
+    recipe: the options of the training.
     module: the network.
-    data: shapes of the training set.
-    there: the devices; the recipe may ask for fewer.
+    data: the shapes of the training set.
+    described: the devices; the recipe may ask for fewer.
 
   Raises:
-    UserError: the recipe does not fit them, see `parallel.devices`; or it asks for `pmap`.
-    JaxRuntimeError: RESOURCE_EXHAUSTED, of a TPU whose memory the step does not fit.
+    UserError: the recipe does not fit the devices, see `mesh.select_devices`, or asks for `pmap`.
+    JaxRuntimeError: RESOURCE_EXHAUSTED, if the step does not fit the memory of a TPU.
   """
   if recipe.parallel.mode == "pmap":
     raise UserError(
-      "config.parallel.mode='pmap': is not compiled for devices that are not here; use "
+      "config.parallel.mode='pmap': cannot be compiled for devices of other machines; use "
       "--config.parallel.mode=jit, which computes the same"
     )
-  step: Any = compile_step(recipe, module, present=there)
-  sharding = make_replicated_sharding(recipe, there)
+  step: Any = compile_step(recipe, module, present=described)
+  sharding = make_replicated_sharding(recipe, described)
 
   def on_device(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
   state, data = jax.tree.map(on_device, (abstract_state(recipe, module), data))
-  options = _UNMEASURED if there[0].platform == "gpu" else {}
+  options = _UNMEASURED if described[0].platform == "gpu" else {}
   return step.lower(state, data).compile(compiler_options=options)

@@ -136,9 +136,9 @@ def check_starting_run(
     )
     if wanted != theirs.get(name):
       raise UserError(
-        f"--config.init.workdir={workdir}: its network is another one; the first difference is "
-        f"{name}, {theirs.get(name, 'missing')} there, {wanted or 'missing'} here: give the "
-        f"config.model of {workdir / 'config.json'}"
+        f"--config.init.workdir={workdir}: its network differs from this one; the first "
+        f"difference is {name}, {theirs.get(name, 'missing')} there, {wanted or 'missing'} here. "
+        f"Use the config.model of {workdir / 'config.json'}"
       )
   return found
 

@@ -20,7 +20,7 @@ from attn_unet_jax.patches.device_source import make_resident
 from attn_unet_jax.patches.host_cropper import stack_blocks
 from attn_unet_jax.patches.schedule import SchedulePlan, sample_batch
 from attn_unet_jax.training.state import abstract_state, make_initial_state
-from attn_unet_jax.training.step import _dropout_key, fixed_loss, run_forward, train_step
+from attn_unet_jax.training.step import _make_dropout_key, fixed_loss, run_forward, train_step
 from attn_unet_jax.workflows.network import build_run_network
 from tests import networks
 from tests.configs import with_keys
@@ -286,7 +286,7 @@ def test_what_is_dropped_depends_on_seed_step_and_part_alone(config):
   """And on no key of the step's patches."""
 
   def bits(step, part, seed=config.seed):
-    key = _dropout_key(with_keys(config, {"seed": seed}), jnp.int32(step), part)
+    key = _make_dropout_key(with_keys(config, {"seed": seed}), jnp.int32(step), part)
     return tuple(jax.random.key_data(key).tolist())
 
   assert bits(3, 1) == bits(3, 1)
@@ -316,7 +316,7 @@ def test_every_part_of_every_step_is_dropped_by_its_own_key(config):
   variables, image = states[0].variables, jnp.zeros((1, 4, 4, 4, 1))
 
   def drawn(step, part):
-    key = _dropout_key(config, jnp.int32(step), part)
+    key = _make_dropout_key(config, jnp.int32(step), part)
     return float(run_forward(module, variables, image, key, 1)[1]["drawn"])
 
   parts = np.array([[drawn(step, part) for part in range(2)] for step in range(2)])
