@@ -40,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("double_precision_throughout")
 
 def loss_of(name, options):
   """A smooth scalar of the training pass in the parameters, and parameters to take it at."""
-  network = networks.build(name, conv="native", dtype=jnp.float64, **options)
+  network = networks.build_native(name, dtype=jnp.float64, **options)
   rng = np.random.default_rng(1)
   x = jnp.asarray(rng.normal(size=(2, *PATCH, 1)))
 

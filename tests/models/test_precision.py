@@ -6,9 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attn_unet_jax.losses import total
-from attn_unet_jax.models import build, options
+from attn_unet_jax.losses.options import LossTerm
+from attn_unet_jax.losses.total import sum_terms
+from attn_unet_jax.models import build
 from attn_unet_jax.models.layers import Conv, ConvBlock, rematerialised
+from attn_unet_jax.models.options import NETWORKS
 from attn_unet_jax.training.cost import _iterate_equations
 from tests import networks
 
@@ -31,9 +33,9 @@ def _types(tree):
   return {x.dtype for x in jax.tree.leaves(tree)}
 
 
-@pytest.mark.parametrize("name", options.NETWORKS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_bfloat16_computes_and_float32_keeps(name):
-  module = networks.build(name, dtype="bfloat16", feature_scale=16.0, conv="native")
+  module = networks.build_native(name, dtype="bfloat16", feature_scale=16.0)
   equations, (logits, _, changed), variables = _forward(module)
   assert _types(variables) == {jnp.dtype("float32")}
   assert _types(changed) <= {jnp.dtype("float32")}
@@ -51,7 +53,7 @@ _GATES = ({"gate": "softmax"}, {"gate": "softplus"}, {"gating": "shared"}, {"gat
 @pytest.mark.parametrize(
   ("name", "options"),
   [
-    *((name, {}) for name in options.NETWORKS),
+    *((name, {}) for name in NETWORKS),
     *(("attention_unet", options) for options in _GATES),
     ("dual_attention", {"channel_reduction": 2}),
     ("dual_attention", {"attention_joining": "max"}),
@@ -59,7 +61,7 @@ _GATES = ({"gate": "softmax"}, {"gate": "softplus"}, {"gating": "shared"}, {"gat
 )
 def test_no_gradient_is_summed_up_in_bfloat16(name, options):
   """Its eight bits stop growing at 256 times the terms; a product's sum is taken in float32."""
-  module = networks.build(name, dtype="bfloat16", feature_scale=16.0, conv="native", **options)
+  module = networks.build_native(name, dtype="bfloat16", feature_scale=16.0, **options)
   patch = build.nearest_patch(module, (16, 16, 16))
   image = jax.ShapeDtypeStruct((2, *patch, 1), jnp.float32)
   variables = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)
@@ -89,7 +91,7 @@ def test_a_bias_has_the_gradient_of_all_voxels():
 def test_softmax_and_loss_are_float32(name):
   logits = jax.ShapeDtypeStruct((1, 4, 4, 4, 2), jnp.bfloat16)
   label = jnp.zeros((1, 4, 4, 4), jnp.uint8)
-  jaxpr = jax.make_jaxpr(lambda x: total.total(x, label, {name: 1.0})[0])(logits)
+  jaxpr = jax.make_jaxpr(lambda x: sum_terms([LossTerm(name, 1.0)], x, label)[0])(logits)
   equations = [
     e for e in _iterate_equations(jaxpr.jaxpr) if e.primitive.name != "convert_element_type"
   ]
@@ -125,9 +127,10 @@ def _kept(module, variables, x):
 )
 def test_a_rematerialised_network_keeps_less_for_its_backward_pass(name, one, most):
   found, structures = [], []
-  for levels in (0, 1, 9):
-    dense = {"dilation_rates": ((1, 1, 1),) * 3, "channels_kept": 1.0}
-    module = networks.build(name, feature_scale=8.0, conv="native", remat=levels, **dense)
+  dense = {"dilation_rates": ((1, 1, 1),) * 3, "channels_kept": 1.0}
+  for levels in (0, 1, 5):
+    options = dense if name == "dense_vnet" else {}
+    module = networks.build_native(name, feature_scale=8.0, remat=levels, **options)
     x = jnp.zeros((1, *build.nearest_patch(module, (32, 32, 32)), 1))
     variables = jax.eval_shape(lambda m=module, x=x: m.init(jax.random.key(0), x, train=False))
     structures.append(jax.tree.structure(variables))

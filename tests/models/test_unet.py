@@ -44,17 +44,6 @@ def test_unet_has_no_gates_and_keeps_the_grid():
   assert out == {"gates": {}}
 
 
-def test_unknown_network_is_refused():
-  with pytest.raises(ValueError, match="no network is called 'nonet': choose from attention_unet"):
-    networks.build("nonet")
-
-
-def test_an_option_of_no_network_is_refused():
-  assert networks.build("unet", gates=1).num_classes == 2  # another network's is not read
-  with pytest.raises(ValueError, match=r"no network has the options \['gatess'\]"):
-    networks.build("unet", gatess=1)
-
-
 def test_patch_that_pooling_does_not_divide_is_refused():
   with pytest.raises(ValueError, match=r"patch \(16, 24, 16\)"):
     shapes(networks.build("unet"), (16, 24, 16))
