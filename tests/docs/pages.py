@@ -59,7 +59,7 @@ def missing_modules(text: str) -> Iterator[str]:
 
 def keys(text: str) -> set[str]:
   """Returns the config keys that a text gives as flags, such as `data.folder`."""
-  return set(_KEY.findall(text))
+  return set(_KEY.findall(text)) - {"section.key"}  # a placeholder
 
 
 def experiments(text: str) -> set[tuple[str, str]]:
