@@ -208,7 +208,7 @@ def test_a_run_inside_boxes(data_dir, scan, tmp_path):
   boxes.write_text(json.dumps(dict.fromkeys(case_ids, other)))
   done = run_command(MAIN, *flags)
   assert done.returncode == 2
-  assert "is not the one that the run was begun with" in done.stderr
+  assert "differs from the one that the run began with" in done.stderr
 
 
 def test_predict_writes_on_the_files_own_grid(trained, scan, no_tensorflow, tmp_path):

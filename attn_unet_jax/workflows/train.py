@@ -43,7 +43,9 @@ def train_and_test(config: RunConfig, fold: DataFold, workdir: Path, *, test: bo
   hosts.check_same_on_hosts("the cases and their folds", fold.to_json(), "give all the same data")
   module = build_run_network(config, len(fold.mapping.classes) + 1)
   select_devices(config)  # refuses, as the next four, what does not fit before anything is written
-  fold.load("training").part(fold.split.training[0])  # a spacing that no scan fits into memory with
+  fold.load("training").case_slices(
+    fold.split.training[0]
+  )  # a spacing that no scan fits into memory with
   check_patch(config, module)
   check_patterns(config, abstract_state(config, module).params)
   origin = (

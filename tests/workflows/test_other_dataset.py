@@ -101,7 +101,7 @@ def test_a_part_is_one_of_the_other_sets_folds(run, tmp_path):
     ({"folder": "other", "fold": 1}, None, "say which part of them by --part"),
     ({"folder": "own"}, None, "own: is the run's own data set"),
     ({"folder": "other", "dataset": "phantom_ct/tiny"}, None, "give one of the two"),
-    ({"folder": "empty"}, None, "no data; put images into"),
+    ({"folder": "empty"}, None, "no images found; put images into"),
     ({"folder": "unnamed"}, None, r"carries no names.*labels=liver=VALUE,pancreas=VALUE"),
     (
       {"folder": "other", "labels": "pancreas"},
