@@ -5,6 +5,9 @@ the eight neighbours into one gathered row was ten times slower, one gather of 2
 too.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -62,7 +65,7 @@ def _coordinates(
 ) -> list[Array]:
   """Source voxel coordinates, three arrays [X, Y, Z], clamped to the block."""
   x, y, z = jnp.meshgrid(*(jnp.arange(n) - (n - 1) / 2 for n in patch), indexing="ij", sparse=True)
-  moved = (0, 0, 0) if displacement is None else displacement
+  moved: Iterable[Any] = (0, 0, 0) if displacement is None else displacement
   return [
     jnp.clip(row[0] * x + row[1] * y + row[2] * z + row[3] + d + (n - 1) / 2, 0, n - 1)
     for row, d, n in zip(matrix, moved, block, strict=True)
