@@ -1,6 +1,6 @@
 """Prints constraints for pip: every dependency at exactly its lower bound.
 
-    python .ci/lower_bounds.py > constraints.txt
+python .ci/lower_bounds.py > constraints.txt
 """
 
 import re
@@ -14,7 +14,8 @@ BOUND = re.compile(r"([\w.-]+)>=([\w.]+)")
 def lower_bounds() -> list[str]:
   """Returns `name==version` for requirements.txt and the extras; other requirements are left out."""
   extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-  lines = [*(ROOT / "requirements.txt").read_text().splitlines(), *sum(extras.values(), [])]
+  lines = (ROOT / "requirements.txt").read_text().splitlines()
+  lines += [line for extra in extras.values() for line in extra]
   return sorted({f"{found[1]}=={found[2]}" for line in lines if (found := BOUND.match(line))})
 
 
