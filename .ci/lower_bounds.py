@@ -12,7 +12,7 @@ BOUND = re.compile(r"([\w.-]+)>=([\w.]+)")
 
 
 def lower_bounds() -> list[str]:
-  """Returns `name==version` for requirements.txt and the extras; other requirements are left out."""
+  """Returns `name==version` for each lower bound of requirements.txt and of the extras."""
   extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
   lines = (ROOT / "requirements.txt").read_text().splitlines()
   lines += [line for extra in extras.values() for line in extra]
