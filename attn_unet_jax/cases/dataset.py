@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from absl import logging
 
@@ -12,7 +12,9 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import read_grid
 from attn_unet_jax.volumes.nifti_folder import list_nifti_files, read_label_names, read_pair
 from attn_unet_jax.volumes.volume import Grid, Volume
-from tfds_pancreas.records import BuiltDataset, open_records
+
+if TYPE_CHECKING:
+  from tfds_pancreas.records import BuiltDataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +63,8 @@ def open_dataset(data: DataOptions) -> Dataset:
   """
   if data.folder:
     return FolderDataset(Path(data.folder))
+  from tfds_pancreas.records import open_records  # loads tensorflow-datasets, for records alone
+
   return RecordDataset(open_records(data.dataset, data.dir))
 
 
@@ -119,7 +123,7 @@ class FolderDataset:
 class RecordDataset:
   """A data set that the build command of `tfds_pancreas` wrote."""
 
-  def __init__(self, records: BuiltDataset):
+  def __init__(self, records: "BuiltDataset"):
     self._where = {
       case_id: (split, index)
       for split, cases in records.splits.items()
