@@ -89,7 +89,9 @@ def open_inputs(
   }
 
   def locate_patches(step: int) -> PatchLocations:
-    return [_locate_patch(cases["training"], *found, extent) for found in cutter.corners(step - 1)]
+    return [
+      _locate_patch(cases["training"], *found, extent) for found in cutter.patch_corners(step - 1)
+    ]
 
   return TrainingInputs(source, chosen == "streaming", fixed, locate_patches)
 
