@@ -14,6 +14,8 @@ _HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 # Not within a longer path, such as ~/.cache/attn_unet_jax.
 _FILE = re.compile(rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)})/[\w./-]*\w")
 _MODULE = re.compile(r"python -m ((?:attn_unet_jax|tfds_pancreas|benchmarks)[\w.]*)")
+_COMMAND = re.compile(r"(?:python -m (?=[a-z_]+\.)|attn-unet-jax )([a-z_.]+)([^`\n]*)")
+_FLAG = re.compile(r"(?<=\s)--([\w.]+)")
 _PLACEHOLDER = re.compile(r"/[A-Z]+(?![a-z])")
 _KEY = re.compile(r"--config\.([a-z_]+\.[a-z_]+|[a-z_]+(?==))")
 _EXPERIMENT = re.compile(r"experiments/([a-z0-9_]+)\.py(?::([a-z_]+))?")
@@ -55,6 +57,32 @@ def missing_modules(text: str) -> Iterator[str]:
     exists = path.with_suffix(".py").exists() or (path / "__main__.py").exists()
     if not exists and not module.rpartition(".")[2].isupper():  # VERB is a placeholder
       yield module
+
+
+def command_flags(text: str) -> set[tuple[str, str]]:
+  """Returns each command that a text gives, a module or a verb, with each flag of the command.
+
+  Keys of the config are left out: they are flags of every command that has `--config`.
+  """
+  joined = text.replace("\\\n", " ")
+  return {
+    (command, flag)
+    for command, rest in _COMMAND.findall(joined)
+    for flag in _FLAG.findall(rest)
+    if not flag.startswith("config.")
+  }
+
+
+def documented_flags(reference: str) -> dict[str, set[str]]:
+  """Returns the flags by verb and by module, as the page docs/reference/commands.md lists them."""
+  found = {}
+  for section in reference.split("\n## ")[1:]:
+    flags = set(re.findall(r"^  --([\w.]+):", section, re.MULTILINE))
+    module = re.search(r"`python -m ([\w.]+)`", section)
+    found[section.partition("\n")[0]] = flags
+    if module:
+      found[module[1]] = flags
+  return found
 
 
 def keys(text: str) -> set[str]:

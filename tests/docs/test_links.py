@@ -10,6 +10,8 @@ from tests.conftest import ROOT
 from tests.docs.pages import (
   FOLDERS,
   broken_links,
+  command_flags,
+  documented_flags,
   experiments,
   keys,
   missing_files,
@@ -35,6 +37,13 @@ def test_files_and_modules_that_are_named_exist(page):
 @pytest.mark.parametrize("page", PAGES)
 def test_config_keys_that_are_named_exist(page):
   assert keys(page.read_text()) - {key.name for key in list_keys()} == set()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_flags_of_commands_are_those_of_the_reference(page):
+  known = documented_flags((ROOT / "docs/reference/commands.md").read_text())
+  given = command_flags(page.read_text())
+  assert {(name, flag) for name, flag in given if flag not in known.get(name, {flag})} == set()
 
 
 def test_experiments_that_are_named_have_their_variants():
@@ -71,3 +80,17 @@ def test_a_broken_page_is_found(tmp_path: Path):
   assert list(missing_files(text)) == ["attn_unet_jax/no_such_file.py"]
   assert list(missing_modules(text)) == ["attn_unet_jax.no_such_command"]
   assert keys(text) == {"data.folder", "data.floder", "speed"}
+
+
+def test_a_wrong_flag_is_found():
+  text = (
+    "`attn-unet-jax train --config=a --workdir=b` and --other\n"
+    "python -m tfds_pancreas.build --dataset=c \\\n  --data_dri=d --config.data.fold=1\n"
+  )
+  given = {("train", "config"), ("train", "workdir")}
+  given |= {("tfds_pancreas.build", "dataset"), ("tfds_pancreas.build", "data_dri")}
+  assert command_flags(text) == given
+  known = documented_flags((ROOT / "docs/reference/commands.md").read_text())
+  assert {"config", "workdir", "coordinator"} <= known["train"] == known["attn_unet_jax.main"]
+  assert "data_dir" in known["tfds_pancreas.build"]
+  assert "data_dri" not in known["tfds_pancreas.build"]
