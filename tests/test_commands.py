@@ -102,7 +102,7 @@ def test_a_finished_run_is_evaluated_again_and_changes_nothing(trained, data_dir
   cases = (workdir / "evaluation" / "cases.csv").read_text()
   done = run_command(MAIN, *run_flags(data_dir, workdir, **TRAINED))
   assert done.returncode == 0, done.stderr
-  assert "going on with" in done.stdout
+  assert "resuming" in done.stdout
   assert (workdir / "metrics.csv").read_text() == before
   assert (workdir / "evaluation" / "cases.csv").read_text() == cases
 
@@ -128,7 +128,7 @@ def test_a_run_starts_from_another_and_goes_on_without_it(trained, data_dir, tmp
   shutil.rmtree(source)
   done = run_command(MAIN, *flags)
   assert done.returncode == 0, done.stderr
-  assert "going on with" in done.stdout
+  assert "resuming" in done.stdout
   assert json.loads((workdir / "run.json").read_text())["init"] == record
 
 
@@ -281,7 +281,7 @@ def test_a_signal_saves_and_leaves_with_its_status_and_the_run_goes_on(data_dir,
   """SIGTERM, then, when the run has gone on, SIGINT; each twice, as an impatient person does."""
   workdir, reached = tmp_path / "run", 0
   flags = run_flags(data_dir, workdir, train__epochs=500, train__validate_every=500)
-  for number, begins in ((signal.SIGTERM, "new run"), (signal.SIGINT, "going on with")):
+  for number, begins in ((signal.SIGTERM, "new run"), (signal.SIGINT, "resuming")):
     process = subprocess.Popen(
       [sys.executable, "-m", MAIN, *flags],
       cwd=ROOT,

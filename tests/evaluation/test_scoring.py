@@ -88,7 +88,7 @@ def test_a_prediction_without_a_reference_is_named_and_suffixes_may_be_capitals(
   [
     ("{", r"summary\.json: not readable as JSON \(.*; remove it"),
     ("[]", r"summary\.json: not an object in JSON; remove it"),
-    ('{"data": {"folder": "a"}}', "holds the scores of {'folder': 'a'}, not of {'folder': 'b'}"),
+    ('{"data": {"folder": "a"}}', "contains the scores of {'folder': 'a'}, not of {'folder': 'b'}"),
   ],
 )
 def test_another_set_is_not_scored_over_what_cannot_be_told_from_it(tmp_path, content, said):
