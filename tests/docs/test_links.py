@@ -94,3 +94,14 @@ def test_a_wrong_flag_is_found():
   assert {"config", "workdir", "coordinator"} <= known["train"] == known["attn_unet_jax.main"]
   assert "data_dir" in known["tfds_pancreas.build"]
   assert "data_dri" not in known["tfds_pancreas.build"]
+
+
+def test_what_a_page_adds_itself_is_not_missing():
+  text = (
+    "```python\n# attn_unet_jax/losses/new.py\nx = 1\n```\n"
+    '```python\n# LOSSES\n  "new": 1,\n  width: int = option(1, key="new_width")\n```\n'
+    "attn_unet_jax/losses/new.py, attn_unet_jax/losses/other.py\n"
+    "--config.loss.new=1 --config.loss_options.new_width=2 --config.loss.other=3\n"
+  )
+  assert list(missing_files(text)) == ["attn_unet_jax/losses/other.py"]
+  assert keys(text) == {"loss.other"}
