@@ -47,6 +47,7 @@ class WorkingCases(Sequence[WorkingCase]):
 
   def __getitem__(self, index: Any) -> Any:
     """Returns one case, or the cases of a slice."""
+    # No case is read for a slice.
     if isinstance(index, slice):
       return dataclasses.replace(self, ids=self.ids[index])
     case_id = self.ids[index]

@@ -131,6 +131,7 @@ def _test_against(
 
 
 def _other_reference(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
+  # Tables without volumes cannot be checked.
   if _REFERENCE not in a or _REFERENCE not in b:
     return False
   return abs(a[_REFERENCE] - b[_REFERENCE]) > _SAME_REFERENCE * max(a[_REFERENCE], b[_REFERENCE])

@@ -43,6 +43,7 @@ def render_document(
 
 def render_csv(table: ComparisonTable) -> str:
   """Renders the rows for programs: full precision, mean and sd in columns of their own."""
+  # By default the csv module ends lines with a carriage return too.
   text = io.StringIO()
   csv.writer(text, lineterminator="\n").writerows(_render_cells(table, shown=False))
   return text.getvalue()
@@ -101,10 +102,12 @@ def _render_p(value: float) -> str:
 
 
 def _render_exact(value: float) -> str:
+  # `repr` gives all digits that reading the number back needs.
   return "" if math.isnan(value) else repr(value)
 
 
 def _render_value(value: Any) -> str:
   if value is None:
     return "-"
+  # A bar would end the cell of a Markdown table.
   return f"{value:g}" if isinstance(value, float) else str(value).replace("|", "\\|")

@@ -48,6 +48,7 @@ def paired_tests(first: Sequence[float], second: Sequence[float]) -> PairedTest:
   difference = b - a
   n = len(difference)
   mean = float(difference.mean()) if n else math.nan
+  # Neither test is defined then.
   if n < 2 or not difference.any():
     return PairedTest(n, mean, math.nan, math.nan)
   # Equal differences differ by rounding alone; their t would be huge and mean nothing.

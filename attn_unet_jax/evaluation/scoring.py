@@ -35,6 +35,7 @@ def mean_dsc(
 ) -> float:
   """Returns the mean DSC over cases and foreground classes of whole scans on the native grid."""
   summary = summarise_scores(list(score_cases(fold, ids, system, recipe).values()))
+  # A DSC is never undefined: no case drops out of the mean.
   return sum(metrics["dsc"]["mean"] for metrics in summary.values()) / len(summary)
 
 
@@ -65,6 +66,7 @@ def score_cases(
   rows = {}
   for case_id in show_progress(ids, len(ids), "cases"):
     case = fold.dataset.load(case_id)
+    # A system of stages finds its own boxes.
     find = locate or _always_box(fold.boxes[case_id] if fold.boxes else None)
     prediction, box = segment_scan(case.image, system, recipe, find, case_id)
     # The label is not resampled: scores on the working grid would hide the error of resampling.
@@ -130,6 +132,7 @@ def score_folders(prediction: Path, reference: Path, labels: str) -> dict[str, S
   if not wanted or missing:
     what = f"no masks for {missing[:5]}" if missing else "no NIfTI masks"
     raise UserError(f"{prediction if missing else reference}: {what}; names must be the same")
+  # Extra predictions are no error: references may exist for some scans only.
   if extra := sorted(set(predicted) - set(wanted)):
     print_line(f"{prediction}: without a reference, not scored: {len(extra)}, such as {extra[0]}")
   mapping = parse_mapping(labels, None, "labels")
@@ -179,6 +182,7 @@ def write_scores(
 
 
 def _mean_and_sd(spread: Mapping[str, float]) -> str:
+  # A single case has no sd.
   sd = "" if math.isnan(spread["sd"]) else f" ± {spread['sd']:.3f}"
   return f"{spread['mean']:.3f}{sd}"
 

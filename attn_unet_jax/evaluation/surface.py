@@ -81,6 +81,7 @@ def _crop_to_masks(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 @lru_cache(maxsize=64)
 def _measure_areas(spacing_mm: tuple[float, float, float]) -> np.ndarray:
   """Measures the area in mm^2 of the piece in a cube for each of the 256 codes of its corners."""
+  # Cached, since both masks and all cases of one spacing share these areas.
   return np.array([_measure_area(code, spacing_mm) for code in range(256)])
 
 

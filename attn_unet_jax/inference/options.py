@@ -37,4 +37,5 @@ class PredictionRecipe:
   @property
   def window(self) -> tuple[int, int, int]:
     """The shape of the sliding window, voxels of the working grid."""
+    # Zeros, the default, stand for the patch of training.
     return self.inference.patch if any(self.inference.patch) else self.data.patch

@@ -18,7 +18,7 @@ from attn_unet_jax.volumes.volume import Volume
 Locate = Callable[[Volume], Box | None]
 
 
-class Segmentation(NamedTuple):
+class ScanSegmentation(NamedTuple):
   """The class indices, uint8, on the scan's own grid, and the box that was segmented or None."""
 
   mask: Volume
@@ -31,7 +31,7 @@ def segment_scan(
   recipe: PredictionRecipe,
   locate: Locate | None = None,
   name: object = "this scan",
-) -> Segmentation:
+) -> ScanSegmentation:
   """Segments a scan of any orientation and spacing.
 
   With `inference.largest_component` each class of the mask is one connected component.
@@ -57,7 +57,7 @@ def segment_scan(
   # On the native grid: a component of the working grid may fall apart when it is interpolated.
   if recipe.inference.largest_component:
     mask = largest_components(mask)
-  return Segmentation(from_canonical(mask, image.grid), box)
+  return ScanSegmentation(from_canonical(mask, image.grid), box)
 
 
 def predict_within(

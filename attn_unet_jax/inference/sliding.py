@@ -75,11 +75,13 @@ class SlidingWindow:
     starts = window_starts(extent, self._inner, self._recipe.inference.overlap)
     total = np.zeros((*extent, self._classes), np.float32)
     weight = np.zeros((*extent, 1), np.float32)
+    # Corners in the output; the input of a window starts there too, but is larger by the margin.
     corners = [(x, y, z) for x in starts[0] for y in starts[1] for z in starts[2]]
     for corner, probabilities in self._predict_windows(padded, corners, mean, sd):
       where = tuple(slice(c, c + n) for c, n in zip(corner, self._inner, strict=True))
       total[where] += probabilities * self._weights
       weight[where] += self._weights
+    # Every voxel is covered by a window, so that no weight is zero.
     total /= weight
     return total[tuple(slice(a, a + n) for a, n in zip(low, hu.shape, strict=True))]
 

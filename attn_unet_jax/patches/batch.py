@@ -78,6 +78,7 @@ def make_training_batch(
   """
   patch, augmentation = recipe.data.patch, recipe.augment
   if isinstance(feed, ResidentSet):
+    # The whole batch is sampled before it is divided, so that patches do not depend on the devices.
     draw = share(sample_batch(make_plan(recipe, feed.image.shape[0]), recipe.seed, step))
     blocks = crop_patches(
       feed, draw, output_shape(patch, margin), source_shape(patch, augmentation), shares

@@ -111,6 +111,7 @@ def _of_arrays(arrays: Mapping[str, np.ndarray]) -> RandomForest:
   return RandomForest(feature, cut, left, right, value)
 
 
+# The arrays of a forest without its threshold, in the order of its fields.
 _KINDS = {
   "feature": np.int16,
   "cut": np.float64,

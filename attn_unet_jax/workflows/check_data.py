@@ -54,6 +54,7 @@ def check_data(
     about = {"input": what, "labels": str(mapping), "count": number}
     check_report.write_report(output, about, found.findings, cases)
     print_line(f"figures of every case: {output}/check.json, contact sheets beside it")
+  # Raised last, after the report, so that the exit status tells scripts of the errors.
   if number["error"]:
     raise UserError(_summarise_errors(found, cases))
 

@@ -46,6 +46,7 @@ def compare_runs(
   table = compare_scores(runs, metrics)
   print_line(comparison_text.render_markdown(table))
   if output:
+    # The document includes the command that made it.
     page = comparison_text.render_document(table, runs, sys.argv[1:], title, note)
     _write_page(output, page if output.suffix == ".md" else comparison_text.render_csv(table))
     print_line(f"table: {output}")

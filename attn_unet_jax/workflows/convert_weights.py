@@ -31,6 +31,7 @@ def convert_weights(source: Path, config: RunConfig, workdir: Path) -> None:
   # The weights are read before the folder is made, so that a wrong file leaves no run behind.
   state = load_pytorch_state(source, config, config.model)
   open_run_folder(workdir, config)
+  # A checkpoint like any other, so that every command can use the run.
   with open_checkpoints(workdir / "checkpoints", config.train.keep) as store:
     store.save(state)
   count = sum(x.size for x in jax.tree.leaves(state.params))

@@ -52,9 +52,11 @@ def describe_network(config: RunConfig) -> dict[str, Any]:
     # Operations are those of the direct convolution, whichever implementation is configured.
     config = replace_keys(config, {"model.conv": "native"})
   module = build_run_network(config, len(classes) + 1)
+  # Shapes only: no parameter is allocated.
   state = abstract_state(config, module)
   batch, patch = config.train.batch_size, config.data.patch
   operations, activations = forward_cost(module, state, (batch, *patch, 1))
+  # One micro-batch is in memory at a time.
   activations //= config.train.accumulate
   state_bytes = _count_bytes(state)
   return {
@@ -99,6 +101,7 @@ def describe_target(config: RunConfig, name: str) -> dict[str, Any]:
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
+    # A step that does not fit is a result here, and no failure.
     return told | {"fits": False, "reason": str(error).splitlines()[0]}
   assert held is not None
   # Donated arguments share their memory with the results: they count once.

@@ -27,6 +27,7 @@ def evaluate_other(trained: LoadedRun, other: OtherDataset, workdir: Path) -> No
     UserError: the run has scores of another data set of that name, or they are damaged.
   """
   summary = workdir / "evaluation" / other.name / "summary.json"
+  # Two sets can have the same name; the scores of the first must not be overwritten silently.
   held = read_json_object(summary, "remove it to score the set again").get("data")
   if held not in (None, other.about["data"]):
     raise UserError(
@@ -59,6 +60,7 @@ def _score_and_write(
   for written in (folder, predictions):
     check_writable(written)
   ids = getattr(fold.split, part)
+  # With surface distances, which validation leaves out because they are slow.
   rows = score_cases(
     fold, ids, trained.system, trained.config, trained.locate, predictions, surfaces=True
   )

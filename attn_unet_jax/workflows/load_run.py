@@ -61,6 +61,7 @@ def load_best(workdir: Path) -> BestCheckpoint:
   module = build_run_network(config, len(classes) + 1)
   if not has_progress(workdir):
     raise UserError(f"{workdir}: no checkpoint yet; train it with attn_unet_jax.main first")
+  # Restoring needs the shapes of the parameters only, not their values.
   state = restore_best(workdir / "checkpoints", abstract_state(config, module))
   return BestCheckpoint(config, classes, module, state.variables, int(state.step))
 

@@ -18,6 +18,7 @@ def build_run_network(config: RunConfig, num_classes: int) -> nn.Module:
     module = build_network(config.model, num_classes)
   except ValueError as error:
     raise UserError(f"config.data.labels={config.data.labels!r}: {error}") from None
+  # The window of prediction may differ from the patch of training; both have to fit.
   for key, patch in (("data", config.data.patch), ("inference", config.window)):
     try:
       nearest = nearest_patch(module, patch)

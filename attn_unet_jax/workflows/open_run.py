@@ -36,4 +36,5 @@ def open_run_or_stages(workdir: Path) -> LoadedRun:
   )
   # Boxes are grown to the patch of the second stage, whose networks segment them.
   whole = replace_keys(config, {"data.patch": second_config(config).data.patch})
+  # The networks have a step each; that of the interior is reported.
   return LoadedRun(whole, interior.classes, system, interior.step, find)

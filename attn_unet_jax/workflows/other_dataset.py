@@ -61,6 +61,7 @@ def open_other_dataset(
     UserError: no other set is named, it is missing, or it lacks a class of the run.
   """
   data = _other_data(run, changes, part)
+  # A run whose cases are unknown has no data set of its own.
   if seen is not None and _describe_source(data) == _describe_source(run.data):
     raise UserError(
       f"{_format_source(run.data)}: this is the run's own data set; leave out --config.data... to "
@@ -133,6 +134,7 @@ def _other_data(run: RunConfig, changes: Mapping[str, Any], part: str | None) ->
 
 def _describe_source(data: DataOptions) -> dict[str, str]:
   """Returns the location of a data set; two of them are equal if the location is."""
+  # Links are resolved, so that a link to the run's own data is recognised.
   if data.folder:
     return {"folder": os.path.realpath(data.folder)}
   return {"dataset": data.dataset, "dir": os.path.realpath(data.dir)}
@@ -143,6 +145,7 @@ def _format_source(data: DataOptions) -> str:
 
 
 def _name_folder(data: DataOptions) -> str:
+  # The name becomes a folder in evaluation/ and predictions/.
   name = data.dataset.replace("/", "_") or Path(data.folder).resolve().name
   if name in ("", *folds.PARTS):
     raise UserError(
@@ -157,6 +160,7 @@ def _map_classes(
 ) -> LabelMapping:
   """Maps the values of the other set to the run's classes, in the run's order."""
   names = dataset.label_names
+  # The values of several classes cannot be guessed.
   if labels is None and not names and len(classes) > 1:
     raise UserError(
       f"{where}: its labels have no names; give the value of each of the run's classes, "

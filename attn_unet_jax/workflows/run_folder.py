@@ -36,6 +36,7 @@ def open_run_folder(workdir: Path, config: RunConfig) -> bool:
     resumes = stored is not None and has_progress(workdir)
     if stored is not None and resumes:
       _refuse_differences(workdir, stored, config)
+    # For a resumed run too, whose config may have allowed changes.
     write_text(path, to_json(config))
   except OSError as error:
     raise UserError(f"--workdir={workdir}: cannot be written ({error.strerror})") from None

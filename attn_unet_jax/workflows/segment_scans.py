@@ -54,6 +54,7 @@ def segment_scans(
       if len(pairs) > 1:
         print_line(f"{index + 1}/{len(pairs)} {target}: not written ({error})")
       continue
+    # A DICOM scan has no NIfTI header to copy.
     write_nifti(target, mask, like=None if is_dicom_scan(path) else path)
     millilitres = (mask.array > 0).sum() * mask.voxel_volume_ml
     print_line(
@@ -107,6 +108,7 @@ def list_scans(
   """
   if not source.exists():
     raise UserError(f"--input={source}: not found; give a NIfTI file, a DICOM folder or its .zip")
+  # A folder may have such a name as well.
   is_file = output.name.endswith((".nii", ".nii.gz")) and not output.is_dir()
   if not source.is_dir() and output.is_dir():
     raise UserError(f"--output={output}: a folder; name a file in it, since --input is a file")

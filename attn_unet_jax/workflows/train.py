@@ -40,6 +40,7 @@ def train_and_test(config: RunConfig, fold: DataFold, workdir: Path, *, test: bo
     UserError: config, data and devices do not fit each other; nothing has been written then.
     Interrupted: a signal came; the state is saved.
   """
+  # Hosts that see different cases would crop different batches in one step.
   hosts.check_same_on_hosts("the cases and their folds", fold.to_json(), "give all the same data")
   module = build_run_network(config, len(fold.mapping.classes) + 1)
   # The next five calls raise for what does not fit, before anything is written. The slices of a
@@ -48,6 +49,7 @@ def train_and_test(config: RunConfig, fold: DataFold, workdir: Path, *, test: bo
   fold.load("training").case_slices(fold.split.training[0])
   check_patch(config, module)
   check_patterns(config, abstract_state(config, module).params)
+  # A run with progress no longer needs the run that it started from.
   origin = (
     None
     if hosts.run_on_primary(run_folder.has_progress, workdir)
@@ -68,6 +70,7 @@ def train_and_test(config: RunConfig, fold: DataFold, workdir: Path, *, test: bo
     with open_checkpoints(workdir / "checkpoints", config.train.keep) as store:
       if origin:
         print_line(f"from {origin}")
+        # Saved before the first step, so that a run that stops early resumes from these weights.
         store.save(
           replicate(
             config, hosts.broadcast_from_primary(origin.make_state(config, config.model, module))
@@ -79,6 +82,7 @@ def train_and_test(config: RunConfig, fold: DataFold, workdir: Path, *, test: bo
       system = validator.use(found.variables)
       trained = LoadedRun(config, found.classes, system, found.step)
       print_line(f"testing the checkpoint of step {trained.step} on {len(fold.split.test)} cases")
+      # One host tests, as segmentation is not divided between hosts.
       hosts.run_on_primary(evaluate_run, trained, fold, workdir)
   if test:
     print_line(f"the run: {workdir}/metrics.csv (a line per epoch), run.json, checkpoints/")

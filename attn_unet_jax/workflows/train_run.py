@@ -26,6 +26,7 @@ def train_run(config: RunConfig, workdir: Path) -> None:
   hosts.check_same_on_hosts("--config", to_json(config), remedy)
   config = pin_device_count(config)
   if config.stages.count > 1:
+    # Stages open their own folds.
     train_stages(config, workdir)
     return
   # A run that has begun keeps its own cases and boxes.

@@ -9,7 +9,7 @@ from attn_unet_jax.cases.dataset import NativeCase
 from attn_unet_jax.cases.target import native_boundary
 from attn_unet_jax.evaluation import scoring
 from attn_unet_jax.evaluation.scoring import mean_dsc, score_folders, write_scores
-from attn_unet_jax.inference.segment import Segmentation
+from attn_unet_jax.inference.segment import ScanSegmentation
 from attn_unet_jax.labels import parse_mapping
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.box import Box
@@ -157,7 +157,7 @@ def segmented(monkeypatch):
     case = NativeCase("x", Volume(np.zeros(volume.shape, np.int16), AFFINE), volume, "x")
 
     def found(image, system, config, locate, name):
-      return Segmentation(Volume(np.array(prediction, np.uint8), AFFINE), box or locate(image))
+      return ScanSegmentation(Volume(np.array(prediction, np.uint8), AFFINE), box or locate(image))
 
     monkeypatch.setattr(scoring, "segment_scan", found)
     dataset = SimpleNamespace(load=lambda _: case)

@@ -57,6 +57,7 @@ def train_chain(
 
 def first_config(config: RunConfig) -> RunConfig:
   """Returns the config of the first network: an ordinary run, inside boxes of its own."""
+  # The chain passes on its own split and boxes: the configured folds do not apply.
   data = dataclasses.replace(config.data, boxes="boxes.json", folds="", fold=0)
   return dataclasses.replace(config, stages=StageOptions(), data=data)
 

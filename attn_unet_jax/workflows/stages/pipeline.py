@@ -54,6 +54,7 @@ def train_stages(config: RunConfig, workdir: Path) -> None:
   listing = workdir / "folds.json"
   fold = open_fold(config.data, listing if run_folder.has_progress(workdir) else None)
   splits = inner_splits(fold.split, config.stages.inner_folds)
+  # A resumed run keeps the list of folds that it wrote.
   if not open_run_folder(workdir, config):
     write_text(listing, fold.to_json())
   with run_folder.record_run(workdir):
@@ -119,6 +120,7 @@ def _inner_fold(
   rows = []
   for case in whole_cases(second.data, fold, split.test):
     image = make_volume(case, second.data)
+    # In the box of the inner first stage, as at test time.
     where = box_voxels(boxes[case.id], image.grid, second.data.patch, case.id)
     segments, features = measure_superpixels(crop_volume(image, where), interior, boundary, config)
     # Of the whole case, as foreground outside the box counts as missed.
@@ -129,6 +131,7 @@ def _inner_fold(
 
 def _grow_forest(config: RunConfig, workdir: Path, inner: list[Path]) -> None:
   written = workdir / "forest.npz"
+  # A file that exists is complete, since it is written atomically.
   if not written.exists():
     forest = table.learn_forest(
       [table.load_table(folder / "table.npz") for folder in inner], config.seed
