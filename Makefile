@@ -50,6 +50,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --strict attn_unet_jax tfds_pancreas
 
 # Pages of docs/reference that the program itself writes.
 docs: $(VENV)/installed-dev

@@ -82,7 +82,8 @@ def pick_fold(listing: Mapping[str, Any], fold: int) -> Mapping[str, Sequence[st
       f"config.data.fold={fold}: the list {listing['name']!r} has folds 0 to "
       f"{len(listing['folds']) - 1}"
     )
-  return listing["folds"][fold]
+  result: Mapping[str, Sequence[str]] = listing["folds"][fold]
+  return result
 
 
 def _find_list(folds: str) -> Path:

@@ -135,4 +135,5 @@ def gaussian_weights(window: Shape) -> np.ndarray:
     axes.append(np.exp(-0.5 * distance**2))
   weights = axes[0][:, None, None] * axes[1][:, None] * axes[2]
   # Never below 1e-3, since a corner that only one window covers is divided by its weight.
-  return np.maximum(weights, 1e-3).astype(np.float32)[..., None]
+  result: np.ndarray = np.maximum(weights, 1e-3).astype(np.float32)[..., None]
+  return result

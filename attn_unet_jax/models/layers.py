@@ -117,14 +117,16 @@ class BatchNorm(nn.Module):
       axis_name=self.batch_axis,
     )
     if kept is None:
-      return norm(x)
+      result: jax.Array = norm(x)
+      return result
     names = ("mean", "var")
     before: dict[str, Any] = {name: norm.get_variable("batch_stats", name) for name in names}
     y = norm(x)
     for name in names:
       after: Any = norm.get_variable("batch_stats", name)
       norm.put_variable("batch_stats", name, jnp.where(kept, after, before[name]))
-    return y
+    result = y
+    return result
 
 
 class ConvNormRelu(nn.Module):

@@ -90,7 +90,10 @@ class UNet3D(nn.Module):
     if self.test_statistics == "batch" and not (train or self.is_initializing()):
       # As in training, the new running statistics dropped: the collection is not mutable here.
       again = self.clone(parent=None)
-      return again.apply(self.variables, x, True, mutable=["batch_stats"])[0]
+      result: tuple[jax.Array, dict[str, Any]] = again.apply(
+        self.variables, x, True, mutable=["batch_stats"]
+      )[0]
+      return result
     options = {"form": self.conv, "dtype": self.dtype}
 
     def block(level: int, widths: tuple[int, int], name: str) -> nn.Module:

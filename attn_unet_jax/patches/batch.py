@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +61,7 @@ def make_training_batch(
   feed: StepInput,
   step: Array | int,
   margin: Shape = (0, 0, 0),
-  share: Share = take_whole_batch,
+  share: Share[Any] = take_whole_batch,
   shares: int = 1,
 ) -> NetworkInput:
   """Returns the augmented global batch of one step, or a device's share of it.

@@ -118,7 +118,8 @@ def crop_patches(
   # A loop over the patches of a share: without it XLA fuses the crop into the sampling that
   # follows, and crops every voxel once for each of its eight neighbours.
   blocks = jax.vmap(lambda part: jax.lax.map(crop_one, part))(parts)
-  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), blocks)
+  result: SourceBlock = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), blocks)
+  return result
 
 
 def _histogram_source(data: ResidentSet, draw: BatchSample) -> HistogramSource | None:

@@ -90,7 +90,8 @@ class HostCropper:
 
 def stack_blocks(blocks: Sequence[SourceBlock]) -> SourceBlock:
   """Stacks NumPy blocks to a batch."""
-  return jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)
+  result: SourceBlock = jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)
+  return result
 
 
 @lru_cache  # compiled once for all parts of a fold

@@ -22,7 +22,8 @@ def open_and_keep_largest(mask: np.ndarray) -> np.ndarray:
   # Voxels beyond the volume count as inside, as in the released code: otherwise the erosion would
   # remove the first and the last slice, in which a scan cuts the body.
   eroded = ndimage.binary_erosion(mask, SIX_NEIGHBOURS, border_value=1)
-  return ndimage.binary_dilation(largest_component(eroded), SIX_NEIGHBOURS)
+  result: np.ndarray = ndimage.binary_dilation(largest_component(eroded), SIX_NEIGHBOURS)
+  return result
 
 
 def body_box(volume: Volume) -> Box:

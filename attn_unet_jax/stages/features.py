@@ -57,4 +57,5 @@ def _segment_percentile(
   below = np.floor(place).astype(np.intp)
   above = np.minimum(below + 1, size - 1)
   low, high = ordered[first + below], ordered[first + above]
-  return low + (place - below) * (high - low)
+  result: np.ndarray = low + (place - below) * (high - low)
+  return result

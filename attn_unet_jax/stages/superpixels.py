@@ -39,7 +39,8 @@ def make_superpixels(boundary: np.ndarray, spacing_mm: float, side_mm: float) ->
     connectivity=_WITHIN_SLICES,
     compactness=_COMPACTNESS_PER_MM * spacing_mm,
   )
-  return found.astype(np.int32) - 1
+  result: np.ndarray = found.astype(np.int32) - 1
+  return result
 
 
 def _place_markers(shape: tuple[int, ...], side: int) -> np.ndarray:

@@ -92,4 +92,5 @@ class SecondStage:
 def _centre_threshold(probability: np.ndarray, threshold: float) -> np.ndarray:
   """Maps 0 to 0, the threshold to 0.5 and 1 to 1, piecewise linearly."""
   # Prediction takes the likelier class, that is, it applies a threshold of 0.5.
-  return np.interp(probability, [0.0, threshold, 1.0], [0.0, 0.5, 1.0])
+  result: np.ndarray = np.interp(probability, [0.0, threshold, 1.0], [0.0, 0.5, 1.0])
+  return result

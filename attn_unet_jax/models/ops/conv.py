@@ -127,7 +127,9 @@ def _voxels_packed(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads)
   return math.gcd(length, 2 ** (max(most, 1).bit_length() - 1))
 
 
-def _conv2d(x: jax.Array, kernel: jax.Array, strides: Sequence[int], pads: Sequence) -> jax.Array:
+def _conv2d(
+  x: jax.Array, kernel: jax.Array, strides: Sequence[int], pads: Sequence[tuple[int, int]]
+) -> jax.Array:
   """2-D convolution of every X plane: x [N, X, Y, Z, C], kernel [ky, kz, C, D]."""
   planes = x.reshape(-1, *x.shape[2:])
   y = lax.conv_general_dilated(
@@ -255,7 +257,8 @@ def _by_platform(
 
 def _forward(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads, form: Form) -> jax.Array:
   if form not in _COMPUTE:
-    return _by_platform(_forward, (x, kernel), strides, pads, form)
+    result: jax.Array = _by_platform(_forward, (x, kernel), strides, pads, form)
+    return result
   return _COMPUTE[form](x, kernel, strides, pads)
 
 
@@ -264,10 +267,14 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array]:
   """Gradients of `_forward` in x and in the kernel, for the output's cotangent g."""
   if form not in _COMPUTE:
-    return _by_platform(_backward, (x, kernel, g), strides, pads, form)
+    result: tuple[jax.Array, jax.Array] = _by_platform(
+      _backward, (x, kernel, g), strides, pads, form
+    )
+    return result
   count = _voxels_packed(x, kernel, strides, pads) if form == "packed" else 1
   if form != "winograd" and count == 1:
-    return jax.vjp(functools.partial(_COMPUTE[form], strides=strides, pads=pads), x, kernel)[1](g)
+    result = jax.vjp(functools.partial(_COMPUTE[form], strides=strides, pads=pads), x, kernel)[1](g)
+    return result
   # At stride 1 the input's gradient is the convolution with the flipped kernel, so it has the same
   # fast form; autodiff would transform the products instead, and is slower.
   flipped = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)

@@ -47,7 +47,8 @@ def packed_kernel_gradient(
   packed, unpack = jax.vjp(functools.partial(_packed_kernel, count=count), wide)
   product = functools.partial(_product, x, pads=pads, count=count, size=kernel.shape[2])
   gradient = jax.vjp(product, packed.astype(kernel.dtype))[1](g)[0]
-  return unpack(gradient.astype(wide.dtype))[0].astype(kernel.dtype)
+  result: jax.Array = unpack(gradient.astype(wide.dtype))[0].astype(kernel.dtype)
+  return result
 
 
 def _packed_kernel(kernel: jax.Array, count: int) -> jax.Array:

@@ -48,7 +48,8 @@ def interpolation_matrix(size: int, target: int, mode: Upsampling) -> np.ndarray
     place = np.minimum(i * (size / target), size - 1)
   else:
     place = np.clip((i + 0.5) * (size / target) - 0.5, 0, size - 1)
-  return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(size)))
+  result: np.ndarray = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(size)))
+  return result
 
 
 def upsample(x: jax.Array, shape: Sequence[int], mode: Upsampling = "align_corners") -> jax.Array:
@@ -65,11 +66,12 @@ def upsample(x: jax.Array, shape: Sequence[int], mode: Upsampling = "align_corne
   def over_y_and_z(interpolated: Callable[..., jax.Array], x: jax.Array) -> jax.Array:
     return interpolated(interpolated(x, 2, shape[1], mode), 3, shape[2], mode)
 
-  return jax.lax.platform_dependent(
+  result: jax.Array = jax.lax.platform_dependent(
     x,
     cuda=functools.partial(over_y_and_z, by_neighbours),
     default=functools.partial(over_y_and_z, _by_matrix),
   )
+  return result
 
 
 def _by_matrix(x: jax.Array, axis: int, target: int, mode: Upsampling) -> jax.Array:
