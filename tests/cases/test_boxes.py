@@ -56,7 +56,7 @@ def test_a_run_does_not_go_on_with_other_boxes(tmp_path):
   path.write_text(to_json({**BOXES, "c": BOXES["a"]}))
   check_same_boxes(path, BOXES)  # a box more is of no case of the run
   path.write_text(to_json({**BOXES, "b": BOXES["a"]}))
-  with pytest.raises(UserError, match=r"the box of b is not the one"):
+  with pytest.raises(UserError, match=r"the box of b differs from the one"):
     check_same_boxes(path, BOXES)
 
 
