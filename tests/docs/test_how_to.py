@@ -177,7 +177,7 @@ def test_a_module_that_has_gone_is_named(follow, tmp_path, page):
   importlib.invalidate_caches()
   external_options.cache_clear()
   uses = {NETWORK: read_back, LOSS: compute_loss, AUGMENTATION: change_intensity}
-  with pytest.raises(UserError, match=f"there is no module '{path.stem}'; install it, or start"):
+  with pytest.raises(UserError, match=f"there is no module '{path.stem}'; install it, or put"):
     uses[page](config, tmp_path)
 
 
