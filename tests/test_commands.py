@@ -381,7 +381,7 @@ def test_sigterm_outside_training_is_143_too():
   code = (
     "import time; from attn_unet_jax.runtime.process import run_command\n"
     "def main():\n  print('begun', flush=True)\n  time.sleep(300)\n"
-    "command.run_command(main)"
+    "run_command(main)"
   )
   process = subprocess.Popen(
     [sys.executable, "-c", code],
@@ -400,7 +400,7 @@ def test_a_reader_that_leaves_early_is_no_traceback():
   code = (
     "from attn_unet_jax.runtime.process import run_command\n"
     "def main():\n  while True:\n    print('line', flush=True)\n"
-    "command.run_command(main)"
+    "run_command(main)"
   )
   with subprocess.Popen(
     [sys.executable, "-c", code],
