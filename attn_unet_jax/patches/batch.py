@@ -11,7 +11,7 @@ import numpy as np
 
 from attn_unet_jax.augment.histogram import is_matched, match_histogram
 from attn_unet_jax.augment.options import Augmentation
-from attn_unet_jax.augment.patch import augment, source_shape
+from attn_unet_jax.augment.patch import augment_patch, source_shape
 from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.cases.target import keep_boundary
@@ -166,7 +166,7 @@ def _make_input(
     blocks.image, blocks.mean, blocks.sd
   )
   image, label = jax.vmap(
-    lambda key, hu, label: augment(key, hu, label, recipe.data.patch, augmentation)
+    lambda key, hu, label: augment_patch(key, hu, label, recipe.data.patch, augmentation)
   )(jax.random.wrap_key_data(blocks.key), image, blocks.label)
   if recipe.data.target == "boundary":
     label = jax.vmap(keep_boundary)(label)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.augment.options import Augmentation
-from attn_unet_jax.augment.patch import augment
+from attn_unet_jax.augment.patch import augment_patch
 from attn_unet_jax.augment.registry import AUGMENTATIONS
 from attn_unet_jax.config import schema
 from attn_unet_jax.config.experiment import load_experiment
@@ -162,7 +162,7 @@ def test_an_augmentation_is_added(follow, tmp_path, where):
   assert config.augment.extra == names[where]
   image, label = jnp.zeros((8, 8, 8)), jnp.ones((8, 8, 8), jnp.uint8)
   alone = Augmentation(extra=config.augment.extra[:1])
-  after, same = augment(jax.random.key(0), image, label, image.shape, alone)
+  after, same = augment_patch(jax.random.key(0), image, label, image.shape, alone)
   assert float(np.ptp(after, axis=0).max()) == 0  # lines along X
   assert 0.02 < float(after.std()) < 0.1
   np.testing.assert_array_equal(same, label)
@@ -188,7 +188,7 @@ def compute_loss(config, _):
 def change_intensity(config, _):
   image = jnp.zeros((2, 2, 2))
   extra = Augmentation(extra=config.augment.extra)
-  return augment(jax.random.key(0), image, image, image.shape, extra)
+  return augment_patch(jax.random.key(0), image, image, image.shape, extra)
 
 
 def test_an_added_loss_does_not_divide_the_batch(follow):

@@ -7,7 +7,7 @@ import pytest
 
 from attn_unet_jax.augment.histogram import is_matched
 from attn_unet_jax.augment.options import Augmentation
-from attn_unet_jax.augment.patch import augment, source_shape
+from attn_unet_jax.augment.patch import augment_patch, source_shape
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.patches.batch import (
   crop_fixed_batches,
@@ -233,7 +233,9 @@ def test_no_two_draws_of_a_patch_share_a_key(monkeypatch):
   )
   is_matched(jax.random.wrap_key_data(augmentation), 0.5)
   cut = jnp.zeros(block)
-  augment(jax.random.wrap_key_data(augmentation), cut, cut.astype(jnp.uint8), patch, everything)
+  augment_patch(
+    jax.random.wrap_key_data(augmentation), cut, cut.astype(jnp.uint8), patch, everything
+  )
   names = [str(jax.random.key_data(key)) for key in drawn]
   assert len(set(names)) == len(names) == 16
   assert not set(names) & {str(jax.random.key_data(key)) for key in divided}
