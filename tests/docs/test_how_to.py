@@ -195,3 +195,14 @@ def test_an_added_loss_does_not_divide_the_batch(follow):
   follow["outside"](LOSS)
   with pytest.raises(UserError, match=r"use --config\.train\.accumulate=1"):
     resolve([*command_flags(LOSS), "--config.train.accumulate=2"])
+
+
+def test_an_experiment_file_is_written(tmp_path):
+  (code,) = code_blocks("change-the-training").values()
+  path = tmp_path / "my_experiment.py"
+  path.write_text(code)
+  plain, dice = (
+    resolve_draft(load_experiment(f"{path}{variant}"), data=False) for variant in ("", ":dice")
+  )
+  assert plain.optimizer.learning_rate == dice.optimizer.learning_rate == 3e-4
+  assert (set(plain.loss.weights), set(dice.loss.weights)) == ({"bce", "dice"}, {"dice"})
