@@ -30,6 +30,7 @@ def build_network(options: NetworkOptions, num_classes: int = 2) -> nn.Module:
   known = {field.name for field in dataclasses.fields(module)} - {"name", "parent"}
   # Options that the module has no field for, such as `name`, are not its arguments.
   network = module(**{key: value for key, value in given.items() if key in known})
+  # Where it is a property, as in `hnn`, the number of classes is fixed.
   if getattr(network, "num_classes", num_classes) != num_classes:
     raise ValueError(f"{options.name} tells one class from the background, not {num_classes - 1}")
   return network

@@ -177,6 +177,7 @@ class DenseStack(nn.Module):
     for i, rate in enumerate(self.rates):
       kept = None
       if train and count < self.growth and i < len(self.rates) - 1:
+        # Ranks of a permutation, not independent draws: exactly `count` channels are kept.
         kept = jax.random.permutation(self.make_rng("dropout"), self.growth) < count
       layer = ConvNorm(
         self.growth,

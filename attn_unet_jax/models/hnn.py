@@ -82,11 +82,13 @@ class HNN(nn.Module):
       raise ValueError(f"patch {x.shape[1:4]}: each size must be a multiple of 16")
     maps = {}
     for view, axis in VIEWS.items():
+      # The slices of a view become the batch of a 2-D network.
       slices = jnp.moveaxis(x, axis, 1)
       flat = slices.reshape(-1, *slices.shape[2:])
       network = SliceNetwork(self.feature_scale, self.trunk_norm, self.dtype, self.remat, name=view)
       sides = network(flat).reshape(*slices.shape[:-1], -1)
       maps[axis] = jnp.moveaxis(sides, 1, axis)
+    # Without the stop one view's error would change the others.
     fused = lax.stop_gradient([sides[..., -1] for sides in maps.values()])
     foreground = mean_of_top_two(*fused)
     logits = jnp.stack([jnp.zeros_like(foreground), foreground], -1)
@@ -129,6 +131,7 @@ class SliceNetwork(nn.Module):
       side = _Layer(1, (), self.dtype, nn.initializers.zeros, name=f"side{number}")
       sides.append(_upsample_side(side(x).astype(wide), grid))
     maps = jnp.concatenate(sides, -1)
+    # 0.2: the fusion starts as the mean of the five side outputs.
     fuse = nn.Dense(1, dtype=wide, kernel_init=nn.initializers.constant(0.2), name="fuse")
     return jnp.concatenate([maps, fuse(maps)], -1)
 

@@ -130,7 +130,7 @@ class UNet(nn.Module):
       gates.update(coefficients)
       x = jnp.concatenate([skip, upsample(x, skip.shape[1:4], self.upsampling)], -1)
       x = block(level, f"decoder{level}")(x, train)
-      decoded.insert(0, x)
+      decoded.insert(0, x)  # finest first, as `DeepSupervision` reads them
     head = DeepSupervision(
       self.num_classes, self.conv, self.dtype, self.upsampling, name="deep_supervision"
     )
@@ -154,6 +154,7 @@ class DeepSupervision(nn.Module):
     classes, fan_in = self.num_classes, self.num_classes * len(levels)
     kernel = self.param("kernel", kaiming_normal, (fan_in, classes), jnp.float32)
     logits = self.param("bias", uniform_bias(fan_in), (classes,), jnp.float32)
+    # The levels are summed in float32: the logits are float32 for every compute type.
     wide = jnp.promote_types(self.dtype, jnp.float32)
     # Resizing is linear and keeps constants, so it commutes with W: each level's share of W is
     # applied on its own small grid, and the concatenation is never made.

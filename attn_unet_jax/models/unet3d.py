@@ -50,6 +50,7 @@ class UNet3D(nn.Module):
   @property
   def filters(self) -> tuple[int, ...]:
     """The channels of the four levels, finest first."""
+    # 2 at least: the first convolution of an encoder level has half of it.
     return tuple(max(2, int(width / self.feature_scale)) for width in (64, 128, 256, 512))
 
   @property

@@ -126,6 +126,7 @@ def _count_packed_voxels(x: jax.Array, kernel: jax.Array, strides: Triple, pads:
     return 1
   most = (_MOST_OF_IMAGE if channels == 1 else _MOST_CHANNELS) // max(channels, features)
   length = max(x.shape[3] + sum(pads[2]) - size + 1, 1)
+  # Packs must divide the output evenly: the largest power of two that does, up to `most`.
   return math.gcd(length, 2 ** (max(most, 1).bit_length() - 1))
 
 
@@ -211,6 +212,7 @@ def _convolve_winograd(x: jax.Array, kernel: jax.Array, strides: Triple, pads: P
     _conv2d(d, u, (1, 1), pads[1:])
     for d, u in zip(_input_transform(x, pads[0], tiles), kernels, strict=True)
   ]
+  # Tiles hold four planes each: the planes beyond the output are cut off.
   y = jnp.stack([_combine_terms(row, products) for row in _A], axis=2)
   return y.reshape(y.shape[0], 4 * tiles, *y.shape[3:])[:, :length].astype(dtype)
 
@@ -251,6 +253,7 @@ def _compute_by_platform(
   forms: dict[str, Form] = {"cuda": "packed", "default": "native"}
   if form == "auto":
     forms["cpu"] = _choose_cpu_form(arrays[0], arrays[1], strides)
+  # Decided at lowering, not here: a program may be lowered for another platform than this one.
   branches = {
     platform: functools.partial(compute, strides=strides, pads=pads, form=taken)
     for platform, taken in forms.items()
@@ -283,6 +286,7 @@ def _compute_gradients(
   # At stride 1 the input's gradient is the convolution with the flipped kernel, so it has the same
   # fast form; autodiff would transform the products instead, and is slower.
   flipped = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
+  # Together with the forward padding each side then has n - 1 zeros, a full correlation.
   sizes = zip(kernel.shape[:3], pads, strict=True)
   around = tuple((n - 1 - low, n - 1 - high) for n, (low, high) in sizes)
   if form == "winograd":

@@ -97,6 +97,7 @@ def interpolate_by_neighbours(x: jax.Array, axis: int, target: int, mode: Upsamp
     return _interpolate_by_matrix(x, axis, target, mode)
   if factor == 1:
     return x
+  # A column of zeros on each side: the first sample has no neighbour below, the last none above.
   table = np.pad(interpolation_matrix(size, target, mode), ((0, 0), (1, 1)))
   # weights[q, r, k]: of sample q - 1 + k in output `factor` q + r
   weights = np.stack([table[factor * q : factor * (q + 1), q : q + 3] for q in range(size)])
@@ -104,6 +105,7 @@ def interpolate_by_neighbours(x: jax.Array, axis: int, target: int, mode: Upsamp
   near = [_shift_along(x, axis, 1), x, _shift_along(x, axis, -1)]
   planes = []
   for r in range(factor):
+    # Neighbours whose weights are all zero are left out: each would cost a product and a sum.
     used = [k for k in range(3) if weights[:, r, k].any()]
     terms = [jnp.asarray(weights[:, r, k], x.dtype) * near[k] for k in used]
     planes.append(functools.reduce(operator.add, terms))
