@@ -1,15 +1,22 @@
 # make demo | test | test-slow | test-soak | test-targets | lint | bench | mutation: each makes its
 # .venv itself when it is missing or stale.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
+# For test-oldest and test-newest: the ends of what requirements.txt and pyproject.toml allow.
+OLDEST_VENV ?= $(CURDIR)/.venv-oldest
+NEWEST_VENV ?= $(CURDIR)/.venv-newest
+OLDEST ?= 3.11
+NEWEST ?= 3.14 3.13 3.12
 TARGETS_BIN := .venv-targets/bin
 DEMO_RUN ?= runs/demo
 DEMO_FLAGS ?=
 MUTATION_FLAGS ?=
 
 .PHONY: docs demo test test-slow test-soak test-targets test-install lint format bench mutation
+.PHONY: install-bench install-bench-oldest test-oldest test-slow-oldest test-newest
 
-demo: .venv/installed
+demo: $(VENV)/installed
 	$(BIN)/python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
 	$(BIN)/python -m attn_unet_jax.main --config=experiments/pancreas.py:phantom \
 	  --workdir=$(DEMO_RUN) $(DEMO_FLAGS)
@@ -17,13 +24,13 @@ demo: .venv/installed
 # In the order of tests/conftest.py, the longest files first.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test: .venv/installed-dev
+test: $(VENV)/installed-dev
 	$(PYTEST)
 
-test-slow: .venv/installed-dev
+test-slow: $(VENV)/installed-dev
 	$(PYTEST) -m slow
 
-test-soak: .venv/installed-dev
+test-soak: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist load -m soak
 
 # In a .venv of its own: beside JAX's CUDA plugin every program that finds no GPU says so.
@@ -39,48 +46,68 @@ test-install:
 	du -sh .venv-install
 	.venv-install/bin/python -I tests/installed.py
 
-lint: .venv/installed-dev
+lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --strict attn_unet_jax tfds_pancreas
 
 # Pages of docs/reference that the program itself writes.
-docs: .venv/installed-dev
+docs: $(VENV)/installed-dev
 	$(BIN)/python docs/generate_reference.py
 
-format: .venv/installed-dev
+format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/installed-bench
+bench: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.network_speed --torch=torch_channels_last,torch_compiled --output=benchmarks/results/network_speed.json
 	$(BIN)/python -m benchmarks.build_speed --output=benchmarks/results/build_speed.json
 	$(BIN)/python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
 	$(BIN)/python -m benchmarks.phantom_difficulty --data_dir=data
 
 # Hours for all modules; MUTATION_FLAGS='--only losses/dice.py --sample=20' is one of them.
-mutation: .venv/installed-mutation
+mutation: $(VENV)/installed-mutation
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.mutation --output=benchmarks/results/mutation.json $(MUTATION_FLAGS)
 
-.venv/installed: requirements.txt
+# On the oldest Python, with every dependency at its lower bound.
+install-bench-oldest test-oldest test-slow-oldest: %-oldest: $(OLDEST_VENV)/lower_bounds.txt
+	PIP_CONSTRAINT=$< $(MAKE) $* VENV=$(OLDEST_VENV) PYTHON="$$(.ci/find_python $(OLDEST))"
+
+# On the newest Python that is here, with the newest of everything: JAX's later releases leave
+# Python 3.11 behind.
+test-newest:
+	@if python=$$(.ci/find_python $(NEWEST) 2>/dev/null); then \
+	  $(MAKE) test VENV=$(NEWEST_VENV) PYTHON="$$python"; \
+	else \
+	  echo '$@: skipped, for want of a Python of these: $(NEWEST)'; \
+	fi
+
+install-bench: $(VENV)/installed-bench
+
+$(OLDEST_VENV)/lower_bounds.txt: requirements.txt pyproject.toml .ci/lower_bounds.py
+	@mkdir -p $(OLDEST_VENV)
+	@"$$(.ci/find_python $(OLDEST))" .ci/lower_bounds.py > $@
+
+$(VENV)/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; make PYTHON=python3.12 ...")'
-	@echo 'installing requirements.txt into .venv'
-	@$(PYTHON) -m venv .venv
+	@echo 'installing requirements.txt into $(VENV)'
+	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	@touch $@
 
-.venv/installed-dev: .venv/installed pyproject.toml setup.py
-	@echo "installing the extra 'dev' into .venv"
+$(VENV)/installed-dev: $(VENV)/installed pyproject.toml setup.py
+	@echo "installing the extra 'dev' into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-.venv/installed-bench: .venv/installed-dev
-	@echo "installing the extra 'bench' (PyTorch, to compare with) into .venv"
+$(VENV)/installed-bench: $(VENV)/installed-dev
+	@echo "installing the extra 'bench' (PyTorch, to compare with) into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@
 
-.venv/installed-mutation: .venv/installed-dev
-	@echo "installing the extra 'mutation' (Cosmic Ray) into .venv"
+$(VENV)/installed-mutation: $(VENV)/installed-dev
+	@echo "installing the extra 'mutation' (Cosmic Ray) into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mutation]'
 	@touch $@
 

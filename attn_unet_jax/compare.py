@@ -14,7 +14,9 @@ from absl import flags
 from attn_unet_jax.cases.folds import PARTS
 from attn_unet_jax.runtime import process
 
-_WORKDIRS = flags.DEFINE_list("workdirs", None, "Runs, the one to compare with first.")
+_WORKDIRS = flags.DEFINE_list(
+  "workdirs", None, "Runs, the one to compare with first.", required=True
+)
 _METRICS = flags.DEFINE_list(
   "metrics", ["dsc", "precision", "recall"], "Columns of cases.csv; the first is tested."
 )
@@ -22,7 +24,6 @@ _PART = flags.DEFINE_enum("part", "test", PARTS, "Which cases' scores.")
 _OUTPUT = flags.DEFINE_string("output", None, "Also write FILE.md or FILE.csv.")
 _TITLE = flags.DEFINE_string("title", "", "Headline of FILE.md.")
 _NOTE = flags.DEFINE_string("note", "", "A paragraph below it: what the runs are.")
-flags.mark_flag_as_required("workdirs")
 
 
 def main() -> None:

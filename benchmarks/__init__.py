@@ -2,5 +2,3 @@
 
 They import the package; nothing imports them.
 """
-
-import attn_unet_jax  # noqa: F401  # first: memory in large pages, as in the commands

@@ -26,6 +26,7 @@ from absl import app, flags
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from attn_unet_jax.runtime.huge_pages import enable_huge_pages
 from benchmarks.result import keep, machine
 from tfds_pancreas.abdomen.organs import ORGANS
 from tfds_pancreas.abdomen.paint import paint_ct
@@ -162,4 +163,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+  enable_huge_pages()  # as the commands of the program do
   app.run(main)

@@ -10,6 +10,7 @@ several times in a row, in turn with the others.
 from absl import app, flags
 
 from attn_unet_jax.runs.folder import describe_environment
+from attn_unet_jax.runtime.huge_pages import enable_huge_pages
 from attn_unet_jax.runtime.xla import keep_channels_last
 from benchmarks.conv_works import Convolution, measure
 from benchmarks.result import keep, machine
@@ -44,4 +45,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+  enable_huge_pages()  # as the commands of the program do
   app.run(main)

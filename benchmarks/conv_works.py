@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from attn_unet_jax.models.ops.conv import conv3d
-from attn_unet_jax.models.ops.packed_conv import packed_conv3d, packed_kernel_gradient
+from attn_unet_jax.models.ops.packed_conv import kernel_gradient_by_packs, packed_conv3d
 from benchmarks.contenders import digits
 
 _PADS = ((1, 1),) * 3
@@ -40,7 +40,7 @@ def works(x: jax.Array, kernel: jax.Array, g: jax.Array, voxels: int) -> dict[st
     return jax.vjp(lambda k: own(x, k), kernel)[1](g)[0]
 
   def packed_kernels_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
-    return packed_kernel_gradient(x, g, kernel, _PADS, voxels)
+    return kernel_gradient_by_packs(x, g, kernel, _PADS, voxels)
 
   def packed_input_gradient(g: jax.Array) -> jax.Array:
     return packed(g, flipped)

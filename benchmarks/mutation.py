@@ -64,6 +64,7 @@ TESTS: Mapping[str, Sequence[str]] = {
   "patches/schedule.py": ("patches/test_schedule.py", _OF_KEYS),
   "augment/affine.py": ("augment/test_corners.py", "augment/test_augment.py", _OF_KEYS),
   "augment/deformation.py": ("augment/test_deformation.py", _OF_KEYS),
+  "augment/gamma.py": ("augment/test_gamma.py",),
   "augment/histogram.py": ("augment/test_histogram.py", _OF_KEYS),
   "augment/intensity.py": ("augment/test_augment.py", _OF_KEYS),
   "augment/options.py": ("augment",),

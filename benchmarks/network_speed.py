@@ -29,6 +29,7 @@ from absl import app, flags, logging
 
 from attn_unet_jax.models.ops.conv import Form
 from attn_unet_jax.runs.folder import describe_environment
+from attn_unet_jax.runtime.huge_pages import enable_huge_pages
 from attn_unet_jax.runtime.xla import keep_channels_last
 from benchmarks import jax_workloads
 from benchmarks.contenders import Work, compare, digits
@@ -107,4 +108,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+  enable_huge_pages()  # as the commands of the program do
   app.run(main)

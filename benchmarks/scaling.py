@@ -20,6 +20,7 @@ from absl import app, flags
 from attn_unet_jax.config.resolve import resolve_draft
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.runs.folder import describe_environment
+from attn_unet_jax.runtime.huge_pages import enable_huge_pages
 from attn_unet_jax.runtime.xla import keep_channels_last
 from attn_unet_jax.training import topology
 from attn_unet_jax.training.cost import forward_cost
@@ -117,4 +118,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+  enable_huge_pages()  # as the commands of the program do
   app.run(main)

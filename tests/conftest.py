@@ -95,7 +95,7 @@ def config() -> RunConfig:
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
   """A data_dir with phantom_ct/tiny in it."""
-  from tfds_pancreas.build import build_dataset
+  from tfds_pancreas.build_dataset import build_dataset
 
   folder = tmp_path_factory.mktemp("phantoms")
   build_dataset("phantom_ct/tiny", folder)

@@ -72,7 +72,7 @@ def test_every_bad_file_is_named_and_the_status_is_2(bad, tmp_path):
   done = run_command(CHECK, f"--input={bad}", f"--output={tmp_path}/out")
   assert done.returncode == 2
   assert done.stderr.startswith(
-    "error: 10 errors (7 in 7 of 10 cases, 3 in which files there are), named"
+    "error: 10 errors (7 in 7 of 10 cases, 3 in the list of files), named"
   )
   assert done.stderr.count("\n") == 1
   report = json.loads((tmp_path / "out" / "check.json").read_text())
@@ -156,7 +156,7 @@ def test_names_that_do_not_fit_the_config_are_an_error_and_the_rest_is_looked_at
   (good / "dataset.json").write_text('{"labels": {"background": 0, "liver": 1}}')
   done = run_command(CHECK, f"--input={good}")
   assert done.returncode == 2
-  assert done.stderr.startswith("error: 1 error (1 in which files there are), named above")
+  assert done.stderr.startswith("error: 1 error (1 in the list of files), named above")
   assert "'pancreas' must be one of ['background', 'liver']" in done.stdout
   assert "liver ml" in done.stdout
 

@@ -102,7 +102,7 @@ def test_a_finished_run_is_evaluated_again_and_changes_nothing(trained, data_dir
   cases = (workdir / "evaluation" / "cases.csv").read_text()
   done = run_command(MAIN, *run_flags(data_dir, workdir, **TRAINED))
   assert done.returncode == 0, done.stderr
-  assert "going on with" in done.stdout
+  assert "resuming" in done.stdout
   assert (workdir / "metrics.csv").read_text() == before
   assert (workdir / "evaluation" / "cases.csv").read_text() == cases
 
@@ -128,7 +128,7 @@ def test_a_run_starts_from_another_and_goes_on_without_it(trained, data_dir, tmp
   shutil.rmtree(source)
   done = run_command(MAIN, *flags)
   assert done.returncode == 0, done.stderr
-  assert "going on with" in done.stdout
+  assert "resuming" in done.stdout
   assert json.loads((workdir / "run.json").read_text())["init"] == record
 
 
@@ -208,7 +208,7 @@ def test_a_run_inside_boxes(data_dir, scan, tmp_path):
   boxes.write_text(json.dumps(dict.fromkeys(case_ids, other)))
   done = run_command(MAIN, *flags)
   assert done.returncode == 2
-  assert "is not the one that the run was begun with" in done.stderr
+  assert "differs from the one that the run began with" in done.stderr
 
 
 def test_predict_writes_on_the_files_own_grid(trained, scan, no_tensorflow, tmp_path):
@@ -281,7 +281,7 @@ def test_a_signal_saves_and_leaves_with_its_status_and_the_run_goes_on(data_dir,
   """SIGTERM, then, when the run has gone on, SIGINT; each twice, as an impatient person does."""
   workdir, reached = tmp_path / "run", 0
   flags = run_flags(data_dir, workdir, train__epochs=500, train__validate_every=500)
-  for number, begins in ((signal.SIGTERM, "new run"), (signal.SIGINT, "going on with")):
+  for number, begins in ((signal.SIGTERM, "new run"), (signal.SIGINT, "resuming")):
     process = subprocess.Popen(
       [sys.executable, "-m", MAIN, *flags],
       cwd=ROOT,
@@ -381,7 +381,7 @@ def test_sigterm_outside_training_is_143_too():
   code = (
     "import time; from attn_unet_jax.runtime.process import run_command\n"
     "def main():\n  print('begun', flush=True)\n  time.sleep(300)\n"
-    "command.run_command(main)"
+    "run_command(main)"
   )
   process = subprocess.Popen(
     [sys.executable, "-c", code],
@@ -400,7 +400,7 @@ def test_a_reader_that_leaves_early_is_no_traceback():
   code = (
     "from attn_unet_jax.runtime.process import run_command\n"
     "def main():\n  while True:\n    print('line', flush=True)\n"
-    "command.run_command(main)"
+    "run_command(main)"
   )
   with subprocess.Popen(
     [sys.executable, "-c", code],

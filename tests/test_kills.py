@@ -177,7 +177,7 @@ def test_a_run_that_was_killed_goes_on_from_the_other_source(phantoms, undisturb
   _kill(_config(phantoms, 24, "resident"), tmp_path, 8)
   config = _config(phantoms, 24, "streaming")
   output = _finish(config, tmp_path)
-  assert f"{tmp_path} goes on with data.source='streaming', was 'auto'" in output
+  assert f"{tmp_path} resumes with data.source='streaming', was 'auto'" in output
   assert "epoch 7/" not in output
   assert load_config(tmp_path / "config.json") == config
   folders = undisturbed("resident", 24), tmp_path

@@ -52,7 +52,7 @@ def test_a_bad_scan_in_a_folder_does_not_keep_the_others(told, tmp_path, capsys,
   assert read_label(masks / "c.nii.gz").array.all()
   lines = capsys.readouterr().out.splitlines()
   for name, line in zip("abc", lines, strict=True):
-    assert (f"{masks}/{name}.nii.gz: not made (" in line) == (name in bad)
+    assert (f"{masks}/{name}.nii.gz: not written (" in line) == (name in bad)
 
 
 def test_a_scan_that_may_not_be_read_does_not_keep_the_others(told, tmp_path, unreadable):

@@ -53,7 +53,9 @@ def test_convert_tries_the_folder_before_it_reads_the_weights(tmp_path):
     pytest.param(["stray"], "'stray' is not a flag", marks=SLOW),
     (["--config.train.epochs=0"], "config.train.epochs=0: must be above 0"),
     pytest.param(
-      ["--config.inference.patch=(20,32,40)"], "nearest that it can is (16, 32, 32)", marks=SLOW
+      ["--config.inference.patch=(20,32,40)"],
+      "nearest patch that it can take is (16, 32, 32)",
+      marks=SLOW,
     ),
     pytest.param(["--config.data.labels=pancreas=9+x"], "'x' must be one of", marks=SLOW),
     (["--config.data.labels=spleeen"], "'spleeen' must be one of"),

@@ -45,6 +45,7 @@ TEXT_ONLY = (
   "attn_unet_jax.cases.folds",
   "attn_unet_jax.evaluation.comparison_text",
   "attn_unet_jax.runs.metrics_csv",
+  "tfds_pancreas.build",
   "experiments.pancreas",
 )
 
@@ -116,6 +117,13 @@ def test_an_import_that_runs_up_would_be_found(tmp_path):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(source)
   assert _faults(_arrows(tmp_path)) == ["losses imports models", "volumes imports cases"]
+
+
+def test_a_folder_is_worked_on_without_tensorflow_datasets():
+  modules = "attn_unet_jax.workflows.segment_scans, attn_unet_jax.workflows.train_run"
+  code = f"import sys, {modules}; sys.exit('tensorflow_datasets' in sys.modules)"
+  done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr or "tensorflow_datasets is loaded"
 
 
 @pytest.mark.parametrize("module", TEXT_ONLY)

@@ -1,9 +1,10 @@
 """A smooth random displacement of every voxel: a cubic B-spline over a coarse grid of vectors.
 
-`deform_sd` is the sd of the displacement over all voxels. Papers give that of their grid's vectors,
-of which splines make less: in Cicek et al. 2016 (4 voxels, 32 apart) vectors are what the grid's
-points themselves move by, interpolated, and the factor is 0.817 (`experiments/unet3d.py`); in
-Milletari et al. 2016 they are coefficients of B-splines, and it is 0.332.
+`deform_sd` is the standard deviation of the displacement over all voxels. Papers give that of the
+vectors of their grid, which is larger than that of the field. In Cicek et al. 2016 (4 voxels, 32
+apart) the vectors are the displacements of the grid's points, and the factor is 0.817
+(`experiments/unet3d.py`); in Milletari et al. 2016 they are coefficients of B-splines, and it is
+0.332.
 """
 
 from functools import lru_cache
@@ -19,16 +20,16 @@ from attn_unet_jax.volumes.bspline import cubic_bspline_weights
 
 Shape = tuple[int, int, int]
 
-_LARGEST = 3.0  # standard deviations; what is larger is held there, so that blocks stay small
+_LARGEST = 3.0  # standard deviations; larger displacements are clipped, so that blocks stay small
 
 
-def displacement(key: Array, patch: Shape, augmentation: Augmentation) -> Array:
+def draw_displacement(key: Array, patch: Shape, augmentation: Augmentation) -> Array:
   """Draws a smooth displacement field.
 
       d(x) = sum_ijk B_i(x) B_j(y) B_k(z) c_ijk,   c normal, B the uniform cubic B-splines
 
-  The vectors c are scaled so that d has the standard deviation `deform_sd` over the patch: the
-  splines' own would be about a third of that of c.
+  The vectors c are scaled so that d has the standard deviation `deform_sd` over the patch. Without
+  the scaling it would have about a third of that of c.
 
   Args:
     key: random key.
@@ -52,16 +53,16 @@ def displacement(key: Array, patch: Shape, augmentation: Augmentation) -> Array:
 
 
 def largest_displacement(sd: float) -> float:
-  """What `displacement` never exceeds, in voxels."""
+  """Returns the bound of `draw_displacement` for a standard deviation, both in voxels."""
   return _LARGEST * sd
 
 
 @lru_cache
 def spline_basis(size: int, spacing: float) -> np.ndarray:
-  """Weights [size, M] of M uniform cubic B-splines at the voxels of an axis; rows sum to 1.
+  """Returns the weights [size, M] of M uniform cubic B-splines at the voxels of an axis.
 
-  The control points lie `spacing` voxels apart, symmetrically about the axis' centre, with those
-  beyond its ends that a cubic needs.
+  Rows sum to 1. The control points lie `spacing` voxels apart, symmetrically about the centre of
+  the axis, and reach beyond its ends as far as a cubic needs.
   """
   intervals = max(1, ceil((size - 1) / spacing))
   places = (np.arange(size) - (size - 1) / 2) / spacing + intervals / 2

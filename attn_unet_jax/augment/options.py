@@ -1,4 +1,4 @@
-"""What an augmentation may draw."""
+"""The ranges of all random draws of an augmentation. Loads no JAX."""
 
 from dataclasses import dataclass
 
@@ -72,19 +72,20 @@ class Augmentation(Options):
 
   @property
   def deforms(self) -> bool:
-    """Whether any patch is deformed."""
+    """Returns whether any patch is deformed."""
     return self.deform_probability > 0 and any(sd > 0 for sd in self.deform_sd)
 
   @property
   def warps(self) -> bool:
-    """Whether any patch is resampled; if not, no interpolation takes place."""
+    """Returns whether any patch is resampled; if not, no interpolation takes place."""
+    # Flips alone need no resampling: they move whole voxels.
     scales = self.scale != (1.0, 1.0) and any(self.scale_axes)
     sizes = (*self.rotate_deg, *self.shift, self.corner_scale)
     moves = scales or any(size > 0 for size in sizes)
     return self.deforms or (self.spatial_probability > 0 and moves)
 
 
-# The paper's, and what a run has where its experiment says nothing else.
+# That of Oktay et al. 2018, which is also the default of a run.
 OKTAY_2018 = Augmentation(
   flip=(0.5, 0.5, 0.0),
   rotate_deg=(0.0, 0.0, 15.0),

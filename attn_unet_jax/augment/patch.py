@@ -6,39 +6,39 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from attn_unet_jax.augment.affine import reach, spatial_matrix
-from attn_unet_jax.augment.deformation import displacement, largest_displacement
-from attn_unet_jax.augment.intensity import intensity
+from attn_unet_jax.augment.affine import draw_spatial_matrix, largest_reach
+from attn_unet_jax.augment.deformation import draw_displacement, largest_displacement
+from attn_unet_jax.augment.intensity import change_intensity
 from attn_unet_jax.augment.options import Augmentation
 from attn_unet_jax.augment.registry import load_augmentation
-from attn_unet_jax.augment.warp import flip, mirrored_axes, warp
+from attn_unet_jax.augment.warp import draw_mirrored_axes, mirror_volume, warp_block
 
 Shape = tuple[int, int, int]
 
-_FIRST_EXTRA = (
-  1000  # number of the first further augmentation's key, beside those of the built-in parts
-)
+# The key of a further augmentation is folded in with this number plus its index: far above the
+# numbers of the built-in parts, so that more of these can be added.
+_FIRST_EXTRA = 1000
 
 
 def source_shape(patch: Shape, augmentation: Augmentation) -> Shape:
-  """Shape of the block to cut around a patch so that every sample lies inside it.
+  """Computes the shape of the block that contains every voxel a patch may sample.
 
   Args:
     patch: [X, Y, Z] in voxels.
     augmentation: the ranges.
 
   Returns:
-    patch + 2 * margin, the patch in the middle; the patch itself where nothing reaches out of it.
+    patch + 2 * margin, with the patch in the middle; the margin is 0 if no draw leaves the patch.
   """
   moved = (largest_displacement(sd) if augmentation.deforms else 0 for sd in augmentation.deform_sd)
-  furthest = [r + m for r, m in zip(reach(patch, augmentation), moved, strict=True)]
+  furthest = [r + m for r, m in zip(largest_reach(patch, augmentation), moved, strict=True)]
   # 1e-3: float32 rounding of the coordinates must not cost a voxel where the reach is integral.
   margins = [max(0, ceil(r - (n - 1) / 2 - 1e-3)) for r, n in zip(furthest, patch, strict=True)]
   x, y, z = (n + 2 * margin for n, margin in zip(patch, margins, strict=True))
   return x, y, z
 
 
-def augment(
+def augment_patch(
   key: Array, image: Array, label: Array, patch: Shape, augmentation: Augmentation
 ) -> tuple[Array, Array]:
   """Draws one augmented patch from the middle of a block; `jax.vmap` gives a batch.
@@ -60,19 +60,20 @@ def augment(
   if image.shape != needed or label.shape != needed:
     raise ValueError(f"image block {image.shape}, label block {label.shape}: expected {needed}")
   spatial_key, flip_key, intensity_key = jax.random.split(key, 3)
-  mirrored = mirrored_axes(flip_key, augmentation)
+  mirrored = draw_mirrored_axes(flip_key, augmentation)
   if augmentation.warps:
-    matrix = spatial_matrix(spatial_key, patch, augmentation)
-    # Mirroring the coordinates: `flip` of the result would make XLA gather up to eight times.
+    matrix = draw_spatial_matrix(spatial_key, patch, augmentation)
+    # The coordinates are mirrored, not the result: that would make XLA gather up to eight times.
     matrix = matrix * jnp.append(jnp.where(mirrored, -1, 1), 1)
     moved = None
     if augmentation.deforms:
-      moved = displacement(jax.random.fold_in(key, 3), patch, augmentation)
-    image = warp(image, matrix, patch, displacement=moved)
-    label = warp(label, matrix, patch, nearest=True, displacement=moved)
+      # A key of its own, not a fourth part: augmentations without deformation keep their draws.
+      moved = draw_displacement(jax.random.fold_in(key, 3), patch, augmentation)
+    image = warp_block(image, matrix, patch, displacement=moved)
+    label = warp_block(label, matrix, patch, nearest=True, displacement=moved)
   else:
-    image, label = flip(image, mirrored), flip(label, mirrored)
-  image = intensity(intensity_key, image, augmentation)
+    image, label = mirror_volume(image, mirrored), mirror_volume(label, mirrored)
+  image = change_intensity(intensity_key, image, augmentation)
   for index, name in enumerate(augmentation.extra):
     image = load_augmentation(name)(jax.random.fold_in(key, _FIRST_EXTRA + index), image)
   return image, label

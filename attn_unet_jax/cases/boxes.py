@@ -1,7 +1,8 @@
-"""Where in each scan a run looks: `{"CASE": [[x, y, z], [x, y, z]], ...}`, low and high corner.
+"""Boxes that restrict a run to a part of each scan.
 
-In mm from the middle of the scan's field of view, along right, anterior and superior, so that a box
-of one working spacing holds for every other.
+They are a JSON file, `{"CASE": [[x, y, z], [x, y, z]], ...}`, with the lowest and the highest
+corner in mm from the middle of the scan's field of view, along right, anterior and superior. In mm,
+one file serves every working spacing.
 """
 
 import json
@@ -20,23 +21,23 @@ _FARTHEST_MM = 1e6  # a corner beyond any scan; so large a number is a mistake, 
 
 
 def read_boxes(path: Path) -> dict[str, Box]:
-  """The boxes of a JSON file.
+  """Reads the boxes of a JSON file.
 
   Raises:
-    UserError: it is missing, or not such a file.
+    UserError: the file is missing or malformed.
   """
   try:
     content = read_json(path)
     corners = {case: np.array(box, np.float64) for case, box in content.items()}
   except OSError as error:
-    raise UserError(f"{path}: {error.strerror}; it must hold a box of each case") from None
+    raise UserError(f"{path}: {error.strerror}; write a file with a box for each case") from None
   except (ValueError, TypeError, AttributeError, OverflowError):
-    corners = {"": np.zeros(0)}
+    corners = {"": np.zeros(0)}  # fits no box, so the loop below reports the file as a whole
   for case, box in corners.items():
     fits = box.shape == (2, 3) and (box[0] < box[1]).all() and (np.abs(box) <= _FARTHEST_MM).all()
     if not fits:
       raise UserError(
-        f"{path}: {case or 'it'} is no box; write"
+        f"{path}: {case or 'it'} is not a box; write"
         ' {"CASE": [[x, y, z], [x, y, z]]}, lowest and highest corner in mm from the scan\'s'
         f" middle, at most {_FARTHEST_MM:g}"
       )
@@ -44,41 +45,45 @@ def read_boxes(path: Path) -> dict[str, Box]:
 
 
 def to_json(boxes: Boxes) -> str:
-  """The file that `read` reads."""
+  """Formats boxes as the JSON text that `read_boxes` reads."""
+  # A line for each case, so that people can edit the file and compare two of them.
   lines = [f" {json.dumps(case)}: {json.dumps([box.low, box.high])}" for case, box in boxes.items()]
   return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def check_boxes(boxes: Boxes, ids: Iterable[str], path: object) -> None:
-  """Refuses boxes in which a case is missing.
+  """Checks that every case has a box.
 
   Raises:
-    UserError: names the first ones.
+    UserError: a case has none; the message names the first.
   """
   if missing := sorted(set(ids) - boxes.keys()):
-    raise UserError(f"{path}: no box of {len(missing)} cases such as {missing[0]}; add them")
+    raise UserError(
+      f"{path}: {len(missing)} cases have no box, such as {missing[0]}; add their boxes"
+    )
 
 
 def check_same_boxes(path: Path, own: Boxes) -> None:
-  """Refuses to go on with a run whose boxes have changed since it began.
+  """Checks that the boxes of a run have not changed since it began.
 
   Args:
-    path: the file that the config names; if it has gone, the run's own copy holds.
-    own: the boxes that the run was begun with.
+    path: the file that the config names; if it is gone, nothing is compared.
+    own: the boxes that the run began with.
 
   Raises:
     UserError: a box differs.
   """
+  # The run's own copy is enough to continue: the user's file may have been moved or deleted.
   now = read_boxes(path) if path.exists() else own
   if differing := [case for case, box in own.items() if now.get(case) != box]:
     raise UserError(
-      f"config.data.boxes={path}: the box of {differing[0]} is not the one that the run was begun "
-      "with (its boxes.json); choose another --workdir"
+      f"config.data.boxes={path}: the box of {differing[0]} differs from the one that the run "
+      "began with (its boxes.json); choose another --workdir"
     )
 
 
 def box_voxels(box: Box, grid: Grid, patch: Shape, case: str) -> Slices:
-  """The part of a working grid that a run looks at: the box, grown to the patch.
+  """Returns the voxels of a working grid that a box covers, grown to at least the patch.
 
   Raises:
     UserError: the box lies outside the scan.

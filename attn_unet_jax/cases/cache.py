@@ -1,10 +1,10 @@
-"""Cases on the working grid, kept on disk: a scan is blurred and resampled once, then only read.
+"""A cache of prepared cases on disk: a scan is blurred and resampled once and read afterwards.
 
-A file per case, an ArrayRecord whose records are a header (JSON), the image, the label and the
-foreground voxels that patches are centred on. Its name carries a digest of all that the content
-depends on, so that runs of one recipe can share a folder and a changed scan, spacing or mapping is
-prepared anew. It is written beside and renamed: processes and hosts that prepare at the same time
-do not disturb each other.
+Each case is an ArrayRecord file of four records: a header (JSON), the image, the label and the
+foreground voxels on which patches are centred. The file name contains a digest of everything that
+the content depends on. Runs of one recipe can therefore share a folder, and a changed scan, spacing
+or mapping leads to a new file. A file is written under a temporary name and then renamed, so that
+processes and hosts can prepare cases at the same time.
 """
 
 import hashlib
@@ -21,50 +21,60 @@ from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.runtime.errors import UserError, format_error
 from attn_unet_jax.runtime.files import atomic_write, remove_unfinished_files
 
-_DEAD_S = 24 * 3600.0  # writing a case takes seconds
-_VERSION = 2  # to be raised when `prepare` gives other values
+# Writing a case takes seconds, so that the process that left so old a file is surely dead.
+_DEAD_S = 24 * 3600.0
+# To be raised whenever `prepare_case` gives other values: older files are then ignored.
+_VERSION = 2
 _WRITER = "group_size:1,zstd:1"  # reads five times as fast as the default, a tenth larger
 _READER = "readahead_buffer_size:0,max_parallelism:0"  # for random access
 
 
 def digest_recipe(*parts: object) -> str:
-  """A name for what a prepared case depends on; every part by its `repr`."""
+  """Returns a hexadecimal digest of what a prepared case depends on, each part by its `repr`."""
   return hashlib.sha256(repr((_VERSION, *parts)).encode()).hexdigest()[:16]
 
 
 def load_or_prepare(
   folder: Path, case_id: str, name: str, prepare: Callable[[], WorkingCase]
 ) -> WorkingCase:
-  """The case from its file in `folder`; if there is none, or it is damaged, `prepare`s and keeps.
+  """Loads a case from its file in `folder`, or prepares it and writes that file.
+
+  A damaged file is replaced.
 
   Args:
-    folder: made if it is missing.
+    folder: created if it is missing.
     case_id: the case.
-    name: `digest` of what its content depends on.
-    prepare: makes the case.
+    name: the `digest_recipe` of what its content depends on.
+    prepare: prepares the case.
 
   Raises:
     UserError: the folder cannot be written.
   """
+  # A case id may hold characters that are not allowed in a file name, such as a slash.
   path = folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', case_id)}.{name}.array_record"
   if path.exists():
     try:
       return _read_case(path)
+    # Damage may show while records are read, while the header is parsed or when sizes do not fit.
+    # None of it is fatal, since the case can be prepared again.
     except (RuntimeError, ValueError, IndexError, KeyError, OSError) as error:
-      logging.warning("%s: damaged (%s); its case is prepared again", path, format_error(error))
+      logging.warning(
+        "%s: the file is damaged (%s); preparing its case again", path, format_error(error)
+      )
   case = prepare()
   try:
     _write_case(path, case)
   except (RuntimeError, OSError) as error:
     raise UserError(
-      f"{folder}: prepared scans cannot be written there ({format_error(error)}); make room, or "
+      f"{folder}: cannot write prepared scans there ({format_error(error)}); free some space, or "
       "name another folder with --config.data.prepared=FOLDER"
     ) from error
   return case
 
 
 def remove_left_over(folder: Path) -> None:
-  """Removes what processes that were killed left half written; others may be preparing there."""
+  """Removes unfinished files that killed processes left in the folder."""
+  # Only old ones: other runs may be preparing cases in a shared folder right now.
   remove_unfinished_files(folder, older_than_s=_DEAD_S)
 
 
@@ -76,6 +86,7 @@ def _read_case(path: Path) -> WorkingCase:
     reader.close()
   about = json.loads(header)
   shape = about["shape"]
+  # The file is little-endian on every host, so that all of them can share it.
   return WorkingCase(
     about["id"],
     np.frombuffer(image, "<i2").reshape(shape),

@@ -1,9 +1,9 @@
-"""Cases from where they lie: a plain folder of NIfTI files, or records made by `tfds_pancreas`."""
+"""Reads cases from a data set: a folder of NIfTI files, or records made by `tfds_pancreas`."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from absl import logging
 
@@ -12,12 +12,14 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import read_grid
 from attn_unet_jax.volumes.nifti_folder import list_nifti_files, read_label_names, read_pair
 from attn_unet_jax.volumes.volume import Grid, Volume
-from tfds_pancreas.records import BuiltDataset, open_records
+
+if TYPE_CHECKING:
+  from tfds_pancreas.records import BuiltDataset
 
 
 @dataclasses.dataclass(frozen=True)
 class NativeCase:
-  """One patient on the native grid, axes as in the image file; `source` names it in messages."""
+  """A case on its native grid, axes as in the image file; `source` names it in messages."""
 
   id: str
   image: Volume
@@ -30,41 +32,46 @@ class Dataset(Protocol):
 
   @property
   def ids(self) -> Sequence[str]:
-    """Every case id, sorted."""
+    """The ids of all cases, sorted."""
 
   @property
   def parts(self) -> Mapping[str, Sequence[str]] | None:
-    """The set's own `training`, `validation` and `test` ids, if it has them."""
+    """The data set's own `training`, `validation` and `test` ids, if it has them."""
 
   @property
   def label_names(self) -> Mapping[str, int] | None:
-    """Name -> value of the label volumes, if the set carries names."""
+    """The values of the label volumes by name, if the data set has names."""
 
   def load(self, case_id: str) -> NativeCase:
-    """Reads one case, checked."""
+    """Reads one case and checks it."""
 
   def grid(self, case_id: str) -> Grid:
-    """The grid of a case's image; no voxel is read."""
+    """Reads the grid of a case's image, without its voxels."""
 
   def fingerprint(self, case_id: str) -> tuple[object, ...]:
-    """What changes when the files of a case do: names, sizes, times of writing."""
+    """Returns values that change whenever the files of a case change.
+
+    They are names, sizes and modification times.
+    """
 
 
 def open_dataset(data: DataOptions) -> Dataset:
   """Opens the data set that a run's options name.
 
   Raises:
-    UserError: it is not there; says what to put where.
+    UserError: it is missing; the message says which files are needed.
   """
   if data.folder:
     return FolderDataset(Path(data.folder))
+  from tfds_pancreas.records import open_records  # loads tensorflow-datasets, for records alone
+
   return RecordDataset(open_records(data.dataset, data.dir))
 
 
 class FolderDataset:
-  """`imagesTr/NAME.nii.gz` with `labelsTr/NAME.nii.gz`; see `volumes.nifti_folder`."""
+  """A folder of `imagesTr/NAME.nii.gz` and `labelsTr/NAME.nii.gz`; see `volumes.nifti_folder`."""
 
-  parts = None
+  parts = None  # a folder says nothing about training, validation and test
 
   def __init__(self, root: Path):
     self._root = root
@@ -72,13 +79,13 @@ class FolderDataset:
     self._labels = list_nifti_files(root / "labelsTr")
     self.ids = tuple(sorted(self._images))
     self.label_names = read_label_names(root)
-    self._check()
+    self._check_pairs()
 
   def load(self, case_id: str) -> NativeCase:
     """Reads image and label of one case.
 
     Raises:
-      UserError: a file is unreadable, or the two do not fit each other.
+      UserError: a file is unreadable, or the grids of the two differ.
     """
     label_path = self._labels[case_id]
     image, label, note = read_pair(self._images[case_id], label_path)
@@ -90,20 +97,21 @@ class FolderDataset:
     """Reads the header of a case's image.
 
     Raises:
-      UserError: it is unreadable.
+      UserError: the file is unreadable.
     """
     return read_grid(self._images[case_id])
 
   def fingerprint(self, case_id: str) -> tuple[object, ...]:
-    """Of the image's and the label's file."""
+    """Returns names, sizes and modification times of the image and label files."""
     return _describe_file(self._images[case_id]) + _describe_file(self._labels[case_id])
 
-  def _check(self) -> None:
+  def _check_pairs(self) -> None:
     if not self._images:
       raise UserError(
-        f"{self._root}: no data; put images into {self._root}/imagesTr/NAME.nii.gz and their "
-        f"labels into {self._root}/labelsTr/NAME.nii.gz, under the same names"
+        f"{self._root}: no images found; put images into {self._root}/imagesTr/NAME.nii.gz and "
+        f"their labels into {self._root}/labelsTr/NAME.nii.gz, under the same names"
       )
+    # A missing partner is more likely a mistake than a case to leave out silently.
     alone = sorted(set(self._images) ^ set(self._labels))
     if alone:
       raise UserError(
@@ -113,9 +121,9 @@ class FolderDataset:
 
 
 class RecordDataset:
-  """A data set of `tfds_pancreas`, as the build command wrote it."""
+  """A data set that the build command of `tfds_pancreas` wrote."""
 
-  def __init__(self, records: BuiltDataset):
+  def __init__(self, records: "BuiltDataset"):
     self._where = {
       case_id: (split, index)
       for split, cases in records.splits.items()
@@ -125,13 +133,15 @@ class RecordDataset:
     self.ids = tuple(sorted(self._where))
     self.label_names: Mapping[str, int] = records.labels
     own = {"training": "train", "validation": "validation", "test": "test"}
+    # Without all three parts the set's division cannot serve as a fold; the cases then count as
+    # one set, which `choose_split` divides.
     complete = all(records.splits.get(split) for split in own.values())
     self.parts: Mapping[str, Sequence[str]] | None = (
       {part: records.splits[split].case_ids for part, split in own.items()} if complete else None
     )
 
   def load(self, case_id: str) -> NativeCase:
-    """Reads one record."""
+    """Reads the record of one case."""
     split, index = self._where[case_id]
     record = self._records.splits[split][index]
     affine = record["affine"]
@@ -139,12 +149,13 @@ class RecordDataset:
     return NativeCase(case_id, image, label, f"{self._records.directory}: {case_id}")
 
   def grid(self, case_id: str) -> Grid:
-    """Reads a record without decoding its volumes."""
+    """Reads the grid of a record without decoding its volumes."""
     split, index = self._where[case_id]
     return Grid(*self._records.splits[split].read_geometry(index))
 
   def fingerprint(self, case_id: str) -> tuple[object, ...]:
-    """Of the data set: its name, version and building."""
+    """Returns the data set's name and version, the case id, and when the set was built."""
+    # A build writes this file with the records, so that its time stands for all of them.
     directory = self._records.directory
     return (*directory.parts[-3:], case_id, *_describe_file(directory / "dataset_info.json"))
 

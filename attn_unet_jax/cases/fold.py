@@ -1,4 +1,4 @@
-"""A data set, the meaning of its labels and one fold of it: what a run works on."""
+"""A data set, the meaning of its labels and one fold of it: the data of a run."""
 
 import dataclasses
 import json
@@ -16,10 +16,10 @@ from attn_unet_jax.runtime.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class DataFold:
-  """One fold of a data set.
+  """A fold of a data set.
 
-  `listing` is the list of folds that it comes from; `boxes` is the part of each case that is worked
-  on, None all of it.
+  `listing` is the list of folds that it comes from. `boxes` restrict each case to a part; None
+  means whole scans.
   """
 
   data: DataOptions
@@ -30,17 +30,18 @@ class DataFold:
   boxes: Boxes | None = None
 
   def load(self, part: str) -> WorkingCases:
-    """The cases of `training` (thinned, if so configured), `validation` or `test`, prepared."""
+    """Returns the cases of `training`, `validation` or `test`, prepared when they are read."""
     ids = getattr(self.split, part)
+    # Losses and scores of the other parts are measured against all labels.
     thin = part == "training"
     return WorkingCases(ids, self.dataset, self.mapping, self.data, thin, boxes=self.boxes)
 
   def to_json(self) -> str:
-    """The list of folds, as it can be given to `--config.data.folds`."""
+    """Formats the list of folds as a file for `--config.data.folds`."""
     return json.dumps(self.listing, indent=1) + "\n"
 
   def describe(self) -> str:
-    """One line for the screen."""
+    """Describes classes and parts in one line for the screen."""
     parts = ", ".join(f"{len(getattr(self.split, part))} {part}" for part in folds.PARTS)
     return f"classes {self.mapping.describe()}; {parts} cases (folds {self.listing['name']!r})"
 
@@ -50,18 +51,18 @@ def open_fold(data: DataOptions, written: Path | None = None) -> DataFold:
 
   Args:
     data: the run's options of the data.
-    written: the list of folds that the run wrote when it began, its boxes beside it. They hold
-      from then on, whatever becomes of the data: no case may move from training to test.
+    written: the list of folds that the run wrote when it began, with its boxes in the same
+      folder. They stay valid even if the data changes: no case may move from training to test.
 
   Raises:
-    UserError: the data is not there, or the labels, the fold or the boxes do not fit it; or the
-      run wrote no list.
+    UserError: the data is missing; or labels, fold or boxes do not fit it; or the run's list of
+      folds is missing.
   """
   if written and not written.exists():
     raise UserError(
-      f"{written}: not found; bring it back. If attn_unet_jax.convert made this run, of no data: "
-      "evaluate --config.data.folder=DIR scores it on any, and another run starts from it by "
-      f"--config.init.workdir={written.parent}"
+      f"{written}: not found; restore it. A run that attn_unet_jax.convert made has no data: "
+      "evaluate --config.data.folder=DIR scores it on any data, and another run starts from it "
+      f"with --config.init.workdir={written.parent}"
     )
   dataset = open_dataset(data)
   mapping = parse_mapping(data.labels, dataset.label_names)
@@ -69,6 +70,7 @@ def open_fold(data: DataOptions, written: Path | None = None) -> DataFold:
   split, listing = folds.choose_split(dataset.ids, dataset.parts, source, data.fold)
   boxes, path = None, Path(data.boxes)
   if data.boxes:
+    # The run's copy counts, like its folds; `path` only names the boxes in the message.
     boxes = read_boxes(written.with_name("boxes.json") if written else path)
     check_boxes(boxes, [case for part in folds.PARTS for case in getattr(split, part)], path)
   return DataFold(data, dataset, mapping, split, listing, boxes)

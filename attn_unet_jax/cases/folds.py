@@ -1,9 +1,9 @@
-"""Folds: who is trained on, who is validated on, who is tested on. Folds are data, never code.
+"""Folds: which cases are for training, validation and test. Folds are data, never code.
 
 A list of folds is JSON: `{"name": ..., "folds": [{"training": [ids], "validation": [ids],
-"test": [ids]}, ...]}`. A case may stand in several parts of a fold (one scan can be trained,
-validated and tested on); whoever writes such a list means it. The lists of `fold_lists/`, each with
-its source and a note, are chosen by name.
+"test": [ids]}, ...]}`. A case may be in several parts of a fold: a list that puts one scan
+into all three is taken as intended. The lists in `fold_lists/` give their source and a note, and
+are chosen by name.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ _PACKAGED = Path(__file__).parent / "fold_lists"
 
 @dataclasses.dataclass(frozen=True)
 class CaseSplit:
-  """Case ids of one fold."""
+  """The case ids of one fold."""
 
   training: tuple[str, ...]
   validation: tuple[str, ...]
@@ -30,11 +30,12 @@ class CaseSplit:
 
 
 def by_hash(ids: Sequence[str]) -> list[dict[str, list[str]]]:
-  """Five folds by a hash of the case id, of sizes that differ by one at most.
+  """Divides cases into five folds by a hash of their ids; sizes differ by one at most.
 
   Fold k tests on group k, validates on group k + 1 and trains on the rest. The order of the files
   does not matter, and a case keeps its place in the order when others are renamed.
   """
+  # By hash the order of two cases depends on their ids alone, not on files, machine or version.
   ordered = sorted(ids, key=lambda case: hashlib.sha256(case.encode()).hexdigest())
   groups = [sorted(ordered[k::_HASH_FOLDS]) for k in range(_HASH_FOLDS)]
   folds = []
@@ -48,16 +49,16 @@ def by_hash(ids: Sequence[str]) -> list[dict[str, list[str]]]:
 def choose_split(
   ids: Sequence[str], own: Mapping[str, Sequence[str]] | None, folds: str, fold: int
 ) -> tuple[CaseSplit, dict[str, Any]]:
-  """The split of a run and the list of folds that it comes from (written into the run).
+  """Chooses the split of a run, and returns it with the list of folds that it comes from.
 
   Args:
     ids: every case of the data set.
-    own: the data set's own parts, if it has them; used when `folds` is ''.
+    own: the data set's own parts, if it has them. They are used when `folds` is ''.
     folds: `config.data.folds`: '', the name of a list in `fold_lists/`, or a JSON file.
     fold: `config.data.fold`.
 
   Raises:
-    UserError: no such list or fold, a case that is not in the data, or an empty part.
+    UserError: the list or the fold does not exist, a case is not in the data, or a part is empty.
   """
   if folds:
     listing = read_folds(_find_list(folds))
@@ -71,29 +72,31 @@ def choose_split(
 
 
 def pick_fold(listing: Mapping[str, Any], fold: int) -> Mapping[str, Sequence[str]]:
-  """The fold of that number, case ids by part.
+  """Returns the fold of that number: case ids by part.
 
   Raises:
-    UserError: the list has fewer.
+    UserError: the list has fewer folds.
   """
   if not 0 <= fold < len(listing["folds"]):
     raise UserError(
       f"config.data.fold={fold}: the list {listing['name']!r} has folds 0 to "
       f"{len(listing['folds']) - 1}"
     )
-  return listing["folds"][fold]
+  result: Mapping[str, Sequence[str]] = listing["folds"][fold]
+  return result
 
 
 def _find_list(folds: str) -> Path:
+  # No clash with a user's FILE.json, since the names of packaged lists are given without a suffix.
   packaged = _PACKAGED / f"{folds}.json"
   return packaged if packaged.is_file() else Path(folds)
 
 
 def read_folds(path: Path) -> dict[str, Any]:
-  """A list of folds from its JSON file.
+  """Reads a list of folds from a JSON file.
 
   Raises:
-    UserError: there is no such file, or it is not a list of folds.
+    UserError: the file is missing, or is not a list of folds.
   """
   way_out = '{"name": ..., "folds": [{"training": [...], "validation": [...], "test": [...]}]}'
   try:
@@ -101,12 +104,13 @@ def read_folds(path: Path) -> dict[str, Any]:
   except OSError as error:
     names = ", ".join(sorted(packaged.stem for packaged in _PACKAGED.glob("*.json")))
     raise UserError(
-      f"config.data.folds={path}: {error.strerror}; give a JSON file, or one of {names}"
+      f"config.data.folds={path}: {error.strerror}; name a JSON file, or one of {names}"
     ) from None
   except ValueError:
-    listing = None
+    listing = None  # not JSON at all: the message below fits this too
   if not _is_listing(listing):
-    raise UserError(f"{path}: not a list of folds; it must read {way_out}")
+    raise UserError(f"{path}: not a list of folds; write {way_out}")
+  # The name is optional in a user's file, but messages and the run's own list need one.
   return {"name": path.stem, **listing}
 
 
@@ -129,11 +133,11 @@ def _check_lists(fold: Mapping[str, Sequence[str]], ids: Sequence[str], name: st
     if missing:
       raise UserError(
         f"folds {name!r}: {part} cases {missing[:5]} are not in the data, which has "
-        f"{len(ids)} cases such as {sorted(ids)[0]!r}; add them, or give a list without them by "
+        f"{len(ids)} cases such as {sorted(ids)[0]!r}; add them, or give a list without them with "
         "--config.data.folds=FILE.json"
       )
     if not fold[part]:
       raise UserError(
         f"folds {name!r}: the {part} part is empty ({len(ids)} cases in the data); add cases, or "
-        "give a list by --config.data.folds=FILE.json (a scan may stand in several parts)"
+        "give a list with --config.data.folds=FILE.json (a scan may be in several parts)"
       )

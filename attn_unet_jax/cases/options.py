@@ -1,4 +1,4 @@
-"""What can be set about the data: where it lies, its labels and folds, and its working grid."""
+"""The options of the data: its location, labels and folds, and the working grid."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +11,7 @@ _WINDOW = Rule("lower end below the upper", lambda window: window[0] < window[1]
 
 @dataclass(frozen=True)
 class DataOptions(Options):
-  """Says which data set is worked on, what its labels mean, and how a case is prepared."""
+  """The options of a data set, of the meaning of its labels, and of the working grid."""
 
   dataset: str = option("", "Records made by tfds_pancreas.build, such as phantom_ct/demo.")
   dir: str = option("data", "Folder of the records.")

@@ -1,4 +1,4 @@
-"""A case on its native grid becomes a case on the working grid, the same way for all purposes."""
+"""Brings a case from its native grid to the working grid, for training as for prediction."""
 
 import dataclasses
 
@@ -24,7 +24,7 @@ class WorkingCase:
   """A case on the working grid: HU int16 and class indices uint8 `[X, Y, Z]`, canonical axes.
 
   `mean` and `sd` are those of the whole scan on the working grid, or of the box in it, HU.
-  `positions` are the `foreground_positions` of the label, None where they are still to be listed.
+  `positions` are the `foreground_positions` of the label, or None if they have not been listed.
   """
 
   id: str
@@ -36,22 +36,28 @@ class WorkingCase:
 
   @property
   def centres(self) -> np.ndarray:
-    """Where patches may be centred: `positions`, listed now if they are not yet."""
+    """The voxels on which patches may be centred: `positions`, listed now if necessary."""
     return foreground_positions(self.label) if self.positions is None else self.positions
 
 
 def working_grid_for(
   canonical: Grid, data: DataOptions, name: object, *, in_box: bool = False
 ) -> Grid:
-  """The working grid of a scan, which validation segments as prediction does.
+  """Returns the working grid of a scan, after checking that a prediction on it fits into memory.
 
-  A voxel of it then takes, at the peak of `SlidingWindow.predict`: the image and its padded copy,
-  int16; the sums of each class's probabilities and of their weights, float32. Inside a box, which
-  may be small, the image and the probabilities are all that is known to be as large as the grid.
+  Args:
+    canonical: the scan's grid, canonical axes.
+    data: how the working grid is reached.
+    name: the scan, for the message.
+    in_box: whether only a box of the scan is segmented.
 
   Raises:
-    UserError: memory cannot hold that; says so of `name`.
+    UserError: memory cannot hold the prediction.
   """
+  # Bytes per voxel at the peak of `SlidingWindow.predict`: the image and its padded copy, int16;
+  # the sums of each class's probabilities and of their weights, float32. A box may be small, so
+  # that only the image and the pasted probabilities are then known to be as large as the grid.
+  # Training needs this check too, since its validation predicts.
   probabilities = 4 * (1 + len(class_names(data.labels)))
   held = probabilities + (2 if in_box else 2 + 2 + 4)
   return working_grid_within_memory(canonical, data.spacing_mm, name, held)
@@ -60,16 +66,17 @@ def working_grid_for(
 def working_image(
   canonical: Volume, data: DataOptions, name: object = "this scan", *, in_box: bool = False
 ) -> Volume:
-  """A canonical scan, blurred and resampled as configured, rounded to int16 HU.
+  """Blurs a canonical scan, resamples it as configured, and rounds it to int16 HU.
 
   Raises:
-    UserError: memory cannot hold it; says so of `name`.
+    UserError: memory cannot hold a prediction on the working grid; the message names `name`.
   """
   grid = working_grid_for(canonical.grid, data, name, in_box=in_box)
   blurred = gaussian_blur(canonical, data.blur_mm) if data.blur_mm else canonical
   working = resample_volume(blurred, grid)
   rounded = np.empty(grid.shape[::-1], np.int16)
-  for plane, values in zip(rounded, working.array.T, strict=True):  # no second float image
+  # Plane by plane, since rounding the whole scan would allocate a second float image.
+  for plane, values in zip(rounded, working.array.T, strict=True):
     plane[:] = np.clip(np.rint(values), _INT16.min, _INT16.max)
   return Volume(rounded.T, working.affine)
 
@@ -77,20 +84,21 @@ def working_image(
 def prepare_case(
   case: NativeCase, mapping: LabelMapping, data: DataOptions, box: Box | None = None
 ) -> WorkingCase:
-  """Image and label on one working grid, which is decided from the image.
+  """Brings image and label of a case to one working grid, which the image determines.
 
   Args:
-    case: on its native grid.
-    mapping: what its labels mean.
+    case: the case on its native grid.
+    mapping: the classes of its label values.
     data: how the working grid is reached.
-    box: the part to keep, grown to the patch. Mean and sd are then those of the part, which is
-      all that the network sees of a scan.
+    box: the part to keep, grown to the patch. Mean and sd are then of this part, since the network
+      sees nothing else of the scan.
 
   Raises:
-    UserError: label values outside the mapping, the box lies outside the scan, or memory cannot
-      hold it on the working grid.
+    UserError: a label value is not in the mapping, the box lies outside the scan, or memory cannot
+      hold the scan on the working grid.
   """
   image = working_image(to_canonical(case.image), data, case.id, in_box=box is not None)
+  # Labels become classes before they are resampled: interpolated label values mean nothing.
   label = to_canonical(native_classes(case, mapping))
   classes = resample_labels(label, image.grid, data.label_resampling)
   if box:
@@ -102,5 +110,6 @@ def prepare_case(
 
 
 def native_classes(case: NativeCase, mapping: LabelMapping) -> Volume:
-  """Class indices uint8 on the case's own grid, by the image's affine."""
+  """Returns the class indices of a case, uint8, on its native grid."""
+  # The image's affine serves both, so that rounding in the label's header cannot shift the classes.
   return Volume(mapping.apply(case.label.array, case.source), case.image.affine)

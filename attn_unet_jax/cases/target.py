@@ -1,9 +1,9 @@
-"""What of an organ a network learns: its interior, or its boundary (Roth et al. 2018, HNN-B).
+"""Turns labels of an organ's interior into labels of its boundary (Roth et al. 2018, HNN-B).
 
 The boundary is the organ's outermost layer, one voxel of the working grid deep: the foreground
-less its erosion by the six neighbours. It is one for all views, so that a slice shows it wider
-where the surface lies flat in the slice. A scan's or a patch's border makes no boundary. A voxel of
-which a neighbour is unlabelled, and none is background, is unlabelled.
+less its erosion by the six neighbours. It is computed in 3-D and shared by all views, so it looks
+wider in a slice to which the surface is nearly parallel. The border of a scan or a patch is no
+boundary. A foreground voxel becomes unlabelled if a neighbour is unlabelled and none is background.
 """
 
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from attn_unet_jax.volumes.volume import Volume
 
 
 def keep_boundary(label: Array) -> Array:
-  """Class indices [X, Y, Z] with the interior made background; runs on the device."""
+  """Sets the interior of the organ to background; class indices [X, Y, Z], on the device."""
   inside = (label > 0) & (label != UNLABELLED)
   edge = inside & _touches_other(label == 0)
   unknown = (label == UNLABELLED) | (inside & _touches_other(label == UNLABELLED))
@@ -25,9 +25,10 @@ def keep_boundary(label: Array) -> Array:
 
 
 def _touches_other(mask: Array) -> Array:
-  """Which voxels have one of the six neighbours in the mask; beyond the border there is none."""
+  """Finds the voxels of which one of the six neighbours is in the mask."""
   found = jnp.zeros_like(mask)
   for axis in range(3):
+    # Padded with False: what lies beyond the border is not in the mask.
     padded = jnp.pad(mask, [(1, 1) if a == axis else (0, 0) for a in range(3)])
     n = mask.shape[axis]
     for start in (0, 2):
@@ -36,11 +37,13 @@ def _touches_other(mask: Array) -> Array:
 
 
 def native_boundary(classes: Volume, depth_mm: float) -> Volume:
-  """The same on a case's own grid, to score against: a layer of the working voxel's depth.
+  """Returns the boundary on a case's native grid, as ground truth for scores.
+
+  It is as deep as a voxel of the working grid.
 
   Args:
     classes: class indices, uint8.
-    depth_mm: `data.spacing_mm`. Along each axis it is rounded to whole voxels, one at least.
+    depth_mm: `data.spacing_mm`. Along each axis it is rounded to whole voxels, at least one.
   """
   reach = [max(1, round(depth_mm / spacing)) for spacing in classes.spacing]
   cross = np.zeros([2 * n + 1 for n in reach], bool)
@@ -49,7 +52,9 @@ def native_boundary(classes: Volume, depth_mm: float) -> Volume:
   label = classes.array
   inside, unlabelled = (label > 0) & (label != UNLABELLED), label == UNLABELLED
   deep, not_beside_background = (
-    ndimage.binary_erosion(mask, cross, border_value=1) for mask in (inside, inside | unlabelled)
+    # `border_value` 1 keeps the erosion from starting at the border of the scan.
+    ndimage.binary_erosion(mask, cross, border_value=1)
+    for mask in (inside, inside | unlabelled)
   )
   kept = np.where(inside & deep, 0, label)
   kept[inside & ~deep & not_beside_background] = UNLABELLED

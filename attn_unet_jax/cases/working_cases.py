@@ -1,4 +1,4 @@
-"""The cases of one part of a fold on the working grid, each made when it is asked for."""
+"""The cases of one part of a fold on the working grid, each prepared when it is read."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -22,16 +22,16 @@ from attn_unet_jax.volumes.orientation import canonical_grid
 
 @dataclasses.dataclass(frozen=True)
 class WorkingCases(Sequence[WorkingCase]):
-  """Prepares a case whenever it is asked for; with `folder`, only the first time.
+  """A sequence of cases that are prepared whenever they are read; with `folder`, once.
 
   Attributes:
     ids: the cases.
-    dataset: where they are read.
-    mapping: what their labels mean.
+    dataset: the data set that they are read from.
+    mapping: the classes of their label values.
     data: how the working grid is reached.
-    thin: whether labels are forgotten as `data.labelled_slices` says.
-    folder: where prepared cases are kept, or None.
-    boxes: the part of each case that is worked on; None: all of it.
+    thin: whether labels are dropped as `data.labelled_slices` says.
+    folder: the folder of prepared cases, or None.
+    boxes: the box of each case; None: whole scans.
   """
 
   ids: Sequence[str]
@@ -46,56 +46,64 @@ class WorkingCases(Sequence[WorkingCase]):
     return len(self.ids)
 
   def __getitem__(self, index: Any) -> Any:
-    """One case; for a slice, those cases."""
+    """Returns one case, or the cases of a slice."""
+    # No case is read for a slice.
     if isinstance(index, slice):
       return dataclasses.replace(self, ids=self.ids[index])
     case_id = self.ids[index]
-    case = self._kept(case_id) if self.folder else self._prepare(case_id)
+    case = self._load_cached(case_id) if self.folder else self._prepare_case(case_id)
+    # Labels are dropped after the cache, so that one file serves every `data.labelled_slices`.
     return keep_labelled_slices(case, self.data) if self.thin else case
 
-  def kept_in(self, folder: Path) -> "WorkingCases":
-    """The same cases, kept in a folder once they are prepared."""
+  def cache_in(self, folder: Path) -> "WorkingCases":
+    """Returns these cases with a folder that stores each of them once it is prepared."""
     return dataclasses.replace(self, folder=folder)
 
   def bytes_together(self) -> int:
-    """Size of all cases on one array each, the smaller ones padded to the largest extent.
+    """Returns the bytes of all images and labels, each case padded to the largest extent.
 
-    From the headers: no scan is read.
+    Only headers are read.
     """
+    # More threads than cores, since reading headers is mostly waiting for the disk.
     with ThreadPoolExecutor(min(16, 4 * count_usable_cores())) as threads:
-      parts = list(threads.map(self.part, self.ids))
+      parts = list(threads.map(self.case_slices, self.ids))
     extents = [[along.stop - along.start for along in part] for part in parts]
     voxels = len(extents) * int(np.prod(np.max(extents, axis=0), dtype=np.int64))
     return voxels * (np.dtype(np.int16).itemsize + np.dtype(np.uint8).itemsize)
 
-  def part(self, case_id: str) -> Slices:
-    """The voxels of a scan's working grid that its case has: all, or those of the box.
+  def case_slices(self, case_id: str) -> Slices:
+    """Returns the voxels of a scan's working grid that its case covers: all, or its box.
 
     Raises:
-      UserError: memory cannot hold that grid, or the box lies outside the scan.
+      UserError: memory cannot hold the grid, or the box lies outside the scan.
     """
     grid = canonical_grid(self.dataset.grid(case_id))
     working = working_grid_for(grid, self.data, case_id, in_box=self.boxes is not None)
-    if box := self._box(case_id):
+    if box := self._find_box(case_id):
       return box_voxels(box, working, self.data.patch, case_id)
     x, y, z = (slice(0, n) for n in working.shape)
     return x, y, z
 
-  def _box(self, case_id: str) -> Box | None:
+  def _find_box(self, case_id: str) -> Box | None:
     return self.boxes[case_id] if self.boxes else None
 
-  def _prepare(self, case_id: str) -> WorkingCase:
-    return prepare_case(self.dataset.load(case_id), self.mapping, self.data, self._box(case_id))
+  def _prepare_case(self, case_id: str) -> WorkingCase:
+    return prepare_case(
+      self.dataset.load(case_id), self.mapping, self.data, self._find_box(case_id)
+    )
 
-  def _kept(self, case_id: str) -> WorkingCase:
+  def _load_cached(self, case_id: str) -> WorkingCase:
     assert self.folder is not None
     data, mapping = self.data, self.mapping
+    # Only what changes a prepared case, so that a change of another option reuses the file. The box
+    # grows to the patch, which therefore matters inside a box alone.
     recipe: tuple[object, ...] = (data.spacing_mm, data.blur_mm, data.label_resampling)
-    if box := self._box(case_id):
+    if box := self._find_box(case_id):
       recipe += (box, data.patch)
     known = (*mapping.values, mapping.unlabelled, mapping.background)
+    # Sorted, because the repr of a set depends on more than its values.
     values = [sorted(values) for values in known]
     name = digest_recipe(
       recipe, values, mapping.rest_is_background, self.dataset.fingerprint(case_id)
     )
-    return load_or_prepare(self.folder, case_id, name, lambda: self._prepare(case_id))
+    return load_or_prepare(self.folder, case_id, name, lambda: self._prepare_case(case_id))

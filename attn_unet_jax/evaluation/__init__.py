@@ -1,7 +1,7 @@
-"""Scores of a predicted mask against a reference mask, both on the native grid.
+"""Scores predicted masks against reference masks on the native grid, and compares runs.
 
 `overlap` counts voxels (DSC, IoU, precision, recall, volume) and summarises scores over cases;
-`surface` measures the distance of surfaces (ASSD); `paired` tests two systems on the same cases.
-NumPy and SciPy only: nothing here knows of files, flags, JAX or the other packages. The one rule
-for empty masks is written in `overlap`.
+`surface` measures the distance of surfaces (ASSD). `scoring` segments and scores cases and writes
+the scores. `compared_runs`, `comparison`, `comparison_text` and `paired_tests` compare runs. The
+rule for empty masks is given in `overlap`.
 """

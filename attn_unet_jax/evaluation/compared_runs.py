@@ -1,4 +1,4 @@
-"""What a comparison needs of a run: its config, its scores by case, the command that made it."""
+"""Reads what a comparison needs of a run: its config, its scores by case, and its command."""
 
 import csv
 import math
@@ -17,14 +17,14 @@ ReadConfig = Callable[[Path], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class ScoredRun:
-  """A run, or a folder that `evaluate --output` wrote, which has no config.
+  """A run with its scores, or a folder that `evaluate --output` wrote, which has no config.
 
   Attributes:
     name: its path as given.
     config: values by key, `{'optimizer.learning_rate': 1e-4, ...}`.
     scores: by class, case and metric; NaN where a score is undefined.
-    command: the flags that it was started with last.
-    step: of the checkpoint that was scored.
+    command: the flags of its last start.
+    step: the step of the checkpoint that was scored.
   """
 
   name: str
@@ -40,14 +40,15 @@ def read_run(path: Path, read_config: ReadConfig, part: str = "test") -> ScoredR
   Args:
     path: the run, or a folder that `evaluate --output` wrote.
     read_config: reads the values of a run's `config.json`, by key.
-    part: which cases' scores.
+    part: the part of the fold: training, validation or test.
 
   Raises:
-    UserError: it is not there, not evaluated, or a file is not readable.
+    UserError: the run is missing or not evaluated, or a file is not readable.
   """
   if not path.is_dir():
     raise UserError(f"--workdirs: {path}: no such folder; name runs of attn_unet_jax.main")
   is_run = (path / "config.json").is_file()
+  # The scores of the test part lie in evaluation/ itself, where `evaluate` writes them.
   folder = path / "evaluation" / ("" if part == "test" else part) if is_run else path
   scores = _read_scores(folder / "cases.csv", f"--workdir={path} --part={part}")
   return ScoredRun(
@@ -62,6 +63,7 @@ def read_run(path: Path, read_config: ReadConfig, part: str = "test") -> ScoredR
 def _read_command(path: Path) -> list[str]:
   command = read_json_object(path, _AGAIN).get("command", [])
   if not isinstance(command, list) or not all(isinstance(flag, str) for flag in command):
+    # A document of the comparison prints it, so that it must be a list of words.
     raise UserError(f"{path}: command is {command!r}, not a list of flags; {_AGAIN}")
   return command
 
@@ -75,18 +77,19 @@ def _read_scores(path: Path, flags: str) -> dict[str, dict[str, dict[str, float]
         found.setdefault(name, {})[case] = {key: _parse_score(value) for key, value in row.items()}
   except (FileNotFoundError, NotADirectoryError):
     raise UserError(
-      f"{path}: no scores; run python -m attn_unet_jax.evaluate {flags} first"
+      f"{path}: no scores found; run python -m attn_unet_jax.evaluate {flags} first"
     ) from None
   except (KeyError, TypeError, ValueError, csv.Error) as error:
     raise UserError(f"{path}: not a table of scores ({error}); evaluate the run again") from None
   if not found:
-    raise UserError(f"{path}: holds no case; run python -m attn_unet_jax.evaluate {flags} again")
+    raise UserError(f"{path}: contains no case; run python -m attn_unet_jax.evaluate {flags} again")
   return found
 
 
 def _parse_score(text: str) -> float:
-  """NaN where it is undefined; never infinite."""
+  """Parses a score, NaN if it is undefined."""
   value = float(text)
+  # No score of this program is infinite: such a file is damaged or foreign.
   if math.isinf(value):
     raise ValueError(f"a score of {value}")
   return value

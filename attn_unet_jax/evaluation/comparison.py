@@ -1,4 +1,4 @@
-"""The table over runs: what differs in their configs, their scores, tests against the first."""
+"""Compares runs: differences of their configs, their scores, and tests against the first run."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,19 +12,20 @@ from attn_unet_jax.evaluation.paired_tests import PairedTest, adjust_by_holm, pa
 from attn_unet_jax.runtime.errors import UserError
 
 _REFERENCE = "reference_volume_ml"
-# Stored with six digits; a case whose reference differs by more is another case or another label.
+# Volumes are stored with six digits: a larger difference means another case or another label.
 _SAME_REFERENCE = 1e-4
 
 
 @dataclass(frozen=True)
 class ComparisonRow:
-  """One run and one class.
+  """A row of the table: one run and one class.
 
   Attributes:
-    config: the values in which runs differ, by key; None where a run has no such key.
+    config: the values that differ between runs, by key; None if a run has no such key.
     spread: by metric, mean, sd (divisor n - 1) and n of the run's own cases; undefined scores
       are left out.
-    tests: of the first metric, against the first run, over the cases of both; None in its own row.
+    tests: of the first metric against the first run, over the cases of both; None in the first
+      run's own row.
     p_holm: `tests.p_wilcoxon` adjusted for the number of runs that are tested.
   """
 
@@ -39,7 +40,7 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class ComparisonTable:
-  """Rows, and what must be known to read them."""
+  """A table of rows, with the notes that a reader needs."""
 
   metrics: Sequence[str]
   rows: Sequence[ComparisonRow]
@@ -50,11 +51,11 @@ def compare_scores(runs: Sequence[ScoredRun], metrics: Sequence[str]) -> Compari
   """Compares runs with the first of them.
 
   Args:
-    runs: two or more.
+    runs: two runs or more.
     metrics: columns of their scores; the first is tested.
 
   Raises:
-    UserError: a metric that a run does not have, or no class in common.
+    UserError: a run lacks a metric, or the runs have no class in common.
   """
   _require_metrics(runs, metrics)
   classes = [name for name in runs[0].scores if all(name in run.scores for run in runs)]
@@ -66,6 +67,7 @@ def compare_scores(runs: Sequence[ScoredRun], metrics: Sequence[str]) -> Compari
   notes: list[str] = []
   for name in classes:
     tests = [_test_against(runs[0], run, name, metrics[0], notes) for run in runs[1:]]
+    # The runs that are tested form one family of tests for each class.
     adjusted = adjust_by_holm([test.p_wilcoxon for test in tests])
     for run, test, p in zip(runs, [None, *tests], [math.nan, *adjusted], strict=True):
       spread = {metric: _summarise_scores(run, name, metric) for metric in metrics}
@@ -74,8 +76,9 @@ def compare_scores(runs: Sequence[ScoredRun], metrics: Sequence[str]) -> Compari
 
 
 def list_differences(runs: Sequence[ScoredRun]) -> dict[str, dict[str, Any]]:
-  """By run, the values of the keys that are not the same in all runs that have a config."""
+  """Returns by run the values of all keys whose values differ between runs that have a config."""
   configs = [run.config for run in runs if run.config]
+  # A dict removes duplicates and keeps the order of the config, which the columns follow.
   keys = list(dict.fromkeys(key for config in configs for key in config))
   unequal = [key for key in keys if any(c.get(key) != configs[0].get(key) for c in configs[1:])]
   return {run.name: {key: run.config.get(key) for key in unequal} for run in runs}
@@ -94,6 +97,7 @@ def _require_metrics(runs: Sequence[ScoredRun], metrics: Sequence[str]) -> None:
 def _summarise_scores(run: ScoredRun, name: str, metric: str) -> tuple[float, float, int]:
   scores = np.array([case[metric] for case in run.scores[name].values()])
   defined = scores[~np.isnan(scores)]
+  # A mean over no case is NaN without NumPy's warning; one case has no sd.
   mean = float(defined.mean()) if defined.size else math.nan
   return mean, float(defined.std(ddof=1)) if defined.size > 1 else math.nan, defined.size
 
@@ -101,7 +105,7 @@ def _summarise_scores(run: ScoredRun, name: str, metric: str) -> tuple[float, fl
 def _test_against(
   first: ScoredRun, run: ScoredRun, name: str, metric: str, notes: list[str]
 ) -> PairedTest:
-  """Tests a run against the first on the cases of both, and notes which are not."""
+  """Tests a run against the first on the cases of both, and notes the cases that are left out."""
   a, b = first.scores[name], run.scores[name]
   both = sorted(a.keys() & b.keys())
   if alone := len(a.keys() ^ b.keys()):
@@ -112,9 +116,10 @@ def _test_against(
   other = [case for case in both if _other_reference(a[case], b[case])]
   if other:
     notes.append(
-      f"{name}: {first.name} and {run.name} have other references for {len(other)} cases "
+      f"{name}: {first.name} and {run.name} have different references for {len(other)} cases "
       f"({', '.join(other[:3])}{', ...' if len(other) > 3 else ''}); they are not tested"
     )
+  # Paired tests need the same task in both runs, hence the same reference.
   pairs = [(a[case][metric], b[case][metric]) for case in both if case not in other]
   defined = [pair for pair in pairs if not any(map(math.isnan, pair))]
   if len(defined) < len(pairs):
@@ -126,6 +131,7 @@ def _test_against(
 
 
 def _other_reference(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
+  # Tables without volumes cannot be checked.
   if _REFERENCE not in a or _REFERENCE not in b:
     return False
   return abs(a[_REFERENCE] - b[_REFERENCE]) > _SAME_REFERENCE * max(a[_REFERENCE], b[_REFERENCE])

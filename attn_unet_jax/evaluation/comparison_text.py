@@ -1,4 +1,4 @@
-"""A comparison as Markdown or CSV."""
+"""Renders a comparison as Markdown or CSV."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from attn_unet_jax.evaluation.comparison import ComparisonRow, ComparisonTable
 
 
 def render_markdown(table: ComparisonTable) -> str:
-  """The table, what its tests are, and what must be known to read it."""
+  """Renders the table, an explanation of its tests, and its notes."""
   rows = list(_render_cells(table, shown=True))
   lines = [f"| {' | '.join(row)} |" for row in rows]
   lines.insert(1, f"|{' --- |' * len(rows[0])}")
@@ -34,7 +34,7 @@ def render_document(
   title: str = "",
   note: str = "",
 ) -> str:
-  """A page: title, note, the table, and the commands that made the runs and the page."""
+  """Renders a page: title, note, table, and the commands that made the runs and the page."""
   commands = [_render_command("main", run.command) for run in runs if run.command]
   made = "\n".join([*commands, _render_command("compare", command)])
   head = (f"# {title}\n\n" if title else "") + (f"{note}\n\n" if note else "")
@@ -42,19 +42,22 @@ def render_document(
 
 
 def render_csv(table: ComparisonTable) -> str:
-  """The same rows for programs: full precision, mean and sd in columns of their own."""
+  """Renders the rows for programs: full precision, mean and sd in columns of their own."""
+  # By default the csv module ends lines with a carriage return too.
   text = io.StringIO()
   csv.writer(text, lineterminator="\n").writerows(_render_cells(table, shown=False))
   return text.getvalue()
 
 
 def _render_command(module: str, flags: Sequence[str]) -> str:
+  # A flag on each line: commands of many flags stay readable and can be pasted into a shell.
   return " \\\n  ".join([f"python -m attn_unet_jax.{module}", *map(shlex.quote, flags)])
 
 
 def _render_cells(table: ComparisonTable, *, shown: bool) -> Iterator[list[str]]:
-  """The head and the rows; `shown` for people, else for programs."""
+  """Yields the head and the rows, for people if `shown`, otherwise for programs."""
   keys = list(table.rows[0].config)
+  # A column of classes says nothing to people if there is only one class.
   several = len({row.name for row in table.rows}) > 1 or not shown
   steps = any(row.step is not None for row in table.rows)
   metric = table.metrics[0]
@@ -81,6 +84,7 @@ def _render_spread(spread: tuple[float, float, int], *, shown: bool) -> list[str
 
 
 def _render_tests(row: ComparisonRow, *, shown: bool) -> list[str]:
+  # The first run is not tested against itself.
   if row.tests is None:
     return ["-" if shown else ""] * 5
   n, difference, p_wilcoxon, p_t = row.tests
@@ -93,14 +97,17 @@ def _render_tests(row: ComparisonRow, *, shown: bool) -> list[str]:
 def _render_p(value: float) -> str:
   if math.isnan(value):
     return "-"
+  # Smaller p values depend on the distribution's far tail: their digits mean nothing.
   return "< 0.0001" if value < 1e-4 else f"{value:.3g}"
 
 
 def _render_exact(value: float) -> str:
+  # `repr` gives all digits that reading the number back needs.
   return "" if math.isnan(value) else repr(value)
 
 
 def _render_value(value: Any) -> str:
   if value is None:
     return "-"
+  # A bar would end the cell of a Markdown table.
   return f"{value:g}" if isinstance(value, float) else str(value).replace("|", "\\|")

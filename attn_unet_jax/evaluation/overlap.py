@@ -1,7 +1,7 @@
-"""Overlap of two label maps, class by class, and its summary over cases.
+"""Measures the overlap of two label maps class by class, and summarises scores over cases.
 
-One rule for empty masks: a ratio whose denominator is zero is 1 where prediction and reference are
-both empty (the answer is exactly right), and undefined (NaN) otherwise. Hence
+The rule for empty masks: a ratio whose denominator is zero is 1 if prediction and reference are
+both empty (the prediction is exactly right), and undefined (NaN) otherwise. Hence
 
 | prediction | reference | DSC, IoU | precision | recall |
 | --- | --- | --- | --- | --- |
@@ -9,7 +9,7 @@ both empty (the answer is exactly right), and undefined (NaN) otherwise. Hence
 | empty | not | 0 | undefined | 0 |
 | not | empty | 0 | 0 | undefined |
 
-Undefined scores are left out of means and counted beside them; nothing else is left out.
+Means leave out undefined scores, whose number is reported too; nothing else is left out.
 """
 
 import math
@@ -22,7 +22,7 @@ Scores = dict[str, dict[str, float]]
 
 
 class VoxelCounts(NamedTuple):
-  """Voxels of one class: hit, predicted only, in the reference only."""
+  """The voxels of one class: in both masks, in the prediction only, in the reference only."""
 
   true_positive: int
   false_positive: int
@@ -30,36 +30,37 @@ class VoxelCounts(NamedTuple):
 
 
 def count_voxels(prediction: np.ndarray, reference: np.ndarray) -> VoxelCounts:
-  """Confusion counts of two boolean masks [X, Y, Z]; the true negatives are not needed.
+  """Counts the voxels of two boolean masks [X, Y, Z]; true negatives are not needed.
 
   Raises:
     ValueError: the masks have different shapes.
   """
   if prediction.shape != reference.shape:
     raise ValueError(f"prediction {prediction.shape} and reference {reference.shape} differ")
+  # NumPy may broadcast masks of different shapes, hence the check above.
   hit = int(np.count_nonzero(prediction & reference))
   predicted, referred = int(np.count_nonzero(prediction)), int(np.count_nonzero(reference))
   return VoxelCounts(hit, predicted - hit, referred - hit)
 
 
 def dice_score(counts: VoxelCounts) -> float:
-  """Dice similarity coefficient (DSC), 2 TP / (2 TP + FP + FN), in [0, 1]."""
+  """Returns the Dice similarity coefficient (DSC), 2 TP / (2 TP + FP + FN), in [0, 1]."""
   hit, extra, missed = counts
   return _divide_counts(2 * hit, 2 * hit + extra + missed, counts)
 
 
 def iou_score(counts: VoxelCounts) -> float:
-  """Intersection over union (Jaccard index), TP / (TP + FP + FN), in [0, 1]."""
+  """Returns the intersection over union (Jaccard index), TP / (TP + FP + FN), in [0, 1]."""
   return _divide_counts(counts.true_positive, sum(counts), counts)
 
 
 def precision_score(counts: VoxelCounts) -> float:
-  """Share of the prediction that is right, TP / (TP + FP), in [0, 1]."""
+  """Returns the fraction of the prediction that is right, TP / (TP + FP), in [0, 1]."""
   return _divide_counts(counts.true_positive, counts.true_positive + counts.false_positive, counts)
 
 
 def recall_score(counts: VoxelCounts) -> float:
-  """Share of the reference that is found, TP / (TP + FN), in [0, 1]."""
+  """Returns the fraction of the reference that is found, TP / (TP + FN), in [0, 1]."""
   return _divide_counts(counts.true_positive, counts.true_positive + counts.false_negative, counts)
 
 
@@ -70,14 +71,14 @@ def score_case(
   voxel_volume_ml: float,
   unlabelled: int | None = None,
 ) -> Scores:
-  """All overlap scores of one case.
+  """Computes all overlap scores of one case.
 
   Args:
     prediction: label map [X, Y, Z].
     reference: label map [X, Y, Z] on the same grid.
     classes: label value by class name, for example `{"pancreas": 1}`.
     voxel_volume_ml: |determinant of the affine's 3x3 part| in mm^3, divided by 1000.
-    unlabelled: value of the reference where nobody knows what is right: nothing is counted there.
+    unlabelled: value of the reference for unknown voxels, where nothing is counted.
 
   Returns:
     score by class and metric: `dsc`, `iou`, `precision`, `recall` (in [0, 1], or NaN by the rule
@@ -88,6 +89,7 @@ def score_case(
   """
   if prediction.shape != reference.shape:
     raise ValueError(f"prediction {prediction.shape} and reference {reference.shape} differ")
+  # The prediction alone is masked: `unlabelled` is no class, so that the reference has none there.
   known = reference != unlabelled
   return {
     name: _score_counts(
@@ -98,10 +100,10 @@ def score_case(
 
 
 def summarise_scores(rows: Sequence[Scores]) -> dict[str, dict[str, dict[str, float]]]:
-  """Mean and standard deviation over cases.
+  """Computes mean and standard deviation over cases.
 
   Args:
-    rows: what `score_case` returned for each case; all with the same classes and metrics.
+    rows: the scores of each case by `score_case`, all with the same classes and metrics.
 
   Returns:
     by class and metric: `mean`, `sd` (of the sample: the divisor is n - 1), `n` (cases in the
@@ -134,6 +136,7 @@ def _score_counts(counts: VoxelCounts, voxel_volume_ml: float) -> dict[str, floa
 def _divide_counts(numerator: int, denominator: int, counts: VoxelCounts) -> float:
   if denominator:
     return numerator / denominator
+  # The rule for empty masks; see above.
   return math.nan if any(counts) else 1.0
 
 

@@ -1,4 +1,4 @@
-"""Whether two systems differ on the cases that both were scored on."""
+"""Tests whether two systems differ on the cases that both were scored on."""
 
 import math
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from scipy import stats
 
 
 class PairedTest(NamedTuple):
-  """A paired comparison.
+  """The result of a paired comparison.
 
   Attributes:
-    n: pairs in it.
-    difference: mean of the second minus the first.
-    p_wilcoxon, p_t: two-sided p values of the signed rank test and of the t test; NaN where the
+    n: number of pairs.
+    difference: mean of second minus first.
+    p_wilcoxon, p_t: two-sided p values of the signed rank test and of the t test; NaN if the
       test says nothing: fewer than two pairs, no difference at all, or (t) all differences equal.
   """
 
@@ -30,17 +30,17 @@ def paired_tests(first: Sequence[float], second: Sequence[float]) -> PairedTest:
     t = mean(d) / (sd(d) / sqrt(n)), Student's t with n - 1 degrees of freedom;
     W = sum of the ranks of |d_i| over d_i > 0, differences of 0 left out (Wilcoxon 1945),
 
-  the latter's distribution exact for up to 50 pairs without ties or zeros, and, of newer SciPy, for
-  up to 13 with them; else normal (`scipy.stats.wilcoxon`). The t test supposes normal differences,
-  the signed rank test symmetric ones; scores near 1 are often neither, so the latter is the one to
-  read.
+  whose distribution is exact for up to 50 pairs without ties or zeros and, in newer SciPy, for up
+  to 13 pairs with them; otherwise it is normal (`scipy.stats.wilcoxon`). The t test assumes normal
+  differences, the signed rank test symmetric ones. Differences of scores near 1 are often not
+  normal, so prefer the signed rank test.
 
   Args:
     first: a score per case.
-    second: the other system's, same cases in the same order.
+    second: a score per case of the other system, in the same order.
 
   Raises:
-    ValueError: other lengths, or a score that is not finite.
+    ValueError: the lengths differ, or a score is not finite.
   """
   a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
   if a.shape != b.shape or a.ndim != 1 or not np.isfinite(a + b).all():
@@ -48,9 +48,10 @@ def paired_tests(first: Sequence[float], second: Sequence[float]) -> PairedTest:
   difference = b - a
   n = len(difference)
   mean = float(difference.mean()) if n else math.nan
+  # Neither test is defined then.
   if n < 2 or not difference.any():
     return PairedTest(n, mean, math.nan, math.nan)
-  # Rounding alone separates equal differences.
+  # Equal differences differ by rounding alone; their t would be huge and mean nothing.
   equal = np.ptp(difference) <= 1e-12 * np.abs(difference).max()
   p_t = math.nan if equal else float(stats.ttest_rel(b, a).pvalue)
   return PairedTest(n, mean, float(stats.wilcoxon(difference).pvalue), p_t)
@@ -63,6 +64,7 @@ def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
 
   NaN stays NaN and is not counted.
   """
+  # The running maximum keeps the order of the p values after adjustment.
   order = sorted((p, at) for at, p in enumerate(p_values) if not math.isnan(p))
   adjusted, least = [math.nan] * len(p_values), 0.0
   for rank, (p, at) in enumerate(order):

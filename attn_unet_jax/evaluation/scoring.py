@@ -33,8 +33,9 @@ from attn_unet_jax.volumes.volume import Volume
 def mean_dsc(
   fold: DataFold, ids: Sequence[str], system: SegmentationSystem, recipe: PredictionRecipe
 ) -> float:
-  """Mean DSC over cases and foreground classes, whole scans, native grid."""
+  """Returns the mean DSC over cases and foreground classes of whole scans on the native grid."""
   summary = summarise_scores(list(score_cases(fold, ids, system, recipe).values()))
+  # A DSC is never undefined: no case drops out of the mean.
   return sum(metrics["dsc"]["mean"] for metrics in summary.values()) / len(summary)
 
 
@@ -48,17 +49,27 @@ def score_cases(
   *,
   surfaces: bool = False,
 ) -> dict[str, Scores]:
-  """Scores by case id; with `predictions`, a folder, the masks are written there too.
+  """Segments cases and returns their scores by case id.
 
-  With `surfaces`, `assd_mm` is among the scores; it is slow where a prediction is scattered. Where
-  only a box of each scan is looked at (the fold's, or what `locate` finds), `box_recall` and
-  `box_volume_reduction` are among the scores.
+  If only a box of each scan is segmented (the fold's, or the one that `locate` finds), the scores
+  include `box_recall` and `box_volume_reduction`.
+
+  Args:
+    fold: the data set, its labels and boxes.
+    ids: the cases to score.
+    system: segments a working-grid volume.
+    recipe: the options of the prediction.
+    locate: finds the box to segment; None: the fold's box, if it has boxes.
+    predictions: folder for the predicted masks; None: they are not written.
+    surfaces: whether the scores include `assd_mm`, which is slow for a scattered prediction.
   """
   rows = {}
   for case_id in show_progress(ids, len(ids), "cases"):
     case = fold.dataset.load(case_id)
+    # A system of stages finds its own boxes.
     find = locate or _always_box(fold.boxes[case_id] if fold.boxes else None)
     prediction, box = segment_scan(case.image, system, recipe, find, case_id)
+    # The label is not resampled: scores on the working grid would hide the error of resampling.
     reference = native_classes(case, fold.mapping)
     if recipe.data.target == "boundary":
       reference = native_boundary(reference, recipe.data.spacing_mm)
@@ -81,6 +92,7 @@ def score_cases(
 def _add_surface_distance(
   scores: Scores, prediction: np.ndarray, reference: Volume, classes: Mapping[str, int]
 ) -> None:
+  # Predictions in unknown voxels are neither right nor wrong; see `score_case`.
   known = reference.array != UNLABELLED
   for name, value in classes.items():
     masks = (prediction == value) & known, reference.array == value
@@ -94,6 +106,7 @@ def _always_box(box: Box | None) -> Locate:
 def _add_box_scores(
   scores: Scores, box: Box, reference: Volume, classes: Mapping[str, int]
 ) -> None:
+  # Boxes are in canonical axes, the case's label in those of its file.
   canonical = to_canonical(reference)
   for name, value in classes.items():
     mask = Volume(canonical.array == value, canonical.affine)
@@ -102,29 +115,31 @@ def _add_box_scores(
 
 
 def score_folders(prediction: Path, reference: Path, labels: str) -> dict[str, Scores]:
-  """Scores every mask of `reference` against the mask of the same name in `prediction`.
+  """Scores the mask in `prediction` for every mask of the same name in `reference`.
 
-  A line says which predictions have no reference.
+  A line on the screen names predictions without a reference.
 
   Args:
     prediction: folder of masks.
     reference: folder of masks.
-    labels: what their values mean, as `--labels` says it.
+    labels: the meaning of their values, written as for `--labels`.
 
   Raises:
-    UserError: a folder is empty, a name is missing, or two masks do not lie on the same grid.
+    UserError: a folder is empty, a mask is missing, or two masks have different grids.
   """
   predicted, wanted = list_nifti_files(prediction), list_nifti_files(reference)
   missing = sorted(set(wanted) - set(predicted))
   if not wanted or missing:
     what = f"no masks for {missing[:5]}" if missing else "no NIfTI masks"
     raise UserError(f"{prediction if missing else reference}: {what}; names must be the same")
+  # Extra predictions are no error: references may exist for some scans only.
   if extra := sorted(set(predicted) - set(wanted)):
     print_line(f"{prediction}: without a reference, not scored: {len(extra)}, such as {extra[0]}")
   mapping = parse_mapping(labels, None, "labels")
   rows = {}
   for case_id in show_progress(wanted, len(wanted), "cases"):
     files = predicted[case_id], wanted[case_id]
+    # Canonical axes, since two programs may write one mask with different axes.
     answer, truth = (to_canonical(read_label(path)) for path in files)
     check_pair(truth.grid, answer.grid, files[::-1], ("reference", "prediction"))
     predicted_map = mapping.apply(answer.array, str(files[0]))
@@ -143,15 +158,22 @@ def score_folders(prediction: Path, reference: Path, labels: str) -> dict[str, S
 def write_scores(
   rows: Mapping[str, Scores], folder: Path, about: Mapping[str, Any] | None = None
 ) -> None:
-  """Writes `cases.csv` (a line per case and class) and `summary.json`, and says the means."""
+  """Writes `cases.csv` (a line per case and class) and `summary.json`, and prints the means.
+
+  Raises:
+    UserError: the folder cannot be written.
+  """
   try:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "cases.csv", _format_table(rows))
     summary = summarise_scores(list(rows.values()))
+    # Strict JSON: `allow_nan` would write NaN, which other programs cannot read.
     content = {**(about or {}), "cases": len(rows), "classes": _without_nan(summary)}
     write_text(folder / "summary.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
   except OSError as error:
-    raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another") from None
+    raise UserError(
+      f"{folder}: cannot be written ({error.strerror}); choose another folder"
+    ) from None
   for name, metrics in summary.items():
     shown = [name for name in ("dsc", "precision", "recall", "assd_mm") if name in metrics]
     means = ", ".join(f"{m} {_mean_and_sd(metrics[m])}" for m in shown)
@@ -160,12 +182,14 @@ def write_scores(
 
 
 def _mean_and_sd(spread: Mapping[str, float]) -> str:
+  # A single case has no sd.
   sd = "" if math.isnan(spread["sd"]) else f" ± {spread['sd']:.3f}"
   return f"{spread['mean']:.3f}{sd}"
 
 
 def _without_nan(value: Any) -> Any:
-  """JSON knows no NaN: an undefined score is null."""
+  """Replaces NaN by None."""
+  # JSON has no NaN: an undefined score is null.
   if isinstance(value, dict):
     return {key: _without_nan(item) for key, item in value.items()}
   return None if isinstance(value, float) and math.isnan(value) else value
@@ -173,6 +197,7 @@ def _without_nan(value: Any) -> Any:
 
 def _format_table(rows: Mapping[str, Scores]) -> str:
   text = io.StringIO()
+  # All cases and classes have the metrics of the first one, which name the columns.
   first = next(iter(next(iter(rows.values())).values()))
   writer = csv.writer(text, lineterminator="\n")
   writer.writerow(["case", "class", *first])

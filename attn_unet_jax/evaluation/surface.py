@@ -1,9 +1,10 @@
-"""Distance between the surfaces of two masks, in mm.
+"""Measures the distance between the surfaces of two masks, in mm.
 
-The surface of a mask runs between voxel centres: in every cube of 2x2x2 of them that is neither all
-inside nor all outside lies a piece of it, the polygons of marching cubes (Lorensen and Cline 1987;
-vertices halfway along the cube's edges). A piece counts by its area and lies at the cube's centre:
-without areas, slanted surfaces would weigh more than flat ones, and thin slices more than thick.
+The surface of a mask runs between voxel centres. Every cube of 2x2x2 centres that is neither all
+inside nor all outside contains a piece of it, the polygons of marching cubes (Lorensen and Cline
+1987; vertices halfway along the cube's edges). A piece is weighted by its area and lies at the
+cube's centre: without areas, slanted surfaces would weigh more than flat ones, and thin slices more
+than thick ones.
 """
 
 import itertools
@@ -22,7 +23,7 @@ _CORNERS: list[Corner] = [(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0,
 
 
 def assd_mm(prediction: np.ndarray, reference: np.ndarray, spacing_mm: Sequence[float]) -> float:
-  """Average symmetric surface distance: the plain mean of the two directed averages.
+  """Returns the average symmetric surface distance: the mean of the two directed averages.
 
   Args:
     prediction: mask, bool [X, Y, Z].
@@ -30,22 +31,22 @@ def assd_mm(prediction: np.ndarray, reference: np.ndarray, spacing_mm: Sequence[
     spacing_mm: distance of voxel centres along each axis.
 
   Returns:
-    mm; NaN where a mask is empty.
+    the distance in mm; NaN if a mask is empty.
 
   Raises:
     ValueError: the masks have different shapes.
   """
-  return sum(directed_averages_mm(prediction, reference, spacing_mm)) / 2
+  return sum(measure_directed_averages_mm(prediction, reference, spacing_mm)) / 2
 
 
-def directed_averages_mm(
+def measure_directed_averages_mm(
   prediction: np.ndarray, reference: np.ndarray, spacing_mm: Sequence[float]
 ) -> tuple[float, float]:
-  """Mean distance from the prediction's surface to the reference's, and the way back.
+  """Measures the mean distance from the prediction's surface to the reference's, and back.
 
     sum over pieces of (area x distance to the nearest piece of the other) / sum of areas
 
-  Arguments, result and errors as of `assd_mm`.
+  Arguments and errors are those of `assd_mm`; each result is in mm, NaN if a mask is empty.
   """
   if prediction.shape != reference.shape:
     raise ValueError(f"prediction {prediction.shape} and reference {reference.shape} differ")
@@ -57,10 +58,11 @@ def directed_averages_mm(
 
 
 def _list_surface(mask: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-  """Centres [P, 3] in mm and areas [P] in mm^2 of the pieces of a mask's surface."""
+  """Lists the centres [P, 3] in mm and the areas [P] in mm^2 of the pieces of a mask's surface."""
   low, inside = _crop_to_masks(mask)
   padded = np.pad(inside, 1).astype(np.uint8)  # the surface is closed at the scan's border too
   shape = np.array(padded.shape) - 1
+  # Each cube's eight corners make a code of a bit each, from 0 (all outside) to 255 (all inside).
   codes = np.zeros(shape, np.uint8)
   for bit, corner in enumerate(_CORNERS):
     codes |= padded[tuple(map(slice, corner, shape + corner))] << bit
@@ -70,19 +72,22 @@ def _list_surface(mask: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.nda
 
 
 def _crop_to_masks(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """The mask's first index along each axis, and its part in its bounding box."""
+  """Crops a mask to its bounding box; returns the first index on each axis, and the crop."""
+  # An organ fills a small part of a scan: the cost is then that of its own box.
   where = bounding_slices(mask) or (slice(0, 0),) * 3
   return np.array([side.start for side in where]), mask[where]
 
 
 @lru_cache(maxsize=64)
 def _measure_areas(spacing_mm: tuple[float, float, float]) -> np.ndarray:
-  """Area in mm^2 of the piece in a cube, by which of its corners are inside (a bit each) [256]."""
+  """Measures the area in mm^2 of the piece in a cube for each of the 256 codes of its corners."""
+  # Cached, since both masks and all cases of one spacing share these areas.
   return np.array([_measure_area(code, spacing_mm) for code in range(256)])
 
 
 def _measure_area(code: int, spacing_mm: tuple[float, float, float]) -> float:
-  """The polygons cut off the connected corners of the side that has fewer of them."""
+  """Measures the area in mm^2 of the polygons that separate a cube's corners inside and outside."""
+  # Inside and outside have the same polygons between them; those of at most four corners are known.
   inside = [c for bit, c in enumerate(_CORNERS) if code >> bit & 1]
   outside = [c for c in _CORNERS if c not in inside]
   fewer = min(inside, outside, key=len)
@@ -90,7 +95,7 @@ def _measure_area(code: int, spacing_mm: tuple[float, float, float]) -> float:
 
 
 def _cut_off(corners: list[Corner], spacing_mm: tuple[float, float, float]) -> float:
-  """Area of the polygon between one to four connected corners and the rest of the cube.
+  """Cuts one to four connected corners off a cube; returns the area of the polygon in mm^2.
 
   It is made of triangles that cut one corner off, halves of the rectangles that cut an edge off,
   and halves of a section of the cube: all with known areas.
@@ -99,6 +104,7 @@ def _cut_off(corners: list[Corner], spacing_mm: tuple[float, float, float]) -> f
   faces = np.array([y * z, x * z, x * y])  # area of the cube's section across each axis
   corner = float(np.linalg.norm(faces)) / 8
   half_edge = [float(np.linalg.norm(np.delete(faces, axis))) / 4 for axis in range(3)]
+  # Corners that edges connect have few shapes up to rotation; the cases below are all of them.
   extent = np.ptp(corners, axis=0)
   if len(corners) == 1:
     return corner
@@ -116,7 +122,7 @@ def _cut_off(corners: list[Corner], spacing_mm: tuple[float, float, float]) -> f
 
 
 def _join_edges(corners: list[Corner]) -> list[list[Corner]]:
-  """The corners in groups that hang together by edges of the cube."""
+  """Joins corners that edges of the cube connect into groups."""
   groups: list[list[Corner]] = []
   for corner in corners:
     joined = [g for g in groups if any(_are_neighbours(corner, other) for other in g)]
@@ -130,5 +136,5 @@ def _are_neighbours(a: Corner, b: Corner) -> bool:
 
 
 def _axis_positions(a: Corner, b: Corner) -> int:
-  """Along which two neighbours differ."""
+  """Returns the axis along which two neighbours differ."""
   return [i != j for i, j in zip(a, b, strict=True)].index(True)

@@ -1,4 +1,4 @@
-"""What can be set about prediction: the sliding window and what becomes of the mask."""
+"""The options of prediction: the sliding window and the processing of the mask."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from attn_unet_jax.runtime.options import BELOW_ONE, NOT_NEGATIVE, Options, opti
 
 @dataclass(frozen=True)
 class InferenceOptions(Options):
-  """Says how a network is slid over a scan, and how a mask is made of its answer."""
+  """The options of the sliding window, and of the mask that is made of its probabilities."""
 
   patch: tuple[int, int, int] = option(
     (0, 0, 0), "Sliding window, voxels of the working grid; zeros: data.patch.", NOT_NEGATIVE
@@ -24,11 +24,11 @@ class InferenceOptions(Options):
 
 @dataclass(frozen=True)
 class PredictionRecipe:
-  """Everything that a prediction reads, beside its network.
+  """The options that a prediction reads, beside its network.
 
   Attributes:
     data: how the working grid is reached, and the patch.
-    inference: the sliding window and what becomes of the mask.
+    inference: the sliding window and the processing of the mask.
   """
 
   data: DataOptions = DataOptions()
@@ -36,5 +36,6 @@ class PredictionRecipe:
 
   @property
   def window(self) -> tuple[int, int, int]:
-    """Shape of the sliding window, voxels of the working grid."""
+    """The shape of the sliding window, voxels of the working grid."""
+    # Zeros, the default, stand for the patch of training.
     return self.inference.patch if any(self.inference.patch) else self.data.patch

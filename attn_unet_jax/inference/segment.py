@@ -1,4 +1,4 @@
-"""A scan in, its segmentation on the same grid out."""
+"""Segments a scan on its own grid."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,8 +18,8 @@ from attn_unet_jax.volumes.volume import Volume
 Locate = Callable[[Volume], Box | None]
 
 
-class Segmentation(NamedTuple):
-  """Class indices uint8 on the scan's own grid; the box that was looked at, None for all of it."""
+class ScanSegmentation(NamedTuple):
+  """The class indices, uint8, on the scan's own grid, and the box that was segmented or None."""
 
   mask: Volume
   box: Box | None
@@ -31,18 +31,18 @@ def segment_scan(
   recipe: PredictionRecipe,
   locate: Locate | None = None,
   name: object = "this scan",
-) -> Segmentation:
-  """Segments a scan, whatever its axes and spacing.
+) -> ScanSegmentation:
+  """Segments a scan of any orientation and spacing.
 
-  With `inference.largest_component` each class of the mask is one piece: on the native grid, since
-  what hangs together on the working grid need not do so once it is interpolated.
+  With `inference.largest_component` each class of the mask is one connected component.
 
   Args:
     image: the scan on its native grid, HU.
-    system: what segments a working-grid volume.
-    recipe: what the prediction reads; its `data` section says how the working grid is reached, and
-      `inference` what becomes of the mask.
-    locate: where in the working-grid volume to look; elsewhere is background. None: everywhere.
+    system: segments a working-grid volume.
+    recipe: the options of the prediction: `data` describes the working grid, and `inference` the
+      processing of the mask.
+    locate: finds the box to segment in the working-grid volume; the rest is background. None: the
+      whole volume is segmented.
     name: the scan, for messages.
 
   Raises:
@@ -54,16 +54,18 @@ def segment_scan(
   probabilities = predict_within(working, box, system, recipe)
   labels = probabilities_to_labels(probabilities, working.grid, canonical.grid)
   mask = labels.array
+  # On the native grid: a component of the working grid may fall apart when it is interpolated.
   if recipe.inference.largest_component:
     mask = largest_components(mask)
-  return Segmentation(from_canonical(mask, image.grid), box)
+  return ScanSegmentation(from_canonical(mask, image.grid), box)
 
 
 def predict_within(
   working: Volume, box: Box | None, system: SegmentationSystem, recipe: PredictionRecipe
 ) -> np.ndarray:
-  """Class probabilities float32 `[X, Y, Z, K]` of a volume of which only a box is looked at."""
+  """Predicts class probabilities, float32 `[X, Y, Z, K]`, of a volume inside a box."""
   if box is None:
     return system.predict(working)
+  # Grown to the patch, like the boxes of training.
   where = box_voxels(box, working.grid, recipe.data.patch, "this scan")
   return paste_probabilities(system.predict(crop_volume(working, where)), where, working.shape)

@@ -1,14 +1,27 @@
 """Segmentation losses: one pure function per loss, and `total`, which sums the configured terms.
 
-Every loss maps logits `[N, X, Y, Z, K]` and integer labels `[N, X, Y, Z]` in `0..K-1` (0 is the
-background) to a scalar. Logits of a lower precision than float32 are computed on in float32;
-float64 stays float64, so that gradients can be checked. Only `side_bce` reads other maps than the
-logits.
+All losses share this contract; the docstring of a loss adds its formula, its source, its options
+and its range.
 
-The label `UNLABELLED` marks a voxel of which nobody said what it is. Every loss leaves such voxels
-out of all its sums. No other label outside `0..K-1` may come: labels are checked where they are
-read, and what a loss would make of one differs from loss to loss.
+Args:
+    logits: [N, X, Y, Z, K], K >= 2, in any floating-point type. The computation is in float32 at
+      least; float64 stays float64, so that gradients can be checked numerically.
+    labels: integers [N, X, Y, Z] in 0..K-1, 0 being the background, or `UNLABELLED`.
 
-`operands` holds what they share, then comes one file per family. Nothing here imports anything of
-the package outside `losses`.
+Returns:
+    A scalar. The cross-entropies are in nats.
+
+Raises:
+    ValueError: the shapes do not fit, or K < 2.
+
+Only `side_bce` reads other maps than the logits.
+
+The label `UNLABELLED` marks a voxel whose class is unknown. Every loss leaves such voxels out of
+all its sums. Any other label outside 0..K-1 is an error that the losses do not detect: labels are
+checked when they are read from disk.
+
+In the formulas p is the softmax of the logits, g the one-hot label, n a sample, k a class, v a
+voxel. `sum` runs over the labelled voxels of one sample.
+
+`operands` holds what the losses share; then there is one file per family.
 """

@@ -57,7 +57,8 @@ class LossEntry(NamedTuple):
     function: its import path.
     doc: its meaning, in one line.
     options: the dataclass of what can be set about it.
-    over_batch: whether it is a sum or mean over the batch, not the mean of a loss of each sample.
+    over_batch: whether it is a sum or mean over the whole batch, not the mean of the samples'
+      losses.
     reads_sides: whether it reads the side outputs of `hnn`, not the logits.
   """
 
@@ -101,7 +102,9 @@ LOSSES: dict[str, LossEntry] = {
     f"{_DICE}:generalised_dice", "Dice with classes weighted by their inverse squared volume."
   ),
   "tversky": LossEntry(
-    f"{_DICE}:tversky", "Dice with false positives and negatives weighted apart.", TverskyOptions
+    f"{_DICE}:tversky_loss",
+    "Dice with false positives and negatives weighted apart.",
+    TverskyOptions,
   ),
   "weighted_ce": LossEntry(
     f"{_CE}:weighted_ce",
@@ -110,14 +113,17 @@ LOSSES: dict[str, LossEntry] = {
     over_batch=True,
   ),
   "focal": LossEntry(
-    f"{_CE}:focal", "Cross-entropy with easy voxels played down.", FocalOptions, over_batch=True
+    f"{_CE}:focal_loss",
+    "Cross-entropy with easy voxels played down.",
+    FocalOptions,
+    over_batch=True,
   ),
 }
 
 
 @dataclass(frozen=True)
 class LossTerm:
-  """One term of a loss: its name, its weight, its options."""
+  """A term of a loss: its name, its weight, its options."""
 
   name: str
   weight: float
@@ -125,7 +131,8 @@ class LossTerm:
 
   @property
   def entry(self) -> LossEntry:
-    """The line of the registry; of a loss from outside the package, one made for it."""
+    """The line of the registry, or one that is made for a loss from outside the package."""
+    # Nothing is known of a foreign loss: over_batch=True assumes the least of it.
     return LOSSES.get(self.name) or LossEntry(
       self.name, "A loss from outside the package.", over_batch=True
     )
@@ -144,5 +151,5 @@ class LossOptions:
 
   @property
   def weights(self) -> dict[str, float]:
-    """Weight by name of the terms."""
+    """The weight of each term, by name."""
     return {term.name: term.weight for term in self.terms}

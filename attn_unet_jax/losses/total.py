@@ -27,7 +27,7 @@ def sum_terms(
   labels: Array,
   sides: Mapping[int, Array] | None = None,
 ) -> tuple[Array, dict[str, Array]]:
-  """Returns the weighted sum of loss terms (a scalar), and each term without its weight.
+  """Sums the weighted loss terms. Returns the sum (a scalar), and each term without its weight.
 
   Args:
     terms: names, weights and options.
@@ -45,5 +45,6 @@ def sum_terms(
   for term in terms:
     loss = functools.partial(load_loss(term.name), **term.arguments)
     values[term.name] = loss(sides or {} if term.entry.reads_sides else logits, labels)
+  # The values stay unweighted: metrics of runs with other weights can then be compared.
   weighted = [term.weight * values[term.name] for term in terms]
   return jnp.sum(jnp.stack(weighted)), values

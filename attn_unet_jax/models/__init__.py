@@ -1,11 +1,12 @@
 """The networks, as Flax Linen modules that know nothing of files, flags or volumes.
 
-`conv` decides how a 3-D convolution is computed, `layers` and `gates` are what networks are built
-from, and then comes one file per network. Nothing here imports anything of the package outside
-`models`. A network maps `(x [N, X, Y, Z, 1], train)` to `(logits [N, X, Y, Z, K], out)` with the
-gates' coefficients in `out["gates"]` (and `hnn`'s maps, by which it is trained, beside them), and
-states by `patch_multiple` and `output_margin` which patches it takes and how much smaller its
-output is; where those patches are no plain multiples, `patch_offset` is what is added;
-`kernel_size` is that of its widest convolution, if devices can divide its patches. `build` names
-them for the config.
+`ops` computes convolutions and resizing, `layers`, `gates` and `upconv` hold the shared layers, and
+there is one file per network. `options` lists the networks by name, `build` builds one.
+
+A network maps `(x [N, X, Y, Z, 1], train)` to `(logits [N, X, Y, Z, K], out)`. `out["gates"]` holds
+the coefficients of the gates; `hnn` adds the maps that its loss reads. Its properties:
+
+- `patch_multiple`: the size of a patch is a multiple of it, plus `patch_offset` if there is one.
+- `output_margin`: how much smaller the output is, on each side.
+- `kernel_size`: that of the widest convolution; only networks whose patches devices can divide.
 """

@@ -14,8 +14,8 @@ Gating = Literal["progressive", "shared"]
 class AttentionUNet(UNet):
   """The U-Net with attention gates on the skips of levels 4, 3 and 2.
 
-  The bottleneck passes a 1x1x1 convolution with batch normalisation and ReLU and is the gating
-  signal of level 4. With `progressive` gating a finer level's signal is the decoder's output one
+  The gating signal of level 4 is the bottleneck after a 1x1x1 convolution with batch normalisation
+  and ReLU. With `progressive` gating a finer level's signal is the decoder's output one
   level below; with `shared`, as first released, the bottleneck's signal, at half its channels,
   serves all levels. The gates' coefficients leave the network as `level4/0`, `level4/1`,
   `level3/0`, ...
@@ -35,7 +35,7 @@ class AttentionUNet(UNet):
   gate_bias_init: float | None = None
 
   def gating_signal(self, x: jax.Array, before: jax.Array | None, train: bool) -> jax.Array:
-    """The bottleneck's signal, or the decoder's features one level below."""
+    """Returns the bottleneck's signal, or the decoder's features one level below."""
     shared = self.gating == "shared"
     if before is not None:
       return before if shared else x
@@ -46,7 +46,7 @@ class AttentionUNet(UNet):
   def skip(
     self, level: int, encoded: list[jax.Array], signal: jax.Array, train: bool
   ) -> tuple[jax.Array, Maps]:
-    """Gated features of a level, and its gates' coefficients [N, X, Y, Z, 1]."""
+    """Returns the gated features of a level, and its gates' coefficients [N, X, Y, Z, 1]."""
     x = encoded[level - 1]
     if level == 1 and not self.gate_finest:
       return x, {}

@@ -17,8 +17,8 @@ def build_network(options: NetworkOptions, num_classes: int = 2) -> nn.Module:
   """Builds the Flax module of some options.
 
   Args:
-    options: those of a network, see `NETWORKS`; or what `external_options` made.
-    num_classes: output channels, background included; `hnn` knows 2 alone.
+    options: those of a network, see `NETWORKS`, or of a class made by `external_options`.
+    num_classes: output channels, background included; `hnn` takes only 2.
 
   Raises:
     ValueError: too many classes for the network.
@@ -28,7 +28,9 @@ def build_network(options: NetworkOptions, num_classes: int = 2) -> nn.Module:
   given: dict[str, Any] = dataclasses.asdict(options)
   given |= {"num_classes": num_classes, "dtype": jnp.dtype(options.dtype)}
   known = {field.name for field in dataclasses.fields(module)} - {"name", "parent"}
+  # Options that the module has no field for, such as `name`, are not its arguments.
   network = module(**{key: value for key, value in given.items() if key in known})
+  # Where it is a property, as in `hnn`, the number of classes is fixed.
   if getattr(network, "num_classes", num_classes) != num_classes:
     raise ValueError(f"{options.name} tells one class from the background, not {num_classes - 1}")
   return network

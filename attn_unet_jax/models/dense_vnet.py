@@ -1,7 +1,7 @@
 """Dense V-Net (Gibson et al. 2018, IEEE TMI) and the dense dilated network (MICCAI 2017).
 
-The graph is that of the authors' own code in NiftyNet, with what its released form leaves out or
-cancels put back: dilations, batch-wise spatial dropout, a prior for each class.
+The graph is that of the authors' own code in NiftyNet. Restored are the parts that its released
+form leaves out or cancels: dilations, batch-wise spatial dropout, a prior for each class.
 """
 
 import functools
@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from attn_unet_jax.models.layers import BatchNorm, Conv, rematerialised
+from attn_unet_jax.models.layers import BatchNorm, Conv, remat_block
 from attn_unet_jax.models.ops import conv as convolution
-from attn_unet_jax.models.ops.dilation import dilated
+from attn_unet_jax.models.ops.dilation import convolve_dilated
 from attn_unet_jax.models.ops.resize import upsample
 
 _LEAST_PRIOR = 1e-6  # below it the logarithm would run away
@@ -24,7 +24,7 @@ _truncated_kaiming = nn.initializers.kaiming_normal()
 
 
 class DenseVNet(nn.Module):
-  """Dense stacks at 1/2, 1/4 and 1/8 of the grid, their features joined at 1/2.
+  """A network of dense stacks at 1/2, 1/4 and 1/8 of the grid, whose features are joined at 1/2.
 
   The input is halved twice over: averaged, and by a 5x5x5 convolution of stride 2. A layer of a
   stack is a 3x3x3 convolution with batch normalisation and ReLU of all that came before it in the
@@ -64,29 +64,32 @@ class DenseVNet(nn.Module):
 
   @property
   def stacks(self) -> list[tuple[int, int, tuple[int, ...]]]:
-    """Growth, skip's channels and dilations of each stack, finest first."""
+    """The growth, the skip's channels and the dilations of each stack, finest first."""
     rates = self.dilation_rates or self.own_rates
     if len(rates) > len(self.growths):
       raise ValueError(f"dilation_rates of {len(rates)} stacks: at most {len(self.growths)}")
     widths = zip(self.growths, self.skips, rates, strict=False)
-    return [(self._width(growth), self._width(skip), rate) for growth, skip, rate in widths]
+    return [
+      (self._scale_width(growth), self._scale_width(skip), rate) for growth, skip, rate in widths
+    ]
 
   @property
   def patch_multiple(self) -> tuple[int, int, int]:
-    """What a patch's size must be a multiple of, in voxels: halved once, and before each stack."""
+    """The unit of patch sizes, in voxels: halved once, and before each further stack."""
     return (2 ** len(self.stacks),) * 3
 
   @property
   def output_margin(self) -> tuple[int, int, int]:
-    """Voxels by which the output is smaller than the input, on each side of each axis."""
+    """The voxels by which the output is smaller than the input, on each side of each axis."""
     return (0, 0, 0)
 
-  def _width(self, width: int) -> int:
+  def _scale_width(self, width: int) -> int:
+    """Divides a published number of channels by `feature_scale`; 1 at least."""
     return max(1, int(width / self.feature_scale))
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, dict[str, Any]]:
-    """Segment a batch of patches.
+    """Segments a batch of patches.
 
     Args:
       x: normalised images [N, X, Y, Z, 1]; X, Y and Z are multiples of `patch_multiple`.
@@ -104,11 +107,11 @@ class DenseVNet(nn.Module):
       raise ValueError(f"patch {grid}: each size must be a multiple of {unit}")
     options = {"form": self.conv, "dtype": self.dtype, "batch_axis": self.batch_axis}
     small = BatchNorm(self.dtype, self.batch_axis, name="small_norm")(average_pool(x), train)
-    strided = ConvNorm(self._width(24), 5, stride=2, **options, name="strided")(x, train)
+    strided = ConvNorm(self._scale_width(24), 5, stride=2, **options, name="strided")(x, train)
     x = jnp.concatenate([small, strided], -1)
     found = [small]
     for level, (growth, skip, rates) in enumerate(self.stacks, 1):
-      stack = rematerialised(DenseStack, level, self.remat)(
+      stack = remat_block(DenseStack, level, self.remat)(
         growth, rates, self.channels_kept, self.keep_block_input, **options, name=f"stack{level}"
       )
       x = stack(x, train)
@@ -116,7 +119,7 @@ class DenseVNet(nn.Module):
       features = nn.relu(layer(features=skip, name=f"skip{level}")(x, train))
       found.append(upsample(features, small.shape[1:4], "tf1"))
       if level < len(self.stacks):
-        x = nn.relu(layer(features=self._width(24), stride=2, name=f"down{level}")(x, train))
+        x = nn.relu(layer(features=self._scale_width(24), stride=2, name=f"down{level}")(x, train))
     common = {"form": self.conv, "dtype": self.dtype, "kernel_init": _truncated_kaiming}
     head = Conv(self.num_classes, bias_init=nn.initializers.zeros, **common, name="head")
     logits = head(jnp.concatenate(found, -1))
@@ -126,17 +129,18 @@ class DenseVNet(nn.Module):
     return upsample(logits, grid, "tf1"), {"gates": {}}
 
   def _log_prior(self, logits: jax.Array) -> jax.Array:
-    """[1, X/2, Y/2, Z/2, K]; one map a class: one for all would cancel in the softmax."""
+    """Returns the logarithm of the prior, [1, X/2, Y/2, Z/2, K]."""
+    # One map for each class: a common one would cancel in the softmax.
     shape = (1, *(self.prior_size,) * 3, self.num_classes)
     prior = self.param("prior", nn.initializers.ones, shape, jnp.float32).astype(logits.dtype)
     return jnp.log(jnp.maximum(upsample(prior, logits.shape[1:4], "tf1"), _LEAST_PRIOR))
 
 
 class DenseDilatedNet(DenseVNet):
-  """One dense stack at half the grid, with dilations in the place of coarser grids (MICCAI 2017).
+  """A network of one dense stack at half the grid, dilated instead of pooled (MICCAI 2017).
 
-  The paper's list of layers is not published; ten layers of eight channels with these dilations
-  are ours. `dilation_rates` with a second tuple, such as (1, 2, 4, 8, 1), adds a stack at 1/4.
+  The paper does not list its layers; ten layers of eight channels with these dilations are our
+  choice. `dilation_rates` with a second tuple, such as (1, 2, 4, 8, 1), adds a stack at 1/4.
   """
 
   own_rates: ClassVar[tuple[tuple[int, ...], ...]] = ((1, 1, 2, 3, 5, 2, 3, 5, 9, 1),)
@@ -145,12 +149,16 @@ class DenseDilatedNet(DenseVNet):
 
 
 class DenseStack(nn.Module):
-  """Layers of 3x3x3 convolutions with batch normalisation and ReLU, each of all before it.
+  """A stack of 3x3x3 convolutions with batch normalisation and ReLU, each reading all before it.
 
   Attributes:
     growth: channels that each layer adds.
     rates: the layers' dilations.
-    channels_kept: see `DenseVNet`; so with the rest.
+    channels_kept: see `DenseVNet`.
+    keep_block_input: see `DenseVNet`.
+    form: see `attn_unet_jax.models.ops.conv`.
+    dtype: compute type.
+    batch_axis: see `attn_unet_jax.models.layers.BatchNorm`.
   """
 
   growth: int
@@ -163,12 +171,13 @@ class DenseStack(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    """[N, X, Y, Z, C] to [N, X, Y, Z, (C +) layers * growth]."""
+    """Maps [N, X, Y, Z, C] to [N, X, Y, Z, (C +) layers * growth]."""
     features = [x]
     count = math.ceil(self.channels_kept * self.growth)
     for i, rate in enumerate(self.rates):
       kept = None
       if train and count < self.growth and i < len(self.rates) - 1:
+        # Ranks of a permutation, not independent draws: exactly `count` channels are kept.
         kept = jax.random.permutation(self.make_rng("dropout"), self.growth) < count
       layer = ConvNorm(
         self.growth,
@@ -184,7 +193,7 @@ class DenseStack(nn.Module):
 
 
 class ConvNorm(nn.Module):
-  """Convolution without bias, then batch normalisation; no activation."""
+  """A convolution without bias, then batch normalisation; no activation."""
 
   features: int
   size: int = 3
@@ -196,7 +205,7 @@ class ConvNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool, kept: jax.Array | None = None) -> jax.Array:
-    """[N, X, Y, Z, C] to [N, X', Y', Z', features]; for `kept` see `BatchNorm`."""
+    """Maps [N, X, Y, Z, C] to [N, X', Y', Z', features]; for `kept` see `BatchNorm`."""
     layer = Conv(
       self.features,
       self.size,
@@ -207,15 +216,15 @@ class ConvNorm(nn.Module):
       dtype=self.dtype,
       name="conv",
     )
-    y = dilated(layer, x, self.rate)
+    y = convolve_dilated(layer, x, self.rate)
     return BatchNorm(self.dtype, self.batch_axis, name="norm")(y, train, kept)
 
 
 def average_pool(x: jax.Array) -> jax.Array:
-  """Means over 3x3x3 windows, two voxels apart: [N, X, Y, Z, C] to [N, X/2, Y/2, Z/2, C].
+  """Averages 3x3x3 windows, two voxels apart: [N, X, Y, Z, C] to [N, X/2, Y/2, Z/2, C].
 
-  Padded as TensorFlow pads (`SAME`): a window begins on every even voxel, and what it has outside
-  the grid does not count.
+  The padding is TensorFlow's `SAME`: a window begins on every even voxel, and the part of it that
+  is outside the grid does not count.
   """
   for axis in (1, 2, 3):
     place, start = np.arange(x.shape[axis]), 2 * np.arange(x.shape[axis] // 2)[:, None]

@@ -49,7 +49,7 @@ class DualAttentionUNet(UNet):
   def skip(
     self, level: int, encoded: list[jax.Array], signal: jax.Array, train: bool
   ) -> tuple[jax.Array, Maps]:
-    """Attended features beside the parallel skips, and the coefficients."""
+    """Returns the attended features beside the parallel skips, and the coefficients."""
     x = encoded[level - 1]
     if level == 1 and not self.gate_finest:
       return x, {}
@@ -58,10 +58,11 @@ class DualAttentionUNet(UNet):
       self.attention_joining, self.channel_reduction, *options, name=f"skip{level}"
     )
     attended, alpha = attention(x, signal, train)
-    parallel = [x] if self.parallel_skips == "own" else self._from_other_levels(level, encoded)
+    parallel = [x] if self.parallel_skips == "own" else self._bring_other_levels(level, encoded)
     return jnp.concatenate([attended, *parallel], -1), {f"level{level}": alpha}
 
-  def _from_other_levels(self, level: int, encoded: list[jax.Array]) -> list[jax.Array]:
+  def _bring_other_levels(self, level: int, encoded: list[jax.Array]) -> list[jax.Array]:
+    """Brings the features of all other levels to the grid of this one."""
     found = []
     for other, features in enumerate(encoded, 1):
       if other == level:
@@ -76,7 +77,7 @@ class DualAttentionUNet(UNet):
 
 
 class DualAttention(nn.Module):
-  """Spatial and channel attention by one gating signal.
+  """A gate of spatial and channel attention, with one gating signal.
 
       a_s   = sigmoid(w_s . [x, trilinear(g)] + b_s)          one a voxel
       a_c   = sigmoid(W_c [mean(x), mean(g)] + b_c)           one a channel, means over the voxels
@@ -102,7 +103,7 @@ class DualAttention(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, g: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-    """Weight skip features by what the coarser level says.
+    """Weights skip features by the gating signal of the coarser level.
 
     Args:
       x: skip features [N, X, Y, Z, C].
@@ -112,7 +113,7 @@ class DualAttention(nn.Module):
     Returns:
       Attended features and the coefficients alpha in (0, 1), both [N, X, Y, Z, C].
     """
-    spatial, channel = self._spatial(x, g), self._channel(x, g)
+    spatial, channel = self._spatial_attention(x, g), self._channel_attention(x, g)
     if self.joining == "product":
       alpha = spatial * channel
     elif self.joining == "max":
@@ -122,31 +123,30 @@ class DualAttention(nn.Module):
     options = (self.form, self.dtype, self.batch_axis)
     return ConvNormRelu(x.shape[-1], 1, *options, name="output")(alpha * x, train), alpha
 
-  def _spatial(self, x: jax.Array, g: jax.Array) -> jax.Array:
-    """[N, X, Y, Z, 1]; g's share on its own grid, since interpolation commutes with a product."""
-    kernel, bias = self._linear("spatial", x.shape[-1] + g.shape[-1], 1)
+  def _spatial_attention(self, x: jax.Array, g: jax.Array) -> jax.Array:
+    """Computes a coefficient per voxel, [N, X, Y, Z, 1]."""
+    # The share of g is computed on its own, coarser grid: interpolation commutes with the product.
+    kernel, bias = self._linear_parameters("spatial", x.shape[-1] + g.shape[-1], 1)
     own, gating = jnp.split(kernel, [x.shape[-1]])
     return nn.sigmoid(x @ own + upsample(g @ gating, x.shape[1:4], self.upsampling) + bias)
 
-  def _channel(self, x: jax.Array, g: jax.Array) -> jax.Array:
-    """[N, 1, 1, 1, C]."""
+  def _channel_attention(self, x: jax.Array, g: jax.Array) -> jax.Array:
+    """Computes a coefficient per channel, [N, 1, 1, 1, C]."""
     channels = x.shape[-1]
     pooled = jnp.concatenate([jnp.mean(a, _VOXELS, keepdims=True) for a in (x, g)], -1)
     if self.channel_reduction:
       narrow = max(1, channels // self.channel_reduction)
-      kernel, bias = self._linear("channel_reduced", pooled.shape[-1], narrow, bias=0.0)
+      kernel, bias = self._linear_parameters("channel_reduced", pooled.shape[-1], narrow, bias=0.0)
       pooled = nn.relu(pooled @ kernel + bias)
-    kernel, bias = self._linear("channel", pooled.shape[-1], channels)
+    kernel, bias = self._linear_parameters("channel", pooled.shape[-1], channels)
     return nn.sigmoid(pooled @ kernel + bias)
 
-  def _linear(
+  def _linear_parameters(
     self, name: str, fan_in: int, features: int, bias: float = _BIAS
   ) -> tuple[jax.Array, jax.Array]:
-    """Kernel [fan_in, features] and bias [features] of that name; the kernel in the compute type.
-
-    The bias stays float32, and so do the coefficients that it is added to: their gradients are sums
-    over voxels and over channels.
-    """
+    """Creates a kernel [fan_in, features] in the compute type and a float32 bias [features]."""
+    # The bias stays float32, and so do the coefficients that it is added to: their gradients are
+    # sums over voxels and over channels.
     kernel = self.param(f"{name}_kernel", small_normal, (fan_in, features), jnp.float32)
     start = nn.initializers.constant(bias)
     offset = self.param(f"{name}_bias", start, (features,), jnp.float32)

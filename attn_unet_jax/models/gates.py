@@ -1,4 +1,4 @@
-"""Additive attention gates, and the blocks that put one or two of them on a skip connection.
+"""Additive attention gates, and the block that puts one or two of them on a skip connection.
 
 Oktay et al. 2018 (arXiv:1804.03999), as released in `GridAttentionBlock3D`: its mode
 `concatenation` is `sigmoid` here, `concatenation_debug` is `softplus`, and `concatenation_residual`
@@ -19,7 +19,7 @@ Variant = Literal["sigmoid", "softplus", "softmax"]
 
 
 class AttentionGate(nn.Module):
-  """One additive attention gate (Oktay et al. 2018, eq. 1-2).
+  """An additive attention gate (Oktay et al. 2018, eq. 1-2).
 
       q     = psi . relu(theta * x + trilinear(phi g + b_phi)) + b_psi
       alpha = trilinear(sigmoid(q))
@@ -31,8 +31,9 @@ class AttentionGate(nn.Module):
   Attributes:
     gate_bias_init: start of b_psi; None is PyTorch's default, as in the released 3-D code. At 3
       the gates start nearly open. With `softmax` it cancels.
-    variant: `sigmoid` as above; `softplus` has it for the ReLU; `softmax` has, for the sigmoid, one
-      softmax over all voxels of theta's grid: its coefficients sum to 1 there, so each is small.
+    variant: `sigmoid` as above; `softplus` replaces the ReLU by a softplus; `softmax` replaces the
+      sigmoid by one softmax over all voxels of theta's grid: its coefficients sum to 1 there, so
+      each is small.
     form: see `attn_unet_jax.models.ops.conv`.
     dtype: compute type.
     batch_axis: see `attn_unet_jax.models.layers.BatchNorm`.
@@ -48,7 +49,7 @@ class AttentionGate(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, g: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-    """Weight skip features by what the coarser level says.
+    """Weights skip features by the gating signal of the coarser level.
 
     Args:
       x: skip features [N, X, Y, Z, C].
@@ -84,13 +85,14 @@ class AttentionGate(nn.Module):
 
 
 class GatedSkip(nn.Module):
-  """One or several gates on the same skip, combined to the skip's own channels.
+  """A skip with one or several gates, combined to the skip's own channels.
 
       out = relu(BN(W [gate_1(x, g), ..., gate_n(x, g)] + b))
 
   Attributes:
     gates: how many gates; the reference has 1 (single) and 2 (multi).
-    gate_bias_init: see `AttentionGate`. So with `variant`.
+    gate_bias_init: see `AttentionGate`.
+    variant: see `AttentionGate`.
     form: see `attn_unet_jax.models.ops.conv`.
     dtype: compute type.
     batch_axis: see `attn_unet_jax.models.layers.BatchNorm`.
@@ -107,7 +109,7 @@ class GatedSkip(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, g: jax.Array, train: bool) -> tuple[jax.Array, list[jax.Array]]:
-    """As `AttentionGate`, with the coefficients of every gate in a list."""
+    """Returns the combined features [N, X, Y, Z, C], and the coefficients of every gate."""
     options = (self.form, self.dtype, self.batch_axis)
     start, variant = self.gate_bias_init, self.variant
     outputs, coefficients = [], []

@@ -1,7 +1,7 @@
 """Holistically nested networks on CT slices: Xie and Tu 2015, Roth et al. 2018 (arXiv:1702.00045).
 
-Three networks of two dimensions, one a view, each the trunk of VGG-16 with a map of the organ read
-off every stage; where views disagree, the two that are surest of the organ are heard.
+Three 2-D networks, one for each view. Each is the trunk of VGG-16 with a map of the organ from
+every stage. The result at a voxel is the mean of the two views with the largest probabilities.
 """
 
 import math
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from attn_unet_jax.models.layers import biased, kaiming_normal, rematerialised
+from attn_unet_jax.models.layers import add_bias, kaiming_normal, remat_block
 from attn_unet_jax.models.ops.resize import larger_of_two, upsample
 
 # View -> the axis of [N, X, Y, Z, C] along which its slices are stacked.
@@ -28,7 +28,7 @@ TrunkNorm = Literal["none", "group"]
 
 
 class HNN(nn.Module):
-  """A holistically nested network for each view, and the mean of the two largest of their answers.
+  """A holistically nested network for each view, and the mean of the two largest probabilities.
 
   The views share nothing. Training reads `out["side_logits"]` alone (`losses.side_bce`); no
   gradient goes through the fusion of the views, which would make one view's error another's.
@@ -48,22 +48,22 @@ class HNN(nn.Module):
 
   @property
   def num_classes(self) -> int:
-    """Background and one organ: a map is that of a probability."""
+    """The number of classes, background and one organ: a map is that of a probability."""
     return 2
 
   @property
   def patch_multiple(self) -> tuple[int, int, int]:
-    """What a patch's size must be a multiple of, in voxels: halved four times within a slice."""
+    """The unit of patch sizes, in voxels: slices are halved four times."""
     return (16, 16, 16)
 
   @property
   def output_margin(self) -> tuple[int, int, int]:
-    """Voxels by which the output is smaller than the input, on each side of each axis."""
+    """The voxels by which the output is smaller than the input, on each side of each axis."""
     return (0, 0, 0)
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, dict[str, Any]]:
-    """Segment a batch of patches, slice by slice along each axis.
+    """Segments a batch of patches, slice by slice along each axis.
 
     Args:
       x: images normalised by a window [N, X, Y, Z, 1]; X, Y, Z are multiples of `patch_multiple`.
@@ -82,24 +82,25 @@ class HNN(nn.Module):
       raise ValueError(f"patch {x.shape[1:4]}: each size must be a multiple of 16")
     maps = {}
     for view, axis in VIEWS.items():
+      # The slices of a view become the batch of a 2-D network.
       slices = jnp.moveaxis(x, axis, 1)
       flat = slices.reshape(-1, *slices.shape[2:])
       network = SliceNetwork(self.feature_scale, self.trunk_norm, self.dtype, self.remat, name=view)
       sides = network(flat).reshape(*slices.shape[:-1], -1)
       maps[axis] = jnp.moveaxis(sides, 1, axis)
+    # Without the stop one view's error would change the others.
     fused = lax.stop_gradient([sides[..., -1] for sides in maps.values()])
-    foreground = top_two(*fused)
+    foreground = mean_of_top_two(*fused)
     logits = jnp.stack([jnp.zeros_like(foreground), foreground], -1)
     return logits, {"gates": {}, "side_logits": maps}
 
 
-def top_two(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
-  """Logit of the mean of the two largest of three probabilities, given as logits.
+def mean_of_top_two(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
+  """Computes the logit of the mean of the two largest of three probabilities, given as logits.
 
-      logit p = log(p1 + p2) - log((1 - p1) + (1 - p2)),   p1 >= p2 >= p3,  p = sigmoid(logit)
-
-  In logarithms, so that probabilities near 0 and 1 are neither lost nor infinite.
+  logit p = log(p1 + p2) - log((1 - p1) + (1 - p2)),   p1 >= p2 >= p3,  p = sigmoid(logit)
   """
+  # In logarithms, so that probabilities near 0 and 1 are neither lost nor infinite.
   first = jnp.maximum(jnp.maximum(a, b), c)
   second = jnp.maximum(jnp.minimum(a, b), jnp.minimum(jnp.maximum(a, b), c))
   log = jax.nn.log_sigmoid
@@ -116,26 +117,27 @@ class SliceNetwork(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Logits [S, A, B, 6] in float32: five side outputs and their fusion."""
+    """Returns logits [S, A, B, 6] in float32: five side outputs and their fusion."""
     wide = jnp.promote_types(self.dtype, jnp.float32)
     grid = x.shape[1:3]
     x = ((x - jnp.asarray(_MEAN, x.dtype)) / jnp.asarray(_SD, x.dtype)).astype(self.dtype)
     sides = []
     for number, (convolutions, width) in enumerate(zip(STAGES, _WIDTHS, strict=True), 1):
       channels = max(1, int(width / self.feature_scale))
-      stage = rematerialised(Stage, number, self.remat, takes_train=False)
+      stage = remat_block(Stage, number, self.remat, takes_train=False)
       x = max_pool(x) if number > 1 else x
       x = stage(channels, convolutions, self.trunk_norm, self.dtype, name=f"stage{number}")(x)
       # Zero at the start: every map says 1/2 until its own loss moves it.
       side = _Layer(1, (), self.dtype, nn.initializers.zeros, name=f"side{number}")
-      sides.append(_enlarged(side(x).astype(wide), grid))
+      sides.append(_upsample_side(side(x).astype(wide), grid))
     maps = jnp.concatenate(sides, -1)
+    # 0.2: the fusion starts as the mean of the five side outputs.
     fuse = nn.Dense(1, dtype=wide, kernel_init=nn.initializers.constant(0.2), name="fuse")
     return jnp.concatenate([maps, fuse(maps)], -1)
 
 
 class Stage(nn.Module):
-  """Convolutions of 3x3 with ReLU, [S, A, B, C] to [S, A, B, features]."""
+  """A stage of 3x3 convolutions with ReLU, [S, A, B, C] to [S, A, B, features]."""
 
   features: int
   convolutions: int
@@ -144,7 +146,7 @@ class Stage(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """All convolutions of the stage; no pooling."""
+    """Applies all convolutions of the stage; no pooling."""
     for i in range(1, self.convolutions + 1):
       x = _Layer(self.features, (3, 3), self.dtype, kaiming_normal, name=f"conv{i}")(x)
       if self.trunk_norm == "group":
@@ -157,7 +159,7 @@ class Stage(nn.Module):
 class _Layer(nn.Module):
   """A convolution [S, A, B, C] to [S, A, B, features]; without a size a matrix product.
 
-  As `nn.Conv` and `nn.Dense`, but for the bias's gradient, see `layers.biased`.
+  It differs from `nn.Conv` and `nn.Dense` in the gradient of the bias, see `layers.add_bias`.
   """
 
   features: int
@@ -171,18 +173,21 @@ class _Layer(nn.Module):
     kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
     bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
     if not self.size:
-      return biased(x @ kernel, bias)
+      return add_bias(x @ kernel, bias)
     layout, ones = ("NABC", "ABIO", "NABC"), (1,) * len(self.size)
-    return biased(lax.conv_general_dilated(x, kernel, ones, "SAME", dimension_numbers=layout), bias)
+    return add_bias(
+      lax.conv_general_dilated(x, kernel, ones, "SAME", dimension_numbers=layout), bias
+    )
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-  """Largest of every 2x2 block, [S, A, B, C] to [S, A/2, B/2, C]; by reshape as in `layers`."""
+  """Takes the largest of every 2x2 block, [S, A, B, C] to [S, A/2, B/2, C]."""
+  # By reshape, as in `resize.max_pool`, whose docstring gives the reason.
   s, A, B, channels = x.shape
   blocks = x.reshape(s, A // 2, 2, B // 2, 2, channels)
   return larger_of_two(larger_of_two(blocks, 2), 3)
 
 
-def _enlarged(side: jax.Array, grid: tuple[int, ...]) -> jax.Array:
-  """A side output [S, a, b, 1] on the slice's grid, bilinear by the places of voxel centres."""
+def _upsample_side(side: jax.Array, grid: tuple[int, ...]) -> jax.Array:
+  """Upsamples a side output [S, a, b, 1] to the slice's grid, bilinearly between voxel centres."""
   return upsample(side[:, None], (1, *grid), "half_pixel")[:, 0]

@@ -1,8 +1,8 @@
 """The layers that the networks share: convolution, normalisation, blocks, resizing.
 
-Initialisation is the reference's (ozan-oktay/Attention-Gated-Networks): kaiming-normal kernels,
-PyTorch's default biases, batch-norm scales around one. Parameters and batch statistics are float32
-whatever the compute type.
+Initialisation is that of the released code (ozan-oktay/Attention-Gated-Networks): kaiming-normal
+kernels, PyTorch's default biases, batch-norm scales around one. Parameters and batch statistics are
+float32 for every compute type.
 """
 
 import math
@@ -14,12 +14,12 @@ import jax.numpy as jnp
 
 from attn_unet_jax.models.ops import conv as convolution
 
-# nn.initializers.kaiming_normal truncates; the reference's does not.
+# nn.initializers.kaiming_normal truncates; that of the released code does not.
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 def uniform_bias(fan_in: int) -> nn.initializers.Initializer:
-  """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for a convolution's bias."""
+  """Makes PyTorch's default initialiser of a bias: U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
   bound = 1 / math.sqrt(fan_in)
 
   def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
@@ -29,12 +29,12 @@ def uniform_bias(fan_in: int) -> nn.initializers.Initializer:
 
 
 def scale_around_one(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-  """N(1, 0.02), the reference's start of a batch-norm scale."""
+  """Draws the released code's initial batch-norm scale, N(1, 0.02)."""
   return 1 + 0.02 * jax.random.normal(key, shape, dtype)
 
 
 class Conv(nn.Module):
-  """3-D convolution, [N, X, Y, Z, C] to [N, X', Y', Z', features].
+  """A 3-D convolution, [N, X, Y, Z, C] to [N, X', Y', Z', features].
 
   Attributes:
     features: output channels.
@@ -60,7 +60,7 @@ class Conv(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Convolve x [N, X, Y, Z, C]."""
+    """Convolves x [N, X, Y, Z, C]."""
     shape = (self.size,) * 3 + (x.shape[-1], self.features)
     kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
     y = convolution.conv3d(
@@ -73,27 +73,25 @@ class Conv(nn.Module):
     if not self.use_bias:
       return y
     bias_init = self.bias_init or uniform_bias(math.prod(shape[:-1]))
-    return biased(y, self.param("bias", bias_init, (self.features,), jnp.float32))
+    return add_bias(y, self.param("bias", bias_init, (self.features,), jnp.float32))
 
 
-def biased(y: jax.Array, bias: jax.Array) -> jax.Array:
-  """Adds a float32 bias [C] to y [..., C]; in y's type.
-
-  In float32, so that the bias's gradient is: a sum over all voxels, which in bfloat16
-  stops growing at a few hundred times its terms.
-  """
+def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
+  """Adds a float32 bias [C] to y [..., C]. Returns y's type."""
+  # The sum is in float32, so that the bias's gradient is too: a sum over all voxels, which in
+  # bfloat16 stops growing at a few hundred times its terms.
   return (y + bias).astype(y.dtype)
 
 
 class BatchNorm(nn.Module):
-  """Batch normalisation over N, X, Y and Z, with statistics in float32.
+  """A batch normalisation over N, X, Y and Z, with statistics in float32.
 
   Momentum 0.9 on the running statistics is PyTorch's 0.1; epsilon 1e-5.
 
   Attributes:
     dtype: compute type.
     batch_axis: name of the axis, of `jax.pmap` or `jax.shard_map`, over which the batch is divided;
-      statistics are then those of the whole. None where all of it is seen, or none of the rest.
+      the statistics are then those of the whole batch. None: those of the batch at hand.
   """
 
   dtype: Any = jnp.float32
@@ -101,12 +99,12 @@ class BatchNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool, kept: jax.Array | None = None) -> jax.Array:
-    """Normalise by the batch's statistics if `train`, else by the running ones.
+    """Normalises by the batch's statistics if `train`, else by the running ones.
 
     Args:
       x: [N, X, Y, Z, C].
-      train: also updates the running statistics,
-      kept: but only of these channels, booleans [C]; None: of all.
+      train: normalises by the batch's statistics and updates the running ones.
+      kept: channels whose running statistics are updated, booleans [C]; None: all.
     """
     norm = nn.BatchNorm(
       use_running_average=not train,
@@ -117,18 +115,21 @@ class BatchNorm(nn.Module):
       axis_name=self.batch_axis,
     )
     if kept is None:
-      return norm(x)
+      result: jax.Array = norm(x)
+      return result
     names = ("mean", "var")
+    # `nn.BatchNorm` cannot leave channels out: the old values of the others are put back.
     before: dict[str, Any] = {name: norm.get_variable("batch_stats", name) for name in names}
     y = norm(x)
     for name in names:
       after: Any = norm.get_variable("batch_stats", name)
       norm.put_variable("batch_stats", name, jnp.where(kept, after, before[name]))
-    return y
+    result = y
+    return result
 
 
 class ConvNormRelu(nn.Module):
-  """Convolution (with bias), batch normalisation, ReLU."""
+  """A convolution with bias, batch normalisation and ReLU."""
 
   features: int
   size: int = 3
@@ -138,13 +139,13 @@ class ConvNormRelu(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    """[N, X, Y, Z, C] to [N, X, Y, Z, features]."""
+    """Maps [N, X, Y, Z, C] to [N, X, Y, Z, features]."""
     x = Conv(self.features, self.size, form=self.form, dtype=self.dtype)(x)
     return nn.relu(BatchNorm(self.dtype, self.batch_axis)(x, train))
 
 
 class ConvBlock(nn.Module):
-  """Two 3x3x3 convolutions, each with batch normalisation and ReLU."""
+  """A pair of 3x3x3 convolutions, each with batch normalisation and ReLU."""
 
   features: int
   form: convolution.Form = "auto"
@@ -153,21 +154,22 @@ class ConvBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    """[N, X, Y, Z, C] to [N, X, Y, Z, features]."""
+    """Maps [N, X, Y, Z, C] to [N, X, Y, Z, features]."""
     options = {"form": self.form, "dtype": self.dtype, "batch_axis": self.batch_axis}
     for _ in range(2):
       x = ConvNormRelu(self.features, **options)(x, train)
     return x
 
 
-def rematerialised(
+def remat_block(
   block: type[nn.Module], level: int, levels: int, *, takes_train: bool = True
 ) -> type[nn.Module]:
-  """The block; at the finest `levels` one whose inside is computed again in the backward pass.
+  """Wraps a block in `nn.remat` if its level is one of the finest `levels`.
 
-  What a backward pass keeps of such a block is its input alone. Its call is `(x, train)`, or `(x)`
-  without `takes_train`.
+  The backward pass then keeps only the input of the block and computes its inside again. The call
+  of the block is `(x, train)`, or `(x)` without `takes_train`.
   """
   if level > levels:
     return block
+  # `train` decides what is traced, so it is static; argument 0 is the module.
   return nn.remat(block, static_argnums=(2,) if takes_train else ())

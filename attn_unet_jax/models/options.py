@@ -15,11 +15,12 @@ _AT_MOST_64 = Rule("at most 64, which leaves one channel", lambda value: value <
 _AT_MOST_5 = Rule("at most 5, the levels of the deepest networks", lambda value: value <= 5)
 _STACKS = "tuples of whole numbers above 0, one a stack"
 
-# What says how a network is computed, and not which: it stays where another network is chosen.
+# Options that say how a network is computed, not which one: they stay if another one is chosen.
 COMPUTING = ("conv", "dtype", "remat")
 
 
 def _are_stacks(rates: tuple[object, ...]) -> bool:
+  """Returns whether `rates` is as `_STACKS` says."""
   fits = all(isinstance(stack, tuple) and stack for stack in rates)
   return fits and all(
     isinstance(rate, int) and rate > 0
@@ -81,7 +82,7 @@ class UNetOptions(ConvNetworkOptions):
 
 @dataclass(frozen=True)
 class AttentionUNetOptions(UNetOptions):
-  """Attention U-Net (Oktay et al. 2018)."""
+  """The Attention U-Net (Oktay et al. 2018)."""
 
   module: ClassVar[str] = "attn_unet_jax.models.attention_unet:AttentionUNet"
 
@@ -124,7 +125,7 @@ class DualAttentionOptions(UNetOptions):
 
 @dataclass(frozen=True)
 class DenseVNetOptions(ConvNetworkOptions):
-  """Dense V-Net (Gibson et al. 2018)."""
+  """The Dense V-Net (Gibson et al. 2018)."""
 
   module: ClassVar[str] = "attn_unet_jax.models.dense_vnet:DenseVNet"
 
@@ -154,7 +155,7 @@ class DenseDilatedOptions(DenseVNetOptions):
 
 @dataclass(frozen=True)
 class HNNOptions(NetworkOptions):
-  """Holistically nested networks of three views (Roth et al. 2018)."""
+  """The holistically nested networks of three views (Roth et al. 2018)."""
 
   module: ClassVar[str] = "attn_unet_jax.models.hnn:HNN"
 
@@ -168,7 +169,7 @@ class HNNOptions(NetworkOptions):
 
 @dataclass(frozen=True)
 class UNet3DOptions(ConvNetworkOptions):
-  """3D U-Net (Cicek et al. 2016)."""
+  """The 3D U-Net (Cicek et al. 2016)."""
 
   module: ClassVar[str] = "attn_unet_jax.models.unet3d:UNet3D"
 
@@ -183,7 +184,7 @@ class UNet3DOptions(ConvNetworkOptions):
 
 @dataclass(frozen=True)
 class VNetOptions(ConvNetworkOptions):
-  """V-Net as in the paper (Milletari et al. 2016)."""
+  """The V-Net of the paper (Milletari et al. 2016)."""
 
   module: ClassVar[str] = "attn_unet_jax.models.vnet:VNet"
 
@@ -192,7 +193,7 @@ class VNetOptions(ConvNetworkOptions):
 
 @dataclass(frozen=True)
 class VNetCaffeOptions(ConvNetworkOptions):
-  """V-Net as released."""
+  """The V-Net of the released code."""
 
   module: ClassVar[str] = "attn_unet_jax.models.vnet:VNetCaffe"
 

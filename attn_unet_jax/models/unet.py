@@ -1,6 +1,7 @@
-"""The 3-D U-Net with deep supervision (`unet_ct_dsv` of the reference): every network's backbone.
+"""The 3-D U-Net with deep supervision (`unet_ct_dsv` of the released code).
 
-A subclass that weights the skips overrides `skip` and nothing else.
+It is the backbone of the networks with gated skips: they override `skip`, and `gating_signal` where
+the signal differs.
 """
 
 from typing import Any
@@ -13,7 +14,7 @@ from attn_unet_jax.models.layers import (
   Conv,
   ConvBlock,
   kaiming_normal,
-  rematerialised,
+  remat_block,
   uniform_bias,
 )
 from attn_unet_jax.models.ops import conv as convolution
@@ -23,7 +24,7 @@ Maps = dict[str, jax.Array]
 
 
 class UNet(nn.Module):
-  """Five levels, trilinear upsampling, one prediction fused from the four decoder levels.
+  """A U-Net of five levels with trilinear upsampling, whose four decoder levels are fused.
 
   Attributes:
     num_classes: output channels K, background included.
@@ -46,26 +47,26 @@ class UNet(nn.Module):
 
   @property
   def filters(self) -> tuple[int, ...]:
-    """Channels of the five levels, finest first."""
+    """The channels of the five levels, finest first."""
     return tuple(int(width / self.feature_scale) for width in (64, 128, 256, 512, 1024))
 
   @property
   def patch_multiple(self) -> tuple[int, int, int]:
-    """What a patch's size must be a multiple of, in voxels: four poolings halve it."""
+    """The unit of patch sizes, in voxels: four poolings halve the grid."""
     return (16, 16, 16)
 
   @property
   def kernel_size(self) -> int:
-    """Of the widest convolution, in voxels."""
+    """The size of the widest convolution, in voxels."""
     return 3
 
   @property
   def output_margin(self) -> tuple[int, int, int]:
-    """Voxels by which the output is smaller than the input, on each side of each axis."""
+    """The voxels by which the output is smaller than the input, on each side of each axis."""
     return (0, 0, 0)
 
   def gating_signal(self, x: jax.Array, before: jax.Array | None, train: bool) -> jax.Array:
-    """What the skip of the next finer level is weighted by: here the features below it.
+    """Returns the gating signal of the next finer level: here the features below it.
 
     Args:
       x: decoder features one level below, the bottleneck's to begin with [N, X/2, Y/2, Z/2, K].
@@ -78,7 +79,7 @@ class UNet(nn.Module):
   def skip(
     self, level: int, encoded: list[jax.Array], signal: jax.Array, train: bool
   ) -> tuple[jax.Array, Maps]:
-    """What the decoder sees of the encoder at a level: here that level's features themselves.
+    """Returns what the decoder gets of the encoder at a level: here that level's features.
 
     Args:
       level: 1 (finest) to 4.
@@ -94,7 +95,7 @@ class UNet(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, dict[str, Maps]]:
-    """Segment a batch of patches.
+    """Segments a batch of patches.
 
     Args:
       x: normalised images [N, X, Y, Z, 1]; X, Y and Z are multiples of `patch_multiple`.
@@ -111,7 +112,7 @@ class UNet(nn.Module):
     options = {"form": self.conv, "dtype": self.dtype, "batch_axis": self.batch_axis}
 
     def block(level: int, name: str) -> nn.Module:
-      kind = rematerialised(ConvBlock, level, self.remat)
+      kind = remat_block(ConvBlock, level, self.remat)
       return kind(self.filters[level - 1], **options, name=name)
 
     encoded: list[jax.Array] = []
@@ -129,7 +130,7 @@ class UNet(nn.Module):
       gates.update(coefficients)
       x = jnp.concatenate([skip, upsample(x, skip.shape[1:4], self.upsampling)], -1)
       x = block(level, f"decoder{level}")(x, train)
-      decoded.insert(0, x)
+      decoded.insert(0, x)  # finest first, as `DeepSupervision` reads them
     head = DeepSupervision(
       self.num_classes, self.conv, self.dtype, self.upsampling, name="deep_supervision"
     )
@@ -137,12 +138,9 @@ class UNet(nn.Module):
 
 
 class DeepSupervision(nn.Module):
-  """Logits fused from every decoder level, under one loss.
+  """A head that fuses the logits of every decoder level, under one loss.
 
-      logits = W [u_1, ..., u_4] + b,   u_l = trilinear(W_l x_l + b_l)
-
-  Resizing is linear and keeps constants, so it commutes with W: each level's share of W is applied
-  on its own small grid, and the concatenation is never made.
+  logits = W [u_1, ..., u_4] + b,   u_l = trilinear(W_l x_l + b_l)
   """
 
   num_classes: int
@@ -152,11 +150,14 @@ class DeepSupervision(nn.Module):
 
   @nn.compact
   def __call__(self, levels: list[jax.Array]) -> jax.Array:
-    """Fuse features [N, X/2^l, Y/2^l, Z/2^l, C_l], finest first, to logits [N, X, Y, Z, K]."""
+    """Fuses features [N, X/2^l, Y/2^l, Z/2^l, C_l], finest first, to logits [N, X, Y, Z, K]."""
     classes, fan_in = self.num_classes, self.num_classes * len(levels)
     kernel = self.param("kernel", kaiming_normal, (fan_in, classes), jnp.float32)
     logits = self.param("bias", uniform_bias(fan_in), (classes,), jnp.float32)
+    # The levels are summed in float32: the logits are float32 for every compute type.
     wide = jnp.promote_types(self.dtype, jnp.float32)
+    # Resizing is linear and keeps constants, so it commutes with W: each level's share of W is
+    # applied on its own small grid, and the concatenation is never made.
     for i, (x, share) in enumerate(zip(levels, jnp.split(kernel, len(levels)), strict=True), 1):
       scores = Conv(classes, 1, form=self.form, dtype=self.dtype, name=f"level{i}")(x)
       shape = levels[0].shape[1:4]

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attn_unet_jax.models.layers import BatchNorm, Conv, rematerialised
+from attn_unet_jax.models.layers import BatchNorm, Conv, remat_block
 from attn_unet_jax.models.ops import conv as convolution
 from attn_unet_jax.models.ops.resize import max_pool
 from attn_unet_jax.models.upconv import UpConv
@@ -19,10 +19,10 @@ _MARGIN = 44  # voxels that the unpadded convolutions of all levels take off eac
 
 
 class UNet3D(nn.Module):
-  """Four levels of two 3x3x3 convolutions, which double the channels before each pooling.
+  """A U-Net of four levels with two 3x3x3 convolutions, whose channels double before each pooling.
 
-  As published it pads nothing: what a voxel is called depends on the voxels around it alone, and
-  the output is 44 voxels smaller than the input on each side (132x132x116 gives 44x44x28). The
+  As published it pads nothing: the logits of a voxel depend only on the voxels around it, and the
+  output is 44 voxels smaller than the input on each side (132x132x116 gives 44x44x28). The
   skips' centres are cropped to fit. With `SAME` padding the grid is kept. The up-convolutions have
   no bias: the convolutions that follow have one.
 
@@ -49,32 +49,33 @@ class UNet3D(nn.Module):
 
   @property
   def filters(self) -> tuple[int, ...]:
-    """Channels of the four levels, finest first."""
+    """The channels of the four levels, finest first."""
+    # 2 at least: the first convolution of an encoder level has half of it.
     return tuple(max(2, int(width / self.feature_scale)) for width in (64, 128, 256, 512))
 
   @property
   def patch_multiple(self) -> tuple[int, int, int]:
-    """A patch's size is `patch_offset` and a multiple of this, in voxels: three poolings."""
+    """The unit of patch sizes beyond `patch_offset`, in voxels: three poolings halve the grid."""
     return (8, 8, 8)
 
   @property
   def patch_offset(self) -> tuple[int, int, int]:
-    """See `patch_multiple`. The least unpadded patch, 92, leaves an output of 4."""
+    """The offset of patch sizes. The smallest unpadded patch, 92, leaves an output of 4."""
     return (84, 84, 84) if self.padding == "VALID" else (0, 0, 0)
 
   @property
   def kernel_size(self) -> int:
-    """Of the widest convolution, in voxels."""
+    """The size of the widest convolution, in voxels."""
     return 3
 
   @property
   def output_margin(self) -> tuple[int, int, int]:
-    """Voxels by which the output is smaller than the input, on each side of each axis."""
+    """The voxels by which the output is smaller than the input, on each side of each axis."""
     return (_MARGIN,) * 3 if self.padding == "VALID" else (0, 0, 0)
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, dict[str, Any]]:
-    """Segment a batch of patches.
+    """Segments a batch of patches.
 
     Args:
       x: normalised images [N, X, Y, Z, C]; for X, Y and Z see `patch_multiple`.
@@ -88,13 +89,16 @@ class UNet3D(nn.Module):
     """
     self._check(x.shape[1:4])
     if self.test_statistics == "batch" and not (train or self.is_initializing()):
-      # As in training, the new running statistics dropped: the collection is not mutable here.
+      # A training pass whose new running statistics are dropped: they are not mutable here.
       again = self.clone(parent=None)
-      return again.apply(self.variables, x, True, mutable=["batch_stats"])[0]
+      result: tuple[jax.Array, dict[str, Any]] = again.apply(
+        self.variables, x, True, mutable=["batch_stats"]
+      )[0]
+      return result
     options = {"form": self.conv, "dtype": self.dtype}
 
     def block(level: int, widths: tuple[int, int], name: str) -> nn.Module:
-      kind = rematerialised(_Block, level, self.remat)
+      kind = remat_block(_Block, level, self.remat)
       return kind(widths, self.padding, **options, batch_axis=self.batch_axis, name=name)
 
     skips = []
@@ -105,20 +109,21 @@ class UNet3D(nn.Module):
         x = max_pool(x)
     for level in range(_LEVELS - 1, 0, -1):
       x = UpConv(x.shape[-1], use_bias=False, **options, name=f"up{level}")(x)
-      x = jnp.concatenate([x, centre(skips[level - 1], x.shape[1:4])], -1)
+      x = jnp.concatenate([x, crop_centre(skips[level - 1], x.shape[1:4])], -1)
       width = self.filters[level - 1]
       x = block(level, (width, width), f"decoder{level}")(x, train)
     logits = Conv(self.num_classes, 1, **options, name="head")(x)
     return logits.astype(jnp.promote_types(self.dtype, jnp.float32)), {"gates": {}}
 
   def _check(self, patch: tuple[int, ...]) -> None:
+    """Raises ValueError for a patch size that the network cannot take."""
     unit, offset = self.patch_multiple[0], self.patch_offset[0]
     if any(size <= offset or (size - offset) % unit for size in patch):
       raise ValueError(f"patch {patch}: each size must be {offset} + a multiple of {unit}")
 
 
 class _Block(nn.Module):
-  """Two 3x3x3 convolutions of given widths, each with batch normalisation and ReLU."""
+  """A pair of 3x3x3 convolutions of given widths, each with batch normalisation and ReLU."""
 
   widths: tuple[int, int]
   padding: Padding
@@ -134,8 +139,8 @@ class _Block(nn.Module):
     return x
 
 
-def centre(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """The middle of x [N, X, Y, Z, C], of the grid `shape`."""
+def crop_centre(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  """Crops the middle of x [N, X, Y, Z, C] to the grid `shape`."""
   low = [(size - wanted) // 2 for size, wanted in zip(x.shape[1:4], shape, strict=True)]
   x_slice, y_slice, z_slice = (slice(a, a + n) for a, n in zip(low, shape, strict=True))
   return x[:, x_slice, y_slice, z_slice]

@@ -6,15 +6,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attn_unet_jax.models.layers import biased
+from attn_unet_jax.models.layers import add_bias
 from attn_unet_jax.models.ops import conv as convolution
 
-# Every output voxel sums over the input channels once, so the kernel's 2x2x2 is no part of its fan.
+# Every output voxel sums over the input channels once, so the fan-in leaves out the kernel's 2x2x2.
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal", batch_axis=(0, 1, 2))
 
 
 class UpConv(nn.Module):
-  """2x2x2 transposed convolution of stride 2: [N, X, Y, Z, C] to [N, 2X, 2Y, 2Z, features].
+  """A 2x2x2 transposed convolution of stride 2: [N, X, Y, Z, C] to [N, 2X, 2Y, 2Z, features].
 
       out[2p + t] = in[p] . kernel[t] + bias,   t in {0, 1}^3
 
@@ -38,7 +38,7 @@ class UpConv(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Double the grid of x [N, X, Y, Z, C]."""
+    """Doubles the grid of x [N, X, Y, Z, C]."""
     channels = x.shape[-1]
     kernel = self.param("kernel", self.kernel_init, (2, 2, 2, channels, self.features), jnp.float32)
     flat = kernel.transpose(3, 0, 1, 2, 4).reshape(1, 1, 1, channels, -1).astype(self.dtype)
@@ -46,11 +46,14 @@ class UpConv(nn.Module):
     if not self.use_bias:
       return y
     bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-    return biased(y, bias)
+    return add_bias(y, bias)
 
 
 def depth_to_space(x: jax.Array) -> jax.Array:
-  """[N, X, Y, Z, 8C] to [N, 2X, 2Y, 2Z, C]; the channels are blocks of C by place (a, b, c)."""
+  """Moves channels to voxels, [N, X, Y, Z, 8C] to [N, 2X, 2Y, 2Z, C].
+
+  The channels are blocks of C, one for each place (a, b, c) in the 2x2x2 voxels.
+  """
   n, X, Y, Z, channels = x.shape
   blocks = x.reshape(n, X, Y, Z, 2, 2, 2, channels // 8)
   return blocks.transpose(0, 1, 4, 2, 5, 3, 6, 7).reshape(n, 2 * X, 2 * Y, 2 * Z, channels // 8)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from attn_unet_jax.models.layers import biased, rematerialised
+from attn_unet_jax.models.layers import add_bias, remat_block
 from attn_unet_jax.models.ops import conv as convolution
 from attn_unet_jax.models.upconv import UpConv
 
@@ -15,9 +15,9 @@ msra = nn.initializers.variance_scaling(2.0, "fan_avg", "normal")
 
 
 class VNet(nn.Module):
-  """Five residual levels of 5x5x5 convolutions with PReLU, no pooling and no normalisation.
+  """A network of five residual levels, 5x5x5 convolutions with PReLU, without normalisation.
 
-  Levels are joined by 2x2x2 convolutions of stride 2, down, and their transposes, up. A level adds
+  It has no pooling: 2x2x2 convolutions of stride 2 lead down, their transposes up. A level adds
   its input to its last convolution: on the way up that is the concatenation with the skip, at the
   finest level the image, repeated over the channels.
 
@@ -41,31 +41,31 @@ class VNet(nn.Module):
 
   @property
   def filters(self) -> tuple[int, ...]:
-    """Channels of the five levels on the way down, finest first."""
+    """The channels of the five levels on the way down, finest first."""
     return tuple(max(1, int(width / self.feature_scale)) for width in (16, 32, 64, 128, 256))
 
   @property
   def patch_multiple(self) -> tuple[int, int, int]:
-    """What a patch's size must be a multiple of, in voxels: halved four times."""
+    """The unit of patch sizes, in voxels: the grid is halved four times."""
     return (16, 16, 16)
 
   @property
   def kernel_size(self) -> int:
-    """Of the widest convolution, in voxels."""
+    """The size of the widest convolution, in voxels."""
     return 5
 
   @property
   def output_margin(self) -> tuple[int, int, int]:
-    """Voxels by which the output is smaller than the input, on each side of each axis."""
+    """The voxels by which the output is smaller than the input, on each side of each axis."""
     return (0, 0, 0)
 
   def head(self, x: jax.Array) -> jax.Array:
-    """Logits [N, X, Y, Z, K] of the finest features: one 1x1x1 convolution."""
+    """Computes the logits [N, X, Y, Z, K] of the finest features by a 1x1x1 convolution."""
     return MsraConv(self.num_classes, 1, form=self.conv, dtype=self.dtype, name="head")(x)
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, dict[str, Any]]:
-    """Segment a batch of patches.
+    """Segments a batch of patches.
 
     Args:
       x: normalised images [N, X, Y, Z, 1]; X, Y and Z are multiples of `patch_multiple`.
@@ -86,7 +86,7 @@ class VNet(nn.Module):
       if skips:
         x = MsraConv(width, 2, 2, **options, name=f"down{level}")(x)
         x = PReLU(self.dtype, name=f"down{level}_prelu")(x)
-      residual = rematerialised(_Residual, level, self.remat, takes_train=False)
+      residual = remat_block(_Residual, level, self.remat, takes_train=False)
       x = residual(width, convolutions, **options, name=f"left{level}")(x)
       skips.append(x)
     for level, convolutions in zip((4, 3, 2, 1), self.right, strict=True):
@@ -94,25 +94,25 @@ class VNet(nn.Module):
       x = UpConv(skip.shape[-1], kernel_init=msra, **options, name=f"up{level}")(x)
       x = PReLU(self.dtype, name=f"up{level}_prelu")(x)
       x = jnp.concatenate([x, skip], -1)
-      residual = rematerialised(_Residual, level, self.remat, takes_train=False)
+      residual = remat_block(_Residual, level, self.remat, takes_train=False)
       x = residual(x.shape[-1], convolutions, **options, name=f"right{level}")(x)
     return self.head(x).astype(jnp.promote_types(self.dtype, jnp.float32)), {"gates": {}}
 
 
 class VNetCaffe(VNet):
-  """V-Net as released: fewer convolutions, and a head that looks at 5x5x5 voxels."""
+  """The V-Net of the released code: fewer convolutions, and a head that sees 5x5x5 voxels."""
 
   left: tuple[int, int, int, int, int] = (1, 1, 2, 3, 3)
   right: tuple[int, int, int, int] = (3, 2, 1, 1)
 
   def head(self, x: jax.Array) -> jax.Array:
-    """Logits by a 5x5x5 convolution to K channels, PReLU and a 1x1x1 convolution."""
+    """Computes the logits by a 5x5x5 convolution to K channels, PReLU and a 1x1x1 convolution."""
     x = MsraConv(self.num_classes, 5, form=self.conv, dtype=self.dtype, name="head_wide")(x)
     return super().head(PReLU(self.dtype, name="head_prelu")(x))
 
 
 class MsraConv(nn.Module):
-  """Convolution [N, X, Y, Z, C] to [N, X', Y', Z', features], started as `msra` with bias 0."""
+  """A convolution [N, X, Y, Z, C] to [N, X', Y', Z', features], initialised by `msra`, bias 0."""
 
   features: int
   size: int
@@ -122,29 +122,30 @@ class MsraConv(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Convolve x, padded so that only the stride shrinks the grid."""
+    """Convolves x, padded so that only the stride shrinks the grid."""
     shape = (self.size,) * 3 + (x.shape[-1], self.features)
     kernel = self.param("kernel", msra, shape, jnp.float32).astype(self.dtype)
     strides = (self.stride,) * 3
     y = convolution.conv3d(x.astype(self.dtype), kernel, strides=strides, form=self.form)
     bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-    return biased(y, bias)
+    return add_bias(y, bias)
 
 
 class PReLU(nn.Module):
-  """max(x, 0) + a min(x, 0), with one slope a per channel that starts at 0.25."""
+  """The activation max(x, 0) + a min(x, 0), with a slope a per channel that starts at 0.25."""
 
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """[..., C] to [..., C]."""
+    """Maps [..., C] to [..., C]."""
     slope = self.param("slope", nn.initializers.constant(0.25), x.shape[-1:], jnp.float32)
-    return jnp.where(x >= 0, x, (slope * x).astype(self.dtype))  # a sum, as of a bias
+    # In float32: the slope's gradient is a sum over all voxels, like that of a bias.
+    return jnp.where(x >= 0, x, (slope * x).astype(self.dtype))
 
 
 class _Residual(nn.Module):
-  """Convolutions of one level, its input added to the last before the activation."""
+  """A level of convolutions, whose input is added to the last one before the activation."""
 
   features: int
   convolutions: int

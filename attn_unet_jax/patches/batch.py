@@ -1,9 +1,9 @@
-"""Network input from what a source feeds: cut or already cut, normalised, augmented, inside jit."""
+"""Makes network input inside jit: crops patches where needed, normalises and augments them."""
 
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 
 from attn_unet_jax.augment.histogram import is_matched, match_histogram
 from attn_unet_jax.augment.options import Augmentation
-from attn_unet_jax.augment.patch import augment, source_shape
+from attn_unet_jax.augment.patch import augment_patch, source_shape
 from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.cases.target import keep_boundary
@@ -26,10 +26,10 @@ Array = jax.Array
 
 
 class StreamedBatch(NamedTuple):
-  """The blocks that a streaming source cut for a step, and the number of the step.
+  """The blocks that a streaming source cropped for a step, and the number of the step.
 
-  The blocks' leading axes are the parts that a step takes one after the other
-  (`train.accumulate`), and the patches of each.
+  The blocks' leading axes are the micro-batches of the step (`train.accumulate`) and the patches of
+  each.
   """
 
   step: Array
@@ -40,18 +40,19 @@ StepInput = ResidentSet | StreamedBatch
 Drawn = TypeVar("Drawn", BatchSample, SourceBlock)
 Share = Callable[[Drawn], Drawn]
 
-_FIXED_SEED_OFFSET = 2**20  # fixed patches must not be the training's first ones
+# Without it the fixed patches would be those of the first training steps.
+_FIXED_SEED_OFFSET = 2**20
 
 
 class NetworkInput(NamedTuple):
-  """Images `[N, X, Y, Z, 1]` float32, normalised, and class indices `[N, X, Y, Z]` uint8."""
+  """The normalised images `[N, X, Y, Z, 1]`, float32, and class indices `[N, X, Y, Z]`, uint8."""
 
   image: Array
   label: Array
 
 
 def take_whole_batch(drawn: Drawn) -> Drawn:
-  """The share of a single device: all of it."""
+  """Returns the whole batch, as the share of a single device."""
   return drawn
 
 
@@ -60,23 +61,24 @@ def make_training_batch(
   feed: StepInput,
   step: Array | int,
   margin: Shape = (0, 0, 0),
-  share: Share = take_whole_batch,
+  share: Share[Any] = take_whole_batch,
   shares: int = 1,
 ) -> NetworkInput:
-  """The augmented global batch of one step, or a device's share of it.
+  """Returns the augmented global batch of one step, or a device's share of it.
 
   Args:
     recipe: what decides the patches.
-    feed: the training set, or what a streaming source cut for this step.
+    feed: the resident training set, or the blocks that a streaming source cropped for this step.
     step: number of the step.
-    margin: voxels by which the network's output is smaller than the patch, on each side. What the
-      network answers for lies within the scan; what it sees around may not.
-    share: which patches of the global batch are made here. What a patch is depends on its place
-      in the global batch alone, so every division makes the same ones.
-    shares: equal parts of what `share` leaves that are made side by side, on a device each.
+    margin: voxels by which the network's output is smaller than the patch, on each side. The output
+      lies within the scan; its surroundings, which the network sees too, may not.
+    share: selects the patches of the global batch that are made here. A patch depends only on its
+      place in the global batch, so that every division makes the same patches.
+    shares: equal parts of the selected patches that are made side by side, each on a device.
   """
   patch, augmentation = recipe.data.patch, recipe.augment
   if isinstance(feed, ResidentSet):
+    # The whole batch is sampled before it is divided, so that patches do not depend on the devices.
     draw = share(sample_batch(make_plan(recipe, feed.image.shape[0]), recipe.seed, step))
     blocks = crop_patches(
       feed, draw, output_shape(patch, margin), source_shape(patch, augmentation), shares
@@ -89,7 +91,7 @@ def make_training_batch(
 def make_training_cropper(
   recipe: PatchRecipe, cases: Sequence[WorkingCase], margin: Shape = (0, 0, 0)
 ) -> HostCropper:
-  """Cuts on the host the blocks that `make_training_batch` cuts out of a resident set."""
+  """Returns a cropper that crops on the host the blocks of `make_training_batch`."""
   patch = recipe.data.patch
   block = source_shape(patch, recipe.augment)
   return HostCropper(
@@ -100,38 +102,42 @@ def make_training_cropper(
 def crop_fixed_batches(
   recipe: PatchRecipe, cases: Sequence[WorkingCase], margin: Shape = (0, 0, 0), parts: int = 1
 ) -> list[NetworkInput]:
-  """The patches on which losses are logged, not augmented; reads only the cases that they need.
+  """Crops the patches on which losses are logged, without augmentation.
+
+  Only the cases that these patches need are read.
 
   Args:
     recipe: what decides the patches.
-    cases: what they are cut from.
+    cases: the cases to crop from.
     margin: as for `make_training_batch`.
-    parts: equal parts into which each batch of the training's size is divided.
+    parts: equal parts into which each batch of `train.batch_size` patches is divided.
   """
   patch, size = recipe.data.patch, recipe.train.batch_size
   seed = recipe.seed + _FIXED_SEED_OFFSET
+  # No other scan is read for histograms that are not matched here.
   unmatched = dataclasses.replace(make_plan(recipe, len(cases)), references=False)
   cutter = HostCropper(cases, unmatched, seed, output_shape(patch, margin), patch)
-  normalised = jax.jit(lambda blocks: _make_input(recipe, blocks, Augmentation()))
+  make_input = jax.jit(lambda blocks: _make_input(recipe, blocks, Augmentation()))
   steps = range(math.ceil(recipe.train.loss_patches / size))
   rows = np.split(np.arange(size), parts)
   cuts = (stack_blocks([cutter(step, row) for row in part]) for step in steps for part in rows)
-  return [normalised(jax.device_put(blocks)) for blocks in cuts]
+  return [make_input(jax.device_put(blocks)) for blocks in cuts]
 
 
 def measure_foreground(
   recipe: PatchRecipe, cases: Sequence[WorkingCase], steps: int, margin: Shape = (0, 0, 0)
 ) -> float:
-  """Part of the labelled voxels that is foreground, in the patches of the first steps.
+  """Returns the fraction of foreground among the labelled voxels in the patches of the first steps.
 
-  What losses that balance foreground and background by one number for the whole training take.
+  Losses that balance foreground and background by a constant take it as `foreground`.
   """
   cutter = make_training_cropper(recipe, cases, margin)
   augmentation = recipe.augment
+  # A loss sees the output alone, which is smaller than the patch by the margin.
   inner = tuple(slice(m, n - m) for m, n in zip(margin, recipe.data.patch, strict=True))
 
   @jax.jit
-  def counts(blocks: SourceBlock) -> Array:
+  def count_foreground(blocks: SourceBlock) -> Array:
     label = _make_input(recipe, blocks, augmentation).label[:, *inner]
     labelled = label != UNLABELLED
     return jnp.stack([jnp.sum(labelled & (label > 0)), jnp.sum(labelled)])
@@ -139,12 +145,12 @@ def measure_foreground(
   total = np.zeros(2, np.int64)
   for step in range(steps):
     blocks = stack_blocks([cutter(step, row) for row in range(recipe.train.batch_size)])
-    total += jax.device_get(counts(jax.device_put(blocks)))
+    total += jax.device_get(count_foreground(jax.device_put(blocks)))
   return float(total[0] / max(total[1], 1))
 
 
 def output_shape(patch: Shape, margin: Shape) -> Shape:
-  """The part of a patch that the network answers for."""
+  """Returns the shape of the network's output: the patch less `margin` voxels on each side."""
   x, y, z = (n - 2 * m for n, m in zip(patch, margin, strict=True))
   return x, y, z
 
@@ -152,13 +158,15 @@ def output_shape(patch: Shape, margin: Shape) -> Shape:
 def _make_input(
   recipe: PatchRecipe, blocks: SourceBlock, augmentation: Augmentation
 ) -> NetworkInput:
+  # Histograms are matched in HU, before normalisation, since z-scores need the reference's mean and
+  # sd. Labels become boundaries last, so that a deformed organ has a boundary of one voxel.
   if augmentation.histogram_probability:
     blocks = jax.vmap(lambda block: _match_histogram(block, augmentation))(blocks)
   image = jax.vmap(lambda hu, mean, sd: normalise_intensity(recipe.data, hu, mean, sd))(
     blocks.image, blocks.mean, blocks.sd
   )
   image, label = jax.vmap(
-    lambda key, hu, label: augment(key, hu, label, recipe.data.patch, augmentation)
+    lambda key, hu, label: augment_patch(key, hu, label, recipe.data.patch, augmentation)
   )(jax.random.wrap_key_data(blocks.key), image, blocks.label)
   if recipe.data.target == "boundary":
     label = jax.vmap(keep_boundary)(label)
@@ -166,12 +174,13 @@ def _make_input(
 
 
 def _match_histogram(block: SourceBlock, augmentation: Augmentation) -> SourceBlock:
-  """The block, or with the histogram, the mean and the sd of its reference."""
+  """Matches a block's histogram to its reference, with the set probability."""
   assert block.reference is not None
   own, other, mean, sd = block.reference
   key = jax.random.wrap_key_data(block.key)
   chosen = is_matched(key, augmentation.histogram_probability)
   hu = block.image.astype(jnp.float32)
+  # Both results are computed and one is chosen: a branch under vmap would compute both as well.
   return block._replace(
     image=jnp.where(chosen, match_histogram(hu, own, other), hu),
     mean=jnp.where(chosen, mean, block.mean),
@@ -180,7 +189,7 @@ def _match_histogram(block: SourceBlock, augmentation: Augmentation) -> SourceBl
 
 
 def make_plan(recipe: PatchRecipe, cases: int) -> SchedulePlan:
-  """What the schedule needs of a recipe."""
+  """Returns the parts of a recipe that the schedule depends on."""
   data = recipe.data
   return SchedulePlan(
     cases=cases,
@@ -193,7 +202,7 @@ def make_plan(recipe: PatchRecipe, cases: int) -> SchedulePlan:
 
 
 def normalise_intensity(data: DataOptions, hu: Array, mean: Array, sd: Array) -> Array:
-  """HU of any shape to network input, float32.
+  """Normalises HU of any shape to network input, float32.
 
   `window`: (clip(HU, low, high) - low) / (high - low). `zscore`: (HU - mean) / sd with the mean and
   the sd of the whole scan, in HU.

@@ -1,4 +1,4 @@
-"""The resident source: a whole set in device memory, patches cut inside the compiled step."""
+"""A whole set in device memory, whose patches are cropped inside the compiled step."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -10,13 +10,13 @@ from flax import struct
 
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.patches.padded_case import Shape, pad_case
-from attn_unet_jax.patches.schedule import BatchSample, spot
+from attn_unet_jax.patches.schedule import BatchSample, patch_origin_and_key
 
 Array = jax.Array
 
 
 class ResidentSet(struct.PyTreeNode):
-  """A set of cases on one array each; `[C, ...]` over cases, extents padded to the largest.
+  """A set of cases as arrays `[C, ...]` over cases, padded to the largest extents.
 
   `image` is int16 HU `[C, X, Y, Z]`, `label` uint8 class indices, `size` `[C, 3]` the real extents,
   `mean` and `sd` `[C]` of the whole scan in HU, `positions` `[C, K, 3]` foreground voxels of which
@@ -35,10 +35,10 @@ class ResidentSet(struct.PyTreeNode):
 
 
 class HistogramSource(NamedTuple):
-  """What matching the histogram of a patch needs: of its own scan and of another one.
+  """The data for matching a patch's histogram: of its own scan and of another one.
 
-  `own` and `quantiles` are of the patch's scan and of the other, `[Q]` float32 HU at even levels,
-  `mean` and `sd` the other's.
+  `own` and `quantiles` are the quantiles of the patch's scan and of the other scan, `[Q]` float32
+  HU at even levels; `mean` and `sd` are those of the other scan.
   """
 
   own: Any
@@ -48,10 +48,10 @@ class HistogramSource(NamedTuple):
 
 
 class SourceBlock(NamedTuple):
-  """What is cut for one patch: HU `[SX, SY, SZ]` int16, classes uint8, the scan's mean and sd.
+  """The crop for one patch: HU `[SX, SY, SZ]` int16, classes uint8, the scan's mean and sd.
 
-  `key` is the data of the key for its augmentation, uint32; `reference` is there where histograms
-  are matched. Arrays of JAX, or of NumPy where the host cuts.
+  `key` is the data of the key for its augmentation, uint32. `reference` is None unless histograms
+  are matched. The arrays are JAX's, or NumPy's if the host crops.
   """
 
   image: Any
@@ -65,7 +65,7 @@ class SourceBlock(NamedTuple):
 def make_resident(
   cases: Iterable[WorkingCase], patch: Shape, *, histograms: bool = False
 ) -> ResidentSet:
-  """Puts a set into device memory; scans smaller than the patch are padded with their minimum."""
+  """Puts a set into device memory; pads scans smaller than the patch with their minimum."""
   held = [pad_case(case, patch, histogram=histograms) for case in cases]
   size = np.array([case.image.shape for case in held], np.int32)
   arrays = {
@@ -82,7 +82,8 @@ def make_resident(
 
 
 def _stack_cases(arrays: Sequence[np.ndarray], extent: np.ndarray) -> np.ndarray:
-  """Zeros beyond each scan, only to give every case the same extent; no patch reads them."""
+  """Stacks arrays, padded with zeros to one extent."""
+  # No patch contains these zeros: coordinates are clamped to the extent of the scan.
   stack = np.zeros((len(arrays), *extent), arrays[0].dtype)
   for held, array in zip(stack, arrays, strict=True):
     held[tuple(map(slice, array.shape))] = array
@@ -92,23 +93,20 @@ def _stack_cases(arrays: Sequence[np.ndarray], extent: np.ndarray) -> np.ndarray
 def crop_patches(
   data: ResidentSet, draw: BatchSample, patch: Shape, block: Shape, shares: int = 1
 ) -> SourceBlock:
-  """Cuts the blocks of a batch, each with a leading batch axis.
-
-  One after the other within a share: without the loop XLA fuses the cut into the sampling that
-  follows, and cuts every voxel once for each of its eight neighbours.
+  """Crops the blocks of a batch, each with a leading batch axis.
 
   Args:
     data: the set.
     draw: the batch, from `schedule`.
-    patch: extent of the patches that the corners are drawn for.
-    block: extent to cut, the patch in its centre; beyond the scan its border is repeated.
-    shares: equal parts of the batch that are cut side by side, on a device each.
+    patch: extent of the patches for which corners are drawn.
+    block: extent to crop, with the patch in its centre; beyond the scan its border is repeated.
+    shares: equal parts of the batch that are cropped side by side, each on a device.
   """
 
-  def one(draw: BatchSample) -> SourceBlock:
+  def crop_one(draw: BatchSample) -> SourceBlock:
     case, size = draw.case, data.size[draw.case]
     positions, count = data.positions[case], data.count[case]
-    low, key = spot(draw.key, draw.foreground, size, positions, count, patch, block)
+    low, key = patch_origin_and_key(draw.key, draw.foreground, size, positions, count, patch, block)
     image, label = (
       _clamp_corner(array, case, low, size, block) for array in (data.image, data.label)
     )
@@ -117,8 +115,11 @@ def crop_patches(
     )
 
   parts = jax.tree.map(lambda x: x.reshape(shares, -1, *x.shape[1:]), draw)
-  blocks = jax.vmap(lambda part: jax.lax.map(one, part))(parts)
-  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), blocks)
+  # A loop over the patches of a share: without it XLA fuses the crop into the sampling that
+  # follows, and crops every voxel once for each of its eight neighbours.
+  blocks = jax.vmap(lambda part: jax.lax.map(crop_one, part))(parts)
+  result: SourceBlock = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), blocks)
+  return result
 
 
 def _histogram_source(data: ResidentSet, draw: BatchSample) -> HistogramSource | None:
@@ -132,10 +133,11 @@ def _histogram_source(data: ResidentSet, draw: BatchSample) -> HistogramSource |
 
 
 def _clamp_corner(array: Array, case: Array, low: Array, size: Array, block: Shape) -> Array:
-  """`array[case]` at `low` + 0 .. block, coordinates clamped to the scan."""
+  """Returns `array[case]` at `low` + 0 .. block, with coordinates clamped to the scan."""
   extent = array.shape[1:]
   region = tuple(min(b, n) for b, n in zip(block, extent, strict=True))
   start = jnp.clip(low, 0, jnp.asarray(extent) - jnp.asarray(region))
+  # One slice of at most the block's size first, so that the gathers below read no more than that.
   out = jax.lax.dynamic_slice(array, (case, *start), (1, *region))[0]
   for axis in range(3):
     wanted = jnp.clip(low[axis] + jnp.arange(block[axis]), 0, size[axis] - 1) - start[axis]

@@ -1,4 +1,4 @@
-"""Cuts on the host what the schedule names: the resident source's patches, bit for bit."""
+"""Crops patches on the host: those of the resident source, bit for bit."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -12,19 +12,24 @@ import numpy as np
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.patches.device_source import HistogramSource, SourceBlock
 from attn_unet_jax.patches.padded_case import PaddedCase, Shape, pad_case
-from attn_unet_jax.patches.schedule import BatchSample, SchedulePlan, sample_batch, spot
+from attn_unet_jax.patches.schedule import (
+  BatchSample,
+  SchedulePlan,
+  patch_origin_and_key,
+  sample_batch,
+)
 
 
 class HostCropper:
-  """Cuts one patch at a time; many threads may ask at once.
+  """A cropper of single patches, which many threads may call at the same time.
 
   Args:
-    cases: read one by one, when the schedule first names them; two blocks' cases stay open, or
-      those of as many blocks as `at_once` asks for.
-    plan: what the schedule goes by.
-    seed: of the schedule.
-    patch: extent of the patches that the corners are drawn for.
-    block: extent to cut, the patch in its centre; beyond the scan its border is repeated.
+    cases: read one by one when the schedule first names them. The cases of two blocks stay open,
+      or of as many blocks as `reserve_cache` asks for.
+    plan: the settings of the schedule.
+    seed: the seed of the schedule.
+    patch: extent of the patches for which corners are drawn.
+    block: extent to crop, with the patch in its centre; beyond the scan its border is repeated.
   """
 
   def __init__(
@@ -32,43 +37,49 @@ class HostCropper:
   ):
     self._open = _OpenCase(lambda index: pad_case(cases[index], patch, histogram=plan.references))
     self._plan, self._patch, self._block = plan, patch, block
-    self.at_once(1, plan.batch_size)
-    self._draw = lru_cache(8)(_drawing(plan, seed))
-    self._spot = _finding(patch, block)
+    self.reserve_cache(1, plan.batch_size)
+    # The patches of a step are usually asked for one after the other: its sample is drawn once.
+    self._draw = lru_cache(8)(_compile_sampling(plan, seed))
+    self._locate = _compile_location(patch, block)
 
   def __call__(self, step: int, row: int) -> SourceBlock:
-    """The block of one patch, in NumPy: place `row` in the global batch of step `step`."""
-    case, low, key, reference = self._find(step, row)[1:]
+    """Crops the block at place `row` of the global batch of step `step`, in NumPy."""
+    case, low, key, reference = self._find_block(step, row)[1:]
     image, label = (_crop_clamped(array, low, self._block) for array in (case.image, case.label))
     return SourceBlock(image, label, np.float32(case.mean), np.float32(case.sd), key, reference)
 
-  def at_once(self, count: int, of_a_batch: int) -> None:
-    """Keeps open what so many patches need that are cut side by side, lest a case be read twice.
+  def reserve_cache(self, num_patches: int, patches_per_batch: int) -> None:
+    """Keeps enough cases open for patches that are cropped at the same time.
 
     Args:
-      count: of patches, those of one host one after the other.
-      of_a_batch: how many of a batch's patches are that host's.
+      num_patches: consecutive patches of this host that are cropped at the same time.
+      patches_per_batch: patches of each global batch that belong to this host.
     """
     plan = self._plan
-    reach = (count // of_a_batch + 1) * plan.batch_size  # of the schedule's patches
+    reach = (num_patches // patches_per_batch + 1) * plan.batch_size  # of the schedule's patches
+    # With fewer open cases, a case would be closed while its patches are still asked for, and read
+    # a second time. Two more blocks, since the patches may begin and end inside a block.
     blocks = 2 + reach // (plan.cases_per_block * plan.patches_per_case)
     self._open.capacity = blocks * plan.cases_per_block
 
-  def corners(self, step: int) -> list[tuple[int, tuple[int, ...]]]:
-    """Index of the case, and lowest voxel in it (padded to the patch), of every patch of a step."""
+  def patch_corners(self, step: int) -> list[tuple[int, tuple[int, ...]]]:
+    """Returns for every patch of a step the index of its case and its lowest voxel in it.
+
+    The voxel is that of the case after padding to the patch.
+    """
     around = (np.array(self._block) - self._patch) // 2
-    found = (self._find(step, row) for row in range(self._plan.batch_size))
+    found = (self._find_block(step, row) for row in range(self._plan.batch_size))
     return [(index, tuple((low + around).tolist())) for index, _, low, *_ in found]
 
-  def _find(
+  def _find_block(
     self, step: int, row: int
   ) -> tuple[int, PaddedCase, np.ndarray, np.ndarray, HistogramSource | None]:
-    """Index of a patch's case, the case, where the block begins, its key, and its reference."""
+    """Returns the case's index, the case, and the block's lowest voxel, key and reference."""
     draw = self._draw(np.int32(step))
     index = int(draw.case[row])
     case = self._open[index]
     size, count = np.array(case.image.shape, np.int32), np.int32(case.count)
-    low, key = self._spot(draw.key[row], draw.foreground[row], size, case.positions, count)
+    low, key = self._locate(draw.key[row], draw.foreground[row], size, case.positions, count)
     reference = None
     if draw.reference is not None:
       other = self._open[int(draw.reference[row])]
@@ -78,41 +89,45 @@ class HostCropper:
 
 
 def stack_blocks(blocks: Sequence[SourceBlock]) -> SourceBlock:
-  """A batch of NumPy blocks."""
-  return jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)
+  """Stacks NumPy blocks to a batch."""
+  result: SourceBlock = jax.tree.map(lambda *leaves: np.stack(leaves), *blocks)
+  return result
 
 
 @lru_cache  # compiled once for all parts of a fold
-def _drawing(plan: SchedulePlan, seed: int) -> Callable[..., Any]:
-  def drawn(step: jax.Array) -> BatchSample:
+def _compile_sampling(plan: SchedulePlan, seed: int) -> Callable[..., Any]:
+  def sample_step(step: jax.Array) -> BatchSample:
     draw = sample_batch(plan, seed, step)
+    # NumPy has no typed keys, so that their data leaves the compiled function.
     return draw._replace(key=jax.random.key_data(draw.key))
 
-  return _on_host(drawn)
+  return _compile_for_host(sample_step)
 
 
 @lru_cache
-def _finding(patch: Shape, block: Shape) -> Callable[..., Any]:
-  def found(key: jax.Array, *rest: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _compile_location(patch: Shape, block: Shape) -> Callable[..., Any]:
+  def locate_block(key: jax.Array, *rest: jax.Array) -> tuple[jax.Array, jax.Array]:
     foreground, size, positions, count = rest
     wrapped = jax.random.wrap_key_data(key)
-    return spot(wrapped, foreground, size, positions, count, patch, block)
+    return patch_origin_and_key(wrapped, foreground, size, positions, count, patch, block)
 
-  return _on_host(found)
+  return _compile_for_host(locate_block)
 
 
-def _on_host(function: Callable[..., Any]) -> Callable[..., Any]:
-  """Compiles a small function for the CPU; NumPy in and out, every transfer explicit."""
+def _compile_for_host(function: Callable[..., Any]) -> Callable[..., Any]:
+  """Compiles a small function for the CPU, with NumPy arrays as arguments and result."""
+  # The draws are JAX's own, since NumPy's generators would give other patches than the device's.
   try:
     device = jax.local_devices(backend="cpu")[0]
   except RuntimeError:  # JAX_PLATFORMS names the accelerator alone
     device = jax.local_devices()[0]
   compiled = jax.jit(function)
+  # Explicit transfers, so that this works where implicit ones are forbidden.
   return lambda *values: jax.device_get(compiled(*jax.device_put(values, device)))
 
 
 def _crop_clamped(array: np.ndarray, low: np.ndarray, block: Shape) -> np.ndarray:
-  """`array` at `low` + 0 .. block, beyond its border the border itself; a copy."""
+  """Returns a copy of `array` at `low` + 0 .. block, with the border repeated beyond it."""
   edges = [(int(a), int(a) + b, n) for a, b, n in zip(low, block, array.shape, strict=True)]
   inside = array[tuple(slice(max(a, 0), min(b, n)) for a, b, n in edges)]
   beyond = [(max(-a, 0), max(b - n, 0)) for a, b, n in edges]
@@ -120,9 +135,9 @@ def _crop_clamped(array: np.ndarray, low: np.ndarray, block: Shape) -> np.ndarra
 
 
 class _OpenCase:
-  """The open cases: each is read once, however many threads want it; the oldest in use goes first.
+  """The open cases, each read once for all threads; the least recently used one is closed first.
 
-  A case that cannot be read raises for everybody who waits for it.
+  If a case cannot be read, every thread that waits for it raises the error.
   """
 
   capacity: int
@@ -133,10 +148,12 @@ class _OpenCase:
     self._lock = threading.Lock()
 
   def __getitem__(self, index: int) -> PaddedCase:
+    # The lock covers the bookkeeping alone: reading takes long, and other threads may need a case
+    # that is open. They wait for the future of a case that another thread is reading.
     with self._lock:
       held = self._held.pop(index, None)
       case = held or Future()
-      self._held[index] = case  # last, that is, used last
+      self._held[index] = case  # at the end, as the most recently used one
       if len(self._held) > self.capacity:
         del self._held[next(iter(self._held))]
     if held is None:

@@ -1,4 +1,4 @@
-"""What can be set about patches: their size and order, the batch, and what of it is logged."""
+"""The options of patches: their order and source, the batch, and the logged losses."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ class PatchOptions(DataOptions):
 
 @dataclass(frozen=True)
 class BatchOptions(Options):
-  """Says how many patches make a batch, and on how many losses are logged."""
+  """The options of the batch, and the number of patches on which losses are logged."""
 
   batch_size: int = option(2, "Patches per step, over all devices.", POSITIVE)
   accumulate: int = option(
@@ -38,13 +38,13 @@ class BatchOptions(Options):
 
 @dataclass(frozen=True)
 class PatchRecipe:
-  """Everything that decides the patches of a step.
+  """The options that decide the patches of a step.
 
   Attributes:
-    seed: of patches and augmentation.
+    seed: the seed of patches and augmentation.
     data: the data and how patches are cropped from it.
-    augment: what is drawn at random for each patch.
-    train: the batch.
+    augment: the random augmentation of each patch.
+    train: the size of the batch.
   """
 
   seed: int = 0

@@ -1,4 +1,4 @@
-"""A case as patches are cut from it, the same for every source: padded, its foreground listed."""
+"""Prepares a case for cropping, for every source: pads it and lists its foreground voxels."""
 
 import dataclasses
 
@@ -10,14 +10,14 @@ from attn_unet_jax.volumes.intensity import measure_quantiles
 
 Shape = tuple[int, int, int]
 
-_QUANTILES = 256  # of a histogram
+_QUANTILES = 256  # a table for `match_histogram`, of fixed length so that cases stack
 
 
 @dataclasses.dataclass(frozen=True)
 class PaddedCase:
-  """HU int16 and classes uint8 `[X, Y, Z]`, at least as large as the patch on every axis.
+  """A case whose HU int16 and classes uint8 `[X, Y, Z]` are at least as large as the patch.
 
-  `mean` and `sd` are of the whole scan in HU, `positions` `[K, 3]` int32 foreground voxels, of
+  `mean` and `sd` are of the whole scan in HU. `positions` are foreground voxels, int32 `[K, 3]`, of
   which the first `count` are real. `quantiles` are the scan's, float32 HU at even levels, or None.
   """
 
@@ -31,9 +31,9 @@ class PaddedCase:
 
 
 def pad_case(case: WorkingCase, patch: Shape, *, histogram: bool = False) -> PaddedCase:
-  """Pads a scan smaller than the patch with its minimum, all around; lists foreground voxels.
+  """Pads a scan smaller than the patch with its minimum on all sides and lists foreground voxels.
 
-  With `histogram` the scan's quantiles are taken, of what is not padding.
+  With `histogram` the quantiles of the scan, without the padding, are measured too.
   """
   image, label = _pad_array(case.image, patch, case.image.min()), _pad_array(case.label, patch, 0)
   own = measure_quantiles(case.image, _QUANTILES) if histogram else None
@@ -41,19 +41,20 @@ def pad_case(case: WorkingCase, patch: Shape, *, histogram: bool = False) -> Pad
 
 
 def _pad_array(array: np.ndarray, patch: Shape, value: int) -> np.ndarray:
-  """Centred padding up to the patch."""
+  """Pads an array to the patch, with the array in its centre."""
   widths = padding_width(array.shape, patch)
   return np.pad(array, widths, constant_values=value) if np.any(widths) else array
 
 
 def padding_width(shape: tuple[int, ...], patch: Shape) -> list[tuple[int, int]]:
-  """Voxels that `pad_case` adds before and after each axis."""
+  """Returns the voxels that `pad_case` adds before and after each axis."""
   missing = (max(0, p - n) for n, p in zip(shape, patch, strict=True))
   return [((m + 1) // 2, m // 2) for m in missing]
 
 
 def _list_positions(case: WorkingCase, patch: Shape) -> tuple[np.ndarray, int]:
-  """Foreground voxels in the padded case, on as many rows for every case."""
+  """Returns the foreground voxels of the padded case, and how many of the rows are real."""
+  # The same number of rows for every case, so that the host compiles one program for all of them.
   listed = case.centres
   before = [added for added, _ in padding_width(case.label.shape, patch)]
   rows = np.zeros((MOST, 3), np.int32)

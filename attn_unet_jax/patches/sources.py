@@ -1,4 +1,4 @@
-"""Where the patches of a training come from: out of device memory, or streamed; decided here."""
+"""The sources of training patches, and the choice between device memory and streaming."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,33 +13,35 @@ from attn_unet_jax.patches.device_source import ResidentSet
 from attn_unet_jax.patches.options import PatchOptions
 from attn_unet_jax.runtime.memory import host_bytes
 
-_SHARE = 0.25  # of the memory that a resident set may take; the network needs most of it
+# The fraction of memory that a resident set may take, since the network needs most of it.
+_SHARE = 0.25
 
 
 class PatchSource(Protocol):
-  """Feeds the compiled step."""
+  """A source of the inputs of the compiled step."""
 
   def feeds(self, steps: range) -> AbstractContextManager[Iterator[StepInput]]:
-    """What these steps are fed, one after the other."""
+    """Yields an iterator over the inputs of these steps."""
 
 
 class ResidentSource:
-  """The resident source: every step is fed the whole set, which lies on the devices."""
+  """A source that gives every step the whole set, which lies on the devices."""
 
   def __init__(self, data: ResidentSet):
     self._data = data
 
   @contextmanager
   def feeds(self, steps: range) -> Iterator[Iterator[StepInput]]:
-    """The set, as often as there are steps."""
+    """Yields the set once per step."""
+    # The step itself crops its patches: nothing crosses from the host to the devices.
     yield repeat(self._data, len(steps))
 
 
 def choose_source(data: PatchOptions, cases: WorkingCases) -> tuple[str, str]:
-  """Which source trains on these cases, 'resident' or 'streaming', and a line that says why.
+  """Chooses the source, 'resident' or 'streaming', and returns it with a line that says why.
 
-  `auto` measures the set on the working grid, from headers, and takes the resident source where
-  it needs at most a quarter of the device's memory (of the host's, where the device is the CPU).
+  `auto` measures the set on the working grid, from headers, and chooses the resident source if
+  it needs at most a quarter of the device's memory (of the host's if the device is the CPU).
   """
   asked = data.source
   if asked != "auto":
@@ -51,9 +53,10 @@ def choose_source(data: PatchOptions, cases: WorkingCases) -> tuple[str, str]:
 
 
 def _available_memory() -> tuple[int, str]:
-  """Bytes that there are for data and training, and whose they are."""
+  """Returns the bytes of memory for data and training, and whose they are: device or host."""
   device = jax.local_devices()[0]
   stats = device.memory_stats()
   if stats and "bytes_limit" in stats:
     return stats["bytes_limit"], "device"
-  return host_bytes() // jax.local_device_count(), "host"  # each simulated device has a copy
+  # The CPU backend reports no limit, and each simulated device has a copy of the set.
+  return host_bytes() // jax.local_device_count(), "host"

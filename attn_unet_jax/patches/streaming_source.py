@@ -1,8 +1,8 @@
-"""The streaming source: threads read cases and cut patches on the host, ahead of the step.
+"""The streaming source: threads read cases and crop patches on the host, ahead of the step.
 
-For sets that do not fit beside the network in device memory. What crosses to the device are the
-blocks that augmentation samples from (int16 and uint8) with their keys. There is no state to keep:
-what a step is fed depends on its number alone, so a run goes on anywhere.
+It serves sets that do not fit into device memory beside the network. The blocks that augmentation
+samples from (int16 and uint8) and their keys are copied to the device. There is no state to save:
+the input of a step depends on its number alone, so that a run can resume at any step.
 """
 
 import threading
@@ -17,17 +17,18 @@ from attn_unet_jax.patches.device_source import SourceBlock
 from attn_unet_jax.patches.host_cropper import HostCropper, stack_blocks
 from attn_unet_jax.runtime.cores import count_usable_cores
 
-_AHEAD = 2  # steps whose blocks are on the device, or on their way, beside the one under way
+# Steps whose blocks are on the device, or on their way to it, beside the current one.
+_AHEAD = 2
 
 
 class StreamingSource:
-  """Feeds the steps their blocks.
+  """A source that crops the blocks of each step on the host.
 
   Args:
-    cutter: cuts the patches.
-    rows: which places of the global batch this host makes, in the order that `put` takes.
-    put: the number of a step and this host's part of its batch, NumPy `[len(rows), ...]`, onto
-      this host's devices.
+    cutter: crops the patches.
+    rows: the places of the global batch that this host makes, in the order that `put` expects.
+    put: copies a step's number and this host's part of its batch, NumPy `[len(rows), ...]`, to this
+      host's devices.
   """
 
   def __init__(
@@ -37,28 +38,28 @@ class StreamingSource:
 
   @contextmanager
   def feeds(self, steps: range) -> Iterator[Iterator[StreamedBatch]]:
-    """What these steps are fed, one after the other; threads work on it until this is left.
+    """Yields an iterator over the inputs of these steps, which threads prepare in advance.
 
-    Then they finish the patches that they are at, which may be waiting for a scan to be prepared.
+    On exit, threads finish the patch in progress (which may include preparing its scan).
     """
     count, left = len(self._rows), threading.Event()
 
-    def patch(place: int) -> tuple[int, SourceBlock]:
-      if left.is_set():  # else the whole batch would be waited for
+    def crop_one(place: int) -> tuple[int, SourceBlock]:
+      if left.is_set():  # otherwise leaving would wait for the whole batch
         raise CancelledError
       step, row = steps[place // count], self._rows[place % count]
       return step, self._cutter(step, row)
 
-    def fed(patches: Sequence[tuple[int, SourceBlock]]) -> StreamedBatch:
+    def put_batch(patches: Sequence[tuple[int, SourceBlock]]) -> StreamedBatch:
       return self._put(patches[0][0], stack_blocks([block for _, block in patches]))
 
     cores = count_usable_cores()
     threads = grain.ReadOptions(cores, max(cores, _AHEAD * count))
-    self._cutter.at_once(threads.prefetch_buffer_size, count)
-    patches = grain.MapDataset.range(len(steps) * count).map(patch).to_iter_dataset(threads)
-    batches = patches.batch(count, batch_fn=fed)
+    self._cutter.reserve_cache(threads.prefetch_buffer_size, count)
+    patches = grain.MapDataset.range(len(steps) * count).map(crop_one).to_iter_dataset(threads)
+    batches = patches.batch(count, batch_fn=put_batch)
     ahead = iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=_AHEAD))
-    ahead.start_prefetch()  # not in the first `next`, which a signal may break off
+    ahead.start_prefetch()  # not in the first `next`, which a signal may interrupt
     try:
       yield ahead
     finally:

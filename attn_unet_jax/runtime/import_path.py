@@ -21,8 +21,8 @@ def load_object(path: str, what: str) -> Any:
     return getattr(importlib.import_module(module), name)
   except ModuleNotFoundError as error:
     raise UserError(
-      f"{what}={path!r}: there is no module {error.name!r}; install it, or start the command in "
-      "the folder that it lies in"
+      f"{what}={path!r}: there is no module {error.name!r}; install it, or put the folder "
+      "that it lies in into PYTHONPATH"
     ) from None
   except AttributeError:
     raise UserError(f"{what}={path!r}: the module {module} has no {name!r}") from None

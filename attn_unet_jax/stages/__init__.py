@@ -1,8 +1,8 @@
-"""Coarse to fine: a system of several networks, that of Roth et al. 2018 (arXiv:1702.00045).
+"""A coarse-to-fine system of several networks, that of Roth et al. 2018 (arXiv:1702.00045).
 
-A first network finds a box, networks of the second stage say inside it what is interior and what
-is boundary, and a random forest over superpixels decides. `body` finds the patient, `box` the box
-in the first stage's answer, `superpixels` cuts slices along the boundary map, `features` measures
-them, `table` and `forest` learn from them, `system` puts them together. `workflows/stages` trains
-them. scikit-image and scikit-learn come with the extra `hnn`.
+A first network finds a box, two networks of the second stage predict interior and boundary of the
+organ inside it, and a random forest over superpixels decides. `body` finds the patient, `box` the
+box in the first stage's probabilities. `superpixels` divides slices along the boundary map,
+`features` measures the superpixels, and `table` and `forest` learn from them. `system` combines the
+stages, and `workflows/stages` trains them. scikit-image and scikit-learn come with the extra `hnn`.
 """

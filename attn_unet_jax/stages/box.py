@@ -1,4 +1,4 @@
-"""The box of the second stage, found in the first stage's answer."""
+"""Finds the box of the second stage in the first stage's probabilities."""
 
 import numpy as np
 
@@ -10,12 +10,12 @@ _THRESHOLD = 0.5
 
 
 def find_box(probability: np.ndarray, grid: Grid, margin_mm: float = 0.0) -> Box | None:
-  """Around the largest opened component above 0.5; None where nothing is left of the answer.
+  """Finds the box around the largest component above 0.5 after an opening; None if none is left.
 
   Args:
-    probability: of the foreground, [X, Y, Z].
-    grid: its (working) grid.
-    margin_mm: added on each side; the paper adds none.
+    probability: probability of the foreground, [X, Y, Z].
+    grid: its working grid.
+    margin_mm: margin on each side; the paper adds none.
   """
   box = bounding_box(open_and_keep_largest(probability > _THRESHOLD), grid)
   return box.add_margin(margin_mm) if box else None

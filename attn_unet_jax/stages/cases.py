@@ -1,4 +1,4 @@
-"""Whole cases on the working grid, as the stages look at them, and a fold of another split."""
+"""Whole cases on the working grid for the stages, and a fold of another split."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -18,24 +18,26 @@ from attn_unet_jax.volumes.volume import Volume
 
 
 def whole_cases(data: DataOptions, fold: DataFold, ids: Sequence[str]) -> Iterator[WorkingCase]:
-  """Cases with all of their voxels and labels, one after the other."""
+  """Yields cases with all of their voxels and labels, one after the other."""
   return show_progress(WorkingCases(ids, fold.dataset, fold.mapping, data), len(ids), "cases")
 
 
 def make_volume(case: WorkingCase, data: DataOptions) -> Volume:
-  """A case's image; its place in the patient is not known here, and no box depends on it."""
+  """Makes a volume of a case's image."""
+  # The scan's place in the world is not known here; boxes are relative to the middle of the scan.
   spacing = data.spacing_mm
   return Volume(case.image, np.diag([spacing, spacing, spacing, 1.0]))
 
 
 def label_box(case: WorkingCase, data: DataOptions) -> Box | None:
-  """Around the foreground, where there is any."""
+  """Returns the box around the foreground; None if there is none."""
   foreground = (case.label > 0) & (case.label != UNLABELLED)
   return bounding_box(foreground, make_volume(case, data).grid)
 
 
 def replace_split(data: DataOptions, fold: DataFold, split: CaseSplit, boxes: Boxes) -> DataFold:
-  """The data of a fold for a run of its own: another split, inside boxes."""
+  """Replaces the split and the boxes of a fold, for a run of its own."""
   parts = {part: list(getattr(split, part)) for part in PARTS}
+  # The run writes this list into its folder, so that it can be evaluated like any other.
   listing = {"name": f"a stage's, of {fold.listing['name']}", "folds": [parts]}
   return dataclasses.replace(fold, data=data, split=split, listing=listing, boxes=boxes)

@@ -1,7 +1,7 @@
-"""A random forest over superpixels, grown by scikit-learn and kept as plain arrays.
+"""A random forest over superpixels, grown by scikit-learn and stored as plain arrays.
 
-Kept so, it is read without executing pickled code and answers without scikit-learn, whatever its
-version; that its answers are scikit-learn's is tested.
+As arrays, it can be read without executing pickled code, and used without scikit-learn or with any
+version of it. A test checks that the predictions are those of scikit-learn.
 """
 
 import dataclasses
@@ -21,11 +21,11 @@ _TREES, _DEPTH = 50, 15
 
 @dataclasses.dataclass(frozen=True)
 class RandomForest:
-  """Trees as arrays `[T, N]` over their nodes, the root first; a leaf is its own child.
+  """A forest of trees as arrays `[T, N]` over their nodes, the root first.
 
-  `feature` and `cut`: a superpixel goes to `left` if its feature is at most the cut, else to
-  `right`; `value` is the share of foreground among what the forest saw of a node, balanced.
-  `threshold`: from which probability on a superpixel is foreground.
+  A superpixel goes to `left` if its `feature` is at most the `cut`, otherwise to `right`; a leaf is
+  its own child. `value` is the balanced fraction of foreground among the training superpixels of a
+  node. A superpixel is foreground if its probability is above `threshold`.
   """
 
   feature: np.ndarray
@@ -36,10 +36,11 @@ class RandomForest:
   threshold: float = 0.5
 
   def probability(self, features: np.ndarray) -> np.ndarray:
-    """The mean of the trees' answers for `[S, F]` float32: float64 `[S]` in [0, 1]."""
+    """Returns the mean probability of the trees, float64 `[S]`, for features `[S, F]`, float32."""
     rows, total = np.arange(len(features)), np.zeros(len(features))
     trees = zip(self.feature, self.cut, self.left, self.right, self.value, strict=True)
     for feature, cut, left, right, value in trees:
+      # All superpixels descend together; those that have reached a leaf stay there.
       node = np.zeros(len(features), np.intp)
       for _ in range(_DEPTH):
         lower = features[rows, feature[node]] <= cut[node]
@@ -48,12 +49,12 @@ class RandomForest:
     return total / len(self.feature)
 
   def save(self, path: Path) -> None:
-    """Writes an `.npz`, whole or not at all."""
+    """Writes the forest to an `.npz` file, atomically."""
     save_arrays(path, **dataclasses.asdict(self))
 
 
 def load_forest(path: Path) -> RandomForest:
-  """Reads what `save` wrote.
+  """Reads a forest that `RandomForest.save` wrote.
 
   Raises:
     UserError: the file is missing or damaged.
@@ -64,21 +65,22 @@ def load_forest(path: Path) -> RandomForest:
 
 
 def grow_forest(features: np.ndarray, positive: np.ndarray, seed: int) -> RandomForest:
-  """50 trees of depth 15, balanced between the classes.
+  """Grows 50 trees of depth 15, balanced between the classes.
 
   Args:
     features: [S, F] float32.
     positive: whether a superpixel is foreground, bool [S].
-    seed: the same seed grows the same forest.
+    seed: seed of the forest; equal seeds grow equal forests.
 
   Raises:
     UserError: all superpixels are of one class, or scikit-learn is not installed.
   """
   if positive.all() or not positive.any():
     raise UserError(
-      f"none or all of {len(positive)} superpixels are foreground, so that a forest has nothing to "
-      "learn: train the stages longer, or make config.stages.superpixel_mm smaller"
+      f"none or all of {len(positive)} superpixels are foreground, so a forest has nothing to "
+      "learn; train the stages longer, or make config.stages.superpixel_mm smaller"
     )
+  # Imported here, since only training needs scikit-learn.
   grown = require_extra("sklearn.ensemble").RandomForestClassifier(
     n_estimators=_TREES,
     max_depth=_DEPTH,
@@ -92,12 +94,14 @@ def grow_forest(features: np.ndarray, positive: np.ndarray, seed: int) -> Random
   arrays = {name: np.zeros((_TREES, nodes), kind) for name, kind in _KINDS.items()}
   for index, tree in enumerate(trees):
     here, own = slice(0, tree.node_count), np.arange(tree.node_count)
+    # Smaller trees leave the rest of their rows zero, which no superpixel reaches.
     leaf = tree.children_left < 0
     share = tree.value[:, 0, :]
     arrays["feature"][index, here] = np.where(leaf, 0, tree.feature)
     arrays["cut"][index, here] = tree.threshold
     arrays["left"][index, here] = np.where(leaf, own, tree.children_left)
     arrays["right"][index, here] = np.where(leaf, own, tree.children_right)
+    # scikit-learn keeps counts or fractions, depending on its version.
     arrays["value"][index, here] = share[:, 1] / share.sum(-1)
   return _of_arrays(arrays)
 
@@ -107,6 +111,7 @@ def _of_arrays(arrays: Mapping[str, np.ndarray]) -> RandomForest:
   return RandomForest(feature, cut, left, right, value)
 
 
+# The arrays of a forest without its threshold, in the order of its fields.
 _KINDS = {
   "feature": np.int16,
   "cut": np.float64,
@@ -117,7 +122,7 @@ _KINDS = {
 
 
 def save_arrays(path: Path, **arrays: Any) -> None:
-  """Writes an `.npz`: it is there whole or not at all."""
+  """Writes arrays to an `.npz` file, atomically."""
   content = io.BytesIO()
   np.savez_compressed(content, **arrays)
   with atomic_write(path) as beside:
@@ -125,11 +130,11 @@ def save_arrays(path: Path, **arrays: Any) -> None:
 
 
 def load_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-  """Reads an `.npz` of arrays of these names; nothing pickled is read.
+  """Reads arrays of these names from an `.npz` file, without unpickling anything.
 
   Raises:
-    UserError: the file is missing or damaged, or holds others.
-    OSError: it may not be read, or the disk fails: no word on its content.
+    UserError: the file is missing or damaged, or holds other arrays.
+    OSError: the file cannot be read for another reason, such as permissions or a failing disk.
   """
   try:
     with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
@@ -138,8 +143,8 @@ def load_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
       return {name: file[name] for name in names}
   except Exception as error:  # zipfile, zlib and NumPy's header each raise their own
     if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-      raise
+      raise  # such an error says nothing about the content: the advice below would be wrong
     raise UserError(
-      f"{path}: not readable ({error}); remove it and start attn_unet_jax.main again, which makes "
-      "it anew"
+      f"{path}: not readable ({error}); remove it and start attn_unet_jax.main again, which writes "
+      "a new one"
     ) from None

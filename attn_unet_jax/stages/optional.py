@@ -1,4 +1,4 @@
-"""The packages of the extra `hnn`, asked for where they are first needed."""
+"""Imports the packages of the extra `hnn` when they are first needed."""
 
 import importlib
 from types import ModuleType
@@ -10,7 +10,7 @@ def require_extra(module: str) -> ModuleType:
   """Imports a module of scikit-image or scikit-learn.
 
   Raises:
-    UserError: it is not installed; says how to install it.
+    UserError: the package is not installed; the message says how to install it.
   """
   try:
     return importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""What can be set about a system of several stages."""
+"""The options of a system of several stages."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from attn_unet_jax.runtime.options import (
 
 @dataclass(frozen=True)
 class StageOptions(Options):
-  """Says whether one network is trained, or the stages of Roth et al. 2018, and how."""
+  """The options that choose one network or the stages of Roth et al. 2018, and configure these."""
 
   count: int = option(
     1, "1: one network; 2: a box, then interior, boundary and a forest in it.", one_of(1, 2)
@@ -40,7 +40,7 @@ class StageOptions(Options):
 
 @dataclass(frozen=True)
 class StageRecipe(PredictionRecipe):
-  """Everything that a system of stages reads to segment a scan, beside its networks.
+  """The options that a system of stages reads to segment a scan, beside its networks.
 
   Attributes:
     stages: the options of the system.

@@ -1,7 +1,7 @@
-"""Superpixels of axial slices that follow the boundaries which a network found.
+"""Divides axial slices into superpixels along the boundaries that a network predicts.
 
-The paper takes region proposals of MCG, which is MATLAB; here a watershed of the same boundary map
-stands in its place (compact: Neubert and Protzel 2014).
+The paper uses region proposals of MCG, which needs MATLAB. A compact watershed of the boundary map
+(Neubert and Protzel 2014) replaces it here.
 """
 
 import numpy as np
@@ -9,8 +9,8 @@ from scipy import ndimage
 
 from attn_unet_jax.stages.optional import require_extra
 
-# What a millimetre to the marker weighs against the boundary's probability: over the 12 mm of a
-# superpixel it is less than a weak boundary, and where there is no boundary it gives squares.
+# The weight of a millimetre to the marker against the boundary's probability. Over the 12 mm of a
+# superpixel it is less than a weak boundary; without any boundary it gives squares.
 _COMPACTNESS_PER_MM = 0.005
 _WITHIN_SLICES = ndimage.generate_binary_structure(3, 1) & np.array([False, True, False])
 
@@ -20,28 +20,31 @@ def make_superpixels(boundary: np.ndarray, spacing_mm: float, side_mm: float) ->
 
   Args:
     boundary: probability of the boundary [X, Y, Z], slices along Z.
-    spacing_mm: of the isotropic grid.
-    side_mm: of a superpixel, about; 12 mm are 200 to 400 pixels of 0.6 to 0.85 mm.
+    spacing_mm: spacing of the isotropic grid.
+    side_mm: approximate side of a superpixel; 12 mm are 200 to 400 pixels of 0.6 to 0.85 mm.
 
   Returns:
-    int32 [X, Y, Z]: 0 to n - 1, each number in one slice only.
+    the number of each voxel's superpixel, int32 [X, Y, Z]: 0 to n - 1, each in one slice only.
 
   Raises:
     UserError: scikit-image is not installed.
   """
+  # At least two voxels: with markers at every voxel nothing would be joined.
   side = max(2, round(side_mm / spacing_mm))
   watershed = require_extra("skimage.segmentation").watershed
+  # Without connections along Z, no superpixel extends over several slices.
   found = watershed(
     boundary,
     markers=_place_markers(boundary.shape, side),
     connectivity=_WITHIN_SLICES,
     compactness=_COMPACTNESS_PER_MM * spacing_mm,
   )
-  return found.astype(np.int32) - 1
+  result: np.ndarray = found.astype(np.int32) - 1
+  return result
 
 
 def _place_markers(shape: tuple[int, ...], side: int) -> np.ndarray:
-  """Numbers from 1 on a square lattice in every slice, at least one; 0 elsewhere."""
+  """Places numbers from 1 on a square lattice in every slice, at least one; 0 elsewhere."""
   x, y = (np.arange(min(side // 2, n // 2), n, side) for n in shape[:2])
   markers = np.zeros(shape, np.int32)
   count = len(x) * len(y) * shape[2]

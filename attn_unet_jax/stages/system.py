@@ -1,4 +1,4 @@
-"""What the trained stages do with a scan: where to look, and what is there."""
+"""Applies the trained stages to a scan: finds the box of the organ and segments it."""
 
 from typing import NamedTuple
 
@@ -28,13 +28,15 @@ class SuperpixelFeatures(NamedTuple):
 def locate_organ(
   working: Volume, first: SegmentationSystem, recipe: PredictionRecipe, margin_mm: float = 0.0
 ) -> Box:
-  """The box that the first stage finds in a scan; the whole body, and a line, if it finds none.
+  """Returns the box that the first stage finds in a scan.
+
+  If it finds nothing, the box is the whole body, and a line on the screen says so.
 
   Args:
     working: the scan on the working grid, HU.
-    first: the network of the first stage; it looks at the body alone.
-    recipe: of the first stage.
-    margin_mm: added to the box on each side.
+    first: the network of the first stage, which segments the body only.
+    recipe: the options of the first stage.
+    margin_mm: margin of the box on each side.
   """
   body = body_box(working)
   probability = predict_within(working, body, first, recipe)[..., 1]
@@ -43,29 +45,31 @@ def locate_organ(
     print_line(
       "warning: the first stage found nothing in a scan; the second looks at the whole body"
     )
+  # The second stage needs some box to segment the scan at all.
   return found or body
 
 
 def measure_superpixels(
   part: Volume, interior: SegmentationSystem, boundary: SegmentationSystem, recipe: StageRecipe
 ) -> SuperpixelFeatures:
-  """Superpixels of the part of a scan that lies in its box, and what the forest knows of them.
+  """Divides the part of a scan in its box into superpixels, and measures their features.
 
   Args:
-    part: on the working grid, HU.
+    part: the part on the working grid, HU.
     interior: the network of the interior.
     boundary: the network of the boundary.
-    recipe: with the window, the spacing and the size of superpixels.
+    recipe: gives the intensity window, the spacing and the size of superpixels.
   """
   inside, edge = (system.predict(part)[..., 1] for system in (interior, boundary))
   spacing = recipe.data.spacing_mm
   segments = make_superpixels(edge, spacing, recipe.stages.superpixel_mm)
+  # `measure_features` expects HU within the window.
   windowed = np.clip(part.array, *recipe.data.window_hu)
   return SuperpixelFeatures(segments, measure_features(segments, (windowed, inside, edge), spacing))
 
 
 class SecondStage:
-  """Networks of interior and boundary, and the forest that decides by superpixels: a system."""
+  """A system of networks for interior and boundary, and a forest that decides by superpixels."""
 
   def __init__(
     self,
@@ -78,7 +82,7 @@ class SecondStage:
     self._networks = interior, boundary
 
   def predict(self, volume: Volume) -> np.ndarray:
-    """Probabilities float32 `[x, y, z, 2]` of a part in its box, the threshold moved to 0.5."""
+    """Predicts probabilities, float32 `[x, y, z, 2]`, of a part in its box."""
     segments, columns = measure_superpixels(volume, *self._networks, self._recipe)
     probability = self._forest.probability(columns)
     foreground = _centre_threshold(probability, self._forest.threshold).astype(np.float32)[segments]
@@ -86,5 +90,7 @@ class SecondStage:
 
 
 def _centre_threshold(probability: np.ndarray, threshold: float) -> np.ndarray:
-  """Piecewise linear, 0 to 0, the threshold to 0.5, 1 to 1: so the likelier class is the choice."""
-  return np.interp(probability, [0.0, threshold, 1.0], [0.0, 0.5, 1.0])
+  """Maps 0 to 0, the threshold to 0.5 and 1 to 1, piecewise linearly."""
+  # Prediction takes the likelier class, that is, it applies a threshold of 0.5.
+  result: np.ndarray = np.interp(probability, [0.0, threshold, 1.0], [0.0, 0.5, 1.0])
+  return result

@@ -1,4 +1,4 @@
-"""Superpixels of training cases with what they are: what the forest learns from."""
+"""Tables of superpixels of training cases and their labels, from which the forest learns."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ _THRESHOLDS = np.arange(1, 20) / 20  # 0.05 to 0.95
 
 @dataclasses.dataclass(frozen=True)
 class SuperpixelTable:
-  """Superpixels of several cases, a row each.
+  """A table of the superpixels of several cases, a row each.
 
   Attributes:
     features: [S, 31] float32.
-    labelled: voxels of which somebody knows what they are, [S].
-    positive: those of them that are foreground, [S].
+    labelled: number of labelled voxels, [S].
+    positive: number of foreground voxels, [S].
     case: index of the case, [S].
-    ids: the cases, [C].
-    total: foreground voxels of each case, those outside its box too, [C].
+    ids: ids of the cases, [C].
+    total: number of foreground voxels of each case, including those outside its box, [C].
   """
 
   features: np.ndarray
@@ -33,17 +33,17 @@ class SuperpixelTable:
   total: np.ndarray
 
   def save(self, path: Path) -> None:
-    """Writes an `.npz`, whole or not at all."""
+    """Writes the table to an `.npz` file, atomically."""
     save_arrays(path, **dataclasses.asdict(self))
 
   @property
   def foreground(self) -> np.ndarray:
-    """Whether more than half of a superpixel's labelled voxels are foreground, bool [S]."""
+    """The superpixels with more than half of their labelled voxels in the foreground, bool [S]."""
     return 2 * self.positive > self.labelled
 
 
 def load_table(path: Path) -> SuperpixelTable:
-  """Reads what `save` wrote.
+  """Reads a table that `SuperpixelTable.save` wrote.
 
   Raises:
     UserError: the file is missing or damaged.
@@ -56,11 +56,11 @@ def load_table(path: Path) -> SuperpixelTable:
 def rows_of(
   case_id: str, features: np.ndarray, segments: np.ndarray, label: np.ndarray, total: int
 ) -> SuperpixelTable:
-  """The rows of one case.
+  """Makes the table of one case.
 
   Args:
     case_id: the case.
-    features: of its superpixels.
+    features: the features of its superpixels.
     segments: number of the superpixel of each voxel of the box, [x, y, z].
     label: class of each voxel of the box, `UNLABELLED` where unknown.
     total: foreground voxels of the whole case.
@@ -75,7 +75,8 @@ def rows_of(
 
 
 def join_tables(tables: Sequence[SuperpixelTable]) -> SuperpixelTable:
-  """All rows of several tables."""
+  """Joins the rows of several tables."""
+  # The index of a case counts within its own table.
   offsets = np.cumsum([0, *(len(table.ids) for table in tables)])
   moved = [
     dataclasses.replace(table, case=table.case + offset)
@@ -88,37 +89,41 @@ def join_tables(tables: Sequence[SuperpixelTable]) -> SuperpixelTable:
 
 
 def learn_forest(tables: Sequence[SuperpixelTable], seed: int) -> RandomForest:
-  """A forest of all tables, with the threshold that scores best on cases which it did not see.
+  """Grows a forest of all tables, with the threshold that scores best on held-out cases.
 
-  Each table is answered by a forest of the others; the threshold has the highest mean DSC of the
-  cases then, of 0.05, 0.10 .. 0.95, the middle one of equals.
+  A forest of the other tables predicts each table. The threshold, of 0.05, 0.10 .. 0.95, has the
+  highest mean DSC over the cases of these predictions; of equal ones the middle one is taken.
 
   Args:
     tables: one for each inner fold, two or more.
-    seed: of the forests.
+    seed: seed of the forests.
 
   Raises:
-    UserError: a forest has nothing to learn from.
+    UserError: all superpixels of a forest are of one class.
   """
+  # Out-of-fold predictions, since a forest is too sure of the superpixels that it was grown on.
   scores = np.zeros(len(_THRESHOLDS))
   for index, held_out in enumerate(tables):
     others = join_tables([table for other, table in enumerate(tables) if other != index])
     probability = _grow_and_score(others, seed).probability(held_out.features)
     scores += [dice_sum(held_out, probability > threshold) for threshold in _THRESHOLDS]
+  # Sums of floats in different order: equal scores may differ by rounding.
   best = _THRESHOLDS[scores > scores.max() - 1e-9]
   threshold = float(best[len(best) // 2])
   return dataclasses.replace(_grow_and_score(join_tables(tables), seed), threshold=threshold)
 
 
 def dice_sum(table: SuperpixelTable, chosen: np.ndarray) -> float:
-  """Sum over cases of the DSC of the chosen superpixels, bool [S], on the working grid."""
+  """Sums over cases the DSC of the chosen superpixels, bool [S], on the working grid."""
   cases = len(table.ids)
   hit = np.bincount(table.case, table.positive * chosen, cases)
   volume = np.bincount(table.case, table.labelled * chosen, cases)
+  # `total` includes foreground outside the box, which no choice of superpixels can find.
   both = volume + table.total
   return float(np.where(both > 0, 2 * hit / np.maximum(both, 1), 1.0).sum())
 
 
 def _grow_and_score(table: SuperpixelTable, seed: int) -> RandomForest:
+  # The class of a superpixel without labelled voxels is unknown.
   known = table.labelled > 0
   return grow_forest(table.features[known], table.foreground[known], seed)

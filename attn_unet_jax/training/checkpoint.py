@@ -74,7 +74,8 @@ class CheckpointStore:
   @property
   def latest_step(self) -> int | None:
     """Returns the step of the newest checkpoint; None if there is none."""
-    return self._manager.latest_step()
+    result: int | None = self._manager.latest_step()
+    return result
 
   @property
   def best_step(self) -> int | None:
@@ -274,7 +275,8 @@ def restore_checkpoint(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=target_sharding), like
   )
   with ocp.StandardCheckpointer() as checkpointer:
-    return checkpointer.restore(path.absolute() / "default", target)
+    result: TrainState = checkpointer.restore(path.absolute() / "default", target)
+    return result
 
 
 def _check_fit(path: Path, like: TrainState) -> None:

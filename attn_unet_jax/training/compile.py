@@ -94,10 +94,12 @@ def _compile_with_jit(
 
   def take_shard(drawn: Drawn) -> Drawn:
     """Returns all patches, and makes XLA compute what follows where each patch belongs."""
-    return jax.lax.with_sharding_constraint(drawn, by_sample)
+    result: Drawn = jax.lax.with_sharding_constraint(drawn, by_sample)
+    return result
 
   def constrain_batch(batch: NetworkInput) -> NetworkInput:
-    return jax.lax.with_sharding_constraint(batch, by_sample_and_x)
+    result: NetworkInput = jax.lax.with_sharding_constraint(batch, by_sample_and_x)
+    return result
 
   def average_over_shards(of_shard: GradientFunction) -> GradientFunction:
     """Makes each shard along `data` differentiate by itself, then averages the results."""
@@ -154,7 +156,10 @@ def _compile_with_pmap(
     def take_shard(drawn: Drawn) -> Drawn:
       if not isinstance(drawn, BatchSample):
         return drawn  # streamed blocks are on the device that trains on them
-      return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, number * size, size), drawn)
+      result: Drawn = jax.tree.map(
+        lambda x: jax.lax.dynamic_slice_in_dim(x, number * size, size), drawn
+      )
+      return result
 
     return train_step(
       recipe, module, state, feed, BatchPartition(take_shard, reduce_mean=average_over_devices)

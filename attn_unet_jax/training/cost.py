@@ -73,4 +73,5 @@ def _count_multiply_adds(equation: Any) -> int:
   kernel = equation.invars[1].aval
   out_axis = equation.params["dimension_numbers"].rhs_spec[0]
   # Each output channel has its own filter, which covers the other axes of the kernel.
-  return kernel.size // kernel.shape[out_axis]
+  result: int = kernel.size // kernel.shape[out_axis]
+  return result

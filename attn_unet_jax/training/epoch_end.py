@@ -74,6 +74,7 @@ class EpochReport:
       # The time of the training is the time of its steps, which the caller has measured.
       if part != "training":
         row[f"{column}_seconds"] = time.monotonic() - began
+      # Raised before the state is saved, so that the newest checkpoint stays a good one.
       if not math.isfinite(loss):
         raise UserError(
           f"the {part} loss is {loss} after the update of step {int(state.step)}, on patches "

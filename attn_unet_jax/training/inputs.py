@@ -89,7 +89,9 @@ def open_inputs(
   }
 
   def locate_patches(step: int) -> PatchLocations:
-    return [_locate_patch(cases["training"], *found, extent) for found in cutter.corners(step - 1)]
+    return [
+      _locate_patch(cases["training"], *found, extent) for found in cutter.patch_corners(step - 1)
+    ]
 
   return TrainingInputs(source, chosen == "streaming", fixed, locate_patches)
 
@@ -106,7 +108,7 @@ def _locate_patch(
     extent: the patch size to which small cases are padded.
   """
   case_id = cases.ids[index]
-  part = cases.part(case_id)
+  part = cases.case_slices(case_id)
   # A case may be a box of its scan, and is padded where it is smaller than the patch.
   added = padding_width(tuple(along.stop - along.start for along in part), extent)
   lowest = zip(corner, added, part, strict=True)
@@ -122,4 +124,4 @@ def _cache_cases(
     return cases
   folder = Path(recipe.data.prepared or workdir / "prepared")
   remove_left_over(folder)  # half-written files of killed processes
-  return cases.kept_in(folder)
+  return cases.cache_in(folder)

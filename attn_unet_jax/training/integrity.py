@@ -43,7 +43,8 @@ def add_validation_dsc(folder: Path, validation_dsc: float) -> None:
 def read_validation_dsc(folder: Path) -> float | None:
   """Reads the validation DSC of a checkpoint; None without a validation or a readable seal."""
   try:
-    return _read_seal(folder)["validation_dsc"]
+    result: float | None = _read_seal(folder)["validation_dsc"]
+    return result
   except DamagedError:
     return None
 
@@ -77,7 +78,8 @@ def _read_seal(folder: Path) -> dict[str, Any]:
     intact = False
   if not intact:
     raise DamagedError(f"{SEAL_NAME}: not what was saved")
-  return content
+  result: dict[str, Any] = content
+  return result
 
 
 @contextmanager

@@ -189,19 +189,22 @@ def replicate(recipe: TrainingRecipe, tree: Tree) -> Tree:
     return tree
   sharding = make_replicated_sharding(recipe)
   if jax.process_count() == 1:
-    return jax.device_put(tree, sharding)
+    result: Tree = jax.device_put(tree, sharding)
+    return result
 
   def join_copies(x: jax.Array) -> jax.Array:
     # A host reaches its own devices only, so each puts its own copy there.
     copies = [jax.device_put(x, device) for device in sharding.addressable_devices]
     return jax.make_array_from_single_device_arrays(x.shape, sharding, copies)
 
-  return jax.tree.map(join_copies, tree)
+  result = jax.tree.map(join_copies, tree)
+  return result
 
 
 def get_first_device_copy(tree: Tree) -> Tree:
   """Returns the copy on this host's first device of a replicated tree, sharing its memory."""
-  return jax.tree.map(lambda x: x if len(x.devices()) == 1 else x.addressable_data(0), tree)
+  result: Tree = jax.tree.map(lambda x: x if len(x.devices()) == 1 else x.addressable_data(0), tree)
+  return result
 
 
 def make_mesh(recipe: TrainingRecipe, selected: list[jax.Device]) -> Mesh:

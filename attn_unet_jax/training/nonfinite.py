@@ -33,7 +33,7 @@ class NonfiniteWatch:
 
   Args:
     recipe: the options of the training.
-    locations: returns where the patches of a step, numbered from 1, came from.
+    locate_patches: returns where the patches of a step, numbered from 1, came from.
     skipped: the number of updates that were left out before.
     folder: the folder for the state and the patches of a step that stops the run.
   """
@@ -41,11 +41,11 @@ class NonfiniteWatch:
   def __init__(
     self,
     recipe: TrainingRecipe,
-    locations: Callable[[int], PatchLocations],
+    locate_patches: Callable[[int], PatchLocations],
     skipped: int,
     folder: Path,
   ):
-    self._recipe, self._places, self._skipped = recipe, locations, skipped
+    self._recipe, self._locate_patches, self._skipped = recipe, locate_patches, skipped
     self._folder = folder
     self._pending: tuple[int, StepMetrics] | None = None
 
@@ -78,22 +78,22 @@ class NonfiniteWatch:
     loss, norm = (float(x) for x in jax.device_get(metrics))
     if math.isfinite(loss) and math.isfinite(norm):
       return
-    what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
-    locations, named = self._describe_patches(step)
-    told = f"step {step}: {what} (patches: {named})"
+    problem = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
+    locations, description = self._describe_patches(step)
+    message = f"step {step}: {problem} (patches: {description})"
     allowed = self._recipe.train.skip_nonfinite
     if self._skipped >= allowed:
       # As texts, since JSON has no NaN or inf.
       record = {"step": step, "loss": str(loss), "gradient_norm": str(norm)}
-      kept = self._save_state(state, record, locations)
+      outcome = self._save_state(state, record, locations)
       raise UserError(
-        f"{told}; the state before it {kept}. Start again with "
+        f"{message}; the state before it {outcome}. Start again with "
         f"--config.train.skip_nonfinite={allowed + 3} to go on and leave such updates out, or "
         "another --workdir with a lower --config.optimizer.learning_rate "
         f"(now {self._recipe.optimizer.learning_rate:g})"
       )
     self._skipped += 1
-    console.print_line(f"{told}; update left out, {self._skipped} of {allowed}")
+    console.print_line(f"{message}; update left out, {self._skipped} of {allowed}")
 
   def _describe_patches(self, step: int) -> tuple[PatchLocations, str]:
     """Returns where the patches of a step came from, and a description of it.
@@ -102,7 +102,7 @@ class NonfiniteWatch:
     them.
     """
     try:
-      locations = self._places(step)
+      locations = self._locate_patches(step)
     except (Interrupted, UserError, OSError) as error:
       return [], f"not known, {format_error(error)}"
     return locations, ", ".join(f"{case} at voxel {corner}" for case, corner in locations)

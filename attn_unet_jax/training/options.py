@@ -26,6 +26,7 @@ def _is_regex(pattern: str) -> bool:
 
 
 def _are_rates(pairs: tuple[Any, ...]) -> bool:
+  # A flag or a stored config may hold any literal, so nothing about its form is certain.
   fits = all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs)
   fits = fits and all(isinstance(p, str) and isinstance(f, (int, float)) for p, f in pairs)
   return fits and all(factor >= 0 for _, factor in pairs)

@@ -50,7 +50,8 @@ def plan_placement(recipe: TrainingRecipe) -> BlockPlacement:
   def assemble_array(values: np.ndarray) -> jax.Array:
     def select_rows(index: Any) -> np.ndarray:
       # `rows` is sorted, so the search finds where `values` holds each sample.
-      return values[np.searchsorted(rows, table[index[: table.ndim]])]
+      result: np.ndarray = values[np.searchsorted(rows, table[index[: table.ndim]])]
+      return result
 
     return jax.make_array_from_callback((*table.shape, *values.shape[1:]), sharding, select_rows)
 

@@ -51,14 +51,16 @@ def create_state(recipe: TrainingRecipe, module: nn.Module) -> TrainState:
   """
   key = jax.device_put(jax.random.key(recipe.seed, impl=_KEY), _get_host_device())
   variables = _trace_initialisation(module).lower().compile()(key)
-  return jax.device_put(make_initial_state(recipe, variables), jax.local_devices()[0])
+  result: TrainState = jax.device_put(make_initial_state(recipe, variables), jax.local_devices()[0])
+  return result
 
 
 def abstract_state(recipe: TrainingRecipe, module: nn.Module) -> TrainState:
   """Returns the shapes and types of the state without computing it."""
-  return jax.eval_shape(
+  result: TrainState = jax.eval_shape(
     lambda variables: make_initial_state(recipe, variables), _trace_initialisation(module).out_info
   )
+  return result
 
 
 @functools.lru_cache(maxsize=1)

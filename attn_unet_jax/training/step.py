@@ -47,7 +47,7 @@ class BatchPartition(NamedTuple):
     norm_groups: the number of groups that batch normalisation treats as batches of their own.
   """
 
-  shard: Share = take_whole_batch
+  shard: Share[Any] = take_whole_batch
   num_shards: int = 1
   constrain: Callable[[NetworkInput], NetworkInput] = lambda batch: batch
   reduce_mean: Callable[[GradientFunction], GradientFunction] = lambda of_shard: of_shard
@@ -113,7 +113,8 @@ def _compute_gradient(
     """Returns `(loss, batch statistics), gradient` of one part of the batch."""
 
     def shard_part(drawn: Drawn) -> Drawn:
-      return partition.shard(_take_microbatch(drawn, number, num_parts))
+      result: Drawn = partition.shard(_take_microbatch(drawn, number, num_parts))
+      return result
 
     batch = make_training_batch(
       recipe, feed, state.step, module.output_margin, shard_part, partition.num_shards
@@ -154,9 +155,13 @@ def _make_dropout_key(recipe: TrainingRecipe, step: Array, part: Array | int) ->
 def _take_microbatch(drawn: Drawn, number: Array | int, num_parts: int) -> Drawn:
   """Takes part `number` of the drawn batch, a run of neighbours."""
   if not isinstance(drawn, BatchSample):  # blocks come in parts already
-    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, number, keepdims=False), drawn)
+    result: Drawn = jax.tree.map(
+      lambda x: jax.lax.dynamic_index_in_dim(x, number, keepdims=False), drawn
+    )
+    return result
   size = drawn.case.shape[0] // num_parts
-  return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, number * size, size), drawn)
+  result = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, number * size, size), drawn)
+  return result
 
 
 def _update_average(recipe: TrainingRecipe, state: TrainState, variables: dict[str, Any]) -> Any:
@@ -184,7 +189,10 @@ def _reject_nonfinite(
   is_accepted = is_due & jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.gradient_norm)
   skip = (is_due & (before.skipped < recipe.train.skip_nonfinite)).astype(jnp.int32)
   unchanged = before.replace(step=before.step + skip, skipped=before.skipped + skip)
-  return jax.tree.map(lambda new, old: jnp.where(is_accepted, new, old), after, unchanged)
+  result: TrainState = jax.tree.map(
+    lambda new, old: jnp.where(is_accepted, new, old), after, unchanged
+  )
+  return result
 
 
 def run_forward(

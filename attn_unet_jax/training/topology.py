@@ -174,7 +174,10 @@ def describe_training_set(
   one = WorkingCase("", np.zeros(scan, np.int16), np.zeros(scan, np.uint8), 0, 1)
   extent = output_shape(recipe.data.patch, module.output_margin)
   held = make_resident([one], extent, histograms=recipe.augment.histogram_probability > 0)
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct((scans, *x.shape[1:]), x.dtype), held)
+  result: ResidentSet = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((scans, *x.shape[1:]), x.dtype), held
+  )
+  return result
 
 
 def compile_for_devices(
@@ -205,4 +208,5 @@ def compile_for_devices(
 
   state, data = jax.tree.map(on_device, (abstract_state(recipe, module), data))
   options = _UNMEASURED if described[0].platform == "gpu" else {}
-  return step.lower(state, data).compile(compiler_options=options)
+  result: jax.stages.Compiled = step.lower(state, data).compile(compiler_options=options)
+  return result

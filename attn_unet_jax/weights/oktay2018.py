@@ -86,13 +86,14 @@ def convert_released(
       f"not this network's variables: {len(missing)} missing ({_list_some(missing)}), "
       f"{len(unknown)} unknown ({_list_some(unknown)})"
     )
-  return unflatten_dict(
+  result: dict[str, Any] = unflatten_dict(
     {
       path: _convert_array(given[names[path]], like.shape, names[path])
       for path, like in wanted.items()
     },
     sep="/",
   )
+  return result
 
 
 def describe_state_dict(state_dict: Mapping[str, np.ndarray]) -> str:

@@ -44,7 +44,8 @@ def insert_vgg16_trunk(
     if module in names:
       name = f"{names[module]}.{'weight' if leaf == 'kernel' else 'bias'}"
       flat[path] = _convert_array(state_dict, name, like.shape)
-  return unflatten_dict(flat, sep="/")
+  result: dict[str, Any] = unflatten_dict(flat, sep="/")
+  return result
 
 
 def _convert_array(

@@ -1,1 +1,1 @@
-"""What a command does from beginning to end."""
+"""The workflows of the commands, each from beginning to end."""

@@ -1,4 +1,4 @@
-"""Looks at scans and labels before any training, and reports what it finds."""
+"""Inspects scans and labels before any training, and reports what it finds."""
 
 from pathlib import Path
 
@@ -27,18 +27,19 @@ def check_data(
     data: the meaning of label values, the patch, and the data set where no path is given.
     source: a scan, a folder of scans, or a training folder; None: the records that `data` names.
     label_files: the label of the scan, or a folder of labels.
-    output: folder for check.json and contact sheets; None: none are written.
-    threads: cases that are open at a time.
+    output: folder for check.json and contact sheets; None: nothing is written.
+    threads: number of cases that are open at a time.
 
   Raises:
-    UserError: there is an error in the data, or nothing to look at.
+    UserError: there is an error in the data, or there are no cases.
   """
   if output:
-    check_writable(output)
+    check_writable(output)  # now, since inspecting a large set takes long
   found = list_cases_at(source, label_files) if source else list_records(data.dataset, data.dir)
   mapping = _choose_mapping(data.labels, found)
   results = inspect_all(found.subjects, mapping, data, threads)
   cases = list(show_progress(results, len(found.subjects), "cases"))
+  # Duplicates show only when all cases have been read.
   mark_duplicates(cases)
   findings = found.findings + [finding for case in cases for finding in case.findings]
   for line in (*check_report.format_findings(findings), *check_report.format_table(cases)):
@@ -53,17 +54,18 @@ def check_data(
     about = {"input": what, "labels": str(mapping), "count": number}
     check_report.write_report(output, about, found.findings, cases)
     print_line(f"figures of every case: {output}/check.json, contact sheets beside it")
+  # Raised last, after the report, so that the exit status tells scripts of the errors.
   if number["error"]:
     raise UserError(_summarise_errors(found, cases))
 
 
 def _summarise_errors(source: InspectionInput, cases: list[InspectedCase]) -> str:
-  """How many errors there are, and where."""
+  """Says how many errors there are, and where."""
   of_files = check_report.count_by_severity(source.findings)["error"]
   in_cases = [check_report.count_by_severity(case.findings)["error"] for case in cases]
   bad = sum(map(bool, in_cases))
   where = [f"{sum(in_cases)} in {bad} of {_count_noun(len(cases), 'case')}"] if bad else []
-  where += [f"{of_files} in which files there are"] if of_files else []
+  where += [f"{of_files} in the list of files"] if of_files else []
   total = _count_noun(of_files + sum(in_cases), "error")
   return f"{total} ({', '.join(where)}), named above; correct them before training"
 
@@ -73,13 +75,14 @@ def _count_noun(number: int, what: str) -> str:
 
 
 def _choose_mapping(text: str, source: InspectionInput) -> LabelMapping:
-  """The configured meaning of label values; where it does not fit the data's names, theirs."""
+  """Returns the configured mapping; if it does not fit the data's names, one class per name."""
   try:
     return parse_mapping(text, source.label_names)
   except UserError as error:
     named = {name: value for name, value in (source.label_names or {}).items() if value}
     if not named:
       raise
+    # The mapping is wrong, but the scans and labels can still be inspected in the same go.
     source.findings.append(Finding("error", "label_names", str(error)))
     values = tuple(frozenset({value}) for value in named.values())
     return LabelMapping(tuple(named), values, frozenset({0}), rest_is_background=False)

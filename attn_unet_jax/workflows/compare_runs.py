@@ -1,4 +1,4 @@
-"""Compares runs: one table of what differs, the scores, and paired tests against the first."""
+"""Compares runs in a table: their differences, scores, and paired tests against the first."""
 
 import sys
 from collections.abc import Sequence
@@ -23,20 +23,21 @@ def compare_runs(
   title: str,
   note: str,
 ) -> None:
-  """Prints the table over runs, and writes it.
+  """Prints the table of runs and writes it to a file.
 
   Args:
-    workdirs: the runs, the one to compare with first.
-    part: which cases' scores.
+    workdirs: the runs; the others are compared with the first.
+    part: the part of the fold: training, validation or test.
     metrics: columns of `cases.csv`; the first is tested.
     output: FILE.md or FILE.csv; None: nothing is written.
     title: the headline of FILE.md.
     note: a paragraph below it.
 
   Raises:
-    UserError: too few runs, one without scores, or an output that cannot be written.
+    UserError: there are too few runs, a run has no scores, or the output cannot be written.
   """
   names = [name.rstrip("/") for name in workdirs]
+  # By resolved path: two names of one run would be compared with each other.
   if len({Path(name).resolve() for name in names}) < max(2, len(names)):
     raise UserError(f"--workdirs={','.join(names)}: name two runs or more, each once")
   if output and output.suffix not in (".md", ".csv"):
@@ -45,9 +46,10 @@ def compare_runs(
   table = compare_scores(runs, metrics)
   print_line(comparison_text.render_markdown(table))
   if output:
+    # The document includes the command that made it.
     page = comparison_text.render_document(table, runs, sys.argv[1:], title, note)
     _write_page(output, page if output.suffix == ".md" else comparison_text.render_csv(table))
-    print_line(f"the same: {output}")
+    print_line(f"table: {output}")
 
 
 def _read_values(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Makes a run of weights that another program trained."""
+"""Makes a run from weights that another program trained."""
 
 from pathlib import Path
 
@@ -19,17 +19,19 @@ def convert_weights(source: Path, config: RunConfig, workdir: Path) -> None:
 
   Args:
     source: a state_dict, .safetensors or .pth.
-    config: names the network.
-    workdir: the run to make.
+    config: the config of the run, which names the network.
+    workdir: the folder of the run to make.
 
   Raises:
-    UserError: the folder holds a run, the file cannot be read, or holds another network.
+    UserError: the folder contains a run, the file cannot be read, or it is of another network.
   """
   if has_progress(workdir):
-    raise UserError(f"--workdir={workdir}: holds a run already; choose another")
+    raise UserError(f"--workdir={workdir}: contains a run already; choose another")
   check_writable(workdir)
+  # The weights are read before the folder is made, so that a wrong file leaves no run behind.
   state = load_pytorch_state(source, config, config.model)
   open_run_folder(workdir, config)
+  # A checkpoint like any other, so that every command can use the run.
   with open_checkpoints(workdir / "checkpoints", config.train.keep) as store:
     store.save(state)
   count = sum(x.size for x in jax.tree.leaves(state.params))

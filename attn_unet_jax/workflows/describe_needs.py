@@ -1,4 +1,4 @@
-"""What a config asks of a machine: parameters, operations, memory, devices."""
+"""Estimates what a config needs of a machine: parameters, operations, memory, devices."""
 
 import math
 from typing import Any
@@ -15,7 +15,7 @@ from attn_unet_jax.training.mesh import mesh_shape
 from attn_unet_jax.training.state import abstract_state
 from attn_unet_jax.workflows.network import build_run_network
 
-_PART_OF_GPU = 0.75  # what JAX takes of a GPU's memory
+_PART_OF_GPU = 0.75  # the fraction of a GPU's memory that JAX allocates
 
 
 def describe_needs(config: RunConfig, count_steps: int, target: str | None) -> dict[str, Any]:
@@ -23,11 +23,11 @@ def describe_needs(config: RunConfig, count_steps: int, target: str | None) -> d
 
   Args:
     config: a run's config.
-    count_steps: steps whose patches are read to count foreground; 0: none.
+    count_steps: number of steps whose patches are read to count foreground; 0: none.
     target: devices to compile the training step for; None: no compilation.
 
   Raises:
-    UserError: no such devices, the config does not fit them, or the data is not there.
+    UserError: there are no such devices, the config does not fit them, or the data is missing.
   """
   on_devices: dict[str, Any] = {}
   if target is not None:
@@ -39,21 +39,24 @@ def describe_needs(config: RunConfig, count_steps: int, target: str | None) -> d
 
 
 def count_foreground(config: RunConfig, steps: int) -> float:
-  """Part of the training's labelled voxels that is foreground, over the first steps."""
+  """Returns the fraction of foreground among the labelled voxels of the first training steps."""
   fold = open_fold(config.data)
   margin = build_run_network(config, len(fold.mapping.classes) + 1).output_margin
   return measure_foreground(config, fold.load("training"), steps, margin)
 
 
 def describe_network(config: RunConfig) -> dict[str, Any]:
-  """Everything the command prints."""
+  """Returns size and cost of the configured network."""
   classes = class_names(config.data.labels)
-  if "model.conv" in flatten(config):  # so that the count is the direct convolution's
+  if "model.conv" in flatten(config):
+    # Operations are those of the direct convolution, whichever implementation is configured.
     config = replace_keys(config, {"model.conv": "native"})
   module = build_run_network(config, len(classes) + 1)
+  # Shapes only: no parameter is allocated.
   state = abstract_state(config, module)
   batch, patch = config.train.batch_size, config.data.patch
   operations, activations = forward_cost(module, state, (batch, *patch, 1))
+  # One micro-batch is in memory at a time.
   activations //= config.train.accumulate
   state_bytes = _count_bytes(state)
   return {
@@ -65,24 +68,26 @@ def describe_network(config: RunConfig) -> dict[str, Any]:
     },
     "patch": list(patch),
     "batch_size": batch,
+    # A backward pass takes about twice the operations of a forward pass.
     "train_step_operations": 3 * operations,
     "inference_operations_per_window": operations // batch,
     "train_step_activation_bytes": activations,
-    # Gradients are as large as the parameters; what a backward pass holds beside is not counted.
+    # Gradients are as large as the parameters. Temporary arrays of the backward pass are not
+    # counted.
     "train_memory_estimate_bytes": state_bytes + _count_bytes(state.params) + activations,
     "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
   }
 
 
 def describe_target(config: RunConfig, name: str) -> dict[str, Any]:
-  """What the training step holds in the memory of a device that need not be here.
+  """Returns the memory that the training step needs on a device that need not be present.
 
   Args:
     config: a run's config.
     name: see `topology.devices`.
 
   Raises:
-    UserError: no such devices, or the config does not fit their number.
+    UserError: there are no such devices, or the config does not fit their number.
   """
   there = topology.describe_devices(name)
   module = build_run_network(config, len(class_names(config.data.labels)) + 1)
@@ -96,8 +101,10 @@ def describe_target(config: RunConfig, name: str) -> dict[str, Any]:
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
+    # A step that does not fit is a result here, and no failure.
     return told | {"fits": False, "reason": str(error).splitlines()[0]}
   assert held is not None
+  # Donated arguments share their memory with the results: they count once.
   kept = held.argument_size_in_bytes + held.output_size_in_bytes - held.alias_size_in_bytes
   needed = kept + held.temp_size_in_bytes
   gpu = topology.GPUS.get(name.partition(":")[0])

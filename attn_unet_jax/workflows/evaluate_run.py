@@ -1,4 +1,4 @@
-"""Scores a run: the cases of its own folds, or another data set."""
+"""Scores a run on the cases of its own folds, or on another data set."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,31 +14,35 @@ from attn_unet_jax.workflows.other_dataset import OtherDataset
 
 
 def evaluate_run(trained: LoadedRun, fold: DataFold, workdir: Path, part: str = "test") -> None:
-  """Segments and scores a part of the fold; writes `evaluation/` and `predictions/`."""
-  beside = "" if part == "test" else part  # the test part is what a run is about
+  """Scores the run on a part of its fold; writes `evaluation/` and `predictions/`."""
+  # Scores of the test part are a run's main result and lie in evaluation/ itself.
+  beside = "" if part == "test" else part
   _score_and_write(trained, fold, part, workdir, beside, {"part": part})
 
 
 def evaluate_other(trained: LoadedRun, other: OtherDataset, workdir: Path) -> None:
-  """Segments and scores another data set; writes `evaluation/NAME` and `predictions/NAME`.
+  """Scores the run on another data set; writes `evaluation/NAME` and `predictions/NAME`.
 
   Raises:
-    UserError: the run holds the scores of another set of that name, or what it holds is damaged.
+    UserError: the run has scores of another data set of that name, or they are damaged.
   """
   summary = workdir / "evaluation" / other.name / "summary.json"
-  held = read_json_object(summary, "remove it to have the set scored again").get("data")
+  # Two sets can have the same name; the scores of the first must not be overwritten silently.
+  held = read_json_object(summary, "remove it to score the set again").get("data")
   if held not in (None, other.about["data"]):
     raise UserError(
-      f"{summary.parent}: holds the scores of {held}, not of {other.about['data']}; move it away"
+      f"{summary.parent}: contains the scores of {held}, not of {other.about['data']}; move it away"
     )
   print_line(other.describe())
   seen = other.about["seen_in_training"]
   if seen is None:
-    print_line(f"{workdir} has no folds.json: whether it was trained on any of them is not known")
+    print_line(
+      f"{workdir} has no folds.json: it is unknown whether the run was trained on any of them"
+    )
   elif seen:
     print_line(
-      f"{len(seen)} of them bear the id of a training or validation case of the run, such as "
-      f"{seen[0]}: if these are the same scans, the scores are not those of unseen cases"
+      f"{len(seen)} of them have the id of a training or validation case of the run, such as "
+      f"{seen[0]}: if these are the same scans, their scores are not those of unseen cases"
     )
   _score_and_write(trained, other.fold, "test", workdir, other.name, other.about)
 
@@ -52,9 +56,11 @@ def _score_and_write(
   about: Mapping[str, Any],
 ) -> None:
   folder, predictions = workdir / "evaluation" / beside, workdir / "predictions" / beside
-  for written in (folder, predictions):  # lest new masks lie beside old scores
+  # Before any mask is written: otherwise new masks could end up beside old scores.
+  for written in (folder, predictions):
     check_writable(written)
   ids = getattr(fold.split, part)
+  # With surface distances, which validation leaves out because they are slow.
   rows = score_cases(
     fold, ids, trained.system, trained.config, trained.locate, predictions, surfaces=True
   )

@@ -1,4 +1,4 @@
-"""Opens a run for use: its config, its classes, its best parameters."""
+"""Opens a run of one network: its config, its classes and its best parameters."""
 
 import dataclasses
 from pathlib import Path
@@ -21,7 +21,7 @@ from attn_unet_jax.workflows.network import build_run_network
 
 @dataclasses.dataclass(frozen=True)
 class BestCheckpoint:
-  """What a run learnt, at the checkpoint of `step`; `classes` are without the background."""
+  """The best checkpoint of a run, of step `step`; `classes` do not include the background."""
 
   config: RunConfig
   classes: tuple[str, ...]
@@ -34,7 +34,7 @@ class BestCheckpoint:
 class LoadedRun:
   """A run ready to segment.
 
-  `step` is that of the checkpoint in use; `locate` says where to look, None is everywhere.
+  `step` is that of its checkpoint; `locate` finds the box to segment, None is the whole scan.
   """
 
   config: RunConfig
@@ -45,29 +45,32 @@ class LoadedRun:
 
 
 def load_best(workdir: Path) -> BestCheckpoint:
-  """The best checkpoint of a run (by validation DSC; the newest if none was validated).
+  """Loads the best checkpoint of a run by validation DSC, or the newest if none was validated.
 
   Raises:
-    UserError: no run, or no intact checkpoint in it.
+    UserError: there is no run, or it has no intact checkpoint.
   """
   config = load_config(workdir / "config.json")
   if config.deterministic:
-    make_deterministic()
+    make_deterministic()  # before anything is compiled, for results like those in training
   if config.stages.count > 1:
-    raise UserError(f"{workdir}: a run of several stages; name one of them, {workdir}/stage1")
+    raise UserError(
+      f"{workdir}: a run of several stages; name one of them, such as {workdir}/stage1"
+    )
   classes = class_names(config.data.labels)
   module = build_run_network(config, len(classes) + 1)
   if not has_progress(workdir):
     raise UserError(f"{workdir}: no checkpoint yet; train it with attn_unet_jax.main first")
+  # Restoring needs the shapes of the parameters only, not their values.
   state = restore_best(workdir / "checkpoints", abstract_state(config, module))
   return BestCheckpoint(config, classes, module, state.variables, int(state.step))
 
 
 def open_run(workdir: Path) -> LoadedRun:
-  """A run with its `best` checkpoint.
+  """Opens a run of one network with its best checkpoint.
 
   Raises:
-    UserError: no run, or no checkpoint in it.
+    UserError: there is no run, or it has no checkpoint.
   """
   found = load_best(workdir)
   system = SlidingWindow(found.config, found.module).use(found.variables)

@@ -1,4 +1,4 @@
-"""The network that a run's config asks for."""
+"""Builds the network that a run's config describes."""
 
 from flax import linen as nn
 
@@ -11,13 +11,14 @@ def build_run_network(config: RunConfig, num_classes: int) -> nn.Module:
   """Builds the run's network; `num_classes` counts the background.
 
   Raises:
-    UserError: its options or classes do not fit, or it cannot take the configured patch; then
-      names the nearest that it can.
+    UserError: its options or classes do not fit, or it cannot take the configured patch; the
+      message then names the nearest patch that it can take.
   """
   try:
     module = build_network(config.model, num_classes)
   except ValueError as error:
     raise UserError(f"config.data.labels={config.data.labels!r}: {error}") from None
+  # The window of prediction may differ from the patch of training; both have to fit.
   for key, patch in (("data", config.data.patch), ("inference", config.window)):
     try:
       nearest = nearest_patch(module, patch)
@@ -25,7 +26,7 @@ def build_run_network(config: RunConfig, num_classes: int) -> nn.Module:
       raise UserError(f"config.model: {error}") from None
     if nearest != patch:
       raise UserError(
-        f"config.{key}.patch={patch}: {config.model.name} cannot take it; the nearest that it can "
-        f"is {nearest}"
+        f"config.{key}.patch={patch}: {config.model.name} cannot take it; the nearest patch "
+        f"that it can take is {nearest}"
       )
   return module

@@ -1,4 +1,4 @@
-"""Opens any run for use: one network, or all stages of a system."""
+"""Opens any run, of one network or of all stages of a system."""
 
 from functools import partial
 from pathlib import Path
@@ -13,10 +13,10 @@ from attn_unet_jax.workflows.stages.chain import BOUNDARY, FIRST, INTERIOR, seco
 
 
 def open_run_or_stages(workdir: Path) -> LoadedRun:
-  """A run with its best checkpoint, or those of its stages.
+  """Opens a run with its best checkpoint, or those of its stages.
 
   Raises:
-    UserError: no run, or one that is not trained to its end.
+    UserError: there is no run, or its training is not finished.
   """
   config = load_config(workdir / "config.json")
   if config.stages.count == 1:
@@ -25,7 +25,7 @@ def open_run_or_stages(workdir: Path) -> LoadedRun:
     if not (workdir / part).exists():
       raise UserError(
         f"{workdir}: its stages are not finished ({part} is missing); start attn_unet_jax.main "
-        "again, which goes on with them"
+        "again to finish them"
       )
   first, interior, boundary = (open_run(workdir / name) for name in (FIRST, INTERIOR, BOUNDARY))
   system = SecondStage(
@@ -34,6 +34,7 @@ def open_run_or_stages(workdir: Path) -> LoadedRun:
   find = partial(
     locate_organ, first=first.system, recipe=first.config, margin_mm=config.stages.box_margin_mm
   )
-  # Boxes are grown to the patch of the second stage.
+  # Boxes are grown to the patch of the second stage, whose networks segment them.
   whole = replace_keys(config, {"data.patch": second_config(config).data.patch})
+  # The networks have a step each; that of the interior is reported.
   return LoadedRun(whole, interior.classes, system, interior.step, find)

@@ -1,6 +1,6 @@
-"""Another data set, to be scored with a run that was trained elsewhere: does it generalise?
+"""Opens another data set, to score how well a run generalises to it.
 
-The run's classes are found there by name; what else is labelled there is background.
+The run's classes are found in it by name; its other labels are background.
 """
 
 import dataclasses
@@ -24,11 +24,11 @@ _SHOWN = 15  # names on one line of the screen
 
 @dataclasses.dataclass(frozen=True)
 class OtherDataset:
-  """Cases to be scored: `fold.split.test`, which is all of the set or the part that was asked for.
+  """A data set to score. Its cases are `fold.split.test`: all cases, or those of the chosen part.
 
   Attributes:
-    name: of its folders in the run.
-    about: what `summary.json` says of it.
+    name: the name of its folders in the run.
+    about: its description in `summary.json`.
   """
 
   name: str
@@ -36,7 +36,7 @@ class OtherDataset:
   about: dict[str, Any]
 
   def describe(self) -> str:
-    """One line for the screen, with the labels of the set that count as background."""
+    """Describes the set in one line, with its labels that count as background."""
     mapping, names = self.fold.mapping, self.fold.dataset.label_names or {}
     others = [name for name, value in names.items() if value and value in mapping.background]
     more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
@@ -47,24 +47,25 @@ class OtherDataset:
 def open_other_dataset(
   run: RunConfig, changes: Mapping[str, Any], part: str | None, seen: Sequence[str] | None
 ) -> OtherDataset:
-  """Opens a data set that a run was not made for.
+  """Opens a data set that is not the run's own.
 
   Args:
     run: the run's config.
     changes: keys of its `data` section that name the other set: `dataset` or `folder`; perhaps
       `dir`, `labels` (the run's classes in the other set's values or names), `folds`, `fold`.
-    part: `training`, `validation` or `test` of the other set's folds; None takes all its cases.
-    seen: ids of the cases that the run was trained or chosen by; None where nobody knows, and
-      every data set is another one.
+    part: `training`, `validation` or `test` of the other set's folds; None: all its cases.
+    seen: ids of the run's training and validation cases; None if they are unknown, and any data
+      set counts as another one.
 
   Raises:
-    UserError: no other set is named, it is not there, or a class of the run is not in it.
+    UserError: no other set is named, it is missing, or it lacks a class of the run.
   """
   data = _other_data(run, changes, part)
+  # A run whose cases are unknown has no data set of its own.
   if seen is not None and _describe_source(data) == _describe_source(run.data):
     raise UserError(
-      f"{_format_source(run.data)}: is the run's own data set; without --config.data... its test "
-      "cases are scored, and --part chooses others"
+      f"{_format_source(run.data)}: this is the run's own data set; leave out --config.data... to "
+      "score its test cases, or choose others by --part"
     )
   name, dataset = _name_folder(data), open_dataset(data)
   mapping = _map_classes(
@@ -78,6 +79,7 @@ def open_other_dataset(
   if path := data.boxes:
     boxes = read_boxes(Path(path))
     check_boxes(boxes, cases, path)
+  # A data set that the run was not made for may still contain scans that it was trained on.
   about = {
     "data": _describe_source(data),
     "labels": str(mapping),
@@ -86,38 +88,43 @@ def open_other_dataset(
   }
   return OtherDataset(
     f"{name}/{part}" if part else name,
+    # No training or validation: every case is to be scored.
     DataFold(data, dataset, mapping, folds.CaseSplit((), (), cases), listing, boxes),
     about,
   )
 
 
 def list_seen_cases(run: RunConfig, listing: Path) -> list[str] | None:
-  """Ids of the cases that a run was trained or chosen by; None where it has no list of folds.
+  """Lists the ids of a run's training and validation cases; None if it has no list of folds.
 
   Args:
     run: its config.
-    listing: its list of folds, which a run made by `attn_unet_jax.convert` has not.
+    listing: its list of folds, which is missing if `attn_unet_jax.convert` made the run.
 
   Raises:
-    UserError: the list is damaged, or has no such fold.
+    UserError: the list is damaged, or lacks the configured fold.
   """
   if not listing.exists():
     return None
   own = folds.pick_fold(folds.read_folds(listing) | {"name": str(listing)}, run.data.fold)
+  # Validation cases are seen as well, since they chose the checkpoint.
   return [*own["training"], *own["validation"]]
 
 
 def _other_data(run: RunConfig, changes: Mapping[str, Any], part: str | None) -> DataOptions:
-  """Returns the run's options of the data, with the other set in the place of its own."""
+  """Returns the run's data options with the other set instead of its own."""
   if not (changes.get("dataset") or changes.get("folder")):
     raise UserError(
       f"--config.data.{next(iter(changes))}: name the other data set too, by --config.data.dataset "
       "or --config.data.folder"
     )
   if not part and changes.keys() & {"folds", "fold"}:
-    raise UserError("--config.data.folds, --config.data.fold: say which part of them by --part")
+    raise UserError("--config.data.folds, --config.data.fold: name the part of the folds by --part")
   if run.data.boxes and "boxes" not in changes:
-    raise UserError("the run was trained inside boxes; give those of this set by config.data.boxes")
+    raise UserError(
+      "the run was trained inside boxes; give the boxes of this set by config.data.boxes"
+    )
+  # The run's folds and locations belong to its own set, and mean nothing in another one.
   other: dict[str, Any] = {"dataset": "", "folder": "", "folds": "", "fold": 0}
   other |= {key: value for key, value in changes.items() if key != "labels"}
   data = replace_keys(run, {f"data.{key}": value for key, value in other.items()}).data
@@ -126,7 +133,8 @@ def _other_data(run: RunConfig, changes: Mapping[str, Any], part: str | None) ->
 
 
 def _describe_source(data: DataOptions) -> dict[str, str]:
-  """Says where data lies; equal for the same place."""
+  """Returns the location of a data set; two of them are equal if the location is."""
+  # Links are resolved, so that a link to the run's own data is recognised.
   if data.folder:
     return {"folder": os.path.realpath(data.folder)}
   return {"dataset": data.dataset, "dir": os.path.realpath(data.dir)}
@@ -137,6 +145,7 @@ def _format_source(data: DataOptions) -> str:
 
 
 def _name_folder(data: DataOptions) -> str:
+  # The name becomes a folder in evaluation/ and predictions/.
   name = data.dataset.replace("/", "_") or Path(data.folder).resolve().name
   if name in ("", *folds.PARTS):
     raise UserError(
@@ -149,11 +158,12 @@ def _name_folder(data: DataOptions) -> str:
 def _map_classes(
   dataset: Dataset, classes: Sequence[str], labels: str | None, where: str
 ) -> LabelMapping:
-  """The run's classes, in its order, in the other set's values."""
+  """Maps the values of the other set to the run's classes, in the run's order."""
   names = dataset.label_names
+  # The values of several classes cannot be guessed.
   if labels is None and not names and len(classes) > 1:
     raise UserError(
-      f"{where}: carries no names of its labels; give the value of each of the run's classes, "
+      f"{where}: its labels have no names; give the value of each of the run's classes, "
       f"--config.data.labels={','.join(f'{name}=VALUE' for name in classes)}"
     )
   mapping = parse_mapping(labels, names) if labels is not None else None
@@ -170,5 +180,5 @@ def _map_classes(
 
 
 def _find_like(name: str, known: Iterable[str]) -> str:
-  """The label of that name, however it is written."""
+  """Finds the label of that name, in upper or lower case; `NAME` if there is none."""
   return next((label for label in known if label.lower() == name.lower()), "NAME")

@@ -1,4 +1,4 @@
-"""Opens the folder of a run: a new one, or one that goes on with its own config."""
+"""Creates the folder of a run, or opens it to resume the run."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from attn_unet_jax.runs.folder import has_progress, lock_folder
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import remove_unfinished_files, write_text
 
-# Keys that say how and where a run is computed and not what: one that goes on may have others.
+# Keys that say how or where a run is computed rather than what: a resumed run may change them.
 KEYS_THAT_MAY_CHANGE = (
   *("data.dir", "data.folder", "data.prepared", "data.source", "model.remat"),
   *("train.keep", "train.save_every", "train.skip_nonfinite"),
@@ -24,18 +24,19 @@ def open_run_folder(workdir: Path, config: RunConfig) -> bool:
   to this process until it ends.
 
   Raises:
-    UserError: it holds a run of another config (says what differs), another process is training
-      it, or it cannot be written.
+    UserError: the folder contains a run of another config (the message says what differs), another
+      process is training it, or it cannot be written.
   """
   path = workdir / "config.json"
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    lock_folder(workdir)  # first: until then another process may be making it a run
+    lock_folder(workdir)  # first: without the lock, another process may be creating the run
     remove_unfinished_files(workdir)
-    stored = load_config(path) if path.exists() else None  # a foreign file is refused
+    stored = load_config(path) if path.exists() else None  # raises for a foreign file
     resumes = stored is not None and has_progress(workdir)
     if stored is not None and resumes:
       _refuse_differences(workdir, stored, config)
+    # For a resumed run too, whose config may have allowed changes.
     write_text(path, to_json(config))
   except OSError as error:
     raise UserError(f"--workdir={workdir}: cannot be written ({error.strerror})") from None
@@ -43,20 +44,24 @@ def open_run_folder(workdir: Path, config: RunConfig) -> bool:
 
 
 def _refuse_differences(workdir: Path, stored: RunConfig, config: RunConfig) -> None:
-  """Refuses a config that computes something else; says what is computed in another way."""
+  """Raises if a config changes the result of the run; prints the changes that are allowed."""
   differing = find_differences(stored, config)
   fixed = {key: values for key, values in differing.items() if not _may_change(key, config)}
   if fixed:
     named = ", ".join(f"{key}: {old!r} there, {new!r} now" for key, (old, new) in fixed.items())
-    raise UserError(f"{workdir}: holds a run of another config ({named}); choose another --workdir")
+    raise UserError(
+      f"{workdir}: contains a run of another config ({named}); choose another --workdir"
+    )
   if differing:
     named = ", ".join(f"{key}={new!r}, was {old!r}" for key, (old, new) in differing.items())
-    print(f"{workdir} goes on with {named}", flush=True)
+    print(f"{workdir} resumes with {named}", flush=True)
 
 
 def _may_change(key: str, config: RunConfig) -> bool:
-  """Not the devices, where batch statistics are each device's own."""
+  """Returns whether a resumed run may change this key."""
   if key == "train.epochs":
-    return config.optimizer.schedule != "cosine"  # the others' rates do not know the last epoch
+    # Only the cosine's learning rates depend on the last epoch.
+    return config.optimizer.schedule != "cosine"
+  # Local batch statistics are those of a device's patches: other devices would change the result.
   local = config.parallel.batch_norm == "local"
   return key in KEYS_THAT_MAY_CHANGE and not (local and key.startswith("parallel."))

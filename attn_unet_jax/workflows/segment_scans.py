@@ -1,4 +1,4 @@
-"""Segments scans with a trained run; every mask lies on the grid of its own file."""
+"""Segments scans with a trained run and writes each mask on the grid of its scan."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,19 +25,20 @@ def segment_scans(
   series: str | None = None,
   boxes_file: str | None = None,
 ) -> None:
-  """Segments every scan and writes its mask; a scan that cannot be segmented is named.
+  """Segments every scan and writes its mask; names the scans that cannot be segmented.
 
   Args:
     workdir: the run.
     source: a scan, or a folder of scans.
     output: the mask's file, or the folder for the masks.
-    series: SeriesInstanceUID to segment, where the source holds several DICOM series.
-    boxes_file: JSON file of boxes to look in.
+    series: SeriesInstanceUID to segment if the source contains several DICOM series.
+    boxes_file: JSON file of boxes to segment.
 
   Raises:
     UserError: the run, the scans or the output do not fit, or a scan was not segmented.
   """
   pairs = list(list_scans(source, output, series=series))
+  # Before the run is loaded and compiled, which takes long.
   check_writable(pairs[0][1].parent)
   trained = open_run_or_stages(workdir)
   locate = _choose_locator(trained, [target for _, target in pairs], boxes_file)
@@ -47,11 +48,13 @@ def segment_scans(
     began = time.monotonic()
     try:
       mask = _segment_file(path, trained, locate(target), series)
+    # A bad scan of many must not stop the others; all failures end in one error.
     except UserError as error:
       failures.append(str(error))
       if len(pairs) > 1:
-        print_line(f"{index + 1}/{len(pairs)} {target}: not made ({error})")
+        print_line(f"{index + 1}/{len(pairs)} {target}: not written ({error})")
       continue
+    # A DICOM scan has no NIfTI header to copy.
     write_nifti(target, mask, like=None if is_dicom_scan(path) else path)
     millilitres = (mask.array > 0).sum() * mask.voxel_volume_ml
     print_line(
@@ -74,10 +77,12 @@ def _segment_file(
 def _choose_locator(
   trained: LoadedRun, outputs: Sequence[Path], boxes_file: str | None
 ) -> Callable[[Path], Locate | None]:
-  """Where to look in the scan of each mask: a stage of the run finds it, or --boxes says it."""
+  """Returns what locates the box in the scan of each mask: a stage of the run, or --boxes."""
   if not boxes_file:
     if trained.config.data.boxes:
-      raise UserError("the run was trained inside boxes; give those of these scans by --boxes=FILE")
+      raise UserError(
+        "the run was trained inside boxes; give the boxes of these scans by --boxes=FILE"
+      )
     return lambda _: trained.locate
   boxes = read_boxes(Path(boxes_file))
   check_boxes(boxes, [_mask_name(output) for output in outputs], boxes_file)
@@ -96,13 +101,14 @@ def list_scans(
   Args:
     source: a scan, or a folder of scans.
     output: the mask's file, or the folder for the masks.
-    series: the chosen DICOM series; then a folder is one scan, however deep its slices lie.
+    series: the chosen DICOM series; a folder is then one scan, including its subfolders.
 
   Raises:
     UserError: there is nothing to segment, or the output does not fit the input.
   """
   if not source.exists():
     raise UserError(f"--input={source}: not found; give a NIfTI file, a DICOM folder or its .zip")
+  # A folder may have such a name as well.
   is_file = output.name.endswith((".nii", ".nii.gz")) and not output.is_dir()
   if not source.is_dir() and output.is_dir():
     raise UserError(f"--output={output}: a folder; name a file in it, since --input is a file")
@@ -110,19 +116,23 @@ def list_scans(
     raise UserError(f"--output={output}: must end in .nii or .nii.gz, since --input is a file")
   found = _find_scans(source, series)
   if is_file and len(found) > 1:
-    raise UserError(f"--output={output}: must be a folder, since --input holds {len(found)} scans")
+    raise UserError(
+      f"--output={output}: must be a folder, since --input contains {len(found)} scans"
+    )
   for name, path in found.items():
     target = output if is_file else output / f"{name}.nii.gz"
+    # A mask in the place of its scan would destroy the data.
     if target.resolve() == path.resolve():
       raise UserError(f"--output={output}: would overwrite the scan {path}; choose another")
     yield path, target
 
 
 def _find_scans(source: Path, series: str | None) -> dict[str, Path]:
-  """Name -> path of the scans that `source` is or holds."""
+  """Finds the scans of `source`, a scan or a folder of scans; paths by name."""
   if series is not None or not source.is_dir():
     return {source.resolve().name: source}
   files, dicom = list_nifti_files(source), find_dicom_scans(source)
+  # Masks are named by their scans: one would overwrite the other.
   if twice := sorted(files.keys() & dicom.keys()):
     raise UserError(f"--input={source}: two scans are called {twice[0]}; rename one of them")
   if not files and not dicom:

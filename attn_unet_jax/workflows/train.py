@@ -1,4 +1,4 @@
-"""One network from its config to its tested checkpoint: an ordinary run."""
+"""Trains one network, from its config to its tested checkpoint: an ordinary run."""
 
 from pathlib import Path
 
@@ -26,26 +26,30 @@ from attn_unet_jax.workflows.run_folder import open_run_folder
 
 
 def train_and_test(config: RunConfig, fold: DataFold, workdir: Path, *, test: bool = True) -> None:
-  """Trains a run to its last epoch, from where it was stopped if it was.
+  """Trains a run to its last epoch, or resumes it if it was stopped.
 
-  Of several hosts, all call this.
+  All hosts call this.
 
   Args:
     config: the run's config.
-    fold: the data. A run that goes on has to be given what it wrote when it began.
+    fold: the data. A run that is resumed needs the fold that it wrote when it began.
     workdir: its folder.
     test: whether to segment and score the test cases then.
 
   Raises:
-    UserError: something does not fit; nothing is written then.
+    UserError: config, data and devices do not fit each other; nothing has been written then.
     Interrupted: a signal came; the state is saved.
   """
+  # Hosts that see different cases would crop different batches in one step.
   hosts.check_same_on_hosts("the cases and their folds", fold.to_json(), "give all the same data")
   module = build_run_network(config, len(fold.mapping.classes) + 1)
-  select_devices(config)  # refuses, as the next four, what does not fit before anything is written
-  fold.load("training").part(fold.split.training[0])  # a spacing that no scan fits into memory with
+  # The next five calls raise for what does not fit, before anything is written. The slices of a
+  # case show whether any scan fits into memory at this spacing.
+  select_devices(config)
+  fold.load("training").case_slices(fold.split.training[0])
   check_patch(config, module)
   check_patterns(config, abstract_state(config, module).params)
+  # A run with progress no longer needs the run that it started from.
   origin = (
     None
     if hosts.run_on_primary(run_folder.has_progress, workdir)
@@ -53,7 +57,8 @@ def train_and_test(config: RunConfig, fold: DataFold, workdir: Path, *, test: bo
   )
   goes_on = hosts.run_on_primary(_open_folder, config, fold, workdir)
   hosts.check_shared_path(workdir / "folds.json")
-  print_line(f"{'going on with' if goes_on else 'new run'} {workdir}: {fold.describe()}")
+  print_line(f"{'resuming' if goes_on else 'new run'} {workdir}: {fold.describe()}")
+  # One object for validation and test, so that the window is compiled once.
   validator = SlidingWindow(config, module)
 
   def validate(state: TrainState) -> float:
@@ -65,6 +70,7 @@ def train_and_test(config: RunConfig, fold: DataFold, workdir: Path, *, test: bo
     with open_checkpoints(workdir / "checkpoints", config.train.keep) as store:
       if origin:
         print_line(f"from {origin}")
+        # Saved before the first step, so that a run that stops early resumes from these weights.
         store.save(
           replicate(
             config, hosts.broadcast_from_primary(origin.make_state(config, config.model, module))
@@ -73,9 +79,10 @@ def train_and_test(config: RunConfig, fold: DataFold, workdir: Path, *, test: bo
       train_network(config, module, fold.load, validate, store, workdir)
     if test:
       found = load_best(workdir)
-      system = validator.use(found.variables)  # which is compiled already
+      system = validator.use(found.variables)
       trained = LoadedRun(config, found.classes, system, found.step)
       print_line(f"testing the checkpoint of step {trained.step} on {len(fold.split.test)} cases")
+      # One host tests, as segmentation is not divided between hosts.
       hosts.run_on_primary(evaluate_run, trained, fold, workdir)
   if test:
     print_line(f"the run: {workdir}/metrics.csv (a line per epoch), run.json, checkpoints/")
@@ -88,13 +95,15 @@ def _starting_point(config: RunConfig, module: nn.Module) -> StartingRun | None:
   workdir = Path(config.init.workdir)
   found = load_best(workdir)
   other = OtherRun(workdir, found.classes, found.variables, found.step)
+  # Raises before anything is written if the weights do not fit this network.
   return check_starting_run(config, config.model, module, other)
 
 
 def _open_folder(config: RunConfig, fold: DataFold, workdir: Path) -> bool:
-  """Makes the folder a run of this config and data; whether it was one before."""
+  """Creates or resumes the folder of a run. Returns whether an earlier run is resumed."""
   goes_on = open_run_folder(workdir, config)
   if not goes_on:
+    # From now on these files say which cases are trained on, even if the data changes.
     write_text(workdir / "folds.json", fold.to_json())
     if fold.boxes:
       write_text(workdir / "boxes.json", boxes_to_json(fold.boxes))

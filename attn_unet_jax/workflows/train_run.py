@@ -1,4 +1,4 @@
-"""A run from its config to its tested checkpoint: one network, or all stages of a system."""
+"""Trains any run, from its config to its tested checkpoint: one network or all stages."""
 
 from pathlib import Path
 
@@ -14,20 +14,22 @@ from attn_unet_jax.workflows.train import train_and_test
 
 
 def train_run(config: RunConfig, workdir: Path) -> None:
-  """Trains a run, one network or all stages, and tests it; or goes on with it.
+  """Trains a run of one network or of all stages, or resumes it, and tests it.
 
-  Of several hosts, all call this.
+  All hosts call this.
 
   Raises:
-    UserError: something does not fit; nothing is written then.
+    UserError: config, data and devices do not fit each other; nothing has been written then.
     Interrupted: a signal came; the state is saved.
   """
   remedy = f"start all with the same flags, or, {hosts.SEPARATE_RUNS_HINT}"
   hosts.check_same_on_hosts("--config", to_json(config), remedy)
   config = pin_device_count(config)
   if config.stages.count > 1:
+    # Stages open their own folds.
     train_stages(config, workdir)
     return
+  # A run that has begun keeps its own cases and boxes.
   begun = hosts.run_on_primary(run_folder.has_progress, workdir)
   fold = open_fold(config.data, workdir / "folds.json" if begun else None)
   if begun and fold.boxes:

@@ -11,8 +11,8 @@ from scipy import ndimage
 
 from attn_unet_jax.augment import affine, intensity
 from attn_unet_jax.augment.options import Augmentation
-from attn_unet_jax.augment.patch import augment, source_shape
-from attn_unet_jax.augment.warp import flip, mirrored_axes, warp
+from attn_unet_jax.augment.patch import augment_patch, source_shape
+from attn_unet_jax.augment.warp import draw_mirrored_axes, mirror_volume, warp_block
 
 PATCH = (6, 8, 4)
 NEUTRAL = Augmentation()
@@ -53,21 +53,21 @@ def _warped_positions(matrix, patch):
 
 @pytest.fixture(scope="module")
 def matrices():
-  draw = jax.jit(jax.vmap(lambda key: affine.spatial_matrix(key, PATCH, STRONG)))
+  draw = jax.jit(jax.vmap(lambda key: affine.draw_spatial_matrix(key, PATCH, STRONG)))
   return np.array(draw(KEYS), np.float64)
 
 
 @pytest.fixture(scope="module")
 def strong_batch():
   image, label = _block(source_shape(PATCH, STRONG))
-  step = jax.jit(jax.vmap(lambda key: augment(key, image, label, PATCH, STRONG)))
+  step = jax.jit(jax.vmap(lambda key: augment_patch(key, image, label, PATCH, STRONG)))
   return image, label, step
 
 
 def test_neutral_is_the_identity():
   image, label = _block(PATCH)
   assert source_shape(PATCH, NEUTRAL) == PATCH
-  out_image, out_label = augment(KEYS[0], image, label, PATCH, NEUTRAL)
+  out_image, out_label = augment_patch(KEYS[0], image, label, PATCH, NEUTRAL)
   np.testing.assert_array_equal(out_image, image)
   np.testing.assert_array_equal(out_label, label)
   assert out_label.dtype == jnp.uint8
@@ -77,8 +77,8 @@ def test_patch_left_unwarped_is_bit_exact():
   """Resampled at whole voxels, a patch keeps its bits."""
   image, label = _block((10, 12, 6))
   middle = (slice(2, 8), slice(2, 10), slice(1, 5))
-  np.testing.assert_array_equal(warp(image, jnp.eye(3, 4), PATCH), image[middle])
-  same = warp(label, jnp.eye(3, 4), PATCH, nearest=True)
+  np.testing.assert_array_equal(warp_block(image, jnp.eye(3, 4), PATCH), image[middle])
+  same = warp_block(label, jnp.eye(3, 4), PATCH, nearest=True)
   np.testing.assert_array_equal(same, label[middle])
 
 
@@ -86,7 +86,7 @@ def test_patch_left_unwarped_is_bit_exact():
 def test_flip_is_exact(axis):
   image, label = _block(PATCH)
   always = Augmentation(flip=tuple(float(a == axis) for a in range(3)))
-  out_image, out_label = augment(KEYS[0], image, label, PATCH, always)
+  out_image, out_label = augment_patch(KEYS[0], image, label, PATCH, always)
   np.testing.assert_array_equal(out_image, np.flip(image, axis))
   np.testing.assert_array_equal(out_label, np.flip(label, axis))
 
@@ -94,7 +94,7 @@ def test_flip_is_exact(axis):
 def test_flips_are_independent_and_as_frequent_as_asked():
   image = jnp.arange(8.0).reshape(2, 2, 2)
   some = Augmentation(flip=(0.5, 0.25, 0.0))
-  draw = jax.jit(jax.vmap(lambda key: flip(image, mirrored_axes(key, some))))
+  draw = jax.jit(jax.vmap(lambda key: mirror_volume(image, draw_mirrored_axes(key, some))))
   first = draw(KEYS)[:, 0, 0, 0]
   x, y, z = (np.array(first).astype(int) >> bit & 1 for bit in (2, 1, 0))
   assert abs(x.mean() - 0.5) < 0.12  # more than three standard deviations of 200 draws
@@ -106,10 +106,10 @@ def test_flips_are_independent_and_as_frequent_as_asked():
 def test_warped_patches_flip_as_others():
   """Folded into the coordinates, a flip is still the flip of the unflipped patch."""
   image, label = _block(source_shape(PATCH, SPATIAL))
-  plain, plain_label = augment(
+  plain, plain_label = augment_patch(
     KEYS[0], image, label, PATCH, dataclasses.replace(SPATIAL, flip=(0, 0, 0))
   )
-  flipped, flipped_label = augment(
+  flipped, flipped_label = augment_patch(
     KEYS[0], image, label, PATCH, dataclasses.replace(SPATIAL, flip=(1, 0, 1))
   )
   np.testing.assert_allclose(flipped, plain[::-1, :, ::-1], atol=1e-4)
@@ -121,10 +121,10 @@ def test_quarter_turn_equals_rot90(axis, plane):
   """source = R x with R a turn by +90 degrees: the picture turns by -90 degrees."""
   image, label = _block((5, 5, 5))
   angles = [np.pi / 2 if a == axis else 0.0 for a in range(3)]
-  turn = jnp.array(affine.rotation(angles, np)) @ jnp.eye(3, 4)
-  turned = warp(image, turn, image.shape)
+  turn = jnp.array(affine.rotation_entries(angles, np)) @ jnp.eye(3, 4)
+  turned = warp_block(image, turn, image.shape)
   np.testing.assert_allclose(turned, np.rot90(image, -1, plane), atol=1e-5)
-  turned = warp(label, turn, image.shape, nearest=True)
+  turned = warp_block(label, turn, image.shape, nearest=True)
   np.testing.assert_array_equal(turned, np.rot90(label, -1, plane))
 
 
@@ -147,7 +147,7 @@ def test_drawn_matrices_are_rotation_times_scale(matrices):
 @pytest.mark.parametrize("axis", range(3))
 def test_rotation_angle_stays_in_its_range(axis):
   one = Augmentation(rotate_deg=tuple(30.0 if a == axis else 0.0 for a in range(3)))
-  draw = jax.jit(jax.vmap(lambda key: affine.spatial_matrix(key, PATCH, one)))
+  draw = jax.jit(jax.vmap(lambda key: affine.draw_spatial_matrix(key, PATCH, one)))
   rotation = np.array(draw(KEYS))
   after, last = (axis + 1) % 3, (axis + 2) % 3
   angles = np.degrees(np.arctan2(rotation[:, last, after], rotation[:, after, after]))
@@ -159,7 +159,7 @@ def test_rotation_angle_stays_in_its_range(axis):
 
 def test_spatial_probability():
   half = dataclasses.replace(STRONG, spatial_probability=0.5)
-  draw = jax.jit(jax.vmap(lambda key: affine.spatial_matrix(key, PATCH, half)))
+  draw = jax.jit(jax.vmap(lambda key: affine.draw_spatial_matrix(key, PATCH, half)))
   same = (np.array(draw(KEYS)) == np.eye(3, 4)).all((1, 2))
   assert 0.38 < same.mean() < 0.62
   never = dataclasses.replace(STRONG, spatial_probability=0.0)
@@ -184,7 +184,7 @@ def test_block_is_no_larger_than_needed(seed):
   corners = (np.array(patch) - 1) / 2 * 1.3 + np.multiply(ranges.shift, patch)
   angles = np.radians(rotate)[:, None] * rng.uniform(-1, 1, (3, 20000))
   angles[:, :8] = np.radians(rotate)[:, None] * _positions((2, 2, 2)).reshape(3, 8) * 2
-  rows = affine.rotation(angles, np)
+  rows = affine.rotation_entries(angles, np)
   reach = [max(sum(abs(r) * c for r, c in zip(row, corners, strict=True))) for row in rows]
   limits = (np.array(source_shape(patch, ranges)) - 1) / 2
   assert (reach <= limits + 1e-3).all()
@@ -206,7 +206,7 @@ def test_coordinates_are_warped_exactly(matrices):
   """A linear image of the coordinates, interpolated, is the transformed coordinates."""
   block = source_shape(PATCH, STRONG)
   volumes = jnp.array(_positions(block), jnp.float32)
-  warp_all = jax.jit(jax.vmap(lambda v, m: warp(v, m, PATCH), in_axes=(0, None)))
+  warp_all = jax.jit(jax.vmap(lambda v, m: warp_block(v, m, PATCH), in_axes=(0, None)))
   for matrix in matrices[:5]:
     expected = _warped_positions(matrix, PATCH)
     np.testing.assert_allclose(warp_all(volumes, jnp.array(matrix)), expected, atol=1e-4)
@@ -219,15 +219,15 @@ def test_warp_equals_scipy(matrices):
   at = _warped_positions(matrices[0], PATCH) + centre
   matrix = jnp.array(matrices[0], jnp.float32)
   smooth = ndimage.map_coordinates(np.array(image), at, order=1, mode="nearest")
-  np.testing.assert_allclose(warp(image, matrix, PATCH), smooth, atol=1e-4)
+  np.testing.assert_allclose(warp_block(image, matrix, PATCH), smooth, atol=1e-4)
   near = ndimage.map_coordinates(np.array(label), at, order=0, mode="nearest")
-  np.testing.assert_array_equal(warp(label, matrix, PATCH, nearest=True), near)
+  np.testing.assert_array_equal(warp_block(label, matrix, PATCH, nearest=True), near)
 
 
 def test_outside_is_clamped_to_the_border():
   image, _ = _block((4, 4, 4))
   away = jnp.eye(3, 4).at[:, 3].set(jnp.array([50.0, -50.0, 0.0]))
-  out = warp(image, away, image.shape)
+  out = warp_block(image, away, image.shape)
   np.testing.assert_array_equal(out, jnp.broadcast_to(image[3, 0], (4, 4, 4)))
 
 
@@ -239,7 +239,7 @@ def test_label_follows_its_image():
     np.sin(_positions(block) * [[[[0.2]]], [[[0.3]]], [[[0.25]]]]).sum(0), "float32"
   )
   label = (image > 0).astype(jnp.uint8)
-  step = jax.jit(lambda key: augment(key, image, label, patch, SPATIAL))
+  step = jax.jit(lambda key: augment_patch(key, image, label, patch, SPATIAL))
   for key in KEYS[:5]:
     out_image, out_label = step(key)
     # Within half a voxel the image changes by at most 0.375; farther from 0 the sign is certain.
@@ -251,7 +251,7 @@ def test_label_follows_its_image():
 def test_label_warped_as_its_own_image(strong_batch, matrices):
   """The nearest warp of a label map and of the same map as a float image are equal."""
   _, label, _ = strong_batch
-  nearest = jax.jit(lambda v, m: warp(v, m, PATCH, nearest=True))
+  nearest = jax.jit(lambda v, m: warp_block(v, m, PATCH, nearest=True))
   for matrix in jnp.array(matrices[:5], jnp.float32):
     np.testing.assert_array_equal(
       nearest(label, matrix).astype(np.float32), nearest(label.astype(jnp.float32), matrix)
@@ -262,18 +262,18 @@ def test_intensity_formula():
   """Degenerate ranges leave only the noise to be known; its own key gives it."""
   image, _ = _block(PATCH)
   fixed = Augmentation(intensity_scale=(1.5, 1.5), intensity_shift=(0.25, 0.25))
-  out = intensity.intensity(KEYS[0], image, fixed)
+  out = intensity.change_intensity(KEYS[0], image, fixed)
   np.testing.assert_allclose(out, 1.5 * image + 0.25, rtol=1e-6)
   noisy = dataclasses.replace(fixed, noise_sd=(0.1, 0.1))
   noise = jax.random.normal(jax.random.split(KEYS[0], 4)[3], PATCH)
-  out = intensity.intensity(KEYS[0], image, noisy)
+  out = intensity.change_intensity(KEYS[0], image, noisy)
   np.testing.assert_allclose(out, 1.5 * image + 0.25 + 0.1 * noise, rtol=1e-5, atol=1e-6)
 
 
 def test_intensity_ranges():
   ranges = Augmentation(intensity_scale=(0.5, 2.0), intensity_shift=(-1.0, 3.0))
   ends = jnp.array([0.0, 1.0])
-  out = jax.jit(jax.vmap(lambda key: intensity.intensity(key, ends, ranges)))(KEYS)
+  out = jax.jit(jax.vmap(lambda key: intensity.change_intensity(key, ends, ranges)))(KEYS)
   shift, scale = np.array(out[:, 0]), np.array(out[:, 1] - out[:, 0])
   for drawn, (low, high) in ((shift, (-1, 3)), (scale, (0.5, 2))):
     assert low - 1e-5 <= drawn.min() < low + 0.1 * (high - low)
@@ -283,7 +283,7 @@ def test_intensity_ranges():
 def test_the_noise_of_every_image_has_its_own_sd():
   ranges = Augmentation(noise_sd=(0.5, 2.0))
   zeros = jnp.zeros((6, 6, 6))
-  sd = jax.jit(jax.vmap(lambda key: intensity.intensity(key, zeros, ranges).std()))(KEYS)
+  sd = jax.jit(jax.vmap(lambda key: intensity.change_intensity(key, zeros, ranges).std()))(KEYS)
   assert 0.4 < sd.min() < 0.65 < 1.85 < sd.max() < 2.2
   assert 1.1 < sd.mean() < 1.4
 
@@ -291,7 +291,7 @@ def test_the_noise_of_every_image_has_its_own_sd():
 def test_noise_leaves_the_label_and_has_its_sd():
   image, label = jnp.zeros((20, 20, 20)), jnp.ones((20, 20, 20), jnp.uint8)
   noise = Augmentation(noise_sd=(0.5, 0.5))
-  out, same = augment(KEYS[0], image, label, image.shape, noise)
+  out, same = augment_patch(KEYS[0], image, label, image.shape, noise)
   assert float(out.std()) == pytest.approx(0.5, rel=0.05)
   np.testing.assert_array_equal(same, label)
 
@@ -305,21 +305,21 @@ def test_the_key_decides(strong_batch):
   np.testing.assert_array_equal(labels[0], labels[2])
   assert not np.array_equal(images[0], images[1])
   assert not np.array_equal(labels[0], labels[1])
-  alone, _ = augment(KEYS[1], image, label, PATCH, STRONG)
+  alone, _ = augment_patch(KEYS[1], image, label, PATCH, STRONG)
   np.testing.assert_allclose(alone, images[1], atol=1e-4)
 
 
 def test_parts_are_drawn_apart(strong_batch):
   """Switching the intensity part off leaves the geometry as it was."""
   image, label, step = strong_batch
-  _, plain = augment(KEYS[3], image, label, PATCH, SPATIAL)
+  _, plain = augment_patch(KEYS[3], image, label, PATCH, SPATIAL)
   np.testing.assert_array_equal(step(KEYS[3:4])[1][0], plain)
 
 
 def test_block_of_the_wrong_shape():
   image, label = _block(PATCH)
   with pytest.raises(ValueError, match="expected"):
-    augment(KEYS[0], image, label, PATCH, STRONG)
+    augment_patch(KEYS[0], image, label, PATCH, STRONG)
 
 
 @pytest.mark.parametrize(

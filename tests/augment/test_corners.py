@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from attn_unet_jax.augment.affine import corner_matrix, spatial_matrix
+from attn_unet_jax.augment.affine import draw_corner_matrix, draw_spatial_matrix
 from attn_unet_jax.augment.options import Augmentation
 from attn_unet_jax.augment.patch import source_shape
 
@@ -20,8 +20,8 @@ def test_the_map_is_the_least_squares_fit_of_the_moved_corners():
   factors = np.asarray(jax.random.uniform(key, (8, 3), minval=0.6, maxval=1))
   design = np.column_stack([CORNERS * HALF, np.ones(8)])
   fit, *_ = np.linalg.lstsq(design, CORNERS * HALF * factors, rcond=None)
-  np.testing.assert_allclose(corner_matrix(key, PATCH, 0.4), fit.T, atol=1e-5)
-  np.testing.assert_allclose(corner_matrix(key, PATCH, 0.0), np.eye(3, 4), atol=1e-6)
+  np.testing.assert_allclose(draw_corner_matrix(key, PATCH, 0.4), fit.T, atol=1e-5)
+  np.testing.assert_allclose(draw_corner_matrix(key, PATCH, 0.0), np.eye(3, 4), atol=1e-6)
 
 
 @pytest.mark.parametrize("others", [{}, {"rotate_deg": (0.0, 0.0, 20.0), "scale": (0.9, 1.2)}])
@@ -30,13 +30,13 @@ def test_no_corner_leaves_the_block(others):
   assert augmentation.warps
   room = (np.array(source_shape(PATCH, augmentation)) - 1) / 2
   keys = jax.random.split(jax.random.key(0), 2000)
-  draw = jax.jit(jax.vmap(lambda key: spatial_matrix(key, PATCH, augmentation)))
+  draw = jax.jit(jax.vmap(lambda key: draw_spatial_matrix(key, PATCH, augmentation)))
   matrices = np.asarray(draw(keys))
   reached = np.abs(matrices[:, :, :3] @ (CORNERS * HALF).T + matrices[:, :, 3:]).max((0, 2))
   assert np.all(reached <= room + 1e-3)
   assert np.all(reached > HALF)  # some corner does leave the patch
   if not others:  # the composed map is that of the corners alone
-    alone = corner_matrix(jax.random.fold_in(keys[0], 4), PATCH, 0.4)
+    alone = draw_corner_matrix(jax.random.fold_in(keys[0], 4), PATCH, 0.4)
     np.testing.assert_allclose(matrices[0], alone, atol=1e-5)
 
 

@@ -17,7 +17,7 @@ KEYS = jax.random.split(jax.random.key(1), 300)
 
 @pytest.fixture(scope="module")
 def fields():
-  draw = jax.jit(jax.vmap(lambda key: deformation.displacement(key, PATCH, STRONG)))
+  draw = jax.jit(jax.vmap(lambda key: deformation.draw_displacement(key, PATCH, STRONG)))
   return np.asarray(draw(KEYS))
 
 
@@ -51,7 +51,7 @@ def test_the_field_is_smooth(fields):
 
 def test_how_often_it_applies():
   half = Augmentation(deform_sd=(1.0, 1.0, 1.0), deform_probability=0.5)
-  draw = jax.jit(jax.vmap(lambda key: deformation.displacement(key, (4, 4, 4), half)))
+  draw = jax.jit(jax.vmap(lambda key: deformation.draw_displacement(key, (4, 4, 4), half)))
   moved = np.asarray(draw(KEYS)).any(axis=(1, 2, 3, 4)).mean()
   assert 0.4 < moved < 0.6
   assert not Augmentation(deform_sd=(1.0, 1.0, 1.0), deform_probability=0.0).warps
@@ -60,7 +60,7 @@ def test_how_often_it_applies():
 def test_a_constant_displacement_is_a_shift():
   volume = jnp.arange(10 * 8 * 6, dtype=jnp.float32).reshape(10, 8, 6)
   moved = jnp.array([2.0, -1.0, 0.0]).reshape(3, 1, 1, 1) * jnp.ones((3, 4, 4, 4))
-  out = warp.warp(volume, jnp.eye(3, 4), (4, 4, 4), displacement=moved)
+  out = warp.warp_block(volume, jnp.eye(3, 4), (4, 4, 4), displacement=moved)
   np.testing.assert_array_equal(out, volume[5:9, 1:5, 1:5])
 
 
@@ -69,7 +69,7 @@ def test_the_label_goes_with_its_image_and_nothing_is_invented():
   assert block == (20 + 2 * 6, 16 + 2 * 3, 12)
   x, y, z = np.meshgrid(*(np.arange(n) for n in block), indexing="ij")
   label = jnp.asarray((x // 3 + y // 3 + z // 3) % 2, jnp.uint8)
-  deform = jax.jit(lambda key: patch.augment(key, label * 1.0, label, PATCH, STRONG))
+  deform = jax.jit(lambda key: patch.augment_patch(key, label * 1.0, label, PATCH, STRONG))
   for key in KEYS[:5]:
     image, moved = deform(key)
     still = np.asarray(label)[6:-6, 3:-3]

@@ -39,14 +39,14 @@ def test_written_and_read_back_to_the_bit(tmp_path):
 def test_what_is_no_box_is_refused(tmp_path, text):
   path = tmp_path / "boxes.json"
   path.write_text(text)
-  with pytest.raises(UserError, match=r"boxes\.json: (a|it) is no box; write"):
+  with pytest.raises(UserError, match=r"boxes\.json: (a|it) is not a box; write"):
     read_boxes(path)
 
 
 def test_a_missing_file_or_case_is_named(tmp_path):
   with pytest.raises(UserError, match=r"none\.json: No such file"):
     read_boxes(tmp_path / "none.json")
-  with pytest.raises(UserError, match="no box of 1 cases such as c"):
+  with pytest.raises(UserError, match="1 cases have no box, such as c"):
     check_boxes(BOXES, ["a", "c"], "boxes.json")
 
 
@@ -56,7 +56,7 @@ def test_a_run_does_not_go_on_with_other_boxes(tmp_path):
   path.write_text(to_json({**BOXES, "c": BOXES["a"]}))
   check_same_boxes(path, BOXES)  # a box more is of no case of the run
   path.write_text(to_json({**BOXES, "b": BOXES["a"]}))
-  with pytest.raises(UserError, match=r"the box of b is not the one"):
+  with pytest.raises(UserError, match=r"the box of b differs from the one"):
     check_same_boxes(path, BOXES)
 
 
@@ -108,13 +108,13 @@ def test_the_set_is_measured_by_its_boxes(boxed):
 def test_kept_cases_of_other_boxes_are_prepared_anew(boxed, tmp_path):
   config, whole, fold = boxed
   folder = tmp_path / "prepared"
-  small, large = (f.load("training").kept_in(folder) for f in (fold, whole))
+  small, large = (f.load("training").cache_in(folder) for f in (fold, whole))
   assert small[0].image.shape != large[0].image.shape
-  again = fold.load("training").kept_in(folder)[0]
+  again = fold.load("training").cache_in(folder)[0]
   np.testing.assert_array_equal(again.image, small[0].image)
   assert len(list(folder.iterdir())) == 2
   config = with_keys(config, {"data.patch": (12, 4, 4)})  # to which a box is grown
-  grown = open_fold(config.data).load("training").kept_in(folder)[0]
+  grown = open_fold(config.data).load("training").cache_in(folder)[0]
   assert grown.image.shape[0] > again.image.shape[0]
 
 
@@ -141,5 +141,5 @@ def test_a_case_without_a_box_is_refused(boxed, tmp_path):
   gone = fold.split.validation[0]
   boxes = {case: box for case, box in fold.boxes.items() if case != gone}
   (tmp_path / "boxes.json").write_text(to_json(boxes))
-  with pytest.raises(UserError, match=f"no box of 1 cases such as {gone}"):
+  with pytest.raises(UserError, match=f"1 cases have no box, such as {gone}"):
     open_fold(config.data)

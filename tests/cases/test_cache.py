@@ -127,7 +127,7 @@ def _write(data, name, seed):
 
 
 def _cases(config, folder):
-  return open_fold(config.data).load("training").kept_in(folder / "prepared")
+  return open_fold(config.data).load("training").cache_in(folder / "prepared")
 
 
 def test_only_what_changed_is_prepared_again(config, folder):
@@ -198,6 +198,6 @@ def test_the_sets_size_is_known_from_headers(config, folder, monkeypatch):
     Volume(np.zeros((4, 20, 3), np.int16), np.diag([1.0, 0.5, -2.0, 1.0])),
   )
   cases = open_fold(config.data).load("training")
-  monkeypatch.setattr(type(cases), "_prepare", lambda *_: _no())
+  monkeypatch.setattr(type(cases), "_prepare_case", lambda *_: _no())
   extent = (5, 10, 7) if "a" in cases.ids else (5, 6, 7)
   assert cases.bytes_together() == 3 * len(cases) * np.prod(extent)

@@ -157,7 +157,7 @@ def test_an_augmentation_is_applied_and_stored(module, draft, tmp_path):
 @pytest.mark.parametrize(
   ("path", "said"),
   [
-    ("no_such_module:MyNet", "there is no module 'no_such_module'; install it, or start"),
+    ("no_such_module:MyNet", "there is no module 'no_such_module'; install it, or put"),
     ("my_module:Other", "the module my_module has no 'Other'"),
     ("my_broken:MyNet", r"does not load \(ValueError: oops\)"),
     ("my_needy:MyNet", "there is no module 'not_installed'; install it"),

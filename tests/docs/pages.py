@@ -13,7 +13,13 @@ _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 # Not within a longer path, such as ~/.cache/attn_unet_jax.
 _FILE = re.compile(rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)})/[\w./-]*\w")
+# The first line of a block of code that a page tells its reader to write into a new file.
+_NEW_FILE = re.compile(r"^```python\n# (\S+\.py)$", re.MULTILINE)
+_PYTHON = re.compile(r"^```python\n.*?^```", re.MULTILINE | re.DOTALL)
+_NEW_KEY = re.compile(r'^  "?(\w+)"?: |key="(\w+)"', re.MULTILINE)
 _MODULE = re.compile(r"python -m ((?:attn_unet_jax|tfds_pancreas|benchmarks)[\w.]*)")
+_COMMAND = re.compile(r"(?:python -m (?=[a-z_]+\.)|attn-unet-jax )([a-z_.]+)([^`\n]*)")
+_FLAG = re.compile(r"(?<=\s)--([\w.]+)")
 _PLACEHOLDER = re.compile(r"/[A-Z]+(?![a-z])")
 _KEY = re.compile(r"--config\.([a-z_]+\.[a-z_]+|[a-z_]+(?==))")
 _EXPERIMENT = re.compile(r"experiments/([a-z0-9_]+)\.py(?::([a-z_]+))?")
@@ -42,9 +48,10 @@ def slugs(text: str) -> set[str]:
 
 
 def missing_files(text: str) -> Iterator[str]:
-  """Yields the paths of this project that a text names and that do not exist."""
+  """Yields the paths of this project that a text names, and that neither exist nor are its own."""
+  written = set(_NEW_FILE.findall(text))
   for path in _FILE.findall(text):
-    if not _PLACEHOLDER.search(path) and not (ROOT / path).exists():
+    if path not in written and not _PLACEHOLDER.search(path) and not (ROOT / path).exists():
       yield path
 
 
@@ -57,9 +64,41 @@ def missing_modules(text: str) -> Iterator[str]:
       yield module
 
 
+def command_flags(text: str) -> set[tuple[str, str]]:
+  """Returns each command that a text gives, a module or a verb, with each flag of the command.
+
+  Keys of the config are left out: they are flags of every command that has `--config`.
+  """
+  joined = text.replace("\\\n", " ")
+  return {
+    (command, flag)
+    for command, rest in _COMMAND.findall(joined)
+    for flag in _FLAG.findall(rest)
+    if not flag.startswith("config.")
+  }
+
+
+def documented_flags(reference: str) -> dict[str, set[str]]:
+  """Returns the flags by verb and by module, as the page docs/reference/commands.md lists them."""
+  found = {}
+  for section in reference.split("\n## ")[1:]:
+    flags = set(re.findall(r"^  --([\w.]+):", section, re.MULTILINE))
+    module = re.search(r"`python -m ([\w.]+)`", section)
+    found[section.partition("\n")[0]] = flags
+    if module:
+      found[module[1]] = flags
+  return found
+
+
 def keys(text: str) -> set[str]:
-  """Returns the config keys that a text gives as flags, such as `data.folder`."""
-  return set(_KEY.findall(text))
+  """Returns the config keys that a text gives as flags, such as `data.folder`.
+
+  A key that the text's own Python adds, as an option or a line of a registry, is left out.
+  """
+  code = "\n".join(_PYTHON.findall(text))
+  added = {name for names in _NEW_KEY.findall(code) for name in names if name}
+  given = set(_KEY.findall(text)) - {"section.key"}  # a placeholder
+  return {key for key in given if key.rpartition(".")[2] not in added}
 
 
 def experiments(text: str) -> set[tuple[str, str]]:

@@ -14,13 +14,14 @@ def make_targets(*paths: str) -> set[str]:
 
 def test_the_workflows_run_every_step_of_ci():
   wanted = make_targets(".ci/run")
-  assert {"lint", "test", "test-slow", "test-targets", "demo"} <= wanted
+  assert {"lint", "test-newest", "test-oldest", "test-slow-oldest", "test-targets"} <= wanted
+  assert "demo" in wanted
   assert wanted <= make_targets(".github/workflows/ci.yml")
 
 
 def test_targets_that_are_named_exist():
   makefile = (ROOT / "Makefile").read_text()
-  known = set(re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)[1].split())
+  known = set(" ".join(re.findall(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)).split())
   code = set(re.findall(r"`make ([a-z-]+)`", (ROOT / "CONTRIBUTING.md").read_text()))
   workflows = make_targets(".github/workflows/ci.yml", ".github/workflows/soak.yml")
   assert code

@@ -7,7 +7,8 @@ import os
 
 import pytest
 
-from tests.conftest import ROOT, flags_of, small_config
+from tests.configs import small_config
+from tests.conftest import ROOT, flags_of
 
 NOTEBOOK = ROOT / "notebooks" / "demo.ipynb"
 

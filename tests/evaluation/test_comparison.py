@@ -61,7 +61,7 @@ def test_no_case_in_common_is_no_test():
 def test_the_same_name_with_another_reference_is_another_case():
   table = compare_scores([run("x", DSC), run("y", better(*"abcde"), {"b": 51.0})], ["dsc"])
   assert table.rows[1].tests.n == 4
-  assert "other references for 1 cases (b)" in table.notes[0]
+  assert "different references for 1 cases (b)" in table.notes[0]
 
 
 def test_undefined_scores_are_said_and_not_tested():

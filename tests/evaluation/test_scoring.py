@@ -9,7 +9,7 @@ from attn_unet_jax.cases.dataset import NativeCase
 from attn_unet_jax.cases.target import native_boundary
 from attn_unet_jax.evaluation import scoring
 from attn_unet_jax.evaluation.scoring import mean_dsc, score_folders, write_scores
-from attn_unet_jax.inference.segment import Segmentation
+from attn_unet_jax.inference.segment import ScanSegmentation
 from attn_unet_jax.labels import parse_mapping
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.box import Box
@@ -88,7 +88,7 @@ def test_a_prediction_without_a_reference_is_named_and_suffixes_may_be_capitals(
   [
     ("{", r"summary\.json: not readable as JSON \(.*; remove it"),
     ("[]", r"summary\.json: not an object in JSON; remove it"),
-    ('{"data": {"folder": "a"}}', "holds the scores of {'folder': 'a'}, not of {'folder': 'b'}"),
+    ('{"data": {"folder": "a"}}', "contains the scores of {'folder': 'a'}, not of {'folder': 'b'}"),
   ],
 )
 def test_another_set_is_not_scored_over_what_cannot_be_told_from_it(tmp_path, content, said):
@@ -157,7 +157,7 @@ def segmented(monkeypatch):
     case = NativeCase("x", Volume(np.zeros(volume.shape, np.int16), AFFINE), volume, "x")
 
     def found(image, system, config, locate, name):
-      return Segmentation(Volume(np.array(prediction, np.uint8), AFFINE), box or locate(image))
+      return ScanSegmentation(Volume(np.array(prediction, np.uint8), AFFINE), box or locate(image))
 
     monkeypatch.setattr(scoring, "segment_scan", found)
     dataset = SimpleNamespace(load=lambda _: case)

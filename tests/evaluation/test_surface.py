@@ -23,7 +23,7 @@ def test_two_voxels_by_hand():
   """Each voxel's surface is eight corners of 1/8 |(yz, xz, xy)|, at the cubes around it."""
   a, b = _box((9, 4, 4), (1, 1, 1), (2, 2, 2)), _box((9, 4, 4), (5, 1, 1), (6, 2, 2))
   # Cubes at x = 0.5 and 1.5 voxels, 4.5 and 5.5: the nearest lie 3 and 4 voxels away.
-  assert surface.directed_averages_mm(a, b, (2.0, 1.0, 0.5)) == pytest.approx((7.0, 7.0))
+  assert surface.measure_directed_averages_mm(a, b, (2.0, 1.0, 0.5)) == pytest.approx((7.0, 7.0))
   assert surface.assd_mm(a, b, (2.0, 1.0, 0.5)) == pytest.approx(7.0)
 
 
@@ -32,10 +32,10 @@ def test_the_mean_is_of_the_two_averages_and_not_of_all_pieces():
     _box((12, 12, 12), (1, 1, 1), (11, 11, 11)),
     _box((12, 12, 12), (5, 5, 5), (6, 6, 6)),
   )
-  there, back = surface.directed_averages_mm(large, small, (1, 1, 1))
+  there, back = surface.measure_directed_averages_mm(large, small, (1, 1, 1))
   assert there > back + 0.5
   assert surface.assd_mm(large, small, (1, 1, 1)) == (there + back) / 2
-  assert surface.directed_averages_mm(small, large, (1, 1, 1)) == (back, there)
+  assert surface.measure_directed_averages_mm(small, large, (1, 1, 1)) == (back, there)
 
 
 def test_equal_masks_and_empty_ones():
@@ -73,6 +73,6 @@ def test_real_masks_by_the_package():
     theirs = surface_distance.compute_average_surface_distance(
       surface_distance.compute_surface_distances(*masks, spacing)
     )
-    assert surface.directed_averages_mm(*masks, spacing) == pytest.approx(theirs, abs=1e-6)
+    assert surface.measure_directed_averages_mm(*masks, spacing) == pytest.approx(theirs, abs=1e-6)
     compared += 1
   assert compared == 36

@@ -69,7 +69,7 @@ def test_what_is_not_asked_for_may_be_infinitely_improbable():
   """Its logarithm is minus infinity in float32, and 0 times that would be no number."""
   logits = jnp.array([3e38, -3e38]).reshape(1, 1, 1, 1, 2)
   assert cross_entropy.cross_entropy(logits, labels_of(0)) == 0
-  assert cross_entropy.focal(logits, labels_of(0)) == 0
+  assert cross_entropy.focal_loss(logits, labels_of(0)) == 0
   assert cross_entropy.weighted_ce(logits, labels_of(0)) == 0
   both = jnp.concatenate([logits, logits], axis=1)
   assert cross_entropy.weighted_ce(both, labels_of(0, 1), class_weights=(1.0, 0.0)) == 0
@@ -77,12 +77,12 @@ def test_what_is_not_asked_for_may_be_infinitely_improbable():
 
 def test_focal_by_hand(case):
   terms = [(1 - q) ** 2 * -math.log(q) for q in (0.8, 0.6, 0.5)]
-  assert cross_entropy.focal(*TWO) == pytest.approx(sum(terms) / 3, abs=1e-6)
-  plain = cross_entropy.focal(*case, gamma=0.0)
+  assert cross_entropy.focal_loss(*TWO) == pytest.approx(sum(terms) / 3, abs=1e-6)
+  plain = cross_entropy.focal_loss(*case, gamma=0.0)
   np.testing.assert_allclose(plain, cross_entropy.cross_entropy(*case), rtol=1e-6)
 
 
 def test_focal_of_a_root_has_a_finite_slope_where_it_is_certain():
   logits = jnp.array([100.0, -100.0]).reshape(1, 1, 1, 1, 2)
-  slope = jax.jit(jax.grad(lambda x: cross_entropy.focal(x, labels_of(0), gamma=0.5)))(logits)
+  slope = jax.jit(jax.grad(lambda x: cross_entropy.focal_loss(x, labels_of(0), gamma=0.5)))(logits)
   assert jnp.all(jnp.isfinite(slope))

@@ -88,13 +88,13 @@ def test_generalised_dice_gives_an_absent_class_the_largest_present_weight():
 def test_tversky_by_hand():
   false_positive, false_negative = 0.2, 0.4 + 0.5
   expected = 1 - 1.1 / (1.1 + 0.3 * false_positive + 0.7 * false_negative)
-  assert dice.tversky(*TWO) == pytest.approx(expected, abs=1e-5)
+  assert dice.tversky_loss(*TWO) == pytest.approx(expected, abs=1e-5)
   expected = 1 - 1.1 / (1.1 + 1.0 * false_positive + 0.5 * false_negative)
-  assert dice.tversky(*TWO, alpha=1.0, beta=0.5) == pytest.approx(expected, abs=1e-5)
+  assert dice.tversky_loss(*TWO, alpha=1.0, beta=0.5) == pytest.approx(expected, abs=1e-5)
 
 
 def test_tversky_of_equal_weights_is_dice(case):
-  halves = dice.tversky(*case, alpha=0.5, beta=0.5)
+  halves = dice.tversky_loss(*case, alpha=0.5, beta=0.5)
   np.testing.assert_allclose(halves, dice.soft_dice(*case), atol=1e-5)
 
 
@@ -103,7 +103,7 @@ def test_tversky_of_equal_weights_is_dice(case):
   [
     (dice.soft_dice, 1e-5),
     (dice.squared_dice, 1e-5**0.5),
-    (functools.partial(dice.tversky, alpha=1.0), 1e-5),
+    (functools.partial(dice.tversky_loss, alpha=1.0), 1e-5),
   ],
 )
 def test_smoothing_by_hand(loss, p):

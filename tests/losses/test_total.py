@@ -114,9 +114,9 @@ def test_total_passes_the_options_on(case):
   }
   _, terms = sum_terms([LossTerm(name, 1.0, options[name]) for name in options], *case)
   assert terms["weighted_ce"] == cross_entropy.weighted_ce(*case, class_weights=(1.0, 2.0, 3.0))
-  assert terms["focal"] == cross_entropy.focal(*case, gamma=1.0)
+  assert terms["focal"] == cross_entropy.focal_loss(*case, gamma=1.0)
   assert terms["balanced_bce"] == cross_entropy.balanced_bce(*case, foreground=0.2)
-  assert terms["tversky"] == dice.tversky(*case, alpha=0.9, beta=0.4)
+  assert terms["tversky"] == dice.tversky_loss(*case, alpha=0.9, beta=0.4)
 
 
 @pytest.mark.parametrize("name", NAMES)

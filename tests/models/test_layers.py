@@ -48,9 +48,13 @@ def test_neighbours_added_up_are_the_matrix(size, factor, mode):
   x, target = draw(2, size, 2, size, 3), size * factor
   matrix = resize.interpolation_matrix(size, target, mode)
   expected = np.einsum("ts,nsyzc->ntyzc", matrix, x)
-  np.testing.assert_allclose(resize.by_neighbours(x, 1, target, mode), expected, atol=1e-12)
+  np.testing.assert_allclose(
+    resize.interpolate_by_neighbours(x, 1, target, mode), expected, atol=1e-12
+  )
   expected = np.einsum("ts,nxysc->nxytc", matrix, x)
-  np.testing.assert_allclose(resize.by_neighbours(x, 3, target, mode), expected, atol=1e-12)
+  np.testing.assert_allclose(
+    resize.interpolate_by_neighbours(x, 3, target, mode), expected, atol=1e-12
+  )
 
 
 def test_a_gpu_adds_up_neighbours_along_every_axis():

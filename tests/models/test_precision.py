@@ -9,7 +9,7 @@ import pytest
 from attn_unet_jax.losses.options import LossTerm
 from attn_unet_jax.losses.total import sum_terms
 from attn_unet_jax.models import build
-from attn_unet_jax.models.layers import Conv, ConvBlock, rematerialised
+from attn_unet_jax.models.layers import Conv, ConvBlock, remat_block
 from attn_unet_jax.models.options import NETWORKS
 from attn_unet_jax.training.cost import _iterate_equations
 from tests import networks
@@ -151,7 +151,7 @@ class _Blocks(nn.Module):
   @nn.compact
   def __call__(self, x):
     for i in range(2):
-      kind = rematerialised(ConvBlock, 1, self.remat)
+      kind = remat_block(ConvBlock, 1, self.remat)
       x = kind(4, "native", jnp.float64, name=f"block{i}")(x, True)
     return x
 

@@ -10,7 +10,7 @@ import pytest
 from jax.test_util import check_grads
 
 from attn_unet_jax.models import build
-from attn_unet_jax.models.unet3d import UNet3D, centre
+from attn_unet_jax.models.unet3d import UNet3D, crop_centre
 from tests import networks
 
 
@@ -94,7 +94,7 @@ def test_other_patches_are_refused(padding, size):
 
 def test_centre_by_hand():
   x = jnp.arange(7 * 6 * 4).reshape(1, 7, 6, 4, 1)
-  np.testing.assert_array_equal(centre(x, (3, 2, 4)), x[:, 2:5, 2:4])
+  np.testing.assert_array_equal(crop_centre(x, (3, 2, 4)), x[:, 2:5, 2:4])
 
 
 def test_padded_and_unpadded_agree_where_padding_does_not_reach():

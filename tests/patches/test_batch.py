@@ -7,7 +7,7 @@ import pytest
 
 from attn_unet_jax.augment.histogram import is_matched
 from attn_unet_jax.augment.options import Augmentation
-from attn_unet_jax.augment.patch import augment, source_shape
+from attn_unet_jax.augment.patch import augment_patch, source_shape
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.patches.batch import (
   crop_fixed_batches,
@@ -18,7 +18,12 @@ from attn_unet_jax.patches.batch import (
   normalise_intensity,
 )
 from attn_unet_jax.patches.device_source import make_resident
-from attn_unet_jax.patches.schedule import _REFERENCE_STREAM, SchedulePlan, sample_batch, spot
+from attn_unet_jax.patches.schedule import (
+  _REFERENCE_STREAM,
+  SchedulePlan,
+  patch_origin_and_key,
+  sample_batch,
+)
 from tests.configs import with_keys
 
 
@@ -126,7 +131,7 @@ def test_corners_say_where_a_steps_patches_come_from(config, case, data):
   blocks = make_training_cropper(turned, [case])  # more than the patch is cut
   low, high = config.data.window_hu
   batch = make_training_batch(config, data, 5)
-  (first, one), (second, other) = blocks.corners(5)
+  (first, one), (second, other) = blocks.patch_corners(5)
   assert first == second == 0
   assert one != other
   for image, (x, y, z) in zip(batch.image[..., 0], (one, other), strict=True):
@@ -223,10 +228,14 @@ def test_no_two_draws_of_a_patch_share_a_key(monkeypatch):
   )
   block = source_shape(patch, everything)
   size, positions = jnp.array([9, 9, 9]), jnp.array([[4, 4, 4], [5, 5, 5]])
-  _, augmentation = spot(key, jnp.bool(True), size, positions, jnp.int32(2), patch, block)
+  _, augmentation = patch_origin_and_key(
+    key, jnp.bool(True), size, positions, jnp.int32(2), patch, block
+  )
   is_matched(jax.random.wrap_key_data(augmentation), 0.5)
   cut = jnp.zeros(block)
-  augment(jax.random.wrap_key_data(augmentation), cut, cut.astype(jnp.uint8), patch, everything)
+  augment_patch(
+    jax.random.wrap_key_data(augmentation), cut, cut.astype(jnp.uint8), patch, everything
+  )
   names = [str(jax.random.key_data(key)) for key in drawn]
   assert len(set(names)) == len(names) == 16
   assert not set(names) & {str(jax.random.key_data(key)) for key in divided}

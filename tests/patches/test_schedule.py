@@ -5,7 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attn_unet_jax.patches.schedule import _ORDER_STREAM, SchedulePlan, corner, sample_batch, spot
+from attn_unet_jax.patches.schedule import (
+  _ORDER_STREAM,
+  SchedulePlan,
+  patch_corner,
+  patch_origin_and_key,
+  sample_batch,
+)
 
 PLAN = SchedulePlan(
   cases=7, batch_size=3, cases_per_block=4, patches_per_case=5, foreground_fraction=0.4
@@ -102,7 +108,9 @@ def test_corners_stay_inside_and_reach_both_ends(foreground, count):
   """Unless the patch is to be centred on foreground, and there is some."""
   patch, size, positions = (4, 5, 6), jnp.array([9, 5, 8]), jnp.full((2, 3), 3)
   draw = jax.jit(
-    jax.vmap(lambda k: corner(k, jnp.bool(foreground), size, positions, jnp.int32(count), patch))
+    jax.vmap(
+      lambda k: patch_corner(k, jnp.bool(foreground), size, positions, jnp.int32(count), patch)
+    )
   )
   corners = np.asarray(draw(jax.random.split(jax.random.key(0), 200)))
   np.testing.assert_array_equal(corners.min(0), [0, 0, 0])
@@ -112,7 +120,7 @@ def test_corners_stay_inside_and_reach_both_ends(foreground, count):
 def test_foreground_patches_hold_a_listed_voxel():
   patch, size = (4, 4, 4), jnp.array([20, 20, 20])
   positions = jnp.array([[0, 19, 10], [7, 8, 9], [0, 0, 0]])
-  draw = jax.vmap(lambda k: corner(k, jnp.bool(True), size, positions, jnp.int32(2), patch))
+  draw = jax.vmap(lambda k: patch_corner(k, jnp.bool(True), size, positions, jnp.int32(2), patch))
   corners = np.asarray(draw(jax.random.split(jax.random.key(1), 40)))
   # The third position is padding: never drawn. Near the border the patch is moved inside.
   assert {tuple(c) for c in corners.tolist()} == {(0, 16, 8), (5, 6, 7)}
@@ -121,7 +129,7 @@ def test_foreground_patches_hold_a_listed_voxel():
 def test_the_patch_lies_in_the_middle_of_its_block():
   """Of a listed voxel 8, 9, 10 it begins 2, 1, 3 voxels before; the block 3, 2, 0 before that."""
   positions, patch, block = jnp.array([[8, 9, 10]]), (4, 3, 6), (10, 7, 7)
-  low, _ = spot(
+  low, _ = patch_origin_and_key(
     jax.random.key(0), jnp.bool(True), jnp.full(3, 30), positions, jnp.int32(1), patch, block
   )
   assert low.tolist() == [8 - 2 - 3, 9 - 1 - 2, 10 - 3 - 0]

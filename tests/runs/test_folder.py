@@ -44,7 +44,7 @@ def test_a_run_that_goes_on_may_be_computed_in_another_way(config, tmp_path, cap
   config = with_keys(config, {"parallel.data": 1, "data.source": "streaming"})
   assert open_run_folder(tmp_path, config) is True
   said = (
-    f"{tmp_path} goes on with data.source='streaming', was 'resident', parallel.data=1, was 8\n"
+    f"{tmp_path} resumes with data.source='streaming', was 'resident', parallel.data=1, was 8\n"
   )
   assert capsys.readouterr().out == said
   assert load_config(tmp_path / "config.json") == config
@@ -61,7 +61,7 @@ def test_a_run_may_be_lengthened_and_its_data_moved(config, tmp_path, capsys):
   (tmp_path / "checkpoints" / "3").mkdir(parents=True)
   config = with_keys(config, {"train.epochs": 3, "train.keep": 1, "data.folder": "b"})
   assert open_run_folder(tmp_path, config) is True
-  said = "goes on with data.folder='b', was 'a', train.epochs=3, was 2, train.keep=1, was 2\n"
+  said = "resumes with data.folder='b', was 'a', train.epochs=3, was 2, train.keep=1, was 2\n"
   assert capsys.readouterr().out.endswith(said)
   config = with_keys(config, {"optimizer.schedule": "cosine"})
   other = tmp_path / "cosine"

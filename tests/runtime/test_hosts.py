@@ -157,7 +157,7 @@ def test_a_signal_to_one_host_ends_all_and_one_device_trains_the_rest(phantoms, 
   assert reached[-1] < 300
   config = with_keys(config, {"parallel.data": 1})
   output = _train_to_end(config, two, count=1)
-  assert f"{two} goes on with parallel.data=1, was 4" in output[0]
+  assert f"{two} resumes with parallel.data=1, was 4" in output[0]
   _train_to_end(config, one, count=1)
   _assert_same_end(config, one, two, LINE)
 
@@ -235,7 +235,7 @@ def test_the_command_on_two_hosts_trains_tests_and_goes_on(phantoms, tmp_path):
   ended = _wait_for(_start_processes(main, config, tmp_path / "a", ((), other)))
   for folder, (status, _, error) in zip(("a", "other"), ended, strict=True):
     assert (status, f"{folder}/folds.json: process 1 does not see it" in error) == (2, True), error
-  for said in ("new run", "going on with"):
+  for said in ("new run", "resuming"):
     ended = _wait_for(_start_processes(main, config, tmp_path / "run", ((), ())))
     assert [(status, errors) for status, _, errors in ended] == [(0, "")] * 2
     assert ended[0][1][0].startswith(said)

@@ -8,7 +8,7 @@ from attn_unet_jax.labels import parse_mapping
 from attn_unet_jax.runtime.errors import UserError
 from tests.configs import with_keys
 from tests.fake_nifti import assert_record_holds, draw_fake_case, write_image, write_label
-from tfds_pancreas.build import build_dataset
+from tfds_pancreas.build_dataset import build_dataset
 from tfds_pancreas.records import open_records
 
 CASES = {

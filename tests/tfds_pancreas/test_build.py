@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from attn_unet_jax.runtime.errors import UserError
-from tfds_pancreas.build import DATASETS
+from tfds_pancreas.build_dataset import DATASETS
 
 
 @pytest.fixture(params=DATASETS)

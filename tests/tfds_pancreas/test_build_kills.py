@@ -14,7 +14,7 @@ import pytest
 from attn_unet_jax.runtime.errors import UserError
 from tests.conftest import ROOT
 from tests.fake_pancreas_ct import FakeCase, write_case
-from tfds_pancreas.build import build_dataset
+from tfds_pancreas.build_dataset import build_dataset
 from tfds_pancreas.records import find_built_version, open_records
 
 NATIVE = "pancreas_ct/native"

@@ -14,7 +14,7 @@ from tests.fake_nifti import (
   write_image,
   write_label,
 )
-from tfds_pancreas.build import build_dataset
+from tfds_pancreas.build_dataset import build_dataset
 from tfds_pancreas.decathlon_pancreas.decathlon_pancreas_dataset_builder import make_config
 from tfds_pancreas.records import REPORT_FILE, open_records
 

@@ -16,7 +16,7 @@ from tests.fake_nifti import (
   write_image,
   write_label,
 )
-from tfds_pancreas.build import build_dataset
+from tfds_pancreas.build_dataset import build_dataset
 from tfds_pancreas.folder_ct.folder_ct_dataset_builder import make_config
 from tfds_pancreas.records import open_records
 

@@ -10,7 +10,7 @@ from attn_unet_jax.runtime.errors import UserError
 from tests.fake_nifti import assert_record_holds, draw_fake_case, write_image, write_label
 from tests.fake_pancreas_ct import SPACING, write_case
 from tests.fake_pancreas_ct import write_label as write_untrusted
-from tfds_pancreas.build import build_dataset
+from tfds_pancreas.build_dataset import build_dataset
 from tfds_pancreas.records import REPORT_FILE, open_records
 
 NAME = "gibson_ct/native"

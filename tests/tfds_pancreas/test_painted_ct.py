@@ -11,7 +11,7 @@ from attn_unet_jax.volumes.orientation import from_canonical
 from attn_unet_jax.volumes.volume import Grid, Volume
 from tests.painted_maps import draw_partial_map
 from tfds_pancreas.abdomen.organs import ALL_ORGANS, ORGANS
-from tfds_pancreas.build import build_dataset
+from tfds_pancreas.build_dataset import build_dataset
 from tfds_pancreas.painted_ct.painted_ct_dataset_builder import Builder, make_config
 from tfds_pancreas.painted_ct.painting import paint_map
 from tfds_pancreas.records import find_built_version, open_records

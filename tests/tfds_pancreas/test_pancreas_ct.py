@@ -20,7 +20,7 @@ from tests.fake_pancreas_ct import (
   write_case,
   write_label,
 )
-from tfds_pancreas.build import build_dataset
+from tfds_pancreas.build_dataset import build_dataset
 from tfds_pancreas.records import REPORT_FILE, find_built_version, open_records
 
 NATIVE = "pancreas_ct/native"

@@ -10,7 +10,7 @@ import pytest
 
 from attn_unet_jax.runtime.errors import UserError
 from tfds_pancreas.abdomen.organs import ORGANS
-from tfds_pancreas.build import build_dataset
+from tfds_pancreas.build_dataset import build_dataset
 from tfds_pancreas.phantom_ct import phantom_case
 from tfds_pancreas.phantom_ct.phantom_ct_dataset_builder import Builder
 from tfds_pancreas.records import find_built_version, open_records

@@ -323,4 +323,4 @@ def test_the_command_makes_a_run_that_opens(config, tmp_path):
   again = run_command("attn_unet_jax.convert", *arguments)
   assert again.returncode == 2
   assert again.stderr.startswith("error: ")
-  assert "holds a run already" in again.stderr
+  assert "contains a run already" in again.stderr

@@ -98,11 +98,11 @@ def test_a_part_is_one_of_the_other_sets_folds(run, tmp_path):
   ("changes", "part", "complaint"),
   [
     ({"labels": "pancreas=1"}, None, "--config.data.labels: name the other data set too"),
-    ({"folder": "other", "fold": 1}, None, "say which part of them by --part"),
-    ({"folder": "own"}, None, "own: is the run's own data set"),
+    ({"folder": "other", "fold": 1}, None, "name the part of the folds by --part"),
+    ({"folder": "own"}, None, "own: this is the run's own data set"),
     ({"folder": "other", "dataset": "phantom_ct/tiny"}, None, "give one of the two"),
-    ({"folder": "empty"}, None, "no data; put images into"),
-    ({"folder": "unnamed"}, None, r"carries no names.*labels=liver=VALUE,pancreas=VALUE"),
+    ({"folder": "empty"}, None, "no images found; put images into"),
+    ({"folder": "unnamed"}, None, r"labels have no names.*labels=liver=VALUE,pancreas=VALUE"),
     (
       {"folder": "other", "labels": "pancreas"},
       None,

@@ -11,9 +11,9 @@ Four forms of the same sum, `y[p] = sum_t x[p*stride + t - pad] . kernel[t]`:
   arXiv:1509.09308): four output planes from six 2-D convolutions instead of twelve.
 
 `auto` takes `winograd` on the CPU or, where that does not fit or does not pay, `planes`; `packed`
-on CUDA, and elsewhere `native`. The platform is the one the program is lowered for, not the one it
-is traced on. `planes` and `winograd` slice along X: a program that divides X wants `divided`, which
-is `packed` on CUDA and else `native`.
+on CUDA, and elsewhere `native`. The platform is the one that the program is lowered for, not the
+one it is traced on. `planes` and `winograd` slice along X: a program that divides X over devices
+uses `divided`, which is `packed` on CUDA and else `native`.
 """
 
 import functools
@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from attn_unet_jax.models.ops.packed_conv import packed_conv3d, packed_kernel_gradient
+from attn_unet_jax.models.ops.packed_conv import kernel_gradient_by_packs, packed_conv3d
 
 Form = Literal["auto", "divided", "native", "packed", "planes", "winograd"]
 FORMS: tuple[Form, ...] = ("auto", "divided", "native", "packed", "planes", "winograd")
@@ -48,8 +48,8 @@ _B = np.array(
 _G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
 _A = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
 _FEWEST_VOXELS = 512  # below this, transforming the kernel costs more than winograd saves
-# Channels that packed voxels may have together, and those made of a single one: the fastest of what
-# was measured (docs/reference/gpu.md), or within a seventh of it.
+# The most channels that packed voxels may have together, in general and if a voxel has one channel:
+# the fastest that was measured (docs/reference/gpu.md), or within a seventh of it.
 _MOST_CHANNELS, _MOST_OF_IMAGE = 96, 128
 
 
@@ -61,16 +61,16 @@ def conv3d(
   padding: Literal["SAME", "VALID"] = "SAME",
   form: Form = "auto",
 ) -> jax.Array:
-  """3-D convolution (cross-correlation, as in every network library).
+  """Convolves in three dimensions (a cross-correlation, as in every network library).
 
   Args:
     x: input [N, X, Y, Z, C].
     kernel: weights [kx, ky, kz, C, D], of x's type.
     strides: step along X, Y and Z.
     padding: `SAME` (output grid is the input's over the stride, rounded up) or `VALID`.
-    form: see the module's docstring; `winograd` is `planes` but for 3x3x3 kernels at stride 1, and
-      `packed` is `native` at other strides and where too many channels or an odd Z leave nothing to
-      pack.
+    form: see the module's docstring. Only 3x3x3 kernels at stride 1 take `winograd`, others take
+      `planes`. `packed` is `native` at other strides, and where too many channels or an odd Z
+      leave nothing to pack.
 
   Returns:
     [N, X', Y', Z', D], of x's type.
@@ -81,54 +81,59 @@ def conv3d(
   size, steps = kernel.shape[:3], (strides[0], strides[1], strides[2])
   if form not in FORMS:
     raise ValueError(f"form is {form!r}: it must be one of {', '.join(FORMS)}")
-  if form == "winograd" and not _winograd_fits(size, steps):
+  if form == "winograd" and not _can_use_winograd(size, steps):
     form = "planes"
   pads = tuple(lax.padtype_to_pads(x.shape[1:4], size, steps, padding))
   if form == "native":
-    return _native(x, kernel, steps, pads)
+    return _convolve_native(x, kernel, steps, pads)
+  # Two kinds of convolution are plain matrix products: 1x1x1, and windows that do not overlap.
   if size == (1, 1, 1):
     return x[:, :: steps[0], :: steps[1], :: steps[2]] @ kernel[0, 0, 0]
   if size == steps and not any(map(sum, pads)) and not any(map(int.__mod__, x.shape[1:4], size)):
-    return _patches(x, size) @ kernel.reshape(-1, kernel.shape[-1])
-  return _conv(x, kernel, steps, pads, form)
+    return _space_to_depth(x, size) @ kernel.reshape(-1, kernel.shape[-1])
+  return _conv_in_form(x, kernel, steps, pads, form)
 
 
-def _winograd_fits(size: Sequence[int], strides: Triple) -> bool:
+def _can_use_winograd(size: Sequence[int], strides: Triple) -> bool:
+  """Returns whether F(4, 3) computes a kernel of this size at these strides."""
   return tuple(size) == (3, 3, 3) and strides == (1, 1, 1)
 
 
-def _patches(x: jax.Array, size: Sequence[int]) -> jax.Array:
-  """Space to depth: [N, X, Y, Z, C] -> [N, X/a, Y/b, Z/c, abc C]."""
+def _space_to_depth(x: jax.Array, size: Sequence[int]) -> jax.Array:
+  """Moves voxels to channels, [N, X, Y, Z, C] to [N, X/a, Y/b, Z/c, abc C]."""
   n, X, Y, Z, channels = x.shape
   a, b, c = size
   blocks = x.reshape(n, X // a, a, Y // b, b, Z // c, c, channels)
   return blocks.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(n, X // a, Y // b, Z // c, -1)
 
 
-def _native(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads) -> jax.Array:
+def _convolve_native(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads) -> jax.Array:
   layout = ("NXYZC", "XYZIO", "NXYZC")
   return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=layout)
 
 
-def _packed(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads) -> jax.Array:
-  count = _voxels_packed(x, kernel, strides, pads)
+def _convolve_packed(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads) -> jax.Array:
+  count = _count_packed_voxels(x, kernel, strides, pads)
   if count == 1:
-    return _native(x, kernel, strides, pads)
+    return _convolve_native(x, kernel, strides, pads)
   return packed_conv3d(x, kernel, pads, count)
 
 
-def _voxels_packed(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads) -> int:
-  """How many voxels along Z become one: a power of two that divides the output; 1: none."""
+def _count_packed_voxels(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads) -> int:
+  """Counts the voxels along Z that become one: a power of two that divides the output; 1: none."""
   size, channels, features = kernel.shape[2:]
   if strides != (1, 1, 1) or size < 3:
     return 1
   most = (_MOST_OF_IMAGE if channels == 1 else _MOST_CHANNELS) // max(channels, features)
   length = max(x.shape[3] + sum(pads[2]) - size + 1, 1)
+  # Packs must divide the output evenly: the largest power of two that does, up to `most`.
   return math.gcd(length, 2 ** (max(most, 1).bit_length() - 1))
 
 
-def _conv2d(x: jax.Array, kernel: jax.Array, strides: Sequence[int], pads: Sequence) -> jax.Array:
-  """2-D convolution of every X plane: x [N, X, Y, Z, C], kernel [ky, kz, C, D]."""
+def _conv2d(
+  x: jax.Array, kernel: jax.Array, strides: Sequence[int], pads: Sequence[tuple[int, int]]
+) -> jax.Array:
+  """Convolves every X plane in two dimensions: x [N, X, Y, Z, C], kernel [ky, kz, C, D]."""
   planes = x.reshape(-1, *x.shape[2:])
   y = lax.conv_general_dilated(
     planes, kernel, strides, pads, dimension_numbers=("NYZC", "YZIO", "NYZC")
@@ -139,11 +144,11 @@ def _conv2d(x: jax.Array, kernel: jax.Array, strides: Sequence[int], pads: Seque
 def _conv2d_kernel_gradients(
   x: jax.Array, g: jax.Array, size: Sequence[int], pads: Sequence[tuple[int, int]]
 ) -> jax.Array:
-  """Gradients of `_conv2d` at stride 1 in its kernel, for a batch of T: [T, ky, kz, C, D].
+  """Computes T gradients of `_conv2d` at stride 1 in its kernel: [T, ky, kz, C, D].
 
-  One matrix product over all voxels: x, shifted by each tap along Z, has kz C columns, and g,
-  shifted against it by each tap along Y, has ky D. XLA's own form of this gradient reaches a tenth
-  of what the processor can do.
+  Each is one matrix product over all voxels: x, shifted by each tap along Z, has kz C columns, and
+  g, shifted against it by each tap along Y, has ky D. XLA's own form of this gradient reaches a
+  tenth of the processor's speed.
 
   Args:
     x: inputs [T, N, X, Y, Z, C].
@@ -152,21 +157,21 @@ def _conv2d_kernel_gradients(
     pads: along Y and Z.
   """
   (ky, kz), (low, high) = size, pads[0]
-  columns = jnp.concatenate(_windows(x, 4, pads[1], kz), axis=-1)
-  shifted = jnp.concatenate(_windows(g, 3, (ky - 1 - low, ky - 1 - high), ky)[::-1], axis=-1)
+  columns = jnp.concatenate(_tap_windows(x, 4, pads[1], kz), axis=-1)
+  shifted = jnp.concatenate(_tap_windows(g, 3, (ky - 1 - low, ky - 1 - high), ky)[::-1], axis=-1)
   rows = [a.reshape(a.shape[0], -1, a.shape[-1]) for a in (columns, shifted)]
   product = jnp.einsum("trc,trd->tcd", *rows)
   return product.reshape(-1, kz, x.shape[-1], ky, g.shape[-1]).transpose(0, 3, 1, 2, 4)
 
 
-def _windows(x: jax.Array, axis: int, pad: tuple[int, int], taps: int) -> list[jax.Array]:
-  """What each of a kernel's taps along an axis sees of x."""
+def _tap_windows(x: jax.Array, axis: int, pad: tuple[int, int], taps: int) -> list[jax.Array]:
+  """Returns the part of x that each tap of a kernel along an axis sees."""
   x = jnp.pad(x, [pad if i == axis else (0, 0) for i in range(x.ndim)])
   length = x.shape[axis] - taps + 1
   return [lax.slice_in_dim(x, tap, tap + length, axis=axis) for tap in range(taps)]
 
 
-def _planes(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads) -> jax.Array:
+def _convolve_planes(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads) -> jax.Array:
   x = jnp.pad(x, ((0, 0), pads[0], (0, 0), (0, 0), (0, 0)))
   reach = x.shape[1] - kernel.shape[0] + 1
   planes = [
@@ -176,76 +181,79 @@ def _planes(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads) -> jax
   return functools.reduce(operator.add, planes)
 
 
-def _combine(weights: np.ndarray, terms: Sequence[jax.Array]) -> jax.Array:
-  """Sum of weights[i] * terms[i], the zeros left out."""
+def _combine_terms(weights: np.ndarray, terms: Sequence[jax.Array]) -> jax.Array:
+  """Sums weights[i] * terms[i] without the terms of weight 0."""
   parts = [jnp.asarray(w, t.dtype) * t for w, t in zip(weights, terms, strict=True) if w]
   return functools.reduce(operator.add, parts)
 
 
-def _widened(*arrays: jax.Array) -> list[jax.Array]:
-  """The arrays in at least float32: the transforms cancel, and would cost bfloat16 four bits."""
+def _widen_arrays(*arrays: jax.Array) -> list[jax.Array]:
+  """Widens the arrays to float32 at least."""
+  # The sums of the transforms cancel, which would cost bfloat16 four bits.
   return [a.astype(jnp.promote_types(a.dtype, jnp.float32)) for a in arrays]
 
 
 def _input_transform(x: jax.Array, pad: tuple[int, int], tiles: int) -> list[jax.Array]:
-  """Six arrays [N, tiles, Y, Z, C] from overlapping windows of six X planes, four apart."""
+  """Transforms windows of six X planes, four apart, to six arrays [N, tiles, Y, Z, C]."""
   room = 4 * (tiles + 1) - x.shape[1] - pad[0]
   x = jnp.pad(x, ((0, 0), (pad[0], room), (0, 0), (0, 0), (0, 0)))
   blocks = x.reshape(x.shape[0], tiles + 1, 4, *x.shape[2:])
   window = [blocks[:, :-1, j] for j in range(4)] + [blocks[:, 1:, j] for j in range(2)]
-  return [_combine(row, window) for row in _B]
+  return [_combine_terms(row, window) for row in _B]
 
 
-def _winograd(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads) -> jax.Array:
-  del strides  # 1, see _winograd_fits
+def _convolve_winograd(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads) -> jax.Array:
+  del strides  # 1, see _can_use_winograd
   length = x.shape[1] + sum(pads[0]) - 2
   tiles = -(-length // 4)
-  dtype, (x, kernel) = x.dtype, _widened(x, kernel)
-  kernels = [_combine(row, list(kernel)) for row in _G]
+  dtype, (x, kernel) = x.dtype, _widen_arrays(x, kernel)
+  kernels = [_combine_terms(row, list(kernel)) for row in _G]
   products = [
     _conv2d(d, u, (1, 1), pads[1:])
     for d, u in zip(_input_transform(x, pads[0], tiles), kernels, strict=True)
   ]
-  y = jnp.stack([_combine(row, products) for row in _A], axis=2)
+  # Tiles hold four planes each: the planes beyond the output are cut off.
+  y = jnp.stack([_combine_terms(row, products) for row in _A], axis=2)
   return y.reshape(y.shape[0], 4 * tiles, *y.shape[3:])[:, :length].astype(dtype)
 
 
 def _winograd_kernel_gradient(
   x: jax.Array, g: jax.Array, kernel: jax.Array, pads: Pads
 ) -> jax.Array:
-  """The transpose of `_winograd` in the kernel: both sides transformed, six 2-D gradients."""
+  """Computes the transpose of `_convolve_winograd` in the kernel, by six 2-D gradients."""
   tiles = -(-g.shape[1] // 4)
-  dtype, (x, g, kernel) = kernel.dtype, _widened(x, g, kernel)
+  dtype, (x, g, kernel) = kernel.dtype, _widen_arrays(x, g, kernel)
   g = jnp.pad(g, ((0, 0), (0, 4 * tiles - g.shape[1]), (0, 0), (0, 0), (0, 0)))
   blocks = g.reshape(g.shape[0], tiles, 4, *g.shape[2:])
-  outputs = [_combine(column, [blocks[:, :, i] for i in range(4)]) for column in _A.T]
+  outputs = [_combine_terms(column, [blocks[:, :, i] for i in range(4)]) for column in _A.T]
   inputs = jnp.stack(_input_transform(x, pads[0], tiles))
   products = _conv2d_kernel_gradients(inputs, jnp.stack(outputs), kernel.shape[1:3], pads[1:])
-  return jnp.stack([_combine(column, list(products)) for column in _G.T]).astype(dtype)
+  return jnp.stack([_combine_terms(column, list(products)) for column in _G.T]).astype(dtype)
 
 
 _COMPUTE: dict[str, Callable[..., jax.Array]] = {
-  "native": _native,
-  "packed": _packed,
-  "planes": _planes,
-  "winograd": _winograd,
+  "native": _convolve_native,
+  "packed": _convolve_packed,
+  "planes": _convolve_planes,
+  "winograd": _convolve_winograd,
 }
 
 
-def _for_cpu(x: jax.Array, kernel: jax.Array, strides: Triple) -> Form:
-  """The faster of the two CPU forms for these shapes, as measured (benchmarks/network_speed.py)."""
+def _choose_cpu_form(x: jax.Array, kernel: jax.Array, strides: Triple) -> Form:
+  """Chooses the faster CPU form for these shapes, as measured (benchmarks/network_speed.py)."""
   voxels = x.shape[0] * x.shape[1] * x.shape[2] * x.shape[3]
   pays = voxels >= _FEWEST_VOXELS and x.shape[1] > 2
-  return "winograd" if pays and _winograd_fits(kernel.shape[:3], strides) else "planes"
+  return "winograd" if pays and _can_use_winograd(kernel.shape[:3], strides) else "planes"
 
 
-def _by_platform(
+def _compute_by_platform(
   compute: Callable[..., Any], arrays: Sequence[jax.Array], strides: Triple, pads: Pads, form: Form
 ) -> Any:
-  """`compute` in the form that `auto` or `divided` takes on the platform that is lowered for."""
+  """Calls `compute` in the form of `auto` or `divided` for the platform that is lowered for."""
   forms: dict[str, Form] = {"cuda": "packed", "default": "native"}
   if form == "auto":
-    forms["cpu"] = _for_cpu(arrays[0], arrays[1], strides)
+    forms["cpu"] = _choose_cpu_form(arrays[0], arrays[1], strides)
+  # Decided at lowering, not here: a program may be lowered for another platform than this one.
   branches = {
     platform: functools.partial(compute, strides=strides, pads=pads, form=taken)
     for platform, taken in forms.items()
@@ -253,51 +261,61 @@ def _by_platform(
   return lax.platform_dependent(*arrays, **branches)
 
 
-def _forward(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads, form: Form) -> jax.Array:
+def _compute_output(
+  x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads, form: Form
+) -> jax.Array:
   if form not in _COMPUTE:
-    return _by_platform(_forward, (x, kernel), strides, pads, form)
+    result: jax.Array = _compute_by_platform(_compute_output, (x, kernel), strides, pads, form)
+    return result
   return _COMPUTE[form](x, kernel, strides, pads)
 
 
-def _backward(
+def _compute_gradients(
   x: jax.Array, kernel: jax.Array, g: jax.Array, strides: Triple, pads: Pads, form: Form
 ) -> tuple[jax.Array, jax.Array]:
-  """Gradients of `_forward` in x and in the kernel, for the output's cotangent g."""
+  """Computes the gradients of `_compute_output` in x and the kernel, for the cotangent g."""
   if form not in _COMPUTE:
-    return _by_platform(_backward, (x, kernel, g), strides, pads, form)
-  count = _voxels_packed(x, kernel, strides, pads) if form == "packed" else 1
+    result: tuple[jax.Array, jax.Array] = _compute_by_platform(
+      _compute_gradients, (x, kernel, g), strides, pads, form
+    )
+    return result
+  count = _count_packed_voxels(x, kernel, strides, pads) if form == "packed" else 1
   if form != "winograd" and count == 1:
-    return jax.vjp(functools.partial(_COMPUTE[form], strides=strides, pads=pads), x, kernel)[1](g)
+    result = jax.vjp(functools.partial(_COMPUTE[form], strides=strides, pads=pads), x, kernel)[1](g)
+    return result
   # At stride 1 the input's gradient is the convolution with the flipped kernel, so it has the same
   # fast form; autodiff would transform the products instead, and is slower.
   flipped = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
+  # Together with the forward padding each side then has n - 1 zeros, a full correlation.
   sizes = zip(kernel.shape[:3], pads, strict=True)
   around = tuple((n - 1 - low, n - 1 - high) for n, (low, high) in sizes)
   if form == "winograd":
     kernel_gradient = _winograd_kernel_gradient(x, g, kernel, pads)
   else:
-    kernel_gradient = packed_kernel_gradient(x, g, kernel, pads, count)
-  return _forward(g, flipped, strides, around, form), kernel_gradient
+    kernel_gradient = kernel_gradient_by_packs(x, g, kernel, pads, count)
+  return _compute_output(g, flipped, strides, around, form), kernel_gradient
 
 
 # A rule of our own, so that only x and the kernel are kept for the backward pass: differentiated
 # as it stands, `platform_dependent` keeps the residuals of both branches.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _conv(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads, form: Form) -> jax.Array:
-  return _forward(x, kernel, strides, pads, form)
+def _conv_in_form(
+  x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads, form: Form
+) -> jax.Array:
+  return _compute_output(x, kernel, strides, pads, form)
 
 
-def _conv_fwd(
+def _conv_in_form_fwd(
   x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads, form: Form
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-  return _forward(x, kernel, strides, pads, form), (x, kernel)
+  return _compute_output(x, kernel, strides, pads, form), (x, kernel)
 
 
-def _conv_bwd(
+def _conv_in_form_bwd(
   strides: Triple, pads: Pads, form: Form, kept: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   x, kernel = kept
-  return _backward(x, kernel, g, strides, pads, form)
+  return _compute_gradients(x, kernel, g, strides, pads, form)
 
 
-_conv.defvjp(_conv_fwd, _conv_bwd)
+_conv_in_form.defvjp(_conv_in_form_fwd, _conv_in_form_bwd)

@@ -1,4 +1,4 @@
-"""Dilated convolution by any convolution, on the interleaved grids that dilation keeps apart."""
+"""Dilated convolution by any convolution, on interleaved grids."""
 
 from collections.abc import Callable
 
@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 
 
-def dilated(convolve: Callable[[jax.Array], jax.Array], x: jax.Array, rate: int) -> jax.Array:
-  """What `convolve`, zero-padded and of stride 1, would give with its kernel dilated by `rate`.
+def convolve_dilated(
+  convolve: Callable[[jax.Array], jax.Array], x: jax.Array, rate: int
+) -> jax.Array:
+  """Applies `convolve`, zero-padded and of stride 1, as if its kernel were dilated by `rate`.
 
-  Voxels whose places differ by no multiple of the rate never meet, so each of the rate^3
-  interleaved grids is convolved by itself, as a sample of its own; every form of the convolution
-  can then be dilated. Zeros that fill a grid up to a multiple of the rate are those of the padding.
+  Voxels whose distance is no multiple of the rate do not interact. So each of the rate^3
+  interleaved grids is convolved as a sample of its own, which works for every form of convolution.
 
   Args:
     convolve: [N', X', Y', Z', C] to [N', X', Y', Z', D].
@@ -24,6 +25,7 @@ def dilated(convolve: Callable[[jax.Array], jax.Array], x: jax.Array, rate: int)
   if rate == 1:
     return convolve(x)
   n, X, Y, Z, channels = x.shape
+  # Zeros that fill the grid up to a multiple of the rate are those that the padding would add.
   x = jnp.pad(x, ((0, 0), *((0, -size % rate) for size in (X, Y, Z)), (0, 0)))
   grid = tuple(size // rate for size in x.shape[1:4])
   a, b, c = grid

@@ -1,10 +1,10 @@
-"""3-D convolution of voxels that are packed: neighbours along Z as the channels of one.
+"""3-D convolution of packed voxels: neighbours along Z become the channels of one voxel.
 
 A GPU multiplies matrices in tiles of 64 channels and more, and cuDNN pays for each tap of a kernel:
 16 channels leave both mostly idle. With channels last a pack of `count` voxels costs nothing but a
 reshape, and has `count` times the channels. Output voxel i of a pack sees the input's voxels i to
 i + kz - 1 from the pack's first on: a kernel of fewer taps, with zeros where a voxel is not seen.
-What that gains and costs is measured in docs/reference/gpu.md.
+Its gains and costs are measured in docs/reference/gpu.md.
 """
 
 import functools
@@ -19,7 +19,7 @@ Pads = Sequence[tuple[int, int]]
 
 
 def packed_conv3d(x: jax.Array, kernel: jax.Array, pads: Pads, count: int) -> jax.Array:
-  """The convolution at stride 1.
+  """Convolves at stride 1.
 
   Args:
     x: input [N, X, Y, Z, C].
@@ -33,46 +33,47 @@ def packed_conv3d(x: jax.Array, kernel: jax.Array, pads: Pads, count: int) -> ja
   Raises:
     TypeError: `count` does not divide Z'.
   """
-  return _product(x, _packed_kernel(kernel, count), pads, count, kernel.shape[2])
+  return _convolve_packs(x, _pack_kernel(kernel, count), pads, count, kernel.shape[2])
 
 
-def packed_kernel_gradient(
+def kernel_gradient_by_packs(
   x: jax.Array, g: jax.Array, kernel: jax.Array, pads: Pads, count: int
 ) -> jax.Array:
-  """The gradient of `packed_conv3d` in the kernel, for the output's cotangent g.
+  """Computes the gradient of `packed_conv3d` in the kernel, for the output's cotangent g.
 
   A weight stands in `count` places of the packed kernel; their gradients are summed in float32.
   """
   wide = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
-  packed, unpack = jax.vjp(functools.partial(_packed_kernel, count=count), wide)
-  product = functools.partial(_product, x, pads=pads, count=count, size=kernel.shape[2])
+  packed, unpack = jax.vjp(functools.partial(_pack_kernel, count=count), wide)
+  product = functools.partial(_convolve_packs, x, pads=pads, count=count, size=kernel.shape[2])
   gradient = jax.vjp(product, packed.astype(kernel.dtype))[1](g)[0]
-  return unpack(gradient.astype(wide.dtype))[0].astype(kernel.dtype)
+  result: jax.Array = unpack(gradient.astype(wide.dtype))[0].astype(kernel.dtype)
+  return result
 
 
-def _packed_kernel(kernel: jax.Array, count: int) -> jax.Array:
-  """[kx, ky, kz, C, D] -> [kx, ky, taps, count C, count D]."""
+def _pack_kernel(kernel: jax.Array, count: int) -> jax.Array:
+  """Packs a kernel, [kx, ky, kz, C, D] to [kx, ky, taps, count C, count D]."""
   kx, ky, kz, channels, features = kernel.shape
-  none, rows = (0, 0), _taps(kz, count) * count - kz
+  none, rows = (0, 0), _count_packs(kz, count) * count - kz
   moved = [jnp.pad(kernel, (none, none, (i, rows - i), none, none)) for i in range(count)]
   return jnp.stack(moved, axis=4).reshape(
-    kx, ky, _taps(kz, count), count * channels, count * features
+    kx, ky, _count_packs(kz, count), count * channels, count * features
   )
 
 
-def _taps(size: int, count: int) -> int:
-  """Packs that the `size` taps of a kernel reach from all voxels of the first."""
+def _count_packs(size: int, count: int) -> int:
+  """Returns how many packs the `size` taps of a kernel reach from all voxels of the first."""
   return -(-(count + size - 1) // count)
 
 
-def _product(
+def _convolve_packs(
   x: jax.Array, packed_kernel: jax.Array, pads: Pads, count: int, size: int
 ) -> jax.Array:
-  """The convolution by a packed kernel that had `size` taps along Z; x and the result as before."""
+  """Convolves x, not packed, with a packed kernel that had `size` taps along Z."""
   n, X, Y, Z, channels = x.shape
   low, high = pads[2]
   length = Z + low + high - size + 1
-  whole = length + count * (_taps(size, count) - 1)
+  whole = length + count * (_count_packs(size, count) - 1)
   x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (low, whole - Z - low), (0, 0)))
   packs = x.reshape(n, X, Y, whole // count, count * channels)
   around = (*pads[:2], (0, 0))

@@ -1,8 +1,8 @@
-"""The networks of both stages, trained on one split: each an ordinary run in a folder of its own.
+"""Trains the networks of both stages on one split, each as an ordinary run in its own folder.
 
-The first network is trained on bodies, those of the second stage on boxes. A case that is not
-trained on has the box that the first network finds in it, as at test time. A training case has the
-smallest box around such a box and its label, so that no label is cut.
+The first network is trained on bodies, those of the second stage on boxes. The box of a validation
+or test case is the one that the first network finds, as at test time. The box of a training case is
+the smallest one around such a box and its label, so that no label is cut.
 """
 
 import dataclasses
@@ -29,17 +29,18 @@ FIRST, INTERIOR, BOUNDARY = "stage1", "stage2_interior", "stage2_boundary"
 def train_chain(
   config: RunConfig, workdir: Path, fold: DataFold, bodies: Boxes, held_out: Boxes | None = None
 ) -> None:
-  """Trains what is not yet trained, and writes `boxes.json`, the boxes of all cases.
+  """Trains the networks that are not trained yet, and writes `boxes.json`, the boxes of all cases.
 
   Args:
-    config: of the whole system.
-    workdir: for the folders of the three runs.
+    config: the config of the whole system.
+    workdir: the folder for the three runs.
     fold: the split to train on.
-    bodies: of all cases.
-    held_out: boxes of the training cases by first stages that did not see them; None: by this
-      one, which did.
+    bodies: the boxes around the patients of all cases.
+    held_out: boxes of the training cases by first stages that did not see them; None: this first
+      stage finds them, although it was trained on these cases.
   """
   written = workdir / "boxes.json"
+  # The file is written once the first stage is trained: it marks that stage as finished.
   if not written.exists():
     first = first_config(config)
     train_and_test(
@@ -56,6 +57,7 @@ def train_chain(
 
 def first_config(config: RunConfig) -> RunConfig:
   """Returns the config of the first network: an ordinary run, inside boxes of its own."""
+  # The chain passes on its own split and boxes: the configured folds do not apply.
   data = dataclasses.replace(config.data, boxes="boxes.json", folds="", fold=0)
   return dataclasses.replace(config, stages=StageOptions(), data=data)
 
@@ -64,7 +66,8 @@ def second_config(config: RunConfig, target: str = "interior") -> RunConfig:
   """Returns the config of the network of the interior or of the boundary."""
   changes: dict[str, Any] = {"data.target": target}
   if target == "boundary":
-    changes["inference.largest_component"] = False  # a layer of one voxel falls into many pieces
+    # A layer of one voxel falls into many pieces, all of which count.
+    changes["inference.largest_component"] = False
   if foreground := config.stages.foreground[target == "boundary"]:
     changes["loss_options.foreground"] = foreground
   if any(config.stages.patch):
@@ -75,7 +78,7 @@ def second_config(config: RunConfig, target: str = "interior") -> RunConfig:
 def _find_boxes(
   config: RunConfig, workdir: Path, fold: DataFold, held_out: Boxes
 ) -> dict[str, Box]:
-  """What the first stage finds; for training cases joined with the label's box."""
+  """Finds the boxes of all cases; those of training cases also contain the label."""
   print_line(f"{workdir}: the boxes of the second stage")
   trained = open_run(workdir / FIRST)
   ids = sorted({case for part in PARTS for case in getattr(fold.split, part)})

@@ -1,13 +1,13 @@
-"""All stages in order, each begun where the last start left off.
+"""Trains all stages in order, and resumes where an earlier start stopped.
 
-Inner folds first: of each, networks trained on the other training cases answer for the held-out
-ones, so that the forest learns from answers like those of unseen scans. Then the networks that are
-kept, trained on all training cases; their boxes of these are the inner folds' out-of-fold ones.
+Inner folds come first: networks trained on the other training cases predict the held-out ones, so
+that the forest learns from predictions like those of unseen scans. Then the final networks are
+trained on all training cases, with the boxes that the inner folds found in them when held out.
 
   body.json            boxes around the patients
   innerK/              a chain (see `chain.py`) and table.npz, the superpixels of its held-out cases
   forest.npz           the forest, learnt from all tables
-  stage1/ boxes.json stage2_interior/ stage2_boundary/      the chain that is kept
+  stage1/ boxes.json stage2_interior/ stage2_boundary/      the final chain
 """
 
 import dataclasses
@@ -39,21 +39,22 @@ from attn_unet_jax.workflows.stages.chain import BOUNDARY, INTERIOR, second_conf
 
 
 def train_stages(config: RunConfig, workdir: Path) -> None:
-  """Trains and tests the whole system.
+  """Trains the whole system and tests it.
 
   Raises:
     UserError: the data does not fit, a package of the extra `hnn` is not installed, or there are
       several hosts.
   """
   if jax.process_count() > 1:
-    raise UserError("config.stages.count=2: stages train on one host; start it on one alone")
+    raise UserError("config.stages.count=2: stages train on one host; start on one host only")
   (
     require_extra("skimage.segmentation"),
     require_extra("sklearn.ensemble"),
-  )  # now, not after days of training
+  )  # now, rather than after days of training
   listing = workdir / "folds.json"
   fold = open_fold(config.data, listing if run_folder.has_progress(workdir) else None)
   splits = inner_splits(fold.split, config.stages.inner_folds)
+  # A resumed run keeps the list of folds that it wrote.
   if not open_run_folder(workdir, config):
     write_text(listing, fold.to_json())
   with run_folder.record_run(workdir):
@@ -70,11 +71,11 @@ def train_stages(config: RunConfig, workdir: Path) -> None:
 
 
 def inner_splits(split: CaseSplit, count: int) -> list[CaseSplit]:
-  """Divides the training cases: each is held out, as `test`, of one inner fold.
+  """Divides the training cases into inner folds: each is held out, as `test`, in one of them.
 
-  In the order of a hash of the case id, into groups whose sizes differ by one at most. Validation
-  stays with the cases that the whole run is validated on, so that a held-out case is not chosen by
-  either.
+  Cases are ordered by a hash of their ids and divided into groups whose sizes differ by one at
+  most. Inner folds validate on the validation cases of the whole run, so that no held-out case
+  influences the choice of a checkpoint.
 
   Raises:
     UserError: there are fewer training cases than inner folds.
@@ -92,6 +93,7 @@ def inner_splits(split: CaseSplit, count: int) -> list[CaseSplit]:
 
 
 def _find_bodies(config: RunConfig, workdir: Path, fold: DataFold) -> Boxes:
+  # This file also marks a run of stages as begun; see `has_progress`.
   written = workdir / run_folder.STAGES_MARKER
   if not written.exists():
     print_line(f"{workdir}: boxes around the bodies")
@@ -106,6 +108,7 @@ def _inner_fold(
   config: RunConfig, folder: Path, fold: DataFold, split: CaseSplit, bodies: Boxes
 ) -> None:
   """Trains the networks of an inner fold and writes the superpixels of its held-out cases."""
+  # The last file of an inner fold: once it exists, the networks are not needed again.
   written = folder / "table.npz"
   if written.exists():
     return
@@ -117,8 +120,10 @@ def _inner_fold(
   rows = []
   for case in whole_cases(second.data, fold, split.test):
     image = make_volume(case, second.data)
+    # In the box of the inner first stage, as at test time.
     where = box_voxels(boxes[case.id], image.grid, second.data.patch, case.id)
     segments, features = measure_superpixels(crop_volume(image, where), interior, boundary, config)
+    # Of the whole case, as foreground outside the box counts as missed.
     total = int((case.label == 1).sum())
     rows.append(table.rows_of(case.id, features, segments, case.label[where], total))
   table.join_tables(rows).save(written)
@@ -126,6 +131,7 @@ def _inner_fold(
 
 def _grow_forest(config: RunConfig, workdir: Path, inner: list[Path]) -> None:
   written = workdir / "forest.npz"
+  # A file that exists is complete, since it is written atomically.
   if not written.exists():
     forest = table.learn_forest(
       [table.load_table(folder / "table.npz") for folder in inner], config.seed
@@ -135,7 +141,7 @@ def _grow_forest(config: RunConfig, workdir: Path, inner: list[Path]) -> None:
 
 
 def _out_of_fold(inner: list[Path], splits: list[CaseSplit]) -> Boxes:
-  """The box of every training case, by the inner first stage that did not see it."""
+  """Returns the box of every training case by the inner first stage that did not see it."""
   found = [box_files.read_boxes(folder / "boxes.json") for folder in inner]
   return {
     case: boxes[case] for boxes, split in zip(found, splits, strict=True) for case in split.test

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.models.ops.conv import conv3d
-from attn_unet_jax.models.ops.dilation import dilated
+from attn_unet_jax.models.ops.dilation import convolve_dilated
 
 
 @pytest.mark.parametrize("rate", [1, 2, 3])
@@ -21,5 +21,5 @@ def test_dilated_convolution_against_xlas(rate):
     dimension_numbers=("NXYZC", "XYZIO", "NXYZC"),
   )
   np.testing.assert_allclose(
-    dilated(lambda y: conv3d(y, kernel, form="native"), x, rate), expected, atol=1e-5
+    convolve_dilated(lambda y: conv3d(y, kernel, form="native"), x, rate), expected, atol=1e-5
   )

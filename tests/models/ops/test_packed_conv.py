@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from attn_unet_jax.models.ops.packed_conv import packed_conv3d, packed_kernel_gradient
+from attn_unet_jax.models.ops.packed_conv import kernel_gradient_by_packs, packed_conv3d
 from tests.conftest import draw
 
 LAYOUT = ("NXYZC", "XYZIO", "NXYZC")
@@ -36,7 +36,7 @@ def test_packs_of_any_size_are_the_convolution(size, pad, length, counts):
   for count in counts:
     packed = jax.jit(functools.partial(packed_conv3d, pads=pads, count=count))
     np.testing.assert_allclose(packed(x, kernel), expected, atol=1e-12)
-    gradient = jax.jit(functools.partial(packed_kernel_gradient, pads=pads, count=count))
+    gradient = jax.jit(functools.partial(kernel_gradient_by_packs, pads=pads, count=count))
     np.testing.assert_allclose(gradient(x, g, kernel), pullback(g)[0], atol=1e-12)
 
 
@@ -51,7 +51,7 @@ def test_the_places_of_a_weight_are_summed_up_wide():
   kernel, pads = draw(3, 3, 3, 1, 1, seed=2), ((1, 1),) * 3
   exact = jax.vjp(lambda k: direct(x, k, pads), kernel)[1](g)[0]
   half = [a.astype(jnp.bfloat16) for a in (x, g, kernel)]
-  found = packed_kernel_gradient(*half, pads, 16)
+  found = kernel_gradient_by_packs(*half, pads, 16)
   assert found.dtype == jnp.bfloat16
   error = jnp.linalg.norm(found.astype(float) - exact) / jnp.linalg.norm(exact)
   assert error < 2**-8
