@@ -26,13 +26,14 @@ def load_experiment(text: str) -> ConfigDict:
   place, _, variant = text.partition(":")
   path = find_experiment(place)
   try:
-    module = _load(path)
+    module = _run_file(path)
     draft = module.get_config(variant) if variant else module.get_config()
   except UserError:
     raise
   except Exception as error:  # whatever an experiment file raises
     what = f"{type(error).__name__}: {format_error(error)}"
     raise UserError(f"--config={text}: the experiment file does not load: {what}") from None
+  # A file that builds a config of its own would miss keys that a later version adds.
   if not isinstance(draft, ConfigDict):
     raise UserError(
       f"--config={text}: get_config returns {type(draft).__name__}; let it return what "
@@ -71,9 +72,10 @@ def list_experiments() -> list[str]:
   return sorted(path.stem for path in experiments_folder().glob("[a-z]*.py"))
 
 
-def _load(path: Path) -> ModuleType:
+def _run_file(path: Path) -> ModuleType:
   """Runs an experiment file as a module; files beside it can be imported as `experiments.NAME`."""
   _offer_experiments()
+  # By its own name it could hide an installed module, such as one called `test`.
   spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
   assert spec is not None
   assert spec.loader is not None
@@ -84,6 +86,7 @@ def _load(path: Path) -> ModuleType:
 
 def _offer_experiments() -> None:
   """Lets `from experiments import pancreas` find the package's own, if there is no other."""
+  # A clone, or a user's own package of this name, comes first.
   if "experiments" in sys.modules or importlib.util.find_spec("experiments"):
     return
   folder = experiments_folder()

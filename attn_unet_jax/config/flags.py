@@ -49,7 +49,7 @@ class ConfigFlags:
     Raises:
       UserError: a key without a value.
     """
-    rest, self.texts = take_overrides([_translate(argument) for argument in arguments])
+    rest, self.texts = take_overrides([_translate_name(argument) for argument in arguments])
     return rest
 
   def explain(self, flag: str) -> str:
@@ -77,6 +77,7 @@ class ConfigFlags:
     for line in apply_overrides(draft, self.texts):
       print_line(line)
     config = resolve_draft(draft, data=data)
+    # XLA reads its flags when JAX first looks at the devices, which is soon after this.
     if config.deterministic:
       xla.make_deterministic()
     return config
@@ -85,10 +86,11 @@ class ConfigFlags:
 CONFIG_FLAGS = ConfigFlags()
 
 
-def _translate(argument: str) -> str:
+def _translate_name(argument: str) -> str:
   """Turns the name that another command has for a key into the key, and says so."""
   name, equals, value = argument.partition("=")
   key = _OTHER_NAMES.get(name.lstrip("-"))
+  # A flag without a value cannot be told from one whose value is the next argument.
   if not equals or not name.startswith("-") or key is None or name.lstrip("-") == "lr":
     return argument
   if name.lstrip("-") in flags.FLAGS:  # which the command has a meaning of its own for

@@ -38,6 +38,7 @@ def take_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]
   texts: dict[str, str] = {}
   kinds = {key.name: key.kind for key in list_keys()}
   remaining = list(arguments)
+  # Not absl's parser: a key is known only once the experiment is loaded, which another flag names.
   while remaining:
     argument = remaining.pop(0)
     match = _FLAG.fullmatch(argument)
@@ -75,8 +76,9 @@ def apply_overrides(draft: ConfigDict, texts: Mapping[str, str]) -> list[str]:
   check_complete(draft)
   name = texts.get("model.name", draft.model.name)
   kinds = {key.name: key for key in list_keys()}
-  given = {key: _read(key, text, kinds.get(key), name) for key, text in texts.items()}
+  given = {key: _read_text(key, text, kinds.get(key), name) for key, text in texts.items()}
   dropped = []
+  # A width or an option said of one network means another thing in another.
   if not _are_related(name, draft.model.name):
     dropped += [f"model.{key}" for key in draft.model if key not in ("name", *COMPUTING)]
   read = read_keys(flatten_draft(draft) | given)
@@ -87,6 +89,7 @@ def apply_overrides(draft: ConfigDict, texts: Mapping[str, str]) -> list[str]:
     dropped += [key for key in said if key.startswith(choices) and key not in read]
   dropped = [key for key in dict.fromkeys(dropped) if key not in given]
   values = {key: flatten_draft(draft)[key] for key in dropped}
+  # Dropped before anything is set: what the command line says is never dropped.
   for key in dropped:
     section, _, last = key.rpartition(".")
     del draft[section][last]
@@ -105,7 +108,7 @@ def _are_related(network: str, other: str) -> bool:
   return issubclass(a, b) or issubclass(b, a)
 
 
-def _read(key: str, text: str, known: Key | None, network: str) -> Any:
+def _read_text(key: str, text: str, known: Key | None, network: str) -> Any:
   """Reads the text of a key's value."""
   if known is not None:
     return read_value(key, text, known.kind, known.default)
@@ -133,9 +136,11 @@ def read_value(key: str, text: str, kind: Any, default: Any) -> Any:
     if text.lower() in (*_TRUE, *_FALSE):
       return text.lower() in _TRUE
     raise UserError(f"config.{key}={text!r}: must be true or false")
-  value = _evaluate(text)
+  value = _evaluate_literal(text)
+  # `--config.loss_options.class_weights=1` is a tuple of one, as `48,48,48` is one of three.
   if typing.get_origin(kind) is tuple:
     value = value if isinstance(value, tuple) else (value,)
+  # A float key keeps a float, so that 2 and 2.0 are the same config when a run is resumed.
   if kind is float or types.NoneType in typing.get_args(kind):
     value = float(value) if isinstance(value, int) and not isinstance(value, bool) else value
   if not has_type(value, kind):
@@ -143,7 +148,7 @@ def read_value(key: str, text: str, kind: Any, default: Any) -> Any:
   return value
 
 
-def _evaluate(text: str) -> Any:
+def _evaluate_literal(text: str) -> Any:
   """Reads a Python literal; what is none stays text. Lists become tuples."""
   try:
     return _to_tuple(ast.literal_eval(text.strip()))

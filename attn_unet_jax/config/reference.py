@@ -27,7 +27,7 @@ def describe_keys() -> str:
   for section, keys in _group_keys():
     lines += ["", f"  {section or 'general'}"]
     for key, readers in keys:
-      about = f"{key.field.metadata['doc']} ({_describe_values(key)}{_of(readers)})"
+      about = f"{key.field.metadata['doc']} ({_describe_values(key)}{_format_readers(readers)})"
       lines.append(f"    {key.name} = {key.default!r}")
       lines += textwrap.wrap(about, _WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
   return "\n".join(lines) + "\n"
@@ -67,7 +67,7 @@ def _join_readers(keys: list[Key]) -> str:
   return "" if everyone or keys[0].name.endswith(".name") else ", ".join(names)
 
 
-def _of(readers: str) -> str:
+def _format_readers(readers: str) -> str:
   return f"; of {readers}" if readers else ""
 
 

@@ -14,7 +14,9 @@ def check_rules(config: RunConfig) -> None:
   Raises:
     UserError: naming the key, its value and what is allowed.
   """
-  _require(bool(config.loss.terms), "loss", config.loss.weights, "at least one weight other than 0")
+  _require_rule(
+    bool(config.loss.terms), "loss", config.loss.weights, "at least one weight other than 0"
+  )
   _check_class_weights(config)
   _check_hnn(config)
   _check_freeze(config)
@@ -34,7 +36,7 @@ def _check_class_weights(config: RunConfig) -> None:
     fits = all(_is_number(weight) and weight >= least for weight in weights)
     fits = not weights or (fits and len(weights) == classes and any(weights))
     rule = f"() or {classes} values of at least {least}, not all 0, background first"
-    _require(fits, key, weights, rule)
+    _require_rule(fits, key, weights, rule)
 
 
 def _is_number(value: Any) -> bool:
@@ -45,16 +47,18 @@ def _check_stages(config: RunConfig) -> None:
   if config.stages.count == 1:
     return
   data = config.data
-  _require(len(class_names(data.labels)) == 1, "data.labels", data.labels, "one class in stages")
-  _require(not data.boxes, "data.boxes", data.boxes, "empty: stages find their own")
+  _require_rule(
+    len(class_names(data.labels)) == 1, "data.labels", data.labels, "one class in stages"
+  )
+  _require_rule(not data.boxes, "data.boxes", data.boxes, "empty: stages find their own")
   rule = "interior: stages set it"
-  _require(data.target == "interior", "data.target", data.target, rule)
+  _require_rule(data.target == "interior", "data.target", data.target, rule)
 
 
 def _check_largest_component(config: RunConfig) -> None:
   fits = not config.inference.largest_component or config.data.target == "interior"
   rule = "False for data.target=boundary: so thin a layer falls into many pieces"
-  _require(fits, "inference.largest_component", config.inference.largest_component, rule)
+  _require_rule(fits, "inference.largest_component", config.inference.largest_component, rule)
 
 
 def _check_hnn(config: RunConfig) -> None:
@@ -62,22 +66,22 @@ def _check_hnn(config: RunConfig) -> None:
   weight = config.loss.weights.get("side_bce", 0.0)
   if config.model.name == "hnn":
     rule = "the only loss of hnn, as in experiments/hnn.py: set the weights of the others to 0"
-    _require(list(config.loss.weights) == ["side_bce"], "loss.side_bce", weight, rule)
+    _require_rule(list(config.loss.weights) == ["side_bce"], "loss.side_bce", weight, rule)
   else:
     rule = f"0 for {config.model.name}: only hnn has side outputs"
-    _require(not weight, "loss.side_bce", weight, rule)
+    _require_rule(not weight, "loss.side_bce", weight, rule)
 
 
 def _check_freeze(config: RunConfig) -> None:
   fits = bool(config.init.workdir) or not config.init.freeze
   rule = "empty without config.init.workdir: what would be kept is a random start"
-  _require(fits, "init.freeze", config.init.freeze, rule)
+  _require_rule(fits, "init.freeze", config.init.freeze, rule)
 
 
 def _check_accumulation(config: RunConfig) -> None:
   batch, parts = config.train.batch_size, config.train.accumulate
   rule = f"a divisor of config.train.batch_size={batch}"
-  _require(batch % parts == 0, "train.accumulate", parts, rule)
+  _require_rule(batch % parts == 0, "train.accumulate", parts, rule)
   if parts > 1:
     needs = f"config.train.accumulate={parts}"
     check_mean_of_parts(config.loss, needs, "--config.train.accumulate=1")
@@ -96,6 +100,6 @@ def _check_space(config: RunConfig) -> None:
     )
 
 
-def _require(holds: bool, key: str, value: Any, rule: str) -> None:
+def _require_rule(holds: bool, key: str, value: Any, rule: str) -> None:
   if not holds:
     raise UserError(f"config.{key}={value!r}: must be {rule}")

@@ -91,6 +91,7 @@ def _are_weights(pairs: tuple[Any, ...]) -> bool:
   )
 
 
+# Made once: flags, help and stored configs must all see the same keys.
 LossWeights = _loss_weights()
 
 # Sections whose keys are always the same, with what stands there where nothing is said.
@@ -127,6 +128,8 @@ class Key(NamedTuple):
 
 def list_keys() -> Iterator[Key]:
   """Lists every key; one that several networks, optimisers or losses read comes once for each."""
+  # The defaults of a section are those of its object, not of its class: a run augments as the paper
+  # does, while an Augmentation by itself draws nothing.
   for section, options in _FIXED.items():
     yield from _keys_of(section, type(options), "", options)
   for name, network in NETWORKS.items():
@@ -142,7 +145,7 @@ def _keys_of(
 ) -> Iterator[Key]:
   kinds = field_types(options)
   for field in dataclasses.fields(options):
-    name = _join(section, _flag_name(field))
+    name = _join_key(section, _flag_name(field))
     default = getattr(defaults, field.name) if defaults else field.default
     yield Key(name, kinds[field.name], field, reader, default)
 
@@ -159,6 +162,7 @@ def default() -> ConfigDict:
   draft.model = ConfigDict({"name": AttentionUNetOptions().name})
   draft.optimizer = ConfigDict({"name": AdamOptions().name})
   draft.loss_options = ConfigDict()
+  # An unknown key in a locked section fails where the experiment file sets it, with its line.
   draft.lock()
   for section in OPEN_SECTIONS:  # a typo in these is found by `resolve_draft`
     draft[section].unlock()
@@ -194,20 +198,25 @@ def build(values: Mapping[str, Any]) -> RunConfig:
     UserError: an unknown key, a value that is not allowed, or a key that nothing reads.
   """
   said: dict[str, dict[str, Any]] = {section: {} for section in (*_FIXED, *OPEN_SECTIONS)}
+  # The last dot divides: a section has no dot in it, and the key of a general option has none.
   for key, value in values.items():
     section, _, name = key.rpartition(".")
     if section not in said:
       raise UserError(f"unknown config key config.{key}; {suggest_key(key)}")
     said[section][name] = value
-  fixed = {section: _make(section, options, said[section]) for section, options in _FIXED.items()}
+  fixed = {
+    section: _make_options(section, options, said[section]) for section, options in _FIXED.items()
+  }
   general: Any = fixed[""]
   sections: Any = {name: options for name, options in fixed.items() if name not in ("", "loss")}
   return RunConfig(
     seed=general.seed,
     deterministic=general.deterministic,
-    model=_choose("model", network_options(said["model"].get("name")), said["model"]),
-    optimizer=_choose("optimizer", _optimizer(said["optimizer"].get("name")), said["optimizer"]),
-    loss=_losses(fixed["loss"], said["loss_options"]),
+    model=_choose_options("model", network_options(said["model"].get("name")), said["model"]),
+    optimizer=_choose_options(
+      "optimizer", _optimizer_options(said["optimizer"].get("name")), said["optimizer"]
+    ),
+    loss=_make_loss(fixed["loss"], said["loss_options"]),
     **sections,
   )
 
@@ -231,36 +240,37 @@ def network_options(name: Any = None) -> type[NetworkOptions]:
   return NETWORKS[name]
 
 
-def _optimizer(name: Any = None) -> type[OptimizerOptions]:
+def _optimizer_options(name: Any = None) -> type[OptimizerOptions]:
   name = AdamOptions().name if name is None else name
   if name not in OPTIMIZERS:
     raise UserError(f"config.optimizer.name={name!r}: must be one of {tuple(OPTIMIZERS)}")
   return OPTIMIZERS[name]
 
 
-def _make(section: str, defaults: Options, said: Mapping[str, Any]) -> Options:
+def _make_options(section: str, defaults: Options, said: Mapping[str, Any]) -> Options:
   """Makes the options of a section with some values said."""
   known = {field.name for field in dataclasses.fields(defaults)}
   for name in said:
     if name not in known:
-      key = _join(section, name)
+      key = _join_key(section, name)
       raise UserError(f"unknown config key config.{key}; {suggest_key(key)}")
   try:
     return dataclasses.replace(defaults, **said)
   except OptionError as error:
-    raise _refusal(section, error) from None
+    raise _make_refusal(section, error) from None
 
 
-def _choose(section: str, options: type[Any], said: Mapping[str, Any]) -> Any:
+def _choose_options(section: str, options: type[Any], said: Mapping[str, Any]) -> Any:
   """Makes the options of a network or optimiser; refuses a key that it does not read."""
   chosen = options()
   fields = {field.name: field for field in dataclasses.fields(options)}
   for name in said:
     if name not in fields:
-      raise UserError(_unread(section, name, chosen.name))
-  made = _make(section, chosen, said)
+      raise UserError(_explain_unread_key(section, name, chosen.name))
+  # Only when all values are known is it known which conditions hold.
+  made = _make_options(section, chosen, said)
   for name in said:
-    if unmet := _unmet(made, fields[name]):
+    if unmet := _find_unmet_condition(made, fields[name]):
       raise UserError(
         f"config.{section}.{name}: only {unmet[0]}={unmet[1]} reads it, and "
         f"config.{section}.{unmet[0]} is {getattr(made, unmet[0])!r}"
@@ -268,16 +278,19 @@ def _choose(section: str, options: type[Any], said: Mapping[str, Any]) -> Any:
   return made
 
 
-def _unmet(options: Options, field: "dataclasses.Field[Any]") -> tuple[str, Any] | None:
+def _find_unmet_condition(
+  options: Options, field: "dataclasses.Field[Any]"
+) -> tuple[str, Any] | None:
   """Returns the condition under which a field is read, where it does not hold."""
   only_if: tuple[str, Any] | None = field.metadata.get("only_if")
   return only_if if only_if and getattr(options, only_if[0]) != only_if[1] else None
 
 
-def _losses(weights: Any, said: Mapping[str, Any]) -> LossOptions:
+def _make_loss(weights: Any, said: Mapping[str, Any]) -> LossOptions:
   """Makes the loss of its weights and options; refuses an option that no term reads."""
   # In the order of names: a sum's last bits depend on it.
   named = {name: getattr(weights, name) for name in sorted(LOSSES)} | dict(weights.external)
+  # A term of weight 0 is no term: it would cost its computation, and a NaN in it would spread.
   chosen = {name: weight for name, weight in named.items() if weight}
   terms: list[LossTerm] = []
   read: set[str] = set()
@@ -289,23 +302,25 @@ def _losses(weights: Any, said: Mapping[str, Any]) -> LossOptions:
     try:
       terms.append(LossTerm(name, weight, options(**own)))
     except OptionError as error:
-      raise _refusal("loss_options", error, {field: key for key, field in names.items()}) from None
+      raise _make_refusal(
+        "loss_options", error, {field: key for key, field in names.items()}
+      ) from None
   for key in said:
     if key not in read:
-      raise UserError(_unread("loss_options", key, " + ".join(chosen) or "no loss"))
+      raise UserError(_explain_unread_key("loss_options", key, " + ".join(chosen) or "no loss"))
   return LossOptions(tuple(terms))
 
 
-def _refusal(
+def _make_refusal(
   section: str, error: OptionError, flag_names: Mapping[str, str] | None = None
 ) -> UserError:
-  key = _join(section, (flag_names or {}).get(error.key, error.key))
+  key = _join_key(section, (flag_names or {}).get(error.key, error.key))
   return UserError(f"config.{key}={error.value!r}: must be {error.rule}")
 
 
-def _unread(section: str, name: str, chosen: str) -> str:
+def _explain_unread_key(section: str, name: str, chosen: str) -> str:
   """Says that what was chosen does not read a key, and who does."""
-  key = _join(section, name)
+  key = _join_key(section, name)
   readers = [known.reader for known in list_keys() if known.name == key]
   if not readers:
     return f"unknown config key config.{key}; {suggest_key(key)}"
@@ -317,6 +332,7 @@ def _unread(section: str, name: str, chosen: str) -> str:
 def suggest_key(key: str) -> str:
   """Returns the way out of an unknown key: the key most like it, whatever its section."""
   names = dict.fromkeys(known.name for known in list_keys())
+  # A key in the wrong section is the most frequent mistake, and looks like no other key as a whole.
   last = key.rpartition(".")[2]
   if same := [name for name in names if name.rpartition(".")[2] == last]:
     return f"did you mean config.{same[0]}?"
@@ -343,9 +359,9 @@ def flatten(config: RunConfig) -> dict[str, Any]:
 
 def _flatten_options(section: str, options: Any) -> dict[str, Any]:
   return {
-    _join(section, _flag_name(field)): getattr(options, field.name)
+    _join_key(section, _flag_name(field)): getattr(options, field.name)
     for field in dataclasses.fields(options)
-    if not _unmet(options, field)
+    if not _find_unmet_condition(options, field)
   }
 
 
@@ -367,7 +383,7 @@ def replace_keys(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
 def read_keys(values: Mapping[str, Any]) -> set[str]:
   """Returns the keys that a run reads whose network, optimiser, schedule and losses are given."""
   network = network_options(values.get("model.name"))
-  chosen = {"model": network, "optimizer": _optimizer(values.get("optimizer.name"))}
+  chosen = {"model": network, "optimizer": _optimizer_options(values.get("optimizer.name"))}
   keys = {key.name for section, o in _FIXED.items() for key in _keys_of(section, type(o), "")}
   for section, options in chosen.items():
     for key in _keys_of(section, options, ""):
@@ -385,5 +401,5 @@ def _flag_name(field: "dataclasses.Field[Any]") -> str:
   return field.metadata.get("key") or field.name
 
 
-def _join(section: str, name: str) -> str:
+def _join_key(section: str, name: str) -> str:
   return f"{section}.{name}" if section else name

@@ -30,7 +30,7 @@ def load_config(path: Path) -> RunConfig:
       that are not allowed.
   """
   try:
-    values = _migrate(_flatten(read_json(path)))
+    values = _migrate_values(_flatten_file(read_json(path)))
   except FileNotFoundError:
     raise UserError(f"{path}: not found; is its folder a run made by attn_unet_jax.main?") from None
   except OSError as error:
@@ -56,12 +56,13 @@ def _refused(path: Path, error: UserError) -> UserError:
   return UserError(f"{path}: {error}; put back what the run was trained with")
 
 
-def _migrate(values: Mapping[str, Any]) -> dict[str, Any]:
+def _migrate_values(values: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the values of a file of any format as today's.
 
   Format 1, which says no number, has the keys of all networks, optimisers and losses in every file:
   those that the run did not read are left out. What a file does not have has its default.
   """
+  # The first format said no number.
   number = values.get("format", 1)
   if number not in (1, _FORMAT):
     raise ValueError(f"format {number!r} of another version")
@@ -69,16 +70,17 @@ def _migrate(values: Mapping[str, Any]) -> dict[str, Any]:
   if number == _FORMAT:
     return values
   known = {key.name for key in list_keys()}
+  # A key that nobody knows stays, and is refused by name: it may be of a later version.
   read = read_keys(values)
   return {key: value for key, value in values.items() if key in read or key not in known}
 
 
-def _flatten(nested: Any, prefix: str = "") -> dict[str, Any]:
+def _flatten_file(nested: Any, prefix: str = "") -> dict[str, Any]:
   """Returns the values of a file by key; lists become tuples again."""
   flat: dict[str, Any] = {}
   for key, value in nested.items():
     if isinstance(value, dict):
-      flat |= _flatten(value, f"{prefix}{key}.")
+      flat |= _flatten_file(value, f"{prefix}{key}.")
     else:
       flat[prefix + key] = _to_tuples(value)
   return flat
