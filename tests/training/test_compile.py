@@ -325,7 +325,7 @@ IN_PARTS = """
 import json, sys
 import jax, jax.numpy as jnp, numpy as np
 from attn_unet_jax.cases.prepare import WorkingCase
-from attn_unet_jax.patches.device_source import resident
+from attn_unet_jax.patches.device_source import make_resident
 from attn_unet_jax.training.compile import compile_step
 from attn_unet_jax.training.mesh import replicate
 from attn_unet_jax.training.state import create_state
@@ -334,7 +334,8 @@ from tests.line import Line
 module = Line(batch_norm=True, dtype=jnp.float64)
 keys = {"train.batch_size": 16, "train.accumulate": 2, "data.patch": (4, 4, 4)}
 image = np.random.default_rng(0).integers(-200, 300, (9, 8, 7)).astype(np.int16)
-data = resident([WorkingCase("a", image, (image > 100).astype(np.uint8), 0.0, 1.0)], (4, 4, 4))
+case = WorkingCase("a", image, (image > 100).astype(np.uint8), 0.0, 1.0)
+data = make_resident([case], (4, 4, 4))
 told = []
 for name in sys.argv[1:]:
   mode, count, statistics = name.split("-")

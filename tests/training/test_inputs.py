@@ -185,7 +185,7 @@ def test_a_named_folder_of_prepared_scans_serves_every_run_and_source(
   def no(*_):
     raise AssertionError("prepared again")
 
-  monkeypatch.setattr("attn_unet_jax.cases.working_cases.prepare", no)
+  monkeypatch.setattr("attn_unet_jax.cases.working_cases.prepare_case", no)
   second = _train(config, tmp_path / "b", "resident")
   assert_same(first, second)
   _train(config, tmp_path / "c", "streaming")
