@@ -158,10 +158,10 @@ def test_block_gradients(form, modes):
 @pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize("mode", ["align_corners", "half_pixel"])
 def test_resizing_gradients(mode):
-  def resize(x):
+  def pool_and_upsample(x):
     return resize.upsample(resize.max_pool(x), (3, 4, 5), mode)
 
-  check_grads(jax.jit(resize), (draw(1, 4, 4, 2, 2),), order=1, modes=["fwd", "rev"])
+  check_grads(jax.jit(pool_and_upsample), (draw(1, 4, 4, 2, 2),), order=1, modes=["fwd", "rev"])
 
 
 @pytest.mark.usefixtures("double_precision")

@@ -139,7 +139,7 @@ def test_a_case_is_read_once_by_a_machine_of_many_cores(cases, monkeypatch):
     cases=48, batch_size=2, cases_per_block=2, patches_per_case=4, foreground_fraction=0.5
   )
   cutter = HostCropper(counted, size, 0, (8, 8, 8), (8, 8, 8))
-  monkeypatch.setattr(streaming_source, "_cores", lambda: 64)
+  monkeypatch.setattr(streaming_source, "count_usable_cores", lambda: 64)
   with StreamingSource(cutter, range(2), _fed).feeds(range(96)) as feeds:
     assert len(list(feeds)) == 96  # 192 patches, 24 blocks of two cases
   assert len(counted.read) == 48
@@ -171,7 +171,7 @@ def test_no_scan_is_begun_once_the_steps_are_broken_off(config, cases, monkeypat
   config = with_keys(
     config, {"data.cases_per_block": 5, "data.patches_per_case": 1, "train.batch_size": 5}
   )
-  monkeypatch.setattr(streaming_source, "_cores", lambda: 1)
+  monkeypatch.setattr(streaming_source, "count_usable_cores", lambda: 1)
   with StreamingSource(make_training_cropper(config, slow), range(5), _fed).feeds(
     range(9)
   ) as feeds:
