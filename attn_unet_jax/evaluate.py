@@ -17,6 +17,7 @@ from absl import flags
 
 from attn_unet_jax.cases.folds import PARTS
 from attn_unet_jax.runtime import process
+from attn_unet_jax.runtime.acceptance import ACCEPT_HELP, parse_acceptance
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import check_writable
 
@@ -30,6 +31,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder for cases.csv and summary.
 _LABELS = flags.DEFINE_string(
   "labels", None, "CLASS=VALUE,... of the masks in folders; pancreas=1."
 )
+_ACCEPT = flags.DEFINE_string("accept", "", ACCEPT_HELP)
 # The only keys of the config that a run may change afterwards: those that name another data set.
 _OTHER_SET = {
   "dataset": flags.DEFINE_string("config.data.dataset", None, "Another data set, NAME/CONFIG."),
@@ -69,12 +71,13 @@ def main() -> None:
 
 
 def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
+  accept = parse_acceptance(_ACCEPT.value or "")
   from attn_unet_jax.cases.fold import open_fold  # these load JAX
-  from attn_unet_jax.workflows.evaluate_run import evaluate_other, evaluate_run
+  from attn_unet_jax.workflows.evaluate_run import accept_too, evaluate_other, evaluate_run
   from attn_unet_jax.workflows.open_run import open_run_or_stages
   from attn_unet_jax.workflows.other_dataset import list_seen_cases, open_other_dataset
 
-  trained = open_run_or_stages(workdir)
+  trained = accept_too(open_run_or_stages(workdir), accept)
   listing = workdir / "folds.json"
   if not other:
     evaluate_run(trained, open_fold(trained.config.data, listing), workdir, _PART.value or "test")

@@ -15,6 +15,7 @@ from pathlib import Path
 from absl import flags
 
 from attn_unet_jax.runtime import process
+from attn_unet_jax.runtime.acceptance import ACCEPT_HELP, parse_acceptance
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 _INPUT = flags.DEFINE_string(
@@ -28,14 +29,18 @@ _SERIES = flags.DEFINE_string(
 _BOXES = flags.DEFINE_string(
   "boxes", None, "JSON file of boxes to look in, as of config.data.boxes, by the masks' names."
 )
+_ACCEPT = flags.DEFINE_string("accept", "", ACCEPT_HELP)
 
 
 def main() -> None:
   """Segments what the flags say."""
+  accept = parse_acceptance(_ACCEPT.value or "")
   from attn_unet_jax.workflows.segment_scans import segment_scans  # loads JAX
 
   source, output = Path(_INPUT.value or ""), Path(_OUTPUT.value or "")
-  segment_scans(Path(_WORKDIR.value or ""), source, output, _SERIES.value, _BOXES.value)
+  segment_scans(
+    Path(_WORKDIR.value or ""), source, output, _SERIES.value, _BOXES.value, accept=accept
+  )
 
 
 def run() -> None:

@@ -27,12 +27,14 @@ import time
 from absl import flags
 
 from attn_unet_jax.runtime import process
+from attn_unet_jax.runtime.acceptance import ACCEPT_HELP, parse_acceptance
 from attn_unet_jax.runtime.signals import Interrupted
 
 _DATASET = flags.DEFINE_string("dataset", None, "What to build, NAME/CONFIG.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the records go.", required=True)
 _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Where the downloaded files lie.")
 _SKIP = flags.DEFINE_bool("skip_bad_cases", False, "Leave out cases that fail their checks.")
+_ACCEPT = flags.DEFINE_string("accept", "", ACCEPT_HELP)
 _WORKERS = flags.DEFINE_integer(
   "workers", None, "Processes that read scans; by cores and memory if not given.", lower_bound=1
 )
@@ -46,6 +48,7 @@ _BEAM_OPTIONS = flags.DEFINE_list(
 
 def main() -> None:
   """Builds what the flags say, and prints where it is."""
+  accept = parse_acceptance(_ACCEPT.value or "")
   from tfds_pancreas.build_dataset import build_dataset  # loads tensorflow-datasets
   from tfds_pancreas.records import REPORT_FILE, find_built_version
 
@@ -57,6 +60,7 @@ def main() -> None:
       _DATA_DIR.value,
       manual_dir=_MANUAL_DIR.value,
       skip_bad_cases=_SKIP.value,
+      accept=accept,
       workers=_WORKERS.value,
       beam_runner=_BEAM_RUNNER.value,
       beam=_BEAM_OPTIONS.value,

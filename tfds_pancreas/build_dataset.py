@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from attn_unet_jax.runtime.acceptance import NOTHING, Acceptance
 from attn_unet_jax.runtime.errors import UserError
 from tfds_pancreas.record_builder import RecordBuilder
 from tfds_pancreas.records import VolumeConfig
@@ -33,6 +34,7 @@ def build_dataset(
   *,
   manual_dir: str | Path | None = None,
   skip_bad_cases: bool = False,
+  accept: Acceptance = NOTHING,
   workers: int | None = None,
   beam_runner: str | None = None,
   beam: Sequence[str] = (),
@@ -44,6 +46,7 @@ def build_dataset(
     data_dir: where data sets go; made when missing.
     manual_dir: where the files lie that a data set of real scans is made from.
     skip_bad_cases: leave out cases that fail their checks, instead of stopping.
+    accept: doubts about the scans that the user accepts.
     workers: processes that read scans; None decides by cores and memory.
     beam_runner: the name of an Apache Beam runner, which then does the work.
     beam: options of Beam, 'NAME=VALUE'.
@@ -56,7 +59,8 @@ def build_dataset(
       process is building, files that are missing or fail their checks, or no Apache Beam.
   """
   builder_class, config = _find_builder(dataset)
-  options = _make_builder_options(builder_class, manual_dir, skip_bad_cases) | {"workers": workers}
+  options = _make_builder_options(builder_class, manual_dir, skip_bad_cases, accept)
+  options |= {"workers": workers}
   if workers and (beam_runner or beam):
     raise UserError(
       "--workers is for this machine alone; with Beam, set the number by --beam_options"
@@ -84,13 +88,14 @@ def _make_builder_options(
   builder_class: type[RecordBuilder],
   manual_dir: str | Path | None,
   skip_bad_cases: bool,
+  accept: Acceptance,
 ) -> dict[str, Any]:
   """Returns the arguments of a builder, except for its config and place."""
   if builder_class.MANUAL_DOWNLOAD_INSTRUCTIONS:
-    return {"skip_bad_cases": skip_bad_cases}
-  if manual_dir or skip_bad_cases:
+    return {"skip_bad_cases": skip_bad_cases, "accept": accept}
+  if manual_dir or skip_bad_cases or accept:
     raise UserError(
-      "this data set is not made from files: leave out --manual_dir, --skip_bad_cases"
+      "this data set is not made from files: leave out --manual_dir, --skip_bad_cases, --accept"
     )
   return {}
 

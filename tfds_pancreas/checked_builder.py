@@ -26,6 +26,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
+from attn_unet_jax.runtime.acceptance import NOTHING, Acceptance
 from attn_unet_jax.runtime.errors import UserError
 from tfds_pancreas.build_report import BuildReport
 from tfds_pancreas.case_parts import CasePart, MadeCase
@@ -52,8 +53,8 @@ class CheckedBuilder(RecordBuilder):
     make_grid_config(name) for name in ("native", "iso2mm", "iso1mm")
   )
 
-  def __init__(self, *, skip_bad_cases: bool = False, **options: Any):
-    self._skip_bad_cases = skip_bad_cases
+  def __init__(self, *, skip_bad_cases: bool = False, accept: Acceptance = NOTHING, **options: Any):
+    self._skip_bad_cases, self._accept = skip_bad_cases, accept
     super().__init__(**options)
 
   @staticmethod

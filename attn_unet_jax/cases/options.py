@@ -3,9 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from attn_unet_jax.runtime.acceptance import REASONS, Acceptance, parse_acceptance
 from attn_unet_jax.runtime.options import NOT_NEGATIVE, Options, Rule, one_of, option
 
 _SPACING = Rule("0.0001 to 100 mm", lambda value: 1e-4 <= value <= 100)
+_ACCEPT = Rule(
+  f"names out of {', '.join(REASONS)}, separated by commas",
+  lambda text: {name.strip() for name in text.split(",")} <= {"", *REASONS},
+)
 _WINDOW = Rule("lower end below the upper", lambda window: window[0] < window[1], whole=True)
 
 
@@ -16,6 +21,7 @@ class DataOptions(Options):
   dataset: str = option("", "Records made by tfds_pancreas.build, such as phantom_ct/demo.")
   dir: str = option("data", "Folder of the records.")
   folder: str = option("", "Or: a folder with imagesTr/NAME.nii.gz and labelsTr/NAME.nii.gz.")
+  accept: str = option("", "Doubts about scans to accept: hounsfield,geometry,rescale.", _ACCEPT)
   labels: str = option("pancreas", "CLASS=VALUE+VALUE,...; names where the data carries names.")
   folds: str = option("", "A list of folds by name, or a JSON file; '': the set's own, or a hash.")
   fold: int = option(0, "Which fold of that list.", NOT_NEGATIVE)
@@ -43,3 +49,8 @@ class DataOptions(Options):
   )
   patch: tuple[int, int, int] = option((160, 160, 96), "Patch size, voxels of the working grid.")
   prepared: str = option("", "Folder of prepared scans that runs share; '': the run's own.")
+
+  @property
+  def acceptance(self) -> Acceptance:
+    """The doubts about scans that the user accepts: `accept`, read."""
+    return parse_acceptance(self.accept)

@@ -14,6 +14,7 @@ from attn_unet_jax.runtime.console import print_line
 
 # Flags of other commands or of other programs that mean a key of the config.
 _OTHER_NAMES = {
+  "accept": "data.accept",
   "data_dir": "data.dir",
   "dataset": "data.dataset",
   "folder": "data.folder",
@@ -95,5 +96,6 @@ def _translate_name(argument: str) -> str:
     return argument
   if name.lstrip("-") in flags.FLAGS:  # which the command has a meaning of its own for
     return argument
-  print_line(f"{name} is called --config.{key} here")
+  if key != "data.accept":  # which is called so in every message
+    print_line(f"{name} is called --config.{key} here")
   return f"--config.{key}={value}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from attn_unet_jax.runtime.acceptance import NOTHING, Acceptance
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.dicom.files import is_dicom, is_zip, list_files, open_files
 from attn_unet_jax.volumes.dicom.read import read_dicom
@@ -17,17 +18,19 @@ def is_dicom_scan(path: Path) -> bool:
   return path.is_dir() or is_zip(path)
 
 
-def read_scan(path: Path, *, series_uid: str | None = None) -> Volume:
+def read_scan(path: Path, *, series_uid: str | None = None, accept: Acceptance = NOTHING) -> Volume:
   """Reads a scan in HU on its native grid.
 
   Args:
     path: a NIfTI file; or a folder or .zip that holds, at any depth, a CT series of DICOM slices.
     series_uid: the series to read if there are several.
+    accept: doubts about the scan that the user accepts.
 
   Raises:
     UserError: the reasons of `read_nifti` and `read_dicom`; or the path is a single DICOM file; or
       a UID was given for a NIfTI file.
   """
+  del accept
   if is_dicom_scan(path):
     return read_dicom(path, series_uid=series_uid).volume
   if series_uid is not None:

@@ -1,16 +1,26 @@
 """Scores a run on the cases of its own folds, or on another data set."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from attn_unet_jax.cases.fold import DataFold
+from attn_unet_jax.config.schema import replace_keys
 from attn_unet_jax.evaluation.scoring import score_cases, write_scores
+from attn_unet_jax.runtime.acceptance import Acceptance
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import check_writable, read_json_object
 from attn_unet_jax.workflows.load_run import LoadedRun
 from attn_unet_jax.workflows.other_dataset import OtherDataset
+
+
+def accept_too(trained: LoadedRun, accept: Acceptance) -> LoadedRun:
+  """Returns a run that accepts more doubts about scans than it was trained with."""
+  names = ",".join(sorted(accept | trained.config.data.acceptance))
+  config = replace_keys(trained.config, {"data.accept": names})
+  return dataclasses.replace(trained, config=config)
 
 
 def evaluate_run(trained: LoadedRun, fold: DataFold, workdir: Path, part: str = "test") -> None:

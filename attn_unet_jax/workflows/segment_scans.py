@@ -6,6 +6,7 @@ from pathlib import Path
 
 from attn_unet_jax.cases.boxes import check_boxes, read_boxes
 from attn_unet_jax.inference.segment import Locate, segment_scan
+from attn_unet_jax.runtime.acceptance import NOTHING, Acceptance
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import check_writable
@@ -24,6 +25,8 @@ def segment_scans(
   output: Path,
   series: str | None = None,
   boxes_file: str | None = None,
+  *,
+  accept: Acceptance = NOTHING,
 ) -> None:
   """Segments every scan and writes its mask; names the scans that cannot be segmented.
 
@@ -33,6 +36,7 @@ def segment_scans(
     output: the mask's file, or the folder for the masks.
     series: SeriesInstanceUID to segment if the source contains several DICOM series.
     boxes_file: JSON file of boxes to segment.
+    accept: doubts about the scans that the user accepts.
 
   Raises:
     UserError: the run, the scans or the output do not fit, or a scan was not segmented.
@@ -47,7 +51,7 @@ def segment_scans(
   for index, (path, target) in enumerate(pairs):
     began = time.monotonic()
     try:
-      mask = _segment_file(path, trained, locate(target), series)
+      mask = _segment_file(path, trained, locate(target), series, accept)
     # A bad scan of many must not stop the others; all failures end in one error.
     except UserError as error:
       failures.append(str(error))
@@ -67,9 +71,9 @@ def segment_scans(
 
 
 def _segment_file(
-  path: Path, trained: LoadedRun, locate: Locate | None, series: str | None
+  path: Path, trained: LoadedRun, locate: Locate | None, series: str | None, accept: Acceptance
 ) -> Volume:
-  image = read_scan(path, series_uid=series)
+  image = read_scan(path, series_uid=series, accept=accept)
   check_image(image, path)
   return segment_scan(image, trained.system, trained.config, locate, path).mask
 

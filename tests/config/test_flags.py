@@ -51,6 +51,15 @@ def test_the_name_that_another_command_has_for_a_key_is_taken(absl_flags, capsys
   assert "--data_dir is called --config.data.dir here" in capsys.readouterr().out
 
 
+def test_doubts_are_accepted_by_the_name_that_every_command_has(absl_flags, capsys):
+  config = _read(absl_flags, "--config=pancreas:phantom", "--accept=rescale,hounsfield")
+  assert config.data.accept == "rescale,hounsfield"
+  assert config.data.acceptance == {"hounsfield", "rescale"}
+  assert capsys.readouterr().out == ""
+  with pytest.raises(UserError, match=r"config\.data\.accept='all': must be names out of hounsf"):
+    _read(absl_flags, "--config=pancreas:phantom", "--accept=all")
+
+
 def test_a_flag_of_the_commands_own_is_left_to_it(absl_flags):
   flags.DEFINE_string("labels", None, "Of masks.", flag_values=absl_flags)
   config = _read(absl_flags, "--config=pancreas:phantom", "--labels=liver=1")
