@@ -19,6 +19,7 @@ from pathlib import Path
 import pydicom
 
 from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.volumes.dicom.damage import damage_is_user_error
 from attn_unet_jax.volumes.dicom.read import (
   DicomSeries,
   DicomVolume,
@@ -26,7 +27,6 @@ from attn_unet_jax.volumes.dicom.read import (
   read_series,
   survey_files,
 )
-from attn_unet_jax.volumes.dicom.series import damage_is_user_error
 from tfds_pancreas.folders import walk_folders
 
 CASES = 82

@@ -6,14 +6,17 @@ either shared by all frames or given for every frame (DICOM PS3.3 C.7.6.16).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pydicom
 
-# The functional groups that say where a frame lies and what its values mean.
+from attn_unet_jax.volumes.dicom.rescale import RESCALE_TAGS
+
+# The functional groups that say where a frame lies.
 _GROUP_TAGS = {
   "PlanePositionSequence": ("ImagePositionPatient",),
   "PlaneOrientationSequence": ("ImageOrientationPatient",),
   "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
-  "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
 }
 _COMMON_TAGS = ("Rows", "Columns")
 FRAME_TAGS = (
@@ -31,8 +34,9 @@ def is_multi_frame(tags: pydicom.Dataset) -> bool:
 def split_frames(tags: pydicom.Dataset) -> list[pydicom.Dataset]:
   """Splits a data set into one for each frame, in the order of the pixels.
 
-  InstanceNumber becomes the number of the frame, from 1. A file of a single frame is returned as it
-  is.
+  InstanceNumber becomes the number of the frame, from 1. PixelValueTransformationSequence becomes
+  every place that gives the frame slope and intercept: its own group, the shared one, and the root
+  of the file, where some programs write them. A file of a single frame is returned as it is.
 
   Raises:
     ValueError: there are not as many descriptions as frames.
@@ -61,4 +65,18 @@ def _build_frame(
     for name in names:
       if name in items[0]:
         frame[name] = items[0][name]
+  # All of them, and not the nearest alone, so that a contradiction between them is seen.
+  frame.PixelValueTransformationSequence = [
+    *(own.get("PixelValueTransformationSequence") or ()),
+    *(shared.get("PixelValueTransformationSequence") or ()),
+    *([_copy_tags(tags, RESCALE_TAGS)] if any(name in tags for name in RESCALE_TAGS) else ()),
+  ]
   return frame
+
+
+def _copy_tags(tags: pydicom.Dataset, names: Iterable[str]) -> pydicom.Dataset:
+  copy = pydicom.Dataset()
+  for name in names:
+    if name in tags:
+      copy[name] = tags[name]
+  return copy

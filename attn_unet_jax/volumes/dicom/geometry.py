@@ -58,7 +58,7 @@ class SliceGeometry:
   @property
   def name(self) -> str:
     """The file's name, with the number of the frame in a multi-frame file."""
-    return self.file.name if self.frame is None else f"{self.file.name} frame {self.frame + 1}"
+    return name_slice(self.file.name, self.frame)
 
   @property
   def normal(self) -> np.ndarray:
@@ -69,6 +69,11 @@ class SliceGeometry:
   def along_mm(self) -> float:
     """The position along the slice's own normal in mm."""
     return float(self.position @ self.normal)
+
+
+def name_slice(file: str, frame: int | None) -> str:
+  """Returns a file's name with the number of the frame from 1; of a single slice the name alone."""
+  return file if frame is None else f"{file} frame {frame + 1}"
 
 
 def arrange_slices(slices: Sequence[SliceGeometry]) -> tuple[list[SliceGeometry], np.ndarray]:

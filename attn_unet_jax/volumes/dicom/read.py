@@ -10,27 +10,32 @@ PixelPaddingRangeLimit) become air, -1000 HU. Slices that form no regular grid a
 from __future__ import annotations
 
 import dataclasses
-import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import pydicom
-from pydicom.pixels import get_decoder
-from pydicom.uid import JPEGExtended12Bit
 
 from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.volumes.dicom.damage import damage_is_user_error
 from attn_unet_jax.volumes.dicom.files import open_files
 from attn_unet_jax.volumes.dicom.frames import FRAME_TAGS, is_multi_frame, split_frames
 from attn_unet_jax.volumes.dicom.geometry import SliceGeometry, arrange_slices
+from attn_unet_jax.volumes.dicom.rescale import (
+  RESCALE_TAGS,
+  SliceRescale,
+  check_rescales,
+  read_rescale,
+)
 from attn_unet_jax.volumes.dicom.series import (
   DicomSeries,
   choose_series,
-  damage_is_user_error,
   find_series,
   survey_files,
 )
+from attn_unet_jax.volumes.dicom.voxels import AIR_HU, check_pixel_size, read_voxels
 from attn_unet_jax.volumes.volume import Volume
 
 __all__ = [
@@ -43,18 +48,11 @@ __all__ = [
   "survey_files",
 ]
 
-AIR_HU = -1000
-# Padding within this range, such as 0 HU, does not mark anything: tissue has that value as well.
-_TISSUE_HU = (-900, 1000)
 # Only these are read, so that no name or other text of the patient is ever in memory.
-_GEOMETRY_TAGS = [
+_PLACE_TAGS = [
   *("Rows", "Columns", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient"),
-  *("PixelSpacing", "SliceThickness", "SpacingBetweenSlices", *FRAME_TAGS),
-]
-_PIXEL_TAGS = [
-  *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration"),
-  *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData", *FRAME_TAGS),
-  *("RescaleSlope", "RescaleIntercept", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+  *("PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "BitsAllocated"),
+  *(*FRAME_TAGS, *RESCALE_TAGS),
 ]
 
 
@@ -76,47 +74,57 @@ class DicomVolume:
   tag_spacing_mm: float | None
 
 
-def read_dicom(path: Path, *, series_uid: str | None = None) -> DicomVolume:
+def read_dicom(
+  path: Path, *, series_uid: str | None = None, accepted: Collection[str] = ()
+) -> DicomVolume:
   """Reads the CT series that lies at any depth of a folder, or in a .zip.
 
   Args:
     path: the folder or .zip.
     series_uid: the SeriesInstanceUID to read if there are several series.
+    accepted: what the user knows better, see `check_rescales`.
 
   Raises:
     UserError: there is no series, or several and none is chosen; or the reasons of `read_series`.
   """
-  return read_series(choose_series(Path(path), series_uid))
+  return read_series(choose_series(Path(path), series_uid), accepted)
 
 
-def read_series(series: DicomSeries) -> DicomVolume:
+def read_series(series: DicomSeries, accepted: Collection[str] = ()) -> DicomVolume:
   """Reads one CT series.
 
+  Args:
+    series: the series.
+    accepted: what the user knows better, see `check_rescales`.
+
   Raises:
-    UserError: its slices form no regular grid (see `arrange_slices`), or a file is damaged or
-      stored in a way that is not read.
+    UserError: its slices form no regular grid (see `arrange_slices`), their unit is not HU (see
+      `check_rescales`), or a file is damaged or stored in a way that is not read.
   """
   # Twice over the files: only when all places are known, it is known where each slice's pixels go,
   # and all pixels need not be in memory twice.
-  slices, affine = arrange_slices(
-    [one for file, stream in open_files(series.files) for one in _read_slices(file, stream)]
-  )
+  found = [one for file, stream in open_files(series.files) for one in _read_slices(file, stream)]
+  slices, affine = arrange_slices([place for place, _ in found])
+  where = Path(os.path.commonpath([file.parent for file in series.files]))
+  check_rescales(where, [rescale for _, rescale in found], accepted)
   tags = [one.tag_spacing_mm for one in slices if one.tag_spacing_mm is not None]
   return DicomVolume(
-    Volume(_read_voxels(slices), affine),
+    Volume(read_voxels(slices), affine),
     tuple(one.instance_number for one in slices),
     float(np.median(tags)) if tags else None,
   )
 
 
-def _read_slices(file: Path, stream: BinaryIO) -> list[SliceGeometry]:
-  """Reads the place of a file's slice, or of each of its frames."""
+def _read_slices(file: Path, stream: BinaryIO) -> list[tuple[SliceGeometry, SliceRescale]]:
+  """Reads the place and the unit of a file's slice, or of each of its frames."""
   with damage_is_user_error(file):
-    tags = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(_GEOMETRY_TAGS))
-    parts = split_frames(tags)
-    several = is_multi_frame(tags)
+    tags = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(_PLACE_TAGS))
+    check_pixel_size(file, stream, tags)
+    frames = split_frames(tags)
+    numbers: Sequence[int | None] = range(len(frames)) if is_multi_frame(tags) else [None]
     return [
-      _read_slice_geometry(file, part, k if several else None) for k, part in enumerate(parts)
+      (_read_slice_geometry(file, frame, k), read_rescale(file, k, frame))
+      for k, frame in zip(numbers, frames, strict=True)
     ]
 
 
@@ -167,100 +175,3 @@ def _read_tag_spacing(tags: pydicom.Dataset) -> float | None:
     if tags.get(name) is not None:
       return abs(float(tags[name].value))
   return None
-
-
-def _read_voxels(slices: Sequence[SliceGeometry]) -> np.ndarray:
-  """Reads the values in HU, [columns, rows, slices], each slice in one piece of memory."""
-  array = np.empty((*slices[0].size, len(slices)), np.int16, order="F")
-  places: dict[Path, list[int]] = {}
-  for k, one in enumerate(slices):
-    places.setdefault(one.file, []).append(k)
-  # File by file and not slice by slice: a multi-frame file holds many of them.
-  for file, stream in open_files(places):
-    tags, frames = _read_stored_frames(file, stream)
-    for k in places[file]:
-      part, stored = frames[slices[k].frame or 0]
-      hu = _to_hounsfield(file, tags, part, stored)
-      info = np.iinfo(np.int16)
-      # Starting with int16 halves the memory of nearly every scan.
-      if hu.dtype.kind == "f" or hu.min() < info.min or hu.max() > info.max:
-        array = array.astype(np.float32, copy=False)
-      array[:, :, k] = hu.T
-  return array
-
-
-def _read_stored_frames(
-  file: Path, stream: BinaryIO
-) -> tuple[pydicom.Dataset, list[tuple[pydicom.Dataset, np.ndarray]]]:
-  """Reads a file's tags, and the tags and the stored pixels [rows, columns] of every frame."""
-  with damage_is_user_error(file):
-    tags = pydicom.dcmread(stream, specific_tags=list(_PIXEL_TAGS))
-    _check_encoding(file, tags)
-    parts = split_frames(tags)
-  with damage_is_user_error(file, "its pixels are truncated or damaged"):
-    pixels = tags.pixel_array.reshape(-1, int(tags.Rows), int(tags.Columns))
-    return tags, list(zip(parts, pixels, strict=True))
-
-
-def _to_hounsfield(
-  file: Path, tags: pydicom.Dataset, part: pydicom.Dataset, stored: np.ndarray
-) -> np.ndarray:
-  """Converts a slice to HU: int32, or float32 if slope or intercept are fractions.
-
-  Args:
-    file: the file, for the message.
-    tags: the file's tags.
-    part: the frame's own tags.
-    stored: the pixels as stored [rows, columns].
-  """
-  with damage_is_user_error(file):
-    slope, intercept = float(part.get("RescaleSlope", 1)), float(part.get("RescaleIntercept", 0))
-    if slope == 0 or not np.isfinite([slope, intercept]).all():
-      raise UserError(f"{file}: slope {slope}, intercept {intercept} give no HU; export it again")
-    whole = slope.is_integer() and intercept.is_integer()
-    # float64 holds every product of a 16-bit pixel and a whole slope exactly.
-    hu = stored * np.float64(slope) + np.float64(intercept)
-    hu = hu.astype(np.int32 if whole else np.float32)
-    hu[_padding_mask(file, tags, stored, slope, intercept)] = AIR_HU
-    return hu
-
-
-def _check_encoding(file: Path, tags: pydicom.Dataset) -> None:
-  """Refuses a file whose pixels are missing, are no grey slice, or cannot be decoded."""
-  syntax = tags.file_meta.TransferSyntaxUID
-  if "PixelData" not in tags:
-    raise UserError(f"{file}: truncated or damaged, it has no pixels; copy or export it again")
-  undescribed = int(tags.get("NumberOfFrames") or 1) != 1 and not is_multi_frame(tags)
-  if tags.get("SamplesPerPixel", 1) != 1 or undescribed:
-    raise UserError(
-      f"{file}: holds colours, or several frames without a place of their own; a CT slice is one "
-      "grey image: convert it to one file for each slice, or to NIfTI"
-    )
-  try:
-    readable = get_decoder(syntax).is_available
-  except NotImplementedError:  # pydicom knows the syntax and has no decoder for it at all
-    readable = False
-  # pydicom says that it can decode lossy JPEG of 12 bits, but none of its decoders does.
-  if not readable or (syntax == JPEGExtended12Bit and int(tags.get("BitsStored", 16)) > 8):
-    raise UserError(
-      f"{file}: stored as {syntax.name}, which is not read here; decompress it first "
-      "(dcmdjpeg, gdcmconv --raw)"
-    )
-
-
-def _padding_mask(
-  file: Path, tags: pydicom.Dataset, stored: np.ndarray, slope: float, intercept: float
-) -> np.ndarray:
-  """Returns a mask [rows, columns] of the pixels that the scanner never measured."""
-  # Both tags are in stored values, before slope and intercept (DICOM PS3.3 C.7.5.1.1.2). The limit
-  # may lie on either side of the value.
-  value = tags.get("PixelPaddingValue")
-  if value is None:
-    return np.zeros(stored.shape, bool)
-  limit = tags.get("PixelPaddingRangeLimit")
-  low, high = sorted((int(value), int(value if limit is None else limit)))
-  hu_low, hu_high = sorted((low * slope + intercept, high * slope + intercept))
-  if hu_low < _TISSUE_HU[1] and hu_high > _TISSUE_HU[0]:
-    logging.info("%s: padding of %g..%g HU may be tissue, left as it is", file, hu_low, hu_high)
-    return np.zeros(stored.shape, bool)
-  return (stored >= low) & (stored <= high)

@@ -8,24 +8,15 @@ log.
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
-import logging
-import struct
-import warnings
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import pydicom
-from pydicom.errors import InvalidDicomError
 
 from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.volumes.dicom.damage import damage_is_user_error
 from attn_unet_jax.volumes.dicom.files import check_deflated_size, is_dicom, list_files, open_files
-
-# pydicom's warnings quote the values that it does not like, whatever they tell of a patient.
-logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 # SOP classes (DICOM PS3.4 B.5): CT image, Enhanced CT, and the latter converted from the former.
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
@@ -36,12 +27,6 @@ _HEADER_TAGS = [
   *("Rows", "Columns", "NumberOfFrames", "SliceThickness", "ConvolutionKernel"),
 ]
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-# What pydicom and its decoders raise on damaged files: nearly everything, since a wrong length or
-# type may be met anywhere in them.
-_DAMAGE_ERRORS = (
-  *(ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError),
-  *(ValueError, struct.error, zlib.error, InvalidDicomError),
-)
 _MAX_LISTED = 10
 
 
@@ -65,17 +50,6 @@ class DicomSeries:
   def num_files(self) -> int:
     """The number of files."""
     return len(self.files)
-
-
-@contextlib.contextmanager
-def damage_is_user_error(file: Path, what: str = "truncated or damaged") -> Iterator[None]:
-  """Names the file when pydicom fails; its own words are dropped, since they may quote values."""
-  try:
-    with warnings.catch_warnings():
-      warnings.simplefilter("ignore")
-      yield
-  except _DAMAGE_ERRORS as error:
-    raise UserError(f"{file}: {what}; copy, download or export the file again") from error
 
 
 class FileSurvey(NamedTuple):
