@@ -30,9 +30,8 @@ def read_scan(path: Path, *, series_uid: str | None = None, accept: Acceptance =
     UserError: the reasons of `read_nifti` and `read_dicom`; or the path is a single DICOM file; or
       a UID was given for a NIfTI file.
   """
-  del accept
   if is_dicom_scan(path):
-    return read_dicom(path, series_uid=series_uid).volume
+    return read_dicom(path, series_uid=series_uid, accept=accept).volume
   if series_uid is not None:
     raise UserError(f"{path}: a file, which has no DICOM series {series_uid} to choose")
   # Anonymised slices often have no suffix, and NIfTI's reader would only say that it is no NIfTI.

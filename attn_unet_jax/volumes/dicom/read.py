@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import pydicom
 
+from attn_unet_jax.runtime.acceptance import NOTHING, Acceptance
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.dicom.damage import damage_is_user_error
 from attn_unet_jax.volumes.dicom.files import open_files
@@ -75,27 +76,27 @@ class DicomVolume:
 
 
 def read_dicom(
-  path: Path, *, series_uid: str | None = None, accepted: Collection[str] = ()
+  path: Path, *, series_uid: str | None = None, accept: Acceptance = NOTHING
 ) -> DicomVolume:
   """Reads the CT series that lies at any depth of a folder, or in a .zip.
 
   Args:
     path: the folder or .zip.
     series_uid: the SeriesInstanceUID to read if there are several series.
-    accepted: what the user knows better, see `check_rescales`.
+    accept: doubts about the unit that the user accepts, see `check_rescales`.
 
   Raises:
     UserError: there is no series, or several and none is chosen; or the reasons of `read_series`.
   """
-  return read_series(choose_series(Path(path), series_uid), accepted)
+  return read_series(choose_series(Path(path), series_uid), accept)
 
 
-def read_series(series: DicomSeries, accepted: Collection[str] = ()) -> DicomVolume:
+def read_series(series: DicomSeries, accept: Acceptance = NOTHING) -> DicomVolume:
   """Reads one CT series.
 
   Args:
     series: the series.
-    accepted: what the user knows better, see `check_rescales`.
+    accept: doubts about the unit that the user accepts, see `check_rescales`.
 
   Raises:
     UserError: its slices form no regular grid (see `arrange_slices`), their unit is not HU (see
@@ -106,7 +107,7 @@ def read_series(series: DicomSeries, accepted: Collection[str] = ()) -> DicomVol
   found = [one for file, stream in open_files(series.files) for one in _read_slices(file, stream)]
   slices, affine = arrange_slices([place for place, _ in found])
   where = Path(os.path.commonpath([file.parent for file in series.files]))
-  check_rescales(where, [rescale for _, rescale in found], accepted)
+  check_rescales(where, [rescale for _, rescale in found], accept)
   tags = [one.tag_spacing_mm for one in slices if one.tag_spacing_mm is not None]
   return DicomVolume(
     Volume(read_voxels(slices), affine),

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pydicom
 
+from attn_unet_jax.runtime.acceptance import NOTHING, Acceptance, refuse_unless_accepted
+from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.dicom.geometry import name_slice
 
-# The reason by which a user accepts stored values, or values of another unit, as HU.
-ACCEPT_RESCALE = "rescale"
 RESCALE_TAGS = ("RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence")
 _HOUNSFIELD_TYPES = ("", "HU", "US")
 # Far above metal at the end of an extended scale (about 30,000) and below what float32 counts by
@@ -94,7 +94,7 @@ def read_rescale(file: Path, frame: int | None, tags: pydicom.Dataset) -> SliceR
 
 
 def check_rescales(
-  where: Path, slices: Sequence[SliceRescale], accepted: Collection[str] = ()
+  where: Path, slices: Sequence[SliceRescale], accept: Acceptance = NOTHING
 ) -> None:
   """Refuses a series whose values are not known to be Hounsfield units.
 
@@ -103,7 +103,7 @@ def check_rescales(
   Args:
     where: the series, for the message.
     slices: what every slice says.
-    accepted: with `rescale` in it, a series without slope or intercept counts as HU where they are
+    accept: with `rescale` in it, a series without slope or intercept counts as HU where they are
       1 and 0, and so does one of another unit.
 
   Raises:
@@ -120,20 +120,8 @@ def check_rescales(
       else f"{where}: only {_format_names(odd, slices)} with RescaleSlope and RescaleIntercept, so "
       "the unit of the others is unknown; export the series again, complete"
     )
-  if ACCEPT_RESCALE in accepted:
-    return
-  if missing := slices[0].missing:
-    raise UserError(
-      f"{where}: no slice has {' and '.join(missing)}, which a CT image must have, so the unit of "
-      "its values is unknown; export the series again, or if they are Hounsfield units as they are "
-      f"stored: --accept={ACCEPT_RESCALE}"
-    )
-  if foreign := [one for one in slices if one.unit not in _HOUNSFIELD_TYPES]:
-    raise UserError(
-      f"{where}: {_format_names(foreign, slices)} with the unit {_quote(foreign[0].unit)} "
-      "(RescaleType) and not HU; give the series in Hounsfield units, or if its values are HU all "
-      f"the same: --accept={ACCEPT_RESCALE}"
-    )
+  if problem := _describe_unknown_unit(where, slices):
+    print_line(refuse_unless_accepted("rescale", problem, accept))
 
 
 def to_stored_type(hu: np.ndarray, rescale: SliceRescale) -> np.ndarray:
@@ -179,6 +167,21 @@ def _refuse_unreadable(where: Path, slices: Sequence[SliceRescale]) -> None:
       f"{where}: {_format_names(contrary, slices)} with two different RescaleSlope or "
       "RescaleIntercept in one file, so its unit is unknown; export the series again"
     )
+
+
+def _describe_unknown_unit(where: Path, slices: Sequence[SliceRescale]) -> str:
+  """Describes a doubt that the user may know better about; '' if there is none."""
+  if missing := slices[0].missing:
+    return (
+      f"{where}: no slice has {' and '.join(missing)}, which a CT image must have, so it is not "
+      "known whether its stored values are Hounsfield units; export the series again"
+    )
+  if foreign := [one for one in slices if one.unit not in _HOUNSFIELD_TYPES]:
+    return (
+      f"{where}: {_format_names(foreign, slices)} with the unit {_quote(foreign[0].unit)} "
+      "(RescaleType) and not HU; give the series in Hounsfield units"
+    )
+  return ""
 
 
 def _read_number(tags: pydicom.Dataset, name: str) -> float | None:

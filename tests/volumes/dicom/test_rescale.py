@@ -89,18 +89,19 @@ def test_an_unknown_unit_is_refused_by_slice(change, complaints, tmp_path):
     (partial(set_all, RescaleType="OD"), SCAN.array),
   ],
 )
-def test_what_could_be_hu_can_be_accepted(change, expected, tmp_path):
+def test_what_could_be_hu_can_be_accepted(change, expected, tmp_path, capsys):
   write_volume(tmp_path, SCAN, change=change)
   with pytest.raises(UserError, match="--accept=rescale"):
     read(tmp_path)
-  np.testing.assert_array_equal(read(tmp_path, accepted={"rescale"}), expected)
+  np.testing.assert_array_equal(read(tmp_path, accept=frozenset({"rescale"})), expected)
+  assert capsys.readouterr().out.startswith(f"accepted (rescale): {tmp_path}: ")
 
 
 @pytest.mark.parametrize("change", [setting(3, **NOTHING), partial(add_tables, count=5)])
 def test_a_contradiction_cannot_be_accepted(change, tmp_path):
   write_volume(tmp_path, SCAN, change=change)
   with pytest.raises(UserError) as refused:
-    read(tmp_path, accepted={"rescale"})
+    read(tmp_path, accept=frozenset({"rescale"}))
   assert "--accept" not in str(refused.value)
 
 
