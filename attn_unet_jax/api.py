@@ -19,7 +19,7 @@ def load_run(workdir: str | Path) -> LoadedRun:
   Raises:
     UserError: no run, or one without a checkpoint.
   """
-  return open_run_or_stages(Path(workdir))
+  return open_run_or_stages(Path(workdir).expanduser())
 
 
 def read_scan(path: str | Path, series: str | None = None) -> Volume:
@@ -32,7 +32,7 @@ def read_scan(path: str | Path, series: str | None = None) -> Volume:
   Raises:
     UserError: it is unreadable, or cannot be trusted.
   """
-  image = read_volume(Path(path), series_uid=series)
+  image = read_volume(Path(path).expanduser(), series_uid=series)
   check_image(image, path)
   return image
 

@@ -28,6 +28,7 @@ from absl import flags
 
 from attn_unet_jax.runtime import process
 from attn_unet_jax.runtime.acceptance import ACCEPT_HELP, parse_acceptance
+from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.signals import Interrupted
 
 _DATASET = flags.DEFINE_string("dataset", None, "What to build, NAME/CONFIG.", required=True)
@@ -66,14 +67,14 @@ def main() -> None:
       beam=_BEAM_OPTIONS.value,
     )
   except (Interrupted, KeyboardInterrupt):
-    print(f"{_DATASET.value}: stopped, nothing is built; run the command again", flush=True)
+    print_line(f"{_DATASET.value}: stopped, nothing is built; run the command again")
     raise
   done = f"built in {time.perf_counter() - start:.0f} s"
   if existing:
     done = "already there" + (", --manual_dir is not looked at" if _MANUAL_DIR.value else "")
-  print(f"{_DATASET.value}: {done}: {directory}")
+  print_line(f"{_DATASET.value}: {done}: {directory}")
   if (directory / REPORT_FILE).is_file():
-    print(f"{_DATASET.value}: figures of every case: {directory / REPORT_FILE}")
+    print_line(f"{_DATASET.value}: figures of every case: {directory / REPORT_FILE}")
 
 
 def run() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from attn_unet_jax.runtime.acceptance import NOTHING, Acceptance
+from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from tfds_pancreas.record_builder import RecordBuilder
 from tfds_pancreas.records import VolumeConfig
@@ -72,7 +73,7 @@ def build_dataset(
     builder = builder_class(config=config, data_dir=data_dir, **options)
     if not builder.data_path.exists():
       _require_files(builder.MANUAL_DOWNLOAD_INSTRUCTIONS, manual_dir)
-      print(f"{dataset}: building", flush=True)
+      print_line(f"{dataset}: building")
       _write_records(builder, settings)
   except OSError as error:
     # A file elsewhere, such as a scan that may not be read, is told by its own name.

@@ -30,7 +30,7 @@ from tfds_pancreas.case_parts import (
   write_shard,
 )
 from tfds_pancreas.checked_case import CaseInput
-from tfds_pancreas.records import FILE_FORMAT
+from tfds_pancreas.record_files import FILE_FORMAT
 from tfds_pancreas.workers import (
   ForEach,
   choose_worker_count,

@@ -14,11 +14,19 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.errors import UserError, format_error
+from tfds_pancreas.record_files import (
+  WAY_OUT,
+  find_versions,
+  make_features,
+  open_reader,
+  read_labels,
+  require_record_count,
+)
 
 Record = dict[str, Any]
-FILE_FORMAT = "array_record"
 REPORT_FILE = "build_report.json"  # beside the records of real scans
+_MAX_REASON = 200  # characters of a library's reason that a message shows
 
 
 def make_volume_info(
@@ -31,18 +39,10 @@ def make_volume_info(
     labels: name and value of each label.
     description: one paragraph about the data set.
   """
-  volume = {"shape": (None, None, None), "encoding": "zlib"}
-  features = {
-    "id": tfds.features.Text(),
-    "image": tfds.features.Tensor(dtype=np.int16, **volume),
-    "label": tfds.features.Tensor(dtype=np.uint8, **volume),
-    # Without an encoding float64 would be stored as float32.
-    "affine": tfds.features.Tensor(dtype=np.float64, shape=(4, 4), encoding="zlib"),
-  }
   return tfds.core.DatasetInfo(
     builder=builder,
     description=description,
-    features=tfds.features.FeaturesDict(features),
+    features=make_features(),
     metadata=tfds.core.MetadataDict(labels=dict(labels)),
   )
 
@@ -59,7 +59,11 @@ class VolumeConfig(tfds.core.BuilderConfig):
 
 
 class SplitRecords(Sequence[Record]):
-  """The records of one split in the order of their ids, decoded one by one when asked for."""
+  """The records of one split in the order of their ids, decoded one by one when asked for.
+
+  Raises:
+    UserError: when a record is asked for that is damaged; the message names its file.
+  """
 
   def __init__(self, builder: tfds.core.DatasetBuilder, name: str):
     self._builder, self._name = builder, name
@@ -71,10 +75,13 @@ class SplitRecords(Sequence[Record]):
   def _order(self) -> list[tuple[str, int]]:
     only_id = dict.fromkeys(("image", "label", "affine"), tfds.decode.SkipDecoding())
     found = self._builder.as_data_source(self._name, decoders=only_id)
-    return sorted((_decode_text(found[index]["id"]), index) for index in range(len(found)))
+    for part in self._builder.info.splits[self._name].file_instructions:
+      require_record_count(Path(part.filename), part.examples_in_shard)
+    ids = ((_decode_text(self._read(found, index)["id"]), index) for index in range(len(found)))
+    return sorted(ids)
 
   @cached_property
-  def _geometry_source(self) -> Sequence[Record]:
+  def _packed_source(self) -> Sequence[Record]:
     undecoded = dict.fromkeys(("image", "label"), tfds.decode.SkipDecoding())
     source: Sequence[Record] = self._builder.as_data_source(self._name, decoders=undecoded)
     return source
@@ -91,9 +98,17 @@ class SplitRecords(Sequence[Record]):
 
   def read_geometry(self, index: int) -> tuple[tuple[int, int, int], np.ndarray]:
     """Reads shape `[3]` and affine of the record at a place in `case_ids`, but no volume."""
-    record = self._geometry_source[self._order[index][1]]
+    record = self.read_packed(index)
     x, y, z = map(int, record["image"]["shape"])
     return (x, y, z), record["affine"]
+
+  def read_packed(self, index: int) -> Record:
+    """Reads the record at a place in `case_ids`; its volumes stay packed, as shape and bytes."""
+    return self._read(self._packed_source, self._order[index][1])
+
+  def find_file(self, index: int) -> Path:
+    """Returns the file that holds the record at a place in `case_ids`."""
+    return self._find_file(self._order[index][1])
 
   def __len__(self) -> int:
     return len(self._order)
@@ -102,11 +117,43 @@ class SplitRecords(Sequence[Record]):
     """Decodes the record at a place in `case_ids`; for a slice, a list of records."""
     if isinstance(index, slice):
       return [self[place] for place in range(*index.indices(len(self)))]
-    record = self._record_source[self._order[index][1]]
-    return {**record, "id": _decode_text(record["id"])}
+    case, place = self._order[index]
+    record = self._read(self._record_source, place)
+    if fault := _find_fault(record):
+      raise UserError(f"{self._find_file(place)}: record {place}, {case}, {fault}; {WAY_OUT}")
+    return {**record, "id": case}
 
   def __iter__(self) -> Iterator[Record]:
     return (self[place] for place in range(len(self)))
+
+  def _read(self, source: Sequence[Record], place: int) -> Record:
+    """Reads the record at a place in the files."""
+    try:
+      return source[place]
+    except Exception as error:  # Riegeli, protobuf, zlib and NumPy each raise their own
+      if isinstance(error, OSError) and error.filename:
+        raise  # the system's own, which names the file
+      raise UserError(
+        f"{self._find_file(place)}: record {place} of {self._name!r} is damaged "
+        f"({format_error(error)[:_MAX_REASON]}); {WAY_OUT}"
+      ) from None
+
+  def _find_file(self, place: int) -> Path:
+    for part in self._builder.info.splits[self._name].file_instructions:
+      if place < part.examples_in_shard:
+        break
+      place -= part.examples_in_shard
+    return Path(part.filename)
+
+
+def _find_fault(record: Record) -> str:
+  """Returns what keeps a record from being a labelled scan; '' if nothing does."""
+  image, label, affine = record["image"], record["label"], record["affine"]
+  if image.ndim != 3 or image.shape != label.shape or not image.size:
+    return f"has an image of {image.shape} and a label of {label.shape} voxels"
+  if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.linalg.det(affine):
+    return "has an affine that places no voxels"
+  return ""
 
 
 @dataclass(frozen=True)
@@ -132,32 +179,21 @@ def open_records(dataset: str, data_dir: str | Path) -> BuiltDataset:
     data_dir: the directory that was given to the build.
 
   Raises:
-    UserError: it has not been built there.
+    UserError: it has not been built there, or a file of it is damaged.
   """
   directory = find_built_version(dataset, data_dir)
   if directory is None:
     command = f"python -m tfds_pancreas.build --dataset={dataset} --data_dir={data_dir}"
     raise UserError(f"{data_dir}: the data set {dataset!r} has not been built there; run {command}")
   logging.getLogger("absl").setLevel(logging.WARNING)  # TFDS logs each file that it loads
-  builder = tfds.builder_from_directory(directory)
-  splits = {name: SplitRecords(builder, name) for name in builder.info.splits}
-  return BuiltDataset(directory, splits, dict(builder.info.metadata["labels"]))
+  reader = open_reader(directory)
+  splits = {name: SplitRecords(reader, name) for name in reader.info.splits}
+  return BuiltDataset(directory, splits, read_labels(directory))
 
 
 def find_built_version(dataset: str, data_dir: str | Path) -> Path | None:
   """Returns the newest version of a data set under `data_dir`, or None."""
-  # A build that is under way, or was killed, lies in a folder called incomplete.
-  versions = [
-    path.parent
-    for path in Path(data_dir, dataset).glob("*.*.*/dataset_info.json")
-    if "incomplete" not in path.parent.name
-  ]
-  return max(versions, key=_parse_version, default=None)
-
-
-def _parse_version(directory: Path) -> tuple[int, ...]:
-  # As numbers: 1.10.0 is newer than 1.9.0.
-  return tuple(int(part) for part in directory.name.split("."))
+  return next(reversed(find_versions(Path(data_dir, dataset))), None)
 
 
 def _decode_text(value: bytes | str) -> str:

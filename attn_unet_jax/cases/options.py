@@ -19,13 +19,19 @@ class DataOptions(Options):
   """The options of a data set, of the meaning of its labels, and of the working grid."""
 
   dataset: str = option("", "Records made by tfds_pancreas.build, such as phantom_ct/demo.")
-  dir: str = option("data", "Folder of the records.")
-  folder: str = option("", "Or: a folder with imagesTr/NAME.nii.gz and labelsTr/NAME.nii.gz.")
+  dir: str = option("data", "Folder of the records.", is_path=True)
+  folder: str = option(
+    "", "Or: a folder with imagesTr/NAME.nii.gz and labelsTr/NAME.nii.gz.", is_path=True
+  )
   accept: str = option("", "Doubts about scans to accept: hounsfield,geometry,rescale.", _ACCEPT)
   labels: str = option("pancreas", "CLASS=VALUE+VALUE,...; names where the data carries names.")
-  folds: str = option("", "A list of folds by name, or a JSON file; '': the set's own, or a hash.")
+  folds: str = option(
+    "", "A list of folds by name, or a JSON file; '': the set's own, or a hash.", is_path=True
+  )
   fold: int = option(0, "Which fold of that list.", NOT_NEGATIVE)
-  boxes: str = option("", "A JSON file of boxes to work inside, by case; '': on whole scans.")
+  boxes: str = option(
+    "", "A JSON file of boxes to work inside, by case; '': on whole scans.", is_path=True
+  )
   spacing_mm: float = option(2.0, "Isotropic spacing of the working grid, mm.", _SPACING)
   blur_mm: float = option(0.0, "Sd of a Gaussian blur before resampling, mm.", NOT_NEGATIVE)
   target: str = option(
@@ -48,7 +54,9 @@ class DataOptions(Options):
     (-160.0, 240.0), "Lower and upper end of the intensity window, HU.", _WINDOW
   )
   patch: tuple[int, int, int] = option((160, 160, 96), "Patch size, voxels of the working grid.")
-  prepared: str = option("", "Folder of prepared scans that runs share; '': the run's own.")
+  prepared: str = option(
+    "", "Folder of prepared scans that runs share; '': the run's own.", is_path=True
+  )
 
   @property
   def acceptance(self) -> Acceptance:

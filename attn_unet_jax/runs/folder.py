@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 
+from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.file_lock import LockHeldError, acquire_file_lock
 from attn_unet_jax.runtime.files import read_json_object, write_text
@@ -109,7 +110,7 @@ def _read_previous_record(workdir: Path) -> dict[str, Any]:
   except UserError as error:
     said = str(error)
   path.replace(path.with_name(aside))
-  print(said, flush=True)
+  print_line(said)
   return {}
 
 

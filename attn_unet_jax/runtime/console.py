@@ -22,10 +22,19 @@ def silence_output() -> None:
   _silent = True
 
 
+def escape_controls(text: str) -> str:
+  r"""Returns a text whose control and format characters are written out, such as `\x1b`.
+
+  A file's name, a series' description and a key of a JSON file may hold any character. A terminal
+  would obey some of them: move its cursor, change its title, or show a text backwards.
+  """
+  return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def print_line(line: str) -> None:
   """Prints a line without tearing a progress bar; only the primary host prints."""
   if not _silent:
-    tqdm.write(line, file=sys.stdout)
+    tqdm.write(escape_controls(line), file=sys.stdout)
     sys.stdout.flush()  # a log that is a file shows a line when it is printed, not minutes later
 
 
@@ -77,7 +86,7 @@ def _print_lines(
     done = count_done()
     left = estimate_time_left(time.monotonic() - start, done, total)
     line = f"{name}: {done} of {total} cases" + (f", {left} left" if left else "")
-    print(line, file=sys.stderr, flush=True)
+    print(escape_controls(line), file=sys.stderr, flush=True)
 
 
 def estimate_time_left(seconds: float, done: int, total: int) -> str:

@@ -17,6 +17,8 @@ import typing
 from collections.abc import Callable
 from typing import Any, Literal
 
+from attn_unet_jax.runtime.home import expand_home
+
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
@@ -59,7 +61,12 @@ class OptionError(ValueError):
 
 
 def option(
-  default: Any, doc: str, *rules: Rule, key: str = "", only_if: tuple[str, Any] | None = None
+  default: Any,
+  doc: str,
+  *rules: Rule,
+  key: str = "",
+  only_if: tuple[str, Any] | None = None,
+  is_path: bool = False,
 ) -> Any:
   """Declares a field of an options dataclass.
 
@@ -69,8 +76,9 @@ def option(
     *rules: what a value must be, beyond its type.
     key: the name as a flag, where it is not the field's own.
     only_if: another field and the value it must have for this one to be read.
+    is_path: whether the value is a path, in which `~` is the home folder.
   """
-  metadata = {"doc": doc, "rules": rules, "key": key, "only_if": only_if}
+  metadata = {"doc": doc, "rules": rules, "key": key, "only_if": only_if, "is_path": is_path}
   return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -83,9 +91,12 @@ class Options:
   """
 
   def __post_init__(self) -> None:
-    """Checks every field."""
+    """Expands `~` in paths, and checks every field."""
     kinds = field_types(type(self))
     for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if field.metadata.get("is_path") and isinstance(value, str):
+        object.__setattr__(self, field.name, expand_home(value))  # the way in a frozen dataclass
       check_value(field, kinds[field.name], getattr(self, field.name))
 
 

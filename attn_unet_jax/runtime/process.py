@@ -12,13 +12,16 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from logging import LogRecord
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
 from absl import app, flags, logging
 
 from attn_unet_jax.runtime import xla
+from attn_unet_jax.runtime.console import escape_controls
 from attn_unet_jax.runtime.errors import UserError, format_error
+from attn_unet_jax.runtime.home import expand_argument
 from attn_unet_jax.runtime.huge_pages import enable_huge_pages
 from attn_unet_jax.runtime.signals import STOP_SIGNALS, Interrupted, exit_status
 
@@ -75,18 +78,23 @@ def run_command(main: Callable[[], None], extra: ExtraFlags = _NO_EXTRA_FLAGS) -
   # program.
   if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="backslashreplace")
-  # Orbax logs an error with its traceback and raises it too. What it raises is printed below.
-  logging.get_absl_handler().addFilter(
-    lambda record: f"{os.sep}orbax{os.sep}" not in record.pathname
-  )
+  logging.get_absl_handler().addFilter(_prepare_log_record)
   app.run(lambda _: _run_main(main), flags_parser=functools.partial(_parse_flags, main, extra))
+
+
+def _prepare_log_record(record: LogRecord) -> bool:
+  """Escapes what a terminal would obey in a log's message; returns whether to show it."""
+  record.msg, record.args = escape_controls(record.getMessage()), ()
+  # Orbax logs an error with its traceback and raises it too. What it raises is printed as an error.
+  return f"{os.sep}orbax{os.sep}" not in record.pathname
 
 
 def _parse_flags(main: Callable[[], None], extra: ExtraFlags, argv: Sequence[str]) -> list[str]:
   if asked := next(filter(_HELP_FLAG.fullmatch, argv[1:]), None):  # absl's own would end with 1
     _print_help(_module_docstring(main), extra, full="full" in asked)
   try:
-    rest = flags.FLAGS([argv[0], *extra.take(argv[1:])])
+    given = list(map(expand_argument, argv[1:]))
+    rest = flags.FLAGS([argv[0], *extra.take(given)])
   except flags.UnrecognizedFlagError as error:
     hint = extra.explain(error.flagname)
     _exit_with_error(f"--{error.flagname}: unknown flag; {hint}" if hint else format_error(error))
@@ -143,6 +151,11 @@ def _run_main(main: Callable[[], None]) -> None:
     main()
   except UserError as error:
     _exit_with_error(format_error(error))
+  except (RuntimeError, AssertionError) as error:
+    # JAX opens its backend where it is first needed, which may be anywhere in the command.
+    if not (said := xla.explain_missing_backend()):
+      raise
+    _exit_with_error(f"{said} ({format_error(error)})" if str(error) else said)
   except BrokenPipeError as error:  # the reader of the output, such as `head`, has had enough
     # Python would complain when it flushes stdout at the end.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -176,5 +189,5 @@ def _resend_dropped_signal(ignored: "sys.UnraisableHookArgs") -> None:
 
 
 def _exit_with_error(message: str) -> NoReturn:
-  print(f"error: {message}", file=sys.stderr)
+  print(f"error: {escape_controls(message)}", file=sys.stderr)
   sys.exit(2)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from attn_unet_jax.runtime.cores import count_usable_cores
 from attn_unet_jax.runtime.errors import UserError
 
 # JAX's warnings about a compiled program that it could not read or write begin so.
@@ -81,6 +82,36 @@ def _remove_broken_entry() -> None:
     key = error.__traceback__.tb_frame.f_locals.get("cache_key")
     with suppress(OSError):
       Path(folder, f"{key}-cache").unlink()
+
+
+def explain_missing_backend() -> str:
+  """Returns why JAX has no device to compute on, and the way out; '' if it has one."""
+  asked = os.environ.get("JAX_PLATFORMS", "")
+  if "jax" not in sys.modules or not asked:
+    return ""
+  try:
+    sys.modules["jax"].devices()
+  except (RuntimeError, AssertionError):
+    return (
+      f"JAX_PLATFORMS={asked}: there is no such device here, or JAX was installed without support "
+      "for it; unset JAX_PLATFORMS to use what there is, or set it to cpu"
+    )
+  return ""
+
+
+def describe_devices() -> str:
+  """Describes what the program computes on: `cpu, 2 cores` or `8 x NVIDIA H200 (gpu)`.
+
+  Raises:
+    RuntimeError, AssertionError: JAX has no device; see `explain_missing_backend`.
+  """
+  import jax  # whose import costs commands that never need it a second
+
+  devices = jax.devices()
+  number = f"{len(devices)} x " if len(devices) > 1 else ""
+  if devices[0].platform == "cpu":
+    return f"{number}cpu, {count_usable_cores()} cores"
+  return f"{number}{devices[0].device_kind} ({devices[0].platform})"
 
 
 def make_deterministic() -> None:

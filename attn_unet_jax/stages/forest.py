@@ -6,6 +6,7 @@ version of it. A test checks that the predictions are those of scikit-learn.
 
 import dataclasses
 import io
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import numpy as np
 
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import atomic_write
+from attn_unet_jax.runtime.memory import require_memory
+from attn_unet_jax.stages.features import COUNT as NUM_FEATURES
 from attn_unet_jax.stages.optional import require_extra
 
 _TREES, _DEPTH = 50, 15
@@ -57,11 +60,36 @@ def load_forest(path: Path) -> RandomForest:
   """Reads a forest that `RandomForest.save` wrote.
 
   Raises:
-    UserError: the file is missing or damaged.
+    UserError: the file is missing or damaged, or its arrays are no forest over the `features` of superpixels.
   """
   arrays = load_arrays(path, [field.name for field in dataclasses.fields(RandomForest)])
+  if fault := _find_fault(arrays):
+    raise refuse_arrays(path, fault)
   threshold = float(arrays.pop("threshold"))
   return dataclasses.replace(_of_arrays(arrays), threshold=threshold)
+
+
+def _find_fault(arrays: Mapping[str, np.ndarray]) -> str:
+  """Returns why arrays are no forest; '' if they are one."""
+  trees = {name: arrays[name] for name in _KINDS}
+  shapes = {array.shape for array in trees.values()}
+  if len(shapes) > 1 or len(next(iter(shapes))) != 2 or not trees["value"].size:
+    told = ", ".join(f"{name} {array.shape}" for name, array in trees.items())
+    return f"not equal shapes [trees, nodes]: {told}"
+  for name, array in arrays.items():
+    wanted = np.dtype(_KINDS.get(name, np.float64))
+    if array.dtype.kind != wanted.kind:
+      return f"{name} is {array.dtype}, not {wanted}"
+  nodes = trees["value"].shape[1]
+  ends = {"feature": NUM_FEATURES, "left": nodes, "right": nodes}
+  for name, end in ends.items():
+    if arrays[name].min() < 0 or arrays[name].max() >= end:
+      return f"{name} has values beyond 0 .. {end - 1}"
+  threshold = arrays["threshold"]
+  fractions = (trees["value"], threshold)
+  if threshold.shape != () or not all(((f >= 0) & (f <= 1)).all() for f in fractions):
+    return "value or threshold is no fraction"
+  return "" if np.isfinite(trees["cut"]).all() else "a cut is not finite"
 
 
 def grow_forest(features: np.ndarray, positive: np.ndarray, seed: int) -> RandomForest:
@@ -121,6 +149,14 @@ _KINDS = {
 }
 
 
+def refuse_arrays(path: Path, why: object) -> UserError:
+  """Returns the error that says why an `.npz` file cannot be used, and the way out."""
+  return UserError(
+    f"{path}: not readable ({why}); remove it and start attn_unet_jax.main again, which writes a "
+    "new one"
+  )
+
+
 def save_arrays(path: Path, **arrays: Any) -> None:
   """Writes arrays to an `.npz` file, atomically."""
   content = io.BytesIO()
@@ -137,14 +173,22 @@ def load_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     OSError: the file cannot be read for another reason, such as permissions or a failing disk.
   """
   try:
-    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+    content = path.read_bytes()
+    _require_unpacked_size(path, content)
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
       if set(file.files) != set(names):
         raise ValueError(f"it holds {', '.join(file.files)}, not {', '.join(names)}")
       return {name: file[name] for name in names}
   except Exception as error:  # zipfile, zlib and NumPy's header each raise their own
-    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+    if isinstance(error, UserError) or (
+      isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+    ):
       raise  # such an error says nothing about the content: the advice below would be wrong
-    raise UserError(
-      f"{path}: not readable ({error}); remove it and start attn_unet_jax.main again, which writes "
-      "a new one"
-    ) from None
+    raise refuse_arrays(path, error) from None
+
+
+def _require_unpacked_size(path: Path, content: bytes) -> None:
+  """Refuses a file whose arrays would not fit into memory once they are unpacked."""
+  with zipfile.ZipFile(io.BytesIO(content)) as packed:
+    unpacked = sum(member.file_size for member in packed.infolist())
+  require_memory(unpacked, f"{path}: its arrays", "remove it and start attn_unet_jax.main again")

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from attn_unet_jax.labels import UNLABELLED
-from attn_unet_jax.stages.forest import RandomForest, grow_forest, load_arrays, save_arrays
+from attn_unet_jax.stages.features import COUNT as NUM_FEATURES
+from attn_unet_jax.stages.forest import RandomForest, grow_forest, load_arrays, refuse_arrays, save_arrays
 
 _THRESHOLDS = np.arange(1, 20) / 20  # 0.05 to 0.95
 
@@ -46,11 +47,31 @@ def load_table(path: Path) -> SuperpixelTable:
   """Reads a table that `SuperpixelTable.save` wrote.
 
   Raises:
-    UserError: the file is missing or damaged.
+    UserError: the file is missing or damaged, or its arrays are no table.
   """
-  return SuperpixelTable(
+  table = SuperpixelTable(
     **load_arrays(path, [field.name for field in dataclasses.fields(SuperpixelTable)])
   )
+  if fault := _find_fault(table):
+    raise refuse_arrays(path, fault)
+  return table
+
+
+def _find_fault(table: SuperpixelTable) -> str:
+  """Returns why arrays are no table; '' if they are one."""
+  rows, cases = len(np.atleast_1d(table.labelled)), len(np.atleast_1d(table.ids))
+  shapes = {
+    "features": (rows, NUM_FEATURES),
+    **dict.fromkeys(("labelled", "positive", "case"), (rows,)),
+    **dict.fromkeys(("ids", "total"), (cases,)),
+  }
+  for name, shape in shapes.items():
+    array = getattr(table, name)
+    kinds = {"features": "fiu", "ids": "U"}.get(name, "iu")
+    if array.shape != shape or array.dtype.kind not in kinds:
+      return f"{name} is {array.dtype} {array.shape}, not {shape}"
+  is_outside = (table.case < 0) | (table.case >= cases)
+  return "case has numbers of no case" if is_outside.any() else ""
 
 
 def rows_of(

@@ -44,7 +44,9 @@ _PATTERNS = Rule(
 class InitOptions(Options):
   """The options of the start: from which run, and which parameters stay as they are."""
 
-  workdir: str = option("", "A run to start from: its best parameters, classes matched by name.")
+  workdir: str = option(
+    "", "A run to start from: its best parameters, classes matched by name.", is_path=True
+  )
   freeze: str = option(
     "",
     "A regex: parameters whose path it matches stay as they are.",

@@ -5,6 +5,7 @@ from pathlib import Path
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.config.stored import find_differences, load_config, to_json
 from attn_unet_jax.runs.folder import has_progress, lock_folder
+from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import remove_unfinished_files, write_text
 
@@ -54,7 +55,7 @@ def _refuse_differences(workdir: Path, stored: RunConfig, config: RunConfig) -> 
     )
   if differing:
     named = ", ".join(f"{key}={new!r}, was {old!r}" for key, (old, new) in differing.items())
-    print(f"{workdir} resumes with {named}", flush=True)
+    print_line(f"{workdir} resumes with {named}")
 
 
 def _may_change(key: str, config: RunConfig) -> bool:

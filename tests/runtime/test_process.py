@@ -2,6 +2,7 @@
 
 import ast
 import errno
+import logging
 import subprocess
 import sys
 import textwrap
@@ -11,7 +12,7 @@ import pytest
 from attn_unet_jax.runtime import process, signals
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.signals import Interrupted
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_command
 
 STOPPED_IN_A_CALLBACK = """
   import signal, time, weakref
@@ -74,3 +75,47 @@ def test_no_backslash_of_a_docstring_has_joined_two_lines():
       text = path.read_text()
       shown, written = ast.get_docstring(ast.parse(text)) or "", [*text.split('"""'), ""][1]
       assert shown.count("\\\n") == written.count("\\\n"), path
+
+
+@pytest.mark.parametrize("raised", [AssertionError(), RuntimeError("Unable to initialize 'cuda'")])
+def test_a_platform_that_is_not_there_is_the_users_to_mend(monkeypatch, capsys, raised):
+  """JAX_PLATFORMS=cuda, left in a job's script; JAX's own word for it is a bare assertion."""
+
+  def no_devices():
+    raise raised
+
+  for name in ("signal.signal", "xla.enable_compilation_cache"):
+    monkeypatch.setattr(f"attn_unet_jax.runtime.process.{name}", lambda *_: None)
+  monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+  monkeypatch.setattr("jax.devices", no_devices)
+  monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+  with pytest.raises(SystemExit) as ended:
+    process._run_main(no_devices)
+  assert ended.value.code == 2
+  said = capsys.readouterr().err
+  assert said.startswith("error: JAX_PLATFORMS=cuda: there is no such device here, or ")
+  assert said.count("\n") == 1
+  monkeypatch.setattr("jax.devices", list)  # the fault is another one
+  with pytest.raises(type(raised)):
+    process._run_main(no_devices)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("platform", ["cuda", "tpu", "nonsense", "cuda,cpu"])
+def test_a_command_without_its_device_ends_with_one_line(platform):
+  flags = ("--config=tests/small.py",)
+  done = run_command("attn_unet_jax.info", *flags, env={"JAX_PLATFORMS": platform})
+  if platform == "cuda,cpu":  # the second is there
+    assert done.returncode == 0
+  else:
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith(f"error: JAX_PLATFORMS={platform}: there is no such device here")
+
+
+def test_what_a_terminal_would_obey_is_in_no_error_and_no_log(capsys):
+  with pytest.raises(SystemExit):
+    process._exit_with_error("a\x1b[2Jb: not found")
+  assert capsys.readouterr().err == "error: a\\x1b[2Jb: not found\n"
+  record = logging.makeLogRecord({"msg": "%s: %d\x9b", "args": ("a\x1b[2J", 3), "pathname": "x"})
+  assert process._prepare_log_record(record)
+  assert record.getMessage() == "a\\x1b[2J: 3\\x9b"

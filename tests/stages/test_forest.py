@@ -93,3 +93,45 @@ def test_it_answers_without_scikit_learn(learnt, monkeypatch):
   assert grown.probability(features[:5]).shape == (5,)
   with pytest.raises(UserError, match=r"pip install '.\[hnn\]'"):
     forest.grow_forest(features, positive, 0)
+
+
+@pytest.mark.parametrize(
+  ("changes", "told"),
+  [
+    ({"cut": np.zeros((2, 3))}, r"not equal shapes \[trees, nodes\]: .*cut \(2, 3\)"),
+    (dict.fromkeys(("feature", "left", "right"), np.zeros(4, np.int16)), "not equal shapes"),
+    ({"left": np.full((2, 4), 4, np.int32)}, r"left has values beyond 0 \.\. 3"),
+    ({"right": np.full((2, 4), -1, np.int32)}, r"right has values beyond 0 \.\. 3"),
+    ({"feature": np.full((2, 4), 31, np.int16)}, r"feature has values beyond 0 \.\. 30"),
+    ({"feature": np.zeros((2, 4))}, "feature is float64, not int16"),
+    ({"threshold": np.full(3, 0.5)}, "value or threshold is no fraction"),
+    ({"threshold": np.array(np.nan)}, "value or threshold is no fraction"),
+    ({"value": np.full((2, 4), 1.5)}, "value or threshold is no fraction"),
+    ({"cut": np.full((2, 4), np.inf)}, "a cut is not finite"),
+    (dict.fromkeys(("feature", "cut", "left", "right", "value"), np.zeros((0, 4))), "not equal"),
+  ],
+)
+def test_arrays_that_are_no_forest_are_named(tmp_path, changes, told):
+  path = tmp_path / "forest.npz"
+  good = {
+    "feature": np.zeros((2, 4), np.int16),
+    "cut": np.zeros((2, 4)),
+    "left": np.zeros((2, 4), np.int32),
+    "right": np.full((2, 4), 3, np.int32),
+    "value": np.full((2, 4), 0.5),
+    "threshold": np.array(0.5),
+  }
+  forest.save_arrays(path, **good)
+  assert forest.load_forest(path).value.shape == (2, 4)
+  forest.save_arrays(path, **{**good, **changes})
+  with pytest.raises(UserError, match=rf"forest\.npz: not readable \({told}"):
+    forest.load_forest(path)
+
+
+def test_arrays_that_no_memory_holds_are_not_unpacked(tmp_path, monkeypatch):
+  path = tmp_path / "forest.npz"
+  forest.save_arrays(path, feature=np.zeros(2**20))
+  assert path.stat().st_size < 2**13  # packed, it would fit
+  monkeypatch.setattr("attn_unet_jax.runtime.memory.host_bytes", lambda: 2**20)
+  with pytest.raises(UserError, match=r"forest\.npz: its arrays take 0.00781 GiB"):
+    forest.load_forest(path)

@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.stages import table
 from attn_unet_jax.stages.forest import grow_forest
 from attn_unet_jax.stages.table import SuperpixelTable, dice_sum, join_tables, learn_forest, rows_of
@@ -148,3 +149,23 @@ def test_unlabelled_superpixels_are_not_learnt_from():
   )
   for name, array in expected.items():
     np.testing.assert_array_equal(ours[name], array)
+
+
+@pytest.mark.parametrize(
+  ("change", "told"),
+  [
+    ({"features": np.zeros((3, 30))}, r"features is float64 \(3, 30\), not \(3, 31\)"),
+    ({"positive": np.zeros(2, int)}, r"positive is int64 \(2,\), not \(3,\)"),
+    ({"case": np.array([0, 1, 2])}, "case has numbers of no case"),
+    ({"ids": np.zeros(2)}, "ids is float64"),
+    ({"total": np.zeros((2, 2), int)}, r"total is int64 \(2, 2\), not \(2,\)"),
+  ],
+)
+def test_arrays_that_are_no_table_are_named(tmp_path, change, told):
+  zeros = np.zeros(3, int)
+  rows = SuperpixelTable(np.zeros((3, 31)), zeros, zeros, zeros, np.array(["a", "b"]), zeros[:2])
+  rows.save(tmp_path / "table.npz")
+  assert table.load_table(tmp_path / "table.npz").ids.tolist() == ["a", "b"]
+  dataclasses.replace(rows, **change).save(tmp_path / "table.npz")
+  with pytest.raises(UserError, match=rf"table\.npz: not readable \({told}"):
+    table.load_table(tmp_path / "table.npz")
