@@ -29,13 +29,15 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+")
 def make_features() -> tfds.features.FeaturesDict:
   """Makes the features of a record: id, image, label and affine."""
   volume = {"shape": (None, None, None), "encoding": "zlib"}
-  return tfds.features.FeaturesDict({
-    "id": tfds.features.Text(),
-    "image": tfds.features.Tensor(dtype=np.int16, **volume),
-    "label": tfds.features.Tensor(dtype=np.uint8, **volume),
-    # Without an encoding float64 would be stored as float32.
-    "affine": tfds.features.Tensor(dtype=np.float64, shape=(4, 4), encoding="zlib"),
-  })
+  return tfds.features.FeaturesDict(
+    {
+      "id": tfds.features.Text(),
+      "image": tfds.features.Tensor(dtype=np.int16, **volume),
+      "label": tfds.features.Tensor(dtype=np.uint8, **volume),
+      # Without an encoding float64 would be stored as float32.
+      "affine": tfds.features.Tensor(dtype=np.float64, shape=(4, 4), encoding="zlib"),
+    }
+  )
 
 
 class RecordReader(ReadOnlyBuilder, skip_registration=True):
@@ -143,12 +145,18 @@ def _check_features(path: Path) -> None:
 
 def _summarise_features(features: Mapping[str, Any]) -> dict[str, str]:
   """Returns kind, type, encoding and shape of every feature by name, as text."""
-  about = {"all features": str(features.get("pythonClassName")).rpartition(".")[2]}
+  about = {"all features": _shorten_class(features.get("pythonClassName"))}
   try:
     for name, feature in features["featuresDict"]["features"].items():
-      kind, tensor = feature["pythonClassName"].rpartition(".")[2], feature.get("tensor", {})
+      kind, tensor = _shorten_class(feature["pythonClassName"]), feature.get("tensor", {})
       shape = [str(n) for n in tensor.get("shape", {}).get("dimensions", ())]
       about[name] = f"{kind} {tensor.get('dtype', '')} {tensor.get('encoding', '')} {shape}"
   except (KeyError, TypeError, AttributeError):
     about["all features"] = "something else"
   return about
+
+
+def _shorten_class(name: object) -> str:
+  """Returns the package and the name of a class; modules between them vary by version."""
+  package, _, rest = str(name).partition(".")
+  return f"{package}.{rest.rpartition('.')[2]}"

@@ -60,7 +60,7 @@ def load_forest(path: Path) -> RandomForest:
   """Reads a forest that `RandomForest.save` wrote.
 
   Raises:
-    UserError: the file is missing or damaged, or its arrays are no forest over the `features` of superpixels.
+    UserError: the file is missing or damaged, or its arrays are no forest.
   """
   arrays = load_arrays(path, [field.name for field in dataclasses.fields(RandomForest)])
   if fault := _find_fault(arrays):

@@ -8,7 +8,13 @@ import numpy as np
 
 from attn_unet_jax.labels import UNLABELLED
 from attn_unet_jax.stages.features import COUNT as NUM_FEATURES
-from attn_unet_jax.stages.forest import RandomForest, grow_forest, load_arrays, refuse_arrays, save_arrays
+from attn_unet_jax.stages.forest import (
+  RandomForest,
+  grow_forest,
+  load_arrays,
+  refuse_arrays,
+  save_arrays,
+)
 
 _THRESHOLDS = np.arange(1, 20) / 20  # 0.05 to 0.95
 

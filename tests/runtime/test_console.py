@@ -76,6 +76,4 @@ def test_what_fails_inside_is_raised_and_ends_the_display():
 def test_what_a_terminal_would_obey_is_written_out(capsys):
   r"""In a name: \e[2J clears the screen, \x9b does the same, U+202E turns the text around."""
   console.print_line("a\x1b[2Jb\x9b1m\u202ec\rd\x07: 0.8 ± 0.1 ml, Größe")
-  assert capsys.readouterr().out == (
-    "a\\x1b[2Jb\\x9b1m\\u202ec\\rd\\x07: 0.8 ± 0.1 ml, Größe\n"
-  )
+  assert capsys.readouterr().out == ("a\\x1b[2Jb\\x9b1m\\u202ec\\rd\\x07: 0.8 ± 0.1 ml, Größe\n")

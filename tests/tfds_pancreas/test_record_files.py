@@ -74,7 +74,11 @@ def _edit(old, new):
     (INFO, _edit('"1.0.0"', '"one"'), "not what a build writes"),
     (INFO, _edit("shardLengths", "lengths"), "not what a build writes"),
     (FEATURES, lambda path: path.write_text("{}"), "describes all features as something else"),
-    (FEATURES, _edit("int16", "float32"), r"describes image as Tensor float32 .* have Tensor int16"),
+    (
+      FEATURES,
+      _edit("int16", "float32"),
+      r"describes image as .*Tensor float32 .* have .*Tensor int16",
+    ),
     (FEATURES, _edit('"label"', '"mask"'), "describes label as missing"),
     (METADATA, lambda path: path.write_text('{"labels": {"a": "1"}}'), "no label values by name"),
   ],
@@ -116,10 +120,8 @@ def test_no_module_is_imported_because_a_data_folder_names_it(
       **({"featuresDict": {"features": {"id": evil}}} if class_name == "FeaturesDict" else {}),
     }
   path.write_text(json.dumps(content))
-  try:
+  with pytest.raises(UserError, match=FEATURES):
     _read_all(folder)
-  except UserError as error:
-    assert str(path) in str(error)
   assert not (tmp_path / "touched").exists()
   assert "evil_module" not in sys.modules
 
@@ -127,7 +129,10 @@ def test_no_module_is_imported_because_a_data_folder_names_it(
 @pytest.mark.parametrize(
   ("change", "told"),
   [
-    ({"label": np.zeros((2, 2, 1), np.uint8)}, "an image of .2, 2, 2. and a label of .2, 2, 1. voxels"),
+    (
+      {"label": np.zeros((2, 2, 1), np.uint8)},
+      "an image of .2, 2, 2. and a label of .2, 2, 1. voxels",
+    ),
     ({"affine": np.zeros((4, 4))}, "an affine that places no voxels"),
     ({"affine": np.full((4, 4), np.nan)}, "an affine that places no voxels"),
   ],
@@ -136,9 +141,7 @@ def test_a_record_that_is_no_labelled_scan_is_told(folder, monkeypatch, change, 
   volume = np.zeros((2, 2, 2), np.int16)
   good = {"image": volume, "label": volume.astype(np.uint8), "affine": np.eye(4)}
   read = records.SplitRecords._read
-  monkeypatch.setattr(
-    records.SplitRecords, "_read", lambda *asked: read(*asked) | good | change
-  )
+  monkeypatch.setattr(records.SplitRecords, "_read", lambda *asked: read(*asked) | good | change)
   with pytest.raises(UserError, match=rf"array_record-.*: record \d, phantom_0\d+, has {told}"):
     _read_all(folder)
 
