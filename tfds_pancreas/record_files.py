@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
-from google.protobuf import json_format
+from google.protobuf import json_format  # type: ignore[import-untyped]
 from tensorflow_datasets.core.read_only_builder import ReadOnlyBuilder
 
 from attn_unet_jax.runtime.errors import UserError, format_error
@@ -40,7 +40,7 @@ def make_features() -> tfds.features.FeaturesDict:
   )
 
 
-class RecordReader(ReadOnlyBuilder, skip_registration=True):
+class RecordReader(ReadOnlyBuilder, skip_registration=True):  # type: ignore[call-arg]
   """A reader of the records in a folder, whose features are known and not read from it."""
 
   def _info(self) -> tfds.core.DatasetInfo:
