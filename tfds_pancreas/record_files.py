@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
-from google.protobuf import json_format  # type: ignore[import-untyped]
+from google.protobuf import json_format
 from tensorflow_datasets.core.read_only_builder import ReadOnlyBuilder
 
 from attn_unet_jax.runtime.errors import UserError, format_error
