@@ -12,10 +12,12 @@ predictions/NAME. The third compares folders of NIfTI masks, file by file of the
 """
 
 from pathlib import Path
+from typing import cast
 
 from absl import flags
 
 from attn_unet_jax.cases.folds import PARTS
+from attn_unet_jax.evaluation.options import EMPTY_RULES, EmptyRule
 from attn_unet_jax.runtime import process
 from attn_unet_jax.runtime.acceptance import ACCEPT_HELP, parse_acceptance
 from attn_unet_jax.runtime.errors import UserError
@@ -32,6 +34,13 @@ _LABELS = flags.DEFINE_string(
   "labels", None, "CLASS=VALUE,... of the masks in folders; pancreas=1."
 )
 _ACCEPT = flags.DEFINE_string("accept", "", ACCEPT_HELP)
+_EMPTY_MASKS = flags.DEFINE_enum(
+  "empty_masks",
+  None,
+  EMPTY_RULES,
+  "Which cases have a DSC: whose reference has the class (reference), or whose prediction has it "
+  "too (either), or all, 1 where neither has it (one). Default: reference; of a run, its own.",
+)
 # The only keys of the config that a run may change afterwards: those that name another data set.
 _OTHER_SET = {
   "dataset": flags.DEFINE_string("config.data.dataset", None, "Another data set, NAME/CONFIG."),
@@ -64,20 +73,32 @@ def main() -> None:
 
     check_writable(Path(_OUTPUT.value))
     labels = "pancreas=1" if _LABELS.value is None else _LABELS.value
-    rows = score_folders(Path(_PREDICTION.value), Path(_REFERENCE.value), labels)
-    write_scores(rows, Path(_OUTPUT.value))
+    empty = _read_rule() or "reference"
+    rows = score_folders(Path(_PREDICTION.value), Path(_REFERENCE.value), labels, empty)
+    write_scores(rows, Path(_OUTPUT.value), empty=empty)
   else:
     raise UserError("give --workdir=RUN, or --prediction=DIR, --reference=DIR and --output=DIR")
+
+
+def _read_rule() -> EmptyRule | None:
+  return cast(EmptyRule | None, _EMPTY_MASKS.value)  # the flag allows no other text
 
 
 def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
   accept = parse_acceptance(_ACCEPT.value or "")
   from attn_unet_jax.cases.fold import open_fold  # these load JAX
-  from attn_unet_jax.workflows.evaluate_run import accept_too, evaluate_other, evaluate_run
+  from attn_unet_jax.workflows.evaluate_run import (
+    accept_too,
+    evaluate_other,
+    evaluate_run,
+    score_by_rule,
+  )
   from attn_unet_jax.workflows.open_run import open_run_or_stages
   from attn_unet_jax.workflows.other_dataset import list_seen_cases, open_other_dataset
 
   trained = accept_too(open_run_or_stages(workdir), accept)
+  if empty := _read_rule():
+    trained = score_by_rule(trained, empty)
   listing = workdir / "folds.json"
   if not other:
     evaluate_run(trained, open_fold(trained.config.data, listing), workdir, _PART.value or "test")

@@ -18,6 +18,7 @@ import numpy as np
 from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.training.checkpoint import open_checkpoints
+from attn_unet_jax.training.epoch_end import ValidationScore
 from attn_unet_jax.training.loop import train_network
 from tests.configs import small_config, with_keys
 from tests.line import Line
@@ -61,7 +62,9 @@ def main() -> None:
     with open_checkpoints(workdir / "checkpoints", 1) as store:
       module = Divisible(dtype=jnp.float64)
       load = open_fold(config.data).load
-      state = train_network(config, module, load, lambda _: 0.5, store, workdir)
+      state = train_network(
+        config, module, load, lambda _: ValidationScore(0.5, 1, 1), store, workdir
+      )
     params = np.concatenate([np.ravel(x) for x in jax.tree.leaves(state.params)])
     result[name] = {"devices": len(state.step.devices()), "params": params.tolist()}
   print(json.dumps(result))

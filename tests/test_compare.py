@@ -50,6 +50,7 @@ def test_what_a_run_writes_is_read(runs):
   run = _read(runs / "a")
   assert run.config["optimizer.learning_rate"] == 1e-4
   assert run.step == 40
+  assert run.empty_masks == "reference"
   assert sorted(run.scores["pancreas"]) == [f"case{k}" for k in range(CASES)]
   assert run.scores["pancreas"]["case0"]["dsc"] == pytest.approx(2 * 28 / (28 + 32), abs=1e-6)
   other = _read(runs / "a" / "evaluation")  # as evaluate --output writes it

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from attn_unet_jax.augment.options import OKTAY_2018
+from attn_unet_jax.evaluation.options import EvaluationOptions, ScoringRecipe
 from attn_unet_jax.inference.options import InferenceOptions
 from attn_unet_jax.losses.options import LOSSES, LossOptions, LossTerm, NoOptions
 from attn_unet_jax.models.options import NETWORKS, AttentionUNetOptions, NetworkOptions
@@ -43,7 +44,7 @@ OPEN_SECTIONS = ("model", "optimizer", "loss_options")  # whose keys depend on a
 
 
 @dataclass(frozen=True)
-class RunConfig(TrainingRecipe, StageRecipe):
+class RunConfig(TrainingRecipe, StageRecipe, ScoringRecipe):
   """All that decides a run.
 
   Attributes:
@@ -105,6 +106,7 @@ _FIXED: dict[str, Options] = {
   "parallel": ParallelOptions(),
   "stages": StageOptions(),
   "inference": InferenceOptions(),
+  "evaluation": EvaluationOptions(),
 }
 
 

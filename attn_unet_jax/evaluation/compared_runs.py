@@ -25,6 +25,7 @@ class ScoredRun:
     scores: by class, case and metric; NaN where a score is undefined.
     command: the flags of its last start.
     step: the step of the checkpoint that was scored.
+    empty_masks: the rule for empty masks that the scores follow.
   """
 
   name: str
@@ -32,6 +33,7 @@ class ScoredRun:
   scores: Mapping[str, Mapping[str, Mapping[str, float]]]
   command: list[str] = field(default_factory=list)
   step: int | None = None
+  empty_masks: str = "one"  # the rule before there was a choice
 
 
 def read_run(path: Path, read_config: ReadConfig, part: str = "test") -> ScoredRun:
@@ -51,12 +53,14 @@ def read_run(path: Path, read_config: ReadConfig, part: str = "test") -> ScoredR
   # The scores of the test part lie in evaluation/ itself, where `evaluate` writes them.
   folder = path / "evaluation" / ("" if part == "test" else part) if is_run else path
   scores = _read_scores(folder / "cases.csv", f"--workdir={path} --part={part}")
+  summary = read_json_object(folder / "summary.json", _AGAIN)
   return ScoredRun(
     str(path),
     read_config(path / "config.json") if is_run else {},
     scores,
     _read_command(path / "run.json") if is_run else [],
-    read_json_object(folder / "summary.json", _AGAIN).get("checkpoint_step"),
+    summary.get("checkpoint_step"),
+    str(summary.get("empty_masks", "one")),
   )
 
 

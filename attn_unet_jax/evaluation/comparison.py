@@ -1,7 +1,7 @@
 """Compares runs: differences of their configs, their scores, and tests against the first run."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from attn_unet_jax.evaluation.compared_runs import ScoredRun
 from attn_unet_jax.evaluation.paired_tests import PairedTest, adjust_by_holm, paired_tests
 from attn_unet_jax.runtime.errors import UserError
 
-_REFERENCE = "reference_volume_ml"
+_VOLUME, _REFERENCE = "volume_ml", "reference_volume_ml"
 # Volumes are stored with six digits: a larger difference means another case or another label.
 _SAME_REFERENCE = 1e-4
 
@@ -27,6 +27,7 @@ class ComparisonRow:
     tests: of the first metric against the first run, over the cases of both; None in the first
       run's own row.
     p_holm: `tests.p_wilcoxon` adjusted for the number of runs that are tested.
+    cases: number of the run's cases, with those that have no score.
   """
 
   run: str
@@ -36,6 +37,7 @@ class ComparisonRow:
   spread: Mapping[str, tuple[float, float, int]]
   tests: PairedTest | None
   p_holm: float
+  cases: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,12 @@ def compare_scores(runs: Sequence[ScoredRun], metrics: Sequence[str]) -> Compari
     adjusted = adjust_by_holm([test.p_wilcoxon for test in tests])
     for run, test, p in zip(runs, [None, *tests], [math.nan, *adjusted], strict=True):
       spread = {metric: _summarise_scores(run, name, metric) for metric in metrics}
-      rows.append(ComparisonRow(run.name, name, run.step, differing[run.name], spread, test, p))
-  return ComparisonTable(metrics, rows, notes)
+      cases = len(run.scores[name])
+      rows.append(
+        ComparisonRow(run.name, name, run.step, differing[run.name], spread, test, p, cases)
+      )
+      notes += _missed_notes(run, name)
+  return ComparisonTable(metrics, rows, [*_rule_notes(runs, classes), *notes])
 
 
 def list_differences(runs: Sequence[ScoredRun]) -> dict[str, dict[str, Any]]:
@@ -128,6 +134,31 @@ def _test_against(
       "shared cases; they are not tested"
     )
   return paired_tests([x for x, _ in defined], [y for _, y in defined])
+
+
+def _missed_notes(run: ScoredRun, name: str) -> Iterator[str]:
+  """Yields a note if cases are missed altogether: their precision and distances are undefined."""
+  cases = list(run.scores[name].values())
+  if all({_VOLUME, _REFERENCE} <= case.keys() for case in cases):
+    present = [case for case in cases if case[_REFERENCE] > 0]
+    if missed := sum(not case[_VOLUME] for case in present):
+      yield (
+        f"{name}: {run.name} missed {missed} of {len(present)} cases altogether, which have no "
+        "precision and no distance; they count in recall and DSC, as 0"
+      )
+
+
+def _rule_notes(runs: Sequence[ScoredRun], classes: Sequence[str]) -> Iterator[str]:
+  """Yields a note if rules for empty masks differ and a reference is empty, where they matter."""
+  scored = [case for run in runs for name in classes for case in run.scores[name].values()]
+  if len({run.empty_masks for run in runs}) > 1 and any(
+    case.get(_REFERENCE) == 0 for case in scored
+  ):
+    rules = ", ".join(f"{run.name}: {run.empty_masks}" for run in runs)
+    yield (
+      f"the runs are scored by different rules for empty masks ({rules}), and some reference is "
+      "empty; evaluate them again with one --empty_masks"
+    )
 
 
 def _other_reference(a: Mapping[str, float], b: Mapping[str, float]) -> bool:

@@ -18,7 +18,8 @@ def render_markdown(table: ComparisonTable) -> str:
   lines.insert(1, f"|{' --- |' * len(rows[0])}")
   first, metric = table.rows[0].run, table.metrics[0]
   about = (
-    f"Mean ± sd over each run's own cases. Δ {metric}: mean difference to {first} over the n cases "
+    "Mean ± sd over each run's own cases, and how many of them have a score (n of N). "
+    f"Δ {metric}: mean difference to {first} over the n cases "
     "that both scored, with two-sided p values of Wilcoxon's signed rank test (beside it adjusted "
     "by Holm's rule for the number of runs tested) and of the paired t test, on those cases. "
     "They tell whether two trained networks differ on such cases, not whether two configs do: "
@@ -70,17 +71,18 @@ def _render_cells(table: ComparisonTable, *, shown: bool) -> Iterator[list[str]]
     cells = [row.run, *(_render_value(row.config[key]) for key in keys)]
     cells += ([row.name] if several else []) + ([_render_value(row.step)] if steps else [])
     for name in table.metrics:
-      cells += _render_spread(row.spread[name], shown=shown)
+      cells += _render_spread(row.spread[name], row.cases, shown=shown)
     yield cells + _render_tests(row, shown=shown)
 
 
-def _render_spread(spread: tuple[float, float, int], *, shown: bool) -> list[str]:
+def _render_spread(spread: tuple[float, float, int], cases: int, *, shown: bool) -> list[str]:
   mean, sd, n = spread
   if not shown:
     return [_render_exact(mean), _render_exact(sd), str(n)]
+  of = f"({n} of {cases})"
   if math.isnan(mean):
-    return ["-"]
-  return [f"{mean:.3f}" + ("" if math.isnan(sd) else f" ± {sd:.3f}")]
+    return [f"- {of}"]
+  return [f"{mean:.3f}" + ("" if math.isnan(sd) else f" ± {sd:.3f}") + f" {of}"]
 
 
 def _render_tests(row: ComparisonRow, *, shown: bool) -> list[str]:

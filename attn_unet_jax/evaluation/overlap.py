@@ -1,15 +1,16 @@
 """Measures the overlap of two label maps class by class, and summarises scores over cases.
 
-The rule for empty masks: a ratio whose denominator is zero is 1 if prediction and reference are
-both empty (the prediction is exactly right), and undefined (NaN) otherwise. Hence
+A ratio whose denominator is zero is undefined (NaN). Beyond that a rule decides about empty masks:
 
-| prediction | reference | DSC, IoU | precision | recall |
+| prediction | reference | DSC, IoU by `reference`, `either`, `one` | precision | recall |
 | --- | --- | --- | --- | --- |
-| empty | empty | 1 | 1 | 1 |
-| empty | not | 0 | undefined | 0 |
-| not | empty | 0 | 0 | undefined |
+| empty | empty | undefined, undefined, 1 | undefined; 1 by `one` | undefined; 1 by `one` |
+| empty | not | 0, 0, 0 | undefined | 0 |
+| not | empty | undefined, 0, 0 | 0 | undefined |
 
-Means leave out undefined scores, whose number is reported too; nothing else is left out.
+By `reference`, the default, a class that occurs in no reference has no DSC, whatever is predicted.
+Means leave out undefined scores; their number, the cases that are missed altogether and the false
+alarms are reported beside them.
 """
 
 import math
@@ -17,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from attn_unet_jax.evaluation.options import EmptyRule
 
 Scores = dict[str, dict[str, float]]
 
@@ -43,25 +46,27 @@ def count_voxels(prediction: np.ndarray, reference: np.ndarray) -> VoxelCounts:
   return VoxelCounts(hit, predicted - hit, referred - hit)
 
 
-def dice_score(counts: VoxelCounts) -> float:
-  """Returns the Dice similarity coefficient (DSC), 2 TP / (2 TP + FP + FN), in [0, 1]."""
+def dice_score(counts: VoxelCounts, empty: EmptyRule = "reference") -> float:
+  """Returns the Dice similarity coefficient (DSC), 2 TP / (2 TP + FP + FN), in [0, 1] or NaN."""
   hit, extra, missed = counts
-  return _divide_counts(2 * hit, 2 * hit + extra + missed, counts)
+  return _divide_overlap(2 * hit, 2 * hit + extra + missed, counts, empty)
 
 
-def iou_score(counts: VoxelCounts) -> float:
-  """Returns the intersection over union (Jaccard index), TP / (TP + FP + FN), in [0, 1]."""
-  return _divide_counts(counts.true_positive, sum(counts), counts)
+def iou_score(counts: VoxelCounts, empty: EmptyRule = "reference") -> float:
+  """Returns the intersection over union (Jaccard), TP / (TP + FP + FN), in [0, 1] or NaN."""
+  return _divide_overlap(counts.true_positive, sum(counts), counts, empty)
 
 
-def precision_score(counts: VoxelCounts) -> float:
-  """Returns the fraction of the prediction that is right, TP / (TP + FP), in [0, 1]."""
-  return _divide_counts(counts.true_positive, counts.true_positive + counts.false_positive, counts)
+def precision_score(counts: VoxelCounts, empty: EmptyRule = "reference") -> float:
+  """Returns the fraction of the prediction that is right, TP / (TP + FP), in [0, 1] or NaN."""
+  hit, extra, _ = counts
+  return _divide_counts(hit, hit + extra, counts, empty)
 
 
-def recall_score(counts: VoxelCounts) -> float:
-  """Returns the fraction of the reference that is found, TP / (TP + FN), in [0, 1]."""
-  return _divide_counts(counts.true_positive, counts.true_positive + counts.false_negative, counts)
+def recall_score(counts: VoxelCounts, empty: EmptyRule = "reference") -> float:
+  """Returns the fraction of the reference that is found, TP / (TP + FN), in [0, 1] or NaN."""
+  hit, _, missed = counts
+  return _divide_counts(hit, hit + missed, counts, empty)
 
 
 def score_case(
@@ -70,6 +75,7 @@ def score_case(
   classes: Mapping[str, int],
   voxel_volume_ml: float,
   unlabelled: int | None = None,
+  empty: EmptyRule = "reference",
 ) -> Scores:
   """Computes all overlap scores of one case.
 
@@ -79,6 +85,7 @@ def score_case(
     classes: label value by class name, for example `{"pancreas": 1}`.
     voxel_volume_ml: |determinant of the affine's 3x3 part| in mm^3, divided by 1000.
     unlabelled: value of the reference for unknown voxels, where nothing is counted.
+    empty: the rule for empty masks.
 
   Returns:
     score by class and metric: `dsc`, `iou`, `precision`, `recall` (in [0, 1], or NaN by the rule
@@ -93,7 +100,7 @@ def score_case(
   known = reference != unlabelled
   return {
     name: _score_counts(
-      count_voxels((prediction == value) & known, reference == value), voxel_volume_ml
+      count_voxels((prediction == value) & known, reference == value), voxel_volume_ml, empty
     )
     for name, value in classes.items()
   }
@@ -121,23 +128,89 @@ def summarise_scores(rows: Sequence[Scores]) -> dict[str, dict[str, dict[str, fl
   }
 
 
-def _score_counts(counts: VoxelCounts, voxel_volume_ml: float) -> dict[str, float]:
+class ClassCounts(NamedTuple):
+  """The cases of one class.
+
+  Attributes:
+    cases: all of them.
+    with_class: those whose reference has the class.
+    missed: those of them whose prediction has none of it.
+    false_alarms: those whose prediction alone has it.
+  """
+
+  cases: int
+  with_class: int
+  missed: int
+  false_alarms: int
+
+
+def count_cases(rows: Sequence[Scores]) -> dict[str, ClassCounts]:
+  """Counts by class the cases that have it, that are missed altogether, and the false alarms."""
+  return {name: _count_class([row[name] for row in rows]) for name in (rows[0] if rows else ())}
+
+
+def _count_class(scores: Sequence[Mapping[str, float]]) -> ClassCounts:
+  pairs = [(one["volume_ml"] > 0, one["reference_volume_ml"] > 0) for one in scores]
+  return ClassCounts(
+    cases=len(pairs),
+    with_class=sum(occurs for _, occurs in pairs),
+    missed=pairs.count((False, True)),
+    false_alarms=pairs.count((True, False)),
+  )
+
+
+class MeanScore(NamedTuple):
+  """A mean, NaN for n = 0, over n of the cases; a case counts once for each class."""
+
+  mean: float
+  n: int
+  cases: int
+
+
+def average_dsc(rows: Sequence[Scores]) -> MeanScore:
+  """Averages the DSC of each class over the cases that have one, and then over the classes.
+
+  A class without a DSC in any case does not count.
+
+  Raises:
+    ValueError: no rows.
+  """
+  spreads = [metrics["dsc"] for metrics in summarise_scores(rows).values()]
+  means = [spread["mean"] for spread in spreads if spread["n"]]
+  n = int(sum(spread["n"] for spread in spreads))
+  return MeanScore(sum(means) / len(means) if means else math.nan, n, len(rows) * len(spreads))
+
+
+def _score_counts(
+  counts: VoxelCounts, voxel_volume_ml: float, empty: EmptyRule
+) -> dict[str, float]:
   hit, extra, missed = counts
   return {
-    "dsc": dice_score(counts),
-    "iou": iou_score(counts),
-    "precision": precision_score(counts),
-    "recall": recall_score(counts),
+    "dsc": dice_score(counts, empty),
+    "iou": iou_score(counts, empty),
+    "precision": precision_score(counts, empty),
+    "recall": recall_score(counts, empty),
     "volume_ml": (hit + extra) * voxel_volume_ml,
     "reference_volume_ml": (hit + missed) * voxel_volume_ml,
   }
 
 
-def _divide_counts(numerator: int, denominator: int, counts: VoxelCounts) -> float:
+def _divide_overlap(
+  numerator: int, denominator: int, counts: VoxelCounts, empty: EmptyRule
+) -> float:
+  occurs = counts.true_positive + counts.false_negative > 0
+  # A false alarm is no overlap of 0: it is told by precision, by volume and by its number.
+  if empty == "reference" and not occurs:
+    return math.nan
+  return _divide_counts(numerator, denominator, counts, empty)
+
+
+def _divide_counts(
+  numerator: int, denominator: int, counts: VoxelCounts, empty: EmptyRule
+) -> float:
   if denominator:
     return numerator / denominator
-  # The rule for empty masks; see above.
-  return math.nan if any(counts) else 1.0
+  return 1.0 if empty == "one" and not any(counts) else math.nan
 
 
 def _measure_spread(scores: Sequence[float]) -> dict[str, float]:

@@ -13,9 +13,17 @@ import numpy as np
 from attn_unet_jax.cases.fold import DataFold
 from attn_unet_jax.cases.prepare import native_classes
 from attn_unet_jax.cases.target import native_boundary
-from attn_unet_jax.evaluation.overlap import Scores, score_case, summarise_scores
-from attn_unet_jax.evaluation.surface import assd_mm
-from attn_unet_jax.inference.options import PredictionRecipe
+from attn_unet_jax.evaluation.options import EmptyRule, ScoringRecipe, describe_rule
+from attn_unet_jax.evaluation.overlap import (
+  ClassCounts,
+  MeanScore,
+  Scores,
+  average_dsc,
+  count_cases,
+  score_case,
+  summarise_scores,
+)
+from attn_unet_jax.evaluation.surface import assd_mm, assd_voxels_mm
 from attn_unet_jax.inference.segment import Locate, segment_scan
 from attn_unet_jax.inference.sliding import SegmentationSystem
 from attn_unet_jax.labels import UNLABELLED, parse_mapping
@@ -31,19 +39,20 @@ from attn_unet_jax.volumes.volume import Volume
 
 
 def mean_dsc(
-  fold: DataFold, ids: Sequence[str], system: SegmentationSystem, recipe: PredictionRecipe
-) -> float:
-  """Returns the mean DSC over cases and foreground classes of whole scans on the native grid."""
-  summary = summarise_scores(list(score_cases(fold, ids, system, recipe).values()))
-  # A DSC is never undefined: no case drops out of the mean.
-  return sum(metrics["dsc"]["mean"] for metrics in summary.values()) / len(summary)
+  fold: DataFold, ids: Sequence[str], system: SegmentationSystem, recipe: ScoringRecipe
+) -> MeanScore:
+  """Returns the mean DSC over cases and foreground classes of whole scans on the native grid.
+
+  Only cases that have a DSC count: by the default rule those whose reference has the class.
+  """
+  return average_dsc(list(score_cases(fold, ids, system, recipe).values()))
 
 
 def score_cases(
   fold: DataFold,
   ids: Sequence[str],
   system: SegmentationSystem,
-  recipe: PredictionRecipe,
+  recipe: ScoringRecipe,
   locate: Locate | None = None,
   predictions: Path | None = None,
   *,
@@ -58,10 +67,11 @@ def score_cases(
     fold: the data set, its labels and boxes.
     ids: the cases to score.
     system: segments a working-grid volume.
-    recipe: the options of the prediction.
+    recipe: the options of the prediction and of its scores.
     locate: finds the box to segment; None: the fold's box, if it has boxes.
     predictions: folder for the predicted masks; None: they are not written.
-    surfaces: whether the scores include `assd_mm`, which is slow for a scattered prediction.
+    surfaces: whether the scores include `assd_mm` and `assd_voxels_mm`, which are slow for a
+      scattered prediction.
   """
   rows = {}
   for case_id in show_progress(ids, len(ids), "cases"):
@@ -79,9 +89,10 @@ def score_cases(
       fold.mapping.class_indices,
       reference.voxel_volume_ml,
       UNLABELLED,
+      recipe.evaluation.empty_masks,
     )
     if surfaces:
-      _add_surface_distance(rows[case_id], prediction.array, reference, fold.mapping.class_indices)
+      _add_surface_distances(rows[case_id], prediction.array, reference, fold.mapping.class_indices)
     if box:
       _add_box_scores(rows[case_id], box, reference, fold.mapping.class_indices)
     if predictions:
@@ -89,7 +100,7 @@ def score_cases(
   return rows
 
 
-def _add_surface_distance(
+def _add_surface_distances(
   scores: Scores, prediction: np.ndarray, reference: Volume, classes: Mapping[str, int]
 ) -> None:
   # Predictions in unknown voxels are neither right nor wrong; see `score_case`.
@@ -97,6 +108,7 @@ def _add_surface_distance(
   for name, value in classes.items():
     masks = (prediction == value) & known, reference.array == value
     scores[name]["assd_mm"] = assd_mm(*masks, reference.spacing)
+    scores[name]["assd_voxels_mm"] = assd_voxels_mm(*masks, reference.spacing)
 
 
 def _always_box(box: Box | None) -> Locate:
@@ -114,7 +126,9 @@ def _add_box_scores(
     scores[name]["box_volume_reduction"] = share_left_out(box, canonical.grid)
 
 
-def score_folders(prediction: Path, reference: Path, labels: str) -> dict[str, Scores]:
+def score_folders(
+  prediction: Path, reference: Path, labels: str, empty: EmptyRule = "reference"
+) -> dict[str, Scores]:
   """Scores the mask in `prediction` for every mask of the same name in `reference`.
 
   A line on the screen names predictions without a reference.
@@ -123,6 +137,7 @@ def score_folders(prediction: Path, reference: Path, labels: str) -> dict[str, S
     prediction: folder of masks.
     reference: folder of masks.
     labels: the meaning of their values, written as for `--labels`.
+    empty: the rule for empty masks.
 
   Raises:
     UserError: a folder is empty, a mask is missing, or two masks have different grids.
@@ -150,15 +165,25 @@ def score_folders(prediction: Path, reference: Path, labels: str) -> dict[str, S
       mapping.class_indices,
       truth.voxel_volume_ml,
       UNLABELLED,
+      empty,
     )
-    _add_surface_distance(rows[case_id], predicted_map, truth, mapping.class_indices)
+    _add_surface_distances(rows[case_id], predicted_map, truth, mapping.class_indices)
   return rows
 
 
 def write_scores(
-  rows: Mapping[str, Scores], folder: Path, about: Mapping[str, Any] | None = None
+  rows: Mapping[str, Scores],
+  folder: Path,
+  about: Mapping[str, Any] | None = None,
+  empty: EmptyRule = "reference",
 ) -> None:
   """Writes `cases.csv` (a line per case and class) and `summary.json`, and prints the means.
+
+  Args:
+    rows: scores by case id.
+    folder: where the files go.
+    about: what else `summary.json` says.
+    empty: the rule for empty masks that the scores follow.
 
   Raises:
     UserError: the folder cannot be written.
@@ -166,25 +191,46 @@ def write_scores(
   try:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "cases.csv", _format_table(rows))
-    summary = summarise_scores(list(rows.values()))
+    summary, counts = summarise_scores(list(rows.values())), count_cases(list(rows.values()))
     # Strict JSON: `allow_nan` would write NaN, which other programs cannot read.
-    content = {**(about or {}), "cases": len(rows), "classes": _without_nan(summary)}
+    content = {
+      **(about or {}),
+      "cases": len(rows),
+      "empty_masks": empty,
+      "counts": {name: found._asdict() for name, found in counts.items()},
+      "classes": _without_nan(summary),
+    }
     write_text(folder / "summary.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
   except OSError as error:
     raise UserError(
       f"{folder}: cannot be written ({error.strerror}); choose another folder"
     ) from None
   for name, metrics in summary.items():
-    shown = [name for name in ("dsc", "precision", "recall", "assd_mm") if name in metrics]
-    means = ", ".join(f"{m} {_mean_and_sd(metrics[m])}" for m in shown)
-    print_line(f"{name}, {len(rows)} case{'s'[: len(rows) > 1]}: {means}")
-  print_line(f"scores: {folder}/cases.csv, {folder}/summary.json")
+    means = ", ".join(f"{m} {_format_spread(metrics[m])}" for m in _SHOWN if m in metrics)
+    of = f"{len(rows)} case{'s'[: len(rows) > 1]}"
+    print_line(f"{name}, {of}: {means}; {_format_counts(counts[name])}")
+  print_line(f"scores: {folder}/cases.csv, {folder}/summary.json; {describe_rule(empty)}")
 
 
-def _mean_and_sd(spread: Mapping[str, float]) -> str:
+_SHOWN = ("dsc", "precision", "recall", "assd_mm", "assd_voxels_mm")
+
+
+def _format_spread(spread: Mapping[str, float]) -> str:
+  """Formats mean, sd and the number of cases that they are of."""
+  n = f"(n {spread['n']} of {spread['n'] + spread['undefined']})"
+  if not spread["n"]:
+    return f"undefined {n}"
   # A single case has no sd.
   sd = "" if math.isnan(spread["sd"]) else f" ± {spread['sd']:.3f}"
-  return f"{spread['mean']:.3f}{sd}"
+  return f"{spread['mean']:.3f}{sd} {n}"
+
+
+def _format_counts(counts: ClassCounts) -> str:
+  """Says how many cases are missed, and what the other cases are."""
+  text = f"missed in {counts.missed} of {counts.with_class}"
+  if without := counts.cases - counts.with_class:
+    text += f"; {without} without it, false alarms in {counts.false_alarms} of them"
+  return text
 
 
 def _without_nan(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from flax import linen as nn
@@ -16,6 +16,17 @@ from attn_unet_jax.training.optimizer import build_rate_schedule
 from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import TrainState
 from attn_unet_jax.training.step import fixed_loss
+
+
+class ValidationScore(NamedTuple):
+  """The mean DSC of a validation, None if no case has one, and the number of scores in it.
+
+  A case has a score for each class: `n` of `cases` have one.
+  """
+
+  dsc: float | None
+  n: int
+  cases: int
 
 
 class EpochReport:
@@ -59,11 +70,16 @@ class EpochReport:
     row["learning_rate"] = float(build_rate_schedule(self._recipe)(max(0, updates - 1)))
     return row | {"validation_dsc": None}
 
-  def write_row(self, row: dict[str, Any]) -> None:
-    """Writes the row to the log and prints a line, on the primary host."""
+  def write_row(self, row: dict[str, Any], score: ValidationScore | None = None) -> None:
+    """Writes the row to the log and prints a line, on the primary host.
+
+    Args:
+      row: the row.
+      score: the validation of this epoch, if there was one.
+    """
     if self._log is not None:
       self._log.write_epoch(row)
-      self._print_row(row)
+      self._print_row(row, score)
 
   def _measure_losses(self, state: TrainState) -> dict[str, Any]:
     row: dict[str, Any] = {}
@@ -84,13 +100,21 @@ class EpochReport:
         )
     return row
 
-  def _print_row(self, row: dict[str, Any]) -> None:
+  def _print_row(self, row: dict[str, Any], score: ValidationScore | None) -> None:
     epoch, epochs = row["epoch"], self._recipe.train.epochs
     # From the mean duration of the epochs since this start, validations included.
     left = (time.monotonic() - self._began) / (epoch - self._first) * (epochs - epoch)
-    dsc = "" if row["validation_dsc"] is None else f", validation DSC {row['validation_dsc']:.3f}"
+    dsc = f", validation DSC {_format_score(score)}" if score else ""
     console.print_line(
       f"epoch {epoch}/{epochs}: loss train {row['train_seg_loss']:.4f}, "
       f"validation {row['validation_seg_loss']:.4f}, test {row['test_seg_loss']:.4f}{dsc}; "
       f"{row['train_seconds']:.1f} s, {console.format_duration(left)} left"
     )
+
+
+def _format_score(score: ValidationScore) -> str:
+  if score.dsc is None:
+    return (
+      f"undefined (n 0 of {score.cases}: no case has a class, so no checkpoint is chosen by it)"
+    )
+  return f"{score.dsc:.3f} (n {score.n} of {score.cases})"

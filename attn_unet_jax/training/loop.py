@@ -17,7 +17,7 @@ from attn_unet_jax.runtime import console, hosts
 from attn_unet_jax.runtime.signals import Interrupted, StopRequest, defer_signals
 from attn_unet_jax.training.checkpoint import CheckpointStore
 from attn_unet_jax.training.compile import Step, compile_step
-from attn_unet_jax.training.epoch_end import EpochReport
+from attn_unet_jax.training.epoch_end import EpochReport, ValidationScore
 from attn_unet_jax.training.inputs import CaseLoader, open_inputs
 from attn_unet_jax.training.mesh import get_first_device_copy, make_replicated_sharding, replicate
 from attn_unet_jax.training.nonfinite import NonfiniteWatch
@@ -31,7 +31,7 @@ def train_network(
   recipe: TrainingRecipe,
   module: nn.Module,
   load: CaseLoader,
-  validate: Callable[[TrainState], float],
+  validate: Callable[[TrainState], ValidationScore],
   store: CheckpointStore,
   workdir: Path,
 ) -> TrainState:
@@ -43,7 +43,7 @@ def train_network(
     recipe: the options of the training.
     module: the network.
     load: returns the cases of a part of the fold: 'training', 'validation' or 'test'.
-    validate: returns the mean DSC of whole scans, over the validation cases.
+    validate: returns the mean DSC of whole scans, over the validation cases that have one.
     store: the checkpoints of the run.
     workdir: the folder of the run, for its logs.
 
@@ -83,6 +83,7 @@ def train_network(
     for epoch in range(epochs_done + 1, recipe.train.epochs + 1):
       state, seconds = _train_epoch(recipe, step, state, feeds, epoch, stop, store, watch)
       is_validated = epoch == recipe.train.epochs or epoch % recipe.train.validate_every == 0
+      score = None
       try:
         measure = stop.interruptible(report.measure_epoch)
         row = hosts.run_on_primary(measure, epoch, get_first_device_copy(state), seconds)
@@ -93,13 +94,14 @@ def train_network(
         if number := stop.agree_on_signal(now=True):
           raise Interrupted(number)
         if is_validated:  # after saving, since it may take longer than a grace period
-          dsc = hosts.run_on_primary(stop.interruptible(validate), get_first_device_copy(state))
-          store.save(state, dsc)
-          row["validation_dsc"] = dsc
+          found = hosts.run_on_primary(stop.interruptible(validate), get_first_device_copy(state))
+          score = ValidationScore(*found)  # which hosts exchange as a plain list
+          store.save(state, score.dsc)
+          row["validation_dsc"] = score.dsc
       except Interrupted as stopped:
         # The epoch is not in the log yet, so the next start measures it again.
         _save_and_stop(stopped.number, state, store, watch)
-      report.write_row(row)  # last, since an epoch in the log is not validated again
+      report.write_row(row, score)  # last, since an epoch in the log is not validated again
       _save_and_stop(stop.agree_on_signal(now=True), state, store, watch)
   return state
 

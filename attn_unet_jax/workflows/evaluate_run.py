@@ -7,6 +7,7 @@ from typing import Any
 
 from attn_unet_jax.cases.fold import DataFold
 from attn_unet_jax.config.schema import replace_keys
+from attn_unet_jax.evaluation.options import EmptyRule
 from attn_unet_jax.evaluation.scoring import score_cases, write_scores
 from attn_unet_jax.runtime.acceptance import Acceptance
 from attn_unet_jax.runtime.console import print_line
@@ -20,6 +21,12 @@ def accept_too(trained: LoadedRun, accept: Acceptance) -> LoadedRun:
   """Returns a run that accepts more doubts about scans than it was trained with."""
   names = ",".join(sorted(accept | trained.config.data.acceptance))
   config = replace_keys(trained.config, {"data.accept": names})
+  return dataclasses.replace(trained, config=config)
+
+
+def score_by_rule(trained: LoadedRun, empty: EmptyRule) -> LoadedRun:
+  """Returns the run with another rule for empty masks."""
+  config = replace_keys(trained.config, {"evaluation.empty_masks": empty})
   return dataclasses.replace(trained, config=config)
 
 
@@ -74,5 +81,6 @@ def _score_and_write(
   rows = score_cases(
     fold, ids, trained.system, trained.config, trained.locate, predictions, surfaces=True
   )
-  write_scores(rows, folder, {**about, "checkpoint_step": trained.step})
+  about = {**about, "checkpoint_step": trained.step}
+  write_scores(rows, folder, about, trained.config.evaluation.empty_masks)
   print_line(f"segmentations: {predictions}/*.nii.gz")

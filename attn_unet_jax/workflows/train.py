@@ -14,6 +14,7 @@ from attn_unet_jax.runtime import hosts
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.files import write_text
 from attn_unet_jax.training.checkpoint import open_checkpoints
+from attn_unet_jax.training.epoch_end import ValidationScore
 from attn_unet_jax.training.loop import train_network
 from attn_unet_jax.training.mesh import check_patch, replicate, select_devices
 from attn_unet_jax.training.optimizer import check_patterns
@@ -61,8 +62,9 @@ def train_and_test(config: RunConfig, fold: DataFold, workdir: Path, *, test: bo
   # One object for validation and test, so that the window is compiled once.
   validator = SlidingWindow(config, module)
 
-  def validate(state: TrainState) -> float:
-    return mean_dsc(fold, fold.split.validation, validator.use(state.variables), config)
+  def validate(state: TrainState) -> ValidationScore:
+    found = mean_dsc(fold, fold.split.validation, validator.use(state.variables), config)
+    return ValidationScore(found.mean if found.n else None, found.n, found.cases)
 
   with hosts.open_on_primary(
     run_folder.record_run, workdir, origin.make_record() if origin else None

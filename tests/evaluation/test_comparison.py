@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -70,6 +71,37 @@ def test_undefined_scores_are_said_and_not_tested():
   assert "undefined in 1 shared cases" in table.notes[0]
 
 
+def test_a_mean_stands_with_its_n_and_missed_cases_are_told():
+  """A run that misses half of the organs, and is precise in the others."""
+  half = run("x", DSC)
+  for case, row in half.scores["pancreas"].items():
+    missed = case in "ab"
+    row |= {"precision": math.nan if missed else 0.9, "volume_ml": 0.0 if missed else 40.0}
+  whole = run("y", DSC)
+  for row in whole.scores["pancreas"].values():
+    row |= {"precision": 0.8, "volume_ml": 40.0}
+  table = compare_scores([half, whole], ["precision"])
+  first, second = render_markdown(table).splitlines()[2:4]
+  assert first.startswith("| x | 0.900 ± 0.000 (3 of 5) |")
+  assert second.startswith("| y | 0.800 ± 0.000 (5 of 5) |")
+  assert [n for n in table.notes if "pancreas: x missed 2 of 5 cases altogether" in n]
+  assert not [n for n in table.notes if "y missed" in n]
+
+
+@pytest.mark.parametrize(
+  ("references", "rules", "told"),
+  [({"a": 0.0}, ("reference", "one"), True), ({}, ("reference", "one"), False),
+   ({"a": 0.0}, ("one", "one"), False)],
+)  # fmt: skip
+def test_other_rules_for_empty_masks_are_told_where_they_matter(references, rules, told):
+  runs = [
+    dataclasses.replace(run(name, DSC, references), empty_masks=rule)
+    for name, rule in zip("xy", rules, strict=True)
+  ]
+  notes = compare_scores(runs, ["dsc"]).notes
+  assert any("different rules for empty masks (x: reference, y: one)" in n for n in notes) == told
+
+
 def test_only_keys_that_differ_are_columns():
   runs = [
     run("x", DSC, rate=1e-4, model="unet"),
@@ -83,8 +115,8 @@ def test_only_keys_that_differ_are_columns():
   }
   head, _, *rows = render_markdown(compare_scores(runs, ["dsc"])).splitlines()
   assert head == "| run | rate | new | dsc | Δ dsc | n | p Wilcoxon | p Holm | p t |"
-  assert rows[0] == "| x | 0.0001 | - | 0.750 ± 0.112 | - | - | - | - | - |"
-  assert rows[1] == "| y | 0.0003 | 1 | 0.750 ± 0.112 | +0.000 | 5 | - | - | - |"
+  assert rows[0] == "| x | 0.0001 | - | 0.750 ± 0.112 (5 of 5) | - | - | - | - | - |"
+  assert rows[1] == "| y | 0.0003 | 1 | 0.750 ± 0.112 (5 of 5) | +0.000 | 5 | - | - | - |"
 
 
 def test_classes_have_rows_of_their_own():

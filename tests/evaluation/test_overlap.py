@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.evaluation import overlap
+from attn_unet_jax.evaluation.options import EMPTY_RULES
 
 PAIRS = Path(__file__).parents[3] / "shared" / "data" / "mask_pairs"
 EXCLUDED = "466"  # its two headers disagree on the spacing
@@ -37,18 +38,51 @@ def test_by_hand():
 
 
 @pytest.mark.parametrize(
-  ("prediction", "reference", "dsc", "precision", "recall"),
+  ("prediction", "reference", "rule", "dsc", "precision", "recall"),
   [
-    (_map(0, 0), _map(0, 0), 1, 1, 1),
-    (_map(0, 0), _map(0, 1), 0, math.nan, 0),
-    (_map(0, 1), _map(0, 0), 0, 0, math.nan),
-    (_map(1, 0), _map(0, 1), 0, 0, 0),
+    (_map(0, 0), _map(0, 0), "reference", math.nan, math.nan, math.nan),
+    (_map(0, 0), _map(0, 0), "either", math.nan, math.nan, math.nan),
+    (_map(0, 0), _map(0, 0), "one", 1, 1, 1),
+    (_map(0, 1), _map(0, 0), "reference", math.nan, 0, math.nan),
+    (_map(0, 1), _map(0, 0), "either", 0, 0, math.nan),
+    (_map(0, 1), _map(0, 0), "one", 0, 0, math.nan),
+    *((_map(0, 0), _map(0, 1), rule, 0, math.nan, 0) for rule in EMPTY_RULES),
+    *((_map(1, 0), _map(0, 1), rule, 0, 0, 0) for rule in EMPTY_RULES),
   ],
 )
-def test_rule_for_empty_masks(prediction, reference, dsc, precision, recall):
-  scores = overlap.score_case(prediction, reference, {"pancreas": 1}, 1.0)["pancreas"]
+def test_rules_for_empty_masks(prediction, reference, rule, dsc, precision, recall):
+  scores = overlap.score_case(prediction, reference, {"pancreas": 1}, 1.0, empty=rule)["pancreas"]
   expected = {"dsc": dsc, "iou": dsc, "precision": precision, "recall": recall}
   assert {name: scores[name] for name in expected} == pytest.approx(expected, nan_ok=True)
+  if rule == "reference":
+    assert scores == pytest.approx(
+      overlap.score_case(prediction, reference, {"pancreas": 1}, 1.0)["pancreas"], nan_ok=True
+    )
+
+
+def _rows(*pairs):
+  """Scores of cases of one voxel each: whether the prediction, the reference has the class."""
+  return [overlap.score_case(_map(p), _map(r), {"pancreas": 1}, 1.0) for p, r in pairs]
+
+
+def test_missed_cases_and_false_alarms_are_counted():
+  rows = _rows((1, 1), (0, 1), (0, 1), (1, 0), (0, 0), (0, 0), (0, 0))
+  assert overlap.count_cases(rows) == {"pancreas": (7, 3, 2, 1)}
+  assert overlap.count_cases([]) == {}
+
+
+def test_the_mean_dsc_is_over_the_cases_that_have_the_class():
+  """A missed one counts as 0; one without the class neither helps nor harms."""
+  assert overlap.average_dsc(_rows((1, 1), (0, 1), (0, 0), (1, 0))) == (0.5, 2, 4)
+  mean, n, cases = overlap.average_dsc(_rows((0, 0), (1, 0)))
+  assert (math.isnan(mean), n, cases) == (True, 0, 2)
+
+
+def test_a_class_that_no_case_has_does_not_raise_the_mean_of_the_others():
+  classes = {"pancreas": 1, "spleen": 2}
+  rows = [overlap.score_case(_map(1, 0), _map(1, 1), classes, 1.0) for _ in range(3)]
+  assert overlap.average_dsc(rows) == (pytest.approx(2 / 3), 3, 6)
+  assert overlap.summarise_scores(rows)["spleen"]["dsc"]["n"] == 0
 
 
 def test_exchanging_the_masks_exchanges_precision_and_recall():

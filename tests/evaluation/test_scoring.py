@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -46,14 +47,69 @@ def test_folders_are_scored_case_by_case(folders, tmp_path):
   table = list(csv.DictReader((tmp_path / "out" / "cases.csv").read_text().splitlines()))
   assert [(r["case"], r["class"], r["dsc"]) for r in table] == [
     ("a", "pancreas", "0.5"),
-    ("b", "pancreas", "0"),
+    ("b", "pancreas", "nan"),
   ]
   summary = json.loads((tmp_path / "out" / "summary.json").read_text())
   assert summary["cases"] == 2
   assert summary["part"] == "test"
-  assert summary["classes"]["pancreas"]["dsc"]["mean"] == 0.25
+  assert summary["empty_masks"] == "reference"
+  counts = {"cases": 2, "with_class": 1, "missed": 0, "false_alarms": 1}
+  assert summary["counts"] == {"pancreas": counts}
+  assert summary["classes"]["pancreas"]["dsc"]["mean"] == 0.5
   recall = summary["classes"]["pancreas"]["recall"]
   assert (recall["n"], recall["undefined"], recall["sd"]) == (1, 1, None)
+
+
+def _block(x, spacing=(0.8, 0.8, 5.0)):
+  mask = np.zeros((30, 28, 16), np.uint8)
+  mask[x : x + 10, 8:18, 4:10] = 1
+  return Volume(mask, np.diag([*spacing, 1.0]))
+
+
+def test_every_mean_is_printed_with_its_n_and_missed_cases_are_counted(tmp_path, capsys):
+  """Four cases, in two of which the organ is missed: their precision and distance are undefined."""
+  nothing = Volume(0 * _block(8).array, _block(8).affine)
+  for name, mask in {"a": _block(8), "b": _block(10), "c": nothing, "d": nothing}.items():
+    write_nifti(tmp_path / "p" / f"{name}.nii.gz", mask)
+    write_nifti(tmp_path / "r" / f"{name}.nii.gz", _block(8))
+  rows = score_folders(tmp_path / "p", tmp_path / "r", "pancreas=1")
+  write_scores(rows, tmp_path / "out")
+  said, files = capsys.readouterr().out.splitlines()[-2:]
+  assert said.startswith("pancreas, 4 cases: dsc 0.450 ± 0.526 (n 4 of 4), precision 0.900 ± 0.141")
+  assert "precision 0.900 ± 0.141 (n 2 of 4), recall 0.450 ± 0.526 (n 4 of 4)" in said
+  assert re.search(r"assd_mm \S+ ± \S+ \(n 2 of 4\), assd_voxels_mm \S+ ± \S+ \(n 2 of 4\)", said)
+  assert said.endswith("; missed in 2 of 4")
+  assert files.endswith(
+    "summary.json; DSC, IoU: of cases whose reference has the class (empty_masks=reference)"
+  )
+
+
+def test_a_class_in_no_reference_has_no_dsc_whatever_is_predicted(folders, tmp_path, capsys):
+  for name in "ab":
+    (folders[1] / f"{name}.nii").unlink()
+    write_nifti(folders[1] / f"{name}.nii", _mask([0] * 8))
+  write_nifti(folders[0] / "a.nii.gz", _mask([0] * 8))
+  write_scores(score_folders(*folders, "pancreas=1"), tmp_path / "out")
+  said = capsys.readouterr().out.splitlines()[-2]
+  assert said.startswith("pancreas, 2 cases: dsc undefined (n 0 of 2), precision 0.000 (n 1 of 2)")
+  assert said.endswith("; missed in 0 of 0; 2 without it, false alarms in 1 of them")
+  summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+  nothing = {"mean": None, "sd": None, "n": 0, "undefined": 2}
+  assert summary["classes"]["pancreas"]["dsc"] == nothing
+
+
+@pytest.mark.parametrize(("rule", "dsc"), [("reference", 0.5), ("either", 0.25), ("one", 0.5)])
+def test_the_rule_for_empty_masks_is_chosen_and_named(folders, tmp_path, capsys, rule, dsc):
+  """A case of DSC 1/2, a false alarm, and one where nothing is and nothing is found."""
+  for folder in folders:
+    write_nifti(folder / "c.nii", _mask([0] * 8))
+  rows = score_folders(*folders, "pancreas=1", rule)
+  write_scores(rows, tmp_path / "out", empty=rule)
+  assert capsys.readouterr().out.endswith(f"(empty_masks={rule})\n")
+  summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+  assert summary["empty_masks"] == rule
+  found = summary["classes"]["pancreas"]["dsc"]
+  assert (found["mean"], found["n"]) == (dsc, {"reference": 1, "either": 2, "one": 3}[rule])
 
 
 def test_a_missing_prediction_is_named(folders):
@@ -120,8 +176,8 @@ def test_a_network_of_the_boundary_is_scored_against_the_boundary(config):
   whole, shell = (_answering(mask) for mask in (ball, native_boundary(ball, 1.0)))
   for target, right, wrong in (("interior", whole, shell), ("boundary", shell, whole)):
     config = with_keys(config, {"data.target": target})
-    assert mean_dsc(fold, ["a"], right, config) == 1
-    assert mean_dsc(fold, ["a"], wrong, config) < 0.9
+    assert mean_dsc(fold, ["a"], right, config) == (1, 1, 1)
+    assert mean_dsc(fold, ["a"], wrong, config).mean < 0.9
 
 
 def test_validation_scores_the_largest_piece_where_it_alone_is_kept(config):
@@ -134,9 +190,10 @@ def test_validation_scores_the_largest_piece_where_it_alone_is_kept(config):
   dataset = SimpleNamespace(load=lambda _: case)
   fold = SimpleNamespace(dataset=dataset, mapping=parse_mapping("pancreas=1", None), boxes=None)
   config = with_keys(config, {"data.spacing_mm": 1.0})
-  assert mean_dsc(fold, ["a"], _answering(found), config) == pytest.approx(2 * 512 / (1024 + 64))
+  found_too = mean_dsc(fold, ["a"], _answering(found), config).mean
+  assert found_too == pytest.approx(2 * 512 / (1024 + 64))
   config = with_keys(config, {"inference.largest_component": True})
-  assert mean_dsc(fold, ["a"], _answering(found), config) == 1
+  assert mean_dsc(fold, ["a"], _answering(found), config).mean == 1
 
 
 def _answering(mask):
@@ -178,9 +235,22 @@ def test_a_case_is_scored_class_by_class_in_mm_where_it_is_labelled(config, segm
   (scores,) = scoring.score_cases(fold, ["x"], None, config, surfaces=True).values()
   assert (scores["a"]["dsc"], scores["b"]["dsc"]) == (0, 1)
   assert scores["a"]["assd_mm"] == pytest.approx(1.5 * 3)
-  assert scores["b"]["assd_mm"] == 0
+  assert scores["a"]["assd_voxels_mm"] == pytest.approx(2 * 3)
+  assert scores["b"]["assd_mm"] == scores["b"]["assd_voxels_mm"] == 0
   assert scores["a"]["volume_ml"] == pytest.approx(0.006)
-  assert mean_dsc(fold, ["x"], None, config) == 0.5
+  assert mean_dsc(fold, ["x"], None, config) == (0.5, 2, 2)
+
+
+@pytest.mark.parametrize(
+  ("rule", "score"), [("reference", (0.5, 1, 2)), ("either", (0.25, 2, 2)), ("one", (0.25, 2, 2))]
+)
+def test_validation_follows_the_runs_rule(config, segmented, rule, score):
+  """Class a is half found, b is a false alarm."""
+  label, prediction = np.zeros((2, 6, 5, 9), np.uint8)
+  label[2, 2, 2:5] = 1
+  prediction[2, 2, 2], prediction[4, 3, 6] = 1, 2
+  config = with_keys(config, {"evaluation.empty_masks": rule})
+  assert mean_dsc(segmented(label, prediction), ["x"], None, config) == score
 
 
 def test_the_box_is_scored_class_by_class_on_canonical_axes(config, segmented):
@@ -199,7 +269,7 @@ def test_the_boundary_is_as_deep_as_a_working_voxel(config, segmented):
   label[1:11, 1:9, 1:7] = 1
   config = with_keys(config, {"data.spacing_mm": 4.0, "data.target": "boundary"})
   edge = native_boundary(Volume(label, AFFINE), 4.0).array
-  assert mean_dsc(segmented(label, edge, "a=1"), ["x"], None, config) == 1
+  assert mean_dsc(segmented(label, edge, "a=1"), ["x"], None, config).mean == 1
   assert (edge != native_boundary(Volume(label, AFFINE), 1.0).array).any()
 
 

@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import surface_distance
+from scipy import ndimage
 
 from attn_unet_jax.evaluation import surface
 
@@ -45,6 +46,33 @@ def test_equal_masks_and_empty_ones():
     assert math.isnan(surface.assd_mm(*pair, (1, 1, 1)))
   with pytest.raises(ValueError, match="differ"):
     surface.assd_mm(mask, mask[:4], (1, 1, 1))
+
+
+def _assd_by_distance_maps(prediction, reference, spacing):
+  """The convention of most papers, by erosion and distance maps over the whole grid."""
+  borders = [mask & ~ndimage.binary_erosion(mask) for mask in (prediction, reference)]
+  far = [ndimage.distance_transform_edt(~border, sampling=spacing) for border in borders]
+  return (far[1][borders[0]].mean() + far[0][borders[1]].mean()) / 2
+
+
+def test_between_border_voxels_by_hand_and_by_distance_maps():
+  a, b = _box((9, 4, 4), (1, 1, 1), (2, 2, 2)), _box((9, 4, 4), (5, 1, 1), (6, 2, 2))
+  assert surface.assd_voxels_mm(a, b, (2.0, 1.0, 0.5)) == pytest.approx(8.0)
+  rng = np.random.default_rng(0)
+  masks = [ndimage.gaussian_filter(rng.normal(size=(24, 20, 16)), 2) > 0.02 for _ in range(2)]
+  spacing = (0.7, 0.7, 2.5)
+  expected = _assd_by_distance_maps(*masks, spacing)
+  assert surface.assd_voxels_mm(*masks, spacing) == pytest.approx(expected)
+  assert surface.assd_mm(*masks, spacing) != pytest.approx(expected, rel=0.01)
+
+
+def test_border_voxels_of_equal_masks_and_of_empty_ones():
+  mask, empty = _box((5, 5, 5), (0, 0, 0), (5, 3, 2)), np.zeros((5, 5, 5), bool)
+  assert surface.assd_voxels_mm(mask, mask, (1, 1, 1)) == 0
+  for pair in ((mask, empty), (empty, mask), (empty, empty)):
+    assert math.isnan(surface.assd_voxels_mm(*pair, (1, 1, 1)))
+  with pytest.raises(ValueError, match="differ"):
+    surface.assd_voxels_mm(mask, mask[:4], (1, 1, 1))
 
 
 def test_all_cubes_by_the_package():

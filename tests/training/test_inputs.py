@@ -19,7 +19,7 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.signals import Interrupted
 from attn_unet_jax.training import inputs, loop
 from attn_unet_jax.training.checkpoint import open_checkpoints
-from attn_unet_jax.training.epoch_end import EpochReport
+from attn_unet_jax.training.epoch_end import EpochReport, ValidationScore
 from attn_unet_jax.training.loop import train_network
 from attn_unet_jax.training.state import create_state
 from attn_unet_jax.volumes.box import Box
@@ -48,7 +48,9 @@ def _train(config, workdir, source="streaming"):
   workdir.mkdir(exist_ok=True)
   with open_checkpoints(workdir / "checkpoints", 2) as store:
     load = open_fold(config.data).load
-    return train_network(config, Line(batch_norm=True), load, lambda _: 0.5, store, workdir)
+    return train_network(
+      config, Line(batch_norm=True), load, lambda _: ValidationScore(0.5, 1, 1), store, workdir
+    )
 
 
 def test_both_sources_train_the_same_network_under_the_transfer_guard(config, tmp_path, capsys):

@@ -25,7 +25,7 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.signals import Interrupted
 from attn_unet_jax.training import integrity, loop
 from attn_unet_jax.training.checkpoint import list_saved_steps, open_checkpoints
-from attn_unet_jax.training.epoch_end import EpochReport
+from attn_unet_jax.training.epoch_end import EpochReport, ValidationScore
 from attn_unet_jax.training.loop import train_network
 from attn_unet_jax.training.nonfinite import NonfiniteWatch
 from attn_unet_jax.training.step import StepMetrics
@@ -52,7 +52,17 @@ def _train(setting, workdir, validate=lambda state: 0.5):
   config, module, fold = setting
   workdir.mkdir(exist_ok=True)
   with open_checkpoints(workdir / "checkpoints", config.train.keep) as store:
-    return train_network(config, module, fold.load, validate, store, workdir)
+    return train_network(config, module, fold.load, _scoring(validate), store, workdir)
+
+
+def _scoring(validate):
+  """A validation whose mean is of one score; of none where `validate` returns None."""
+
+  def score(state):
+    dsc = validate(state)
+    return ValidationScore(dsc, dsc is not None, 1)
+
+  return score
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +108,26 @@ def test_epochs_are_saved_and_validated_as_often_as_asked_and_the_last_always(se
   assert list_saved_steps(tmp_path / "checkpoints") == [6, 9, 12]
   rows = read_metrics(tmp_path / "metrics.csv")
   assert [row["validation_dsc"] for row in rows] == ["", "", "0.5", "0.5"]
+
+
+def test_a_validation_without_a_score_chooses_no_checkpoint(setting, tmp_path, capsys):
+  """None of its cases has a class: the best checkpoint stays the one that was scored, or the last.
+
+  A DSC of 1 for such cases would win over any other.
+  """
+  config, *rest = setting
+  config = with_keys(config, {"train.epochs": 3, "train.keep": 1, "train.validate_every": 1})
+  _train((config, *rest), tmp_path / "none", lambda state: None)
+  assert "validation DSC undefined (n 0 of 1: " in capsys.readouterr().out
+  assert [row["validation_dsc"] for row in read_metrics(tmp_path / "none" / "metrics.csv")] == [
+    "",
+    "",
+    "",
+  ]
+  assert list_saved_steps(tmp_path / "none" / "checkpoints") == [9]
+  _train((config, *rest), tmp_path / "once", lambda state: 0.1 if int(state.step) == 6 else None)
+  assert "validation DSC 0.100 (n 1 of 1)" in capsys.readouterr().out
+  assert list_saved_steps(tmp_path / "once" / "checkpoints") == [6, 9]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

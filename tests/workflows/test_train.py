@@ -1,8 +1,10 @@
 """What an ordinary run is validated on, and with what."""
 
+import math
 from types import SimpleNamespace
 
 from attn_unet_jax.cases.fold import open_fold
+from attn_unet_jax.evaluation.overlap import MeanScore
 from attn_unet_jax.workflows import train as workflow
 from tests.configs import with_keys
 
@@ -12,17 +14,20 @@ def test_states_are_validated_on_the_validation_cases_by_what_they_predict_with(
 ):
   """Never on the test cases; by the averages, where they are kept."""
   config = with_keys(config, {"data.dir": str(phantoms)})
-  state, calls = SimpleNamespace(variables="averages"), []
+  state, found, scores = SimpleNamespace(variables="averages"), [], []
+  answers = [MeanScore(0.75, 2, 3), MeanScore(math.nan, 0, 3)]
 
   def train(config, module, load, validate, *_):
-    calls.append(validate(state))
+    scores.extend(validate(state) for _ in range(2))
 
   def mean_dsc(fold, ids, system, config):
-    return ids, system.variables
+    found.append((ids, system.variables))
+    return answers.pop(0)
 
   monkeypatch.setattr(workflow, "train_network", train)
   monkeypatch.setattr(workflow, "mean_dsc", mean_dsc)
   fold = open_fold(config.data)
   workflow.train_and_test(config, fold, tmp_path / "run", test=False)
-  assert calls == [(fold.split.validation, "averages")]
+  assert found == 2 * [(fold.split.validation, "averages")]
+  assert scores == [(0.75, 2, 3), (None, 0, 3)]
   assert fold.split.validation != fold.split.test

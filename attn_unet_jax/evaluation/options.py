@@ -1,0 +1,43 @@
+"""The options of scoring. Loads no JAX."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from attn_unet_jax.inference.options import PredictionRecipe
+from attn_unet_jax.runtime.options import Options, option
+
+EmptyRule = Literal["reference", "either", "one"]
+
+# In words that follow "DSC, IoU:".
+_MEANINGS: dict[EmptyRule, str] = {
+  "reference": "of cases whose reference has the class",
+  "either": "of cases whose reference or prediction has the class",
+  "one": "of all cases, 1 where neither reference nor prediction has the class",
+}
+EMPTY_RULES = get_args(EmptyRule)
+
+
+@dataclass(frozen=True)
+class EvaluationOptions(Options):
+  """The options of scoring, in validation and in the test."""
+
+  empty_masks: EmptyRule = option(
+    "reference",
+    "Cases with a DSC: whose reference has the class; either: or prediction; one: all, 1 if none.",
+  )
+
+
+@dataclass(frozen=True)
+class ScoringRecipe(PredictionRecipe):
+  """The options that scoring a prediction reads.
+
+  Attributes:
+    evaluation: the rules of the scores.
+  """
+
+  evaluation: EvaluationOptions = EvaluationOptions()
+
+
+def describe_rule(empty: EmptyRule) -> str:
+  """Describes a rule for empty masks in words, with its name."""
+  return f"DSC, IoU: {_MEANINGS[empty]} (empty_masks={empty})"
