@@ -86,7 +86,8 @@ def _list_border_voxels(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.nda
   if not inside.size:
     return np.zeros((0, 3))
   border = inside & ~ndimage.binary_erosion(inside)
-  return (np.argwhere(border) + low) * np.asarray(spacing_mm, np.float64)
+  points: np.ndarray = (np.argwhere(border) + low) * np.asarray(spacing_mm, np.float64)
+  return points
 
 
 def _list_surface(mask: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
