@@ -5,7 +5,8 @@ tumour), `spleen=1,pancreas=10,background=*`. If the data carries names, a value
 `pancreas` means `pancreas=pancreas`. Background is 0. A value that is not mentioned is an error,
 unless the data names it or `background=*` makes all other values background. `unlabelled=3` marks
 voxels of which nobody knows what they are: neither training nor scoring looks at them. If 0 is that
-value, `background=VALUE` says what the background is.
+value, `background=VALUE` says what the background is. A value that the data calls `ignore`, as
+nnU-Net does, is unlabelled unless the mapping mentions it.
 """
 
 import dataclasses
@@ -20,7 +21,12 @@ from attn_unet_jax.runtime.errors import UserError
 # and labels stay in one byte.
 UNLABELLED = 255
 
+# The name of unlabelled voxels in the dataset.json of nnU-Net.
+IGNORE = "ignore"
+
 _BACKGROUND, _UNLABELLED = "background", "unlabelled"
+_MOST_SUGGESTED = 12  # values in a mapping that is suggested
+_MOST_VALUES = 300  # more than common atlases have, and far fewer than an image
 _FLAG = "config.data.labels"
 
 
@@ -34,6 +40,7 @@ class LabelMapping:
     background: the values that are background.
     rest_is_background: whether all other values are background too.
     unlabelled: the values of voxels of which nobody knows what they are.
+    named: the values of `background` that are it because the data names them.
     flag: the flag that the mapping was written in, without the dashes, for messages.
   """
 
@@ -42,6 +49,7 @@ class LabelMapping:
   background: frozenset[int]
   rest_is_background: bool
   unlabelled: frozenset[int] = frozenset()
+  named: frozenset[int] = frozenset()
   flag: str = _FLAG
 
   @property
@@ -69,7 +77,7 @@ class LabelMapping:
       # A few of them are enough: an image that is taken for a label has thousands.
       raise UserError(
         f"{source}: label values {unknown[:8]} are outside the mapping {self}; "
-        f"say what they mean, or that they are background: --{self.flag}='{self},background=*'"
+        f"{self.suggest_mappings(present.tolist())}"
       )
     classes = np.zeros(len(present), np.uint8)
     for index, values in enumerate(self.values):
@@ -82,6 +90,58 @@ class LabelMapping:
     """Returns the values that mean nothing in this mapping."""
     known = self.background.union(self.unlabelled, *self.values)
     return [value for value in values if value not in known and not self.rest_is_background]
+
+  def suggest_mappings(self, present: Sequence[int]) -> str:
+    """Returns mappings that give a meaning to the values of a file that have none here.
+
+    None of them leaves the file without any class: such labels would train to the end and teach
+    that there is no organ.
+
+    Args:
+      present: all values of the file.
+    """
+    if len(present) > _MOST_VALUES:
+      return (
+        f"{len(present)} values are those of an image, not of a label map: is it the right file?"
+      )
+    unknown = frozenset(self.unknown_values(present))
+    few = len(unknown) <= _MOST_SUGGESTED
+    absent = [
+      name
+      for name, values in zip(self.classes, self.values, strict=True)
+      if values.isdisjoint(present)
+    ]
+    it = "it" if len(unknown) == 1 else "them"
+    ways = []
+    if len(self.classes) == 1 and few:
+      # All values that are not background are the likely meaning, such as a tumour's, which belongs
+      # to its organ; the class's own value is left out where the file does not have it.
+      values = unknown if absent else unknown | self.values[0]
+      ways.append(f"'{self._write([values])}' takes {it} for {self.classes[0]}")
+    elif absent:
+      ways.append(f"'{self._write(self.values, absent)}', with a value for each VALUE")
+    if not absent:
+      text = self._write(self.values, background=unknown if few else {_STAR})
+      ways.append(f"'{text}' takes {it} for background")
+    elif len(unknown) > 1:
+      ways.append("with background=VALUE for what is none of the classes")
+    return f"say what {'it means' if it == 'it' else 'they mean'}: --{self.flag}={', '.join(ways)}"
+
+  def _write(
+    self,
+    values: Iterable[Iterable[int]],
+    absent: Sequence[str] = (),
+    background: Iterable[int] = (),
+  ) -> str:
+    """Writes this mapping with other values, VALUE for absent classes, and more background."""
+    rest = {*self.background, *background} - {0} - self.named
+    rest |= {_STAR} if self.rest_is_background else set()
+    pairs = [*zip(self.classes, values, strict=True)]
+    pairs += [(_UNLABELLED, self.unlabelled)] if self.unlabelled else []
+    pairs += [(_BACKGROUND, rest)] if rest else []
+    return ",".join(
+      f"{name}={'VALUE' if name in absent else _join_values(numbers)}" for name, numbers in pairs
+    )
 
   def restrict_to(self, classes: Sequence[str]) -> "LabelMapping":
     """Returns the mapping of some of the classes, in their order; the others become background."""
@@ -101,7 +161,7 @@ class LabelMapping:
     pairs = list(zip(self.classes, self.values, strict=True))
     pairs += [(_UNLABELLED, self.unlabelled)] if self.unlabelled else []
     pairs += [] if 0 in self.background else [(_BACKGROUND, self.background)]
-    return ",".join(f"{name}={'+'.join(map(str, sorted(values)))}" for name, values in pairs)
+    return ",".join(f"{name}={_join_values(values)}" for name, values in pairs)
 
 
 def parse_mapping(text: str, names: Mapping[str, int] | None, flag: str = _FLAG) -> LabelMapping:
@@ -124,6 +184,8 @@ def parse_mapping(text: str, names: Mapping[str, int] | None, flag: str = _FLAG)
     classes[name] = _parse_values(name, values, named, where)
   background = classes.pop(_BACKGROUND, frozenset())
   unlabelled = classes.pop(_UNLABELLED, frozenset())
+  if IGNORE in named:
+    unlabelled |= {named[IGNORE]} - background.union(unlabelled, *classes.values())
   if not classes:
     raise UserError(f"{where}: name at least one class, like 'pancreas=1'")
   if 0 not in unlabelled:  # data sets that label everything but the background leave it 0
@@ -145,11 +207,16 @@ def parse_mapping(text: str, names: Mapping[str, int] | None, flag: str = _FLAG)
     background=(background - {_STAR}) | known,
     rest_is_background=everything_else,
     unlabelled=unlabelled,
+    named=known - background,
     flag=flag,
   )
 
 
 _STAR = -(2**31)  # stands for '*' among values; no label file holds it
+
+
+def _join_values(values: Iterable[int]) -> str:
+  return "+".join("*" if value == _STAR else str(value) for value in sorted(values))
 
 
 def _parse_values(name: str, text: str, named: Mapping[str, int], where: str) -> frozenset[int]:

@@ -1,7 +1,9 @@
+import re
+
 import numpy as np
 import pytest
 
-from attn_unet_jax.labels import class_names, parse_mapping
+from attn_unet_jax.labels import UNLABELLED, class_names, parse_mapping
 from attn_unet_jax.runtime.errors import UserError
 
 
@@ -52,12 +54,57 @@ def test_zero_may_be_what_is_unlabelled():
 
 
 def test_values_outside_are_named_with_the_way_out():
-  with pytest.raises(UserError, match=r"file: label values \[255\].*background=\*"):
+  with pytest.raises(
+    UserError, match=r"file: label values \[255\].*'pancreas=1,background=255' takes it for backg"
+  ):
     parse_mapping("pancreas=1", None).apply(np.array([[[0, 1, 255]]]), "file")
   with pytest.raises(UserError, match=r"label values \[2, 3, 4, 5, 6, 7, 8, 9\] are outside"):
     parse_mapping("pancreas=1", None).apply(
       np.arange(1000).reshape(10, 10, 10), "file"
     )  # no more of them
+
+
+@pytest.mark.parametrize(
+  ("text", "names", "present", "hint"),
+  [
+    ("pancreas=1", None, [0, 255], "means: --config.data.labels='pancreas=255' takes it for pan"),
+    ("pancreas", None, [0, 2, 7], "'pancreas=2+7' takes them for pancreas, with background=VALUE"),
+    ("pancreas=1+2", None, [0, 1, 3], "'pancreas=1+2+3' takes it for pancreas, 'pancreas=1+2,back"),
+    ("pancreas=1", None, range(20), "labels='pancreas=1,background=*' takes them for background"),
+    ("pancreas=1", None, [0, *range(2, 20)], "labels='pancreas=VALUE', with a value for each"),
+    ("a=1,b=2", None, [0, 5, 6], "'a=VALUE,b=VALUE', with a value for each VALUE, with background"),
+    ("a=1,b=2", None, [0, 1, 5], "labels='a=1,b=VALUE', with a value for each VALUE"),
+    ("a=1,b=2", None, [0, 1, 2, 5], "labels='a=1,b=2,background=5' takes it for background"),
+    ("a=1,background=3", None, [0, 1, 3, 5], "'a=1+5,background=3' takes it for a, 'a=1,back"),
+    ("background=2,a=1,unlabelled=0", None, [0, 1, 7], "'a=1+7,unlabelled=0,background=2' takes"),
+    ("a", {"a": 2, "b": 6}, [0, 2, 7], "'a=2+7' takes it for a, 'a=2,background=7' takes it"),
+    ("pancreas=1", None, range(-500, 500), "1000 values are those of an image, not of a label map"),
+  ],
+)  # fmt: skip
+def test_a_hint_leaves_no_file_without_a_class(text, names, present, hint):
+  """To take all values of a file for background trains to the end on labels of nothing."""
+  mapping = parse_mapping(text, names)
+  said = mapping.suggest_mappings(list(present))
+  assert hint in said
+  for suggested in re.findall(r"'([^']*)'", said):
+    if "VALUE" not in suggested:
+      followed = parse_mapping(suggested, names).apply(np.array([[list(present)]]), "file")
+      assert ((followed > 0) & (followed != UNLABELLED)).any()
+
+
+def test_what_nnunet_ignores_is_unlabelled_unless_it_is_mentioned():
+  names = {"background": 0, "pancreas": 1, "ignore": 2}
+  mapping = parse_mapping("pancreas", names)
+  assert (mapping.unlabelled, mapping.background) == ({2}, {0})
+  assert mapping.describe() == "pancreas=1,unlabelled=2"
+  np.testing.assert_array_equal(mapping.apply(np.array([[[0, 1, 2]]]), "x"), [[[0, 1, 255]]])
+  assert parse_mapping("pancreas,unlabelled=7", names).unlabelled == {2, 7}
+  assert parse_mapping("pancreas,background=*", names).unlabelled == {2}
+  assert parse_mapping("pancreas,background=ignore", names).unlabelled == set()
+  assert parse_mapping("pancreas=1+2", names).values == (frozenset({1, 2}),)
+  assert parse_mapping("ignore", names).values == (frozenset({2}),)
+  with pytest.raises(UserError, match="0 is unlabelled; say background=VALUE"):
+    parse_mapping("pancreas", {"ignore": 0, "pancreas": 1})
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from attn_unet_jax.labels import IGNORE
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.volumes.nifti_folder import list_nifti_files, read_pair
+from attn_unet_jax.volumes.nifti_folder import explain_channel_names, list_nifti_files, read_pair
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
 from tfds_pancreas.checked_case import CheckedCase, VolumePair
@@ -17,11 +18,12 @@ from tfds_pancreas.label_checks import find_flip_problem, measure_label
 
 @dataclass(frozen=True)
 class NiftiCaseFiles:
-  """The files of one case; None where one is missing."""
+  """The files of one case; None where one is missing, `hint` then says more of it."""
 
   id: str
   image: Path | None
   label: Path | None
+  hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,15 @@ def find_nifti_pairs(root: Path) -> list[NiftiCaseFiles]:
   names = sorted(images.keys() | labels.keys())
   if not names:
     raise UserError(f"{root}: no imagesTr/NAME.nii.gz with labelsTr/NAME.nii.gz in it")
-  return [NiftiCaseFiles(name, images.get(name), labels.get(name)) for name in names]
+  return [
+    NiftiCaseFiles(
+      name,
+      images.get(name),
+      labels.get(name),
+      "" if name in labels else explain_channel_names([name], labels),
+    )
+    for name in names
+  ]
 
 
 def read_nifti_case(files: NiftiCaseFiles, *, meaning: LabelMeaning) -> CheckedCase:
@@ -87,7 +97,9 @@ def add_checked_pair(
   case.figures["labels"] = {
     name: _measure_organ(hu[values == value]) for name, value in meaning.labels.items() if value
   }
-  if len(values):
+  if IGNORE in meaning.labels:  # where nothing is known, hence nothing about a flip
+    inside &= label.array != meaning.labels[IGNORE]
+  if inside.any():
     case.figures |= measure_label(image.array, inside)
     # Headers have the word on where a label lies, so a flip that fits better is no problem of the
     # case. The report calls it a doubt.
@@ -99,7 +111,8 @@ def _describe_missing(files: NiftiCaseFiles) -> str:
   present = files.image or files.label
   if present is None:
     return "no image and no label"
-  return f"no {'label' if files.image else 'image'} of this name, there is only {present}"
+  missing = "label" if files.image else "image"
+  return f"no {missing} of this name, there is only {present}{files.hint}"
 
 
 def replace_values(label: np.ndarray, replaced: Mapping[int, int]) -> np.ndarray:

@@ -10,7 +10,12 @@ from absl import logging
 from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import read_grid
-from attn_unet_jax.volumes.nifti_folder import list_nifti_files, read_label_names, read_pair
+from attn_unet_jax.volumes.nifti_folder import (
+  explain_channel_names,
+  list_nifti_files,
+  read_label_names,
+  read_pair,
+)
 from attn_unet_jax.volumes.volume import Grid, Volume
 
 if TYPE_CHECKING:
@@ -116,7 +121,7 @@ class FolderDataset:
     if alone:
       raise UserError(
         f"{self._root}: {len(alone)} names are in only one of imagesTr and labelsTr: {alone[:5]}; "
-        "add the missing files or remove these"
+        "add the missing files or remove these" + explain_channel_names(alone, self._labels)
       )
 
 

@@ -33,7 +33,7 @@ from attn_unet_jax.runtime.files import write_text
 from attn_unet_jax.volumes.box import Box, share_inside, share_left_out
 from attn_unet_jax.volumes.checks import check_pair
 from attn_unet_jax.volumes.nifti import read_label, write_nifti
-from attn_unet_jax.volumes.nifti_folder import list_nifti_files
+from attn_unet_jax.volumes.nifti_folder import explain_channel_names, list_nifti_files
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
 
@@ -146,7 +146,10 @@ def score_folders(
   missing = sorted(set(wanted) - set(predicted))
   if not wanted or missing:
     what = f"no masks for {missing[:5]}" if missing else "no NIfTI masks"
-    raise UserError(f"{prediction if missing else reference}: {what}; names must be the same")
+    # Masks are called as their scans, which may be called after a channel, while labels are not.
+    hint = explain_channel_names(set(predicted) - set(wanted), wanted)
+    hint = hint or explain_channel_names(missing, predicted)
+    raise UserError(f"{prediction if missing else reference}: {what}; names must be the same{hint}")
   # Extra predictions are no error: references may exist for some scans only.
   if extra := sorted(set(predicted) - set(wanted)):
     print_line(f"{prediction}: without a reference, not scored: {len(extra)}, such as {extra[0]}")

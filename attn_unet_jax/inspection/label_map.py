@@ -87,17 +87,9 @@ def _describe_unknown_values(
 ) -> str:
   shown = ", ".join(f"{value} ({counts[value]} voxels)" for value in unknown[:_MAX_SHOWN])
   more = f" and {len(unknown) - _MAX_SHOWN} more" if len(unknown) > _MAX_SHOWN else ""
-  foreground = [v for v in counts if v not in mapping.background | mapping.unlabelled]
-  # With one class, all values that are not background are the likely meaning (such as a tumour,
-  # which belongs to its organ).
-  class_ = mapping.classes[0]
-  one = f"{class_}={'+'.join(map(str, foreground))}"
-  ways = [f"'{mapping},background=*' takes them for background"]
-  if len(mapping.classes) == 1 and len(foreground) <= _MAX_SHOWN:
-    ways.insert(0, f"'{one}' takes {'them' if len(foreground) > 1 else 'it'} for {class_}")
   return (
     f"{name}: values {shown}{more} mean nothing in {mapping}; "
-    f"--config.data.labels={', '.join(ways)}"
+    f"{mapping.suggest_mappings(list(counts))}"
   )
 
 

@@ -10,7 +10,12 @@ from attn_unet_jax.inspection.finding import Finding
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.dicom.read import read_series, survey_files
 from attn_unet_jax.volumes.nifti import read_label, read_nifti
-from attn_unet_jax.volumes.nifti_folder import is_nifti, nifti_stem, read_label_names
+from attn_unet_jax.volumes.nifti_folder import (
+  explain_channel_names,
+  is_nifti,
+  nifti_stem,
+  read_label_names,
+)
 from attn_unet_jax.volumes.scan import find_dicom_scans, is_dicom_scan, read_scan
 from attn_unet_jax.volumes.volume import Volume
 from tfds_pancreas.records import open_records
@@ -139,9 +144,8 @@ def _partner_finding(
   # Names such as `case1_seg` for the label of `case1` are the commonest reason.
   like = [name for name in others if name.startswith(subject.id) or subject.id.startswith(name)]
   hint = f" (is it {others[like[0]].name}?)" if like else ""
-  return Finding(
-    "error", "partner", f"{part.name}: no {missing} of this name{hint}; add it, or remove this file"
-  )
+  text = f"{part.name}: no {missing} of this name{hint}; add it, or remove this file"
+  return Finding("error", "partner", text + explain_channel_names([subject.id], others))
 
 
 def _read_names(path: Path, findings: list[Finding]) -> Mapping[str, int] | None:

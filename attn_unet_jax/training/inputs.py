@@ -4,11 +4,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from flax import linen as nn
 
 from attn_unet_jax.cases.cache import remove_left_over
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.cases.working_cases import WorkingCases
+from attn_unet_jax.labels import UNLABELLED
 from attn_unet_jax.patches.batch import (
   NetworkInput,
   crop_fixed_batches,
@@ -21,6 +23,7 @@ from attn_unet_jax.patches.sources import PatchSource, ResidentSource, choose_so
 from attn_unet_jax.patches.streaming_source import StreamingSource
 from attn_unet_jax.runtime import hosts
 from attn_unet_jax.runtime.console import print_line
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.mesh import num_microbatches_on_one_device, replicate
 from attn_unet_jax.training.nonfinite import PatchLocations
 from attn_unet_jax.training.options import TrainingRecipe
@@ -88,12 +91,39 @@ def open_inputs(
     if hosts.is_primary()
   }
 
+  # With several hosts an error must end all of them.
+  hosts.run_on_primary(_require_foreground, recipe, fixed.get("training", ()), training)
+
   def locate_patches(step: int) -> PatchLocations:
     return [
       _locate_patch(cases["training"], *found, extent) for found in cutter.patch_corners(step - 1)
     ]
 
   return TrainingInputs(source, chosen == "streaming", fixed, locate_patches)
+
+
+def _require_foreground(
+  recipe: TrainingRecipe, patches: Sequence[NetworkInput], cases: Sequence[WorkingCase]
+) -> None:
+  """Checks that something is to be learnt.
+
+  Args:
+    recipe: the options of the training.
+    patches: patches of the training cases, which are looked at first: they are in memory.
+    cases: the training cases, of which as many are read as it takes to find a labelled voxel.
+
+  Raises:
+    UserError: no training case has a voxel of any class.
+  """
+  labels = (np.asarray(batch.label) for batch in patches)
+  if any(((label > 0) & (label != UNLABELLED)).any() for label in labels):
+    return
+  if not any(len(case.centres) for case in cases):
+    raise UserError(
+      f"config.data.labels={recipe.data.labels!r}: none of the {len(cases)} training cases has a "
+      "voxel of it, so that the network would learn that there is no organ; attn_unet_jax.check "
+      "counts the values in the labels"
+    )
 
 
 def _locate_patch(

@@ -7,8 +7,9 @@ archive.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import read_json
@@ -18,6 +19,7 @@ from attn_unet_jax.volumes.orientation import from_canonical, to_canonical
 from attn_unet_jax.volumes.volume import Volume
 
 _SUFFIXES = (".nii.gz", ".nii")
+_FIRST_CHANNEL = "_0000"
 
 
 def list_nifti_files(folder: Path) -> dict[str, Path]:
@@ -63,7 +65,7 @@ def read_label_names(root: Path) -> Mapping[str, int] | None:
     name -> label value; None where there is no such file, or no labels in it.
 
   Raises:
-    UserError: it is not readable.
+    UserError: it is not readable, or a name stands for several values, a region of nnU-Net.
   """
   path = root / "dataset.json"
   if not path.is_file():
@@ -72,9 +74,46 @@ def read_label_names(root: Path) -> Mapping[str, int] | None:
     labels = read_json(path).get("labels", {})
     # The Decathlon writes {"1": "pancreas"}, nnU-Net and others after it {"pancreas": 1}.
     pairs = [(v, k) if str(k).isdigit() else (k, v) for k, v in labels.items()]
-    return {str(name): int(value) for name, value in pairs} or None
+    return {str(name): _read_value(name, value, path) for name, value in pairs} or None
   except (ValueError, TypeError, AttributeError, OverflowError) as error:
     raise UserError(f'{path}: not readable as JSON with "labels" ({error})') from None
+
+
+def _read_value(name: object, value: Any, path: Path) -> int:
+  """Reads the value of a name; a list of one is that value."""
+  if isinstance(value, list) and len(value) != 1:
+    values = "+".join(map(str, value))
+    raise UserError(
+      f"{path}: {name!r} is a region, of the values {value}; regions may overlap, and a voxel has "
+      "one class here: name each value once, as in "
+      '"labels": {"background": 0, "pancreas": 1, "tumour": 2}, and merge values by '
+      f"--config.data.labels='{name}={values or 'VALUE+VALUE'}'"
+    )
+  number = int(value[0] if isinstance(value, list) else value)
+  if isinstance(value, float) and number != value:
+    raise ValueError(f"{name!r} is {value}, not a whole number")
+  return number
+
+
+def explain_channel_names(alone: Iterable[str], partners: Collection[str]) -> str:
+  """Explains names that lack a partner because they end in nnU-Net's number of a channel.
+
+  Args:
+    alone: names without a partner.
+    partners: the names in the other folder.
+
+  Returns:
+    text for the end of a message; '' where names do not differ by that number.
+  """
+  for name in sorted(alone):
+    stem = name.removesuffix(_FIRST_CHANNEL)
+    if stem != name and stem in partners:
+      return (
+        f"; {_FIRST_CHANNEL} is nnU-Net's number of a channel, which the names of labels do not "
+        f"have: rename {name} to {stem}, and so on (further channels, such as {stem}_0001, are "
+        "not read: take them out)"
+      )
+  return ""
 
 
 def read_pair(image_path: Path, label_path: Path) -> tuple[Volume, Volume, str | None]:

@@ -68,6 +68,13 @@ def test_an_image_without_label_is_named(folder):
     FolderDataset(folder)
 
 
+def test_images_called_after_a_channel_are_explained(folder):
+  for name in "ab":
+    (folder / "imagesTr" / f"{name}.nii.gz").rename(folder / "imagesTr" / f"{name}_0000.nii.gz")
+  with pytest.raises(UserError, match=r"4 names are in only one.*_0000 is nnU-Net's.*a_0000 to a,"):
+    FolderDataset(folder)
+
+
 def test_label_of_another_shape_nan_and_constant_images_are_refused(folder):
   write_nifti(folder / "labelsTr" / "a.nii.gz", Volume(np.zeros((5, 6, 8), np.uint8), np.eye(4)))
   with pytest.raises(UserError, match=r"a\.nii\.gz.*shapes"):

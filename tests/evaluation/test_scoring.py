@@ -118,6 +118,14 @@ def test_a_missing_prediction_is_named(folders):
     score_folders(*folders, "pancreas=1")
 
 
+def test_masks_that_are_called_after_a_channel_are_explained(folders):
+  (folders[0] / "b.nii.gz").rename(folders[0] / "b_0000.nii.gz")
+  with pytest.raises(
+    UserError, match=r"no masks for \['b'\].*_0000 is nnU-Net's.*rename b_0000 to b"
+  ):
+    score_folders(*folders, "pancreas=1")
+
+
 def test_masks_on_other_grids_are_refused(folders):
   write_nifti(folders[0] / "a.nii.gz", _mask([1, 1, 0, 0, 0, 0, 0, 0], spacing=1.0))
   with pytest.raises(UserError, match=r"a\.nii\.gz and its reference .*a\.nii: .*mm apart"):
@@ -125,7 +133,7 @@ def test_masks_on_other_grids_are_refused(folders):
 
 
 def test_a_value_without_a_meaning_is_given_one_by_the_flag_of_this_use(folders):
-  with pytest.raises(UserError, match=r"values \[1\] are outside .*: --labels='pancreas=2,backg"):
+  with pytest.raises(UserError, match=r"values \[1\] are outside .*: --labels='pancreas=1' takes"):
     score_folders(*folders, "pancreas=2")
   with pytest.raises(UserError, match=r"^labels='pancreas=x': 'x' must be a number"):
     score_folders(*folders, "pancreas=x")

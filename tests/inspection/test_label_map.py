@@ -28,7 +28,11 @@ def test_values_are_counted(dtype):
       {0: 90, 1: 4, 3: 6},
       "pancreas=1",
       "error",
-      ["values 3 (6 voxels) mean", "'pancreas=1+3' takes them", "'pancreas=1,background=*' takes"],
+      [
+        "values 3 (6 voxels) mean",
+        "'pancreas=1+3' takes it for",
+        "'pancreas=1,background=3' takes",
+      ],
     ),
     ({0: 90, 255: 10}, "pancreas=1,background=*", "error", ["no voxel of pancreas=1"]),
     ({0: 90}, "pancreas=1", "error", ["the scan has no organ"]),
@@ -49,7 +53,7 @@ def test_unlabelled_values_are_known():
   mapping = parse_mapping("background=2,pancreas=1,unlabelled=0", None)
   assert list(value_findings({0: 9, 1: 1, 2: 5}, mapping, "a.nii")) == []
   (finding,) = value_findings({0: 9, 1: 1, 2: 5, 7: 1}, mapping, "a.nii")
-  assert "'pancreas=1+7' takes" in finding.text
+  assert "'pancreas=1+7,unlabelled=0,background=2' takes" in finding.text
 
 
 def test_names_of_the_data_make_values_known():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.cases.dataset import FolderDataset
+from attn_unet_jax.labels import parse_mapping
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.orientation import to_canonical
 from tests.conftest import run_command
@@ -61,6 +62,20 @@ def test_without_names_1_is_pancreas_and_other_values_are_refused(tmp_path):
   _add_case(root, "b", draw_fake_case(2, (1, 2)))
   with pytest.raises(UserError, match=r"b: label values \[2\] have no names; named are 1 pancreas"):
     build_dataset("folder_ct/iso8mm", tmp_path, manual_dir=root)
+
+
+def test_names_after_a_channel_are_explained_and_what_nnunet_ignores_is_unlabelled(tmp_path):
+  root = tmp_path / "files"
+  case = draw_fake_case(1, (1, 2))
+  write_dataset_json(root, {"background": 0, "pancreas": 1, "ignore": 2})
+  write_image(root / "imagesTr" / "a_0000.nii", case)
+  write_label(root / "labelsTr" / "a.nii", case)
+  with pytest.raises(UserError, match=r"a_0000: no label.*_0000 is nnU-Net's.*rename a_0000 to a,"):
+    build_dataset("folder_ct/native", tmp_path, manual_dir=root)
+  (root / "imagesTr" / "a_0000.nii").rename(root / "imagesTr" / "a.nii")
+  build_dataset("folder_ct/native", tmp_path, manual_dir=root)
+  names = open_records("folder_ct/native", tmp_path).labels
+  assert parse_mapping("pancreas", names).unlabelled == {2}
 
 
 def test_a_collection_that_is_there_is_not_mistaken_for_another(tmp_path):

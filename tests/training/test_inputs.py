@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from attn_unet_jax.cases.boxes import to_json
 from attn_unet_jax.cases.dataset import open_dataset
 from attn_unet_jax.cases.fold import open_fold
+from attn_unet_jax.labels import UNLABELLED
 from attn_unet_jax.patches.batch import crop_fixed_batches, make_training_batch
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.signals import Interrupted
@@ -149,6 +151,34 @@ def test_where_a_patch_came_from_is_told_in_the_whole_scan(config, tmp_path):
     expected = np.pad(whole[case].label[x, y], [(0, 0), (0, 0), (-corner[2], 50)])[:, :, :50]
     np.testing.assert_array_equal(label, expected)
     assert expected.any()
+
+
+@pytest.mark.parametrize("source", ["resident", "streaming"])
+def test_labels_of_nothing_are_not_trained_on(config, tmp_path, source):
+  """A mapping that makes all values background, or all of a class unknown."""
+  config = with_keys(config, {"data.source": source})
+  for labels in ("pancreas=77,background=*", "pancreas=77,background=0,unlabelled=1+2+3+4+5+6+7"):
+    changed = with_keys(config, {"data.labels": labels})
+    with pytest.raises(UserError, match=r"none of the \d training cases has a voxel of it"):
+      inputs.open_inputs(changed, Line(), open_fold(changed.data).load, tmp_path / labels)
+
+
+def test_one_case_with_the_organ_is_enough(config):
+  """As many are read as it takes to find one, and none where a patch shows the organ."""
+  read = []
+
+  def cases(*counts):
+    for count in counts:
+      read.append(count)
+      yield SimpleNamespace(centres=range(count))
+
+  inputs._require_foreground(config, [], cases(0, 3, 0))
+  assert read == [0, 3]
+  patch = SimpleNamespace(label=np.full((2, 2, 2), UNLABELLED, np.uint8))
+  inputs._require_foreground(config, [patch], cases(1))
+  patch.label[0, 0, 0] = 1
+  inputs._require_foreground(config, [patch], cases(7))
+  assert read == [0, 3, 1]
 
 
 def test_losses_are_measured_on_as_many_patches_at_a_time_as_a_device_trains_on(config, tmp_path):

@@ -1,3 +1,5 @@
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +8,7 @@ import pytest
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.nifti_folder import (
+  explain_channel_names,
   list_nifti_files,
   nifti_stem,
   read_label_names,
@@ -31,6 +34,40 @@ def test_no_dataset_json_and_one_without_labels_name_nothing(tmp_path):
   assert read_label_names(tmp_path) is None
   (tmp_path / "dataset.json").write_text("{}")
   assert read_label_names(tmp_path) is None
+
+
+@pytest.mark.parametrize("values", [[1, 2], [], [1, 2, 3]])
+def test_regions_are_refused_by_name_with_the_way_out(tmp_path, values):
+  labels = {"background": 0, "whole": values, "core": 2}
+  (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+  joined = "+".join(map(str, values)) or "VALUE+VALUE"
+  way = rf"dataset\.json: 'whole' is a region.*--config\.data\.labels='whole={re.escape(joined)}'"
+  with pytest.raises(UserError, match=way):
+    read_label_names(tmp_path)
+
+
+def test_a_list_of_one_is_a_value_and_a_fraction_is_none(tmp_path):
+  file = tmp_path / "dataset.json"
+  file.write_text('{"labels": {"background": 0, "pancreas": [3], "1": "spleen"}}')
+  assert read_label_names(tmp_path) == {"background": 0, "pancreas": 3, "spleen": 1}
+  file.write_text('{"labels": {"pancreas": 1.5}}')
+  with pytest.raises(UserError, match=r"'pancreas' is 1\.5, not a whole number"):
+    read_label_names(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ("alone", "partners", "named"),
+  [
+    ({"a_0000", "b_0000"}, {"a", "b"}, "rename a_0000 to a,"),
+    ({"b_0000", "z"}, {"b"}, "rename b_0000 to b,"),
+    ({"a_0001"}, {"a"}, ""),
+    ({"a_0000"}, {"b"}, ""),
+    (set(), {"a"}, ""),
+  ],
+)
+def test_names_that_differ_by_a_channel_are_explained(alone, partners, named):
+  said = explain_channel_names(alone, partners)
+  assert (named in said) if named else said == ""
 
 
 def test_a_label_comes_on_its_images_axes_and_a_shift_is_told(tmp_path):
