@@ -1,10 +1,12 @@
 """Trains a network, then evaluates it on the fold's test cases.
 
   python -m attn_unet_jax.main --config=experiments/pancreas.py --workdir=runs/a
+  python -m attn_unet_jax.main --workdir=runs/a
 
 Every key of docs/reference/config.md is a flag (--config.optimizer.learning_rate=3e-4). Started
-again on the same workdir it goes on where it stopped; SIGTERM and SIGINT save and leave. Several
-hosts train one run where each starts it: see docs/how-to/use-several-hosts.md.
+again on the same workdir it goes on where it stopped, by the config that is there if none is given;
+SIGTERM and SIGINT save and leave. Several hosts train one run where each starts it: see
+docs/how-to/use-several-hosts.md.
 """
 
 from pathlib import Path
@@ -15,7 +17,7 @@ from attn_unet_jax.config.flags import CONFIG_FLAGS, define_config
 from attn_unet_jax.runtime import process
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
-define_config()
+define_config(required=False)
 _COORDINATOR = flags.DEFINE_string(
   "coordinator",
   None,
@@ -27,12 +29,13 @@ _PROCESS = flags.DEFINE_integer("process", None, "With HOST:PORT: which one this
 
 def main() -> None:
   """Trains a run, alone or as one of several hosts."""
-  config = CONFIG_FLAGS.read()
+  workdir = Path(_WORKDIR.value or "")
+  config = CONFIG_FLAGS.read(run=workdir)
   from attn_unet_jax.runtime import hosts  # loads JAX, which --help and mistakes do without
   from attn_unet_jax.workflows.train_run import train_run
 
   with hosts.join_hosts(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
-    train_run(config, Path(_WORKDIR.value or ""))
+    train_run(config, workdir)
 
 
 def run() -> None:

@@ -1,10 +1,12 @@
 """Reads cases from a data set: a folder of NIfTI files, or records made by `tfds_pancreas`."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 from absl import logging
 
 from attn_unet_jax.cases.options import DataOptions
@@ -59,6 +61,16 @@ class Dataset(Protocol):
     They are names, sizes and modification times.
     """
 
+  def digest(self, case_id: str) -> tuple[str, str]:
+    """Returns hexadecimal digests of what is stored of a case's image and of its label."""
+
+  def stamp(self, case_id: str) -> tuple[int, ...]:
+    """Returns sizes and times of a case's files; where they are equal, so is the content.
+
+    Unlike a fingerprint they hold the time of the last change of the file's entry, which no
+    program can set back.
+    """
+
 
 def open_dataset(data: DataOptions) -> Dataset:
   """Opens the data set that a run's options name.
@@ -109,6 +121,14 @@ class FolderDataset:
   def fingerprint(self, case_id: str) -> tuple[object, ...]:
     """Returns names, sizes and modification times of the image and label files."""
     return _describe_file(self._images[case_id]) + _describe_file(self._labels[case_id])
+
+  def digest(self, case_id: str) -> tuple[str, str]:
+    """Returns digests of the bytes of the image and label files."""
+    return _digest_file(self._images[case_id]), _digest_file(self._labels[case_id])
+
+  def stamp(self, case_id: str) -> tuple[int, ...]:
+    """Returns sizes and times of the image and label files."""
+    return _stamp_file(self._images[case_id]) + _stamp_file(self._labels[case_id])
 
   def _check_pairs(self) -> None:
     if not self._images:
@@ -164,7 +184,36 @@ class RecordDataset:
     directory = self._records.directory
     return (*directory.parts[-3:], case_id, *_describe_file(directory / "dataset_info.json"))
 
+  def digest(self, case_id: str) -> tuple[str, str]:
+    """Returns digests of image and label as the record holds them, packed."""
+    split, index = self._where[case_id]
+    record = self._records.splits[split].read_packed(index)
+    image, label = (_digest_values(record[name], record["affine"]) for name in ("image", "label"))
+    return image, label
+
+  def stamp(self, case_id: str) -> tuple[int, ...]:
+    """Returns size and times of the file that holds the record."""
+    split, index = self._where[case_id]
+    return _stamp_file(self._records.splits[split].find_file(index))
+
 
 def _describe_file(path: Path) -> tuple[object, ...]:
   about = path.stat()
   return path.name, about.st_size, about.st_mtime_ns
+
+
+def _stamp_file(path: Path) -> tuple[int, ...]:
+  about = path.stat()
+  return about.st_size, about.st_mtime_ns, about.st_ctime_ns
+
+
+def _digest_file(path: Path) -> str:
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest_values(packed: Mapping[str, Any], affine: np.ndarray) -> str:
+  """Digests the packed values of a volume, with their shape and place."""
+  digest = hashlib.sha256(repr((np.asarray(packed["shape"]).tolist(), affine.tolist())).encode())
+  digest.update(packed["value"])
+  return digest.hexdigest()

@@ -46,13 +46,16 @@ class DataFold:
     return f"classes {self.mapping.describe()}; {parts} cases (folds {self.listing['name']!r})"
 
 
-def open_fold(data: DataOptions, written: Path | None = None) -> DataFold:
+def open_fold(
+  data: DataOptions, written: Path | None = None, *, without_gone: bool = False
+) -> DataFold:
   """Opens the configured data set and chooses the configured fold.
 
   Args:
     data: the run's options of the data.
     written: the list of folds that the run wrote when it began, with its boxes in the same
       folder. They stay valid even if the data changes: no case may move from training to test.
+    without_gone: leave out the cases of that list that are no longer in the data.
 
   Raises:
     UserError: the data is missing; or labels, fold or boxes do not fit it; or the run's list of
@@ -67,7 +70,9 @@ def open_fold(data: DataOptions, written: Path | None = None) -> DataFold:
   dataset = open_dataset(data)
   mapping = parse_mapping(data.labels, dataset.label_names)
   source = str(written) if written else data.folds
-  split, listing = folds.choose_split(dataset.ids, dataset.parts, source, data.fold)
+  split, listing = folds.choose_split(
+    dataset.ids, dataset.parts, source, data.fold, without_gone=without_gone
+  )
   boxes, path = None, Path(data.boxes)
   if data.boxes:
     # The run's copy counts, like its folds; `path` only names the boxes in the message.

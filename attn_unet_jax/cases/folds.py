@@ -8,7 +8,7 @@ are chosen by name.
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,20 @@ class CaseSplit:
   training: tuple[str, ...]
   validation: tuple[str, ...]
   test: tuple[str, ...]
+
+  @property
+  def ids(self) -> tuple[str, ...]:
+    """The cases of all parts, each once, sorted."""
+    return tuple(sorted({*self.training, *self.validation, *self.test}))
+
+
+def leave_out_missing(listing: Mapping[str, Any], ids: Collection[str]) -> dict[str, Any]:
+  """Returns a list of folds without the cases that are not among `ids`."""
+  kept = [
+    {part: [case for case in fold[part] if case in ids] for part in PARTS}
+    for fold in listing["folds"]
+  ]
+  return {**listing, "folds": kept}
 
 
 def by_hash(ids: Sequence[str]) -> list[dict[str, list[str]]]:
@@ -47,7 +61,12 @@ def by_hash(ids: Sequence[str]) -> list[dict[str, list[str]]]:
 
 
 def choose_split(
-  ids: Sequence[str], own: Mapping[str, Sequence[str]] | None, folds: str, fold: int
+  ids: Sequence[str],
+  own: Mapping[str, Sequence[str]] | None,
+  folds: str,
+  fold: int,
+  *,
+  without_gone: bool = False,
 ) -> tuple[CaseSplit, dict[str, Any]]:
   """Chooses the split of a run, and returns it with the list of folds that it comes from.
 
@@ -56,12 +75,15 @@ def choose_split(
     own: the data set's own parts, if it has them. They are used when `folds` is ''.
     folds: `config.data.folds`: '', the name of a list in `fold_lists/`, or a JSON file.
     fold: `config.data.fold`.
+    without_gone: leave out the cases of the list that are not in the data.
 
   Raises:
     UserError: the list or the fold does not exist, a case is not in the data, or a part is empty.
   """
   if folds:
     listing = read_folds(_find_list(folds))
+    if without_gone:
+      listing = leave_out_missing(listing, set(ids))
   elif own is not None:
     listing = {"name": "the data set's own", "folds": [{part: list(own[part]) for part in PARTS}]}
   else:

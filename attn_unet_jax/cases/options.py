@@ -24,6 +24,9 @@ class DataOptions(Options):
     "", "Or: a folder with imagesTr/NAME.nii.gz and labelsTr/NAME.nii.gz.", is_path=True
   )
   accept: str = option("", "Doubts about scans to accept: hounsfield,geometry,rescale.", _ACCEPT)
+  accept_changes: bool = option(
+    False, "Whether this start goes on although scans or labels changed since the run began."
+  )
   labels: str = option("pancreas", "CLASS=VALUE+VALUE,...; names where the data carries names.")
   folds: str = option(
     "", "A list of folds by name, or a JSON file; '': the set's own, or a hash.", is_path=True

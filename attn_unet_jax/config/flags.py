@@ -1,16 +1,20 @@
 """The flags `--config` and `--config.section.key` of a command."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 
 from attn_unet_jax.config.experiment import load_experiment
-from attn_unet_jax.config.overrides import apply_overrides, take_overrides
+from attn_unet_jax.config.overrides import apply_overrides, change_config, take_overrides
 from attn_unet_jax.config.reference import describe_keys
-from attn_unet_jax.config.resolve import resolve_draft
+from attn_unet_jax.config.resolve import check_data, resolve_draft
+from attn_unet_jax.config.rules import check_rules
 from attn_unet_jax.config.schema import RunConfig, list_keys
+from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.runtime import xla
 from attn_unet_jax.runtime.console import print_line
+from attn_unet_jax.runtime.errors import UserError
 
 # Flags of other commands or of other programs that mean a key of the config.
 _OTHER_NAMES = {
@@ -23,14 +27,14 @@ _OTHER_NAMES = {
 }
 
 
-def define_config(default: str | None = None) -> None:
-  """Defines the flag `--config`; without a default it is required."""
+def define_config(default: str | None = None, *, required: bool = True) -> None:
+  """Defines the flag `--config`, required without a default, unless a run may stand for it."""
   flags.DEFINE_string(
     "config",
     default,
     "Experiment: a file such as experiments/pancreas.py, or a name such as pancreas; a variant "
     "after a colon: pancreas:phantom.",
-    required=default is None,
+    required=required and default is None,
   )
 
 
@@ -65,22 +69,40 @@ class ConfigFlags:
     """Returns every key with its meaning, default and range."""
     return describe_keys()
 
-  def read(self, *, data: bool = True) -> RunConfig:
+  def read(self, *, data: bool = True, run: Path | None = None) -> RunConfig:
     """Makes the config of `--config` and the keys on the command line.
 
     Args:
       data: whether the command needs a data set to be named.
+      run: the folder of a run, whose own config counts where `--config` is not given.
 
     Raises:
-      UserError: the experiment file does not load, or a value is not allowed.
+      UserError: the experiment file does not load, a value is not allowed, or there is neither
+        `--config` nor a run.
     """
-    draft = load_experiment(flags.FLAGS.config)
-    for line in apply_overrides(draft, self.texts):
-      print_line(line)
-    config = resolve_draft(draft, data=data)
+    if flags.FLAGS.config is None and run is not None:
+      config = self._change_config_of(run, data=data)
+    else:
+      draft = load_experiment(flags.FLAGS.config)
+      for line in apply_overrides(draft, self.texts):
+        print_line(line)
+      config = resolve_draft(draft, data=data)
     # XLA reads its flags when JAX first looks at the devices, which is soon after this.
     if config.deterministic:
       xla.make_deterministic()
+    return config
+
+  def _change_config_of(self, run: Path, *, data: bool) -> RunConfig:
+    """Returns the config of a run with the keys on the command line."""
+    path = run / "config.json"
+    if not path.exists():
+      raise UserError(
+        f"--config is missing, and {run} is no run to go on with; for example: --config=pancreas"
+      )
+    config = change_config(load_config(path), self.texts)
+    check_rules(config)
+    if data:
+      check_data(config.data)
     return config
 
 

@@ -11,11 +11,13 @@ from ml_collections import ConfigDict
 
 from attn_unet_jax.config.schema import (
   Key,
+  RunConfig,
   check_complete,
   flatten_draft,
   list_keys,
   network_options,
   read_keys,
+  replace_keys,
   suggest_key,
 )
 from attn_unet_jax.models.options import COMPUTING
@@ -75,8 +77,7 @@ def apply_overrides(draft: ConfigDict, texts: Mapping[str, str]) -> list[str]:
   """
   check_complete(draft)
   name = texts.get("model.name", draft.model.name)
-  kinds = {key.name: key for key in list_keys()}
-  given = {key: _read_text(key, text, kinds.get(key), name) for key, text in texts.items()}
+  given = _read_texts(texts, name)
   dropped = []
   # A width or an option said of one network means another thing in another.
   if not _are_related(name, draft.model.name):
@@ -100,6 +101,21 @@ def apply_overrides(draft: ConfigDict, texts: Mapping[str, str]) -> list[str]:
     return []
   named = ", ".join(f"{key}={value!r}" for key, value in values.items())
   return [f"the experiment's {named} no longer counts: it was said of another choice"]
+
+
+def change_config(config: RunConfig, texts: Mapping[str, str]) -> RunConfig:
+  """Returns a run's config with values from the command line.
+
+  Raises:
+    UserError: an unknown key, a text that is no value of its type, or one that is not allowed.
+  """
+  return replace_keys(config, _read_texts(texts, texts.get("model.name", config.model.name)))
+
+
+def _read_texts(texts: Mapping[str, str], network: str) -> dict[str, Any]:
+  """Reads the values of keys, for a network of this name."""
+  kinds = {key.name: key for key in list_keys()}
+  return {key: _read_text(key, text, kinds.get(key), network) for key, text in texts.items()}
 
 
 def _are_related(network: str, other: str) -> bool:

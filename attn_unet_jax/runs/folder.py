@@ -26,6 +26,8 @@ STAGES_MARKER = "body.json"  # the first file that a run in stages writes
 
 # Folder -> its open lock file. The lock lasts as long as the file is open, so it is never closed.
 _locks: dict[Path, int] = {}
+# Folder -> what tells it from another folder that later has its name.
+_identities: dict[Path, tuple[int, int]] = {}
 
 
 def lock_folder(workdir: Path) -> None:
@@ -42,6 +44,7 @@ def lock_folder(workdir: Path) -> None:
     return
   try:
     _locks[workdir.resolve()] = acquire_file_lock(workdir / ".lock")
+    _identities[workdir.resolve()] = _identify(workdir)
   except LockHeldError as holder:
     raise UserError(
       f"{workdir}: another process is training it ({holder}); wait for its end or choose another "
@@ -58,7 +61,9 @@ def has_progress(workdir: Path) -> bool:
 
 
 @contextmanager
-def record_run(workdir: Path, init: dict[str, Any] | None = None) -> Iterator[None]:
+def record_run(
+  workdir: Path, init: dict[str, Any] | None = None, data_changes: str = ""
+) -> Iterator[None]:
   """Records in `run.json` the environment, the duration and the end of the work inside.
 
   `exit` says how the last start ended: 'running', 'done', or the name and text of an exception.
@@ -67,6 +72,8 @@ def record_run(workdir: Path, init: dict[str, Any] | None = None) -> Iterator[No
   Args:
     workdir: the folder of the run.
     init: the record of the run that this one starts from; a resumed run keeps its earlier record.
+    data_changes: what has changed of the data since the run began, if that was accepted; it is
+      recorded beside the changes of earlier starts.
   """
   began = time.monotonic()
   record = {
@@ -77,6 +84,11 @@ def record_run(workdir: Path, init: dict[str, Any] | None = None) -> Iterator[No
   before = _read_previous_record(workdir) if has_progress(workdir) else {}
   if init := init or before.get("init"):
     record["init"] = init
+  accepted = list(before.get("accepted_data_changes") or ())
+  if data_changes:
+    accepted.append({"started": record["started"], "changes": data_changes})
+  if accepted:
+    record["accepted_data_changes"] = accepted
   earlier = before.get("total_wall_seconds", 0.0)
   # Written before the work: a process that is killed leaves 'running'.
   _write_record(workdir, record | {"total_wall_seconds": earlier})
@@ -93,7 +105,26 @@ def record_run(workdir: Path, init: dict[str, Any] | None = None) -> Iterator[No
     with suppress(OSError):
       finish_record(f"{type(error).__name__}: {error}")
     raise
+  _require_same_folder(workdir)
   finish_record("done")
+
+
+def _require_same_folder(workdir: Path) -> None:
+  """Refuses to call a run done whose folder was removed, or replaced, while it was trained."""
+  began_in = _identities.get(workdir.resolve())
+  with suppress(FileNotFoundError):
+    # A folder that nobody locked, such as a test's, is known by its path alone.
+    if began_in in (None, _identify(workdir)):
+      return
+  raise UserError(
+    f"{workdir}: removed or replaced while the run was at work, with what it had written; bring "
+    "the folder back and start again"
+  )
+
+
+def _identify(folder: Path) -> tuple[int, int]:
+  about = folder.stat()
+  return about.st_dev, about.st_ino
 
 
 def _read_previous_record(workdir: Path) -> dict[str, Any]:

@@ -45,7 +45,13 @@ class EpochLog:
     self._events = EventFile(workdir, epochs_done + 1)
 
   def write_epoch(self, row: dict[str, Any]) -> None:
-    """Adds an epoch; a value that was not measured is None."""
+    """Adds an epoch; a value that was not measured is None.
+
+    Raises:
+      UserError: the file has vanished since the run began or was resumed.
+    """
+    if not self._path.is_file():  # which opening it would make again, without its lines
+      raise UserError(f"{self._path}: gone since the run began or was resumed; bring it back")
     with self._path.open("a", newline="") as file:
       csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(
         {k: _format_value(row[k]) for k in COLUMNS}

@@ -86,9 +86,16 @@ class CheckpointStore:
     """Begins to save a state; a step that is saved already only gains its validation DSC.
 
     Raises:
-      UserError: this save or the one before it failed, for example because the disk is full.
+      UserError: this save or the one before it failed, for example because the disk is full; or
+        the folder has vanished.
     """
     step = int(state.step)
+    # Orbax would make the folder again, and the run would end as if all of it were there.
+    if hosts.is_primary() and not self.folder.is_dir():
+      raise UserError(
+        f"{self.folder}: gone, with the checkpoints in it, since the run began or was resumed; "
+        f"step {step} is not saved. Bring the folder back, or train again"
+      )
     with self._explain_disk_errors():
       # One save at a time: `_saving` names its step.
       self._manager.wait_until_finished()

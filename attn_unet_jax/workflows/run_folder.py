@@ -50,6 +50,12 @@ def _refuse_differences(workdir: Path, stored: RunConfig, config: RunConfig) -> 
   fixed = {key: values for key, values in differing.items() if not _may_change(key, config)}
   if fixed:
     named = ", ".join(f"{key}: {old!r} there, {new!r} now" for key, (old, new) in fixed.items())
+    if list(fixed) == ["train.epochs"]:
+      raise UserError(
+        f"{workdir}: contains a run of another length ({named}); the rates of its cosine schedule "
+        "depend on the last epoch, so that it cannot become longer or shorter. To train on from "
+        f"its best checkpoint, choose another --workdir and give --config.init.workdir={workdir}"
+      )
     raise UserError(
       f"{workdir}: contains a run of another config ({named}); choose another --workdir"
     )

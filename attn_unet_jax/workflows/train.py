@@ -23,10 +23,18 @@ from attn_unet_jax.weights.from_run import OtherRun, StartingRun, check_starting
 from attn_unet_jax.workflows.evaluate_run import evaluate_run
 from attn_unet_jax.workflows.load_run import LoadedRun, load_best
 from attn_unet_jax.workflows.network import build_run_network
+from attn_unet_jax.workflows.run_data import RunData
 from attn_unet_jax.workflows.run_folder import open_run_folder
 
 
-def train_and_test(config: RunConfig, fold: DataFold, workdir: Path, *, test: bool = True) -> None:
+def train_and_test(
+  config: RunConfig,
+  fold: DataFold,
+  workdir: Path,
+  *,
+  test: bool = True,
+  data: RunData | None = None,
+) -> None:
   """Trains a run to its last epoch, or resumes it if it was stopped.
 
   All hosts call this.
@@ -36,6 +44,7 @@ def train_and_test(config: RunConfig, fold: DataFold, workdir: Path, *, test: bo
     fold: the data. A run that is resumed needs the fold that it wrote when it began.
     workdir: its folder.
     test: whether to segment and score the test cases then.
+    data: the run's data with its digests; None: a stage of a system, whose folder holds them.
 
   Raises:
     UserError: config, data and devices do not fit each other; nothing has been written then.
@@ -56,7 +65,7 @@ def train_and_test(config: RunConfig, fold: DataFold, workdir: Path, *, test: bo
     if hosts.run_on_primary(run_folder.has_progress, workdir)
     else _starting_point(config, module)
   )
-  goes_on = hosts.run_on_primary(_open_folder, config, fold, workdir)
+  goes_on = hosts.run_on_primary(_open_folder, config, fold, workdir, data)
   hosts.check_shared_path(workdir / "folds.json")
   print_line(f"{'resuming' if goes_on else 'new run'} {workdir}: {fold.describe()}")
   # One object for validation and test, so that the window is compiled once.
@@ -67,7 +76,10 @@ def train_and_test(config: RunConfig, fold: DataFold, workdir: Path, *, test: bo
     return ValidationScore(found.mean if found.n else None, found.n, found.cases)
 
   with hosts.open_on_primary(
-    run_folder.record_run, workdir, origin.make_record() if origin else None
+    run_folder.record_run,
+    workdir,
+    origin.make_record() if origin else None,
+    data.accepted if data else "",
   ):
     with open_checkpoints(workdir / "checkpoints", config.train.keep) as store:
       if origin:
@@ -101,7 +113,7 @@ def _starting_point(config: RunConfig, module: nn.Module) -> StartingRun | None:
   return check_starting_run(config, config.model, module, other)
 
 
-def _open_folder(config: RunConfig, fold: DataFold, workdir: Path) -> bool:
+def _open_folder(config: RunConfig, fold: DataFold, workdir: Path, data: RunData | None) -> bool:
   """Creates or resumes the folder of a run. Returns whether an earlier run is resumed."""
   goes_on = open_run_folder(workdir, config)
   if not goes_on:
@@ -109,4 +121,7 @@ def _open_folder(config: RunConfig, fold: DataFold, workdir: Path) -> bool:
     write_text(workdir / "folds.json", fold.to_json())
     if fold.boxes:
       write_text(workdir / "boxes.json", boxes_to_json(fold.boxes))
+  # Of a resumed run too: changes may have been accepted, and an earlier version recorded nothing.
+  if data:
+    data.write(workdir)
   return goes_on

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from attn_unet_jax.cases.boxes import check_same_boxes
-from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.config.stored import to_json
 from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime import hosts
 from attn_unet_jax.training.mesh import pin_device_count
+from attn_unet_jax.workflows.run_data import open_run_data
 from attn_unet_jax.workflows.stages.pipeline import train_stages
 from attn_unet_jax.workflows.train import train_and_test
 
@@ -30,8 +30,7 @@ def train_run(config: RunConfig, workdir: Path) -> None:
     train_stages(config, workdir)
     return
   # A run that has begun keeps its own cases and boxes.
-  begun = hosts.run_on_primary(run_folder.has_progress, workdir)
-  fold = open_fold(config.data, workdir / "folds.json" if begun else None)
-  if begun and fold.boxes:
-    check_same_boxes(Path(config.data.boxes), fold.boxes)
-  train_and_test(config, fold, workdir)
+  data = open_run_data(config, workdir)
+  if data.fold.boxes and hosts.run_on_primary(run_folder.has_progress, workdir):
+    check_same_boxes(Path(config.data.boxes), data.fold.boxes)
+  train_and_test(data.config, data.fold, workdir, data=data)

@@ -6,7 +6,9 @@ from absl import flags
 from attn_unet_jax.config import flags as config_flags
 from attn_unet_jax.config.flags import ConfigFlags
 from attn_unet_jax.config.schema import list_keys
+from attn_unet_jax.config.stored import to_json
 from attn_unet_jax.runtime.errors import UserError
+from tests.configs import small_config, with_keys
 
 
 @pytest.fixture
@@ -84,3 +86,31 @@ def test_help_lists_every_key():
   described = ConfigFlags().describe()
   missing = [key.name for key in list_keys() if key.name not in described]
   assert missing == []
+
+
+def test_a_run_stands_for_the_config_that_is_not_given(absl_flags, tmp_path):
+  """With the keys of the command line on top; a given config counts as ever."""
+  stored = small_config(**{"train.epochs": 7, "data.labels": "liver"})
+  (tmp_path / "config.json").write_text(to_json(stored))
+
+  def read(*arguments):
+    keys = ConfigFlags()
+    absl_flags(["command", *keys.take(arguments)])
+    return keys.read(run=tmp_path)
+
+  assert read() == stored
+  assert read("--config.train.epochs=9") == with_keys(stored, {"train.epochs": 9})
+  with pytest.raises(UserError, match=r"unknown config key config\.train\.epoch; did you mean"):
+    read("--config.train.epoch=9")
+  with pytest.raises(UserError, match=r"config\.train\.epochs=0: must be above 0"):
+    read("--config.train.epochs=0")
+  assert read("--config=pancreas:phantom").data.dataset == "phantom_ct/demo"
+
+
+def test_without_config_and_run_the_flag_is_missing(absl_flags, tmp_path):
+  absl_flags(["command"])
+  with pytest.raises(UserError, match=f"--config is missing, and {tmp_path} is no run to go on"):
+    ConfigFlags().read(run=tmp_path)
+  (tmp_path / "config.json").write_text("[]")
+  with pytest.raises(UserError, match=r"config\.json: not a config of this program"):
+    ConfigFlags().read(run=tmp_path)

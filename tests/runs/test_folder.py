@@ -68,7 +68,8 @@ def test_a_run_may_be_lengthened_and_its_data_moved(config, tmp_path, capsys):
   open_run_folder(other, config)
   (other / "checkpoints" / "3").mkdir(parents=True)
   config = with_keys(config, {"train.epochs": 4})
-  with pytest.raises(UserError, match=r"train\.epochs: 3 there, 4 now"):
+  told = rf"train\.epochs: 3 there, 4 now.*cosine .*--config\.init\.workdir={other}$"
+  with pytest.raises(UserError, match=told):
     open_run_folder(other, config)
 
 
@@ -246,3 +247,27 @@ def test_a_record_that_may_not_be_read_is_no_damaged_one(tmp_path, unreadable):
   with pytest.raises(PermissionError), run_folder.record_run(tmp_path):
     pass
   assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "run.json"]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_run_whose_folder_vanishes_is_not_done(config, tmp_path, replaced):
+  """Also where something, such as the masks of a test, has made the folder again."""
+  workdir = tmp_path / "run"
+  open_run_folder(workdir, config)
+  record = run_folder.record_run(workdir)
+  record.__enter__()
+  workdir.rename(tmp_path / "elsewhere")
+  if replaced:
+    (workdir / "predictions").mkdir(parents=True)
+  with pytest.raises(UserError, match=f"{workdir}: removed or replaced while the run was at work"):
+    record.__exit__(None, None, None)
+  assert not (workdir / "run.json").exists()
+
+
+def test_accepted_changes_of_the_data_stay_on_record(tmp_path):
+  (tmp_path / "checkpoints" / "0").mkdir(parents=True)
+  for changes in ("changed: label of a", "", "gone: b"):
+    with run_folder.record_run(tmp_path, data_changes=changes):
+      pass
+  accepted = json.loads((tmp_path / "run.json").read_text())["accepted_data_changes"]
+  assert [start["changes"] for start in accepted] == ["changed: label of a", "gone: b"]

@@ -103,3 +103,13 @@ def test_pytorch_is_not_loaded_for_it_but_can_be_after(tmp_path):
     text=True,
   )
   assert (done.stdout, done.stderr) == ("events\n", "torch was imported\n")
+
+
+def test_a_log_that_vanished_is_not_begun_again(tmp_path):
+  log = EpochLog(tmp_path, 0)
+  log.write_epoch(_row(1))
+  (tmp_path / "metrics.csv").unlink()
+  with pytest.raises(UserError, match=r"metrics\.csv: gone since the run began"):
+    log.write_epoch(_row(2))
+  log.close()
+  assert not (tmp_path / "metrics.csv").exists()

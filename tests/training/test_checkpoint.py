@@ -430,3 +430,13 @@ def test_nothing_is_kept_unsaid_after_a_run_that_ends_well(tmp_path):
   with open_checkpoints(tmp_path, 1):
     assert sys.unraisablehook is not hook
   assert sys.unraisablehook is hook
+
+
+def test_a_folder_that_vanished_is_not_made_again(store):
+  """Orbax would make it, and the run would end as if all its checkpoints were there."""
+  store.save(_state(5), 0.3)
+  store.wait()
+  shutil.rmtree(store.folder)
+  with pytest.raises(UserError, match=r"checkpoints: gone, .*; step 6 is not saved"):
+    store.save(_state(6))
+  assert not store.folder.exists()

@@ -18,7 +18,7 @@ import jax
 
 from attn_unet_jax.cases import boxes as box_files
 from attn_unet_jax.cases.boxes import Boxes, box_voxels
-from attn_unet_jax.cases.fold import DataFold, open_fold
+from attn_unet_jax.cases.fold import DataFold
 from attn_unet_jax.cases.folds import PARTS, CaseSplit
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.runs import folder as run_folder
@@ -34,6 +34,7 @@ from attn_unet_jax.volumes.box import crop_volume
 from attn_unet_jax.workflows.evaluate_run import evaluate_run
 from attn_unet_jax.workflows.load_run import open_run
 from attn_unet_jax.workflows.open_run import open_run_or_stages
+from attn_unet_jax.workflows.run_data import open_run_data
 from attn_unet_jax.workflows.run_folder import open_run_folder
 from attn_unet_jax.workflows.stages.chain import BOUNDARY, INTERIOR, second_config, train_chain
 
@@ -51,13 +52,12 @@ def train_stages(config: RunConfig, workdir: Path) -> None:
     require_extra("skimage.segmentation"),
     require_extra("sklearn.ensemble"),
   )  # now, rather than after days of training
-  listing = workdir / "folds.json"
-  fold = open_fold(config.data, listing if run_folder.has_progress(workdir) else None)
+  data = open_run_data(config, workdir)
+  config, fold = data.config, data.fold
   splits = inner_splits(fold.split, config.stages.inner_folds)
-  # A resumed run keeps the list of folds that it wrote.
-  if not open_run_folder(workdir, config):
-    write_text(listing, fold.to_json())
-  with run_folder.record_run(workdir):
+  open_run_folder(workdir, config)
+  data.write(workdir)
+  with run_folder.record_run(workdir, data_changes=data.accepted):
     bodies = _find_bodies(config, workdir, fold)
     inner = [workdir / f"inner{k}" for k in range(len(splits))]
     for folder, split in zip(inner, splits, strict=True):

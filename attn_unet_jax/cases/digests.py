@@ -1,0 +1,117 @@
+"""Digests of images and labels: whether a run goes on with the data that it began with.
+
+A digest is SHA-256 of the bytes of a file, or of a record. Beside it stands the stamp of the file:
+its size and the times of its last change. A file whose stamp is as it was is not read again, so
+that a start on unchanged data costs the look-up of each file alone.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from attn_unet_jax.cases.dataset import Dataset
+from attn_unet_jax.runtime.cores import count_usable_cores
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import read_json_object
+
+_FORMAT = 1
+_SHOWN = 5  # cases that a message names
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseDigest:
+  """The digests of image and label of a case, and the stamp of the files that they are of."""
+
+  image: str
+  label: str
+  stamp: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataDigests:
+  """The data of a run: `cases`, the digests of its cases by id, and `ids`, all of the data set."""
+
+  cases: Mapping[str, CaseDigest]
+  ids: Sequence[str]
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns the content of the file that `read_digests` reads."""
+    cases = {case: dataclasses.asdict(digest) for case, digest in self.cases.items()}
+    return {"format": _FORMAT, "cases": cases, "ids": list(self.ids)}
+
+
+def read_digests(path: Path) -> DataDigests | None:
+  """Reads the digests of a run; None if it recorded none.
+
+  Raises:
+    UserError: the file is damaged.
+  """
+  way_out = "remove it: the run then goes on with the data as it is, and records it"
+  content = read_json_object(path, way_out)
+  if not content:
+    return None
+  try:
+    if content["format"] != _FORMAT:
+      raise ValueError(f"format {content['format']!r} of another version")
+    cases = {
+      str(case): CaseDigest(
+        str(said["image"]), str(said["label"]), tuple(int(number) for number in said["stamp"])
+      )
+      for case, said in content["cases"].items()
+    }
+    return DataDigests(cases, [str(case) for case in content["ids"]])
+  except (KeyError, TypeError, ValueError, AttributeError) as error:
+    raise UserError(f"{path}: not the digests of a run's data ({error}); {way_out}") from None
+
+
+def digest_cases(
+  dataset: Dataset, ids: Iterable[str], known: DataDigests | None = None
+) -> DataDigests:
+  """Digests cases; those whose files have the stamp that is known are not read.
+
+  Args:
+    dataset: the data set.
+    ids: the cases of the run.
+    known: what the run recorded before.
+
+  Raises:
+    UserError: a file cannot be read.
+  """
+  before = known.cases if known else {}
+
+  def digest_case(case: str) -> CaseDigest:
+    # The stamp first: a file that changes meanwhile has another one next time, and is read again.
+    stamp, same = dataset.stamp(case), before.get(case)
+    return same if same and same.stamp == stamp else CaseDigest(*dataset.digest(case), stamp)
+
+  ids = sorted(set(ids))
+  with ThreadPoolExecutor(min(8, 2 * count_usable_cores())) as threads:
+    return DataDigests(
+      dict(zip(ids, threads.map(digest_case, ids), strict=True)), list(dataset.ids)
+    )
+
+
+def describe_changes(ids: Iterable[str], known: DataDigests | None, now: DataDigests) -> str:
+  """Names what has changed, appeared or gone since a run began; '' if nothing has.
+
+  Args:
+    ids: the cases of the run.
+    known: what the run recorded; None: an earlier version recorded nothing.
+    now: of the cases of the run that are still there.
+  """
+  before = known.cases if known else {}
+  pairs = [(case, before[case], digest) for case, digest in now.cases.items() if case in before]
+  changed = [f"image of {case}" for case, then, at_hand in pairs if then.image != at_hand.image]
+  changed += [f"label of {case}" for case, then, at_hand in pairs if then.label != at_hand.label]
+  expected = set(ids) | set(known.ids if known else ())
+  gone = sorted(expected - set(now.ids))
+  new = sorted(set(now.ids) - expected) if known else []
+  said = {"changed": changed, "gone": gone, "new, and in no part of the run": new}
+  return "; ".join(f"{what}: {_list_some(names)}" for what, names in said.items() if names)
+
+
+def _list_some(names: Sequence[str]) -> str:
+  more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+  return ", ".join(names[:_SHOWN]) + more

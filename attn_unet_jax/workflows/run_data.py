@@ -1,0 +1,98 @@
+"""Opens the data of a run, and checks that a resumed run has the data that it began with."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from attn_unet_jax.cases import folds
+from attn_unet_jax.cases.dataset import open_dataset
+from attn_unet_jax.cases.digests import (
+  DataDigests,
+  describe_changes,
+  digest_cases,
+  read_digests,
+)
+from attn_unet_jax.cases.fold import DataFold, open_fold
+from attn_unet_jax.config.schema import RunConfig, replace_keys
+from attn_unet_jax.runs.folder import has_progress
+from attn_unet_jax.runtime import hosts
+from attn_unet_jax.runtime.console import print_line
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import write_text
+
+_FILE = "digests.json"
+_ACCEPT = "data.accept_changes"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunData:
+  """The data of a run.
+
+  Attributes:
+    config: the run's config, in which no change of the data is accepted any more: what this start
+      accepts, the next one does not.
+    fold: the data set and the fold.
+    digests: of the cases; None on all hosts but the primary.
+    accepted: the changes that this start accepts, in words; '' if there are none.
+  """
+
+  config: RunConfig
+  fold: DataFold
+  digests: DataDigests | None = None
+  accepted: str = ""
+
+  def write(self, workdir: Path) -> None:
+    """Writes into the folder of the run which cases it trains on, and their digests."""
+    # From now on these files say which cases are trained on, even if the data changes.
+    write_text(workdir / "folds.json", self.fold.to_json())
+    if self.digests:
+      write_text(workdir / _FILE, json.dumps(self.digests.to_json(), indent=1) + "\n")
+
+
+def open_run_data(config: RunConfig, workdir: Path) -> RunData:
+  """Opens the data of a run that begins or is resumed. All hosts call this.
+
+  Raises:
+    UserError: the data is missing or does not fit; or the run is resumed, a scan or a label has
+      changed, appeared or gone, and `data.accept_changes` is not set. Nothing has been written.
+  """
+  accepts = config.data.accept_changes
+  config = replace_keys(config, {_ACCEPT: False})
+  begun = hosts.run_on_primary(has_progress, workdir)
+  found: list[DataDigests] = []
+  if not begun:
+    fold = open_fold(config.data)
+    hosts.run_on_primary(lambda: found.append(digest_cases(fold.dataset, fold.split.ids)))
+    return RunData(config, fold, *found)
+  listing = workdir / "folds.json"
+
+  def compare_data() -> str:
+    changes, digests = _compare_data(config, workdir, listing)
+    if changes and not accepts:
+      raise UserError(
+        f"{workdir}: the data is not what the run began with ({changes}); put it back, choose "
+        f"another --workdir, or go on with it by --config.{_ACCEPT}=true"
+      )
+    found.append(digests)
+    return changes
+
+  # A missing list is refused by `open_fold`.
+  changes = hosts.run_on_primary(compare_data) if listing.exists() else ""
+  # Where a case is gone, the run goes on without it only if that is accepted.
+  fold = open_fold(config.data, listing, without_gone=accepts)
+  if changes:
+    print_line(f"accepted changes of the data: {changes}")
+  return RunData(config, fold, found[0] if found else None, changes)
+
+
+def _compare_data(config: RunConfig, workdir: Path, listing: Path) -> tuple[str, DataDigests]:
+  """Returns the changes of the data since the run began, in words, and the digests of today."""
+  dataset, known = open_dataset(config.data), read_digests(workdir / _FILE)
+  own = folds.pick_fold(folds.read_folds(listing), config.data.fold)
+  ids = {case for part in folds.PARTS for case in own[part]}
+  now = digest_cases(dataset, ids & set(dataset.ids), known)
+  if known is None:
+    print_line(
+      f"{workdir}: an earlier version recorded no digests of the data; from now on they are there"
+    )
+  return describe_changes(ids, known, now), now
