@@ -63,7 +63,7 @@ def open_run_data(config: RunConfig, workdir: Path) -> RunData:
   if not begun:
     fold = open_fold(config.data)
     hosts.run_on_primary(lambda: found.append(digest_cases(fold.dataset, fold.split.ids)))
-    return RunData(config, fold, *found)
+    return RunData(config, fold, found[0] if found else None)
   listing = workdir / "folds.json"
 
   def compare_data() -> str:
