@@ -1,9 +1,12 @@
 """The program from Python: open a run, read a scan, segment it."""
 
+import logging
 from pathlib import Path
 
 from attn_unet_jax.inference.segment import segment_scan as segment_volume
-from attn_unet_jax.volumes.checks import check_image
+from attn_unet_jax.runtime.acceptance import parse_acceptance
+from attn_unet_jax.volumes.judge import Judge
+from attn_unet_jax.volumes.scan import is_dicom_scan
 from attn_unet_jax.volumes.scan import read_scan as read_volume
 from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows.load_run import LoadedRun
@@ -22,18 +25,21 @@ def load_run(workdir: str | Path) -> LoadedRun:
   return open_run_or_stages(Path(workdir).expanduser())
 
 
-def read_scan(path: str | Path, series: str | None = None) -> Volume:
+def read_scan(path: str | Path, series: str | None = None, accept: str = "") -> Volume:
   """Reads a CT scan, in HU on its native grid: `[X, Y, Z]` with an affine to mm in RAS+.
 
   Args:
     path: a NIfTI file, or a folder or .zip of DICOM slices.
     series: SeriesInstanceUID, where there are several.
+    accept: doubts to accept, as of `predict --accept`.
 
   Raises:
     UserError: it is unreadable, or cannot be trusted.
   """
-  image = read_volume(Path(path).expanduser(), series_uid=series)
-  check_image(image, path)
+  path, reasons = Path(path).expanduser(), parse_acceptance(accept, "accept")
+  image = read_volume(path, series_uid=series, accept=reasons)
+  for line in Judge(reasons).judge_scan(image, path, None if is_dicom_scan(path) else path):
+    logging.warning(line)
   return image
 
 

@@ -23,6 +23,7 @@ class BuildReport:
     exclusions: reason by case id, of cases that are left out unseen.
     collection_ids: ids of the whole collection, where known.
     parts: every case that was read.
+    accepted: the reasons for doubt that the user accepts.
   """
 
   dataset: str
@@ -30,6 +31,7 @@ class BuildReport:
   exclusions: Mapping[str, str]
   collection_ids: Sequence[str]
   parts: Sequence[CasePart]
+  accepted: Sequence[str] = ()
 
   @cached_property
   def good_parts(self) -> list[CasePart]:
@@ -57,12 +59,24 @@ class BuildReport:
       + " | ".join(named)
     )
 
+  def list_doubts(self) -> list[str]:
+    """Returns lines for the screen: of each kind of doubt the first, and how many there are."""
+    lines = []
+    for kind in ("accepted", "warning"):
+      found = [(part.id, line) for part in self.good_parts for line in _doubts_of(part, kind)]
+      if found:
+        case, first = found[0]
+        more = f" (and {len(found) - 1} more, in {REPORT_FILE})" if len(found) > 1 else ""
+        lines.append(f"{self.dataset}: {case}: {first}{more}")
+    return lines
+
   def write_files(self, folder: Path) -> None:
     """Writes `build_report.json` and `contact_sheet_1.png`, ... of 20 cases each."""
     known = {part.id for part in self.parts} | self.exclusions.keys()
     content = {
       "dataset": self.dataset,
       "rules": dict(self.rules),
+      "accepted": list(self.accepted),
       "left_out": {
         part.id: {"problems": part.problems, "figures": part.figures} for part in self.bad_parts
       },
@@ -73,3 +87,7 @@ class BuildReport:
       "built": {part.id: part.figures for part in self.good_parts},
     }
     (folder / REPORT_FILE).write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _doubts_of(part: CasePart, kind: str) -> list[str]:
+  return [line for line in part.figures.get("doubts", ()) if line.startswith(kind)]

@@ -28,6 +28,7 @@ import tensorflow_datasets as tfds
 
 from attn_unet_jax.runtime.acceptance import NOTHING, Acceptance
 from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.volumes.judge import Judge
 from tfds_pancreas.build_report import BuildReport
 from tfds_pancreas.case_parts import CasePart, MadeCase
 from tfds_pancreas.checked_case import CaseInput, CheckedCase
@@ -43,6 +44,7 @@ class CheckedBuilder(RecordBuilder):
   Attributes:
     DESCRIPTION: one paragraph about the collection.
     LABELS: name and value of each label; a builder whose config decides overrides `label_values`.
+    judge: decides which scans are refused; readers of cases take it.
     RULES: thresholds of the checks, for the report.
   """
 
@@ -54,7 +56,7 @@ class CheckedBuilder(RecordBuilder):
   )
 
   def __init__(self, *, skip_bad_cases: bool = False, accept: Acceptance = NOTHING, **options: Any):
-    self._skip_bad_cases, self._accept = skip_bad_cases, accept
+    self._skip_bad_cases, self.judge = skip_bad_cases, Judge(accept)
     super().__init__(**options)
 
   @staticmethod
@@ -124,8 +126,13 @@ class CheckedBuilder(RecordBuilder):
       UserError: names every bad case with its figures.
     """
     name = f"{self.name}/{self.builder_config.name}"
-    report = BuildReport(name, self.RULES, self.case_exclusions, self.collection_ids, parts)
+    accepted = sorted(self.judge.accept)
+    report = BuildReport(
+      name, self.RULES, self.case_exclusions, self.collection_ids, parts, accepted
+    )
     report.require_good_cases(skip_bad_cases=self._skip_bad_cases)
+    for line in report.list_doubts():
+      print(line, flush=True)
     report.write_files(folder)
 
 
@@ -146,7 +153,8 @@ class RecordMaker:
   def __call__(self, case_input: CaseInput) -> MadeCase:
     """Reads a case and, if it is good, makes its record and its picture."""
     case = self.read(case_input)
-    made = MadeCase(case.id, None, case.figures, case.problems)
+    figures = case.figures | ({"doubts": case.doubts} if case.doubts else {})
+    made = MadeCase(case.id, None, figures, case.problems)
     if case.pair is None or case.problems:
       return made
     try:

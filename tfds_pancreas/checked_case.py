@@ -28,9 +28,11 @@ class CheckedCase:
   Attributes:
     figures: for the report; JSON can hold them.
     problems: what is wrong, each in one line with its figures; empty for a good case.
+    doubts: what was accepted or is probably not meant, each in one line.
   """
 
   id: str
   pair: VolumePair | None = None
   figures: dict[str, Any] = field(default_factory=dict)
   problems: list[str] = field(default_factory=list)
+  doubts: list[str] = field(default_factory=list)

@@ -9,6 +9,7 @@ import numpy as np
 
 from attn_unet_jax.labels import IGNORE
 from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.volumes.judge import Judge
 from attn_unet_jax.volumes.nifti_folder import explain_channel_names, list_nifti_files, read_pair
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
@@ -62,14 +63,14 @@ def find_nifti_pairs(root: Path) -> list[NiftiCaseFiles]:
   ]
 
 
-def read_nifti_case(files: NiftiCaseFiles, *, meaning: LabelMeaning) -> CheckedCase:
+def read_nifti_case(files: NiftiCaseFiles, *, meaning: LabelMeaning, judge: Judge) -> CheckedCase:
   """Reads a case and checks it; whatever is wrong with it ends in its `problems`."""
   case = CheckedCase(files.id)
   if files.image is None or files.label is None:
     case.problems.append(_describe_missing(files))
     return case
   try:
-    image, label, note = read_pair(files.image, files.label)
+    image, label, note, case.doubts = read_pair(files.image, files.label, judge)
   except UserError as error:
     case.problems.append(str(error))
     return case

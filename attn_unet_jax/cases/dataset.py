@@ -11,6 +11,7 @@ from absl import logging
 
 from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.volumes.judge import Judge
 from attn_unet_jax.volumes.nifti import read_grid
 from attn_unet_jax.volumes.nifti_folder import (
   explain_channel_names,
@@ -22,6 +23,8 @@ from attn_unet_jax.volumes.volume import Grid, Volume
 
 if TYPE_CHECKING:
   from tfds_pancreas.records import BuiltDataset
+
+_STRICT = Judge()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +39,8 @@ class NativeCase:
 
 class Dataset(Protocol):
   """A collection of cases with random access."""
+
+  judged: "JudgedScans"
 
   @property
   def ids(self) -> Sequence[str]:
@@ -78,11 +83,41 @@ def open_dataset(data: DataOptions) -> Dataset:
   Raises:
     UserError: it is missing; the message says which files are needed.
   """
+  judge = make_judge(data)
   if data.folder:
-    return FolderDataset(Path(data.folder))
+    return FolderDataset(Path(data.folder), judge)
   from tfds_pancreas.records import open_records  # loads tensorflow-datasets, for records alone
 
-  return RecordDataset(open_records(data.dataset, data.dir))
+  return RecordDataset(open_records(data.dataset, data.dir), judge)
+
+
+def make_judge(data: DataOptions) -> Judge:
+  """Makes the judge of the scans that a run trains on or is scored on."""
+  window = data.window_hu if data.normalisation == "window" else None
+  return Judge(data.acceptance, window)
+
+
+class JudgedScans:
+  """What a judge said of the scans of a data set; each line is told once.
+
+  Attributes:
+    judge: decides which scans are refused.
+    accepted: the lines about what was accepted, in the order in which the scans were read.
+  """
+
+  def __init__(self, judge: Judge):
+    self.judge = judge
+    self.accepted: list[str] = []
+    self._told: set[str] = set()
+
+  def tell(self, lines: Sequence[str]) -> None:
+    """Logs what has not been told before."""
+    for line in lines:
+      if line not in self._told:
+        self._told.add(line)
+        logging.warning(line)
+        if line.startswith("accepted"):
+          self.accepted.append(line)
 
 
 class FolderDataset:
@@ -90,8 +125,9 @@ class FolderDataset:
 
   parts = None  # a folder says nothing about training, validation and test
 
-  def __init__(self, root: Path):
+  def __init__(self, root: Path, judge: Judge = _STRICT):
     self._root = root
+    self.judged = JudgedScans(judge)
     self._images = list_nifti_files(root / "imagesTr")
     self._labels = list_nifti_files(root / "labelsTr")
     self.ids = tuple(sorted(self._images))
@@ -102,21 +138,23 @@ class FolderDataset:
     """Reads image and label of one case.
 
     Raises:
-      UserError: a file is unreadable, or the grids of the two differ.
+      UserError: a file is unreadable, the scan cannot be trusted, or the grids of the two differ.
     """
     label_path = self._labels[case_id]
-    image, label, note = read_pair(self._images[case_id], label_path)
-    if note:
-      logging.warning(note)
-    return NativeCase(case_id, image, label, str(label_path))
+    scan = read_pair(self._images[case_id], label_path, self.judged.judge)
+    self.judged.tell([scan.note, *scan.doubts] if scan.note else scan.doubts)
+    return NativeCase(case_id, scan.image, scan.label, str(label_path))
 
   def grid(self, case_id: str) -> Grid:
     """Reads the header of a case's image.
 
     Raises:
-      UserError: the file is unreadable.
+      UserError: the file is unreadable, or cannot be trusted.
     """
-    return read_grid(self._images[case_id])
+    path = self._images[case_id]
+    grid = read_grid(path)
+    self.judged.tell(self.judged.judge.judge_grid(grid, path, path))
+    return grid
 
   def fingerprint(self, case_id: str) -> tuple[object, ...]:
     """Returns names, sizes and modification times of the image and label files."""
@@ -148,7 +186,8 @@ class FolderDataset:
 class RecordDataset:
   """A data set that the build command of `tfds_pancreas` wrote."""
 
-  def __init__(self, records: "BuiltDataset"):
+  def __init__(self, records: "BuiltDataset", judge: Judge = _STRICT):
+    self.judged = JudgedScans(judge)
     self._where = {
       case_id: (split, index)
       for split, cases in records.splits.items()
@@ -166,12 +205,18 @@ class RecordDataset:
     )
 
   def load(self, case_id: str) -> NativeCase:
-    """Reads the record of one case."""
+    """Reads the record of one case.
+
+    Raises:
+      UserError: the scan cannot be trusted.
+    """
     split, index = self._where[case_id]
     record = self._records.splits[split][index]
     affine = record["affine"]
     image, label = Volume(record["image"], affine), Volume(record["label"], affine)
-    return NativeCase(case_id, image, label, f"{self._records.directory}: {case_id}")
+    source = f"{self._records.directory}: {case_id}"
+    self.judged.tell(self.judged.judge.judge_scan(image, source))
+    return NativeCase(case_id, image, label, source)
 
   def grid(self, case_id: str) -> Grid:
     """Reads the grid of a record without decoding its volumes."""

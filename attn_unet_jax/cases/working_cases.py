@@ -100,6 +100,9 @@ class WorkingCases(Sequence[WorkingCase]):
     recipe: tuple[object, ...] = (data.spacing_mm, data.blur_mm, data.label_resampling)
     if box := self._find_box(case_id):
       recipe += (box, data.patch)
+    # Another run may not accept what this one does, and must not find it prepared.
+    if data.acceptance:
+      recipe += (sorted(data.acceptance),)
     known = (*mapping.values, mapping.unlabelled, mapping.background)
     # Sorted, because the repr of a set depends on more than its values.
     values = [sorted(values) for values in known]

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from attn_unet_jax.inspection.finding import SEVERITIES, Finding
 from attn_unet_jax.inspection.inspected_case import InspectedCase
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
+from attn_unet_jax.volumes.finding import SEVERITIES, Finding
 from tfds_pancreas.contact_sheet import write_contact_sheets
 
 # Lines of one kind that are printed. The JSON has them all, and errors are always printed.

@@ -6,10 +6,10 @@ from functools import partial
 from itertools import count
 
 from attn_unet_jax.cases.options import DataOptions
-from attn_unet_jax.inspection.finding import Finding
 from attn_unet_jax.inspection.inspected_case import InspectedCase, inspect_case
 from attn_unet_jax.inspection.sources import CaseToInspect
 from attn_unet_jax.labels import LabelMapping
+from attn_unet_jax.volumes.finding import Finding
 
 
 def inspect_all(

@@ -1,18 +1,16 @@
 """Checks that a file's geometry is that of an abdominal CT."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.cases.prepare import working_grid_for
-from attn_unet_jax.inspection.finding import Finding
 from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.volumes.finding import Finding
 from attn_unet_jax.volumes.orientation import canonical_grid
-from attn_unet_jax.volumes.volume import Grid, corner_distance_mm
+from attn_unet_jax.volumes.placement import spacing_findings
+from attn_unet_jax.volumes.volume import Grid
 
 # From a small reconstructed field (100 mm in 512 pixels) to the thick slices of old scanners.
 _SPACING_MM = (0.2, 10.0)
@@ -65,41 +63,12 @@ def memory_findings(grid: Grid, options: DataOptions, name: str) -> Iterator[Fin
     yield Finding("error", "memory", str(error))
 
 
-def header_findings(path: Path) -> Iterator[Finding]:
-  """Yields a warning if the header of a readable NIfTI file leaves the voxels' place in doubt."""
-  header: Any = nib.load(path).header
-  if not (header["sform_code"] or header["qform_code"]):
-    yield Finding(
-      "warning",
-      "orientation",
-      f"{path}: neither sform nor qform is set, so left and right are a guess "
-      f"({''.join(nib.aff2axcodes(header.get_best_affine()))}); convert the scan again",
-    )
-  elif header["sform_code"] and header["qform_code"]:
-    yield from _compare_forms(path, header)
-
-
-def _compare_forms(path: Path, header: Any) -> Iterator[Finding]:
-  shape = header.get_data_shape()[:3]
-  try:
-    grids = Grid(shape, header.get_sform()), Grid(shape, header.get_qform())
-  except (ValueError, nib.spatialimages.HeaderDataError):
-    return  # the reader has reported the damaged affine
-  distance = corner_distance_mm(*grids)
-  # Half a voxel: below it both forms put a label on the same voxels.
-  if distance > 0.5 * min(grids[0].spacing):
-    yield Finding(
-      "warning",
-      "orientation",
-      f"{path}: sform and qform put voxels up to {distance:.2f} mm apart; the sform is taken here, "
-      "other programs may take the qform: make them equal",
-    )
-
-
 def _size_findings(grid: Grid, name: str) -> Iterator[Finding]:
   field, low, high = grid.field_mm, *_SPACING_MM
   odd = [s for s in grid.spacing if not low <= s <= high]
-  if odd:
+  impossible = list(spacing_findings(grid, name))
+  yield from impossible
+  if odd and not impossible:
     yield Finding(
       "warning",
       "spacing",

@@ -9,13 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from attn_unet_jax.cases.options import DataOptions
-from attn_unet_jax.inspection import geometry, hounsfield, label_map
-from attn_unet_jax.inspection.finding import Finding
+from attn_unet_jax.inspection import geometry, label_map
 from attn_unet_jax.inspection.sources import CaseToInspect, ReadableVolume
 from attn_unet_jax.labels import LabelMapping
+from attn_unet_jax.runtime.acceptance import Acceptance
 from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.volumes import hounsfield
 from attn_unet_jax.volumes.checks import check_pair
+from attn_unet_jax.volumes.finding import Finding
 from attn_unet_jax.volumes.orientation import canonical_grid, to_canonical
+from attn_unet_jax.volumes.placement import header_findings
 from attn_unet_jax.volumes.volume import Volume
 from tfds_pancreas.contact_sheet import draw_tile
 from tfds_pancreas.label_checks import SOFT_TISSUE_HU, find_flip_problem, measure_label
@@ -70,8 +73,16 @@ def inspect_case(
     _inspect_label(case, label, mapping)
   if image and label:
     _inspect_pair(case, image, label, mapping)
+  case.findings[:] = [_accept(one, options.acceptance) for one in case.findings]
   case.tile = _draw_tile(image, label, mapping, str(number))
   return case
+
+
+def _accept(finding: Finding, accept: Acceptance) -> Finding:
+  """Returns an error that the user accepts as a note; any other finding as it is."""
+  if finding.severity != "error" or finding.kind not in accept:
+    return finding
+  return Finding("note", finding.kind, f"accepted: {finding.text}")
 
 
 def looks_like_labels(array: np.ndarray) -> bool:
@@ -196,7 +207,7 @@ def _inspect_geometry(case: InspectedCase, one: _OpenVolume) -> None:
   }
   case.findings += geometry.geometry_findings(one.volume.grid, one.name)
   if one.file:
-    case.findings += geometry.header_findings(one.file)
+    case.findings += header_findings(one.file)
 
 
 def _digest_voxels(volume: Volume) -> str:

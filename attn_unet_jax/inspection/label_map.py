@@ -6,9 +6,9 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from attn_unet_jax.inspection.finding import Finding
 from attn_unet_jax.labels import LabelMapping
 from attn_unet_jax.volumes.box import bounding_slices
+from attn_unet_jax.volumes.finding import Finding
 from attn_unet_jax.volumes.volume import Volume
 
 _MAX_SHOWN = 12  # of values and parts, in a message

@@ -6,9 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from attn_unet_jax.cases.dataset import RecordDataset
-from attn_unet_jax.inspection.finding import Finding
+from attn_unet_jax.runtime.acceptance import REASONS
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.dicom.read import read_series, survey_files
+from attn_unet_jax.volumes.finding import Finding
+from attn_unet_jax.volumes.judge import Judge
 from attn_unet_jax.volumes.nifti import read_label, read_nifti
 from attn_unet_jax.volumes.nifti_folder import (
   explain_channel_names,
@@ -105,7 +107,8 @@ def list_records(dataset: str, data_dir: str) -> InspectionInput:
   Raises:
     UserError: the data set has not been built there.
   """
-  records = RecordDataset(open_records(dataset, data_dir))
+  # Read whatever they are: what is wrong with them becomes a finding.
+  records = RecordDataset(open_records(dataset, data_dir), Judge(frozenset(REASONS)))
   subjects = [
     CaseToInspect(
       case,

@@ -7,7 +7,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -62,7 +62,10 @@ def has_progress(workdir: Path) -> bool:
 
 @contextmanager
 def record_run(
-  workdir: Path, init: dict[str, Any] | None = None, data_changes: str = ""
+  workdir: Path,
+  init: dict[str, Any] | None = None,
+  data_changes: str = "",
+  accepted: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[None]:
   """Records in `run.json` the environment, the duration and the end of the work inside.
 
@@ -74,6 +77,8 @@ def record_run(
     init: the record of the run that this one starts from; a resumed run keeps its earlier record.
     data_changes: what has changed of the data since the run began, if that was accepted; it is
       recorded beside the changes of earlier starts.
+    accepted: the reasons that the user accepts, and the findings about scans that were accepted for
+      them. These may grow while the work goes on; a resumed run keeps those of its earlier starts.
   """
   began = time.monotonic()
   record = {
@@ -84,17 +89,24 @@ def record_run(
   before = _read_previous_record(workdir) if has_progress(workdir) else {}
   if init := init or before.get("init"):
     record["init"] = init
-  accepted = list(before.get("accepted_data_changes") or ())
+  changes = list(before.get("accepted_data_changes") or ())
   if data_changes:
-    accepted.append({"started": record["started"], "changes": data_changes})
-  if accepted:
-    record["accepted_data_changes"] = accepted
+    changes.append({"started": record["started"], "changes": data_changes})
+  if changes:
+    record["accepted_data_changes"] = changes
+  earlier_accepted = before.get("accepted")
   earlier = before.get("total_wall_seconds", 0.0)
+
+  def describe_accepted() -> dict[str, Any]:
+    found = _join_lists(earlier_accepted, accepted or {})
+    return {"accepted": found} if any(found.values()) else {}
+
   # Written before the work: a process that is killed leaves 'running'.
-  _write_record(workdir, record | {"total_wall_seconds": earlier})
+  _write_record(workdir, record | describe_accepted() | {"total_wall_seconds": earlier})
 
   def finish_record(reason: str) -> None:
     wall = round(time.monotonic() - began, 1)
+    record.update(describe_accepted())
     ended = {"exit": reason, "wall_seconds": wall, "total_wall_seconds": round(earlier + wall, 1)}
     _write_record(workdir, record | ended | {"peak_memory_bytes": _measure_peak_memory()})
 
@@ -125,6 +137,16 @@ def _require_same_folder(workdir: Path) -> None:
 def _identify(folder: Path) -> tuple[int, int]:
   about = folder.stat()
   return about.st_dev, about.st_ino
+
+
+def _join_lists(earlier: Any, now: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+  """Returns the lists of two records by key, each text once; what is damaged is left out."""
+  before = earlier if isinstance(earlier, dict) else {}
+  old = {key: value for key, value in before.items() if isinstance(value, list)}
+  return {
+    key: list(dict.fromkeys([*map(str, old.get(key, [])), *now.get(key, [])]))
+    for key in {**old, **now}
+  }
 
 
 def _read_previous_record(workdir: Path) -> dict[str, Any]:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import read_json
-from attn_unet_jax.volumes.checks import check_image, check_pair
+from attn_unet_jax.volumes.checks import check_pair
+from attn_unet_jax.volumes.judge import Judge
 from attn_unet_jax.volumes.nifti import read_label, read_nifti
 from attn_unet_jax.volumes.orientation import from_canonical, to_canonical
 from attn_unet_jax.volumes.volume import Volume
 
 _SUFFIXES = (".nii.gz", ".nii")
 _FIRST_CHANNEL = "_0000"
+_STRICT = Judge()
 
 
 def list_nifti_files(folder: Path) -> dict[str, Path]:
@@ -116,18 +118,31 @@ def explain_channel_names(alone: Iterable[str], partners: Collection[str]) -> st
   return ""
 
 
-def read_pair(image_path: Path, label_path: Path) -> tuple[Volume, Volume, str | None]:
-  """Reads an image and its label, and checks that both lie on one grid.
+class LabelledScan(NamedTuple):
+  """An image and its label.
 
-  Returns:
-    the image in HU; the label on the image's own axes; and a line about a harmless difference
-    between the two grids, None where there is none.
+  Attributes:
+    image: HU [X, Y, Z].
+    label: on the image's own axes.
+    note: a line about a harmless difference between the grids of the two; None if there is none.
+    doubts: lines about what the judge accepted, or warns of.
+  """
+
+  image: Volume
+  label: Volume
+  note: str | None
+  doubts: list[str]
+
+
+def read_pair(image_path: Path, label_path: Path, judge: Judge = _STRICT) -> LabelledScan:
+  """Reads an image and its label, and checks that both lie on one grid.
 
   Raises:
     UserError: a file is unreadable, the image is no CT, or the two do not lie on one grid.
   """
   image, label = read_nifti(image_path), read_label(label_path)
-  check_image(image, image_path)
+  doubts = judge.judge_scan(image, image_path, image_path)
   note = check_pair(image.grid, label.grid, (image_path, label_path))
   # The label's file may store its axes in another order than the image's.
-  return image, from_canonical(to_canonical(label).array, image.grid), note
+  label = from_canonical(to_canonical(label).array, image.grid)
+  return LabelledScan(image, label, note, doubts)

@@ -5,13 +5,13 @@ from pathlib import Path
 from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.inspection import check_report
 from attn_unet_jax.inspection.collection import inspect_all, mark_duplicates
-from attn_unet_jax.inspection.finding import Finding
 from attn_unet_jax.inspection.inspected_case import InspectedCase
 from attn_unet_jax.inspection.sources import InspectionInput, list_cases_at, list_records
 from attn_unet_jax.labels import LabelMapping, parse_mapping
 from attn_unet_jax.runtime.console import print_line, show_progress
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import check_writable
+from attn_unet_jax.volumes.finding import Finding
 
 
 def check_data(

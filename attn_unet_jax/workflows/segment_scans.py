@@ -10,7 +10,7 @@ from attn_unet_jax.runtime.acceptance import NOTHING, Acceptance
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import check_writable
-from attn_unet_jax.volumes.checks import check_image
+from attn_unet_jax.volumes.judge import Judge
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.nifti_folder import list_nifti_files
 from attn_unet_jax.volumes.scan import find_dicom_scans, is_dicom_scan, read_scan
@@ -74,7 +74,10 @@ def _segment_file(
   path: Path, trained: LoadedRun, locate: Locate | None, series: str | None, accept: Acceptance
 ) -> Volume:
   image = read_scan(path, series_uid=series, accept=accept)
-  check_image(image, path)
+  data = trained.config.data
+  judge = Judge(accept, data.window_hu if data.normalisation == "window" else None)
+  for line in judge.judge_scan(image, path, None if is_dicom_scan(path) else path):
+    print_line(line)
   return segment_scan(image, trained.system, trained.config, locate, path).mask
 
 

@@ -80,6 +80,7 @@ def train_and_test(
     workdir,
     origin.make_record() if origin else None,
     data.accepted if data else "",
+    describe_accepted(config, fold),
   ):
     with open_checkpoints(workdir / "checkpoints", config.train.keep) as store:
       if origin:
@@ -100,6 +101,14 @@ def train_and_test(
       hosts.run_on_primary(evaluate_run, trained, fold, workdir)
   if test:
     print_line(f"the run: {workdir}/metrics.csv (a line per epoch), run.json, checkpoints/")
+
+
+def describe_accepted(config: RunConfig, fold: DataFold) -> dict[str, list[str]]:
+  """Returns for `run.json` what the user accepts, and a list that grows by what was accepted."""
+  return {
+    "reasons": sorted(config.data.acceptance),
+    "findings": fold.dataset.judged.accepted,
+  }
 
 
 def _starting_point(config: RunConfig, module: nn.Module) -> StartingRun | None:

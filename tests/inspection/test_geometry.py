@@ -1,10 +1,8 @@
-import nibabel as nib
 import numpy as np
 import pytest
 
 from attn_unet_jax.inspection.geometry import (
   geometry_findings,
-  header_findings,
   patch_findings,
 )
 from attn_unet_jax.volumes import Grid
@@ -72,24 +70,9 @@ def test_a_scan_smaller_than_the_patch_is_a_note():
   assert list(patch_findings(grid, (100, 160, 75), 2.0, "a.nii")) == []
 
 
-@pytest.mark.parametrize(
-  ("codes", "shift", "words"),
-  [
-    ((1, 1), 0.0, None),
-    ((1, 0), 7.0, None),
-    ((0, 0), 0.0, "neither sform nor qform"),
-    ((1, 1), 7.0, "up to 7.00 mm apart"),
-    ((1, 1), 3.0, None),  # below half a voxel
-  ],
-)
-def test_headers_in_doubt(codes, shift, words, tmp_path):
-  image = nib.Nifti1Image(np.zeros(SHAPE, np.int16), AFFINE)
-  other = AFFINE.copy()
-  other[0, 3] += shift
-  image.set_sform(AFFINE, code=codes[0])
-  image.set_qform(other, code=codes[1])
-  path = tmp_path / "a.nii"
-  nib.save(image, path)
-  findings = list(header_findings(path))
-  assert [one.severity for one in findings] == (["warning"] if words else [])
-  assert not words or words in findings[0].text
+def test_a_spacing_that_no_ct_has_is_an_error():
+  for mm in (300, 0.001):
+    findings = list_findings((400, 400, 40), make_affine(mm, mm, mm))
+    assert [one[:2] for one in findings if one[1] in ("geometry", "spacing")] == [
+      ("error", "geometry")
+    ]

@@ -52,8 +52,8 @@ def test_nothing_is_wrong_with_a_sound_case():
 
 def test_a_spacing_that_no_memory_holds_is_an_error():
   case = inspect_volumes(Volume(drawn_ct().array, np.diag([1e7, 1e7, 1e7, 1.0])))
-  (finding,) = (one for one in case.findings if one.severity == "error")
-  assert finding.kind == "memory"
+  (finding,) = (one for one in case.findings if one.kind == "memory")
+  assert finding.severity == "error"
   assert finding.text.startswith("a/image: voxels of 2 mm in its field of 4e+08 x 4e+08 x")
 
 
@@ -117,7 +117,7 @@ def test_a_lone_file_may_be_a_label_map():
   assert case.figures["taken_for"] == "label map"
   assert inspect_volumes(drawn_ct(), may_be_labels=True).findings == []
   assert list_kinds(inspect_volumes(drawn_label())) == [
-    ("error", "values")
+    ("error", "hounsfield")
   ]  # declared an image: 0 to 1
 
 

@@ -76,7 +76,7 @@ def test_a_label_comes_on_its_images_axes_and_a_shift_is_told(tmp_path):
   turned = np.diag([-2.0, 2, 2, 1])
   turned[0, 3] = 8.05
   write_nifti(tmp_path / "l.nii", Volume((values > 0).astype(np.uint8)[::-1], turned))
-  image, label, note = read_pair(tmp_path / "i.nii", tmp_path / "l.nii")
+  image, label, note, _ = read_pair(tmp_path / "i.nii", tmp_path / "l.nii")
   np.testing.assert_array_equal(image.array, values)
   np.testing.assert_array_equal(label.array, values > 0)
   np.testing.assert_array_equal(label.affine, image.affine)

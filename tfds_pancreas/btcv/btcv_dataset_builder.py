@@ -61,7 +61,8 @@ patients with liver metastases or ventral hernia, 30 of them with thirteen organ
 
   def get_case_reader(self) -> Callable[[NiftiCaseFiles], CheckedCase]:
     """Returns the function that reads and checks a case."""
-    return functools.partial(read_nifti_case, meaning=LabelMeaning(self.LABELS, {}))
+    meaning = LabelMeaning(self.LABELS, {})
+    return functools.partial(read_nifti_case, meaning=meaning, judge=self.judge)
 
 
 def _find_numbered_files(root: Path, kind: str) -> Mapping[str, Path]:

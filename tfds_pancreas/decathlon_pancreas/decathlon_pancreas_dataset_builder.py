@@ -80,7 +80,8 @@ class Builder(CheckedBuilder):
   def get_case_reader(self) -> Callable[[NiftiCaseFiles], CheckedCase]:
     """Returns the function that reads a case; masses become pancreas unless they are kept."""
     replaced = {} if self.builder_config.tumour else {2: 1}
-    return functools.partial(read_nifti_case, meaning=LabelMeaning(self.label_values, replaced))
+    meaning = LabelMeaning(self.label_values, replaced)
+    return functools.partial(read_nifti_case, meaning=meaning, judge=self.judge)
 
   @property
   def label_values(self) -> Mapping[str, int]:

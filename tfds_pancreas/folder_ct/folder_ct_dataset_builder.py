@@ -70,9 +70,8 @@ class Builder(CheckedBuilder):
   def get_case_reader(self) -> Callable[[NiftiCaseFiles], CheckedCase]:
     """Returns the function that reads and checks a case."""
     # A scan in which nothing is labelled is as good as any: a healthy one among tumours.
-    return functools.partial(
-      read_nifti_case, meaning=LabelMeaning(self._names, {}, may_be_empty=True)
-    )
+    meaning = LabelMeaning(self._names, {}, may_be_empty=True)
+    return functools.partial(read_nifti_case, meaning=meaning, judge=self.judge)
 
   @property
   def label_values(self) -> Mapping[str, int]:

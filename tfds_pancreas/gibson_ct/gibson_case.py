@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.volumes.judge import Judge
 from attn_unet_jax.volumes.nifti import read_label
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
@@ -22,18 +23,20 @@ from tfds_pancreas.nifti_case import (
 from tfds_pancreas.pancreas_ct.pancreas_files import CaseScan, read_dicom_scan
 
 
-def read_gibson_case(files: GibsonCaseFiles, *, meaning: LabelMeaning) -> CheckedCase:
+def read_gibson_case(files: GibsonCaseFiles, *, meaning: LabelMeaning, judge: Judge) -> CheckedCase:
   """Reads a case and checks it; whatever is wrong with it ends in its `problems`."""
   if len(files.scans) != 1:
     return CheckedCase(files.id, problems=[_describe_scans(files)])
   scan = files.scans[0]
   # Scans of BTCV are NIfTI files, and labels drawn on them have headers that can be trusted.
   if isinstance(scan, Path) and scan.is_file():
-    case = read_nifti_case(NiftiCaseFiles(files.id, scan, files.label), meaning=meaning)
+    case = read_nifti_case(
+      NiftiCaseFiles(files.id, scan, files.label), meaning=meaning, judge=judge
+    )
   else:
     case = CheckedCase(files.id)
     try:
-      _add_placed_pair(case, scan, files.label, meaning)
+      _add_placed_pair(case, scan, files.label, meaning, judge)
     except UserError as error:
       case.problems.append(str(error))
   if files.cropping:
@@ -41,7 +44,9 @@ def read_gibson_case(files: GibsonCaseFiles, *, meaning: LabelMeaning) -> Checke
   return case
 
 
-def _add_placed_pair(case: CheckedCase, scan: CaseScan, path: Path, meaning: LabelMeaning) -> None:
+def _add_placed_pair(
+  case: CheckedCase, scan: CaseScan, path: Path, meaning: LabelMeaning, judge: Judge
+) -> None:
   """Adds a DICOM scan and its label to a case."""
   label, image = read_label(path), read_dicom_scan(scan)
   label = Volume(replace_values(label.array, meaning.replaced), label.affine)
@@ -52,6 +57,7 @@ def _add_placed_pair(case: CheckedCase, scan: CaseScan, path: Path, meaning: Lab
     "spacing_mm": image.volume.spacing,
     "instance_numbers": "rising" if np.diff(image.instance_numbers).sum() > 0 else "falling",
   }
+  case.doubts = judge.judge_scan(image.volume, "its scan")
   placed, how = place_label(label, image)
   case.figures |= how
   add_checked_pair(case, to_canonical(image.volume), to_canonical(placed), meaning)

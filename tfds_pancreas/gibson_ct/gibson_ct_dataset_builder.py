@@ -62,7 +62,8 @@ with Dense V-Networks, doi 10.1109/TMI.2018.2806309; Zenodo 1169361) on 43 scans
   def get_case_reader(self) -> Callable[[GibsonCaseFiles], CheckedCase]:
     """Returns the function that reads, places and checks a case."""
     replaced = dict.fromkeys(_NOT_IN_ALL, 0)
-    return functools.partial(read_gibson_case, meaning=LabelMeaning(self.LABELS, replaced))
+    meaning = LabelMeaning(self.LABELS, replaced)
+    return functools.partial(read_gibson_case, meaning=meaning, judge=self.judge)
 
   @property
   def case_exclusions(self) -> Mapping[str, str]:

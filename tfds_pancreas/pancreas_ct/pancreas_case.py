@@ -6,6 +6,7 @@ import numpy as np
 
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.dicom.read import DicomVolume
+from attn_unet_jax.volumes.judge import Judge
 from attn_unet_jax.volumes.nifti import read_label
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
@@ -20,20 +21,20 @@ from tfds_pancreas.pancreas_ct.label_alignment import align_label
 from tfds_pancreas.pancreas_ct.pancreas_files import PancreasCaseFiles, read_dicom_scan
 
 
-def read_pancreas_case(files: PancreasCaseFiles) -> CheckedCase:
+def read_pancreas_case(files: PancreasCaseFiles, *, judge: Judge) -> CheckedCase:
   """Reads, aligns and checks a case; whatever is wrong with it ends in its `problems`."""
   case = CheckedCase(files.id)
   if files.problem:
     case.problems.append(files.problem)
     return case
   try:
-    _add_aligned_pair(case, read_dicom_scan(files.scans[0]), files.labels[0])
+    _add_aligned_pair(case, read_dicom_scan(files.scans[0]), files.labels[0], judge)
   except UserError as error:
     case.problems.append(str(error))
   return case
 
 
-def _add_aligned_pair(case: CheckedCase, scan: DicomVolume, path: Path) -> None:
+def _add_aligned_pair(case: CheckedCase, scan: DicomVolume, path: Path, judge: Judge) -> None:
   label = read_label(path)
   # Before anything can fail: the report has the figures of bad cases as well.
   case.figures = {
@@ -44,6 +45,7 @@ def _add_aligned_pair(case: CheckedCase, scan: DicomVolume, path: Path) -> None:
     "label_header_spacing_mm": label.spacing,
     "instance_numbers": "rising" if np.diff(scan.instance_numbers).sum() > 0 else "falling",
   }
+  case.doubts = judge.judge_scan(scan.volume, "its scan")
   aligned = align_label(label.array, scan.volume.shape, scan.instance_numbers)
   value_problem = find_value_problem(aligned)
   spacing_problem = find_spacing_problem(scan.volume.spacing, label.spacing)

@@ -1,5 +1,6 @@
 """The TFDS builder of TCIA Pancreas-CT."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ slice. 80 scans; with the two withdrawn duplicates of PANCREAS_0002, 82."""
 
   def get_case_reader(self) -> Callable[[PancreasCaseFiles], CheckedCase]:
     """Returns the function that reads, aligns and checks a case."""
-    return read_pancreas_case
+    return functools.partial(read_pancreas_case, judge=self.judge)
 
   @property
   def case_exclusions(self) -> Mapping[str, str]:

@@ -37,6 +37,7 @@ from attn_unet_jax.workflows.open_run import open_run_or_stages
 from attn_unet_jax.workflows.run_data import open_run_data
 from attn_unet_jax.workflows.run_folder import open_run_folder
 from attn_unet_jax.workflows.stages.chain import BOUNDARY, INTERIOR, second_config, train_chain
+from attn_unet_jax.workflows.train import describe_accepted
 
 
 def train_stages(config: RunConfig, workdir: Path) -> None:
@@ -57,7 +58,7 @@ def train_stages(config: RunConfig, workdir: Path) -> None:
   splits = inner_splits(fold.split, config.stages.inner_folds)
   open_run_folder(workdir, config)
   data.write(workdir)
-  with run_folder.record_run(workdir, data_changes=data.accepted):
+  with run_folder.record_run(workdir, None, data.accepted, describe_accepted(config, fold)):
     bodies = _find_bodies(config, workdir, fold)
     inner = [workdir / f"inner{k}" for k in range(len(splits))]
     for folder, split in zip(inner, splits, strict=True):

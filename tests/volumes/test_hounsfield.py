@@ -3,8 +3,8 @@ import re
 import numpy as np
 import pytest
 
-from attn_unet_jax.inspection.hounsfield import intensity_findings, measure_range, sample_voxels
 from attn_unet_jax.volumes import Volume
+from attn_unet_jax.volumes.hounsfield import intensity_findings, measure_range, sample_voxels
 from attn_unet_jax.volumes.nifti import read_nifti
 from tests.conftest import SHARED
 from tests.drawn_ct import drawn_ct
@@ -12,9 +12,19 @@ from tests.drawn_ct import drawn_ct
 CT = drawn_ct().array.astype(np.float32)
 
 
-def list_findings(array):
+WINDOW = (-160.0, 240.0)
+
+
+def list_findings(array, window=None):
   volume = Volume(np.asarray(array), np.eye(4))
-  return [(one.severity, one.kind, one.text) for one in intensity_findings(volume, "a.nii")]
+  return [(one.severity, one.kind, one.text) for one in intensity_findings(volume, "a.nii", window)]
+
+
+def pad(hu, value):
+  """Outside a round field of view, as scanners do."""
+  padded = hu.copy()
+  padded[:2] = value
+  return padded
 
 
 def test_hounsfield_units_pass_in_silence():
@@ -55,7 +65,16 @@ def test_what_conversions_do_to_real_scans_is_seen(name, harm, words):
     (CT * 2, "hounsfield", "below -1100|between -200 and 300"),
     ((CT + 1024) / 2 - 1024, "hounsfield", "between -200 and 300"),
     (np.clip((CT + 1000) / 8, 0, 255).astype(np.uint8), "hounsfield", "8-bit picture"),
-    ((CT + 1024) / 4000, "values", "no Hounsfield units"),
+    ((CT + 1024) / 4000, "hounsfield", "before normalisation"),
+    ((CT + 1024) / 2047.5 - 1, "hounsfield", "before normalisation"),
+    ((CT - CT.mean()) / CT.std(), "hounsfield", "before normalisation"),
+    (CT.astype(np.int16).astype(np.uint16), "hounsfield", "stored without a sign"),
+    (CT.astype(np.int16).astype(np.uint16).astype(np.float32), "hounsfield", "without a sign"),
+    (CT - 40_000, "hounsfield", "no tissue and no metal"),
+    (pad(CT + 1024, -2000), "hounsfield", "intercept was left out"),
+    (pad(CT + 1000, -32768), "hounsfield", "intercept was left out"),
+    (CT - 1024, "hounsfield", "between -200 and 300|below -1100"),
+    (np.clip((CT + 160) * 0.6375, -3, 251), "hounsfield", "8-bit picture"),
     (np.where(CT > 400, np.nan, CT), "values", r"\d+ of 38400 voxels are NaN"),
     (np.zeros((9, 9, 9)), "values", "constant"),
   ],
@@ -75,6 +94,44 @@ def test_padding_and_clipping_are_warnings_with_shares():
   ((severity, kind, text),) = list_findings(np.clip(CT, -160, 240))
   assert (severity, kind) == ("warning", "clipped")
   assert "-160..240 HU" in text
+
+
+def test_the_ends_of_int16_do_not_overflow():
+  # NumPy would warn, and warnings are errors here.
+  ends = CT.astype(np.int16)
+  ends[0], ends[1] = -32768, 32767
+  ((severity, kind, text),) = list_findings(ends)
+  assert (severity, kind) == ("error", "hounsfield")
+  assert "from -1052 to 32767" in text or "to 32767" in text
+
+
+def test_what_lies_beyond_the_window_is_no_matter():
+  assert list_findings(pad(CT, -3024), WINDOW) == []
+  assert list_findings(np.clip(CT, -160, 240), WINDOW) == []
+  assert list_findings(np.clip(CT, -200, 300), WINDOW) == []
+  ((severity, kind, text),) = list_findings(np.clip(CT, -100, 200), WINDOW)
+  assert (severity, kind) == ("warning", "clipped")
+  assert "-100..200 HU" in text
+  # On another scale no window helps.
+  assert [one[0] for one in list_findings(CT + 1024, WINDOW)] == ["error"]
+
+
+@pytest.mark.parametrize(
+  "hu",
+  [
+    pad(CT, -1024),
+    np.maximum(CT, -1024),
+    np.where(CT > 400, 3071, CT),  # metal, where a scanner's scale ends
+    np.where(CT > 400, 20_000, CT),  # and on an extended scale
+    CT + 0.25,
+    CT.astype(np.float64),
+    (CT / 4).round() * 4,
+    np.where(CT < -900, -1000, CT),
+    CT[10:30, 8:32, 4:20],
+  ],
+)
+def test_scans_of_many_scanners_pass_in_silence(hu):
+  assert list_findings(hu, WINDOW) == []
 
 
 def test_tissue_without_air_or_fat_is_a_warning():

@@ -3,6 +3,9 @@
 By definition water is 0 HU and air is -1000 HU. Fat lies about -100, soft tissue between 0 and 100,
 with contrast up to about 250. So every abdominal CT has many voxels between -200 and 300 HU, some
 of them below -30, and air around the body. An image without them is on another scale.
+
+A finding of the kind `hounsfield` and the severity `error` is one that the user may accept:
+`--accept=hounsfield`.
 """
 
 import math
@@ -10,9 +13,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from attn_unet_jax.inspection.finding import Finding
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.checks import check_image
+from attn_unet_jax.volumes.finding import Finding
 from attn_unet_jax.volumes.volume import Volume
 
 _AIR_HU = (-1100, -850)  # noise spreads air around -1000; lung tissue begins above it
@@ -23,22 +26,41 @@ _SAMPLE_VOXELS = 4_000_000  # voxels that shares are taken of
 _COMMON_OFFSETS = (1024, 1000)
 _MIN_AIR_SHARE = 0.005
 _MIN_SPAN_HU = 250
+# A crop inside the body spans at least the noise of a scan and the difference of two tissues.
+_MIN_CROP_SPAN_HU = 30
+# Above the densest metal of scanners with an extended scale, which ends at 30 710 HU.
+_MAX_HU = 31_000
+_BYTE = (0, 255)
+_OVERSHOOT = 8  # of interpolation, beyond the ends of an 8-bit picture
 
 
-def intensity_findings(image: Volume, name: str) -> Iterator[Finding]:
-  """Yields what is wrong with the values of an image [X, Y, Z] of the file `name`."""
+def intensity_findings(
+  image: Volume, name: object, window_hu: tuple[float, float] | None = None
+) -> Iterator[Finding]:
+  """Yields what is wrong with the values of an image.
+
+  Args:
+    image: HU, as they should be, [X, Y, Z].
+    name: its file.
+    window_hu: the window that the values are clipped to before they are used: what lies beyond its
+      ends is then no matter. None: all of them are used.
+  """
   try:
     check_image(image, name)
   except UserError as error:
     yield Finding("error", "values", str(error))
     return
-  values = sample_voxels(image.array)
+  sample = sample_voxels(image.array)
+  values = _drop_padding(sample)
   problem = _scale_finding(values, name)
   if problem:
     yield problem
     return  # on another scale the limits below mean nothing
-  yield from _padding_findings(values, name)
-  yield from _clipping_findings(values, name)
+  if too_low := _too_low_finding(sample, name):
+    yield too_low
+  elif window_hu is None:
+    yield from _padding_findings(sample, name)
+  yield from _clipping_findings(values, name, window_hu)
 
 
 def measure_range(image: Volume) -> dict[str, float]:
@@ -66,13 +88,24 @@ def _looks_like_ct(values: np.ndarray) -> bool:
   )
 
 
-def _scale_finding(values: np.ndarray, name: str) -> Finding | None:
+def _scale_finding(values: np.ndarray, name: object) -> Finding | None:
   """Returns what the values are, if they are no Hounsfield units."""
-  if _looks_like_ct(values):
-    return None
   low, high = float(values.min()), float(values.max())
   seen = f"{name}: values from {low:g} to {high:g} are no Hounsfield units"
-  if low >= 0 and high <= 255:
+  usual = np.percentile(values, (0.1, 99.9))
+  # Before anything else: tissue above 0 HU keeps its values where those below are wrapped around.
+  if low < -_MAX_HU or usual[1] > _MAX_HU:
+    return _scale_error(
+      f"{seen}: no tissue and no metal has such values; were negative ones stored without a sign? "
+      "convert the scan again from its DICOM"
+    )
+  if _looks_like_ct(values):
+    return None
+  if usual[1] - usual[0] < _MIN_CROP_SPAN_HU:
+    return _scale_error(
+      f"{seen} (air is -1000, bone about 1000); give the scan as it was before normalisation"
+    )
+  if _is_byte_picture(values):
     return _scale_error(
       f"{seen} but those of an 8-bit picture; convert the scan again from its DICOM"
     )
@@ -85,7 +118,7 @@ def _scale_finding(values: np.ndarray, name: str) -> Finding | None:
   # A crop inside the body has no air. Tissue in the right place then speaks for Hounsfield units.
   tissue = _share_between(values, *_TISSUE_HU)
   if tissue >= 0.05 and low > _AIR_HU[1]:
-    most = " to ".join(f"{value:.0f}" for value in np.percentile(values, (0.1, 99.9)))
+    most = " to ".join(f"{value:.0f}" for value in usual)
     return Finding(
       "warning",
       "hounsfield",
@@ -97,6 +130,16 @@ def _scale_finding(values: np.ndarray, name: str) -> Finding | None:
     f"fat and soft tissue are (the commonest value is {_commonest_value(values):.0f}); slope or "
     "intercept are wrong, convert the scan again from its DICOM"
   )
+
+
+def _is_byte_picture(values: np.ndarray) -> bool:
+  """Returns whether values are those of a picture with 8 bits, perhaps interpolated."""
+  if _BYTE[0] <= values.min() and values.max() <= _BYTE[1]:
+    return True
+  low, high = _BYTE[0] - _OVERSHOOT, _BYTE[1] + _OVERSHOOT
+  # Interpolated, it still has its black around the body.
+  black = _share_between(values, low, _BYTE[0] + _OVERSHOOT)
+  return bool(low <= values.min() and values.max() <= high and black > 0.05)
 
 
 def _find_offset(values: np.ndarray) -> int:
@@ -123,32 +166,55 @@ def _commonest_value(values: np.ndarray) -> float:
   return float(edges[at] + edges[at + 1]) / 2
 
 
-def _padding_findings(values: np.ndarray, name: str) -> Iterator[Finding]:
-  """Yields a finding if many values lie below that of air, which nothing real has."""
+def _find_padding(values: np.ndarray) -> float | None:
+  """Returns the value that marks what was not measured: the only common one below that of air."""
+  # -2000 or -3024 mark the corners outside the scanner's round field of view.
   below = values[values < _AIR_HU[0]]
-  share = below.size / values.size
-  if share < 0.01:
-    return
+  if not below.size:
+    return None
   found, counts = np.unique(below, return_counts=True)
   at = int(counts.argmax())
-  # One value, such as -2000 or -3024, marks the corners outside the scanner's round field of view.
-  if counts[at] > 0.9 * below.size:
+  return float(found[at]) if counts[at] > 0.9 * below.size else None
+
+
+def _drop_padding(values: np.ndarray) -> np.ndarray:
+  """Returns the values without the padding, unless nothing else is there."""
+  padding = _find_padding(values)
+  measured = values if padding is None else values[values != padding]
+  return measured if measured.size else values
+
+
+def _padding_findings(values: np.ndarray, name: object) -> Iterator[Finding]:
+  """Yields a finding if many voxels mark what was not measured."""
+  padding = _find_padding(values)
+  share = float((values == padding).mean()) if padding is not None else 0.0
+  if share >= 0.01:
     yield Finding(
       "warning",
       "padding",
-      f"{name}: {share:.1%} of the voxels are {found[at]:g}, by which a scanner marks what it did "
+      f"{name}: {share:.1%} of the voxels are {padding:g}, by which a scanner marks what it did "
       "not measure; they shift the mean of normalisation by zscore: set them to -1000",
     )
-  else:
-    yield _scale_error(
-      f"{name}: {share:.1%} of the voxels lie below {_AIR_HU[0]} HU (to {values.min():g}), but air "
-      "is -1000 and nothing is less; slope or intercept are wrong: convert the scan from its DICOM"
-    )
 
 
-def _clipping_findings(values: np.ndarray, name: str) -> Iterator[Finding]:
+def _too_low_finding(values: np.ndarray, name: object) -> Finding | None:
+  """Returns an error if many values, and not one of them, lie below that of air."""
+  share = float((values < _AIR_HU[0]).mean())
+  if share < 0.01 or _find_padding(values) is not None:
+    return None
+  return _scale_error(
+    f"{name}: {share:.1%} of the voxels lie below {_AIR_HU[0]} HU (to {values.min():g}), but air "
+    "is -1000 and nothing is less; slope or intercept are wrong: convert the scan from its DICOM"
+  )
+
+
+def _clipping_findings(
+  values: np.ndarray, name: object, window_hu: tuple[float, float] | None
+) -> Iterator[Finding]:
   """Yields a warning if many voxels lie at an end of the range, as after a display window."""
-  low, high = values.min(), values.max()
+  low, high = float(values.min()), float(values.max())
+  if window_hu and low <= window_hu[0] and window_hu[1] <= high:
+    return
   at_low, at_high = float((values == low).mean()), float((values == high).mean())
   # A lowest value in air is usual, since scanners clip at -1024. A highest value above bone is that
   # of metal.

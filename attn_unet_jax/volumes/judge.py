@@ -1,0 +1,74 @@
+"""Decides for every command whether a scan can be worked with: what `check` lists is refused here.
+
+The findings are those of `hounsfield` and `placement`. An error is raised, unless the user accepts
+its reason; what is accepted, and what is only a warning, comes back as lines.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+from attn_unet_jax.runtime.acceptance import (
+  NOTHING,
+  REASONS,
+  Acceptance,
+  refuse_unless_accepted,
+)
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.volumes.finding import Finding
+from attn_unet_jax.volumes.hounsfield import intensity_findings
+from attn_unet_jax.volumes.placement import header_findings, spacing_findings
+from attn_unet_jax.volumes.volume import Grid, Volume
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+  """A rule for which scans are worked with.
+
+  Attributes:
+    accept: the doubts that the user accepts.
+    window_hu: the window that values are clipped to before they are used; None: they are used
+      whole.
+  """
+
+  accept: Acceptance = NOTHING
+  window_hu: tuple[float, float] | None = None
+
+  def judge_scan(self, image: Volume, name: object, file: Path | None = None) -> list[str]:
+    """Judges a scan that was read.
+
+    Args:
+      image: the scan, HU as it should be.
+      name: what to call it.
+      file: its NIfTI file, if it comes from one.
+
+    Returns:
+      lines for the screen: what was accepted, and what is probably not meant.
+
+    Raises:
+      UserError: the scan cannot be trusted, for a reason that the user does not accept.
+    """
+    values = settle(intensity_findings(image, name, self.window_hu), self.accept)
+    return [*self.judge_grid(image.grid, name, file), *values]
+
+  def judge_grid(self, grid: Grid, name: object, file: Path | None = None) -> list[str]:
+    """Judges the place of a scan's voxels; arguments, lines and errors as of `judge_scan`."""
+    lines = settle(spacing_findings(grid, name), self.accept)
+    return [*lines, *settle(header_findings(file), self.accept)] if file else lines
+
+
+def settle(findings: Iterable[Finding], accept: Acceptance) -> list[str]:
+  """Returns the lines of findings that are accepted or are warnings.
+
+  Raises:
+    UserError: an error that is not accepted.
+  """
+  lines = []
+  for one in findings:
+    if one.severity == "error" and one.kind in REASONS:
+      lines.append(refuse_unless_accepted(one.kind, one.text, accept))
+    elif one.severity == "error":
+      raise UserError(one.text)
+    elif one.severity == "warning":
+      lines.append(f"warning: {one.text}")
+  return lines
