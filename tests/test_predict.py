@@ -10,6 +10,7 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import read_label, write_nifti
 from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows import segment_scans as workflow
+from attn_unet_jax.workflows.list_scans import list_scans
 from attn_unet_jax.workflows.load_run import LoadedRun
 from tests.configs import with_keys
 
@@ -76,4 +77,4 @@ def test_a_folder_in_the_masks_place_is_called_one(tmp_path):
   _scan(tmp_path / "a.nii")
   (tmp_path / "m.nii.gz").mkdir()
   with pytest.raises(UserError, match=r"m\.nii\.gz: a folder; name a file in it"):
-    list(workflow.list_scans(tmp_path / "a.nii", tmp_path / "m.nii.gz"))
+    list_scans(tmp_path / "a.nii", tmp_path / "m.nii.gz")

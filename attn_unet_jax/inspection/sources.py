@@ -8,7 +8,10 @@ from pathlib import Path
 from attn_unet_jax.cases.dataset import RecordDataset
 from attn_unet_jax.runtime.acceptance import REASONS
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.volumes.dicom.read import read_series, survey_files
+from attn_unet_jax.volumes.dicom.folder import HIDDEN
+from attn_unet_jax.volumes.dicom.header import NOT_DICOM
+from attn_unet_jax.volumes.dicom.read import read_series
+from attn_unet_jax.volumes.dicom.series import FileSurvey, describe_skipped, survey_files
 from attn_unet_jax.volumes.finding import Finding
 from attn_unet_jax.volumes.judge import Judge
 from attn_unet_jax.volumes.nifti import read_label, read_nifti
@@ -18,7 +21,7 @@ from attn_unet_jax.volumes.nifti_folder import (
   nifti_stem,
   read_label_names,
 )
-from attn_unet_jax.volumes.scan import find_dicom_scans, is_dicom_scan, read_scan
+from attn_unet_jax.volumes.scan import NO_SCAN, find_dicom_scans, is_dicom_scan, read_scan
 from attn_unet_jax.volumes.volume import Volume
 from tfds_pancreas.records import open_records
 
@@ -93,7 +96,7 @@ def list_cases_at(path: Path, labels: Path | None = None) -> InspectionInput:
   subjects = [
     _build_case(case, scans, found, alone=masks is None) for case in sorted({*scans, *found})
   ]
-  if not subjects and not findings:
+  if not subjects and {one.kind for one in findings} <= {"skipped"}:
     raise UserError(f"--input={path}: no .nii, .nii.gz or DICOM files in it")
   findings += [
     _partner_finding(one, scans, found) for one in subjects if masks and _is_incomplete(one)
@@ -163,16 +166,21 @@ def _find_scans(path: Path, findings: list[Finding]) -> dict[str, ReadableVolume
   """Finds every scan at a path, by its name."""
   if not path.is_dir():
     if is_dicom_scan(path):
-      return _find_series(path.stem, path, findings)
+      return _find_zipped_series(path, findings)
     return {nifti_stem(path): ReadableVolume(str(path), partial(read_scan, path), path)}
   scans = _find_nifti(path, read_nifti, findings)
   try:
-    folders = find_dicom_scans(path)
+    dicom = find_dicom_scans(path)
   except UserError as error:
     findings.append(Finding("error", "unreadable", str(error)))
-    folders = {}
-  for name, folder in folders.items():
-    scans |= _find_series(name, folder, findings)
+    return scans
+  if line := describe_skipped(dicom.skipped):
+    findings.append(Finding("note", "skipped", f"{path}: {line}"))
+  for name, survey in dicom.scans.items():
+    scans |= _list_series(name, survey, findings)
+  if not scans and set(dicom.skipped) - {NOT_DICOM, NO_SCAN, HIDDEN}:
+    text = f"{path}: DICOM, but no CT series in it; name a folder that holds one, or take it out"
+    findings.append(Finding("warning", "no_ct", text))
   return scans
 
 
@@ -206,17 +214,26 @@ def _find_nifti(
   return found
 
 
-def _find_series(name: str, path: Path, findings: list[Finding]) -> dict[str, ReadableVolume]:
-  """Finds every CT series of a folder or .zip, by its name."""
+def _find_zipped_series(path: Path, findings: list[Finding]) -> dict[str, ReadableVolume]:
+  """Finds every CT series of a .zip, by its name."""
   try:
-    series, _, damaged = survey_files(path)
+    return _list_series(path.stem, survey_files(path), findings)
   except UserError as error:
     findings.append(Finding("error", "unreadable", str(error)))
     return {}
-  findings += [Finding("error", "unreadable", text) for text in damaged.values()]
+
+
+def _list_series(
+  name: str, found: FileSurvey, findings: list[Finding]
+) -> dict[str, ReadableVolume]:
+  """Lists every CT series of a folder or .zip, by its name."""
+  path, series = found.path, found.series
+  findings += [Finding("error", "unreadable", text) for text in found.damaged.values()]
   if not series:
     text = f"{path}: DICOM, but no CT series in it; name a folder that holds one, or take it out"
     findings.append(Finding("warning", "no_ct", text))
+  if line := describe_skipped(found.skipped):
+    findings.append(Finding("note", "skipped", f"{path}: {line}"))
   if len(series) > 1:
     text = f"{path}: {len(series)} CT series; predict needs --series=UID to choose one"
     findings.append(Finding("note", "several_series", text))

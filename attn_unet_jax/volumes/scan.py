@@ -2,20 +2,94 @@
 
 from __future__ import annotations
 
+import collections
+import dataclasses
+import os
 from pathlib import Path
 
 from attn_unet_jax.runtime.acceptance import NOTHING, Acceptance
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.volumes.dicom.files import is_dicom, is_zip, list_files, open_files
-from attn_unet_jax.volumes.dicom.read import read_dicom
+from attn_unet_jax.volumes.dicom.files import is_zip, open_files
+from attn_unet_jax.volumes.dicom.folder import is_hidden, refuse_special
+from attn_unet_jax.volumes.dicom.header import NOT_DICOM
+from attn_unet_jax.volumes.dicom.read import read_series
+from attn_unet_jax.volumes.dicom.series import (
+  FileSurvey,
+  choose_series,
+  count_skipped,
+  survey_files,
+)
+from attn_unet_jax.volumes.dicom.signature import has_dicom_suffix, is_dicom
+from attn_unet_jax.volumes.dicom.studies import DicomListing, divide_folder
 from attn_unet_jax.volumes.nifti import read_nifti
 from attn_unet_jax.volumes.nifti_folder import is_nifti
 from attn_unet_jax.volumes.volume import Volume
 
+NO_SCAN = "neither NIfTI nor DICOM"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FoundScan:
+  """A scan that can be read when its turn comes.
+
+  Attributes:
+    path: its file, folder or .zip.
+    survey: what lies in the folder or .zip; None for a NIfTI file.
+    series_uid: the series to read if there are several.
+  """
+
+  path: Path
+  survey: FileSurvey | None = None
+  series_uid: str | None = None
+
+  def read(self, accept: Acceptance = NOTHING) -> Volume:
+    """Reads it in HU on its native grid.
+
+    Args:
+      accept: doubts about the scan that the user accepts.
+
+    Raises:
+      UserError: the reasons of `read_scan`.
+    """
+    if self.survey is not None:
+      return read_series(choose_series(self.survey, self.series_uid), accept).volume
+    if self.series_uid is not None:
+      raise UserError(f"{self.path}: a file, which has no DICOM series {self.series_uid} to choose")
+    refuse_special(self.path)
+    # Anonymised slices often have no suffix, and NIfTI's reader would only say that it is no NIfTI.
+    if os.path.isfile(self.path) and _is_dicom_file(self.path):
+      raise UserError(
+        f"{self.path}: a single DICOM file; name the folder, or a .zip, of its series"
+      )
+    return read_nifti(self.path)
+
+  def count_skipped(self) -> collections.Counter[str]:
+    """Counts the files in its folder or .zip that are not read, by kind."""
+    if self.survey is None:
+      return collections.Counter()
+    try:
+      return count_skipped(self.survey, choose_series(self.survey, self.series_uid))
+    except UserError:  # told when the scan is read
+      return self.survey.skipped
+
 
 def is_dicom_scan(path: Path) -> bool:
   """Returns whether `read_scan` reads a path as DICOM: a folder or a .zip."""
-  return path.is_dir() or is_zip(path)
+  return os.path.isdir(path) or is_zip(path)
+
+
+def open_scan(path: Path, *, series_uid: str | None = None) -> FoundScan:
+  """Looks at a scan without reading its voxels.
+
+  Args:
+    path: a NIfTI file; or a folder or .zip that holds, at any depth, a CT series of DICOM slices.
+    series_uid: the series to read if there are several.
+
+  Raises:
+    UserError: the folder or .zip cannot be read.
+  """
+  survey = survey_files(path) if is_dicom_scan(path) else None
+  return FoundScan(path, survey, series_uid)
 
 
 def read_scan(path: Path, *, series_uid: str | None = None, accept: Acceptance = NOTHING) -> Volume:
@@ -30,39 +104,44 @@ def read_scan(path: Path, *, series_uid: str | None = None, accept: Acceptance =
     UserError: the reasons of `read_nifti` and `read_dicom`; or the path is a single DICOM file; or
       a UID was given for a NIfTI file.
   """
-  if is_dicom_scan(path):
-    return read_dicom(path, series_uid=series_uid, accept=accept).volume
-  if series_uid is not None:
-    raise UserError(f"{path}: a file, which has no DICOM series {series_uid} to choose")
-  # Anonymised slices often have no suffix, and NIfTI's reader would only say that it is no NIfTI.
-  if path.is_file() and _is_dicom_file(path):
-    raise UserError(f"{path}: a single DICOM file; name the folder, or a .zip, of its series")
-  return read_nifti(path)
+  return open_scan(path, series_uid=series_uid).read(accept)
 
 
-def find_dicom_scans(folder: Path) -> dict[str, Path]:
+def find_dicom_scans(folder: Path) -> DicomListing:
   """Finds the DICOM scans in a folder.
 
-  If the folder itself holds slices, it is one scan. Otherwise every .zip in it, and every folder in
-  it that holds DICOM at any depth, is a scan.
-
-  Returns:
-    name -> path.
+  If the folder itself holds DICOM files, it is one scan. Otherwise every .zip in it, and every
+  folder in it that holds a CT series at any depth, is a scan; folders that share a series are one.
 
   Raises:
-    UserError: a file cannot be read, or a zip and a folder share a name.
+    UserError: the folder cannot be listed, or a zip and a folder share a name.
   """
-  inside = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-  if any(_is_dicom_file(path) for path in inside if path.is_file() and not is_nifti(path)):
-    return {folder.resolve().name: folder}
-  found: dict[str, Path] = {}
-  for path in inside:
-    if is_zip(path) or (path.is_dir() and any(map(_is_dicom_file, list_files(path)))):
-      name = path.stem if is_zip(path) else path.name
-      if name in found:
-        raise UserError(f"{path}: {found[name].name} has the same name; rename one of them")
-      found[name] = path
-  return found
+  try:
+    entries = sorted(folder.iterdir())
+  except OSError as error:
+    raise UserError(
+      f"{folder}: cannot be listed ({error.strerror}); check its permissions"
+    ) from None
+  inside = [path for path in entries if not is_hidden(path.name)]
+  nifti = [path for path in inside if is_nifti(path)]
+  others = [path for path in inside if not (path.is_dir() or is_zip(path) or is_nifti(path))]
+  if any(map(_may_be_slice, others)):
+    survey = survey_files(folder)
+    survey.skipped[NOT_DICOM] -= len(nifti)  # which are scans of their own
+    return DicomListing({folder.resolve().name: survey}, collections.Counter())
+  listing = divide_folder(folder)
+  listing.skipped[NO_SCAN] += len(others)
+  return listing
+
+
+def _may_be_slice(path: Path) -> bool:
+  # By its name also where it cannot be opened: a link that leads nowhere, a fifo.
+  if has_dicom_suffix(path):
+    return True
+  try:
+    return path.is_file() and _is_dicom_file(path)
+  except UserError:
+    return False
 
 
 def _is_dicom_file(path: Path) -> bool:

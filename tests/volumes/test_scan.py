@@ -25,6 +25,10 @@ def folder(tmp_path):
   return tmp_path
 
 
+def list_paths(folder):
+  return {name: survey.path for name, survey in find_dicom_scans(folder).scans.items()}
+
+
 def test_the_same_scan_from_every_form(folder):
   for name, is_dicom in (("a.nii.gz", False), ("b", True), ("c.ZIP", True)):
     read = read_scan(folder / name)
@@ -34,14 +38,14 @@ def test_the_same_scan_from_every_form(folder):
 
 
 def test_scans_of_a_folder_are_its_zips_and_dicom_folders(folder):
-  assert find_dicom_scans(folder) == {"b": folder / "b", "c": folder / "c.ZIP"}
+  assert list_paths(folder) == {"b": folder / "b", "c": folder / "c.ZIP"}
   leaf = folder / "b" / "study" / "series"
-  assert find_dicom_scans(leaf) == {"series": leaf}
-  assert find_dicom_scans(folder / "notes") == {}
+  assert list_paths(leaf) == {"series": leaf}
+  assert list_paths(folder / "notes") == {}
 
 
 def test_two_scans_of_one_name_are_refused(folder):
-  write_volume(folder / "c", SCAN)
+  write_volume(folder / "c", SCAN, uid="1.2.4")
   with pytest.raises(UserError, match="has the same name"):
     find_dicom_scans(folder)
 

@@ -7,6 +7,7 @@ can be.
 
 from __future__ import annotations
 
+import collections
 import io
 import os
 import zipfile
@@ -17,81 +18,70 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.volumes.dicom.folder import (
+  HIDDEN,
+  FileListing,
+  is_hidden,
+  list_folder,
+  refuse_special,
+)
 
 # Far more than a study of many series. A zip bomb, a few kilobytes of packed zeros, exceeds one of
 # them.
 MAX_MEMBERS = 50_000
 MAX_UNPACKED_BYTES = 16 << 30
 MAX_MEMBER_BYTES = 1 << 30
-_DEFLATED_SYNTAX = b"1.2.840.10008.1.2.1.99"  # Deflated Explicit VR Little Endian
-# Of the length of the file's meta information: 128 bytes of preamble, `DICM`, and of the element
-# (0002,0000) the tag (4 bytes), the VR `UL` (2) and the value's length (2).
-_META_LENGTH_OFFSET = 140
-_MAX_META_BYTES = 1 << 16  # it has a dozen short elements; a larger number is damage
-_CHUNK_BYTES = 1 << 20
 
 
 def is_zip(path: Path) -> bool:
   """Returns whether a path is read as a zip, which its suffix decides."""
   # Not the content: a damaged zip would otherwise be called a file of unknown kind.
-  return path.suffix.lower() == ".zip" and not path.is_dir()
+  return path.suffix.lower() == ".zip" and not os.path.isdir(path)
 
 
-def is_dicom(stream: BinaryIO) -> bool:
-  """Returns whether a file begins as DICOM does: `DICM` after a preamble of 128 bytes."""
-  stream.seek(0)
-  head = stream.read(132)
-  stream.seek(0)
-  return head[128:] == b"DICM"
-
-
-def check_deflated_size(file: Path, stream: BinaryIO) -> None:
-  """Refuses a deflated DICOM file that unpacks to more than a scan can be.
-
-  pydicom unpacks such a file at once and into memory, whatever its size.
-
-  Raises:
-    UserError: the file is too large, or damaged.
-  """
-  # The transfer syntax is a text in the meta information, which is never deflated itself.
-  stream.seek(_META_LENGTH_OFFSET)
-  length = int.from_bytes(stream.read(4), "little")
-  if length > _MAX_META_BYTES or _DEFLATED_SYNTAX not in stream.read(length):
-    stream.seek(0)
-    return
-  # Negative: raw deflate, without zlib's header (DICOM PS3.5 A.5).
-  unpack, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
-  packed = stream.read(_CHUNK_BYTES)
-  try:
-    while packed and not unpack.eof:
-      # Never more than a chunk at a time, so a bomb does not fill the memory before it is counted.
-      size += len(unpack.decompress(packed, _CHUNK_BYTES))
-      packed = unpack.unconsumed_tail or stream.read(_CHUNK_BYTES)
-      if size > MAX_MEMBER_BYTES:
-        raise UserError(
-          f"{file}: unpacks to more than {MAX_MEMBER_BYTES >> 20} MiB, which no scan does; "
-          "do not trust this file"
-        )
-  except zlib.error as error:
-    raise UserError(f"{file}: truncated or damaged; copy or export the file again") from error
-  stream.seek(0)
-
-
-def list_files(path: Path) -> list[Path]:
-  """Lists every visible file at any depth of a folder, or in a zip, in sorted order.
+def list_files(path: Path) -> FileListing:
+  """Lists every visible file at any depth of a folder, or in a zip.
 
   Raises:
     UserError: the path is neither a folder nor a zip, or the zip is damaged or not safe.
   """
-  if path.is_dir():
-    return sorted(_walk_files(path))
-  if not path.exists():
+  refuse_special(path)
+  if os.path.isdir(path):
+    return list_folder(path)
+  if not os.path.exists(path):
     raise UserError(f"{path}: no such file or folder; check the path")
   if not is_zip(path):
     raise UserError(f"{path}: a single file; a scan is a folder, or a .zip, of DICOM slices")
   with ExitStack() as stack:
     members = _list_members(path, _open_zip(path, stack))
-  return sorted(path / name for name in members)
+  visible = sorted(path / name for name in members if not _is_hidden_member(name))
+  hidden = len(members) - len(visible)
+  return FileListing(visible, collections.Counter({HIDDEN: hidden} if hidden else {}), [], {})
+
+
+class FileOpener(ExitStack):
+  """Opens files of folders and of zips; each zip stays open until the end.
+
+  So a zip's directory is read, and checked, once for all its files.
+  """
+
+  def __init__(self) -> None:
+    super().__init__()
+    self._archives: dict[Path, tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]] = {}
+
+  def open(self, file: Path) -> BinaryIO:
+    """Opens a file, or reads a zip's member into memory.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    archive = _find_archive(file)
+    if archive is None:
+      return _open_file(file)
+    if archive not in self._archives:
+      opened_zip = _open_zip(archive, self)
+      self._archives[archive] = (opened_zip, _list_members(archive, opened_zip))
+    return _read_member(file, *self._archives[archive], file.relative_to(archive).as_posix())
 
 
 def open_files(files: Iterable[Path]) -> Iterator[tuple[Path, BinaryIO]]:
@@ -100,36 +90,19 @@ def open_files(files: Iterable[Path]) -> Iterator[tuple[Path, BinaryIO]]:
   Raises:
     UserError: a file cannot be read.
   """
-  with ExitStack() as stack:
-    # A zip stays open to the end: its directory is read, and checked, once for all its files.
-    archives: dict[Path, tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]] = {}
+  with FileOpener() as opener:
     for file in files:
-      archive = _find_archive(file)
-      if archive is None:
-        with _open_file(file) as stream:
-          yield file, stream
-        continue
-      if archive not in archives:
-        opened_zip = _open_zip(archive, stack)
-        archives[archive] = (opened_zip, _list_members(archive, opened_zip))
-      yield file, _read_member(file, *archives[archive], file.relative_to(archive).as_posix())
-
-
-def _walk_files(folder: Path) -> Iterator[Path]:
-  for root, folders, names in os.walk(folder):
-    # In place, which keeps `os.walk` out of hidden folders and makes its order the same everywhere.
-    folders[:] = sorted(name for name in folders if not name.startswith("."))
-    yield from (Path(root) / name for name in names if not name.startswith("."))
+      with opener.open(file) as stream:
+        yield file, stream
 
 
 def _find_archive(file: Path) -> Path | None:
   """Returns the zip that a path leads into; None for a plain file."""
-  if file.is_file():
-    return None
-  return next((parent for parent in file.parents if parent.is_file()), None)
+  return next((parent for parent in file.parents if is_zip(parent) and parent.is_file()), None)
 
 
 def _open_file(file: Path) -> BinaryIO:
+  refuse_special(file)
   try:
     return file.open("rb")
   except OSError as error:
@@ -146,7 +119,7 @@ def _open_zip(path: Path, stack: ExitStack) -> zipfile.ZipFile:
 
 
 def _list_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-  """Lists the visible files in a zip by name, after checking that it is safe to read.
+  """Lists the files in a zip by name, after checking that it is safe to read.
 
   Raises:
     UserError: it is too large, a member leads out of it or is encrypted, or two share a name.
@@ -165,7 +138,7 @@ def _list_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.Zip
     if name in members:  # readers disagree on which of the two counts
       raise UserError(f"{path}: holds {name} twice; pack it again, each file once")
     members[name] = entry
-  return {name: entry for name, entry in members.items() if not _is_hidden(name)}
+  return members
 
 
 def _safe_name(path: Path, entry: zipfile.ZipInfo) -> str:
@@ -185,9 +158,8 @@ def _safe_name(path: Path, entry: zipfile.ZipInfo) -> str:
   return name.as_posix()
 
 
-def _is_hidden(name: str) -> bool:
-  # macOS adds a folder __MACOSX with a twin `._NAME` of each file.
-  return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+def _is_hidden_member(name: str) -> bool:
+  return any(is_hidden(part) for part in name.split("/"))
 
 
 def _read_member(

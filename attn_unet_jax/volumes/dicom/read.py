@@ -88,7 +88,7 @@ def read_dicom(
   Raises:
     UserError: there is no series, or several and none is chosen; or the reasons of `read_series`.
   """
-  return read_series(choose_series(Path(path), series_uid), accept)
+  return read_series(choose_series(survey_files(Path(path)), series_uid), accept)
 
 
 def read_series(series: DicomSeries, accept: Acceptance = NOTHING) -> DicomVolume:

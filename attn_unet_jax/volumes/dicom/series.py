@@ -1,33 +1,23 @@
-"""Finds CT series: which files of a folder belong together, and what else lies there.
-
-Only the tags named here are read. None of them identifies a patient: no name, birth date, patient
-id, nor free text such as the series description. So nothing of that kind reaches a message or a
-log.
-"""
+"""Finds CT series: which files of a folder belong together, and what else lies there."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
-
-import pydicom
+from typing import NamedTuple
 
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.volumes.dicom.damage import damage_is_user_error
-from attn_unet_jax.volumes.dicom.files import check_deflated_size, is_dicom, list_files, open_files
+from attn_unet_jax.volumes.dicom.files import FileOpener, list_files
+from attn_unet_jax.volumes.dicom.folder import FileListing
+from attn_unet_jax.volumes.dicom.header import FileHeader, read_header
+from attn_unet_jax.volumes.dicom.outsiders import find_outsiders
+from attn_unet_jax.volumes.dicom.strays import find_lost_slices
 
-# SOP classes (DICOM PS3.4 B.5): CT image, Enhanced CT, and the latter converted from the former.
-_CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
-_ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
-_DICOMDIR = "1.2.840.10008.1.3.10"  # the table of contents that a disc from a clinic has
-_HEADER_TAGS = [
-  *("SOPClassUID", "Modality", "ImageType", "SeriesInstanceUID", "SeriesNumber"),
-  *("Rows", "Columns", "NumberOfFrames", "SliceThickness", "ConvolutionKernel"),
-]
-_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _MAX_LISTED = 10
+_SINGLE_IMAGE = "CT series of a single image"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +30,13 @@ class DicomSeries:
       `scan.zip/inner/1.dcm`.
     description: technical terms only (number, slices, size, thickness, kernel), and nothing that
       a person wrote.
+    num_slices: the number of slices, or of frames.
   """
 
   uid: str
   files: tuple[Path, ...]
   description: str
+  num_slices: int
 
   @property
   def num_files(self) -> int:
@@ -56,12 +48,30 @@ class FileSurvey(NamedTuple):
   """The content of a folder or zip.
 
   Attributes:
+    path: the folder or zip.
     series: the CT series, sorted by their first file.
     skipped: the number of other files, by kind.
     damaged: files that may belong to any series -> one line that says what is wrong.
   """
 
+  path: Path
   series: list[DicomSeries]
+  skipped: collections.Counter[str]
+  damaged: dict[Path, str]
+
+
+class FileHeaders(NamedTuple):
+  """What every file of a folder or zip is.
+
+  Attributes:
+    path: the folder or zip.
+    headers: the headers, and for a link that leads nowhere one that says so.
+    skipped: the number of entries that are not opened, by kind.
+    damaged: files that cannot be read -> one line that says what is wrong.
+  """
+
+  path: Path
+  headers: list[FileHeader]
   skipped: collections.Counter[str]
   damaged: dict[Path, str]
 
@@ -81,44 +91,65 @@ def find_series(path: Path) -> list[DicomSeries]:
     UserError: the path is neither, the zip is not safe, or a file is damaged and so might belong to
       any series.
   """
-  return _refuse_damaged(survey_files(path)).series
+  return refuse_damaged(survey_files(path)).series
 
 
-def choose_series(path: Path, uid: str | None = None) -> DicomSeries:
-  """Chooses the only CT series in a folder or a zip, or the one with a SeriesInstanceUID.
+def choose_series(found: FileSurvey, uid: str | None = None) -> DicomSeries:
+  """Chooses the only CT series of a folder or a zip, or the one with a SeriesInstanceUID.
+
+  A series of a single image beside one of several is a scout or a test shot, and is skipped.
 
   Args:
-    path: the folder or .zip.
+    found: what lies there.
     uid: the UID; None chooses the only series.
 
   Raises:
-    UserError: the reasons of `find_series`; or there is no series, there are several and none is
-      chosen, or none has that UID. The message lists the series that there are.
+    UserError: a file is damaged and might belong to any series; or there is no series, there are
+      several and none is chosen, or none has that UID. The message lists those that there are.
   """
-  series, skipped, _ = _refuse_damaged(survey_files(path))
+  series = refuse_damaged(found).series
   if not series:
-    found = ", ".join(f"{count} {kind}" for kind, count in sorted(skipped.items()))
+    skipped = describe_skipped(found.skipped) or "skipped: nothing"
     raise UserError(
-      f"{path}: no CT series in it (skipped: {found or 'nothing'}); name the folder or .zip that "
-      "holds a CT series"
+      f"{found.path}: no CT series in it ({skipped}); name the folder or .zip that holds a CT "
+      "series"
     )
   chosen = [one for one in series if uid in (None, one.uid)]
+  if uid is None and len(chosen) > 1:
+    stacks = [one for one in chosen if one.num_slices > 1]
+    chosen = stacks if len(stacks) == 1 else chosen
   if len(chosen) == 1:
     return chosen[0]
-  listed = "; ".join(
-    f"{one.uid or 'no UID'} ({_describe_location(path, one)})" for one in series[:_MAX_LISTED]
-  )
-  more = f"; and {len(series) - _MAX_LISTED} more" if len(series) > _MAX_LISTED else ""
+  listed = list_series(found.path, series)
   problem = f"{len(series)} CT series, one is needed" if uid is None else f"no one series {uid}"
   raise UserError(
-    f"{path}: {problem}: {listed}{more}; choose one by its UID (predict: --series=UID), or name "
+    f"{found.path}: {problem}: {listed}; choose one by its UID (predict: --series=UID), or name "
     "the folder that holds only it"
   )
 
 
-def _describe_location(path: Path, series: DicomSeries) -> str:
-  folder = series.files[0].parent.relative_to(path).as_posix()
-  return series.description if folder == "." else f"{series.description}, in {folder}"
+def list_series(path: Path, series: Sequence[DicomSeries]) -> str:
+  """Lists series of a folder by UID, description and place, for a message."""
+  listed = "; ".join(
+    f"{one.uid or 'no UID'} ({_describe_location(path, one)})" for one in series[:_MAX_LISTED]
+  )
+  return listed + (f"; and {len(series) - _MAX_LISTED} more" if len(series) > _MAX_LISTED else "")
+
+
+def describe_skipped(skipped: collections.Counter[str]) -> str:
+  """Counts what was skipped by kind, in one line; '' if it is nothing."""
+  counted = ", ".join(f"{count} {kind}" for kind, count in sorted(skipped.items()) if count)
+  return counted and f"skipped: {counted}"
+
+
+def count_skipped(found: FileSurvey, chosen: DicomSeries) -> collections.Counter[str]:
+  """Counts the files that are not read where one series is chosen, by kind."""
+  skipped = found.skipped.copy()
+  for one in found.series:
+    if one is not chosen:
+      kind = _SINGLE_IMAGE if one.num_slices == 1 else "of another CT series"
+      skipped[kind] += one.num_files
+  return skipped
 
 
 def survey_files(path: Path) -> FileSurvey:
@@ -127,86 +158,90 @@ def survey_files(path: Path) -> FileSurvey:
   Raises:
     UserError: the path is neither, or the zip is not safe.
   """
-  groups: dict[tuple[str, Path | None], list[tuple[Path, pydicom.Dataset]]] = {}
-  found = FileSurvey([], collections.Counter(), {})
-  for file, stream in open_files(list_files(path)):
-    try:
-      kind, header = _classify_file(file, stream)
-    except UserError as error:
-      found.damaged[file] = str(error)
-      continue
-    if header is None:
-      found.skipped[kind] += 1
-    else:
-      uid = str(header.get("SeriesInstanceUID") or "")
-      # Anonymised files may have lost their UID. Then those of one folder are taken for a series.
-      groups.setdefault((uid, None if uid else file.parent), []).append((file, header))
-  found.series.extend(_build_series(uid, members) for (uid, _), members in groups.items())
-  found.series.sort(key=lambda one: one.files)
+  return survey_headers(read_headers(path, list_files(path)))
+
+
+def read_headers(path: Path, listing: FileListing) -> FileHeaders:
+  """Reads what every file of a folder or zip is."""
+  broken = [FileHeader(file, "link that leads nowhere") for file in listing.broken]
+  found = FileHeaders(path, broken, listing.skipped, dict(listing.damaged))
+  with FileOpener() as opener:
+    for file in listing.files:
+      try:
+        with opener.open(file) as stream:
+          found.headers.append(read_header(file, stream))
+      except UserError as error:
+        found.damaged[file] = str(error)
   return found
 
 
-def _refuse_damaged(found: FileSurvey) -> FileSurvey:
-  # Without the damaged file a series might be read with a slice missing at its end, where no gap
-  # would show it.
-  for problem in found.damaged.values():
-    raise UserError(problem)
-  return found
+def survey_headers(found: FileHeaders) -> FileSurvey:
+  """Finds the series among files, and those files that may be missing in one."""
+  images = [one for one in found.headers if not one.kind]
+  others = [one for one in found.headers if one.kind]
+  damaged = dict(found.damaged)
+  for file in find_lost_slices(
+    [one.file for one in others if not one.is_dicom], [one.file for one in images]
+  ):
+    damaged[file] = (
+      f"{file}: no DICOM, and called as the slices are: a slice that was lost; copy or export it "
+      "again, or rename it if it is none"
+    )
+  groups = _group_by_series(images)
+  damaged |= find_outsiders(groups, others)
+  series = [
+    _build_series(uid, members)
+    for (uid, _), members in groups.items()
+    if not any(one.file in damaged for one in members)
+  ]
+  skipped = found.skipped + collections.Counter(
+    one.kind for one in others if one.file not in damaged
+  )
+  return FileSurvey(found.path, sorted(series, key=lambda one: one.files), skipped, damaged)
 
 
-def _build_series(uid: str, members: list[tuple[Path, pydicom.Dataset]]) -> DicomSeries:
-  files = tuple(file for file, _ in members)
-  with damage_is_user_error(files[0]):
-    slices = sum(int(header.get("NumberOfFrames") or 1) for _, header in members)
-    return DicomSeries(uid, files, _describe_series(members[0][1], slices))
-
-
-def _describe_series(header: pydicom.Dataset, slices: int) -> str:
-  words = [f"{slices} slices of {header.Columns}x{header.Rows}"]
-  if header.get("SeriesNumber") is not None:
-    words.insert(0, f"series {int(header.SeriesNumber)}")
-  if header.get("SliceThickness") is not None:
-    words.append(f"thickness {float(header.SliceThickness):g} mm")
-  if kernel := header.get("ConvolutionKernel"):
-    words.append(f"kernel {kernel if isinstance(kernel, str) else '/'.join(kernel)}")
-  return ", ".join(words)
-
-
-def _classify_file(file: Path, stream: BinaryIO) -> tuple[str, pydicom.Dataset | None]:
-  """Returns the kind of a file, and its header if it is an image of a CT series.
+def refuse_damaged(found: FileSurvey) -> FileSurvey:
+  """Refuses a folder with damaged files.
 
   Raises:
-    UserError: it is DICOM, but cut off before it says what it is.
+    UserError: without such a file a series might be read with a slice missing at its end, where no
+      gap would show it.
   """
-  if not is_dicom(stream):
-    if file.suffix.lower() in _DICOM_SUFFIXES:  # a slice that is lost, and not a text beside them
-      raise UserError(
-        f"{file}: does not begin as DICOM does, it is empty, truncated or another format; "
-        "copy or export the file again, or take it out of the folder"
-      )
-    return "not DICOM", None
-  check_deflated_size(file, stream)
-  with damage_is_user_error(file):
-    header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(_HEADER_TAGS))
-    other = _other_kind(file, header)
-    if other is None and not (header.get("Rows") and header.get("Columns")):
-      raise UserError(f"{file}: truncated or damaged, it has no Rows; copy or export it again")
-  return other or "CT", None if other else header
+  for problem in found.damaged.values():
+    more = f" (and {len(found.damaged) - 1} more such files)" if len(found.damaged) > 1 else ""
+    raise UserError(problem + more)
+  return found
 
 
-def _other_kind(file: Path, header: pydicom.Dataset) -> str | None:
-  """Returns the kind of a file that holds no slices of a CT series; None if it holds some."""
-  # Some anonymisers remove the SOP class from the data set. The meta information repeats it.
-  kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or ""
-  if kind == _DICOMDIR:
-    return "DICOMDIR"
-  if not header.get("Modality"):
-    raise UserError(f"{file}: truncated or damaged, it has no Modality; copy or export it again")
-  if header.Modality != "CT":
-    return f"of modality {header.Modality}"
-  # The scout view, which shares the series' UID with some scanners (DICOM PS3.3 C.8.2.1.1.1).
-  if "LOCALIZER" in (header.get("ImageType") or ()):
-    return "localizer"
-  if kind not in ("", _CT_IMAGE, *_ENHANCED_CT):
-    return "CT capture or report"
-  return None
+def _group_by_series(
+  images: Iterable[FileHeader],
+) -> dict[tuple[str, Path | None], list[FileHeader]]:
+  groups: dict[tuple[str, Path | None], list[FileHeader]] = {}
+  for one in images:
+    # Anonymised files may have lost their UID. Then those of one folder are taken for a series.
+    uid = one.series_uid
+    groups.setdefault((uid, None if uid else one.file.parent), []).append(one)
+  return groups
+
+
+def _describe_location(path: Path, series: DicomSeries) -> str:
+  folder = Path(os.path.relpath(series.files[0].parent, path)).as_posix()
+  return series.description if folder == "." else f"{series.description}, in {folder}"
+
+
+def _build_series(uid: str, members: Sequence[FileHeader]) -> DicomSeries:
+  num_slices = sum(one.num_slices for one in members)
+  files = tuple(one.file for one in members)
+  return DicomSeries(uid, files, _describe_series(members[0], num_slices), num_slices)
+
+
+def _describe_series(one: FileHeader, num_slices: int) -> str:
+  columns, rows = one.size
+  words = [f"{num_slices} slices of {columns}x{rows}"]
+  if one.series_number is not None:
+    words.insert(0, f"series {one.series_number}")
+  if one.thickness_mm is not None:
+    words.append(f"thickness {one.thickness_mm:g} mm")
+  if one.kernel:
+    words.append(f"kernel {one.kernel}")
+  return ", ".join(words)

@@ -8,6 +8,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, SecondaryCaptureImageSto
 
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes import Volume
+from attn_unet_jax.volumes.dicom import deflated
 from attn_unet_jax.volumes.dicom import files as dicom_files
 from attn_unet_jax.volumes.dicom.read import find_series, read_dicom, read_series, survey_files
 from tests.written_dicom import assert_anonymous, slices_of, write, write_volume
@@ -186,11 +187,28 @@ def test_a_deflated_file_that_unpacks_beyond_the_limit_is_refused(tmp_path, monk
   files = write(tmp_path, slices)
   assert files[1].stat().st_size < 10_000
   assert [one.num_files for one in find_series(tmp_path)] == [3]
-  monkeypatch.setattr(dicom_files, "MAX_MEMBER_BYTES", 2 << 20)
+  monkeypatch.setattr(deflated, "MAX_UNPACKED_BYTES", 2 << 20)
   with pytest.raises(UserError, match=r"1\.dcm: unpacks to more than 2 MiB"):
     find_series(tmp_path)
   files[1].write_bytes(files[1].read_bytes()[:500] + bytes([255] * 500))
   with pytest.raises(UserError, match=r"1\.dcm: truncated or damaged"):
+    find_series(tmp_path)
+
+
+@pytest.mark.parametrize("harm", ["zero", "large", "missing"])
+def test_a_bomb_is_found_whatever_the_length_of_its_meta_information(harm, tmp_path, monkeypatch):
+  slices = slices_of(SCAN)
+  for one in slices:
+    one.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+  slices[0].PixelData = bytes(4_000_000)
+  file = write(tmp_path, slices)[0]
+  head, rest = file.read_bytes()[:132], file.read_bytes()[144:]  # (0002,0000) lies between
+  length = {"zero": 0, "large": 70_000, "missing": None}[harm]
+  element = b"" if length is None else b"\2\0\0\0UL\4\0" + length.to_bytes(4, "little")
+  file.write_bytes(head + element + rest)
+  assert find_series(tmp_path)[0].num_files == 3
+  monkeypatch.setattr(deflated, "MAX_UNPACKED_BYTES", 2 << 20)
+  with pytest.raises(UserError, match=r"0\.dcm: unpacks to more than 2 MiB"):
     find_series(tmp_path)
 
 

@@ -1,0 +1,132 @@
+"""Lists the scans of a path and the masks that they get."""
+
+from __future__ import annotations
+
+import collections
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.volumes.dicom.series import describe_skipped, list_series
+from attn_unet_jax.volumes.nifti_folder import list_nifti_files
+from attn_unet_jax.volumes.scan import FoundScan, find_dicom_scans, open_scan
+
+_MASK_SUFFIXES = (".nii", ".nii.gz")
+# Of files that a user may expect, and a folder is not called so.
+_OTHER_SUFFIXES = (
+  *(".dcm", ".dicom", ".ima", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".hdr", ".img"),
+  *(".zip", ".gz", ".png", ".jpg", ".tif", ".tiff", ".json", ".npy", ".npz", ".h5", ".stl"),
+)
+_MAX_NAME_BYTES = 255  # of every usual file system
+_TEMPORARY_BYTES = len(f"..{'0' * 32}.part")  # what a file's name gets while it is written
+
+
+class ScanListing(NamedTuple):
+  """The scans of a path.
+
+  Attributes:
+    scans: each scan with the file of its mask.
+    skipped: the number of files that are not read, by kind.
+  """
+
+  scans: list[tuple[FoundScan, Path]]
+  skipped: collections.Counter[str]
+
+
+def list_scans(source: Path, output: Path, *, series: str | None = None) -> ScanListing:
+  """Lists every scan with the file of its mask.
+
+  Args:
+    source: a scan, or a folder of scans.
+    output: the mask's file, or the folder for the masks.
+    series: the chosen DICOM series; a folder is then one scan, including its subfolders.
+
+  Raises:
+    UserError: there is nothing to segment, or the output does not fit the input.
+  """
+  # Of `os`, which answers also where a name is longer than a file system takes.
+  if not os.path.exists(source):
+    raise UserError(f"--input={source}: not found; give a NIfTI file, a DICOM folder or its .zip")
+  is_file = _is_mask_file(source, output)
+  found, skipped = _find_scans(source, series)
+  if is_file and len(found) > 1:
+    raise UserError(_describe_several(source, output, found))
+  pairs = []
+  for name, scan in found.items():
+    target = output if is_file else output / f"{name}.nii.gz"
+    _check_target(scan.path, target, output)
+    pairs.append((scan, target))
+    skipped.update(scan.count_skipped())
+  return ScanListing(pairs, skipped)
+
+
+def _is_mask_file(source: Path, output: Path) -> bool:
+  """Returns whether the output is a file and not a folder.
+
+  Raises:
+    UserError: it is neither a NIfTI file nor a folder, or a folder for a single file.
+  """
+  # A folder may have any name.
+  is_folder, is_single = os.path.isdir(output), not os.path.isdir(source)
+  if is_folder and is_single:
+    raise UserError(f"--output={output}: a folder; name a file in it, since --input is a file")
+  is_file = output.name.endswith(_MASK_SUFFIXES) and not is_folder
+  if not is_folder and not is_file:
+    if output.name.lower().endswith((*_OTHER_SUFFIXES, *_MASK_SUFFIXES)):
+      raise UserError(
+        f"--output={output}: masks are written as NIfTI and as nothing else; name a file that ends "
+        "in .nii or .nii.gz, or a folder, and convert the mask (3D Slicer does, to DICOM too)"
+      )
+    if is_single:
+      raise UserError(f"--output={output}: must end in .nii or .nii.gz, since --input is a file")
+  return is_file
+
+
+def _find_scans(
+  source: Path, series: str | None
+) -> tuple[dict[str, FoundScan], collections.Counter[str]]:
+  """Finds the scans of `source`, a scan or a folder of scans, by name; and counts what is none."""
+  if series is not None or not os.path.isdir(source):
+    return {source.resolve().name: open_scan(source, series_uid=series)}, collections.Counter()
+  dicom, files = find_dicom_scans(source), list_nifti_files(source)
+  # Masks are named by their scans: one would overwrite the other.
+  if twice := sorted(files.keys() & dicom.scans.keys()):
+    raise UserError(f"--input={source}: two scans are called {twice[0]}; rename one of them")
+  if not files and not dicom.scans:
+    raise UserError(
+      f"--input={source}: no .nii or .nii.gz files and no CT series in it"
+      f"{_in_brackets(dicom.skipped)}"
+    )
+  scans = {name: FoundScan(path) for name, path in files.items()}
+  scans |= {name: FoundScan(survey.path, survey) for name, survey in dicom.scans.items()}
+  return scans, dicom.skipped
+
+
+def _describe_several(source: Path, output: Path, found: dict[str, FoundScan]) -> str:
+  """Describes why one mask cannot be written for several scans."""
+  surveys = [scan.survey for scan in found.values() if scan.survey is not None]
+  # A folder with nothing but damage may hold slices of the one series that there is.
+  lost = [one for one in surveys if not one.series]
+  if lost and len(found) - len(lost) == 1:
+    return next(iter(lost[0].damaged.values()))
+  text = f"--output={output}: must be a folder, since --input contains {len(found)} scans"
+  if series := [one for survey in surveys for one in survey.series]:
+    return f"{text}: {list_series(source, series)}; or choose one by --series=UID"
+  return text
+
+
+def _check_target(scan: Path, target: Path, output: Path) -> None:
+  """Refuses a mask that would destroy its scan, or that a file system does not take."""
+  if len(os.fsencode(target.name)) + _TEMPORARY_BYTES > _MAX_NAME_BYTES:
+    raise UserError(
+      f"--output={output}: the mask's name {target.name} is longer than a file system takes; "
+      "rename the scan, or name the mask (--output=MASK.nii.gz)"
+    )
+  if target.resolve() == scan.resolve():
+    raise UserError(f"--output={output}: would overwrite the scan {scan}; choose another")
+
+
+def _in_brackets(skipped: collections.Counter[str]) -> str:
+  text = describe_skipped(skipped)
+  return f" ({text})" if text else ""
