@@ -85,4 +85,4 @@ def _fits(one: FileHeader, stack: Sequence[FileHeader]) -> bool:
   steps = one.place.position - np.array(places)
   along = steps @ normal
   sideways = float(np.linalg.norm(steps[0] - along[0] * normal))
-  return sideways < one.place.spacing.min() / 2 and np.abs(along).min() > _SAME_PLACE_MM
+  return bool(sideways < one.place.spacing.min() / 2 and np.abs(along).min() > _SAME_PLACE_MM)
