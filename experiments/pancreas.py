@@ -7,6 +7,8 @@ data: Pancreas-CT, or any folder of images and labels:
     --config.data.folder=DATA --workdir=runs/pancreas
 
   pancreas.py:paper_loss   the same with the released code's Dice alone
+  pancreas.py:small        for your own scans on a laptop: 3 mm, an eighth of the width, 1000 steps
+                           of 48^3, which two cores take in minutes
   pancreas.py:phantom      the demo: small, on the embedded phantoms (`make demo`):
                            DSC 0.75 to 0.86 on 12 of them, by rounding and seed, in 10 min
   pancreas.py:painted      the demo on CT painted on real label maps (tfds_pancreas/painted_ct):
@@ -28,6 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
   changes = {
     "": lambda _: None,
     "paper_loss": _paper_loss,
+    "small": _small,
     "phantom": _phantom,
     "painted": _painted,
     "one_scan": _one_scan,
@@ -49,27 +52,40 @@ def _paper_loss(config: ConfigDict) -> None:
   set_loss(config, reference_dice=1.0)
 
 
-def _small(config: ConfigDict) -> None:
+def _coarse(config: ConfigDict) -> None:
   """What a 2-core machine trains in minutes: 3 mm, small patches, a high rate that decays."""
   config.data.blur_mm = 0.0
   config.data.spacing_mm = 3.0
   config.data.normalisation = "window"
   config.data.patch = (48, 48, 48)
   config.data.foreground_fraction = 0.5
+  config.model.feature_scale = 8.0
   config.optimizer.schedule = "cosine"
   config.optimizer.learning_rate = 2e-3
   config.train.save_every = 1
 
 
-def _phantom(config: ConfigDict) -> None:
-  _small(config)
-  config.model.feature_scale = 8.0
-  config.data.dataset = "phantom_ct/demo"
+def _augment_body(config: ConfigDict) -> None:
+  """Turns and stretches a little: what bodies and their place in the scanner differ by."""
   config.augment.flip = (0.0, 0.0, 0.0)  # left and right matter: the liver is on one side
   config.augment.rotate_deg = (5.0, 5.0, 10.0)
   config.augment.scale = (0.85, 1.15)
   config.augment.scale_axes = (True, True, True)
   config.augment.shift = (0.0, 0.0, 0.0)
+
+
+def _small(config: ConfigDict) -> None:
+  _coarse(config)
+  _augment_body(config)
+  config.train.epochs = 20
+  config.train.steps_per_epoch = 50
+  config.train.validate_every = 20  # whole scans take longer than an epoch of small patches
+
+
+def _phantom(config: ConfigDict) -> None:
+  _coarse(config)
+  _augment_body(config)
+  config.data.dataset = "phantom_ct/demo"
   config.train.epochs = 8
   config.train.steps_per_epoch = 80
   config.train.validate_every = 8
@@ -85,10 +101,9 @@ def _painted(config: ConfigDict) -> None:
 
 
 def _one_scan(config: ConfigDict) -> None:
-  _small(config)
+  _coarse(config)
   config.data.folds = "one_scan"
   turn_off_augmentation(config)
-  config.model.feature_scale = 8.0
   config.train.epochs = 8
   config.train.steps_per_epoch = 100
   config.train.validate_every = 4

@@ -16,7 +16,7 @@ from tests.configs import with_keys
 
 VARIANTS = [
   *[(dense_vnet, variant) for variant in ("", "released", "dilated", "phantom")],
-  (pancreas, "painted"),
+  *[(pancreas, variant) for variant in ("painted", "small")],
   *[(hnn, variant) for variant in ("", "imagenet", "phantom", "stages", "phantom_stages")],
   *[(dual_attention, ""), (dual_attention, "phantom"), (unet3d, ""), (unet3d, "phantom")],
   *[(pancreas_1mm, ""), (pancreas_1mm, "phantom")],
@@ -48,6 +48,19 @@ def test_phantom_variants_have_the_demos_budget(experiment):
   if experiment is dense_vnet:  # its loss learns nothing where the organ is not
     demo = with_keys(demo, {"data.foreground_fraction": 1.0})
   assert (ours.train, ours.data, ours.augment) == (demo.train, demo.data, demo.augment)
+
+
+def test_the_small_recipe_costs_what_the_demo_does_and_takes_any_folder():
+  """Step for step, and with so many more steps as keep it within minutes."""
+  small, demo = recipe(pancreas, "small"), recipe(pancreas, "phantom")
+  assert (small.data.dataset, small.data.folder) == ("", "")
+  changed = {"data.dataset": "phantom_ct/demo"} | {
+    f"train.{key}": getattr(demo.train, key)
+    for key in ("epochs", "steps_per_epoch", "validate_every")
+  }
+  assert with_keys(small, changed) == demo
+  assert small.train.epochs * small.train.steps_per_epoch == 1000
+  assert small.train.epochs % small.train.validate_every == 0
 
 
 def test_the_recipe_of_the_3d_unet():
