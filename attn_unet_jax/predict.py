@@ -6,8 +6,9 @@
 
 A scan is a NIfTI file, or a folder or .zip with a CT series of DICOM slices; --series chooses one
 of several series. The last form takes every scan in a folder. Masks are uint8: 0 background, then
-the classes in the order of config.data.labels. An answer that is there already is made again. A
-scan that cannot be segmented is named, the others are; the status is 2 then.
+the classes in the order of config.data.labels, whose names stand in the file's extension. The
+millilitres of each class are printed, and written with --json. An answer that is there already is
+made again. A scan that cannot be segmented is named, the others are; the status is 2 then.
 """
 
 from pathlib import Path
@@ -29,6 +30,9 @@ _SERIES = flags.DEFINE_string(
 _BOXES = flags.DEFINE_string(
   "boxes", None, "JSON file of boxes to look in, as of config.data.boxes, by the masks' names."
 )
+_JSON = flags.DEFINE_bool(
+  "json", False, "Also write millilitres and names of the classes to NAME.json beside each mask."
+)
 _ACCEPT = flags.DEFINE_string("accept", "", ACCEPT_HELP)
 
 
@@ -39,7 +43,13 @@ def main() -> None:
 
   source, output = Path(_INPUT.value or ""), Path(_OUTPUT.value or "")
   segment_scans(
-    Path(_WORKDIR.value or ""), source, output, _SERIES.value, _BOXES.value, accept=accept
+    Path(_WORKDIR.value or ""),
+    source,
+    output,
+    _SERIES.value,
+    _BOXES.value,
+    accept=accept,
+    as_json=_JSON.value,
   )
 
 

@@ -1,8 +1,10 @@
 """Which scans a path holds, and that one which cannot be segmented does not keep the others."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -29,10 +31,10 @@ def told(config, monkeypatch):
   return lambda *paths: workflow.segment_scans(Path("run"), *paths)
 
 
-def _scan(path, *, bad=False):
+def _scan(path, *, bad=False, spacing=1.0):
   values = np.random.default_rng(0).integers(-1000, 1000, GRID).astype(np.float32)
   values[0, 0, 0] = np.nan if bad else 0
-  write_nifti(path, Volume(values, np.eye(4)))
+  write_nifti(path, Volume(values, np.diag([spacing, spacing, spacing, 1])))
 
 
 @pytest.mark.parametrize(
@@ -78,3 +80,33 @@ def test_a_folder_in_the_masks_place_is_called_one(tmp_path):
   (tmp_path / "m.nii.gz").mkdir()
   with pytest.raises(UserError, match=r"m\.nii\.gz: a folder; name a file in it"):
     list_scans(tmp_path / "a.nii", tmp_path / "m.nii.gz")
+
+
+def test_every_class_has_its_millilitres_and_its_name(config, monkeypatch, tmp_path, capsys):
+  """336 voxels of 1 ml each: a third of them the first class, one the second."""
+  config = with_keys(config, {"data.spacing_mm": 10.0})
+  answer = np.zeros((*GRID, 3), np.float32)
+  trained = LoadedRun(
+    config, ("liver", "spleen"), SimpleNamespace(predict=lambda volume: answer), 1
+  )
+  monkeypatch.setattr(workflow, "open_run_or_stages", lambda _: trained)
+  scan, mask = tmp_path / "a.nii.gz", tmp_path / "out" / "m.nii.gz"
+  answer[..., 0] = 1
+  answer[:2, ..., :] = (0, 1, 0)
+  answer[5, 6, 7] = (0, 0, 1)
+  _scan(scan, spacing=10.0)
+  workflow.segment_scans(Path("run"), scan, mask, as_json=True)
+  assert f"1/1 {mask}: 1 liver 112.0 ml, 2 spleen 1.0 ml; " in capsys.readouterr().out
+  said = json.loads((tmp_path / "out" / "m.json").read_text())
+  assert said["voxel_volume_ml"] == pytest.approx(1)
+  assert [(one["value"], one["name"], one["voxels"]) for one in said["classes"]] == [
+    (1, "liver", 112),
+    (2, "spleen", 1),
+  ]
+  assert said["classes"][1]["millilitres"] == pytest.approx(1)
+  (extension,) = nib.load(mask).header.extensions
+  assert extension.get_code() == 6  # a comment
+  assert json.loads(extension.text) == {"labels": {"background": 0, "liver": 1, "spleen": 2}}
+  workflow.segment_scans(Path("run"), scan, tmp_path / "n.nii")
+  assert not (tmp_path / "n.json").exists()
+  np.testing.assert_array_equal(read_label(tmp_path / "n.nii").array, read_label(mask).array)

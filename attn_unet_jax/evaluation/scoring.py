@@ -96,7 +96,8 @@ def score_cases(
     if box:
       _add_box_scores(rows[case_id], box, reference, fold.mapping.class_indices)
     if predictions:
-      write_nifti(predictions / f"{case_id}.nii.gz", prediction)
+      names = {"background": 0, **fold.mapping.class_indices}
+      write_nifti(predictions / f"{case_id}.nii.gz", prediction, label_names=names)
   return rows
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +216,11 @@ def _save_image(image: Any, path: Path) -> None:
 
 
 def write_nifti(
-  path: str | os.PathLike[str], volume: Volume, *, like: str | os.PathLike[str] | None = None
+  path: str | os.PathLike[str],
+  volume: Volume,
+  *,
+  like: str | os.PathLike[str] | None = None,
+  label_names: Mapping[str, int] | None = None,
 ) -> None:
   """Writes a volume as uint8, int16 or float32 in mm, and makes missing folders.
 
@@ -224,6 +230,8 @@ def write_nifti(
       of uint8 and int16 that holds their values, and other floats float32.
     like: a NIfTI file on whose grid the volume lies. Its sform, its qform and their codes are
       copied bit for bit. Without it both are the volume's affine, with code 1 (scanner).
+    label_names: the value of each name in a label map. They go into the header's extension, as a
+      comment in JSON, `{"labels": {"background": 0, "pancreas": 1}}`.
 
   Raises:
     UserError: the suffix is another one, or the path cannot be written.
@@ -236,6 +244,9 @@ def write_nifti(
   array = _to_stored_type(volume.array)
   header.set_data_dtype(array.dtype)
   header.set_xyzt_units("mm")
+  if label_names is not None:
+    text = json.dumps({"labels": dict(label_names)})
+    header.extensions.append(nib.nifti1.Nifti1Extension("comment", text.encode()))
   image_class: Any = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
   # Given an affine, nibabel would write its own sform and qform into the header.
   _save_image(image_class(array, None, header), path)
