@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from attn_unet_jax.cases.dataset import RecordDataset
-from attn_unet_jax.runtime.acceptance import REASONS
+from attn_unet_jax.runtime.acceptance import NOTHING, REASONS, Acceptance
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.dicom.folder import HIDDEN
 from attn_unet_jax.volumes.dicom.header import NOT_DICOM
@@ -73,12 +73,15 @@ class InspectionInput:
   label_names: Mapping[str, int] | None = None
 
 
-def list_cases_at(path: Path, labels: Path | None = None) -> InspectionInput:
+def list_cases_at(
+  path: Path, labels: Path | None = None, accept: Acceptance = NOTHING
+) -> InspectionInput:
   """Lists the cases of a file, a folder of scans, or a folder with imagesTr and labelsTr.
 
   Args:
     path: a NIfTI file, a DICOM folder or .zip, a folder of such scans, or a training folder.
     labels: the scan's label file, or a folder of labels with the names of the scans.
+    accept: doubts about the unit of DICOM that the user accepts.
 
   Raises:
     UserError: there is nothing to look at.
@@ -91,7 +94,7 @@ def list_cases_at(path: Path, labels: Path | None = None) -> InspectionInput:
     scans = _find_nifti(path / "imagesTr", read_nifti, findings)
     masks: Path | None = labels or path / "labelsTr"
   else:
-    scans, masks = _find_scans(path, findings), labels
+    scans, masks = _find_scans(path, findings, accept), labels
   found = _find_labels(masks, scans, findings) if masks else {}
   subjects = [
     _build_case(case, scans, found, alone=masks is None) for case in sorted({*scans, *found})
@@ -162,12 +165,16 @@ def _read_names(path: Path, findings: list[Finding]) -> Mapping[str, int] | None
     return None
 
 
-def _find_scans(path: Path, findings: list[Finding]) -> dict[str, ReadableVolume]:
+def _find_scans(
+  path: Path, findings: list[Finding], accept: Acceptance
+) -> dict[str, ReadableVolume]:
   """Finds every scan at a path, by its name."""
   if not path.is_dir():
     if is_dicom_scan(path):
-      return _find_zipped_series(path, findings)
-    return {nifti_stem(path): ReadableVolume(str(path), partial(read_scan, path), path)}
+      return _find_zipped_series(path, findings, accept)
+    return {
+      nifti_stem(path): ReadableVolume(str(path), partial(read_scan, path, accept=accept), path)
+    }
   scans = _find_nifti(path, read_nifti, findings)
   try:
     dicom = find_dicom_scans(path)
@@ -177,7 +184,7 @@ def _find_scans(path: Path, findings: list[Finding]) -> dict[str, ReadableVolume
   if line := describe_skipped(dicom.skipped):
     findings.append(Finding("note", "skipped", f"{path}: {line}"))
   for name, survey in dicom.scans.items():
-    scans |= _list_series(name, survey, findings)
+    scans |= _list_series(name, survey, findings, accept)
   if not scans and set(dicom.skipped) - {NOT_DICOM, NO_SCAN, HIDDEN}:
     text = f"{path}: DICOM, but no CT series in it; name a folder that holds one, or take it out"
     findings.append(Finding("warning", "no_ct", text))
@@ -214,17 +221,19 @@ def _find_nifti(
   return found
 
 
-def _find_zipped_series(path: Path, findings: list[Finding]) -> dict[str, ReadableVolume]:
+def _find_zipped_series(
+  path: Path, findings: list[Finding], accept: Acceptance
+) -> dict[str, ReadableVolume]:
   """Finds every CT series of a .zip, by its name."""
   try:
-    return _list_series(path.stem, survey_files(path), findings)
+    return _list_series(path.stem, survey_files(path), findings, accept)
   except UserError as error:
     findings.append(Finding("error", "unreadable", str(error)))
     return {}
 
 
 def _list_series(
-  name: str, found: FileSurvey, findings: list[Finding]
+  name: str, found: FileSurvey, findings: list[Finding], accept: Acceptance
 ) -> dict[str, ReadableVolume]:
   """Lists every CT series of a folder or .zip, by its name."""
   path, series = found.path, found.series
@@ -242,7 +251,7 @@ def _list_series(
     name if alone else f"{name} {one.uid}": ReadableVolume(
       str(path) if alone else f"{path} (series {one.uid}, {one.description})",
       # A default argument, since the loop's variable will be another series by then.
-      lambda one=one: read_series(one).volume,  # type: ignore[misc]
+      lambda one=one: read_series(one, accept).volume,  # type: ignore[misc]
     )
     for one in series
   }

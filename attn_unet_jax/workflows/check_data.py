@@ -35,7 +35,10 @@ def check_data(
   """
   if output:
     check_writable(output)  # now, since inspecting a large set takes long
-  found = list_cases_at(source, label_files) if source else list_records(data.dataset, data.dir)
+  if source:
+    found = list_cases_at(source, label_files, data.acceptance)
+  else:
+    found = list_records(data.dataset, data.dir)
   mapping = _choose_mapping(data.labels, found)
   results = inspect_all(found.subjects, mapping, data, threads)
   cases = list(show_progress(results, len(found.subjects), "cases"))

@@ -12,6 +12,7 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes import Volume
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.workflows.list_scans import list_scans
+from tests.conftest import SHARED
 from tests.written_dicom import slices_of, write, write_volume
 
 SCAN = Volume(np.arange(80, dtype=np.int16).reshape(5, 4, 4), np.diag([-0.8, -0.7, 2.5, 1]))
@@ -141,6 +142,23 @@ def test_a_bad_zip_among_scans_is_told_in_its_turn(tmp_path):
   found["a.nii.gz"].read()
   with pytest.raises(UserError, match=r"b\.zip: not a readable zip"):
     found["b.nii.gz"].read()
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no real scans beside the project")
+@pytest.mark.parametrize(
+  ("folder", "scans", "skipped"),
+  [
+    ("ct_dicom", ["expected", "series", "series_jpeg2000"], {}),
+    ("ct_dicom/series", ["series"], {}),
+    ("ct_dicom_3slice", ["series"], {"of modality SEG": 1, "not DICOM": 3}),
+    ("ct_dicom_irregular", ["ct_dicom_irregular"], {"not DICOM": 1}),
+  ],
+)
+def test_real_scans_are_found_without_an_alarm(folder, scans, skipped, tmp_path):
+  listing = list_scans(SHARED / folder, tmp_path / "masks")
+  assert [target.name.removesuffix(".nii.gz") for _, target in listing.scans] == scans
+  assert +listing.skipped == skipped
+  assert not any(scan.survey and scan.survey.damaged for scan, _ in listing.scans)
 
 
 # Output

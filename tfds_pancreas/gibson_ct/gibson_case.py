@@ -48,7 +48,7 @@ def _add_placed_pair(
   case: CheckedCase, scan: CaseScan, path: Path, meaning: LabelMeaning, judge: Judge
 ) -> None:
   """Adds a DICOM scan and its label to a case."""
-  label, image = read_label(path), read_dicom_scan(scan)
+  label, image = read_label(path), read_dicom_scan(scan, judge.accept)
   label = Volume(replace_values(label.array, meaning.replaced), label.affine)
   if not label.array.any():
     raise UserError(f"{path}: the label is empty")  # no figures could place it

@@ -28,7 +28,8 @@ def read_pancreas_case(files: PancreasCaseFiles, *, judge: Judge) -> CheckedCase
     case.problems.append(files.problem)
     return case
   try:
-    _add_aligned_pair(case, read_dicom_scan(files.scans[0]), files.labels[0], judge)
+    scan = read_dicom_scan(files.scans[0], judge.accept)
+    _add_aligned_pair(case, scan, files.labels[0], judge)
   except UserError as error:
     case.problems.append(str(error))
   return case

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pydicom
 
+from attn_unet_jax.runtime.acceptance import NOTHING, Acceptance
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.dicom.damage import damage_is_user_error
 from attn_unet_jax.volumes.dicom.read import (
@@ -111,13 +112,19 @@ def find_scans(root: Path) -> tuple[Mapping[int, Sequence[CaseScan]], dict[str, 
   return (scans, {}) if scans else _find_by_patient(root)
 
 
-def read_dicom_scan(scan: CaseScan) -> DicomVolume:
+def read_dicom_scan(scan: CaseScan, accept: Acceptance = NOTHING) -> DicomVolume:
   """Reads a scan that `find_scans` found.
+
+  Args:
+    scan: the scan.
+    accept: doubts about the unit of its values that the user accepts.
 
   Raises:
     UserError: the series is not readable as one volume.
   """
-  return read_series(scan) if isinstance(scan, DicomSeries) else read_dicom(scan)
+  if isinstance(scan, DicomSeries):
+    return read_series(scan, accept)
+  return read_dicom(scan, accept=accept)
 
 
 def _describe_count(kind: str, name: str, found: Sequence[CaseScan]) -> str:
