@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -23,15 +24,36 @@ _MAX_EXPANSION = {".gz": 1032, ".bz2": math.inf, ".zst": math.inf}
 # Of header and extensions. The longest that programs write, with a copy of DICOM's tags, take some
 # hundred kilobytes.
 _MAX_HEADER_BYTES = 16 << 20
-# By the first number of a header: its length, and where and how it says where the voxels begin.
-_VOX_OFFSET_FIELDS = {348: (108, "f4"), 540: (168, "i8")}
+_HEAD_BYTES = 544
 _UNITS = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}
 # What a stored voxel becomes where it cannot stay as it is: float32.
 _MADE_BYTES = 4
 
+
+class _Fields(NamedTuple):
+  """Where some fields of a header are, with their types.
+
+  `magics` are those of a file that holds the voxels too, and of a pair.
+  """
+
+  size: int
+  magic: int
+  magics: tuple[bytes, bytes]
+  dim: tuple[int, str]
+  offset: tuple[int, str]
+  slope: tuple[int, str]
+
+
+_LAYOUTS = (
+  _Fields(348, 344, (b"n+1", b"ni1"), (40, "i2"), (108, "f4"), (112, "f4")),
+  _Fields(540, 4, (b"n+2", b"ni2"), (16, "i8"), (168, "i8"), (176, "f8")),
+)
+
 # nibabel logs what is wrong with a header beside raising it, and does not name the file. What it
 # raises is named below.
 logging.getLogger("nibabel.global").disabled = True
+# It reads an extension of any length, and says so to a user who cannot change it.
+warnings.filterwarnings("ignore", "Extension size is not a multiple of 16 bytes")
 
 
 @contextlib.contextmanager
@@ -106,9 +128,6 @@ def check_header(path: Path, image: Any) -> Grid:
       f"{path}: stores {image.get_data_dtype()}, a scan must hold integers or floats; convert it"
     )
   _check_size(path, image)
-  # NaN and 0 mean that there is no slope, and both are common.
-  if np.isinf(image.header["scl_slope"]):
-    raise UserError(f"{path}: its slope is infinite, the header is damaged; convert the scan again")
   # Many writers leave the unit out, and nearly all of them mean mm. Metres and micrometres are
   # refused and not converted: they are more often a mistake than meant.
   code = int(image.header["xyzt_units"]) & 7  # the other bits are of the unit of time
@@ -135,7 +154,7 @@ def _require_file(path: Path) -> None:
 def _check_compression(path: Path) -> None:
   """Refuses a name that says the contrary of what is in the file."""
   with path.open("rb") as stream:
-    head = stream.read(4)
+    head = stream.read(_HEAD_BYTES)
     packed = head[:2] == b"\x1f\x8b"
   named = path.suffix.lower() == ".gz"
   if packed and path.suffix.lower() in (".nii", ".hdr", ".img"):
@@ -148,43 +167,74 @@ def _check_compression(path: Path) -> None:
     )
 
 
-def _find_layout(head: bytes) -> tuple[str, int] | None:
-  """Returns the byte order and the length of a header by its first 4 bytes; None: not NIfTI."""
-  for order in "<>":
-    if len(head) >= 4 and (size := int(np.frombuffer(head[:4], f"{order}i4")[0])) in (348, 540):
-      return order, size
+class _Layout(NamedTuple):
+  """The fields of a header that nibabel believes without a look.
+
+  Attributes:
+    size: bytes of the header.
+    order: '<' or '>', its byte order.
+    single: whether the voxels are in the same file.
+    offset: the byte at which they begin.
+    slope: what stored values are multiplied by.
+  """
+
+  size: int
+  order: str
+  single: bool
+  offset: float
+  slope: float
+
+
+def _find_layout(head: bytes) -> _Layout | None:
+  """Reads the first bytes of a file; None if they are not those of NIfTI."""
+  for fields in _LAYOUTS:
+    magic = head[fields.magic : fields.magic + 3]
+    if magic not in fields.magics or len(head) < fields.size:
+      continue
+    # By the number of axes, as nibabel has it, which also says what is wrong if neither fits.
+    place, kind = fields.dim
+    axes = {order: int(np.frombuffer(head, order + kind, 1, place)[0]) for order in "<>"}
+    order = next((order for order, number in axes.items() if 1 <= number <= 7), "")
+    if not order:
+      return None
+    offset, slope = (
+      float(np.frombuffer(head, order + kind, 1, place)[0])
+      for place, kind in (fields.offset, fields.slope)
+    )
+    return _Layout(fields.size, order, magic == fields.magics[0], offset, slope)
   return None
 
 
 def _check_start(path: Path) -> None:
-  """Refuses a header that claims extensions which are not there.
+  """Refuses a header with numbers that nibabel believes whatever they are.
 
-  nibabel reads an extension at once, whatever length it claims, and would read on into the voxels.
+  It reads an extension at once, whatever length it claims, and on into the voxels; it reads voxels
+  from inside the header; and it takes an infinite slope for none.
 
   Raises:
-    UserError: the voxels begin at no possible place, or an extension does not fit before them.
+    UserError: the voxels begin at no possible place, an extension does not fit before them, or the
+      slope is infinite.
   """
   with nib.openers.ImageOpener(str(path)) as stream:
-    head = stream.read(max(_VOX_OFFSET_FIELDS))
+    head = stream.read(_HEAD_BYTES)
     layout = _find_layout(head)
-    if layout is None or len(head) < layout[1]:
+    if layout is None:
       return  # nibabel says what it is
-    order, size = layout
-    place, kind = _VOX_OFFSET_FIELDS[size]
-    offset = float(np.frombuffer(head, f"{order}{kind}", 1, place)[0])
-    if not 0 <= offset <= _MAX_HEADER_BYTES:
+    size, single = layout.size, layout.single
+    least = size + 4 if single else 0
+    if not least <= layout.offset <= _MAX_HEADER_BYTES:
       raise UserError(
-        f"{path}: its voxels begin at byte {offset:g}, the header is damaged; copy or convert the "
-        "file again"
+        f"{path}: its voxels begin at byte {layout.offset:g}, its header says, which cannot be; it "
+        "is damaged: copy or convert the file again"
       )
-    single = head[344:347] == b"n+1" if size == 348 else head[4:7] == b"n+2"
+    # NaN and 0 mean that there is no slope, and both are common.
+    if math.isinf(layout.slope):
+      raise UserError(f"{path}: its slope is infinite, its header is damaged; convert it again")
     # In a pair the offset is that of the other file, and extensions go on to this one's end.
-    end = int(offset) if single else _MAX_HEADER_BYTES
+    end = int(layout.offset) if single else _MAX_HEADER_BYTES
     content = head + stream.read(max(0, end - len(head)))
   if content[size : size + 1].strip(b"\0"):
-    if end < size + 4:
-      raise UserError(f"{path}: its voxels begin inside its header, which is damaged; convert it")
-    _check_extensions(path, content[:end], size + 4, order)
+    _check_extensions(path, content[:end], size + 4, layout.order)
 
 
 def _check_extensions(path: Path, content: bytes, place: int, order: str) -> None:
