@@ -62,7 +62,8 @@ def make_grid_config(
 def make_record(case_id: str, image: Volume, label: Volume, spacing_mm: float | None) -> Record:
   """Makes the record of a scan and its label, both on one grid, which the image decides.
 
-  The image is interpolated linearly, without a blur before; the label takes the nearest voxel.
+  The image is interpolated linearly, without a blur before; the label takes the nearest voxel, and
+  of equally near ones the label of most, so that it lies where the image does.
 
   Args:
     case_id: the record's id.

@@ -42,8 +42,8 @@ class DataOptions(Options):
     "What is learnt of the organ; boundary: its outermost voxels.",
     one_of("interior", "boundary"),
   )
-  label_resampling: Literal["nearest", "onehot_linear"] = option(
-    "nearest", "Interpolation of labels."
+  label_resampling: Literal["balanced", "nearest", "onehot_linear"] = option(
+    "balanced", "Labels on the working grid; balanced shifts no organ; nearest: as version 0.1.0."
   )
   labelled_slices: tuple[int, int, int] = option(
     (0, 0, 0), "Train on every k-th slice across X, Y, Z alone; zeros: on all.", NOT_NEGATIVE

@@ -11,6 +11,8 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import read_json
 
 _FORMAT = 2
+# By key, what a run of version 0.1.0 did where nothing was said, and where it is another thing now.
+EARLIER_DEFAULTS: dict[str, Any] = {"data.label_resampling": "nearest"}
 
 
 def to_json(config: RunConfig) -> str:
@@ -60,13 +62,14 @@ def _migrate_values(values: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the values of a file of any format as today's.
 
   Format 1, which says no number, has the keys of all networks, optimisers and losses in every file:
-  those that the run did not read are left out. What a file does not have has its default.
+  those that the run did not read are left out. What a file does not have has its default, or the
+  one of its time.
   """
   # The first format said no number.
   number = values.get("format", 1)
   if number not in (1, _FORMAT):
     raise ValueError(f"format {number!r} of another version")
-  values = {key: value for key, value in values.items() if key != "format"}
+  values = EARLIER_DEFAULTS | {key: value for key, value in values.items() if key != "format"}
   if number == _FORMAT:
     return values
   known = {key.name for key in list_keys()}

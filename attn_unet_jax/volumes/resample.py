@@ -19,6 +19,10 @@ from scipy import ndimage
 
 from attn_unet_jax.volumes.volume import Grid, Volume, round_spacing
 
+_MANY_TIES = 0.1  # of the voxels along an axis; they would shift a label by a twentieth of a voxel
+
+LabelMethod = Literal["balanced", "nearest", "onehot_linear"]
+
 
 class _AxisTaps(NamedTuple):
   """The source voxels and weights of linear interpolation along one axis.
@@ -153,6 +157,53 @@ def _resample_nearest(array: np.ndarray, source: Grid, target: Grid) -> np.ndarr
   return array.T[np.ix_(*top[::-1])].T
 
 
+def _resample_balanced(array: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
+  """Takes the nearest voxel; where many voxels are equally near, the label that most of them have.
+
+  Labels that equally many have take turns along the grid.
+  """
+  near = [_nearest_voxels(source, target, axis) for axis in range(3)]
+  if all(len(one) == 1 for one in near):
+    return _resample_nearest(array, source, target)
+  result = np.empty(target.shape[::-1], array.dtype)
+  x_near, y_near, z_near = near
+  for z, plane in enumerate(result):
+    rows = [array.T[index[z]][y] for index in z_near for y in y_near]
+    candidates = [row[:, x] for row in rows for x in x_near]
+    plane[:] = candidates[0]
+    unequal = np.zeros(plane.shape, bool)
+    for other in candidates[1:]:
+      unequal |= other != candidates[0]
+    # The candidates differ at the surface alone: few voxels are voted on.
+    y, x = np.nonzero(unequal)
+    votes = np.stack([candidate[y, x] for candidate in candidates])
+    # On a plane of the grid in any of the directions to the 26 neighbours, half have each turn: a
+    # surface that runs halfway between voxels moves neither in nor out.
+    plane[y, x] = _vote(votes, (x + 2 * y + 3 * z) % 4 < 2)
+  return result.T
+
+
+def _nearest_voxels(source: Grid, target: Grid, axis: int) -> list[np.ndarray]:
+  """Lists the nearest source voxel of each target voxel along an axis, or both where many tie."""
+  places = _source_positions(source, target, axis)
+  lower, upper = np.ceil(places - 0.5).astype(np.intp), np.floor(places + 0.5).astype(np.intp)
+  # A tie by itself, as in the middle of an axis, moves nothing. Where many tie, the others have
+  # twice the same voxel, hence the same weight.
+  return [lower, upper] if np.mean(lower != upper) >= _MANY_TIES else [upper]
+
+
+def _vote(votes: np.ndarray, turn: np.ndarray) -> np.ndarray:
+  """Returns the label that most votes [C, M] name; of labels with equally many, by turn [M]."""
+  most = np.zeros(votes.shape[1], np.intp)
+  lowest, highest = votes[0].copy(), votes[0].copy()
+  for label in np.unique(votes):  # in increasing order
+    count = np.count_nonzero(votes == label, axis=0)
+    lowest[count > most] = label
+    highest[count >= most] = label
+    np.maximum(most, count, out=most)
+  return np.where(turn, highest, lowest)
+
+
 def resample_volume(
   volume: Volume, target: Grid, order: Literal["linear", "nearest"] = "linear"
 ) -> Volume:
@@ -172,16 +223,17 @@ def resample_volume(
   return Volume(interpolate(volume.array, source, target), target.affine)
 
 
-def resample_labels(
-  labels: Volume, target: Grid, method: Literal["nearest", "onehot_linear"] = "nearest"
-) -> Volume:
+def resample_labels(labels: Volume, target: Grid, method: LabelMethod = "balanced") -> Volume:
   """Resamples a label map onto a grid with its axes and centre, keeping its type.
 
   Args:
     labels: integers [X, Y, Z].
     target: the grid that the image decides: `working_grid(image.grid, ...)`.
-    method: 'nearest', or 'onehot_linear', which interpolates each label's indicator linearly and
-      takes the largest one; ties go to the lower label.
+    method: 'balanced' takes the nearest voxel and, where many on an axis have two of them, the
+      label of most of these, so that labels stay where they are. 'nearest' takes the one of the
+      highest index: labels shift where many tie, by half a voxel if an even number is halved.
+      'onehot_linear' interpolates each label's indicator linearly and takes the largest one; ties
+      go to the lower label, so that organs shrink where many tie.
 
   Raises:
     ValueError: the grids' axes or centres differ.
@@ -189,6 +241,8 @@ def resample_labels(
   if method == "nearest":
     return resample_volume(labels, target, order="nearest")
   _check_centred(labels.grid, target)
+  if method == "balanced":
+    return Volume(_resample_balanced(labels.array, labels.grid, target), target.affine)
   values = np.unique(labels.array)  # in increasing order, so a tie stays with the lower label
   best = np.full(target.shape[::-1], -1, np.float32)
   winner = np.zeros(target.shape[::-1], labels.array.dtype)

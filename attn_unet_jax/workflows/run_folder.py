@@ -1,10 +1,17 @@
 """Creates the folder of a run, or opens it to resume the run."""
 
 from pathlib import Path
+from typing import Any
 
-from attn_unet_jax.config.schema import RunConfig
-from attn_unet_jax.config.stored import find_differences, load_config, to_json
+from attn_unet_jax.config.schema import RunConfig, flatten, replace_keys
+from attn_unet_jax.config.stored import (
+  EARLIER_DEFAULTS,
+  find_differences,
+  load_config,
+  to_json,
+)
 from attn_unet_jax.runs.folder import has_progress, lock_folder
+from attn_unet_jax.runtime import hosts
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import remove_unfinished_files, write_text
@@ -42,6 +49,33 @@ def open_run_folder(workdir: Path, config: RunConfig) -> bool:
   except OSError as error:
     raise UserError(f"--workdir={workdir}: cannot be written ({error.strerror})") from None
   return resumes
+
+
+def keep_earlier_defaults(config: RunConfig, workdir: Path) -> RunConfig:
+  """Returns the config of a run that is resumed, with the defaults of the version that began it.
+
+  Where nothing is said, a run goes on as it began. All hosts call this.
+
+  Raises:
+    UserError: the run's config cannot be read.
+  """
+  kept = hosts.run_on_primary(_find_earlier_defaults, config, workdir)
+  if kept:
+    named = ", ".join(f"{key}={value}" for key, value in kept.items())
+    print_line(f"{workdir} goes on with {named}, as it began; another run has the new default")
+  return replace_keys(config, kept) if kept else config
+
+
+def _find_earlier_defaults(config: RunConfig, workdir: Path) -> dict[str, Any]:
+  path = workdir / "config.json"
+  if not (path.exists() and has_progress(workdir)):
+    return {}
+  differing, today = find_differences(load_config(path), config), flatten(RunConfig())
+  return {
+    key: old
+    for key, (old, new) in differing.items()
+    if key in EARLIER_DEFAULTS and (old, new) == (EARLIER_DEFAULTS[key], today[key])
+  }
 
 
 def _refuse_differences(workdir: Path, stored: RunConfig, config: RunConfig) -> None:

@@ -9,6 +9,7 @@ from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime import hosts
 from attn_unet_jax.training.mesh import pin_device_count
 from attn_unet_jax.workflows.run_data import open_run_data
+from attn_unet_jax.workflows.run_folder import keep_earlier_defaults
 from attn_unet_jax.workflows.stages.pipeline import train_stages
 from attn_unet_jax.workflows.train import train_and_test
 
@@ -24,7 +25,7 @@ def train_run(config: RunConfig, workdir: Path) -> None:
   """
   remedy = f"start all with the same flags, or, {hosts.SEPARATE_RUNS_HINT}"
   hosts.check_same_on_hosts("--config", to_json(config), remedy)
-  config = pin_device_count(config)
+  config = keep_earlier_defaults(pin_device_count(config), workdir)
   if config.stages.count > 1:
     # Stages open their own folds.
     train_stages(config, workdir)

@@ -150,6 +150,7 @@ def test_only_what_changed_is_prepared_again(config, folder):
   [
     ({"blur_mm": 0.0}, {"blur_mm": 2.0}),
     ({"label_resampling": "nearest"}, {"label_resampling": "onehot_linear"}),
+    ({"label_resampling": "nearest", "spacing_mm": 2.0}, {"spacing_mm": 2.0}),
     ({"labels": "pancreas=1"}, {"labels": "pancreas=2,background=1"}),
     ({"labels": "pancreas=2,background=1"}, {"labels": "pancreas=2,unlabelled=1"}),
   ],
@@ -169,7 +170,7 @@ def test_a_kept_scan_does_not_hide_a_value_outside_the_mapping(config, folder):
   config = with_keys(config, {"data.labels": "pancreas=2,background=*"})
   _cases(config, folder)[0]
   config = with_keys(config, {"data.labels": "pancreas=2"})
-  with pytest.raises(UserError, match=r"background=\*"):
+  with pytest.raises(UserError, match=r"label values \[1\] are outside the mapping pancreas=2"):
     _cases(config, folder)[0]
 
 

@@ -42,7 +42,7 @@ def test_image_and_label_share_one_grid(config, case):
   assert working.image.shape == working.label.shape == (16, 10, 14)
   assert working.image.dtype == np.int16
   assert set(np.unique(working.label)) == {0, 1}
-  assert working.label.sum() * 8 == pytest.approx(7 * 7 * 6 * 3, rel=0.2)
+  assert int(working.label.sum()) * 8 == pytest.approx(7 * 7 * 6 * 3, rel=0.2)
   assert working.mean == pytest.approx(working.image.mean(), abs=1e-6)
   assert working.sd == pytest.approx(working.image.std(), abs=1e-6)
 

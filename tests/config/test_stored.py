@@ -10,7 +10,7 @@ from attn_unet_jax.config.experiment import load_experiment
 from attn_unet_jax.config.overrides import apply_overrides
 from attn_unet_jax.config.resolve import resolve_draft
 from attn_unet_jax.config.schema import RunConfig, flatten, replace_keys
-from attn_unet_jax.config.stored import find_differences, load_config, to_json
+from attn_unet_jax.config.stored import EARLIER_DEFAULTS, find_differences, load_config, to_json
 from attn_unet_jax.losses.options import LOSSES
 from attn_unet_jax.models.options import NETWORKS
 from attn_unet_jax.runtime.errors import UserError
@@ -75,7 +75,8 @@ def test_keys_of_one_network_alone_differ_from_nothing():
 def test_an_old_file_is_the_config_that_its_flags_make_today(path, name, experiment):
   flags = {"epochs": "2", "steps_per_epoch": "3", "validate_every": "100", "save_every": "1"}
   draft = load_experiment(f"{experiment}:phantom")
-  apply_overrides(draft, {f"train.{key}": text for key, text in flags.items()})
+  # What is another thing by default now is read as what the run was trained with.
+  apply_overrides(draft, {f"train.{key}": text for key, text in flags.items()} | EARLIER_DEFAULTS)
   old = load_config(OLD / f"{name}.json")
   assert old == resolve_draft(draft)
   assert old.model.name == name
@@ -100,6 +101,13 @@ def _old(path, changes):
 def test_what_an_old_run_did_not_read_is_left_out_whatever_it_is(path):
   changes = {"model.trunk_norm": "batch", "optimizer.momentum": 7.0, "optimizer.decay_epochs": 0}
   assert load_config(_old(path, changes)) == load_config(OLD / "attention_unet.json")
+
+
+def test_labels_of_an_older_run_are_resampled_as_they_were(path):
+  for said in (None, "nearest"):
+    old = load_config(_old(path, {"data.label_resampling": said}))
+    assert old.data.label_resampling == "nearest"
+  assert RunConfig().data.label_resampling == "balanced"
 
 
 def test_what_an_older_run_did_not_know_has_its_default(path):

@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from attn_unet_jax.volumes import Grid, Volume
 from attn_unet_jax.volumes.checks import check_pair
+from attn_unet_jax.volumes.nifti import read_label
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.resample import (
   gaussian_blur,
@@ -14,6 +15,7 @@ from attn_unet_jax.volumes.resample import (
   resample_volume,
   working_grid,
 )
+from tests.conftest import SHARED
 
 SHAPE = (13, 17, 9)
 SPACING = (0.78125, 0.9, 2.5)
@@ -146,7 +148,7 @@ def test_an_equal_grid_changes_nothing():
   for order in ("linear", "nearest"):
     np.testing.assert_array_equal(resample_volume(volume, target, order).array, volume.array)
   labels = Volume((volume.array > 0).astype(np.uint8), volume.affine)
-  for method in ("nearest", "onehot_linear"):
+  for method in ("balanced", "nearest", "onehot_linear"):
     np.testing.assert_array_equal(resample_labels(labels, target, method).array, labels.array)
 
 
@@ -198,6 +200,91 @@ def test_refuses_grids_that_are_not_aligned():
     resample_volume(volume, working_grid(make_grid(origin=(-47, 24, 7)), 2.0))
   with pytest.raises(ValueError, match=r"positive"):
     working_grid(volume.grid, 0.0)
+
+
+def _centre_mm(mask, grid):
+  index = np.argwhere(mask)
+  return index.mean(0) @ grid.affine[:3, :3].T + grid.affine[:3, 3]
+
+
+def _shift_and_volume(labels, spacing, method):
+  """How far resampling moves the label in mm along each axis, and its volume after by before."""
+  target = working_grid(labels.grid, spacing)
+  result = resample_labels(labels, target, method).array
+  shift = _centre_mm(result, target) - _centre_mm(labels.array, labels.grid)
+  before = labels.array.sum() * np.prod(labels.spacing)
+  return shift, result.sum() * np.prod(target.spacing) / before
+
+
+# Grids of 1 mm: halved, quartered, and by two thirds; where voxels tie, and where none does.
+@pytest.mark.parametrize(
+  ("size", "spacing", "ties"),
+  [(60, 2.0, True), (61, 2.0, False), (60, 4.0, True), (60, 1.5, False), (61, 1.5, True)],
+)
+@pytest.mark.parametrize("off", [0.0, 3.3])
+def test_labels_lie_where_the_organ_lies(size, spacing, ties, off):
+  """Not where the tie of a rounded index puts them: half a voxel of the finer grid lower."""
+  centre = (size - 1) / 2 + off
+  ball = sum(
+    (np.arange(size).reshape(shape) - centre) ** 2 for shape in np.eye(3, dtype=int) * -2 + 1
+  )
+  labels = Volume((ball <= 15.3**2).astype(np.uint8), np.eye(4))
+  shift, volume = _shift_and_volume(labels, spacing, "balanced")
+  assert np.abs(shift).max() < 0.05
+  assert volume == pytest.approx(1, abs=0.03 if spacing < 4 else 0.08)
+  former, _ = _shift_and_volume(labels, spacing, "nearest")
+  assert (former.max() < -0.2) == ties
+
+
+def test_a_box_between_voxels_keeps_its_place_and_its_volume():
+  """All of its six faces run halfway: to the lower label by one-hot, which loses a fifth."""
+  array = np.zeros((60, 60, 60), np.uint8)
+  array[15:45, 15:45, 15:45] = 1
+  labels = Volume(array, np.eye(4))
+  shift, volume = _shift_and_volume(labels, 2.0, "balanced")
+  assert np.abs(shift).max() < 0.03
+  assert volume == pytest.approx(1, abs=0.02)
+  assert _shift_and_volume(labels, 2.0, "nearest")[0] == pytest.approx([-1, -1, -1])
+  assert _shift_and_volume(labels, 2.0, "onehot_linear")[1] < 0.85
+
+
+@pytest.mark.parametrize(("spacing", "alone"), [((2.0, 2.0, 2.1), 2), ((1.7, 0.9, 1.25), 0)])
+def test_without_many_ties_labels_are_those_of_the_nearest_voxel(spacing, alone):
+  """So that runs and records of such grids repeat; a tie in the middle of an axis moves nothing."""
+  volume = make_noise(make_grid((40, 34, 24)))
+  target = working_grid(volume.grid, spacing)
+  places = [np.unique(axis.round(6)) % 1 == 0.5 for axis in source_positions(volume.grid, target)]
+  assert sum(axis.sum() for axis in places) == alone
+  results = [resample_labels(volume, target, method).array for method in ("balanced", "nearest")]
+  np.testing.assert_array_equal(*results)
+  assert results[0].dtype == np.int16
+
+
+def test_the_label_of_most_of_the_nearest_voxels_is_taken():
+  """Of two voxels each way, with three labels in them; equally many take turns along the grid."""
+  votes = {(3, 3, 3, 1, 1, 7, 7, 7): {3, 7}, (1, 1, 1, 1, 0, 0, 0, 0): {0, 1}, (5,) * 8: {5}}
+  votes |= {(7, 7, 7, 7, 1, 1, 3, 3): {7}, (255, 255, 255, 1, 1, 0, 0, 0): {0, 255}}
+  for eight, expected in votes.items():
+    block = np.array(eight, np.uint8).reshape(2, 2, 2)
+    labels = Volume(np.tile(block, (4, 4, 4)), np.eye(4))
+    result = resample_labels(labels, working_grid(labels.grid, 2.0), "balanced").array
+    values, counts = np.unique(result, return_counts=True)
+    assert set(values.tolist()) == expected
+    assert set(counts.tolist()) == {64 // len(expected)}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"the real label maps are not at {SHARED}")
+@pytest.mark.parametrize("name", ["case18", "case37", "case53"])
+def test_no_organ_of_a_real_map_is_shifted(name):
+  """Along the body, where slices of 1 mm come to 2 mm; they were moved by half a millimetre."""
+  volume = to_canonical(read_label(SHARED / "multiorgan_labels" / f"{name}.nii.gz"))
+  for organ in (1, 6):
+    labels = Volume((volume.array == organ).astype(np.uint8), volume.affine)
+    shift, size = _shift_and_volume(labels, 2.0, "balanced")
+    assert abs(shift[2]) < 0.1
+    assert size == pytest.approx(1, abs=0.01)
+    assert _shift_and_volume(labels, 2.0, "nearest")[0][2] < -0.4
 
 
 def test_onehot_linear_is_the_argmax_of_interpolated_indicators():
@@ -281,7 +368,7 @@ def test_the_way_back_never_holds_all_channels():
 
 
 @pytest.mark.parametrize(("spacing", "least"), [(1.0, 0.97), (2.0, 0.93)])
-@pytest.mark.parametrize("method", ["nearest", "onehot_linear"])
+@pytest.mark.parametrize("method", ["balanced", "nearest", "onehot_linear"])
 def test_a_sphere_comes_back(spacing, least, method):
   native = make_grid((80, 70, 40), (0.8, 0.8, 1.5))
   labels = Volume(make_sphere(native.shape, native.spacing, 20), native.affine)
