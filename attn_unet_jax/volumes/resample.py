@@ -201,7 +201,8 @@ def _vote(votes: np.ndarray, turn: np.ndarray) -> np.ndarray:
     lowest[count > most] = label
     highest[count >= most] = label
     np.maximum(most, count, out=most)
-  return np.where(turn, highest, lowest)
+  chosen: np.ndarray = np.where(turn, highest, lowest)
+  return chosen
 
 
 def resample_volume(
