@@ -1,4 +1,4 @@
-# make demo | test | test-slow | test-soak | test-targets | lint | bench | mutation: each makes its
+# make demo | test | test-slow | test-all | test-soak | test-targets | lint | bench | mutation: each makes its
 # .venv itself when it is missing or stale.
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,8 +13,8 @@ DEMO_RUN ?= runs/demo
 DEMO_FLAGS ?=
 MUTATION_FLAGS ?=
 
-.PHONY: docs demo test test-slow test-soak test-targets test-install lint format bench mutation
-.PHONY: install-bench install-bench-oldest test-oldest test-slow-oldest test-newest
+.PHONY: docs demo test test-slow test-all test-soak test-targets test-install lint format bench mutation
+.PHONY: install-bench install-bench-oldest install-targets test-oldest test-all-oldest test-newest
 
 demo: $(VENV)/installed
 	$(BIN)/python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
@@ -29,6 +29,10 @@ test: $(VENV)/installed-dev
 
 test-slow: $(VENV)/installed-dev
 	$(PYTEST) -m slow
+
+# Both in one go: neither waits for the other's last file, and each finds what the other compiled.
+test-all: $(VENV)/installed-dev
+	$(PYTEST) -m 'not soak and not targets'
 
 test-soak: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist load -m soak
@@ -50,7 +54,6 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy --strict attn_unet_jax tfds_pancreas
 
 # Pages of docs/reference that the program itself writes.
 docs: $(VENV)/installed-dev
@@ -71,7 +74,7 @@ mutation: $(VENV)/installed-mutation
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.mutation --output=benchmarks/results/mutation.json $(MUTATION_FLAGS)
 
 # On the oldest Python, with every dependency at its lower bound.
-install-bench-oldest test-oldest test-slow-oldest: %-oldest: $(OLDEST_VENV)/lower_bounds.txt
+install-bench-oldest test-oldest test-all-oldest: %-oldest: $(OLDEST_VENV)/lower_bounds.txt
 	PIP_CONSTRAINT=$< $(MAKE) $* VENV=$(OLDEST_VENV) PYTHON="$$(.ci/find_python $(OLDEST))"
 
 # On the newest Python that is here, with the newest of everything: JAX's later releases leave
@@ -84,6 +87,8 @@ test-newest:
 	fi
 
 install-bench: $(VENV)/installed-bench
+
+install-targets: .venv-targets/installed
 
 $(OLDEST_VENV)/lower_bounds.txt: requirements.txt pyproject.toml .ci/lower_bounds.py
 	@mkdir -p $(OLDEST_VENV)

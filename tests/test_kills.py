@@ -127,13 +127,8 @@ def _kill(config, workdir, epoch, delay=0.0, *, in_save=False):
   return "steps" if last() % 5 else "between"
 
 
-@pytest.mark.parametrize(
-  ("source", "kills", "epochs"),
-  [
-    ("resident", 3, 24),
-    *[pytest.param(source, 20, 63, marks=pytest.mark.slow) for source in SOURCES],
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("source", "kills", "epochs"), [(source, 20, 63) for source in SOURCES])
 def test_killed_at_random_moments_and_started_again(
   phantoms, undisturbed, tmp_path, source, kills, epochs
 ):

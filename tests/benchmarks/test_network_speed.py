@@ -71,6 +71,7 @@ def test_operations_are_not_counted_without_a_cpu(monkeypatch):
   assert jax_workloads.tflop((1, 16, 16, 16, 1)) == {"train_step": None, "inference": None}
 
 
+@pytest.mark.slow
 def test_bfloat16_reaches_the_network_and_stays_out_of_the_loss():
   rng = np.random.default_rng(0)
   images = rng.normal(size=(1, 16, 16, 16, 1)).astype(np.float32)

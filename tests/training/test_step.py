@@ -31,7 +31,14 @@ NAMES = tuple(options.NETWORKS)
 KEY = jax.random.key(0)
 
 
-@pytest.mark.parametrize("name", NAMES)
+# With batch statistics, without, and with an answer that is smaller than the patch.
+QUICKEST = ("unet", "vnet", "hnn")
+
+
+@pytest.mark.parametrize(
+  "name",
+  [name if name in QUICKEST else pytest.param(name, marks=pytest.mark.slow) for name in NAMES],
+)
 def test_a_step_keeps_the_states_shape(config, name):
   """Also of networks without batch statistics, and with a patch that is larger than the output."""
   config = with_keys(
