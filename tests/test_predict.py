@@ -110,3 +110,18 @@ def test_every_class_has_its_millilitres_and_its_name(config, monkeypatch, tmp_p
   workflow.segment_scans(Path("run"), scan, tmp_path / "n.nii")
   assert not (tmp_path / "n.json").exists()
   np.testing.assert_array_equal(read_label(tmp_path / "n.nii").array, read_label(mask).array)
+
+
+def test_a_doubt_is_refused_before_the_network_is_asked_or_said_if_it_is_accepted(
+  told, tmp_path, capsys
+):
+  values = np.random.default_rng(0).integers(0, 256, GRID).astype(np.uint8)
+  write_nifti(tmp_path / "a.nii", Volume(values, np.eye(4)))
+  with pytest.raises(UserError, match=r"a\.nii: .* 8-bit picture; .*--accept=hounsfield$"):
+    told(tmp_path / "a.nii", tmp_path / "m.nii")
+  assert not (tmp_path / "m.nii").exists()
+  workflow.segment_scans(
+    Path("run"), tmp_path / "a.nii", tmp_path / "m.nii", accept=frozenset({"hounsfield"})
+  )
+  assert (tmp_path / "m.nii").exists()
+  assert "accepted (hounsfield): " in capsys.readouterr().out

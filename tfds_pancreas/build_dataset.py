@@ -75,6 +75,8 @@ def build_dataset(
       _require_files(builder.MANUAL_DOWNLOAD_INSTRUCTIONS, manual_dir)
       print_line(f"{dataset}: building")
       _write_records(builder, settings)
+      for line in builder.doubts:
+        print(line, flush=True)
   except OSError as error:
     # A file elsewhere, such as a scan that may not be read, is told by its own name.
     if error.filename and not Path(error.filename).is_relative_to(data_dir):

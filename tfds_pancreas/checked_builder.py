@@ -131,8 +131,7 @@ class CheckedBuilder(RecordBuilder):
       name, self.RULES, self.case_exclusions, self.collection_ids, parts, accepted
     )
     report.require_good_cases(skip_bad_cases=self._skip_bad_cases)
-    for line in report.list_doubts():
-      print(line, flush=True)
+    self.doubts = report.list_doubts()
     report.write_files(folder)
 
 

@@ -47,9 +47,15 @@ class RecordBuilder(FileReaderBuilder):
     file_format: ArrayRecord, which is all that is written.
     options: TFDS's own.
 
+  Attributes:
+    doubts: lines about cases that were used although something is doubtful about them; set by a
+      build.
+
   Raises:
     UserError: another file format.
   """
+
+  doubts: Sequence[str] = ()
 
   def __init__(self, *, workers: int | None = None, file_format: str = FILE_FORMAT, **options: Any):
     if file_format != FILE_FORMAT:

@@ -16,6 +16,8 @@ from tfds_pancreas.contact_sheet import write_contact_sheets
 
 # Lines of one kind that are printed. The JSON has them all, and errors are always printed.
 _MAX_SHOWN = {"error": 10**9, "warning": 10, "note": 3}
+# Of these one line tells all: they are a property of the collection, and of the recipe.
+_SHOWN_ONCE = ("patch", "field")
 
 
 def count_by_severity(findings: Sequence[Finding]) -> dict[str, int]:
@@ -30,6 +32,10 @@ def format_findings(findings: Sequence[Finding]) -> Iterator[str]:
     # Kinds in the order in which they were found first, which `set` would not keep.
     for kind in dict.fromkeys(one.kind for one in some):
       texts = [one.text for one in some if one.kind == kind]
+      if kind in _SHOWN_ONCE:
+        others = f" (and {len(texts) - 1} more)" if len(texts) > 1 else ""
+        yield f"{severity:<8} {texts[0]}{others}"
+        continue
       shown = texts[: _MAX_SHOWN[severity]]
       yield from (f"{severity:<8} {text}" for text in shown)
       if len(texts) > len(shown):

@@ -2,11 +2,14 @@ import json
 import os
 import shutil
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from attn_unet_jax.cases.dataset import FolderDataset, open_dataset
+from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.volumes.judge import Judge
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
 from tests.configs import with_keys
@@ -121,3 +124,47 @@ def test_records_that_were_not_built_name_the_command(config, tmp_path):
   config = with_keys(config, {"data.dir": str(tmp_path)})
   with pytest.raises(UserError, match=r"tfds_pancreas\.build --dataset=phantom_ct/tiny"):
     open_dataset(config.data)
+
+
+def spoil(folder, name, change):
+  """Rewrites an image of the folder by a function of its values."""
+  path = folder / "imagesTr" / f"{name}.nii.gz"
+  image = nib.load(path)
+  nib.Nifti1Image(change(np.asanyarray(image.dataobj).copy()), image.affine).to_filename(path)
+
+
+def test_values_that_are_no_hu_are_refused_or_accepted_by_name_and_said_once(folder, caplog):
+  spoil(folder, "a", lambda hu: (hu.astype(np.int32) + 3024).astype(np.uint16))
+  with pytest.raises(UserError, match=r"a\.nii\.gz: values from .*--accept=hounsfield$"):
+    FolderDataset(folder).load("a")
+  dataset = open_dataset(DataOptions(folder=str(folder), accept="hounsfield"))
+  for _ in range(2):
+    assert dataset.load("a").image.array.max() > 2000
+  (line,) = dataset.judged.accepted
+  assert line.startswith("accepted (hounsfield): ")
+  assert caplog.text.count("accepted (hounsfield)") == 1
+
+
+def test_a_header_that_contradicts_itself_is_refused_before_any_voxel_is_read(folder):
+  path = folder / "imagesTr" / "a.nii.gz"
+  image = nib.load(path)
+  image.header.set_qform(np.diag([8.0, 8, 10, 1]), 1)
+  nib.Nifti1Image(np.asanyarray(image.dataobj).copy(), None, image.header).to_filename(path)
+  with pytest.raises(UserError, match=r"a\.nii\.gz: sform and qform .*--accept=geometry$"):
+    FolderDataset(folder).grid("a")
+
+
+@pytest.mark.parametrize(("normalisation", "said"), [("window", False), ("zscore", True)])
+def test_clipped_values_matter_only_where_the_window_does_not_clip(folder, normalisation, said):
+  spoil(folder, "a", lambda hu: np.clip(hu, -200, 300))
+  dataset = open_dataset(DataOptions(folder=str(folder), normalisation=normalisation))
+  lines = dataset.judged.judge.judge_scan(dataset.load("a").image, "a")
+  assert bool(lines) == said
+
+
+def test_phantoms_pass_in_silence(phantoms, caplog):
+  dataset = open_dataset(DataOptions(dataset="phantom_ct/tiny", dir=str(phantoms)))
+  for case_id in dataset.ids:
+    image = dataset.load(case_id).image
+    assert Judge().judge_scan(image, case_id) == []
+  assert caplog.text == ""

@@ -271,3 +271,23 @@ def test_accepted_changes_of_the_data_stay_on_record(tmp_path):
       pass
   accepted = json.loads((tmp_path / "run.json").read_text())["accepted_data_changes"]
   assert [start["changes"] for start in accepted] == ["changed: label of a", "gone: b"]
+
+
+def test_what_was_accepted_stands_in_the_record_and_stays(tmp_path):
+  accepted = {"reasons": ["hounsfield"], "findings": []}
+  with run_folder.record_run(tmp_path, accepted=accepted):
+    accepted["findings"].append("accepted (hounsfield): a.nii: odd")  # when the scan is read
+  (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+  with run_folder.record_run(tmp_path, accepted={"reasons": ["geometry"], "findings": []}):
+    pass
+  record = json.loads((tmp_path / "run.json").read_text())
+  assert record["accepted"] == {
+    "reasons": ["hounsfield", "geometry"],
+    "findings": ["accepted (hounsfield): a.nii: odd"],
+  }
+
+
+def test_a_run_that_accepts_nothing_says_nothing_of_it(tmp_path):
+  with run_folder.record_run(tmp_path, accepted={"reasons": [], "findings": []}):
+    pass
+  assert "accepted" not in json.loads((tmp_path / "run.json").read_text())

@@ -1,7 +1,9 @@
 """A plain folder from files to records: the same cases that training reads from the files."""
 
+import json
 import re
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -102,3 +104,34 @@ def test_names_of_configs():
   for name in ("native_", "iso2_mine", "_mine", "native_../x", "native_a b"):
     with pytest.raises(ValueError, match=r"collection after the _|a grid is called"):
       make_config(name)
+
+
+def test_values_that_are_no_hu_stop_a_build_or_stand_in_its_report(tmp_path, capsys):
+  root = tmp_path / "files"
+  for number, name in enumerate(("a", "b")):
+    case = draw_fake_case(number, (1,))
+    case.image = case.image + np.int16(1024)
+    _add_case(root, name, case)
+  with pytest.raises(UserError, match=r"2 of 2 cases .* a: .*subtract 1024; .*--accept=hounsfield"):
+    build_dataset("folder_ct/native", tmp_path, manual_dir=root)
+  accept = frozenset({"hounsfield"})
+  folder = build_dataset("folder_ct/native", tmp_path, manual_dir=root, accept=accept)
+  report = json.loads((folder / "build_report.json").read_text())
+  assert report["accepted"] == ["hounsfield"]
+  (doubt,) = report["built"]["a"]["doubts"]
+  assert doubt.startswith("accepted (hounsfield): ")
+  out = capsys.readouterr().out
+  assert out.count("accepted (hounsfield)") == 1
+  assert "(and 1 more, in build_report.json)" in out
+
+
+def test_an_image_whose_header_contradicts_itself_is_no_case(tmp_path):
+  root = tmp_path / "files"
+  _add_case(root, "a", draw_fake_case(1, (1,)))
+  image = nib.load(root / "imagesTr" / "a.nii")
+  image.header.set_qform(np.diag([8.0, 8, 10, 1]), 1)
+  nib.Nifti1Image(np.asanyarray(image.dataobj).copy(), None, image.header).to_filename(
+    root / "imagesTr" / "a.nii"
+  )
+  with pytest.raises(UserError, match=r"a\.nii: sform and qform put voxels .*--accept=geometry"):
+    build_dataset("folder_ct/native", tmp_path, manual_dir=root)
