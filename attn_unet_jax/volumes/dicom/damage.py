@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from attn_unet_jax.runtime.errors import UserError
 
@@ -21,7 +21,7 @@ logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 # type may be met anywhere in them. A length of gigabytes in a small file ends in MemoryError.
 _DAMAGE_ERRORS = (
   *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
-  *(TypeError, ValueError, struct.error, zlib.error, InvalidDicomError),
+  *(TypeError, ValueError, struct.error, zlib.error, BytesLengthException, InvalidDicomError),
 )
 
 

@@ -63,6 +63,7 @@ class FileHeader:
     kind: empty for an image of a CT series, else what it is, in words.
     is_dicom: whether it is DICOM at all.
     is_companion: whether it may lie in a CT series and be no image of it.
+    is_ct_class: whether its SOP class is that of a CT image.
     series_uid: SeriesInstanceUID; empty if there is none.
     study_uid: StudyInstanceUID; empty if there is none.
     series_number: SeriesNumber; None if there is none.
@@ -77,6 +78,7 @@ class FileHeader:
   kind: str
   is_dicom: bool = False
   is_companion: bool = True
+  is_ct_class: bool = False
   series_uid: str = ""
   study_uid: str = ""
   series_number: int | None = None
@@ -109,16 +111,16 @@ def read_header(file: Path, stream: BinaryIO) -> FileHeader:
   check_deflated_size(file, stream)
   with damage_is_user_error(file):
     tags = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(_HEADER_TAGS))
-    kind, is_companion = _classify(file, tags)
+    # Some anonymisers remove the SOP class from the data set. The meta information repeats it.
+    sop_class = str(tags.get("SOPClassUID") or tags.file_meta.get("MediaStorageSOPClassUID") or "")
+    kind, is_companion = _classify(file, tags, sop_class)
     if kind:
-      return FileHeader(file, kind, True, is_companion, *_read_uids(tags))
+      return FileHeader(file, kind, True, is_companion, sop_class in _CT_CLASSES, *_read_uids(tags))
     return _read_image_header(file, tags)
 
 
-def _classify(file: Path, tags: pydicom.Dataset) -> tuple[str, bool]:
+def _classify(file: Path, tags: pydicom.Dataset, sop_class: str) -> tuple[str, bool]:
   """Returns the kind of a file, empty for a CT image, and whether it may lie in a CT series."""
-  # Some anonymisers remove the SOP class from the data set. The meta information repeats it.
-  sop_class = str(tags.get("SOPClassUID") or tags.file_meta.get("MediaStorageSOPClassUID") or "")
   family = sop_class.removeprefix(_STORAGE).split(".")[0]
   is_companion = sop_class.startswith(_STORAGE) and family in _COMPANIONS
   modality = str(tags.get("Modality") or "")
@@ -146,6 +148,7 @@ def _read_image_header(file: Path, tags: pydicom.Dataset) -> FileHeader:
     kind="",
     is_dicom=True,
     is_companion=False,
+    is_ct_class=True,
     series_uid=_read_uids(tags)[0],
     study_uid=_read_uids(tags)[1],
     series_number=None if number is None else int(number),

@@ -7,15 +7,17 @@ scan would be missing without a gap.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from attn_unet_jax.volumes.dicom.header import FileHeader
+from attn_unet_jax.volumes.dicom.header import FileHeader, SlicePlace
 
 # A place that is nearer to a slice than this is that slice's.
 _SAME_PLACE_MM = 0.01
+_UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 _GROUPS = Mapping[tuple[str, Path | None], Sequence[FileHeader]]
 
 
@@ -33,16 +35,34 @@ def find_outsiders(groups: _GROUPS, others: Iterable[FileHeader]) -> dict[Path, 
 
 
 def _find_other_kinds(groups: _GROUPS, others: Iterable[FileHeader]) -> dict[Path, str]:
-  """Finds files that share the UID of a CT series and claim to be something that cannot."""
+  """Finds files that are among CT images and claim to be something that cannot be."""
   sizes = {uid: len(members) for (uid, _), members in groups.items() if uid}
-  return {
-    one.file: (
-      f"{one.file}: {one.kind}, but in one series with {sizes[one.series_uid]} CT images, so its "
-      "Modality or SOP class is damaged; copy or export it again, or take it out of the folder"
-    )
-    for one in others
-    if one.series_uid in sizes and not one.is_companion
+  folders = {
+    one.file.parent for (uid, _), members in groups.items() for one in members if _is_uid(uid)
   }
+  found = {}
+  for one in others:
+    if one.is_companion:
+      continue
+    if one.series_uid in sizes:
+      why = f"in one series with {sizes[one.series_uid]} CT images"
+    elif one.file.parent not in folders:
+      continue
+    elif one.is_ct_class:
+      why = "its SOP class is that of the CT images beside it"
+    elif not _is_uid(one.series_uid):
+      why = "without a SeriesInstanceUID, which the CT images beside it have"
+    else:
+      continue
+    found[one.file] = (
+      f"{one.file}: {one.kind}, but {why}, so its tags are damaged; copy or export it again, or "
+      "take it out of the folder"
+    )
+  return found
+
+
+def _is_uid(text: str) -> bool:
+  return bool(_UID.fullmatch(text))
 
 
 def _find_lone_slices(groups: _GROUPS) -> dict[Path, str]:
@@ -66,23 +86,32 @@ def _find_lone_slices(groups: _GROUPS) -> dict[Path, str]:
 
 
 def _fits(one: FileHeader, stack: Sequence[FileHeader]) -> bool:
-  """Returns whether an image continues a stack: one study, number, size and axis, a free place."""
+  """Returns whether an image continues a stack: one study, number, size and axis, a free place.
+
+  What the image does not state does not speak against it.
+  """
   first = stack[0]
-  if (one.study_uid, one.series_number, one.size) != (
-    first.study_uid,
-    first.series_number,
-    first.size,
-  ):
+  if one.size != first.size:
     return False
-  if one.place is None or first.place is None:
+  if one.study_uid and _is_uid(one.study_uid) and one.study_uid != first.study_uid:
     return False
-  if not np.allclose(one.place.axes, first.place.axes, atol=1e-3):
+  if one.series_number is not None and one.series_number != first.series_number:
     return False
-  if not np.allclose(one.place.spacing, first.place.spacing):
+  places = [other.place for other in stack if other.place is not None]
+  if one.place is None or not places:
+    return bool(places)
+  return _is_in_line(one.place, places)
+
+
+def _is_in_line(one: SlicePlace, places: Sequence[SlicePlace]) -> bool:
+  """Returns whether a place lies on the axis of a stack, and is none of its places."""
+  first = places[0]
+  if not np.allclose(one.axes, first.axes, atol=1e-3):
     return False
-  normal = np.cross(*one.place.axes)
-  places = [other.place.position for other in stack if other.place is not None]
-  steps = one.place.position - np.array(places)
+  if not np.allclose(one.spacing, first.spacing):
+    return False
+  normal = np.cross(*one.axes)
+  steps = one.position - np.array([place.position for place in places])
   along = steps @ normal
   sideways = float(np.linalg.norm(steps[0] - along[0] * normal))
-  return bool(sideways < one.place.spacing.min() / 2 and np.abs(along).min() > _SAME_PLACE_MM)
+  return bool(sideways < one.spacing.min() / 2 and np.abs(along).min() > _SAME_PLACE_MM)

@@ -90,7 +90,7 @@ def read_voxels(slices: Sequence[SliceGeometry]) -> np.ndarray:
       part, stored = frames[slices[k].frame or 0]
       hu = _to_hounsfield(slices[k], tags, part, stored)
       # Only now, since the first pixels show that there are as many as the tags claim.
-      array = np.empty(shape, np.int16, order="F") if array is None else array
+      array = np.empty(shape, hu.dtype, order="F") if array is None else array
       array = array.astype(np.result_type(array, hu), copy=False)
       array[:, :, k] = hu.T
   assert array is not None
