@@ -63,7 +63,7 @@ class FileHeader:
     kind: empty for an image of a CT series, else what it is, in words.
     is_dicom: whether it is DICOM at all.
     is_companion: whether it may lie in a CT series and be no image of it.
-    is_ct_class: whether its SOP class is that of a CT image.
+    is_ct_class: whether its SOP class, in one of the two places, is that of a CT image.
     series_uid: SeriesInstanceUID; empty if there is none.
     study_uid: StudyInstanceUID; empty if there is none.
     series_number: SeriesNumber; None if there is none.
@@ -111,11 +111,12 @@ def read_header(file: Path, stream: BinaryIO) -> FileHeader:
   check_deflated_size(file, stream)
   with damage_is_user_error(file):
     tags = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(_HEADER_TAGS))
+    classes = tags.get("SOPClassUID"), tags.file_meta.get("MediaStorageSOPClassUID")
     # Some anonymisers remove the SOP class from the data set. The meta information repeats it.
-    sop_class = str(tags.get("SOPClassUID") or tags.file_meta.get("MediaStorageSOPClassUID") or "")
-    kind, is_companion = _classify(file, tags, sop_class)
+    kind, is_companion = _classify(file, tags, str(classes[0] or classes[1] or ""))
     if kind:
-      return FileHeader(file, kind, True, is_companion, sop_class in _CT_CLASSES, *_read_uids(tags))
+      is_ct_class = any(one in _CT_CLASSES for one in classes)
+      return FileHeader(file, kind, True, is_companion, is_ct_class, *_read_uids(tags))
     return _read_image_header(file, tags)
 
 
