@@ -18,8 +18,9 @@ from absl import flags
 
 from attn_unet_jax.cases.folds import PARTS
 from attn_unet_jax.evaluation.options import EMPTY_RULES, EmptyRule
-from attn_unet_jax.runtime import process
+from attn_unet_jax.runtime import process, xla
 from attn_unet_jax.runtime.acceptance import ACCEPT_HELP, parse_acceptance
+from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import check_writable
 
@@ -96,6 +97,7 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
   from attn_unet_jax.workflows.open_run import open_run_or_stages
   from attn_unet_jax.workflows.other_dataset import list_seen_cases, open_other_dataset
 
+  print_line(f"device: {xla.describe_devices()}")
   trained = accept_too(open_run_or_stages(workdir), accept)
   if empty := _read_rule():
     trained = score_by_rule(trained, empty)

@@ -14,7 +14,8 @@ from pathlib import Path
 from absl import flags
 
 from attn_unet_jax.config.flags import CONFIG_FLAGS, define_config
-from attn_unet_jax.runtime import process
+from attn_unet_jax.runtime import process, xla
+from attn_unet_jax.runtime.console import print_line
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 define_config(required=False)
@@ -35,6 +36,7 @@ def main() -> None:
   from attn_unet_jax.workflows.train_run import train_run
 
   with hosts.join_hosts(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
+    print_line(f"device: {xla.describe_devices()}")
     train_run(config, workdir)
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from absl import flags
 
-from attn_unet_jax.runtime import process
+from attn_unet_jax.runtime import process, xla
 from attn_unet_jax.runtime.acceptance import ACCEPT_HELP, parse_acceptance
+from attn_unet_jax.runtime.console import print_line
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 _INPUT = flags.DEFINE_string(
@@ -42,6 +43,7 @@ def main() -> None:
   from attn_unet_jax.workflows.segment_scans import segment_scans  # loads JAX
 
   source, output = Path(_INPUT.value or ""), Path(_OUTPUT.value or "")
+  print_line(f"device: {xla.describe_devices()}")
   segment_scans(
     Path(_WORKDIR.value or ""),
     source,

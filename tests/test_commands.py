@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -294,7 +295,8 @@ def test_a_signal_saves_and_leaves_with_its_status_and_the_run_goes_on(data_dir,
     process.send_signal(number)
     output, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (128 + number, ""), output
-    assert output.startswith(begins)
+    assert output.startswith("device: cpu, ")
+    assert output.splitlines()[1].startswith(begins)
     assert json.loads((workdir / "run.json").read_text())["exit"].startswith("Interrupted")
     steps = list_saved_steps(workdir / "checkpoints")
     assert f"saved after step {steps[-1]}," in output
@@ -450,3 +452,28 @@ def test_help_says_how_it_is_used_and_is_no_error(command):
   done = run_command(command, "--help")
   assert (done.returncode, done.stderr) == (0, "")
   assert f"python -m {command} --" in done.stdout
+
+
+@pytest.mark.slow
+def test_sigterm_in_a_compilation_is_acknowledged_at_once_and_obeyed_at_its_end(data_dir, tmp_path):
+  """With nothing compiled before, and before the first step is taken."""
+  workdir, cache = tmp_path / "run", tmp_path / "cache"
+  flags = run_flags(data_dir, workdir, train__steps_per_epoch=5000, model__feature_scale=8.0)
+  process = subprocess.Popen(
+    [sys.executable, "-m", MAIN, *flags],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    text=True,
+    env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache)},
+  )
+  lines = []
+  for line in process.stdout:
+    lines.append((line, time.monotonic()))
+    if line.startswith("compiling the training step, about "):
+      process.send_signal(signal.SIGTERM)
+  assert process.wait(timeout=60) == 143
+  said = [line for line, _ in lines]
+  at = next(n for n, line in enumerate(said) if line.startswith("compiling the training step"))
+  assert said[at + 1].startswith("signal 15 has arrived: stops when this is done: compiling")
+  assert said[at + 2].startswith("stopped by signal 15; saved after step 0, ")
+  assert lines[at + 1][1] - lines[at][1] < 3 < lines[at + 2][1] - lines[at + 1][1]

@@ -145,6 +145,7 @@ def _explain_missing(message: str, docstring: str) -> str:
 def _run_main(main: Callable[[], None]) -> None:
   signal.signal(signal.SIGTERM, _raise_interrupted)
   sys.unraisablehook = _resend_dropped_signal
+  xla.silence_slow_alarms()
   xla.enable_compilation_cache()
   xla.keep_channels_last()
   try:

@@ -2,11 +2,14 @@
 
 import dataclasses
 import errno
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -61,6 +64,42 @@ def defer_signals(stop: StopRequest) -> Iterator[None]:
   finally:
     for number, handler in before.items():
       signal.signal(number, handler)
+
+
+@contextmanager
+def acknowledge_signals(work: str) -> Iterator[None]:
+  """Says at once that a stop signal has arrived within work that nothing can break off.
+
+  Python runs its handlers only between two of its own operations, and a compilation is one of them.
+  In another thread than the main one, which signals do not reach, this does nothing.
+
+  Args:
+    work: what goes on, such as 'compiling the training step'.
+  """
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+  reader, writer = os.pipe()
+  os.set_blocking(writer, False)
+
+  def watch_signals() -> None:
+    acknowledged = False
+    while number := os.read(reader, 1):
+      if number[0] in STOP_SIGNALS and not acknowledged:
+        acknowledged = True
+        print_line(f"signal {number[0]} has arrived: stops when this is done: {work}")
+
+  # The system's own handler writes the number of a signal here, whatever Python is doing.
+  before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+  watcher = threading.Thread(target=watch_signals, daemon=True)
+  watcher.start()
+  try:
+    yield
+  finally:
+    signal.set_wakeup_fd(before)
+    os.close(writer)  # which ends the watcher
+    watcher.join()
+    os.close(reader)
 
 
 def exit_status(error: BaseException) -> int:

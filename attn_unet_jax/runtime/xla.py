@@ -21,6 +21,15 @@ _DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 _CHANNELS_LAST, _ANY_LAYOUT = "--xla_gpu_force_conv_nhwc=true", "--xla_gpu_force_conv_n"
 
 
+def silence_slow_alarms() -> None:
+  """Keeps XLA from reporting, in a box of asterisks, that a compilation takes long.
+
+  To be called before JAX is imported. XLA logs these alarms as errors, and its errors reach Python
+  as exceptions anyway. TF_CPP_MIN_LOG_LEVEL=1 shows all of its log.
+  """
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
 def enable_compilation_cache() -> None:
   """Caches compiled programs in a folder of the user's, so that a second start compiles nothing.
 

@@ -22,7 +22,9 @@ from attn_unet_jax.training.inputs import CaseLoader, open_inputs
 from attn_unet_jax.training.mesh import get_first_device_copy, make_replicated_sharding, replicate
 from attn_unet_jax.training.nonfinite import NonfiniteWatch
 from attn_unet_jax.training.options import TrainingRecipe
+from attn_unet_jax.training.pace import PaceReport, compile_announced, warn_of_long_training
 from attn_unet_jax.training.state import TrainState, abstract_state, create_state
+from attn_unet_jax.training.step import StepMetrics
 
 T = TypeVar("T")
 
@@ -69,8 +71,10 @@ def train_network(
   if epochs_done >= recipe.train.epochs:
     return state
   inputs = open_inputs(recipe, module, load, workdir)
-  step = compile_step(recipe, module, streamed=inputs.streamed)
   steps = range(int(state.step), recipe.train.epochs * recipe.train.steps_per_epoch)
+  warn_of_long_training(recipe, module, len(steps))
+  step = _FirstCompiled(compile_step(recipe, module, streamed=inputs.streamed))
+  pace = PaceReport(len(steps), recipe.train.steps_per_epoch)
   with (
     hosts.open_on_primary(lambda: closing(metrics_csv.EpochLog(workdir, epochs_done))) as log,
     inputs.source.feeds(steps) as feeds,
@@ -81,7 +85,7 @@ def train_network(
     watch = NonfiniteWatch(recipe, locate_patches, int(state.skipped), workdir / "nonfinite")
     report = EpochReport(recipe, module, inputs.fixed, log, epochs_done)
     for epoch in range(epochs_done + 1, recipe.train.epochs + 1):
-      state, seconds = _train_epoch(recipe, step, state, feeds, epoch, stop, store, watch)
+      state, seconds = _train_epoch(recipe, step, state, feeds, epoch, stop, store, watch, pace)
       is_validated = epoch == recipe.train.epochs or epoch % recipe.train.validate_every == 0
       score = None
       try:
@@ -106,6 +110,24 @@ def train_network(
   return state
 
 
+class _FirstCompiled:
+  """A step that is compiled, and announced, with its first input."""
+
+  def __init__(self, step: Step):
+    self._step, self._is_compiled = step, False
+
+  def compile(self, state: TrainState, feed: StepInput) -> bool:
+    """Compiles the step; returns whether that was still to be done."""
+    if self._is_compiled:
+      return False
+    self._step, self._is_compiled = compile_announced(self._step, state, feed), True
+    return True
+
+  def __call__(self, state: TrainState, feed: StepInput) -> tuple[TrainState, StepMetrics]:
+    """Runs the step."""
+    return self._step(state, feed)
+
+
 def _count_finished_epochs(recipe: TrainingRecipe, state: TrainState, workdir: Path) -> int:
   """Counts the epochs that are trained and, at the end of an epoch, also in the log."""
   epochs, rest = divmod(int(state.step), recipe.train.steps_per_epoch)
@@ -116,13 +138,14 @@ def _count_finished_epochs(recipe: TrainingRecipe, state: TrainState, workdir: P
 
 def _train_epoch(
   recipe: TrainingRecipe,
-  step: Step,
+  step: "_FirstCompiled",
   state: TrainState,
   feeds: Iterator[StepInput],
   epoch: int,
   stop: "_SharedStopRequest",
   store: CheckpointStore,
   watch: NonfiniteWatch,
+  pace: PaceReport,
 ) -> tuple[TrainState, float]:
   """Trains the remaining steps of an epoch; returns the state and the seconds that they took."""
   began = time.monotonic()
@@ -136,9 +159,13 @@ def _train_epoch(
       feed = stop.interruptible(next)(feeds) if hosts.count_processes() == 1 else next(feeds)
     except Interrupted as stopped:
       _save_and_stop(stopped.number, state, store, watch)
+    if step.compile(state, feed):
+      # Not only after the step, which may take long where compiling does.
+      _save_and_stop(stop.agree_on_signal(), state, store, watch)
     with jax.transfer_guard("disallow"):  # an implicit copy would stall every step
       state, metrics = step(state, feed)
     watch.note_step(steps_done + 1, metrics, state)
+    pace.note_step(state)
   watch.check_pending(state)
   # Steps run asynchronously; their time ends when the last state is ready.
   jax.block_until_ready(state)

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -169,3 +170,20 @@ def test_a_file_of_flags_is_not_made_deterministic(monkeypatch):
   ):
     xla.make_deterministic()
   assert os.environ["XLA_FLAGS"] == "flags.txt"
+
+
+def test_xlas_alarms_are_silent_unless_its_log_is_asked_for(monkeypatch):
+  monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+  xla.silence_slow_alarms()
+  assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
+  monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+  xla.silence_slow_alarms()
+  assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
+
+
+def test_the_device_is_described(monkeypatch):
+  device = SimpleNamespace(platform="gpu", device_kind="NVIDIA H200")
+  monkeypatch.setattr("jax.devices", lambda: 8 * [device])
+  assert xla.describe_devices() == "8 x NVIDIA H200 (gpu)"
+  monkeypatch.setattr("jax.devices", lambda: [SimpleNamespace(platform="cpu")])
+  assert re.fullmatch(r"cpu, \d+ cores", xla.describe_devices())
