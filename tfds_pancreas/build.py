@@ -54,6 +54,7 @@ def main() -> None:
   from tfds_pancreas.records import REPORT_FILE, find_built_version
 
   start = time.perf_counter()
+  # Asked before the build: afterwards a new data set looks like one that was there.
   existing = find_built_version(_DATASET.value, _DATA_DIR.value)
   try:
     directory = build_dataset(

@@ -18,6 +18,7 @@ from tfds_pancreas.record_builder import RecordBuilder
 from tfds_pancreas.records import VolumeConfig
 from tfds_pancreas.workers import parse_beam_options
 
+# A fixed list, since a name becomes the module to import: no other module can be named.
 DATASETS = (
   "phantom_ct",
   "pancreas_ct",
@@ -71,6 +72,7 @@ def build_dataset(
   try:
     Path(data_dir).mkdir(parents=True, exist_ok=True)
     builder = builder_class(config=config, data_dir=data_dir, **options)
+    # TFDS renames the folder at the end: where it is, it is complete.
     if not builder.data_path.exists():
       _require_files(builder.MANUAL_DOWNLOAD_INSTRUCTIONS, manual_dir)
       print_line(f"{dataset}: building")

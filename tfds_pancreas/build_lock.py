@@ -21,6 +21,7 @@ def hold_build_lock(directory: Path) -> Iterator[None]:
     UserError: another process is building there.
   """
   directory.parent.mkdir(parents=True, exist_ok=True)
+  # Beside the directory, which does not exist before TFDS renames its own.
   path = directory.with_name(f".{directory.name}.lock")
   try:
     lock = acquire_file_lock(path)
@@ -35,5 +36,6 @@ def hold_build_lock(directory: Path) -> Iterator[None]:
       shutil.rmtree(left_over)
     yield
   finally:
+    # Removed while the lock is held: afterwards the file may be that of the next build.
     path.unlink()
     os.close(lock)

@@ -51,6 +51,7 @@ class BuildReport:
     """
     if self.good_parts and (skip_bad_cases or not self.bad_parts):
       return
+    # All bad cases at once: one at a time, each would cost another reading of the collection.
     named = [f"{part.id}: {'; '.join(part.problems)}" for part in self.bad_parts]
     way_out = "correct their files, or leave them out by --skip_bad_cases"
     way_out = way_out if self.good_parts else "there is no other case, so there is nothing to build"

@@ -165,6 +165,7 @@ def write_shard(shard: ShardPlan) -> None:
     return  # a runner may repeat work that is done, and the records are gone by then
   with atomic_write(shard.path) as unfinished:
     try:
+      # One record a group: reading a scan then decodes no other.
       writer = ArrayRecordWriter(str(unfinished), "group_size:1")
       for part in shard.parts:
         writer.write(part.path.with_suffix(_RECORD).read_bytes())

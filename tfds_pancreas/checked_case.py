@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 from attn_unet_jax.volumes.volume import Volume
 
 
+# A protocol, not a base class: cases are data classes in one builder, named tuples in another.
 class CaseInput(Protocol):
   """The description of a case to be made: anything with an id that can be pickled."""
 

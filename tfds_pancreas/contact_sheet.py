@@ -14,6 +14,7 @@ import numpy as np
 
 TILE = 160
 COLUMNS, ROWS = 5, 4
+# The window of Roth et al. 2018, which is also the default of `data.window_hu`.
 _WINDOW_HU = (-160.0, 240.0)
 _OUTLINE = (255, 64, 64)
 _TEXT = (255, 220, 0)

@@ -44,6 +44,7 @@ def take_single_files(found: Mapping[Number, Sequence[Path]]) -> dict[Number, Pa
   Raises:
     UserError: a number has two files.
   """
+  # Which of the two belongs to the scan cannot be known, and is not guessed.
   for paths in found.values():
     if len(paths) > 1:
       raise UserError(f"{paths[0]}: {paths[1]} is the same case; remove one of them")

@@ -49,6 +49,7 @@ def find_nifti_pairs(root: Path) -> list[NiftiCaseFiles]:
     UserError: two files have one name, or there is none at all.
   """
   images, labels = list_nifti_files(root / "imagesTr"), list_nifti_files(root / "labelsTr")
+  # Names of either folder: a scan without a label is a bad case, and is not passed over.
   names = sorted(images.keys() | labels.keys())
   if not names:
     raise UserError(f"{root}: no imagesTr/NAME.nii.gz with labelsTr/NAME.nii.gz in it")

@@ -155,6 +155,7 @@ class RecordBuilder(FileReaderBuilder):
 
 
 def _require_unique_ids(ids: Iterable[str]) -> None:
+  # Folds name cases by their ids: of two with one id, one could train and the other test.
   twice = sorted(case for case, times in Counter(ids).items() if times > 1)
   if twice:
     raise UserError(f"--manual_dir: {len(twice)} cases are there twice: {twice[:5]}; rename one")

@@ -86,6 +86,7 @@ def read_labels(directory: Path) -> dict[str, int]:
   """
   path = directory / METADATA_FILE
   labels = _read_object(path).get("labels")
+  # `isinstance` would take true and false for whole numbers.
   if not isinstance(labels, dict) or not all(type(value) is int for value in labels.values()):
     raise UserError(f"{path}: has no label values by name; {WAY_OUT}")
   return labels
@@ -98,6 +99,7 @@ def require_record_count(path: Path, count: int) -> None:
     UserError: it has another number, or it is damaged.
   """
   try:
+    # Nothing is read ahead: the number of records is all that is asked for.
     reader = ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0")
     found = reader.num_records()
     reader.close()

@@ -151,6 +151,7 @@ def _find_fault(record: Record) -> str:
   image, label, affine = record["image"], record["label"], record["affine"]
   if image.ndim != 3 or image.shape != label.shape or not image.size:
     return f"has an image of {image.shape} and a label of {label.shape} voxels"
+  # An affine without an inverse lays all voxels into one plane.
   if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.linalg.det(affine):
     return "has an affine that places no voxels"
   return ""

@@ -9,7 +9,7 @@ _LEAST_EXTENT = 1e-7  # of a constant image, which stays as it is
 
 
 def apply_gamma(key: Array, image: Array) -> Array:
-  """Bends the intensities by a power, between the image's own extremes.
+  """Raises the intensities to a power, between the image's own extremes.
 
       low + (high - low) ((image - low) / (high - low))^g,  g uniform in [0.7, 1.5]
 

@@ -7,7 +7,7 @@ from attn_unet_jax.augment.options import Augmentation, Range
 
 
 def change_intensity(key: Array, image: Array, augmentation: Augmentation) -> Array:
-  """Scales and shifts the intensities of an image and adds noise.
+  """Changes the intensities of an image by a factor and a shift, and adds noise.
 
       a * image + b + s * n
 

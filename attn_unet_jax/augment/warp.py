@@ -49,7 +49,7 @@ def warp_block(
 
 
 def draw_mirrored_axes(key: Array, augmentation: Augmentation) -> Array:
-  """Draws which of the axes X, Y, Z are mirrored: booleans [3]."""
+  """Draws for each of the axes X, Y, Z whether it is mirrored: booleans [3]."""
   return jax.random.uniform(key, (3,)) < jnp.array(augmentation.flip)
 
 

@@ -98,7 +98,7 @@ def make_judge(data: DataOptions) -> Judge:
 
 
 class JudgedScans:
-  """What a judge said of the scans of a data set; each line is told once.
+  """The lines that a judge said of the scans of a data set; each line is told once.
 
   Attributes:
     judge: decides which scans are refused.

@@ -28,6 +28,7 @@ def load_experiment(text: str) -> ConfigDict:
   try:
     module = _run_file(path)
     draft = module.get_config(variant) if variant else module.get_config()
+  # Ours is one line with a way out already. Whatever else a file raises gets one below.
   except UserError:
     raise
   except Exception as error:  # whatever an experiment file raises
@@ -52,6 +53,7 @@ def find_experiment(place: str) -> Path:
   if path.is_file():
     return path
   folder = experiments_folder()
+  # So a command of the docs, with experiments/pancreas.py, also works where no clone is.
   found = folder / f"{path.stem}.py"
   if path.suffix in ("", ".py") and found.is_file() and path.stem != "__init__":
     return found
@@ -69,6 +71,7 @@ def experiments_folder() -> Path:
 
 def list_experiments() -> list[str]:
   """Returns the names of the package's experiments."""
+  # Names of experiments begin with a letter: `__init__.py` is none.
   return sorted(path.stem for path in experiments_folder().glob("[a-z]*.py"))
 
 
@@ -85,7 +88,7 @@ def _run_file(path: Path) -> ModuleType:
 
 
 def _offer_experiments() -> None:
-  """Lets `from experiments import pancreas` find the package's own, if there is no other."""
+  """Makes `from experiments import pancreas` find the package's own, if there is no other."""
   # A clone, or a user's own package of this name, comes first.
   if "experiments" in sys.modules or importlib.util.find_spec("experiments"):
     return
@@ -96,5 +99,6 @@ def _offer_experiments() -> None:
   assert spec is not None
   assert spec.loader is not None
   module = importlib.util.module_from_spec(spec)
+  # Entered before it runs, as Python's own import does.
   sys.modules["experiments"] = module
   spec.loader.exec_module(module)

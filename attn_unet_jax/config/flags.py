@@ -80,6 +80,7 @@ class ConfigFlags:
       UserError: the experiment file does not load, a value is not allowed, or there is neither
         `--config` nor a run.
     """
+    # A run knows its own config: `main --workdir=RUN` alone goes on with it.
     if flags.FLAGS.config is None and run is not None:
       config = self._change_config_of(run, data=data)
     else:
@@ -106,6 +107,7 @@ class ConfigFlags:
     return config
 
 
+# One for each process, as the flags of absl are.
 CONFIG_FLAGS = ConfigFlags()
 
 

@@ -50,6 +50,7 @@ def take_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]
     negated, key, text = match.groups()
     if text is None and kinds.get(key) is bool:
       text = "false" if negated else "true"
+    # A value may begin with one dash, as a negative number does.
     elif text is None and remaining and not remaining[0].startswith("--"):
       text = remaining.pop(0)
     if text is None or (negated and kinds.get(key) is not bool):
@@ -119,7 +120,7 @@ def _read_texts(texts: Mapping[str, str], network: str) -> dict[str, Any]:
 
 
 def _are_related(network: str, other: str) -> bool:
-  """Whether one network has the options of the other, like U-Net and Attention U-Net."""
+  """Returns whether one network has the options of the other, like U-Net and Attention U-Net."""
   a, b = network_options(network), network_options(other)
   return issubclass(a, b) or issubclass(b, a)
 
@@ -146,6 +147,7 @@ def read_value(key: str, text: str, kind: Any, default: Any) -> Any:
   Raises:
     UserError: the text is no value of this type.
   """
+  # Before any literal is looked for: a folder that is called 1 stays text.
   if kind is str or isinstance(default, str):
     return text
   if kind is bool:
@@ -167,6 +169,7 @@ def read_value(key: str, text: str, kind: Any, default: Any) -> Any:
 def _evaluate_literal(text: str) -> Any:
   """Reads a Python literal; what is none stays text. Lists become tuples."""
   try:
+    # `eval` would run whatever code a flag holds; this reads values alone.
     return _to_tuple(ast.literal_eval(text.strip()))
   except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
     try:

@@ -53,6 +53,7 @@ def _group_keys() -> Iterator[tuple[str, list[tuple[Key, str]]]]:
   for key in list_keys():
     section = key.name.rpartition(".")[0]
     same: tuple[Any, ...] = (key.name, repr(key.default), key.field.metadata["doc"])
+    # Each network has its own name as the default, each optimiser too: one row for all.
     if key.name in ("model.name", "optimizer.name"):
       same = (key.name,)
     sections.setdefault(section, {}).setdefault(same, []).append(key)

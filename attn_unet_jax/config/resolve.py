@@ -21,6 +21,7 @@ def resolve_draft(draft: ConfigDict, *, data: bool = True) -> RunConfig:
   check_complete(draft)
   config = build(flatten_draft(draft))
   check_rules(config)
+  # `check` and `convert` work without a data set.
   if data:
     check_data(config.data)
   return config

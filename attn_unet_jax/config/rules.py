@@ -27,10 +27,11 @@ def check_rules(config: RunConfig) -> None:
 
 
 def _check_class_weights(config: RunConfig) -> None:
-  """One weight for each class, the background first."""
+  """Checks that each class has one weight; the background comes first."""
   classes = 1 + len(class_names(config.data.labels))
   of_loss = [term.arguments.get("class_weights", ()) for term in config.loss.terms]
   keyed: list[tuple[str, Any, float]] = [("loss_options.class_weights", w, 0) for w in of_loss]
+  # Inference divides by its weights, so that none may be 0. A loss may leave a class out.
   keyed.append(("inference.class_weights", config.inference.class_weights, 1e-9))
   for key, weights, least in keyed:
     fits = all(_is_number(weight) and weight >= least for weight in weights)
@@ -50,6 +51,7 @@ def _check_stages(config: RunConfig) -> None:
   _require_rule(
     len(class_names(data.labels)) == 1, "data.labels", data.labels, "one class in stages"
   )
+  # The stages make the boxes and the targets of their networks themselves.
   _require_rule(not data.boxes, "data.boxes", data.boxes, "empty: stages find their own")
   rule = "interior: stages set it"
   _require_rule(data.target == "interior", "data.target", data.target, rule)
@@ -62,7 +64,7 @@ def _check_largest_component(config: RunConfig) -> None:
 
 
 def _check_hnn(config: RunConfig) -> None:
-  """The views of hnn are trained by their own maps alone, which no other network has."""
+  """Checks that hnn, and only hnn, is trained by the maps of its views, and by nothing else."""
   weight = config.loss.weights.get("side_bce", 0.0)
   if config.model.name == "hnn":
     rule = "the only loss of hnn, as in experiments/hnn.py: set the weights of the others to 0"
@@ -89,6 +91,7 @@ def _check_accumulation(config: RunConfig) -> None:
 
 def _check_space(config: RunConfig) -> None:
   space, form = config.parallel.space, getattr(config.model, "conv", "auto")
+  # `pmap` gives whole patches to each device. Only a mesh divides a patch.
   if space > 1 and config.parallel.mode == "pmap":
     raise UserError(
       f"config.parallel.space={space}: 'pmap' divides no patch; use --config.parallel.mode=jit"

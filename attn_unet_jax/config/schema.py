@@ -45,7 +45,7 @@ OPEN_SECTIONS = ("model", "optimizer", "loss_options")  # whose keys depend on a
 
 @dataclass(frozen=True)
 class RunConfig(TrainingRecipe, StageRecipe, ScoringRecipe):
-  """All that decides a run.
+  """The options that decide a run.
 
   Attributes:
     deterministic: whether a GPU repeats its bits too.
@@ -111,7 +111,7 @@ _FIXED: dict[str, Options] = {
 
 
 class Key(NamedTuple):
-  """What is known about one key.
+  """A key of the config, and what is known about it.
 
   Attributes:
     name: with its section, as after `--config.`.
@@ -161,6 +161,7 @@ def default() -> ConfigDict:
       draft[section] = ConfigDict(values)
     else:
       draft.update(values)
+  # The names alone: the other keys depend on them, and must not outlive another choice.
   draft.model = ConfigDict({"name": AttentionUNetOptions().name})
   draft.optimizer = ConfigDict({"name": AdamOptions().name})
   draft.loss_options = ConfigDict()
@@ -209,6 +210,7 @@ def build(values: Mapping[str, Any]) -> RunConfig:
   fixed = {
     section: _make_options(section, options, said[section]) for section, options in _FIXED.items()
   }
+  # `loss` is no section of the run's config: its weights and options become the terms of a sum.
   general: Any = fixed[""]
   sections: Any = {name: options for name, options in fixed.items() if name not in ("", "loss")}
   return RunConfig(
@@ -300,6 +302,7 @@ def _make_loss(weights: Any, said: Mapping[str, Any]) -> LossOptions:
     options = LOSSES[name].options if name in LOSSES else NoOptions
     names = {_flag_name(field): field.name for field in dataclasses.fields(options)}
     own = {names[key]: value for key, value in said.items() if key in names}
+    # Several terms may read one option. It is refused only where no term does.
     read |= names.keys()
     try:
       terms.append(LossTerm(name, weight, options(**own)))
@@ -348,6 +351,7 @@ def flatten(config: RunConfig) -> dict[str, Any]:
   flat: dict[str, Any] = {"seed": config.seed, "deterministic": config.deterministic}
   for section in (*filter(None, _FIXED), *OPEN_SECTIONS):
     if section == "loss":
+      # Losses of weight 0 too: one that a stored config leaves out gets its default weight.
       flat |= {f"loss.{name}": config.loss.weights.get(name, 0.0) for name in sorted(LOSSES)}
       external = [(term.name, term.weight) for term in config.loss.terms if term.name not in LOSSES]
       flat["loss.external"] = tuple(external)
@@ -363,6 +367,7 @@ def _flatten_options(section: str, options: Any) -> dict[str, Any]:
   return {
     _join_key(section, _flag_name(field)): getattr(options, field.name)
     for field in dataclasses.fields(options)
+    # `build` would refuse a key whose condition does not hold.
     if not _find_unmet_condition(options, field)
   }
 
@@ -379,6 +384,7 @@ def replace_keys(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
   """
   values = flatten(config) | dict(changes)
   read = read_keys(values)
+  # What was asked for stays in, even if nothing reads it: `build` then refuses it by name.
   return build({key: value for key, value in values.items() if key in read or key in changes})
 
 
@@ -390,6 +396,7 @@ def read_keys(values: Mapping[str, Any]) -> set[str]:
   for section, options in chosen.items():
     for key in _keys_of(section, options, ""):
       only_if = key.field.metadata.get("only_if")
+      # A schedule that is not given is the default one, which decides as well what is read.
       standard = {field.name: field.default for field in dataclasses.fields(options)}
       if not only_if or only_if[1] == values.get(f"{section}.{only_if[0]}", standard[only_if[0]]):
         keys.add(key.name)

@@ -37,6 +37,7 @@ def load_config(path: Path) -> RunConfig:
     raise UserError(f"{path}: not found; is its folder a run made by attn_unet_jax.main?") from None
   except OSError as error:
     raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+  # A damaged or foreign file may be any JSON: a list, a number, a text.
   except (ValueError, TypeError, AttributeError, OverflowError) as error:
     raise UserError(f"{path}: not a config of this program ({error}); train again") from None
   except UserError as error:
@@ -89,6 +90,7 @@ def _flatten_file(nested: Any, prefix: str = "") -> dict[str, Any]:
   return flat
 
 
+# JSON has lists alone, and the types of the options are tuples.
 def _to_tuples(value: Any) -> Any:
   return tuple(map(_to_tuples, value)) if isinstance(value, list) else value
 

@@ -30,6 +30,7 @@ def choose_variant(
 
 def set_loss(config: ConfigDict, **weights: float) -> None:
   """Makes the loss the weighted sum of these terms, and of no other."""
+  # The others are set to 0: a draft begins with the weights of the default loss.
   for name in LOSSES:
     config.loss[name] = weights.pop(name, 0.0)
   if weights:

@@ -92,6 +92,7 @@ def list_differences(runs: Sequence[ScoredRun]) -> dict[str, dict[str, Any]]:
 
 def _require_metrics(runs: Sequence[ScoredRun], metrics: Sequence[str]) -> None:
   for run in runs:
+    # The columns of a table are those of all its cases, so that any case tells them.
     first = next(iter(next(iter(run.scores.values())).values()))
     unknown = [metric for metric in metrics if metric not in first]
     if unknown or not metrics:

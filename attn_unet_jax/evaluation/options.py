@@ -21,6 +21,7 @@ EMPTY_RULES = get_args(EmptyRule)
 class EvaluationOptions(Options):
   """The options of scoring, in validation and in the test."""
 
+  # By default a mean DSC speaks of cases with the organ. False alarms are counted beside it.
   empty_masks: EmptyRule = option(
     "reference",
     "Cases with a DSC: whose reference has the class; either: or prediction; one: all, 1 if none.",

@@ -176,6 +176,7 @@ def average_dsc(rows: Sequence[Scores]) -> MeanScore:
     ValueError: no rows.
   """
   spreads = [metrics["dsc"] for metrics in summarise_scores(rows).values()]
+  # Class by class first: otherwise an organ that most cases have would outweigh a rare one.
   means = [spread["mean"] for spread in spreads if spread["n"]]
   n = int(sum(spread["n"] for spread in spreads))
   return MeanScore(sum(means) / len(means) if means else math.nan, n, len(rows) * len(spreads))
@@ -210,6 +211,7 @@ def _divide_counts(
 ) -> float:
   if denominator:
     return numerator / denominator
+  # `one` is the rule of version 0.1.0: two empty masks agree.
   return 1.0 if empty == "one" and not any(counts) else math.nan
 
 

@@ -57,6 +57,7 @@ def measure_directed_averages_mm(
   points, areas = zip(*(_list_surface(m, spacing_mm) for m in (prediction, reference)), strict=True)
   if not (len(points[0]) and len(points[1])):
     return math.nan, math.nan
+  # A tree, not a distance transform of the grid: the pieces lie between the voxels' centres.
   there, back = KDTree(points[1]).query(points[0])[0], KDTree(points[0]).query(points[1])[0]
   return float(np.average(there, weights=areas[0])), float(np.average(back, weights=areas[1]))
 
@@ -134,6 +135,8 @@ def _cut_off(corners: list[Corner], spacing_mm: tuple[float, float, float]) -> f
   and halves of a section of the cube: all with known areas.
   """
   x, y, z = spacing_mm
+  # Edges are cut in the middle. So a corner is cut off by a triangle of area |(yz, xz, xy)| / 8,
+  # and an edge along Z by a rectangle of area z |(x, y)| / 2.
   faces = np.array([y * z, x * z, x * y])  # area of the cube's section across each axis
   corner = float(np.linalg.norm(faces)) / 8
   half_edge = [float(np.linalg.norm(np.delete(faces, axis))) / 4 for axis in range(3)]
@@ -156,6 +159,7 @@ def _cut_off(corners: list[Corner], spacing_mm: tuple[float, float, float]) -> f
 
 def _join_edges(corners: list[Corner]) -> list[list[Corner]]:
   """Joins corners that edges of the cube connect into groups."""
+  # Corners of one cube that no edge connects are cut off apart, each with a polygon of its own.
   groups: list[list[Corner]] = []
   for corner in corners:
     joined = [g for g in groups if any(_are_neighbours(corner, other) for other in g)]

@@ -28,10 +28,13 @@ class AttentionUNet(UNet):
     gate_bias_init: see there.
   """
 
+  # The authors' configs for Pancreas-CT name this variant: two gates, progressive gating.
   gates: int = 2
   gating: Gating = "progressive"
+  # The released network gives the finest skip to the decoder as it is.
   gate_finest: bool = False
   gate: Variant = "sigmoid"
+  # The paper lets a new gate pass everything. None is what the released 3-D code does.
   gate_bias_init: float | None = None
 
   def gating_signal(self, x: jax.Array, before: jax.Array | None, train: bool) -> jax.Array:
@@ -39,6 +42,7 @@ class AttentionUNet(UNet):
     shared = self.gating == "shared"
     if before is not None:
       return before if shared else x
+    # As released: a shared signal has half the bottleneck's channels, 128 of 256.
     channels = self.filters[3 if shared else 4]
     signal = ConvNormRelu(channels, 1, self.conv, self.dtype, self.batch_axis, name="gating")
     return signal(x, train)

@@ -26,6 +26,7 @@ def build_network(options: NetworkOptions, num_classes: int = 2) -> nn.Module:
   """
   module: type[nn.Module] = load_object(options.module or options.name, "config.model.name")
   given: dict[str, Any] = dataclasses.asdict(options)
+  # A flag and config.json hold the compute type as a word. The classes follow from the labels.
   given |= {"num_classes": num_classes, "dtype": jnp.dtype(options.dtype)}
   known = {field.name for field in dataclasses.fields(module)} - {"name", "parent"}
   # Options that the module has no field for, such as `name`, are not its arguments.
@@ -50,6 +51,8 @@ def external_options(path: str) -> type[NetworkOptions]:
   own: list[tuple[str, Any, Any]] = [
     (field.name, Any, option(field.default, f"A field of {path}."))
     for field in dataclasses.fields(module)
+    # `name` and `parent` are Flax's own. The labels decide the classes, the division over
+    # devices decides the batch's axis, and `dtype` is an option of every network.
     if field.name not in ("name", "parent", "num_classes", "dtype", "batch_axis")
   ]
   own.append(("name", str, option(path, "The network.")))
@@ -63,6 +66,7 @@ def nearest_patch(network: nn.Module, patch: Sequence[int]) -> tuple[int, ...]:
   """
   offsets = getattr(network, "patch_offset", (0, 0, 0))
   return tuple(
+    # At least one unit: rounding alone would bring a small patch to size 0.
     offset + unit * max(1, round((size - offset) / unit))
     for size, unit, offset in zip(patch, network.patch_multiple, offsets, strict=True)
   )

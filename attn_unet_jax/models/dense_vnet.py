@@ -20,6 +20,7 @@ from attn_unet_jax.models.ops.dilation import convolve_dilated
 from attn_unet_jax.models.ops.resize import upsample
 
 _LEAST_PRIOR = 1e-6  # below it the logarithm would run away
+# NiftyNet's initialiser is truncated. That of the released U-Nets is not, see `layers`.
 _truncated_kaiming = nn.initializers.kaiming_normal()
 
 
@@ -50,6 +51,7 @@ class DenseVNet(nn.Module):
   num_classes: int = 2
   feature_scale: float = 1.0
   dilation_rates: tuple[tuple[int, ...], ...] = ()
+  # 0.5, and 12 below, are those of the authors' first code. NiftyNet's later prior has 24 cells.
   channels_kept: float = 0.5
   keep_block_input: bool = False
   prior_size: int = 12
@@ -106,9 +108,11 @@ class DenseVNet(nn.Module):
     if any(size % unit for size in grid):
       raise ValueError(f"patch {grid}: each size must be a multiple of {unit}")
     options = {"form": self.conv, "dtype": self.dtype, "batch_axis": self.batch_axis}
+    # No ReLU follows either of these two: so it is in the authors' graph.
     small = BatchNorm(self.dtype, self.batch_axis, name="small_norm")(average_pool(x), train)
     strided = ConvNorm(self._scale_width(24), 5, stride=2, **options, name="strided")(x, train)
     x = jnp.concatenate([small, strided], -1)
+    # The averaged image is a skip too: 1 + 12 + 24 + 24 = 61 channels come to the head.
     found = [small]
     for level, (growth, skip, rates) in enumerate(self.stacks, 1):
       stack = remat_block(DenseStack, level, self.remat)(
@@ -121,9 +125,11 @@ class DenseVNet(nn.Module):
       if level < len(self.stacks):
         x = nn.relu(layer(features=self._scale_width(24), stride=2, name=f"down{level}")(x, train))
     common = {"form": self.conv, "dtype": self.dtype, "kernel_init": _truncated_kaiming}
+    # The one convolution with a bias: no batch normalisation follows that would take it away.
     head = Conv(self.num_classes, bias_init=nn.initializers.zeros, **common, name="head")
     logits = head(jnp.concatenate(found, -1))
     logits = logits.astype(jnp.promote_types(self.dtype, jnp.float32))
+    # The prior is added before the upsampling, as published.
     if self.prior_size:
       logits = logits + self._log_prior(logits)
     return upsample(logits, grid, "tf1"), {"gates": {}}
@@ -131,6 +137,7 @@ class DenseVNet(nn.Module):
   def _log_prior(self, logits: jax.Array) -> jax.Array:
     """Returns the logarithm of the prior, [1, X/2, Y/2, Z/2, K]."""
     # One map for each class: a common one would cancel in the softmax.
+    # Ones at the start: their logarithm is 0, so that no place is preferred before training.
     shape = (1, *(self.prior_size,) * 3, self.num_classes)
     prior = self.param("prior", nn.initializers.ones, shape, jnp.float32).astype(logits.dtype)
     return jnp.log(jnp.maximum(upsample(prior, logits.shape[1:4], "tf1"), _LEAST_PRIOR))
@@ -176,6 +183,7 @@ class DenseStack(nn.Module):
     count = math.ceil(self.channels_kept * self.growth)
     for i, rate in enumerate(self.rates):
       kept = None
+      # The last layer of a stack gives all of its channels, as in the authors' code.
       if train and count < self.growth and i < len(self.rates) - 1:
         # Ranks of a permutation, not independent draws: exactly `count` channels are kept.
         kept = jax.random.permutation(self.make_rng("dropout"), self.growth) < count
@@ -210,6 +218,7 @@ class ConvNorm(nn.Module):
       self.features,
       self.size,
       self.stride,
+      # Batch normalisation subtracts each channel's mean, and any bias with it.
       use_bias=False,
       kernel_init=_truncated_kaiming,
       form=self.form,
@@ -226,6 +235,8 @@ def average_pool(x: jax.Array) -> jax.Array:
   The padding is TensorFlow's `SAME`: a window begins on every even voxel, and the part of it that
   is outside the grid does not count.
   """
+  # A small matrix along each axis: windows of three voxels overlap, so that a reshape, as in
+  # `resize.max_pool`, does not separate them.
   for axis in (1, 2, 3):
     place, start = np.arange(x.shape[axis]), 2 * np.arange(x.shape[axis] // 2)[:, None]
     inside = (place >= start) & (place < start + 3)

@@ -135,6 +135,7 @@ class DualAttention(nn.Module):
     channels = x.shape[-1]
     pooled = jnp.concatenate([jnp.mean(a, _VOXELS, keepdims=True) for a in (x, g)], -1)
     if self.channel_reduction:
+      # The bias starts at 0 here: the last layer alone decides how far the gate is open.
       narrow = max(1, channels // self.channel_reduction)
       kernel, bias = self._linear_parameters("channel_reduced", pooled.shape[-1], narrow, bias=0.0)
       pooled = nn.relu(pooled @ kernel + bias)

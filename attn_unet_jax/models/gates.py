@@ -62,13 +62,17 @@ class AttentionGate(nn.Module):
     Raises:
       ValueError: x's grid is not an even multiple of g's.
     """
+    # theta halves x's grid, and phi is brought to that grid by a whole factor.
     if any(n % (2 * size) for n, size in zip(x.shape[1:4], g.shape[1:4], strict=True)):
       raise ValueError(
         f"skip grid {x.shape[1:4]}, gating grid {g.shape[1:4]}: it must be an even multiple of it"
       )
     common = {"form": self.form, "dtype": self.dtype}
     channels = x.shape[-1]
+    # Without a bias, as released: phi's bias already serves the sum of both.
     theta = Conv(channels, 2, 2, "VALID", use_bias=False, name="theta", **common)(x)
+    # On g's own grid, which is much coarser if one signal serves all levels: interpolation
+    # commutes with a 1x1x1 convolution and keeps its bias.
     phi = Conv(channels, 1, name="phi", **common)(g)
     phi = upsample(phi, theta.shape[1:4], self.upsampling)
     start = self.gate_bias_init
@@ -79,8 +83,10 @@ class AttentionGate(nn.Module):
     wide = jnp.promote_types(self.dtype, jnp.float32)  # for sums over voxels and over channels
     alpha = nn.softmax(q.astype(wide), axis=(1, 2, 3)) if softmax else nn.sigmoid(q)
     alpha = alpha.astype(self.dtype)
+    # After the sigmoid, as released: interpolated coefficients stay between 0 and 1.
     alpha = upsample(alpha, x.shape[1:4], self.upsampling)
     out = Conv(channels, 1, name="output", **common)(alpha.astype(wide) * x)
+    # No ReLU here, as released: `GatedSkip` has one after it has combined the gates.
     return BatchNorm(self.dtype, self.batch_axis, name="output_norm")(out, train), alpha
 
 

@@ -91,6 +91,7 @@ class HNN(nn.Module):
     # Without the stop one view's error would change the others.
     fused = lax.stop_gradient([sides[..., -1] for sides in maps.values()])
     foreground = mean_of_top_two(*fused)
+    # The softmax of (0, f) is sigmoid(f): so prediction and scores treat it as any network.
     logits = jnp.stack([jnp.zeros_like(foreground), foreground], -1)
     return logits, {"gates": {}, "side_logits": maps}
 
@@ -120,11 +121,13 @@ class SliceNetwork(nn.Module):
     """Returns logits [S, A, B, 6] in float32: five side outputs and their fusion."""
     wide = jnp.promote_types(self.dtype, jnp.float32)
     grid = x.shape[1:3]
+    # From one channel to three by broadcasting: VGG-16's first filters are made for colours.
     x = ((x - jnp.asarray(_MEAN, x.dtype)) / jnp.asarray(_SD, x.dtype)).astype(self.dtype)
     sides = []
     for number, (convolutions, width) in enumerate(zip(STAGES, _WIDTHS, strict=True), 1):
       channels = max(1, int(width / self.feature_scale))
       stage = remat_block(Stage, number, self.remat, takes_train=False)
+      # Between stages only: the authors leave out VGG-16's last pooling.
       x = max_pool(x) if number > 1 else x
       x = stage(channels, convolutions, self.trunk_norm, self.dtype, name=f"stage{number}")(x)
       # Zero at the start: every map says 1/2 until its own loss moves it.
@@ -150,6 +153,7 @@ class Stage(nn.Module):
     for i in range(1, self.convolutions + 1):
       x = _Layer(self.features, (3, 3), self.dtype, kaiming_normal, name=f"conv{i}")(x)
       if self.trunk_norm == "group":
+        # `feature_scale` may make any number of channels, and a group must divide it.
         groups = math.gcd(self.features, max(1, self.features // _CHANNELS_PER_GROUP))
         x = nn.GroupNorm(groups, dtype=self.dtype, name=f"norm{i}")(x)
       x = nn.relu(x)
@@ -174,6 +178,8 @@ class _Layer(nn.Module):
     bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
     if not self.size:
       return add_bias(x @ kernel, bias)
+    # The published network pads the slice by 35 pixels and crops every map afterwards. With
+    # SAME padding neither is needed.
     layout, ones = ("NABC", "ABIO", "NABC"), (1,) * len(self.size)
     return add_bias(
       lax.conv_general_dilated(x, kernel, ones, "SAME", dimension_numbers=layout), bias
@@ -190,4 +196,5 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 def _upsample_side(side: jax.Array, grid: tuple[int, ...]) -> jax.Array:
   """Upsamples a side output [S, a, b, 1] to the slice's grid, bilinearly between voxel centres."""
+  # Fixed weights: the published network upsamples by a deconvolution that does not learn.
   return upsample(side[:, None], (1, *grid), "half_pixel")[:, 0]

@@ -62,6 +62,8 @@ class Conv(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Convolves x [N, X, Y, Z, C]."""
     shape = (self.size,) * 3 + (x.shape[-1], self.features)
+    # Kept in float32 and cast at each use: bfloat16 has 8 significant bits, in which small
+    # updates would be lost.
     kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
     y = convolution.conv3d(
       x.astype(self.dtype),
@@ -72,6 +74,7 @@ class Conv(nn.Module):
     )
     if not self.use_bias:
       return y
+    # PyTorch's bound for a bias takes the kernel's fan-in: its taps times the input channels.
     bias_init = self.bias_init or uniform_bias(math.prod(shape[:-1]))
     return add_bias(y, self.param("bias", bias_init, (self.features,), jnp.float32))
 
@@ -112,6 +115,7 @@ class BatchNorm(nn.Module):
       epsilon=1e-5,
       dtype=self.dtype,
       scale_init=scale_around_one,
+      # Over all devices: with statistics of its own part each would train another network.
       axis_name=self.batch_axis,
     )
     if kept is None:
@@ -140,6 +144,8 @@ class ConvNormRelu(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps [N, X, Y, Z, C] to [N, X, Y, Z, features]."""
+    # Batch normalisation makes this bias redundant. The released network has it, and its
+    # weights and its number of parameters are to fit.
     x = Conv(self.features, self.size, form=self.form, dtype=self.dtype)(x)
     return nn.relu(BatchNorm(self.dtype, self.batch_axis)(x, train))
 

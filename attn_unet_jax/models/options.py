@@ -38,6 +38,7 @@ class NetworkOptions(Options):
     module: import path of the Flax module.
   """
 
+  # As text, so that listing the options loads no JAX.
   module: ClassVar[str] = ""
 
   name: str = option("", "The network, or my_package.my_module:MyNet for one of your own.")
@@ -72,7 +73,9 @@ class UNetOptions(ConvNetworkOptions):
   module: ClassVar[str] = "attn_unet_jax.models.unet:UNet"
 
   name: str = option("unet", "The network.")
+  # The paper's networks are 16 to 256 channels wide, a quarter of 64 to 1024.
   feature_scale: float = option(4.0, _FEATURE_SCALE, POSITIVE, _AT_MOST_64)
+  # PyTorch changed its positions in version 0.4. The paper's code pins 0.1.12.
   upsampling: str = option(
     "align_corners",
     "Trilinear upsampling: align_corners as PyTorch before 0.4, or half_pixel.",
@@ -157,6 +160,7 @@ class DenseDilatedOptions(DenseVNetOptions):
 class HNNOptions(NetworkOptions):
   """The holistically nested networks of three views (Roth et al. 2018)."""
 
+  # No `conv`: its convolutions are 2-D, and XLA's own form of these is fast on a CPU too.
   module: ClassVar[str] = "attn_unet_jax.models.hnn:HNN"
 
   name: str = option("hnn", "The network.")
@@ -177,6 +181,8 @@ class UNet3DOptions(ConvNetworkOptions):
   padding: str = option(
     "VALID", "VALID: as published, the output is smaller; or SAME.", one_of("VALID", "SAME")
   )
+  # The paper uses the batch's statistics in the test as well. With the running ones a window's
+  # result does not depend on the other windows of its batch.
   test_statistics: str = option(
     "running", "Batch statistics outside training.", one_of("running", "batch")
   )
@@ -195,6 +201,7 @@ class VNetOptions(ConvNetworkOptions):
 class VNetCaffeOptions(ConvNetworkOptions):
   """The V-Net of the released code."""
 
+  # Figure and released code of the paper have different numbers of convolutions.
   module: ClassVar[str] = "attn_unet_jax.models.vnet:VNetCaffe"
 
   name: str = option("vnet_caffe", "The network.")

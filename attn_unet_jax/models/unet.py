@@ -48,6 +48,7 @@ class UNet(nn.Module):
   @property
   def filters(self) -> tuple[int, ...]:
     """The channels of the five levels, finest first."""
+    # Rounded down, as released: at 3.82 the paper's larger U-Net has 16, 33, 67, 134, 268.
     return tuple(int(width / self.feature_scale) for width in (64, 128, 256, 512, 1024))
 
   @property
@@ -128,6 +129,8 @@ class UNet(nn.Module):
       signal = self.gating_signal(x, signal, train)
       skip, coefficients = self.skip(level, encoded, signal, train)
       gates.update(coefficients)
+      # Interpolated, without a transposed convolution, and the skip first: both as released,
+      # so that converted weights meet the channels they were trained on.
       x = jnp.concatenate([skip, upsample(x, skip.shape[1:4], self.upsampling)], -1)
       x = block(level, f"decoder{level}")(x, train)
       decoded.insert(0, x)  # finest first, as `DeepSupervision` reads them
@@ -150,7 +153,7 @@ class DeepSupervision(nn.Module):
 
   @nn.compact
   def __call__(self, levels: list[jax.Array]) -> jax.Array:
-    """Fuses features [N, X/2^l, Y/2^l, Z/2^l, C_l], finest first, to logits [N, X, Y, Z, K]."""
+    """Joins features [N, X/2^l, Y/2^l, Z/2^l, C_l], finest first, to logits [N, X, Y, Z, K]."""
     classes, fan_in = self.num_classes, self.num_classes * len(levels)
     kernel = self.param("kernel", kaiming_normal, (fan_in, classes), jnp.float32)
     logits = self.param("bias", uniform_bias(fan_in), (classes,), jnp.float32)

@@ -15,6 +15,7 @@ Padding = Literal["VALID", "SAME"]
 Statistics = Literal["running", "batch"]
 
 _LEVELS = 4
+# Two voxels a block, at scales 1, 2, 4, 8 on the way down and 4, 2, 1 up: 2 * 22.
 _MARGIN = 44  # voxels that the unpadded convolutions of all levels take off each side
 
 
@@ -103,6 +104,7 @@ class UNet3D(nn.Module):
 
     skips = []
     for level, width in enumerate(self.filters, 1):
+      # As published, channels double in the second convolution, before the pooling.
       x = block(level, (width // 2, width), f"encoder{level}")(x, train)
       if level < _LEVELS:
         skips.append(x)
@@ -134,6 +136,7 @@ class _Block(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     for width in self.widths:
+      # The normalisation makes its bias redundant. The paper's 19,069,955 parameters count it.
       x = Conv(width, padding=self.padding, form=self.form, dtype=self.dtype)(x)
       x = nn.relu(BatchNorm(self.dtype, self.batch_axis)(x, train))
     return x

@@ -38,7 +38,7 @@ class UpConv(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Doubles the grid of x [N, X, Y, Z, C]."""
+    """Upsamples x [N, X, Y, Z, C] to twice its grid."""
     channels = x.shape[-1]
     kernel = self.param("kernel", self.kernel_init, (2, 2, 2, channels, self.features), jnp.float32)
     flat = kernel.transpose(3, 0, 1, 2, 4).reshape(1, 1, 1, channels, -1).astype(self.dtype)

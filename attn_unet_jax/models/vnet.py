@@ -33,6 +33,7 @@ class VNet(nn.Module):
 
   num_classes: int = 2
   feature_scale: float = 1.0
+  # These numbers give the paper's receptive fields: 5, 22, 72, 172, 372 voxels on the way down.
   left: tuple[int, int, int, int, int] = (1, 2, 3, 3, 3)
   right: tuple[int, int, int, int] = (3, 3, 2, 1)
   conv: convolution.Form = "auto"
@@ -93,6 +94,7 @@ class VNet(nn.Module):
       skip = skips[level - 1]
       x = UpConv(skip.shape[-1], kernel_init=msra, **options, name=f"up{level}")(x)
       x = PReLU(self.dtype, name=f"up{level}_prelu")(x)
+      # The skip comes second, as released; in the U-Net it comes first.
       x = jnp.concatenate([x, skip], -1)
       residual = remat_block(_Residual, level, self.remat, takes_train=False)
       x = residual(x.shape[-1], convolutions, **options, name=f"right{level}")(x)
@@ -139,6 +141,7 @@ class PReLU(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps [..., C] to [..., C]."""
+    # 0.25 is the default of Caffe, in which the network was released.
     slope = self.param("slope", nn.initializers.constant(0.25), x.shape[-1:], jnp.float32)
     # In float32: the slope's gradient is a sum over all voxels, like that of a bias.
     return jnp.where(x >= 0, x, (slope * x).astype(self.dtype))

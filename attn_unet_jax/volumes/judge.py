@@ -35,7 +35,7 @@ class Judge:
   window_hu: tuple[float, float] | None = None
 
   def judge_scan(self, image: Volume, name: object, file: Path | None = None) -> list[str]:
-    """Judges a scan that was read.
+    """Checks a scan that was read.
 
     Args:
       image: the scan, HU as it should be.
@@ -52,7 +52,7 @@ class Judge:
     return [*self.judge_grid(image.grid, name, file), *values]
 
   def judge_grid(self, grid: Grid, name: object, file: Path | None = None) -> list[str]:
-    """Judges the place of a scan's voxels; arguments, lines and errors as of `judge_scan`."""
+    """Checks the place of a scan's voxels; arguments, lines and errors as of `judge_scan`."""
     lines = settle(spacing_findings(grid, name), self.accept)
     return [*lines, *settle(header_findings(file), self.accept)] if file else lines
 

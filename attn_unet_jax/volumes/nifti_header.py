@@ -31,7 +31,7 @@ _MADE_BYTES = 4
 
 
 class _Fields(NamedTuple):
-  """Where some fields of a header are, with their types.
+  """The places of some fields of a header, with their types.
 
   `magics` are those of a file that holds the voxels too, and of a pair.
   """

@@ -32,7 +32,7 @@ class StoredVoxels(NamedTuple):
 
   @property
   def are_integers(self) -> bool:
-    """Whether the values are integers by their type."""
+    """Returns whether the values are integers by their type."""
     return self.slope is None and self.raw.dtype.kind in "iu"
 
   def planes(self) -> Iterator[np.ndarray]:

@@ -25,6 +25,7 @@ CHECK_LIST = (
   "--manual_dir holds, at any depth, Training/img/img0001.nii.gz and "
   "Training/label/label0001.nii.gz; Testing has no labels and is not looked at"
 )
+# Scan and label have no name in common, only their number.
 _NUMBERED = re.compile(r"(?:img|label)(\d{4})")
 
 
@@ -34,6 +35,7 @@ class Builder(CheckedBuilder):
   VERSION = tfds.core.Version("1.0.0")
   DESCRIPTION = """BTCV abdomen (Landman et al. 2015, doi 10.7303/syn3193805): portal-venous CT of
 patients with liver metastases or ventral hernia, 30 of them with thirteen organs outlined."""
+  # Organs are called as in phantoms and in gibson_ct, so that one `data.labels` fits them all.
   LABELS: ClassVar = {
     "spleen": 1,
     "kidney_right": 2,
@@ -54,6 +56,7 @@ patients with liver metastases or ventral hernia, 30 of them with thirteen organ
   def find_cases(self, root: Path) -> Mapping[str, Sequence[NiftiCaseFiles]]:
     """Finds images and labels by their number; the record's id is `img0001`."""
     images, labels = (_find_numbered_files(root, kind) for kind in ("img", "label"))
+    # Of either kind: a number that lacks one of its two files is a bad case for the report.
     numbers = sorted(images.keys() | labels.keys())
     if not numbers:
       raise UserError(f"--manual_dir={root}: no Training/img and Training/label. {CHECK_LIST}")

@@ -35,6 +35,7 @@ _KEPT = "_tumour"
 class DecathlonConfig(GridConfig):
   """A grid, and whether the masses keep a label of their own."""
 
+  # It is part of the config's name, so that records of both kinds never share a folder.
   tumour: bool = False
 
 
@@ -61,6 +62,7 @@ class Builder(CheckedBuilder):
   make_config = staticmethod(make_config)
 
   def __init__(self, **options: Any):
+    # Empty for now: TFDS asks for the info before `find_cases` has read dataset.json.
     self._listed: Sequence[str] = ()
     super().__init__(**options)
 
@@ -96,6 +98,7 @@ class Builder(CheckedBuilder):
 
 def _find_task_folder(root: Path) -> Path:
   """Returns the folder with dataset.json: the given one, or the only one in it."""
+  # The archive unpacks into a folder of its own: either that or its parent may be given.
   inside = sorted(path.parent for path in root.glob("*/dataset.json"))
   found = [root] if (root / "dataset.json").is_file() else inside
   if len(found) != 1:

@@ -39,6 +39,7 @@ def make_config(name: str) -> GridConfig:
     ValueError: no grid is called so, or the collection's name is no name of a folder.
   """
   grid, underscore, collection = name.partition("_")
+  # The collection becomes part of a folder's name: no separator may be in it.
   if underscore and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", collection):
     raise ValueError("a collection after the _ is called by letters, digits, '_', '-' and '.'")
   return make_grid_config(name, FolderConfig, collection, grid, collection=collection)
@@ -54,6 +55,7 @@ class Builder(CheckedBuilder):
   make_config = staticmethod(make_config)
 
   def __init__(self, **options: Any):
+    # For now: TFDS asks for the info before `find_cases` has read dataset.json.
     self._names: Mapping[str, int] = {"pancreas": 1}
     super().__init__(**options)
 

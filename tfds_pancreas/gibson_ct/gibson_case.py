@@ -25,6 +25,7 @@ from tfds_pancreas.pancreas_ct.pancreas_files import CaseScan, read_dicom_scan
 
 def read_gibson_case(files: GibsonCaseFiles, *, meaning: LabelMeaning, judge: Judge) -> CheckedCase:
   """Reads a case and checks it; whatever is wrong with it ends in its `problems`."""
+  # On which of two scans the label was drawn is not guessed.
   if len(files.scans) != 1:
     return CheckedCase(files.id, problems=[_describe_scans(files)])
   scan = files.scans[0]

@@ -38,6 +38,7 @@ class Builder(CheckedBuilder):
   DESCRIPTION = """Labels of Gibson et al. 2018 (Automatic multi-organ segmentation on abdominal CT
 with Dense V-Networks, doi 10.1109/TMI.2018.2806309; Zenodo 1169361) on 43 scans of Pancreas-CT and
 47 of BTCV: eight organs, complete within the box of cropping.csv only."""
+  # The values are the release's own, which go on from BTCV's thirteen: 14 is the duodenum.
   LABELS: ClassVar = {
     "spleen": 1,
     "kidney_left": 3,

@@ -21,6 +21,7 @@ from tfds_pancreas.pancreas_ct.pancreas_files import (
   format_case_id,
 )
 
+# Older papers trained and tested on all 82: their folds need the duplicates.
 _KEPT = "_82"
 # A scan of the training set that came back in the test set would flatter every result.
 _DUPLICATES = {

@@ -30,6 +30,7 @@ from attn_unet_jax.volumes.dicom.read import (
 )
 from tfds_pancreas.folders import walk_folders
 
+# The archive of labels still has those of the two scans that were withdrawn.
 CASES = 82
 CHECK_LIST = (
   "Pancreas-CT must be downloaded by hand from https://doi.org/10.7937/K9/TCIA.2016.tNB1kqBU and "

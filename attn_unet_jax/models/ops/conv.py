@@ -83,7 +83,9 @@ def conv3d(
     raise ValueError(f"form is {form!r}: it must be one of {', '.join(FORMS)}")
   if form == "winograd" and not _can_use_winograd(size, steps):
     form = "planes"
+  # As numbers from here on: the gradients below need paddings that no word names.
   pads = tuple(lax.padtype_to_pads(x.shape[1:4], size, steps, padding))
+  # `native` is what tests and benchmarks compare with, so it takes none of the ways below.
   if form == "native":
     return _convolve_native(x, kernel, steps, pads)
   # Two kinds of convolution are plain matrix products: 1x1x1, and windows that do not overlap.
@@ -183,6 +185,7 @@ def _convolve_planes(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pad
 
 def _combine_terms(weights: np.ndarray, terms: Sequence[jax.Array]) -> jax.Array:
   """Sums weights[i] * terms[i] without the terms of weight 0."""
+  # 14 of the 36 weights of _B are 0, and each term costs the read of a whole array.
   parts = [jnp.asarray(w, t.dtype) * t for w, t in zip(weights, terms, strict=True) if w]
   return functools.reduce(operator.add, parts)
 
@@ -223,6 +226,7 @@ def _winograd_kernel_gradient(
   """Computes the transpose of `_convolve_winograd` in the kernel, by six 2-D gradients."""
   tiles = -(-g.shape[1] // 4)
   dtype, (x, g, kernel) = kernel.dtype, _widen_arrays(x, g, kernel)
+  # Zeros fill up the last tile: they add nothing to a gradient.
   g = jnp.pad(g, ((0, 0), (0, 4 * tiles - g.shape[1]), (0, 0), (0, 0), (0, 0)))
   blocks = g.reshape(g.shape[0], tiles, 4, *g.shape[2:])
   outputs = [_combine_terms(column, [blocks[:, :, i] for i in range(4)]) for column in _A.T]
@@ -242,6 +246,7 @@ _COMPUTE: dict[str, Callable[..., jax.Array]] = {
 def _choose_cpu_form(x: jax.Array, kernel: jax.Array, strides: Triple) -> Form:
   """Chooses the faster CPU form for these shapes, as measured (benchmarks/network_speed.py)."""
   voxels = x.shape[0] * x.shape[1] * x.shape[2] * x.shape[3]
+  # On one or two planes most of a tile of four outputs would be thrown away.
   pays = voxels >= _FEWEST_VOXELS and x.shape[1] > 2
   return "winograd" if pays and _can_use_winograd(kernel.shape[:3], strides) else "planes"
 
@@ -251,6 +256,7 @@ def _compute_by_platform(
 ) -> Any:
   """Calls `compute` in the form of `auto` or `divided` for the platform that is lowered for."""
   forms: dict[str, Form] = {"cuda": "packed", "default": "native"}
+  # Not for `divided`: the CPU's forms slice along X, the axis that devices divide.
   if form == "auto":
     forms["cpu"] = _choose_cpu_form(arrays[0], arrays[1], strides)
   # Decided at lowering, not here: a program may be lowered for another platform than this one.

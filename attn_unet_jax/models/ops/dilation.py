@@ -29,6 +29,7 @@ def convolve_dilated(
   x = jnp.pad(x, ((0, 0), *((0, -size % rate) for size in (X, Y, Z)), (0, 0)))
   grid = tuple(size // rate for size in x.shape[1:4])
   a, b, c = grid
+  # A transpose each way instead of strided slices: one dense convolution serves all grids.
   apart = x.reshape(n, a, rate, b, rate, c, rate, channels).transpose(0, 2, 4, 6, 1, 3, 5, 7)
   y = convolve(apart.reshape(-1, *grid, channels))
   y = y.reshape(n, rate, rate, rate, *grid, -1).transpose(0, 4, 1, 5, 2, 6, 3, 7)

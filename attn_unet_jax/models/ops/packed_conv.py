@@ -55,6 +55,7 @@ def _pack_kernel(kernel: jax.Array, count: int) -> jax.Array:
   """Packs a kernel, [kx, ky, kz, C, D] to [kx, ky, taps, count C, count D]."""
   kx, ky, kz, channels, features = kernel.shape
   none, rows = (0, 0), _count_packs(kz, count) * count - kz
+  # Copy i serves output voxel i of a pack: its taps stand i voxels later, with zeros around.
   moved = [jnp.pad(kernel, (none, none, (i, rows - i), none, none)) for i in range(count)]
   return jnp.stack(moved, axis=4).reshape(
     kx, ky, _count_packs(kz, count), count * channels, count * features
@@ -74,6 +75,7 @@ def _convolve_packs(
   low, high = pads[2]
   length = Z + low + high - size + 1
   whole = length + count * (_count_packs(size, count) - 1)
+  # The taps of the last pack reach beyond the input, up to a whole pack: zeros stand there.
   x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (low, whole - Z - low), (0, 0)))
   packs = x.reshape(n, X, Y, whole // count, count * channels)
   around = (*pads[:2], (0, 0))

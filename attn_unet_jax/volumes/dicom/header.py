@@ -56,7 +56,7 @@ class SlicePlace(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class FileHeader:
-  """What a file is.
+  """The header of a file, as far as it is needed.
 
   Attributes:
     file: its path.

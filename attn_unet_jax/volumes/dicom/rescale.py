@@ -31,7 +31,7 @@ _MAX_NAMED = 3  # in a message: examples are enough to find the others
 
 @dataclasses.dataclass(frozen=True)
 class SliceRescale:
-  """What one slice, or one frame, says about its unit.
+  """The unit of one slice, or of one frame, as its file states it.
 
   Attributes:
     file: its path.

@@ -61,7 +61,7 @@ class FileSurvey(NamedTuple):
 
 
 class FileHeaders(NamedTuple):
-  """What every file of a folder or zip is.
+  """The headers of all files of a folder or zip.
 
   Attributes:
     path: the folder or zip.

@@ -139,7 +139,7 @@ def _find_divided(
 
 
 def _link_parts(parts: Sequence[FileHeaders]) -> list[list[FileHeaders]]:
-  """Groups folders that share a series, or that hold single images of another one's study."""
+  """Joins folders that share a series, or that hold single images of another one's study."""
   groups: list[tuple[dict[str, set[Hashable]], list[FileHeaders]]] = []
   for part in parts:
     slices, members = _list_slices([part]), [part]
