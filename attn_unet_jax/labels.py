@@ -24,6 +24,9 @@ UNLABELLED = 255
 # The name of unlabelled voxels in the dataset.json of nnU-Net.
 IGNORE = "ignore"
 
+# A soft label is the share of a voxel that the class fills, stored in so many steps.
+SHARE_STEPS = 254
+
 _BACKGROUND, _UNLABELLED = "background", "unlabelled"
 _MOST_SUGGESTED = 12  # values in a mapping that is suggested
 _MOST_VALUES = 300  # more than common atlases have, and far fewer than an image

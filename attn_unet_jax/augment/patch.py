@@ -12,6 +12,7 @@ from attn_unet_jax.augment.intensity import change_intensity
 from attn_unet_jax.augment.options import Augmentation
 from attn_unet_jax.augment.registry import load_augmentation
 from attn_unet_jax.augment.warp import draw_mirrored_axes, mirror_volume, warp_block
+from attn_unet_jax.labels import UNLABELLED
 
 Shape = tuple[int, int, int]
 
@@ -46,7 +47,8 @@ def augment_patch(
   Args:
     key: random key; the result depends on it alone.
     image: float32 block [SX, SY, SZ] of shape `source_shape(patch, augmentation)`, normalised.
-    label: integers [SX, SY, SZ].
+    label: integers [SX, SY, SZ], of which the nearest is taken; or float32 shares in [0, 1],
+      `UNLABELLED` where unknown, which are interpolated.
     patch: [X, Y, Z], static.
     augmentation: the ranges, static.
 
@@ -70,10 +72,22 @@ def augment_patch(
       # A key of its own, not a fourth part: augmentations without deformation keep their draws.
       moved = draw_displacement(jax.random.fold_in(key, 3), patch, augmentation)
     image = warp_block(image, matrix, patch, displacement=moved)
-    label = warp_block(label, matrix, patch, nearest=True, displacement=moved)
+    label = _warp_label(label, matrix, patch, moved)
   else:
     image, label = mirror_volume(image, mirrored), mirror_volume(label, mirrored)
   image = change_intensity(intensity_key, image, augmentation)
   for index, name in enumerate(augmentation.extra):
     image = load_augmentation(name)(jax.random.fold_in(key, _FIRST_EXTRA + index), image)
   return image, label
+
+
+def _warp_label(label: Array, matrix: Array, patch: Shape, moved: Array | None) -> Array:
+  if not jnp.issubdtype(label.dtype, jnp.floating):
+    return warp_block(label, matrix, patch, nearest=True, displacement=moved)
+  known = label != UNLABELLED
+  # The share of the known part; unknown where less than half of the neighbours is known.
+  share, part = (
+    warp_block(volume, matrix, patch, displacement=moved)
+    for volume in (jnp.where(known, label, 0), known.astype(label.dtype))
+  )
+  return jnp.where(part >= 0.5, share / jnp.maximum(part, 0.5), UNLABELLED)

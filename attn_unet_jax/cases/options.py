@@ -42,8 +42,9 @@ class DataOptions(Options):
     "What is learnt of the organ; boundary: its outermost voxels.",
     one_of("interior", "boundary"),
   )
-  label_resampling: Literal["balanced", "nearest", "onehot_linear"] = option(
-    "balanced", "Labels on the working grid; balanced shifts no organ; nearest: as version 0.1.0."
+  label_resampling: Literal["balanced", "nearest", "onehot_linear", "occupancy"] = option(
+    "balanced",
+    "Labels on the working grid; balanced: no shift; nearest: as 0.1.0; occupancy: soft labels.",
   )
   labelled_slices: tuple[int, int, int] = option(
     (0, 0, 0), "Train on every k-th slice across X, Y, Z alone; zeros: on all.", NOT_NEGATIVE
@@ -60,6 +61,11 @@ class DataOptions(Options):
   prepared: str = option(
     "", "Folder of prepared scans that runs share; '': the run's own.", is_path=True
   )
+
+  @property
+  def has_soft_labels(self) -> bool:
+    """Whether a label is the share of each voxel that the class fills."""
+    return self.label_resampling == "occupancy"
 
   @property
   def acceptance(self) -> Acceptance:

@@ -8,12 +8,17 @@ from attn_unet_jax.cases.boxes import box_voxels
 from attn_unet_jax.cases.dataset import NativeCase
 from attn_unet_jax.cases.foreground import foreground_positions
 from attn_unet_jax.cases.options import DataOptions
-from attn_unet_jax.labels import LabelMapping, class_names
+from attn_unet_jax.labels import SHARE_STEPS, UNLABELLED, LabelMapping, class_names
 from attn_unet_jax.volumes.box import Box, crop_volume
 from attn_unet_jax.volumes.checks import working_grid_within_memory
 from attn_unet_jax.volumes.intensity import measure_intensity
 from attn_unet_jax.volumes.orientation import to_canonical
-from attn_unet_jax.volumes.resample import gaussian_blur, resample_labels, resample_volume
+from attn_unet_jax.volumes.resample import (
+  gaussian_blur,
+  resample_labels,
+  resample_occupancy,
+  resample_volume,
+)
 from attn_unet_jax.volumes.volume import Grid, Volume
 
 _INT16 = np.iinfo(np.int16)
@@ -22,6 +27,9 @@ _INT16 = np.iinfo(np.int16)
 @dataclasses.dataclass(frozen=True)
 class WorkingCase:
   """A case on the working grid: HU int16 and class indices uint8 `[X, Y, Z]`, canonical axes.
+
+  With soft labels (`data.label_resampling=occupancy`) the label holds the share of each voxel that
+  the class fills, in `SHARE_STEPS`.
 
   `mean` and `sd` are those of the whole scan on the working grid, or of the box in it, HU.
   `positions` are the `foreground_positions` of the label, or None if they have not been listed.
@@ -100,12 +108,16 @@ def prepare_case(
   image = working_image(to_canonical(case.image), data, case.id, in_box=box is not None)
   # Labels become classes before they are resampled: interpolated label values mean nothing.
   label = to_canonical(native_classes(case, mapping))
-  classes = resample_labels(label, image.grid, data.label_resampling)
+  classes = (
+    resample_occupancy(label, image.grid, SHARE_STEPS, UNLABELLED)
+    if data.label_resampling == "occupancy"
+    else resample_labels(label, image.grid, data.label_resampling)
+  )
   if box:
     where = box_voxels(box, image.grid, data.patch, case.id)
     image, classes = crop_volume(image, where), crop_volume(classes, where)
   mean, sd = measure_intensity(image.array)
-  positions = foreground_positions(classes.array)
+  positions = foreground_positions(classes.array, soft=data.has_soft_labels)
   return WorkingCase(case.id, image.array, classes.array, mean, sd, positions)
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.labels import class_names
+from attn_unet_jax.losses.options import LOSSES
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.divisible import check_mean_of_parts
 
@@ -21,6 +22,7 @@ def check_rules(config: RunConfig) -> None:
   _check_hnn(config)
   _check_freeze(config)
   _check_stages(config)
+  _check_soft_labels(config)
   _check_largest_component(config)
   _check_accumulation(config)
   _check_space(config)
@@ -55,6 +57,24 @@ def _check_stages(config: RunConfig) -> None:
   _require_rule(not data.boxes, "data.boxes", data.boxes, "empty: stages find their own")
   rule = "interior: stages set it"
   _require_rule(data.target == "interior", "data.target", data.target, rule)
+
+
+def _check_soft_labels(config: RunConfig) -> None:
+  """Soft labels are shares of one class, which not every loss and no other label takes."""
+  if not config.data.has_soft_labels:
+    return
+  data, needs = config.data, "for data.label_resampling=occupancy"
+  one = f"one class {needs}"
+  _require_rule(len(class_names(data.labels)) == 1, "data.labels", data.labels, one)
+  _require_rule(data.target == "interior", "data.target", data.target, f"interior {needs}")
+  _require_rule(
+    not any(data.labelled_slices), "data.labelled_slices", data.labelled_slices, f"zeros {needs}"
+  )
+  _require_rule(config.stages.count == 1, "stages.count", config.stages.count, f"1 {needs}")
+  takes = ", ".join(name for name, entry in LOSSES.items() if entry.takes_shares)
+  for term in config.loss.terms:
+    rule = f"0 {needs}: only {takes} take soft labels"
+    _require_rule(term.entry.takes_shares, f"loss.{term.name}", term.weight, rule)
 
 
 def _check_largest_component(config: RunConfig) -> None:

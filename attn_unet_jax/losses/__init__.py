@@ -14,6 +14,9 @@ Returns:
 Raises:
     ValueError: the shapes do not fit, or K < 2.
 
+`dice`, `reference_dice` and `bce` also take soft labels: floating-point shares in [0, 1] of one
+class, or `UNLABELLED`.
+
 Only `side_bce` reads other maps than the logits.
 
 The label `UNLABELLED` marks a voxel whose class is unknown. Every loss leaves such voxels out of

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from attn_unet_jax.labels import UNLABELLED
-from attn_unet_jax.losses.operands import average_over_labelled, check_logits, is_class
+from attn_unet_jax.losses.operands import are_soft, average_over_labelled, check_logits, is_class
 
 
 def binary_cross_entropy(logits: Array, labels: Array) -> Array:
@@ -18,12 +18,16 @@ def binary_cross_entropy(logits: Array, labels: Array) -> Array:
 
       -log(q) where label > 0, -log(1 - q) elsewhere;  q = 1 - softmax(logits)[0]
 
-  Mean over samples and labelled voxels, >= 0. For K = 2 it equals `cross_entropy`.
+  Mean over samples and labelled voxels, >= 0. For K = 2 it equals `cross_entropy`. Of a share s it
+  is -s log(q) - (1 - s) log(1 - q).
   """
   logits = check_logits(logits, labels)
   # q = sigmoid(z), so both logarithms are softplus(-+z), which neither overflows nor loses small
   # probabilities.
   z = jax.nn.logsumexp(logits[..., 1:], axis=-1) - logits[..., 0]
+  if are_soft(labels):
+    # softplus(z) = softplus(-z) + z
+    return average_over_labelled(jax.nn.softplus(z) - labels * z, labels)
   return average_over_labelled(jax.nn.softplus(jnp.where(labels > 0, -z, z)), labels)
 
 

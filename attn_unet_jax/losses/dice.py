@@ -7,7 +7,7 @@ For arguments, result and errors of every loss, and for p, g, n and k in the for
 import jax.numpy as jnp
 from jax import Array
 
-from attn_unet_jax.losses.operands import VOXELS, softmax_and_one_hot
+from attn_unet_jax.losses.operands import VOXELS, are_soft, softmax_and_one_hot
 
 SMOOTHING = 1e-5
 RELEASED_SMOOTHING = 0.01
@@ -105,6 +105,11 @@ def tversky_loss(logits: Array, labels: Array, *, alpha: float = 0.3, beta: floa
 
 
 def _dice_sums(logits: Array, labels: Array) -> tuple[Array, Array]:
-  """Returns sum(p g), and sum(p) + sum(g), per sample and class [N, K]."""
+  """Returns sum(p g), and sum(p) + sum(g), per sample and class [N, K].
+
+  Of soft labels sum(min(p, g)), which is the same for g of 0 and 1. A product would be largest at
+  p = 1 wherever g is above a half; this is largest at p = g (Wang et al. 2023, arXiv:2303.16296).
+  """
   p, g = softmax_and_one_hot(logits, labels)
-  return jnp.sum(p * g, VOXELS), jnp.sum(p + g, VOXELS)
+  overlap = jnp.minimum(p, g) if are_soft(labels) else p * g
+  return jnp.sum(overlap, VOXELS), jnp.sum(p + g, VOXELS)

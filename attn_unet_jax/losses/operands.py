@@ -49,13 +49,26 @@ def average_over_labelled(cost: Array, labels: Array) -> Array:
   return jnp.mean(jnp.sum(jnp.where(known, cost, 0), axis=(1, 2, 3)) / count)
 
 
+def are_soft(labels: Array) -> bool:
+  """Returns whether labels are shares of one class and not classes."""
+  return bool(jnp.issubdtype(labels.dtype, jnp.floating))
+
+
 def softmax_and_one_hot(logits: Array, labels: Array) -> tuple[Array, Array]:
   """Returns the softmax and the one-hot labels, [N, X, Y, Z, K], both zero where unlabelled.
 
+  Of soft labels: the shares of background and class.
+
   Raises:
-    ValueError: the shapes do not fit, or K < 2.
+    ValueError: the shapes do not fit, K < 2, or K > 2 for soft labels.
   """
   logits = check_logits(logits, labels)
+  if are_soft(labels):
+    if logits.shape[-1] != 2:
+      raise ValueError(f"soft labels are of one class, not of {logits.shape[-1] - 1}")
+    known = (labels != UNLABELLED)[..., None]
+    share = jnp.where(known, jnp.stack([1 - labels, labels], -1), 0)
+    return jnp.where(known, jax.nn.softmax(logits), 0), share.astype(logits.dtype)
   # The labels are zero there already: no class equals UNLABELLED.
   known = (labels != UNLABELLED)[..., None]
   probability = jnp.where(known, jax.nn.softmax(logits), 0)

@@ -60,6 +60,7 @@ class LossEntry(NamedTuple):
     over_batch: whether it is a sum or mean over the whole batch, not the mean of the samples'
       losses.
     reads_sides: whether it reads the side outputs of `hnn`, not the logits.
+    takes_shares: whether labels may be soft, `data.label_resampling=occupancy`.
   """
 
   function: str
@@ -67,17 +68,24 @@ class LossEntry(NamedTuple):
   options: type[Options] = NoOptions
   over_batch: bool = False
   reads_sides: bool = False
+  takes_shares: bool = False
 
 
 _CE, _DICE = "attn_unet_jax.losses.cross_entropy", "attn_unet_jax.losses.dice"
 
 LOSSES: dict[str, LossEntry] = {
-  "dice": LossEntry(f"{_DICE}:soft_dice", "Soft Dice of the foreground classes."),
+  "dice": LossEntry(
+    f"{_DICE}:soft_dice", "Soft Dice of the foreground classes.", takes_shares=True
+  ),
   "bce": LossEntry(
-    f"{_CE}:binary_cross_entropy", "Binary cross-entropy of foreground against background."
+    f"{_CE}:binary_cross_entropy",
+    "Binary cross-entropy of foreground against background.",
+    takes_shares=True,
   ),
   "ce": LossEntry(f"{_CE}:cross_entropy", "Cross-entropy over all classes."),
-  "reference_dice": LossEntry(f"{_DICE}:reference_dice", "The released Attention U-Net's Dice."),
+  "reference_dice": LossEntry(
+    f"{_DICE}:reference_dice", "The released Attention U-Net's Dice.", takes_shares=True
+  ),
   "squared_dice": LossEntry(f"{_DICE}:squared_dice", "V-Net's Dice."),
   "vnet_caffe_dice": LossEntry(
     "attn_unet_jax.losses.vnet_caffe:vnet_caffe_dice",

@@ -15,7 +15,7 @@ from attn_unet_jax.augment.patch import augment_patch, source_shape
 from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.cases.target import keep_boundary
-from attn_unet_jax.labels import UNLABELLED
+from attn_unet_jax.labels import SHARE_STEPS, UNLABELLED
 from attn_unet_jax.patches.device_source import ResidentSet, SourceBlock, crop_patches
 from attn_unet_jax.patches.host_cropper import HostCropper, stack_blocks
 from attn_unet_jax.patches.options import PatchRecipe
@@ -45,7 +45,10 @@ _FIXED_SEED_OFFSET = 2**20
 
 
 class NetworkInput(NamedTuple):
-  """The normalised images `[N, X, Y, Z, 1]`, float32, and class indices `[N, X, Y, Z]`, uint8."""
+  """The normalised images `[N, X, Y, Z, 1]`, float32, and class indices `[N, X, Y, Z]`, uint8.
+
+  Soft labels are float32 shares in [0, 1] instead, or `UNLABELLED`.
+  """
 
   image: Array
   label: Array
@@ -140,9 +143,10 @@ def measure_foreground(
   def count_foreground(blocks: SourceBlock) -> Array:
     label = _make_input(recipe, blocks, augmentation).label[:, *inner]
     labelled = label != UNLABELLED
-    return jnp.stack([jnp.sum(labelled & (label > 0)), jnp.sum(labelled)])
+    inside = label if recipe.data.has_soft_labels else label > 0
+    return jnp.stack([jnp.sum(jnp.where(labelled, inside, 0)), jnp.sum(labelled)])
 
-  total = np.zeros(2, np.int64)
+  total = np.zeros(2)
   for step in range(steps):
     blocks = stack_blocks([cutter(step, row) for row in range(recipe.train.batch_size)])
     total += jax.device_get(count_foreground(jax.device_put(blocks)))
@@ -165,12 +169,18 @@ def _make_input(
   image = jax.vmap(lambda hu, mean, sd: normalise_intensity(recipe.data, hu, mean, sd))(
     blocks.image, blocks.mean, blocks.sd
   )
+  label = _read_shares(blocks.label) if recipe.data.has_soft_labels else blocks.label
   image, label = jax.vmap(
     lambda key, hu, label: augment_patch(key, hu, label, recipe.data.patch, augmentation)
-  )(jax.random.wrap_key_data(blocks.key), image, blocks.label)
+  )(jax.random.wrap_key_data(blocks.key), image, label)
   if recipe.data.target == "boundary":
     label = jax.vmap(keep_boundary)(label)
   return NetworkInput(image[..., None], label)
+
+
+def _read_shares(label: Array) -> Array:
+  """Returns stored shares as float32 in [0, 1]; `UNLABELLED` stays."""
+  return jnp.where(label == UNLABELLED, jnp.float32(UNLABELLED), label / jnp.float32(SHARE_STEPS))
 
 
 def _match_histogram(block: SourceBlock, augmentation: Augmentation) -> SourceBlock:

@@ -255,6 +255,39 @@ def resample_labels(labels: Volume, target: Grid, method: LabelMethod = "balance
   return Volume(winner.T, target.affine)
 
 
+def resample_occupancy(
+  labels: Volume, target: Grid, steps: int, unlabelled: int | None = None
+) -> Volume:
+  """Resamples a mask to the share of each voxel that it fills, by linear interpolation.
+
+  Args:
+    labels: 1 in the mask, 0 outside, `unlabelled` where that is unknown, [X, Y, Z].
+    target: a grid with its axes and centre.
+    steps: the value of a full voxel, at most 254.
+    unlabelled: the value of unknown voxels, larger than `steps`.
+
+  Returns:
+    uint8: shares from 0 to `steps`, of the known part of a voxel; `unlabelled` where less than half
+    is known.
+
+  Raises:
+    ValueError: the grids' axes or centres differ.
+  """
+  _check_centred(labels.grid, target)
+  result = np.zeros(target.shape[::-1], np.uint8)
+  inside = _interpolate_planes((labels.array == 1).T, labels.grid, target)
+  if unlabelled is None or not (labels.array == unlabelled).any():
+    for plane, share in zip(result, inside, strict=True):
+      plane[:] = np.rint(share * steps)
+    return Volume(result.T, target.affine)
+  known = _interpolate_planes((labels.array != unlabelled).T, labels.grid, target)
+  for plane, share, part in zip(result, inside, known, strict=True):
+    plane[:] = np.where(
+      part >= 0.5, np.rint(share / np.maximum(part, 0.5) * steps), np.uint8(unlabelled)
+    )
+  return Volume(result.T, target.affine)
+
+
 def _argmax_channels(channels: np.ndarray) -> np.ndarray:
   """Returns the index of the largest channel of [K, Y, X] as uint8 [Y, X]; ties go to the lower."""
   # `np.argmax` along this axis takes many times as long for two classes, and gives int64.

@@ -13,6 +13,7 @@ from attn_unet_jax.augment import affine, intensity
 from attn_unet_jax.augment.options import Augmentation
 from attn_unet_jax.augment.patch import augment_patch, source_shape
 from attn_unet_jax.augment.warp import draw_mirrored_axes, mirror_volume, warp_block
+from attn_unet_jax.labels import UNLABELLED
 
 PATCH = (6, 8, 4)
 NEUTRAL = Augmentation()
@@ -369,3 +370,22 @@ def test_ranges_are_checked(wrong):
 def test_what_is_resampled(changes, warps):
   """Only what some patch needs it for, as interpolation costs time and sharpness."""
   assert Augmentation(**changes).warps == warps
+
+
+def test_shares_are_interpolated_as_the_image_is():
+  image, _ = _block(source_shape(PATCH, SPATIAL))
+  share = (image - image.min()) / (image.max() - image.min())
+  warped, label = augment_patch(KEYS[0], share, share, PATCH, SPATIAL)
+  assert label.dtype == jnp.float32
+  np.testing.assert_allclose(label, warped, atol=1e-6)
+
+
+def test_shares_are_of_the_known_neighbours_and_unknown_where_most_are():
+  """An unknown voxel counts as no share; its value must not leak into its neighbours."""
+  shape = source_shape(PATCH, SPATIAL)
+  half = jnp.where(jnp.arange(shape[0])[:, None, None] < shape[0] // 2, 0.25, UNLABELLED)
+  share = jnp.broadcast_to(half, shape).astype(jnp.float32)
+  found = {round(float(value), 4) for value in np.unique(
+    augment_patch(KEYS[0], share, share, PATCH, SPATIAL)[1].round(4)
+  )}  # fmt: skip
+  assert found == {0.25, float(UNLABELLED)}

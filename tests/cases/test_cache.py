@@ -151,6 +151,7 @@ def test_only_what_changed_is_prepared_again(config, folder):
     ({"blur_mm": 0.0}, {"blur_mm": 2.0}),
     ({"label_resampling": "nearest"}, {"label_resampling": "onehot_linear"}),
     ({"label_resampling": "nearest", "spacing_mm": 2.0}, {"spacing_mm": 2.0}),
+    ({}, {"label_resampling": "occupancy"}),
     ({"labels": "pancreas=1"}, {"labels": "pancreas=2,background=1"}),
     ({"labels": "pancreas=2,background=1"}, {"labels": "pancreas=2,unlabelled=1"}),
   ],

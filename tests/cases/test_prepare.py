@@ -6,7 +6,7 @@ import pytest
 
 from attn_unet_jax.cases.dataset import NativeCase
 from attn_unet_jax.cases.prepare import native_classes, prepare_case, working_image
-from attn_unet_jax.labels import parse_mapping
+from attn_unet_jax.labels import SHARE_STEPS, parse_mapping
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
@@ -45,6 +45,17 @@ def test_image_and_label_share_one_grid(config, case):
   assert int(working.label.sum()) * 8 == pytest.approx(7 * 7 * 6 * 3, rel=0.2)
   assert working.mean == pytest.approx(working.image.mean(), abs=1e-6)
   assert working.sd == pytest.approx(working.image.std(), abs=1e-6)
+
+
+def test_a_soft_label_is_a_share_and_patches_centre_on_voxels_half_full(config, case):
+  config = with_keys(config, {"data.spacing_mm": 2.0, "data.label_resampling": "occupancy"})
+  working = prepare_case(case, parse_mapping("pancreas=3", None), config.data)
+  assert len(np.unique(working.label)) > 3
+  assert working.label.max() == SHARE_STEPS
+  assert working.label.sum(dtype=int) / SHARE_STEPS * 8 == pytest.approx(7 * 7 * 6 * 3, rel=0.1)
+  centred = np.zeros(working.label.shape, bool)
+  centred[tuple(working.centres.T)] = True
+  np.testing.assert_array_equal(centred, working.label >= SHARE_STEPS / 2)
 
 
 def test_the_native_spacing_changes_nothing(config, case):

@@ -59,7 +59,11 @@ def _draft(changes):
     ("data.patch", (10**400, 48, 48), "finite"),
     ("data.patch", (48.0, 48.0, 48.0), "type int"),
     ("data.patch", ("a", 2, 3), "type int"),
-    ("data.label_resampling", "linear", "one of ('balanced', 'nearest', 'onehot_linear')"),
+    (
+      "data.label_resampling",
+      "linear",
+      "one of ('balanced', 'nearest', 'onehot_linear', 'occupancy')",
+    ),
     ("optimizer.name", "rmsprop", "one of"),
     ("optimizer.learning_rate", math.inf, "finite"),
     ("optimizer.betas", (1.5, 2.0), "below 1"),

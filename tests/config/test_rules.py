@@ -54,6 +54,24 @@ def test_one_piece_of_a_boundary_is_refused():
     _check(inference__largest_component=True, data__target="boundary")
 
 
+@pytest.mark.parametrize(
+  ("key", "value", "complaint"),
+  [
+    ("data__labels", "liver,spleen", r"data\.labels='liver,spleen': must be one class for"),
+    ("data__target", "boundary", r"data\.target='boundary': must be interior for"),
+    ("data__labelled_slices", (0, 0, 2), "must be zeros for"),
+    ("stages__count", 2, r"stages\.count=2: must be 1 for"),
+    ("loss__focal", 1.0, r"loss\.focal=1\.0: must be 0 for .*only dice, bce, reference_dice take"),
+    ("loss__external", (("my:loss", 1.0),), r"loss\.my:loss=1\.0: must be 0 for"),
+  ],
+)
+def test_what_takes_no_soft_labels_is_refused(key, value, complaint):
+  _check(data__label_resampling="occupancy")
+  _check(**{key: value})
+  with pytest.raises(UserError, match=complaint):
+    _check(data__label_resampling="occupancy", **{key: value})
+
+
 def test_no_loss_is_refused():
   with pytest.raises(UserError, match="at least one weight"):
     _check(loss__dice=0.0, loss__bce=0.0)

@@ -9,6 +9,7 @@ from attn_unet_jax.augment.histogram import is_matched
 from attn_unet_jax.augment.options import Augmentation
 from attn_unet_jax.augment.patch import augment_patch, source_shape
 from attn_unet_jax.cases.prepare import WorkingCase
+from attn_unet_jax.labels import SHARE_STEPS, UNLABELLED
 from attn_unet_jax.patches.batch import (
   crop_fixed_batches,
   make_plan,
@@ -239,3 +240,19 @@ def test_no_two_draws_of_a_patch_share_a_key(monkeypatch):
   names = [str(jax.random.key_data(key)) for key in drawn]
   assert len(set(names)) == len(names) == 16
   assert not set(names) & {str(jax.random.key_data(key)) for key in divided}
+
+
+def test_soft_labels_reach_the_network_as_shares(config):
+  """From either source, with what is unlabelled as it was; their mean is the foreground."""
+  rng = np.random.default_rng(0)
+  image = rng.integers(-200, 300, (8, 8, 8)).astype(np.int16)
+  label = rng.choice([0, 127, SHARE_STEPS, UNLABELLED], image.shape).astype(np.uint8)
+  case = WorkingCase("a", image, label, 0.0, 1.0)
+  soft = {"data.label_resampling": "occupancy", "augment.flip": (0.0, 0.0, 0.0)}
+  config = with_keys(config, {**soft, "data.normalisation": "window"})
+  (batch, *_) = crop_fixed_batches(config, [case])
+  expected = np.where(label == UNLABELLED, UNLABELLED, label / np.float32(SHARE_STEPS))
+  assert batch.label.dtype == jnp.float32
+  np.testing.assert_allclose(batch.label[0], expected, atol=1e-6)
+  known = label != UNLABELLED
+  assert measure_foreground(config, [case], 1) == pytest.approx(expected[known].mean(), rel=1e-5)

@@ -153,6 +153,15 @@ def test_where_a_patch_came_from_is_told_in_the_whole_scan(config, tmp_path):
     assert expected.any()
 
 
+@pytest.mark.slow
+def test_a_network_trains_on_soft_labels_from_either_source(config, tmp_path):
+  soft = {"data.label_resampling": "occupancy", "data.spacing_mm": 13.0, "train.epochs": 1}
+  config = with_keys(config, {**soft, "train.validate_every": 1})
+  states = [_train(config, tmp_path / source, source) for source in ("resident", "streaming")]
+  for x, y in zip(*map(jax.tree.leaves, states), strict=True):
+    np.testing.assert_allclose(x, y, atol=1e-5)
+
+
 @pytest.mark.parametrize("source", ["resident", "streaming"])
 def test_labels_of_nothing_are_not_trained_on(config, tmp_path, source):
   """A mapping that makes all values background, or all of a class unknown."""

@@ -12,6 +12,7 @@ from attn_unet_jax.volumes.resample import (
   gaussian_blur,
   probabilities_to_labels,
   resample_labels,
+  resample_occupancy,
   resample_volume,
   working_grid,
 )
@@ -271,6 +272,46 @@ def test_the_label_of_most_of_the_nearest_voxels_is_taken():
     values, counts = np.unique(result, return_counts=True)
     assert set(values.tolist()) == expected
     assert set(counts.tolist()) == {64 // len(expected)}
+
+
+@pytest.mark.parametrize("spacing", WORKING)
+def test_occupancy_is_the_interpolated_mask(spacing):
+  at = make_grid()
+  mask = (np.random.default_rng(3).random(at.shape) < 0.4).astype(np.uint8)
+  target = working_grid(at, spacing)
+  expected = ndimage.map_coordinates(
+    mask.astype(np.float64), source_positions(at, target), order=1, mode="nearest"
+  )
+  result = resample_occupancy(Volume(mask, at.affine), target, 254, 255)
+  assert result.array.dtype == np.uint8
+  np.testing.assert_allclose(result.array / 254, expected, atol=0.5 / 254 + 1e-5)
+  np.testing.assert_array_equal(result.affine, target.affine)
+
+
+def test_occupancy_is_of_the_known_part_of_a_voxel():
+  """Of four voxels each: one, two or three are unknown, the others inside or outside."""
+  pairs = [[1, 0, 1, 255], [1, 0, 255, 255], [1, 255, 255, 255], [1, 1, 1, 1], [255] * 4]
+  labels = np.array(pairs, np.uint8).reshape(5, 1, 2, 2).repeat(2, 1).reshape(10, 2, 2)
+  result = resample_occupancy(
+    Volume(labels, np.eye(4)), working_grid(Grid((10, 2, 2), np.eye(4)), 2.0), 254, 255
+  )
+  assert result.array.ravel().tolist() == [169, 127, 255, 254, 255]
+
+
+def test_occupancy_loses_least_of_what_the_grid_can_hold():
+  """A ball that comes back from it is nearer to the ball than from any hard label."""
+  ball = Volume(make_sphere((60, 60, 60), (1, 1, 1), 15.3), np.eye(4))
+  target = working_grid(ball.grid, 2.0)
+  share = resample_occupancy(ball, target, 254).array.astype(np.float32) / 254
+  hard = [
+    resample_labels(ball, target, method).array.astype(np.float32)
+    for method in ("balanced", "nearest", "onehot_linear")
+  ]
+  best, *others = (
+    dice(probabilities_to_labels(np.stack([1 - p, p], -1), target, ball.grid).array, ball.array)
+    for p in (share, *hard)
+  )
+  assert best > 0.975 > max(others)
 
 
 @pytest.mark.slow
