@@ -29,7 +29,9 @@ def main() -> None:
   if verb in ("--version", "-V"):
     print(__version__)
   elif verb in COMMANDS:
+    # First of all: it starts the process again, which is cheap while nothing is imported.
     enable_huge_pages()
+    # Only the module that was asked for, so that `--help` and text commands load no JAX.
     module = importlib.import_module(COMMANDS[verb][0])
     sys.argv = [f"attn-unet-jax {verb}", *arguments]
     module.run()

@@ -39,6 +39,7 @@ def _run(module: str, *arguments: str) -> None:
     child.wait()
     raise
   if status:
+    # A signal that ends a child is a negative status. Shells report 128 more than its number.
     sys.exit(status if status > 0 else 128 - status)
 
 

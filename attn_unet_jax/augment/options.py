@@ -86,6 +86,7 @@ class Augmentation(Options):
 
 
 # That of Oktay et al. 2018, which is also the default of a run.
+# Within the axial plane alone, as released: one map serves all slices of a scan.
 OKTAY_2018 = Augmentation(
   flip=(0.5, 0.5, 0.0),
   rotate_deg=(0.0, 0.0, 15.0),

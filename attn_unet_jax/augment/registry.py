@@ -9,6 +9,7 @@ from typing import Any
 
 from attn_unet_jax.runtime.import_path import load_object
 
+# Paths, not functions: naming an augmentation loads no JAX.
 AUGMENTATIONS: dict[str, str] = {"gamma": "attn_unet_jax.augment.gamma:apply_gamma"}
 
 

@@ -21,6 +21,7 @@ from attn_unet_jax.volumes.nifti_folder import (
 )
 from attn_unet_jax.volumes.volume import Grid, Volume
 
+# For the types alone: the module loads tensorflow-datasets, which a folder does without.
 if TYPE_CHECKING:
   from tfds_pancreas.records import BuiltDataset
 
@@ -249,6 +250,7 @@ def _describe_file(path: Path) -> tuple[object, ...]:
 
 def _stamp_file(path: Path) -> tuple[int, ...]:
   about = path.stat()
+  # A program may set a file's time of modification back, but not the last one.
   return about.st_size, about.st_mtime_ns, about.st_ctime_ns
 
 

@@ -155,6 +155,7 @@ class LossTerm:
 class LossOptions:
   """The terms of a loss that have a weight."""
 
+  # The paper's loss is Dice alone: the variant `paper_loss` of experiments/pancreas.py.
   terms: tuple[LossTerm, ...] = (LossTerm("bce", 1.0), LossTerm("dice", 1.0))
 
   @property

@@ -11,13 +11,16 @@ from attn_unet_jax.runtime.options import FRACTION, POSITIVE, Options, one_of, o
 class PatchOptions(DataOptions):
   """The options of the data, with those of the patches that are cropped from it."""
 
+  # The released code crops anywhere: experiments/pancreas.py sets 0.
   foreground_fraction: float = option(
     0.5, "Fraction of the patches that are centred on a foreground voxel.", FRACTION
   )
+  # A streaming source decodes each scan once per block.
   cases_per_block: int = option(8, "Cases that are open at a time.", POSITIVE)
   patches_per_case: int = option(
     4, "Patches of a case before the next block of cases is opened.", POSITIVE
   )
+  # `auto` is resident if the set needs at most a quarter of the device's memory.
   source: str = option(
     "auto",
     "Source of patches: resident (in device memory) or streaming; auto: by size.",

@@ -6,6 +6,7 @@ from attn_unet_jax.stages.body import open_and_keep_largest
 from attn_unet_jax.volumes.box import Box, bounding_box
 from attn_unet_jax.volumes.volume import Grid
 
+# As in the release of Roth et al. 2018.
 _THRESHOLD = 0.5
 
 

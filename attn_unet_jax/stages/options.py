@@ -21,6 +21,7 @@ class StageOptions(Options):
   count: int = option(
     1, "1: one network; 2: a box, then interior, boundary and a forest in it.", one_of(1, 2)
   )
+  # Each inner fold costs three trainings: with two of them a system takes nine.
   inner_folds: int = option(
     2,
     "Inner folds of the training cases, for what the forest learns from.",

@@ -16,6 +16,7 @@ from attn_unet_jax.stages.forest import (
   save_arrays,
 )
 
+# In steps of 0.05, as the release of Roth et al. 2018 tries thresholds.
 _THRESHOLDS = np.arange(1, 20) / 20  # 0.05 to 0.95
 
 

@@ -59,6 +59,8 @@ class OptimizerOptions(Options):
   """The options that all optimisers have: the rate, its schedule and its factors, and the decay."""
 
   name: str = option("adam", "Optimiser.")
+  # Adam at 1e-4 is the paper's. Its released code has since fallen back to SGD at this rate,
+  # which hardly learns.
   learning_rate: float = option(1e-4, "Peak learning rate.", POSITIVE)
   weight_decay: float = option(
     1e-6, "adam, sgd: L2 added to the gradient; adamw: decoupled decay.", NOT_NEGATIVE
@@ -72,6 +74,7 @@ class OptimizerOptions(Options):
   schedule: str = option(
     "step", "Schedule of the learning rate.", one_of("constant", "step", "cosine")
   )
+  # Half the rate every 250 of 1000 epochs: so say the authors' configs.
   decay_epochs: int = option(
     250, "Epochs between two decays of the rate.", POSITIVE, only_if=("schedule", "step")
   )
@@ -119,6 +122,7 @@ class TrainOptions(BatchOptions):
   """The options of the batch, with the length of a training and what it saves when."""
 
   epochs: int = option(1000, "Epochs.", POSITIVE)
+  # The paper's 61 training scans of Pancreas-CT, two a step.
   steps_per_epoch: int = option(31, "Steps per epoch.", POSITIVE)
   validate_every: int = option(10, "Epochs between validations on whole scans.", POSITIVE)
   save_every: int = option(10, "Epochs between checkpoints; each validation saves too.", POSITIVE)

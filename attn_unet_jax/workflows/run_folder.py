@@ -70,6 +70,7 @@ def _find_earlier_defaults(config: RunConfig, workdir: Path) -> dict[str, Any]:
   path = workdir / "config.json"
   if not (path.exists() and has_progress(workdir)):
     return {}
+  # Only where old and new default differ: any other value was asked for, and is not replaced.
   differing, today = find_differences(load_config(path), config), flatten(RunConfig())
   return {
     key: old
