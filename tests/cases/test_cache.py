@@ -175,6 +175,17 @@ def test_a_kept_scan_does_not_hide_a_value_outside_the_mapping(config, folder):
     _cases(config, folder)[0]
 
 
+def test_a_scan_that_one_run_accepted_is_not_hidden_from_another(config, folder):
+  name = open_fold(config.data).split.training[0]
+  path = next((folder / "data" / "imagesTr").glob(f"{name}.*"))
+  values = np.random.default_rng(0).integers(0, 256, (5, 6, 7)).astype(np.uint8)
+  write_nifti(path, Volume(values, np.eye(4)))
+  accepting = with_keys(config, {"data.accept": "hounsfield"})
+  assert _cases(accepting, folder)[0].image.min() >= 0
+  with pytest.raises(UserError, match="--accept=hounsfield"):
+    _cases(config, folder)[0]
+
+
 def test_a_label_that_changed_is_prepared_anew(config, folder):
   name = open_fold(config.data).split.training[0]
   before = _cases(config, folder)[0].label

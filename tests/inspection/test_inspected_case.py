@@ -2,12 +2,14 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.cases.options import DataOptions
+from attn_unet_jax.inspection.check_report import format_findings
 from attn_unet_jax.inspection.collection import inspect_all, mark_duplicates
 from attn_unet_jax.inspection.inspected_case import inspect_case, looks_like_labels
 from attn_unet_jax.inspection.sources import CaseToInspect, ReadableVolume
 from attn_unet_jax.labels import parse_mapping
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes import Volume
+from attn_unet_jax.volumes.finding import Finding
 from attn_unet_jax.volumes.nifti import read_label, read_nifti
 from attn_unet_jax.volumes.orientation import to_canonical
 from benchmarks.orientations import on_axes
@@ -158,3 +160,19 @@ def test_real_labels_lie_as_they_should_and_flips_are_seen(image, label, text):
     flipped = Volume(np.flip(mask.array, axes), mask.affine)
     case = inspect_volumes(ct, flipped, mapping=parse_mapping(text, None))
     assert case.has_kind("flipped") == bool(axes), axes
+
+
+def test_what_the_user_accepts_is_a_note_and_hides_no_other_error():
+  scan = Volume(drawn_ct().array + 1024, AFFINE)
+  (finding,) = inspect_case(make_case(scan), 7, PANCREAS, DataOptions(accept="hounsfield")).findings
+  assert (finding.severity, finding.kind) == ("note", "hounsfield")
+  assert finding.text.startswith("accepted: a/image: values from ")
+  assert list_kinds(
+    inspect_case(make_case(scan), 7, PANCREAS, DataOptions(accept="geometry,rescale"))
+  ) == [("error", "hounsfield")]
+
+
+def test_small_fields_are_one_line():
+  notes = [Finding("note", "patch", f"{name}: small") for name in "abc"]
+  assert list(format_findings(notes)) == ["note     a: small (and 2 more)"]
+  assert list(format_findings(notes[:1])) == ["note     a: small"]

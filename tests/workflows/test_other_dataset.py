@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,6 +8,8 @@ from attn_unet_jax.labels import UNLABELLED, parse_mapping
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
+from attn_unet_jax.workflows.evaluate_run import accept_too
+from attn_unet_jax.workflows.load_run import LoadedRun
 from attn_unet_jax.workflows.other_dataset import list_seen_cases, open_other_dataset
 from tests.configs import with_keys
 
@@ -135,3 +138,17 @@ def test_a_mapping_is_restricted_in_the_order_asked_for():
   expected = [0, 2, 0, 0, 1, UNLABELLED, 0]
   np.testing.assert_array_equal(mapping.apply(np.arange(7), ""), expected)
   assert mapping.classes == ("c", "a")
+
+
+def test_a_scored_set_is_judged_by_what_the_run_and_the_flag_accept(run, tmp_path):
+  run = with_keys(run, {"data.accept": "geometry"})
+  trained = LoadedRun(run, ("liver", "pancreas"), SimpleNamespace(), 1)
+  accepting = accept_too(trained, frozenset({"hounsfield"})).config
+  assert accepting.data.acceptance == {"geometry", "hounsfield"}
+  folder = _folder(tmp_path / "other", "ab", NAMES)
+  values = np.random.default_rng(0).integers(0, 256, (4, 5, 6)).astype(np.uint8)
+  write_nifti(tmp_path / "other" / "imagesTr" / "a.nii", Volume(values, np.eye(4)))
+  other = open_other_dataset(accepting, {"folder": folder}, None, None).fold.dataset
+  assert other.load("a").image.array.min() >= 0
+  with pytest.raises(UserError, match="--accept=hounsfield"):
+    open_other_dataset(run, {"folder": folder}, None, None).fold.dataset.load("a")
