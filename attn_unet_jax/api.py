@@ -22,6 +22,7 @@ def load_run(workdir: str | Path) -> LoadedRun:
   Raises:
     UserError: no run, or one without a checkpoint.
   """
+  # For a command the shell has replaced the ~; from Python nobody has.
   return open_run_or_stages(Path(workdir).expanduser())
 
 

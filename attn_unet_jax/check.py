@@ -28,6 +28,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder for check.json and contact
 _THREADS = flags.DEFINE_integer(
   "threads", None, "Cases that are open at a time; by cores if not given, 4 at most.", lower_bound=1
 )
+# With a default: scans can be looked at before there is any experiment.
 define_config("pancreas")
 
 
@@ -44,6 +45,7 @@ def main() -> None:
   source, label_files, output = (
     Path(path) if path else None for path in (_INPUT.value, _label_files(), _OUTPUT.value)
   )
+  # Each thread holds a case in memory, so that cores alone do not decide.
   threads = _THREADS.value or min(count_usable_cores(), 4)
   check_data(config.data, source, label_files, output, threads)
 

@@ -26,6 +26,7 @@ define_config()
 
 def main() -> None:
   """Converts what the flags say."""
+  # Weights come without data: the config says how scans are to be prepared.
   config = CONFIG_FLAGS.read(data=False)
   from attn_unet_jax.workflows.convert_weights import convert_weights  # loads JAX
 

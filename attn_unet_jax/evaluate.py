@@ -55,7 +55,7 @@ _OTHER_SET = {
 
 
 def main() -> None:
-  """The command."""
+  """Scores what the flags name."""
   other = {key: flag.value for key, flag in _OTHER_SET.items() if flag.value is not None}
   if _WORKDIR.value and not (_PREDICTION.value or _REFERENCE.value or _OUTPUT.value):
     if _LABELS.value is not None:

@@ -36,6 +36,7 @@ _TARGET = flags.DEFINE_string(
 
 def main() -> None:
   """Prints what the config asks for."""
+  # Only to count foreground are scans needed: the rest follows from shapes.
   config = CONFIG_FLAGS.read(data=bool(_COUNT.value))
   from attn_unet_jax.workflows.describe_needs import describe_needs  # loads JAX
 

@@ -18,6 +18,7 @@ from attn_unet_jax.runtime import process, xla
 from attn_unet_jax.runtime.console import print_line
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+# Not required: a run that has begun has its own config.
 define_config(required=False)
 _COORDINATOR = flags.DEFINE_string(
   "coordinator",

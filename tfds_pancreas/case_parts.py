@@ -92,6 +92,7 @@ class PartWriter:
     try:
       return self.make(case)
     except Exception as error:
+      # An error that nobody expected does not tell which of many scans it is about.
       error.add_note(f"while making {case.id}")
       raise
 

@@ -68,7 +68,7 @@ class DataOptions(Options):
 
   @property
   def has_soft_labels(self) -> bool:
-    """Whether a label is the share of each voxel that the class fills."""
+    """Returns whether a label is the share of each voxel that the class fills."""
     return self.label_resampling == "occupancy"
 
   @property

@@ -46,6 +46,7 @@ def native_boundary(classes: Volume, depth_mm: float) -> Volume:
     depth_mm: `data.spacing_mm`. Along each axis it is rounded to whole voxels, at least one.
   """
   reach = [max(1, round(depth_mm / spacing)) for spacing in classes.spacing]
+  # Along the axes alone, as the six neighbours on the working grid are.
   cross = np.zeros([2 * n + 1 for n in reach], bool)
   for axis in range(3):
     cross[tuple(slice(None) if a == axis else n for a, n in enumerate(reach))] = True

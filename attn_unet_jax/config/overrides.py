@@ -24,6 +24,7 @@ from attn_unet_jax.models.options import COMPUTING
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.options import describe_type, field_types, has_type
 
+# `--noNAME` sets a flag to false, as with the flags of absl.
 _FLAG = re.compile(r"--?(no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
 

@@ -42,6 +42,7 @@ def render_page() -> str:
     for key, readers in keys:
       meaning = f"{key.field.metadata['doc']}{f' Read by {readers}.' if readers else ''}"
       cells = (f"`{key.name}`", f"`{key.default!r}`", _describe_values(key), meaning)
+      # A bar would end the cell of a Markdown table.
       lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     lines.append("")
   return "\n".join(lines)

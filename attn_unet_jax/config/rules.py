@@ -60,7 +60,7 @@ def _check_stages(config: RunConfig) -> None:
 
 
 def _check_soft_labels(config: RunConfig) -> None:
-  """Soft labels are shares of one class, which not every loss and no other label takes."""
+  """Checks that labels and losses fit soft labels, which are shares of one class."""
   if not config.data.has_soft_labels:
     return
   data, needs = config.data, "for data.label_resampling=occupancy"
@@ -102,6 +102,7 @@ def _check_freeze(config: RunConfig) -> None:
 
 def _check_accumulation(config: RunConfig) -> None:
   batch, parts = config.train.batch_size, config.train.accumulate
+  # In parts of one size the mean of their losses is that of the batch.
   rule = f"a divisor of config.train.batch_size={batch}"
   _require_rule(batch % parts == 0, "train.accumulate", parts, rule)
   if parts > 1:

@@ -12,6 +12,7 @@ from attn_unet_jax.runtime.files import read_json_object
 
 _AGAIN = "train or evaluate again"
 
+# Given by the caller: `config` lies on a floor above, and is not imported from here.
 ReadConfig = Callable[[Path], Mapping[str, Any]]
 
 

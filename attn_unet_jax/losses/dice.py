@@ -9,6 +9,7 @@ from jax import Array
 
 from attn_unet_jax.losses.operands import VOXELS, are_soft, softmax_and_one_hot
 
+# The first is that of V-Net's released layer, the other that of the Attention U-Net's code.
 SMOOTHING = 1e-5
 RELEASED_SMOOTHING = 0.01
 

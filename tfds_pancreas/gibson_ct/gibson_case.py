@@ -40,6 +40,7 @@ def read_gibson_case(files: GibsonCaseFiles, *, meaning: LabelMeaning, judge: Ju
       _add_placed_pair(case, scan, files.label, meaning, judge)
     except UserError as error:
       case.problems.append(str(error))
+  # For the report alone: in which axes the table counts, and whether inclusively, is not known.
   if files.cropping:
     case.figures["cropping"] = dict(files.cropping)
   return case

@@ -23,6 +23,7 @@ from attn_unet_jax.volumes.box import Box
 from attn_unet_jax.workflows.load_run import open_run
 from attn_unet_jax.workflows.train import train_and_test
 
+# Each is the folder of an ordinary run, which `evaluate`, `compare` and TensorBoard can read.
 FIRST, INTERIOR, BOUNDARY = "stage1", "stage2_interior", "stage2_boundary"
 
 
