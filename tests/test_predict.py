@@ -125,3 +125,12 @@ def test_a_doubt_is_refused_before_the_network_is_asked_or_said_if_it_is_accepte
   )
   assert (tmp_path / "m.nii").exists()
   assert "accepted (hounsfield): " in capsys.readouterr().out
+
+
+def test_what_is_skipped_is_counted_in_one_line(told, tmp_path, capsys):
+  _scan(tmp_path / "scans" / "a.nii")
+  for name in ("README", "dataset.json", ".DS_Store"):
+    (tmp_path / "scans" / name).write_text("{}")
+  told(tmp_path / "scans", tmp_path / "masks")
+  first = capsys.readouterr().out.splitlines()[0]
+  assert first == f"{tmp_path}/scans: skipped: 1 hidden, 2 neither NIfTI nor DICOM"

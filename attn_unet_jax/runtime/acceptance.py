@@ -11,7 +11,7 @@ from attn_unet_jax.runtime.errors import UserError
 REASONS: Mapping[str, str] = {
   "hounsfield": "values that are no Hounsfield units",
   "geometry": "sform and qform that disagree, or voxels of a size that no CT has",
-  "rescale": "DICOM whose rescale to Hounsfield units is missing or contradictory",
+  "rescale": "DICOM that does not state that its values are Hounsfield units",
 }
 ACCEPT_HELP = "Doubts about scans to accept, separated by commas: " + "; ".join(
   f"{name}: {meaning}" for name, meaning in REASONS.items()

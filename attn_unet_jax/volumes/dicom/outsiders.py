@@ -70,7 +70,7 @@ def _find_lone_slices(groups: _GROUPS) -> dict[Path, str]:
   stacks = [members for (uid, _), members in groups.items() if uid and len(members) > 1]
   found: dict[Path, str] = {}
   for (uid, _), members in groups.items():
-    if uid and len(members) > 1:
+    if uid and sum(one.num_slices for one in members) > 1:
       continue
     for stack in stacks:
       if all(_fits(one, stack) for one in members):
@@ -91,7 +91,7 @@ def _fits(one: FileHeader, stack: Sequence[FileHeader]) -> bool:
   What the image does not state does not speak against it.
   """
   first = stack[0]
-  if one.size != first.size:
+  if one.size != first.size or one.num_slices > 1:
     return False
   if one.study_uid and _is_uid(one.study_uid) and one.study_uid != first.study_uid:
     return False

@@ -7,7 +7,15 @@ from pydicom.uid import MRImageStorage, SecondaryCaptureImageStorage
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes import Volume
 from attn_unet_jax.volumes.dicom.read import find_series, read_dicom, survey_files
-from tests.written_dicom import assert_anonymous, moving, setting, slices_of, write, write_volume
+from tests.written_dicom import (
+  assert_anonymous,
+  enhanced,
+  moving,
+  setting,
+  slices_of,
+  write,
+  write_volume,
+)
 
 SCAN = Volume(np.arange(60, dtype=np.int16).reshape(5, 4, 3), np.diag([-0.8, -0.7, 2.5, 1]))
 DAMAGE = [
@@ -31,9 +39,8 @@ DAMAGE = [
 ]
 
 
-@pytest.mark.parametrize("k", [0, 1, 2])
+@pytest.mark.parametrize(("k", "series_uid"), [(1, None), (2, "1.2.3")])
 @pytest.mark.parametrize(("tags", "complaint"), DAMAGE)
-@pytest.mark.parametrize("series_uid", [None, "1.2.3"])
 def test_a_slice_of_damaged_kind_is_missed(k, tags, complaint, series_uid, tmp_path):
   write_volume(tmp_path, SCAN, change=setting(k, **tags))
   with pytest.raises(UserError) as refused:
@@ -93,3 +100,11 @@ def test_series_of_single_images_alone_are_listed(tmp_path):
   assert len(find_series(tmp_path)) == 3
   with pytest.raises(UserError, match="3 CT series, one is needed"):
     read_dicom(tmp_path)
+
+
+def test_a_multi_frame_copy_is_another_series(tmp_path):
+  write_volume(tmp_path / "single", SCAN)
+  write(tmp_path / "frames", [enhanced(SCAN, uid="1.2.7")])
+  found = survey_files(tmp_path)
+  assert (len(found.series), found.damaged) == (2, {})
+  np.testing.assert_array_equal(read_dicom(tmp_path, series_uid="1.2.7").volume.array, SCAN.array)
