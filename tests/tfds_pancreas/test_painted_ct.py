@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.volumes.judge import Judge
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.orientation import from_canonical
 from attn_unet_jax.volumes.volume import Grid, Volume
@@ -43,6 +44,12 @@ def built(tmp_path_factory):
   root = tmp_path_factory.mktemp("painted")
   build_dataset(TINY, root / "data", manual_dir=write_maps(root / "maps", MAPS), workers=1)
   return root / "data"
+
+
+def test_paintings_pass_in_silence(built):
+  for cases in open_records(TINY, built).splits.values():
+    for record in cases:
+      assert Judge().judge_scan(Volume(record["image"], record["affine"]), record["id"]) == []
 
 
 def test_no_anatomy_is_in_two_splits(built):

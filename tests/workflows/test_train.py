@@ -1,10 +1,15 @@
 """What an ordinary run is validated on, and with what."""
 
+import json
 import math
 from types import SimpleNamespace
 
+import numpy as np
+
 from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.evaluation.overlap import MeanScore
+from attn_unet_jax.volumes.nifti import write_nifti
+from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows import train as workflow
 from tests.configs import with_keys
 
@@ -31,3 +36,31 @@ def test_states_are_validated_on_the_validation_cases_by_what_they_predict_with(
   assert found == 2 * [(fold.split.validation, "averages")]
   assert scores == [(0.75, 2, 3), (None, 0, 3)]
   assert fold.split.validation != fold.split.test
+
+
+def test_what_was_accepted_of_the_scans_stands_in_run_json(config, tmp_path, monkeypatch):
+  values = np.random.default_rng(0).integers(0, 256, (20, 20, 20)).astype(np.uint8)
+  for part, array in (("imagesTr", values), ("labelsTr", (values > 200).astype(np.uint8))):
+    write_nifti(tmp_path / "data" / part / "scan.nii", Volume(array, np.diag([2.0, 2, 2, 1])))
+  config = with_keys(
+    config,
+    {
+      "data.dataset": "",
+      "data.folder": str(tmp_path / "data"),
+      "data.folds": "one_scan",
+      "data.accept": "hounsfield",
+    },
+  )
+  monkeypatch.setattr(
+    workflow, "train_network", lambda config, module, load, *_: load("training")[0]
+  )
+  workflow.train_and_test(config, open_fold(config.data), tmp_path / "run", test=False)
+  record, written = (
+    json.loads((tmp_path / "run" / name).read_text()) for name in ("run.json", "config.json")
+  )
+  assert (record["accepted"]["reasons"], written["data"]["accept"]) == (
+    ["hounsfield"],
+    "hounsfield",
+  )
+  (finding,) = record["accepted"]["findings"]
+  assert "scan.nii: values from 0 to 255 are no Hounsfield units" in finding
