@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import jax
@@ -12,6 +13,7 @@ from flax import linen as nn
 from attn_unet_jax.inference.options import PredictionRecipe
 from attn_unet_jax.patches.batch import normalise_intensity, output_shape
 from attn_unet_jax.runtime.console import show_progress
+from attn_unet_jax.runtime.signals import acknowledge_signals
 from attn_unet_jax.volumes.intensity import measure_intensity
 from attn_unet_jax.volumes.volume import Volume
 
@@ -50,6 +52,7 @@ class SlidingWindow:
     self._classes: int = module.num_classes
     shift = -np.log(np.array(recipe.inference.class_weights or [1.0], np.float32))
     self.variables: Any = None
+    self._is_compiled = False
 
     def predict_window(variables: Any, hu: jax.Array, mean: jax.Array, sd: jax.Array) -> jax.Array:
       image = normalise_intensity(recipe.data, hu, mean, sd)[None, ..., None]
@@ -64,6 +67,11 @@ class SlidingWindow:
     # They are an argument of the compiled window, so that it serves every checkpoint.
     self.variables = variables
     return self
+
+  def _announce_first_window(self) -> AbstractContextManager[None]:
+    """Acknowledges signals within the first window, which compiles."""
+    is_first, self._is_compiled = not self._is_compiled, True
+    return acknowledge_signals("compiling the network") if is_first else nullcontext()
 
   def predict(self, volume: Volume) -> np.ndarray:
     """Predicts class probabilities, float32 `[X, Y, Z, K]`, in a few such arrays of host memory."""
@@ -93,7 +101,8 @@ class SlidingWindow:
     pending: tuple[Shape, jax.Array] | None = None
     for corner in show_progress(corners, len(corners), "windows"):
       where = tuple(slice(c, c + n) for c, n in zip(corner, self._patch, strict=True))
-      ahead = (corner, self.window(self.variables, padded[where], mean, sd))
+      with self._announce_first_window():
+        ahead = (corner, self.window(self.variables, padded[where], mean, sd))
       if pending:
         yield pending[0], np.asarray(pending[1])
       pending = ahead

@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ from attn_unet_jax.patches.batch import NetworkInput
 from attn_unet_jax.runs import metrics_csv
 from attn_unet_jax.runtime import console
 from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.signals import acknowledge_signals
 from attn_unet_jax.training.inputs import PARTS
 from attn_unet_jax.training.optimizer import build_rate_schedule
 from attn_unet_jax.training.options import TrainingRecipe
@@ -50,6 +52,7 @@ class EpochReport:
   ):
     self._recipe, self._fixed, self._log = recipe, fixed, log
     self._began, self._first = time.monotonic(), epochs_done
+    self._is_compiled = False
     # All batches have one shape, so this compiles once.
     self._measure = jax.jit(lambda variables, batch: fixed_loss(recipe, module, variables, batch))
 
@@ -85,7 +88,8 @@ class EpochReport:
     row: dict[str, Any] = {}
     for part, column in zip(PARTS, ("train", "validation", "test"), strict=True):
       began = time.monotonic()
-      values = [float(self._measure(state.variables, batch)) for batch in self._fixed[part]]
+      with self._announce_first_part():
+        values = [float(self._measure(state.variables, batch)) for batch in self._fixed[part]]
       row[f"{column}_seg_loss"] = loss = sum(values) / len(values)
       # The time of the training is the time of its steps, which the caller has measured.
       if part != "training":
@@ -99,6 +103,11 @@ class EpochReport:
           f"(now {self._recipe.optimizer.learning_rate:g})"
         )
     return row
+
+  def _announce_first_part(self) -> AbstractContextManager[None]:
+    """Acknowledges signals while the first losses are measured, which compiles."""
+    is_first, self._is_compiled = not self._is_compiled, True
+    return acknowledge_signals("compiling the losses") if is_first else nullcontext()
 
   def _print_row(self, row: dict[str, Any], score: ValidationScore | None) -> None:
     epoch, epochs = row["epoch"], self._recipe.train.epochs

@@ -1,3 +1,5 @@
+import os
+import signal
 from itertools import pairwise
 
 import flax.linen as nn
@@ -9,6 +11,7 @@ import pytest
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.inference.sliding import SlidingWindow, gaussian_weights, window_starts
 from attn_unet_jax.patches.padded_case import pad_case
+from attn_unet_jax.runtime.signals import StopRequest, defer_signals
 from attn_unet_jax.volumes.intensity import measure_intensity
 from attn_unet_jax.volumes.volume import Volume
 from tests.configs import with_keys
@@ -139,3 +142,22 @@ def test_weights_fall_from_the_centre_and_stay_positive():
   np.testing.assert_array_equal(weights, weights[::-1, ::-1, ::-1])
   # One sd (an eighth of the window) from the centre along X: exp(-1/2) of it.
   assert weights[5, 4, 7] / weights[4, 4, 7] == pytest.approx(np.exp(-0.5 * (8 / 9) ** 2), rel=1e-5)
+
+
+def test_a_signal_in_the_first_window_which_compiles_is_acknowledged(config, capsys):
+  """And in no later one."""
+  sliding = SlidingWindow(config, _Convolution(0, num_classes=2))
+  stop = StopRequest()
+  patch = np.zeros((*config.window, 2), np.float32)
+
+  def window(*_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return patch
+
+  sliding.window = window
+  volume = Volume(np.zeros(config.window, np.int16), np.eye(4))
+  with defer_signals(stop):
+    for _ in range(2):
+      sliding.predict(volume)
+  assert stop.number == signal.SIGTERM
+  assert capsys.readouterr().out.count("signal 15 has arrived: stops when this is done: ") == 1
