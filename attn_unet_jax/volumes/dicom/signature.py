@@ -10,6 +10,7 @@ _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _FIRST_GROUPS = (2, 8)
 _MAX_FIRST_ELEMENT = 0x0020  # such as (0008,0005), the character set, and (0008,0016)
 _MAX_FIRST_LENGTH = 256
+_LONG_VRS = (b"OB", b"UN")  # those of them whose length takes four bytes, after two empty ones
 
 
 def is_dicom(stream: BinaryIO) -> bool:
@@ -23,10 +24,12 @@ def is_dicom(stream: BinaryIO) -> bool:
 def is_bare_dicom(stream: BinaryIO) -> bool:
   """Returns whether a file begins with an element of DICOM instead of the preamble."""
   stream.seek(0)
-  head = stream.read(8)
+  head = stream.read(2 * _MAX_FIRST_LENGTH)
   stream.seek(0)
   # `DICM` alone at the beginning: the preamble was cut off, the rest was not.
-  return head[:4] == b"DICM" or any(_is_element(head, order) for order in ("little", "big"))
+  return (
+    head[:4] == b"DICM" or _begins_with_elements(head, True) or _begins_with_elements(head, False)
+  )
 
 
 def has_dicom_suffix(file: Path) -> bool:
@@ -46,17 +49,22 @@ def describe_foreign(stream: BinaryIO) -> str:
   return "truncated or another format"
 
 
-def _is_element(head: bytes, order: str) -> bool:
-  """Returns whether 8 bytes are the tag and length of the first element of a data set."""
-  if len(head) < 8:
-    return False
-  little = order == "little"
-  group, element = (_to_number(head[at : at + 2], little) for at in (0, 2))
+def _begins_with_elements(head: bytes, is_little: bool) -> bool:
+  """Returns whether a file begins with two elements of one group, in their order."""
+
+  def number(start: int, size: int) -> int:
+    return int.from_bytes(head[start : start + size], "little" if is_little else "big")
+
+  group, element, vr = number(0, 2), number(2, 2), head[4:6]
   if group not in _FIRST_GROUPS or element > _MAX_FIRST_ELEMENT:
     return False
-  is_explicit = head[4:6].isalpha() and head[4:6].isupper()
-  return is_explicit or 0 < _to_number(head[4:8], little) <= _MAX_FIRST_LENGTH
-
-
-def _to_number(data: bytes, little: bool) -> int:
-  return int.from_bytes(data, "little" if little else "big")
+  if vr in _LONG_VRS:
+    start, length = 12, number(8, 4)
+  elif vr.isalpha() and vr.isupper():
+    start, length = 8, number(6, 2)
+  else:  # implicit VR
+    start, length = 8, number(4, 4)
+  if length > _MAX_FIRST_LENGTH:
+    return False
+  following = start + length
+  return number(following, 2) == group and number(following + 2, 2) > element

@@ -1,5 +1,6 @@
 """Files among slices that are no DICOM: harmless by their names, or slices that were lost."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from pydicom.filewriter import write_dataset
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes import Volume
 from attn_unet_jax.volumes.dicom.read import read_dicom
+from attn_unet_jax.volumes.dicom.signature import is_bare_dicom
 from attn_unet_jax.volumes.dicom.strays import find_lost_slices
 from tests.written_dicom import slices_of, write
 
@@ -108,3 +110,17 @@ def test_names_tell_slices_from_other_files(slices, other, lost):
 
 def test_numbers_alone_mean_little_in_another_folder():
   assert not find_lost_slices([Path("viewer/17")], [Path("series/1"), Path("series/2")])
+
+
+@pytest.mark.parametrize(
+  "data",
+  [
+    b"\x08\0\0\0\x0c\0\0\0" + bytes(100),  # an array of int32: 8, 12, 0, ...
+    b"\x02\0\0\0\x04\0\0\0" + bytes(100),
+    b"\x08\0",
+    b"text",
+    b"",
+  ],
+)
+def test_other_binary_files_are_no_dicom_without_preamble(data):
+  assert not is_bare_dicom(io.BytesIO(data))
