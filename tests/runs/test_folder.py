@@ -1,85 +1,13 @@
-import errno
-import fcntl
 import json
-import subprocess
-import sys
 
 import pytest
 
 from attn_unet_jax.config.stored import load_config, to_json
 from attn_unet_jax.runs import folder as run_folder
-from attn_unet_jax.runtime import file_lock
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
 from attn_unet_jax.workflows.run_folder import open_run_folder
 from tests.configs import with_keys
-from tests.conftest import ROOT
-
-
-def test_a_new_folder_is_claimed_and_an_untrained_one_again(config, tmp_path):
-  workdir = tmp_path / "a" / "b"
-  assert open_run_folder(workdir, config) is False
-  config = with_keys(config, {"seed": 1})
-  assert open_run_folder(workdir, config) is False
-  assert json.loads((workdir / "config.json").read_text())["seed"] == 1
-
-
-def test_a_trained_run_of_another_config_is_not_overwritten(config, tmp_path):
-  open_run_folder(tmp_path, config)
-  (tmp_path / "checkpoints" / "3").mkdir(parents=True)
-  assert open_run_folder(tmp_path, config) is True
-  before = (tmp_path / "config.json").read_text()
-  config = with_keys(config, {"seed": 7})
-  with pytest.raises(UserError, match="seed: 0 there, 7 now"):
-    open_run_folder(tmp_path, config)
-  assert (tmp_path / "config.json").read_text() == before
-
-
-def test_a_run_that_goes_on_may_be_computed_in_another_way(config, tmp_path, capsys):
-  config = with_keys(config, {"parallel.data": 8, "data.source": "resident"})
-  open_run_folder(tmp_path, config)
-  (tmp_path / "checkpoints" / "3").mkdir(parents=True)
-  assert open_run_folder(tmp_path, config) is True
-  assert capsys.readouterr().out == ""
-  config = with_keys(config, {"parallel.data": 1, "data.source": "streaming"})
-  assert open_run_folder(tmp_path, config) is True
-  said = (
-    f"{tmp_path} resumes with data.source='streaming', was 'resident', parallel.data=1, was 8\n"
-  )
-  assert capsys.readouterr().out == said
-  assert load_config(tmp_path / "config.json") == config
-  config = with_keys(config, {"parallel.data": 2, "optimizer.learning_rate": 0.5})
-  with pytest.raises(UserError, match=r"config \(optimizer.learning_rate: 0.01 there, 0.5 now\)"):
-    open_run_folder(tmp_path, config)
-  assert load_config(tmp_path / "config.json").parallel.data == 1
-
-
-def test_a_run_may_be_lengthened_and_its_data_moved(config, tmp_path, capsys):
-  """Unless its rates go by the last epoch."""
-  config = with_keys(config, {"optimizer.schedule": "step", "data.folder": "a"})
-  open_run_folder(tmp_path, config)
-  (tmp_path / "checkpoints" / "3").mkdir(parents=True)
-  config = with_keys(config, {"train.epochs": 3, "train.keep": 1, "data.folder": "b"})
-  assert open_run_folder(tmp_path, config) is True
-  said = "resumes with data.folder='b', was 'a', train.epochs=3, was 2, train.keep=1, was 2\n"
-  assert capsys.readouterr().out.endswith(said)
-  config = with_keys(config, {"optimizer.schedule": "cosine"})
-  other = tmp_path / "cosine"
-  open_run_folder(other, config)
-  (other / "checkpoints" / "3").mkdir(parents=True)
-  config = with_keys(config, {"train.epochs": 4})
-  told = rf"train\.epochs: 3 there, 4 now.*cosine .*--config\.init\.workdir={other}$"
-  with pytest.raises(UserError, match=told):
-    open_run_folder(other, config)
-
-
-def test_the_devices_stay_where_each_has_batch_statistics_of_its_own(config, tmp_path):
-  config = with_keys(config, {"parallel.batch_norm": "local", "parallel.data": 8})
-  open_run_folder(tmp_path, config)
-  (tmp_path / "checkpoints" / "3").mkdir(parents=True)
-  config = with_keys(config, {"parallel.data": 1})
-  with pytest.raises(UserError, match=r"parallel\.data: 8 there, 1 now"):
-    open_run_folder(tmp_path, config)
 
 
 def test_a_run_that_is_made_just_before_the_lock_is_taken_is_not_overwritten(
@@ -101,75 +29,6 @@ def test_a_run_that_is_made_just_before_the_lock_is_taken_is_not_overwritten(
   assert load_config(tmp_path / "config.json") == config
 
 
-HOLD = """
-import sys
-from pathlib import Path
-from attn_unet_jax.workflows.run_folder import open_run_folder
-from tests.configs import small_config
-
-open_run_folder(Path(sys.argv[1]), small_config())
-print("claimed", flush=True)
-sys.stdin.read()
-"""
-
-
-def test_two_processes_do_not_train_one_run(config, tmp_path):
-  """The second is refused until the first has ended, however it ends."""
-  command = [sys.executable, "-c", HOLD, str(tmp_path)]
-  pipe = subprocess.PIPE
-  with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as first:
-    assert first.stdout.readline() == "claimed\n"
-    before = (tmp_path / "config.json").read_text()
-    config = with_keys(config, {"seed": 1})
-    told = rf"{tmp_path}: another process is training it \(process {first.pid} on .*\); wait for"
-    with pytest.raises(UserError, match=told):
-      open_run_folder(tmp_path, config)
-    assert (tmp_path / "config.json").read_text() == before
-    first.kill()
-  for _ in range(2):  # a process does not shut itself out
-    assert open_run_folder(tmp_path, config) is False
-  with (tmp_path / ".lock").open() as other, pytest.raises(BlockingIOError):
-    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-@pytest.mark.parametrize(("number", "goes_on"), [(errno.ENOLCK, True), (errno.EIO, False)])
-def test_a_file_system_without_locks_will_do(config, tmp_path, monkeypatch, number, goes_on):
-  def flock(*_):
-    raise OSError(number, "no")
-
-  monkeypatch.setattr(file_lock.fcntl, "flock", flock)
-  if goes_on:
-    assert open_run_folder(tmp_path, config) is False
-  else:
-    with pytest.raises(UserError, match=r"cannot be written \(no\)"):
-      open_run_folder(tmp_path, config)
-
-
-def test_a_folder_that_cannot_be_written_is_refused(config, tmp_path):
-  (tmp_path / "file").write_text("")
-  with pytest.raises(UserError, match="cannot be written"):
-    open_run_folder(tmp_path / "file" / "run", config)
-
-
-def test_what_a_kill_left_beside_a_text_is_removed(config, tmp_path):
-  """By who may write the run, and nothing else is."""
-  kill = "os.kill(os.getpid(), 9)"
-  code = (
-    "import os, pathlib, sys\nfrom attn_unet_jax.runtime.files import write_text\n"
-    f"pathlib.Path.replace = lambda *_: {kill}\n"
-    "write_text(pathlib.Path(sys.argv[1]), 'half')"
-  )
-  done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run.json")], cwd=ROOT)
-  assert done.returncode == -9
-  (left,) = tmp_path.iterdir()
-  others = {".mine", "a.part", ".part", ".a.1"}
-  for name in others:
-    (tmp_path / name).write_text("")
-  open_run_folder(tmp_path, config)
-  assert not left.exists()
-  assert {path.name for path in tmp_path.iterdir()} == {*others, ".lock", "config.json"}
-
-
 def test_the_record_says_how_it_ended(tmp_path):
   with run_folder.record_run(tmp_path):
     assert json.loads((tmp_path / "run.json").read_text())["exit"] == "running"
@@ -181,13 +40,6 @@ def test_the_record_says_how_it_ended(tmp_path):
   with pytest.raises(ZeroDivisionError), run_folder.record_run(tmp_path):
     raise ZeroDivisionError("why")
   assert json.loads((tmp_path / "run.json").read_text())["exit"] == "ZeroDivisionError: why"
-
-
-def test_a_foreign_config_json_is_not_overwritten(config, tmp_path):
-  (tmp_path / "config.json").write_text('{"name": "something else"}')
-  with pytest.raises(UserError, match=r"config\.json"):
-    open_run_folder(tmp_path, config)
-  assert "something else" in (tmp_path / "config.json").read_text()
 
 
 def test_what_a_run_started_from_stays_on_record(config, tmp_path):
