@@ -25,6 +25,7 @@ _LONG_S = 24 * 3600.0
 _SIDE = 1024  # of the matrices whose product measures the device
 # Steps that are timed, and the time after which fewer are enough.
 _TIMED_STEPS, _ENOUGH_S = 5, 20.0
+_WORTH_SAYING_S = 10.0  # of a training that ends sooner nobody needs an estimate
 
 
 def warn_of_long_training(recipe: TrainingRecipe, module: nn.Module, steps: int) -> None:
@@ -122,7 +123,7 @@ class PaceReport:
     if self._done < _TIMED_STEPS and now - self._began < _ENOUGH_S:
       return
     seconds, self._done = (now - self._began) / self._done, _TIMED_STEPS
-    if self._left > self._per_epoch:
+    if seconds * self._left >= _WORTH_SAYING_S:
       epoch, rest = (format_duration(seconds * steps) for steps in (self._per_epoch, self._left))
       print_line(
         f"a step takes {seconds:.3g} s: an epoch about {epoch}, the {self._left} steps that are "

@@ -37,14 +37,19 @@ def test_the_time_of_an_epoch_and_of_the_rest_is_that_of_steps_after_the_first(c
 
 
 def test_slow_steps_are_told_of_early_and_short_trainings_not_at_all(clock, capsys):
-  slow, short = PaceReport(31000, 31), PaceReport(8, 50)
+  slow, short, one_epoch = PaceReport(31000, 31), PaceReport(8, 50), PaceReport(99, 99)
   for _ in range(3):
     clock.time += 14.0
     slow.note_step(jnp.zeros(()))
   assert "a step takes 14 s: an epoch about 7m14s, the 30997 steps " in capsys.readouterr().out
   for _ in range(8):
+    clock.time += 1.0
     short.note_step(jnp.zeros(()))
   assert capsys.readouterr().out == ""
+  for _ in range(6):
+    clock.time += 3.0
+    one_epoch.note_step(jnp.zeros(()))
+  assert "a step takes 3 s: an epoch about 4m57s, the 93 steps " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("rate", "steps", "warns"), [
