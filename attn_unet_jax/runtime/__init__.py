@@ -1,5 +1,5 @@
 """The ground that every command stands on.
 
-Errors, files and locks, memory and cores, signals and exit status, the console, hosts, and XLA's
-settings. Nothing here imports from the other packages.
+Errors and doubts, files and locks, memory and cores, signals and exit status, the console, hosts,
+and XLA's settings. Nothing here imports from the other packages.
 """

@@ -3,11 +3,13 @@
 Geometry is decided here and nowhere else. A `Volume` is an array `[X, Y, Z]` with an affine to
 millimetres in RAS+.
 
-* `nifti` reads and writes it, and `nifti_folder` finds a folder's images and their labels.
+* `nifti` reads and writes it: `nifti_header` decides what can be read, `nifti_voxels` converts the
+  values. `nifti_folder` finds a folder's images and their labels.
 * `dicom/` reads it from DICOM: `files` opens files and zips, `series` sorts them into series,
   `frames` and `geometry` say where each slice lies, `read` puts the slices together.
 * `scan` reads either format.
-* `checks` refuses what cannot be trusted.
+* `judge` decides for every command whether a scan can be trusted: `hounsfield` looks at its values,
+  `placement` at its header; `finding` is what they say. `checks` refuses what no user can accept.
 * `orientation` turns a volume to canonical axes and back.
 * `resample` brings it to the working grid, and a prediction back to the native grid.
 * `box` and `bspline` are geometry on grids, `components` keeps the largest piece of a mask,
