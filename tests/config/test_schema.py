@@ -53,7 +53,7 @@ ATTRIBUTES = _attributes()
 CALLED = {
   "": ("config", "recipe"),
   "augment": ("augmentation", "self"),
-  "data": ("data", "options"),
+  "data": ("data", "options", "self"),
 }
 
 
