@@ -127,8 +127,13 @@ def _kill(config, workdir, epoch, delay=0.0, *, in_save=False):
   return "steps" if last() % 5 else "between"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("source", "kills", "epochs"), [(source, 20, 63) for source in SOURCES])
+@pytest.mark.parametrize(
+  ("source", "kills", "epochs"),
+  [
+    *[pytest.param(source, 5, 24, marks=pytest.mark.slow) for source in SOURCES],
+    *[pytest.param(source, 20, 63, marks=pytest.mark.soak) for source in SOURCES],
+  ],
+)
 def test_killed_at_random_moments_and_started_again(
   phantoms, undisturbed, tmp_path, source, kills, epochs
 ):

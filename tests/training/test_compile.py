@@ -35,6 +35,7 @@ PARAMETERS = 97_979  # of the network that is trained
 RUNS = ("jit-1x1", "jit-8x1", "jit-4x2", "jit-1x8", "pmap-8x1")
 HALOS_AND_SUMS = {"all-reduce", "collective-permute"}
 PACKED = "jit-4x2-packed"
+THREE = ("jit-1x1", "jit-4x2", "pmap-4x1")
 LOCAL = ("jit-8x1-local", "pmap-8x1-local")  # batch statistics of each device's own patches
 
 
@@ -79,33 +80,33 @@ def told(tmp_path_factory):
   ), folder
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_every_division_gives_what_one_device_gives(told):
   """Losses to 1e-9, parameters and statistics to 1e-7."""
   _assert_same(told[0], RUNS)
   assert [told[0][name]["devices"] for name in RUNS] == [[1, 1]] + [[8, 1]] * 4
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_divided_patch_with_packed_voxels_too(told):
   """As on a GPU: the voxels are packed along Z, the patch is divided along X."""
   _assert_same(told[0], ("jit-1x1", PACKED))
   assert _kinds(told[0][PACKED]) == HALOS_AND_SUMS
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_every_division_consumes_the_state_passed_in(told):
   assert all(told[0][name]["consumed"] for name in (*RUNS, *LOCAL))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_batch_statistics_of_each_device_are_the_same_by_either_mode(told):
   _assert_same(told[0], LOCAL)
   losses = [told[0][name]["losses"] for name in ("jit-1x1", LOCAL[0])]
   assert np.abs(np.subtract(*losses)).max() > 1e-3
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_devices_exchange_sums_and_halos_only(told):
   """A patch's halo is one plane along X (the 4 x 2 mesh has two patches of 64 x 16 x 16 a place).
 
@@ -127,28 +128,36 @@ def test_devices_exchange_sums_and_halos_only(told):
 
 
 @pytest.mark.slow
-def test_bytes_read_from_a_program_are_those_counted_by_hand(told):
+def test_bytes_read_from_a_program_are_those_counted_by_hand(three):
   """V-Net on two devices: its gradients, 4 bytes a parameter, and two or three sums of the loss."""
-  counted = told[0]["counted"]
+  counted = three[0]["counted"]
   assert {(x["kind"], x["group"]) for x in counted["collectives"]} == {("all-reduce", 2)}
   told_bytes = sum(x["bytes"] for x in counted["collectives"])
   assert 0 < told_bytes - 4 * counted["parameters"] <= 3 * 8
   assert counted["patches_per_device"] == 1
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_device_augments_its_own_part_only(told):
   """Trilinear: eight neighbours of every voxel, of the batch or of half a patch."""
   assert told[0]["jit-1x1"]["gathered"] == [8 * 128 * 16 * 16] * 8
   assert told[0]["jit-4x2"]["gathered"] == [2 * 64 * 16 * 16] * 8
 
 
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+  """Float32, gradient descent: a batch of 4 patches of 64 x 16 x 16."""
+  folder = tmp_path_factory.mktemp("three")
+  kinds = ("attention_unet", "float32", "sgd", "4", "64")
+  return _train(folder, *kinds, *THREE, x64=False), folder
+
+
 @pytest.mark.slow
-def test_three_divisions_in_float32(tmp_path):
-  """The soak test below has all of them, and Adam."""
-  names = ("jit-1x1", "jit-4x2", "pmap-4x1")
-  told = _train(tmp_path, "attention_unet", "float32", "sgd", "4", "64", *names, x64=False)
-  _assert_same(told, names, 1e-5, 1e-4)
+def test_three_divisions_in_float32(three):
+  """The soak tests have all of them, float64, and Adam."""
+  _assert_same(three[0], THREE, 1e-5, 1e-4)
+  assert all(three[0][name]["consumed"] for name in THREE)
+  assert _kinds(three[0]["jit-4x2"]) == HALOS_AND_SUMS
 
 
 @pytest.mark.soak
@@ -179,9 +188,9 @@ def test_every_division_in_float32(tmp_path, optimizer, loss, params, moved):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["jit-4x2", "pmap-8x1"])
-def test_a_state_of_many_devices_opens_on_one(config, told, name):
-  result, folder = told
+@pytest.mark.parametrize("name", THREE[1:])
+def test_a_state_of_many_devices_opens_on_one(config, three, name):
+  result, folder = three
   config = with_keys(config, {"model.gates": 1})
   like = abstract_state(config, build_run_network(config, 2)).replace(opt_state=())
   with open_checkpoints(folder / name, 1) as store:
@@ -193,8 +202,8 @@ def test_a_state_of_many_devices_opens_on_one(config, told, name):
 
 
 @pytest.mark.slow
-def test_what_does_not_fit_is_refused(told):
-  said = told[0]["refusals"]
+def test_what_does_not_fit_is_refused(three):
+  said = three[0]["refusals"]
   assert "config.parallel.space=3: 9 devices, and there are 8 cpu" in said["absent"]
   assert "config.parallel.space=3: does not divide the 8 cpu devices" in said["left out"]
   assert "--config.parallel.data=2 for 6 of them" in said["left out"]
