@@ -78,7 +78,8 @@ def compile_announced(step: Step, state: TrainState, feed: StepInput) -> Step:
     feed: the first input.
 
   Returns:
-    the compiled step; `step` itself where it cannot be compiled before it is called, as with pmap.
+    the compiled step; `step` itself where it cannot be compiled before it is called, as with pmap,
+    or where the state has other types after it, as with statistics that a network widens.
   """
   what = "compiling the training step"
   lower: Any = getattr(step, "lower", None)
@@ -92,7 +93,12 @@ def compile_announced(step: Step, state: TrainState, feed: StepInput) -> Step:
     if estimate >= _FAST_S:
       print_line(f"{what}, about {estimate:.0f} s; less if it was compiled here before")
     compiled: Step = lowered.compile()
-  return compiled
+  # A compiled program takes its own types alone; `step` is compiled again where they change.
+  return compiled if _list_types(lowered.out_info[0]) == _list_types(state) else step
+
+
+def _list_types(state: TrainState) -> list[jnp.dtype[Any]]:
+  return [leaf.dtype for leaf in jax.tree.leaves(state)]
 
 
 class PaceReport:

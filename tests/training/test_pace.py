@@ -10,6 +10,8 @@ from attn_unet_jax.training import pace
 from attn_unet_jax.training.pace import PaceReport, compile_announced, warn_of_long_training
 from attn_unet_jax.workflows.network import build_run_network
 
+_HALF_AND_WHOLE = jnp.ones(3, jnp.bfloat16), jnp.ones(3, jnp.float32)
+
 
 @pytest.fixture
 def clock(monkeypatch):
@@ -84,6 +86,15 @@ def test_a_long_compilation_is_announced(clock, capsys, seconds, said):
   told = capsys.readouterr().out
   assert told.startswith(said and f"compiling the training step, {said}")
   assert bool(told) == bool(said)
+
+
+def test_a_step_whose_state_changes_its_type_can_be_called_again():
+  """As statistics that are begun in bfloat16 and go on in float32."""
+  step = compile_announced(jax.jit(lambda state, feed: (state + feed, feed)), *_HALF_AND_WHOLE)
+  state, feed = _HALF_AND_WHOLE
+  for expected in (2.0, 3.0):
+    state, _ = step(state, feed)
+    assert (state.dtype, state.tolist()) == (jnp.float32, [expected] * 3)
 
 
 def test_a_step_that_compiles_when_it_is_called_is_announced(capsys):
