@@ -238,7 +238,8 @@ def test_the_command_on_two_hosts_trains_tests_and_goes_on(phantoms, tmp_path):
   for said in ("new run", "resuming"):
     ended = _wait_for(_start_processes(main, config, tmp_path / "run", ((), ())))
     assert [(status, errors) for status, _, errors in ended] == [(0, "")] * 2
-    assert ended[0][1][0].startswith(said)
+    assert ended[0][1][0].startswith("device: 4 x cpu, ")  # of both hosts
+    assert ended[0][1][1].startswith(said)
     assert not ended[1][1]
   scores = json.loads((tmp_path / "run" / "evaluation" / "summary.json").read_text())
   assert scores["checkpoint_step"] == 2
