@@ -154,7 +154,10 @@ def test_killed_at_random_moments_and_started_again(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("source", "devices"), [("resident", 1), ("streaming", 4)])
+@pytest.mark.parametrize(
+  ("source", "devices"),
+  [("resident", 1), pytest.param("streaming", 4, marks=pytest.mark.soak)],
+)
 def test_a_killed_attention_unet_ends_with_the_same_bits(phantoms, tmp_path, source, devices):
   """Killed in the steps of its third epoch; a batch's sums over devices repeat their bits too."""
   config, killed, whole = _config(phantoms, 4, source), tmp_path / "killed", tmp_path / "whole"

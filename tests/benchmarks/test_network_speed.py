@@ -110,7 +110,7 @@ def test_pytorch_does_the_same_works_in_either_type():
   assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=2e-2)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_command_keeps_a_record(tmp_path):
   output = tmp_path / "speed.json"
   flags = ("--patch=16", "--repeats=1", "--dtype=bfloat16", "--torch=", f"--output={output}")

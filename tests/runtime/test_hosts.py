@@ -247,7 +247,7 @@ def test_the_command_on_two_hosts_trains_tests_and_goes_on(phantoms, tmp_path):
   assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_hosts_train_the_demo_or_begin_it_and_one_device_ends_it(
   phantoms, tmp_path, monkeypatch
 ):

@@ -93,6 +93,7 @@ def test_predict_and_evaluate_run_the_whole_pipeline(whole, phantoms, tmp_path):
   assert len(_rows(whole / "stage1")) == 2
 
 
+@pytest.mark.soak
 def test_stopped_between_stages_and_within_one_it_ends_the_same(whole, phantoms, tmp_path):
   workdir = tmp_path / "run"
   flags = _flags(phantoms, workdir)
