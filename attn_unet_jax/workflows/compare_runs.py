@@ -44,7 +44,8 @@ def compare_runs(
     raise UserError(f"--output={output}: must end in .md or .csv")
   runs = [read_run(Path(name), _read_values, part) for name in names]
   table = compare_scores(runs, metrics)
-  print_line(comparison_text.render_markdown(table))
+  for line in comparison_text.render_markdown(table).splitlines():
+    print_line(line)
   if output:
     # The document includes the command that made it.
     page = comparison_text.render_document(table, runs, sys.argv[1:], title, note)
