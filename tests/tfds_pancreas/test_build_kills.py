@@ -21,7 +21,24 @@ NATIVE = "pancreas_ct/native"
 CASES = [FakeCase(number) for number in (1, 2, 3, 4)]
 
 
-def start_build(files, data, workers=2):
+# Python runs a module of this name at its start, in the workers too. One slice is never opened.
+HALTING = """
+import io, os, time
+
+open_file = io.open
+
+
+def open_or_halt(file, *arguments, **keywords):
+  while str(file) == os.environ["HALTED_AT"]:
+    time.sleep(0.01)
+  return open_file(file, *arguments, **keywords)
+
+
+io.open = open_or_halt
+"""
+
+
+def start_build(files, data, workers=2, env=None):
   flags = [f"--dataset={NATIVE}", f"--manual_dir={files}", f"--data_dir={data}"]
   return subprocess.Popen(
     [sys.executable, "-m", "tfds_pancreas.build", *flags, f"--workers={workers}"],
@@ -30,6 +47,7 @@ def start_build(files, data, workers=2):
     stderr=subprocess.PIPE,
     text=True,
     start_new_session=True,
+    env={**os.environ, **(env or {})},
   )
 
 
@@ -43,22 +61,20 @@ def wait_for(condition, process):
 
 @pytest.fixture
 def halted_build(tmp_path):
-  """Starts a build that stands still: one slice is a pipe that nobody writes into.
+  """Starts a build that stands still at a slice of its last case.
 
-  Yields the process, its workers, the folder of files and that of data; gives the slice back.
+  Yields the process, its workers, the folder of files and that of data.
   """
-  files, data = tmp_path / "files", tmp_path / "data"
+  files, data, site = tmp_path / "files", tmp_path / "data", tmp_path / "site"
   written = [write_case(files, case, "nbia") for case in CASES]
-  slice_, copy = written[-1][2], tmp_path / "slice"
-  shutil.move(slice_, copy)
-  os.mkfifo(slice_)
-  process = start_build(files, data)
+  site.mkdir()
+  (site / "sitecustomize.py").write_text(HALTING)
+  env = {"PYTHONPATH": str(site), "HALTED_AT": str(written[-1][2])}
+  process = start_build(files, data, env=env)
   parts = data / NATIVE
   wait_for(lambda: len(list(parts.glob("incomplete.*/parts/*.json"))) == 3, process)
   workers = psutil.Process(process.pid).children(recursive=True)
   assert len(workers) >= 2
-  slice_.unlink()
-  shutil.move(copy, slice_)
   yield process, workers, files, data
   process.kill()
   process.communicate()
