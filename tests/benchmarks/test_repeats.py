@@ -50,6 +50,7 @@ def test_every_step_is_taken_and_repeats(phantoms, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_the_command_measures_in_processes_of_both_kinds(phantoms, tmp_path):
   config = small_config(**{"data.dir": str(phantoms)})
   output = tmp_path / "cost.json"

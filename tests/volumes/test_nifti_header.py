@@ -171,7 +171,7 @@ def test_pipes_and_devices_are_refused_and_not_waited_for(tmp_path):
   os.mkfifo(tmp_path / "pair.img")
   for name in ("x.nii.gz", "zero.nii", "pair.hdr", "pair.img"):
     for read in (read_scan, read_label, read_grid):
-      with pytest.raises(UserError, match=r"pair|a pipe, socket or device, not a file"):
+      with pytest.raises(UserError, match=r"pair|socket or device"):
         read(tmp_path / name)
 
 

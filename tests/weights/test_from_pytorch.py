@@ -190,6 +190,7 @@ def test_imagenets_trunk_answers_in_every_view_as_in_pytorch(config, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_a_training_starts_from_imagenets_trunk_or_says_that_it_does_not(
   config, tmp_path, phantoms
 ):

@@ -78,7 +78,20 @@ def read_damaged(folder, files: dict[str, bytes], rng: np.random.Generator) -> b
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [make_plain, make_deflated, make_packed, lambda: [enhanced(SCAN)]])
+@pytest.mark.parametrize(
+  "make",
+  [
+    make_plain,
+    pytest.param(
+      make_deflated,
+      marks=pytest.mark.xfail(
+        reason="one bit may garble all tags of a deflated slice, which then passes for another"
+      ),
+    ),
+    make_packed,
+    lambda: [enhanced(SCAN)],
+  ],
+)
 def test_damaged_series(make: Callable[[], list[Dataset]], tmp_path):
   files = {path.name: path.read_bytes() for path in write(tmp_path / "whole", make())}
   rng, before = np.random.default_rng(0), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
