@@ -72,8 +72,10 @@ def _find_lone_slices(groups: _GROUPS) -> dict[Path, str]:
   for (uid, _), members in groups.items():
     if uid and sum(one.num_slices for one in members) > 1:
       continue
+    # A single image without a series may have lost its study with it: neither speaks for itself.
+    states_study = bool(uid) or len(members) > 1
     for stack in stacks:
-      if all(_fits(one, stack) for one in members):
+      if all(_continues_stack(one, stack, states_study) for one in members):
         found |= {
           one.file: (
             f"{one.file}: {'alone in its series' if uid else 'without a series'}, but at a free "
@@ -85,15 +87,20 @@ def _find_lone_slices(groups: _GROUPS) -> dict[Path, str]:
   return found
 
 
-def _fits(one: FileHeader, stack: Sequence[FileHeader]) -> bool:
+def _continues_stack(one: FileHeader, stack: Sequence[FileHeader], states_study: bool) -> bool:
   """Returns whether an image continues a stack: one study, number, size and axis, a free place.
 
   What the image does not state does not speak against it.
+
+  Args:
+    one: the image.
+    stack: images of a series.
+    states_study: whether the image's study counts.
   """
   first = stack[0]
   if one.size != first.size or one.num_slices > 1:
     return False
-  if one.study_uid and _is_uid(one.study_uid) and one.study_uid != first.study_uid:
+  if states_study and _is_uid(one.study_uid) and one.study_uid != first.study_uid:
     return False
   if one.series_number is not None and one.series_number != first.series_number:
     return False

@@ -78,22 +78,12 @@ def read_damaged(folder, files: dict[str, bytes], rng: np.random.Generator) -> b
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  "make",
-  [
-    make_plain,
-    pytest.param(
-      make_deflated,
-      marks=pytest.mark.xfail(
-        reason="one bit may garble all tags of a deflated slice, which then passes for another"
-      ),
-    ),
-    make_packed,
-    lambda: [enhanced(SCAN)],
-  ],
-)
+@pytest.mark.parametrize("make", [make_plain, make_deflated, make_packed, lambda: [enhanced(SCAN)]])
 def test_damaged_series(make: Callable[[], list[Dataset]], tmp_path):
-  files = {path.name: path.read_bytes() for path in write(tmp_path / "whole", make())}
+  whole = make()
+  for k, one in enumerate(whole):  # the same bytes in every run, or the damage is never seen again
+    one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{k}"
+  files = {path.name: path.read_bytes() for path in write(tmp_path / "whole", whole)}
   rng, before = np.random.default_rng(0), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   refused = sum(read_damaged(tmp_path / "damaged", files, rng) for _ in range(450))
   assert 200 < refused < 450  # some damage does not matter: that of an InstanceNumber

@@ -36,6 +36,10 @@ DAMAGE = [
   ({"SeriesInstanceUID": "1.2.7"}, "alone in its series, but at a free place among the slices"),
   ({"SeriesInstanceUID": ""}, "without a series, but at a free place among the slices"),
   ({"SeriesInstanceUID": None}, "without a series, but at a free place among the slices"),
+  (
+    {"SeriesInstanceUID": None, "StudyInstanceUID": "1.21", "SeriesNumber": None},
+    "without a series, but at a free place among the slices",
+  ),
 ]
 
 
