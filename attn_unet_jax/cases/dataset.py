@@ -67,10 +67,10 @@ class Dataset(Protocol):
     They are names, sizes and modification times.
     """
 
-  def digest(self, case_id: str) -> tuple[str, str]:
+  def compute_digest(self, case_id: str) -> tuple[str, str]:
     """Returns hexadecimal digests of what is stored of a case's image and of its label."""
 
-  def stamp(self, case_id: str) -> tuple[int, ...]:
+  def read_stamp(self, case_id: str) -> tuple[int, ...]:
     """Returns sizes and times of a case's files; where they are equal, so is the content.
 
     Unlike a fingerprint they hold the time of the last change of the file's entry, which no
@@ -111,7 +111,7 @@ class JudgedScans:
     self.accepted: list[str] = []
     self._told: set[str] = set()
 
-  def tell(self, lines: Sequence[str]) -> None:
+  def log_once(self, lines: Sequence[str]) -> None:
     """Logs what has not been told before."""
     for line in lines:
       if line not in self._told:
@@ -143,7 +143,7 @@ class FolderDataset:
     """
     label_path = self._labels[case_id]
     scan = read_pair(self._images[case_id], label_path, self.judged.judge)
-    self.judged.tell([scan.note, *scan.doubts] if scan.note else scan.doubts)
+    self.judged.log_once([scan.note, *scan.doubts] if scan.note else scan.doubts)
     return NativeCase(case_id, scan.image, scan.label, str(label_path))
 
   def grid(self, case_id: str) -> Grid:
@@ -154,18 +154,18 @@ class FolderDataset:
     """
     path = self._images[case_id]
     grid = read_grid(path)
-    self.judged.tell(self.judged.judge.judge_grid(grid, path, path))
+    self.judged.log_once(self.judged.judge.judge_grid(grid, path, path))
     return grid
 
   def fingerprint(self, case_id: str) -> tuple[object, ...]:
     """Returns names, sizes and modification times of the image and label files."""
     return _describe_file(self._images[case_id]) + _describe_file(self._labels[case_id])
 
-  def digest(self, case_id: str) -> tuple[str, str]:
+  def compute_digest(self, case_id: str) -> tuple[str, str]:
     """Returns digests of the bytes of the image and label files."""
     return _digest_file(self._images[case_id]), _digest_file(self._labels[case_id])
 
-  def stamp(self, case_id: str) -> tuple[int, ...]:
+  def read_stamp(self, case_id: str) -> tuple[int, ...]:
     """Returns sizes and times of the image and label files."""
     return _stamp_file(self._images[case_id]) + _stamp_file(self._labels[case_id])
 
@@ -216,7 +216,7 @@ class RecordDataset:
     affine = record["affine"]
     image, label = Volume(record["image"], affine), Volume(record["label"], affine)
     source = f"{self._records.directory}: {case_id}"
-    self.judged.tell(self.judged.judge.judge_scan(image, source))
+    self.judged.log_once(self.judged.judge.judge_scan(image, source))
     return NativeCase(case_id, image, label, source)
 
   def grid(self, case_id: str) -> Grid:
@@ -230,14 +230,14 @@ class RecordDataset:
     directory = self._records.directory
     return (*directory.parts[-3:], case_id, *_describe_file(directory / "dataset_info.json"))
 
-  def digest(self, case_id: str) -> tuple[str, str]:
+  def compute_digest(self, case_id: str) -> tuple[str, str]:
     """Returns digests of image and label as the record holds them, packed."""
     split, index = self._where[case_id]
     record = self._records.splits[split].read_packed(index)
     image, label = (_digest_values(record[name], record["affine"]) for name in ("image", "label"))
     return image, label
 
-  def stamp(self, case_id: str) -> tuple[int, ...]:
+  def read_stamp(self, case_id: str) -> tuple[int, ...]:
     """Returns size and times of the file that holds the record."""
     split, index = self._where[case_id]
     return _stamp_file(self._records.splits[split].find_file(index))

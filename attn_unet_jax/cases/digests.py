@@ -83,8 +83,10 @@ def digest_cases(
 
   def digest_case(case: str) -> CaseDigest:
     # The stamp first: a file that changes meanwhile has another one next time, and is read again.
-    stamp, same = dataset.stamp(case), before.get(case)
-    return same if same and same.stamp == stamp else CaseDigest(*dataset.digest(case), stamp)
+    stamp, same = dataset.read_stamp(case), before.get(case)
+    return (
+      same if same and same.stamp == stamp else CaseDigest(*dataset.compute_digest(case), stamp)
+    )
 
   ids = sorted(set(ids))
   with ThreadPoolExecutor(min(8, 2 * count_usable_cores())) as threads:

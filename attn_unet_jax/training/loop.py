@@ -22,7 +22,7 @@ from attn_unet_jax.training.inputs import CaseLoader, open_inputs
 from attn_unet_jax.training.mesh import get_first_device_copy, make_replicated_sharding, replicate
 from attn_unet_jax.training.nonfinite import NonfiniteWatch
 from attn_unet_jax.training.options import TrainingRecipe
-from attn_unet_jax.training.pace import PaceReport, compile_announced, warn_of_long_training
+from attn_unet_jax.training.pace import PaceReport, announce_and_compile, warn_of_long_training
 from attn_unet_jax.training.state import TrainState, abstract_state, create_state
 from attn_unet_jax.training.step import StepMetrics
 
@@ -120,7 +120,7 @@ class _FirstCompiled:
     """Compiles the step; returns whether that was still to be done."""
     if self._is_compiled:
       return False
-    self._step, self._is_compiled = compile_announced(self._step, state, feed), True
+    self._step, self._is_compiled = announce_and_compile(self._step, state, feed), True
     return True
 
   def __call__(self, state: TrainState, feed: StepInput) -> tuple[TrainState, StepMetrics]:

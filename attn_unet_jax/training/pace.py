@@ -67,7 +67,7 @@ def measure_rate() -> float:
   return 2 * _SIDE**3 / best
 
 
-def compile_announced(step: Step, state: TrainState, feed: StepInput) -> Step:
+def announce_and_compile(step: Step, state: TrainState, feed: StepInput) -> Step:
   """Compiles a step, and says before how long that takes.
 
   A signal that arrives meanwhile is acknowledged at once. XLA cannot be broken off.

@@ -48,16 +48,16 @@ class Judge:
     Raises:
       UserError: the scan cannot be trusted, for a reason that the user does not accept.
     """
-    values = settle(intensity_findings(image, name, self.window_hu), self.accept)
+    values = settle_findings(intensity_findings(image, name, self.window_hu), self.accept)
     return [*self.judge_grid(image.grid, name, file), *values]
 
   def judge_grid(self, grid: Grid, name: object, file: Path | None = None) -> list[str]:
     """Checks the place of a scan's voxels; arguments, lines and errors as of `judge_scan`."""
-    lines = settle(spacing_findings(grid, name), self.accept)
-    return [*lines, *settle(header_findings(file), self.accept)] if file else lines
+    lines = settle_findings(spacing_findings(grid, name), self.accept)
+    return [*lines, *settle_findings(header_findings(file), self.accept)] if file else lines
 
 
-def settle(findings: Iterable[Finding], accept: Acceptance) -> list[str]:
+def settle_findings(findings: Iterable[Finding], accept: Acceptance) -> list[str]:
   """Returns the lines of findings that are accepted or are warnings.
 
   Raises:

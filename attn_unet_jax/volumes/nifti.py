@@ -53,7 +53,7 @@ def _find_range(voxels: StoredVoxels, tolerance: float = 0.0) -> tuple[float, fl
     return voxels.raw.min(), voxels.raw.max()
   low, high = np.inf, -np.inf
   # The first plane of a float image decides. NaN and infinity give NaN, which no tolerance covers.
-  for plane in voxels.planes():
+  for plane in voxels.iterate_planes():
     if not _are_whole(plane, tolerance).all():
       return None
     low, high = min(low, np.rint(plane.min())), max(high, np.rint(plane.max()))
@@ -83,7 +83,7 @@ def read_nifti(path: str | os.PathLike[str]) -> Volume:
   found = _find_range(voxels)
   fits = found is not None and _fits_type(*found, np.int16)
   with np.errstate(over="ignore"):  # what overflows becomes infinite, which `check_image` refuses
-    return Volume(voxels.convert(np.int16 if fits else np.float32), grid.affine)
+    return Volume(voxels.convert_type(np.int16 if fits else np.float32), grid.affine)
 
 
 def read_grid(path: str | os.PathLike[str]) -> Grid:
@@ -120,7 +120,7 @@ def read_label(path: str | os.PathLike[str]) -> Volume:
     )
   for dtype in (np.uint8, np.int16, np.int32):
     if _fits_type(*found, dtype):
-      return Volume(voxels.convert(dtype, rounded=not voxels.are_integers), grid.affine)
+      return Volume(voxels.convert_type(dtype, rounded=not voxels.are_integers), grid.affine)
   raise UserError(
     f"{path}: label values from {found[0]:g} to {found[1]:g}, at most 32 bits are read; "
     "renumber the labels"
@@ -130,7 +130,7 @@ def read_label(path: str | os.PathLike[str]) -> Volume:
 def _format_fractions(voxels: StoredVoxels) -> str:
   """Formats the lowest values that are no whole numbers."""
   wrong = np.empty(0)
-  for plane in voxels.planes():
+  for plane in voxels.iterate_planes():
     here = plane[~_are_whole(plane, _INTEGRAL_TOLERANCE)]
     wrong = np.unique(np.concatenate((wrong, here)))[: _SHOWN + 1]
   return ", ".join(f"{value:g}" for value in wrong[:_SHOWN]) + (

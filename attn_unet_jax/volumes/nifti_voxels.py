@@ -35,18 +35,18 @@ class StoredVoxels(NamedTuple):
     """Returns whether the values are integers by their type."""
     return self.slope is None and self.raw.dtype.kind in "iu"
 
-  def planes(self) -> Iterator[np.ndarray]:
+  def iterate_planes(self) -> Iterator[np.ndarray]:
     """Yields the values of each plane [Y, X]; scaled ones as float64."""
     # In the order of memory. A whole scan in float64 takes up to eight times its file.
     for plane in self.raw.T:
       yield plane if self.slope is None else apply_read_scaling(plane, self.slope, self.inter)
 
-  def convert(self, dtype: Any, *, rounded: bool = False) -> np.ndarray:
+  def convert_type(self, dtype: Any, *, rounded: bool = False) -> np.ndarray:
     """Returns the values [X, Y, Z] as another type; `rounded` to whole numbers before."""
     if self.slope is None and not rounded:
       return self.raw.astype(dtype, order="K", copy=False)
     values = np.empty(self.raw.shape[::-1], dtype)
-    for target, plane in zip(values, self.planes(), strict=True):
+    for target, plane in zip(values, self.iterate_planes(), strict=True):
       target[:] = np.rint(plane) if rounded else plane
     return values.T
 

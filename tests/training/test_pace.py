@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from attn_unet_jax.training import pace
-from attn_unet_jax.training.pace import PaceReport, compile_announced, warn_of_long_training
+from attn_unet_jax.training.pace import PaceReport, announce_and_compile, warn_of_long_training
 from attn_unet_jax.workflows.network import build_run_network
 
 _HALF_AND_WHOLE = jnp.ones(3, jnp.bfloat16), jnp.ones(3, jnp.float32)
@@ -81,7 +81,7 @@ def test_a_long_compilation_is_announced(clock, capsys, seconds, said):
     clock.time += seconds
     return step.lower(*arguments)
 
-  compiled = compile_announced(SimpleNamespace(lower=lower), jnp.ones(3), jnp.ones(3))
+  compiled = announce_and_compile(SimpleNamespace(lower=lower), jnp.ones(3), jnp.ones(3))
   assert compiled(jnp.ones(3), jnp.ones(3))[0].tolist() == [2, 2, 2]
   told = capsys.readouterr().out
   assert told.startswith(said and f"compiling the training step, {said}")
@@ -90,7 +90,7 @@ def test_a_long_compilation_is_announced(clock, capsys, seconds, said):
 
 def test_a_step_whose_state_changes_its_type_can_be_called_again():
   """As statistics that are begun in bfloat16 and go on in float32."""
-  step = compile_announced(jax.jit(lambda state, feed: (state + feed, feed)), *_HALF_AND_WHOLE)
+  step = announce_and_compile(jax.jit(lambda state, feed: (state + feed, feed)), *_HALF_AND_WHOLE)
   state, feed = _HALF_AND_WHOLE
   for expected in (2.0, 3.0):
     state, _ = step(state, feed)
@@ -99,5 +99,5 @@ def test_a_step_whose_state_changes_its_type_can_be_called_again():
 
 def test_a_step_that_compiles_when_it_is_called_is_announced(capsys):
   step = lambda state, feed: (state, feed)  # noqa: E731
-  assert compile_announced(step, 1, 2) is step
+  assert announce_and_compile(step, 1, 2) is step
   assert capsys.readouterr().out == "compiling the training step\n"

@@ -57,7 +57,7 @@ class SliceRescale:
     return name_slice(self.file.name, self.frame)
 
   @property
-  def missing(self) -> tuple[str, ...]:
+  def missing_tags(self) -> tuple[str, ...]:
     """The tags of slope and intercept that are not stated."""
     stated = {"RescaleSlope": self.slope, "RescaleIntercept": self.intercept}
     return tuple(name for name, value in stated.items() if value is None)
@@ -111,12 +111,12 @@ def check_rescales(
       instead, or are in another unit.
   """
   _refuse_unreadable(where, slices)
-  if len({one.missing for one in slices}) > 1:
+  if len({one.missing_tags for one in slices}) > 1:
     odd = _find_rare(slices)
     raise UserError(
-      f"{where}: {_format_names(odd, slices)} without {' and '.join(odd[0].missing)}, which the "
-      "others have, so its unit is unknown; export the series again, complete"
-      if odd[0].missing
+      f"{where}: {_format_names(odd, slices)} without {' and '.join(odd[0].missing_tags)}, which "
+      "the others have, so its unit is unknown; export the series again, complete"
+      if odd[0].missing_tags
       else f"{where}: only {_format_names(odd, slices)} with RescaleSlope and RescaleIntercept, so "
       "the unit of the others is unknown; export the series again, complete"
     )
@@ -171,7 +171,7 @@ def _refuse_unreadable(where: Path, slices: Sequence[SliceRescale]) -> None:
 
 def _describe_unknown_unit(where: Path, slices: Sequence[SliceRescale]) -> str:
   """Describes a doubt that the user may know better about; '' if there is none."""
-  if missing := slices[0].missing:
+  if missing := slices[0].missing_tags:
     return (
       f"{where}: no slice has {' and '.join(missing)}, which a CT image must have, so it is not "
       "known whether its stored values are Hounsfield units; export the series again"
@@ -191,9 +191,9 @@ def _read_number(tags: pydicom.Dataset, name: str) -> float | None:
 
 def _find_rare(slices: Sequence[SliceRescale]) -> list[SliceRescale]:
   """Returns the slices that state least often what they do."""
-  counts = collections.Counter(one.missing for one in slices)
+  counts = collections.Counter(one.missing_tags for one in slices)
   rare = min(counts, key=lambda missing: (counts[missing], not missing))
-  return [one for one in slices if one.missing == rare]
+  return [one for one in slices if one.missing_tags == rare]
 
 
 def _format_names(some: Sequence[SliceRescale], of_all: Sequence[SliceRescale]) -> str:

@@ -31,7 +31,7 @@ def find_lost_slices(others: Iterable[Path], slices: Iterable[Path]) -> list[Pat
   shapes: defaultdict[Path, set[str]] = defaultdict(set)
   names: defaultdict[Path, set[str]] = defaultdict(set)
   for file in slices:
-    shapes[file.parent].add(_shape_of(file.name))
+    shapes[file.parent].add(_strip_numbers(file.name))
     names[file.parent].add(file.name)
   # A folder may have lost all its slices. Names of digits alone would mean little there.
   everywhere = {shape for some in shapes.values() for shape in some} - {"#"}
@@ -45,11 +45,11 @@ def find_lost_slices(others: Iterable[Path], slices: Iterable[Path]) -> list[Pat
 def _is_lost(name: str, shapes: set[str], names: set[str]) -> bool:
   path = Path(name)
   if path.suffix.lower() in _UNFINISHED and path.stem not in names:
-    return _shape_of(path.stem) in shapes
-  return _shape_of(name) in shapes
+    return _strip_numbers(path.stem) in shapes
+  return _strip_numbers(name) in shapes
 
 
-def _shape_of(name: str) -> str:
+def _strip_numbers(name: str) -> str:
   """Returns what names of one series have in common: their text without numbers and suffix."""
   path = Path(name)
   text = (path.stem if has_dicom_suffix(path) else name).lower()
