@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+import pytest
 from pydicom import DataElement, config
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes import Volume
 
 IDENTITY = {
@@ -28,6 +30,17 @@ def assert_anonymous(text: str) -> None:
   """No part of who the patient is, or of what a person wrote, is in a text."""
   pieces = [piece for value in IDENTITY.values() for piece in re.split(r"[\^, ]+", value)]
   assert not [piece for piece in pieces if piece.lower() in text.lower()]
+
+
+def assert_refused(read: Callable[[Path], object], folder: Path, *complaints: str) -> None:
+  """Reading a folder is refused in one line with these complaints, and without the patient."""
+  with pytest.raises(UserError) as refused:
+    read(folder)
+  said = str(refused.value)
+  for complaint in complaints:
+    assert complaint in said
+  assert "\n" not in said
+  assert_anonymous(said)
 
 
 def setting(k: int, **tags: object) -> Callable[[list[Dataset]], None]:
