@@ -28,6 +28,7 @@ from attn_unet_jax.runtime.signals import STOP_SIGNALS, Interrupted, exit_status
 _RESEND_AFTER_S = 0.1
 _HELP_FLAG = re.compile(r"--?(help(short|full)?|\?)")
 _MISSING = re.compile(r"[Ff]lag --(\w+) must have a value other than None")
+_NOT_BOOLEAN = re.compile(r"flag (--\w+)=(.*): \('Non-boolean argument.*")
 _EXAMPLE = re.compile(r"^ *((?:python -m|attn-unet-jax) \S+ --.*?[^\\])$", re.MULTILINE | re.DOTALL)
 
 
@@ -99,7 +100,7 @@ def _parse_flags(main: Callable[[], None], extra: ExtraFlags, argv: Sequence[str
     hint = extra.explain(error.flagname)
     _exit_with_error(f"--{error.flagname}: unknown flag; {hint}" if hint else format_error(error))
   except (flags.Error, UserError) as error:
-    _exit_with_error(_explain_missing(format_error(error), _module_docstring(main)))
+    _exit_with_error(_explain_flag_error(format_error(error), _module_docstring(main)))
   if len(rest) > 1:
     _exit_with_error(f"{rest[1]!r} is not a flag; write --name=value (--help lists the flags)")
   return rest
@@ -132,8 +133,10 @@ def _module_docstring(main: Callable[[], None]) -> str:
   return sys.modules[main.__module__].__doc__ or ""
 
 
-def _explain_missing(message: str, docstring: str) -> str:
-  """Says what an error means where a required flag is missing, with the command's own example."""
+def _explain_flag_error(message: str, docstring: str) -> str:
+  """Says what absl means by an error: an example for a missing flag, the values of a switch."""
+  if match := _NOT_BOOLEAN.fullmatch(message):
+    return f"{match[1]}={match[2]}: takes no value but true and false; write {match[1]} alone"
   if not (match := _MISSING.search(message)):
     return message
   examples = _EXAMPLE.findall(docstring)

@@ -18,6 +18,7 @@ _OTHER_SUFFIXES = (
   *(".dcm", ".dicom", ".ima", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".hdr", ".img"),
   *(".zip", ".gz", ".png", ".jpg", ".tif", ".tiff", ".json", ".npy", ".npz", ".h5", ".stl"),
 )
+_MAX_LISTED = 10  # scans in a message
 _MAX_NAME_BYTES = 255  # of every usual file system
 _TEMPORARY_BYTES = len(f"..{'0' * 32}.part")  # what a file's name gets while it is written
 
@@ -111,9 +112,10 @@ def _describe_several(source: Path, output: Path, found: dict[str, FoundScan]) -
   if lost and len(found) - len(lost) == 1:
     return next(iter(lost[0].damaged.values()))
   text = f"--output={output}: must be a folder, since --input contains {len(found)} scans"
-  if series := [one for survey in surveys for one in survey.series]:
+  if series := [one for survey in surveys for one in survey.series if one.uid]:
     return f"{text}: {list_series(source, series)}; or choose one by --series=UID"
-  return text
+  names = ", ".join(scan.path.name for scan in list(found.values())[:_MAX_LISTED])
+  return f"{text} ({names}); or name one of them by --input"
 
 
 def _check_target(scan: Path, target: Path, output: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 import textwrap
 
 import pytest
+from absl import flags
 
 from attn_unet_jax.runtime import process, signals
 from attn_unet_jax.runtime.errors import UserError
@@ -119,3 +120,13 @@ def test_what_a_terminal_would_obey_is_in_no_error_and_no_log(capsys):
   record = logging.makeLogRecord({"msg": "%s: %d\x9b", "args": ("a\x1b[2J", 3), "pathname": "x"})
   assert process._prepare_log_record(record)
   assert record.getMessage() == "a\\x1b[2J: 3\\x9b"
+
+
+def test_a_switch_that_is_given_a_value_says_how_it_is_written():
+  """By absl's own error, whose words may change."""
+  values = flags.FlagValues()
+  flags.DEFINE_bool("json", False, "A switch.", flag_values=values)
+  with pytest.raises(flags.Error) as refused:
+    values(["predict", "--json=a.json"])
+  said = process._explain_flag_error(str(refused.value), "")
+  assert said == "--json=a.json: takes no value but true and false; write --json alone"

@@ -84,6 +84,14 @@ def test_masks_of_patients_are_named_by_their_folders(tmp_path):
   assert +listing.skipped == {"of modality MR": 4}
 
 
+def test_several_scans_without_a_uid_are_listed_by_their_names(tmp_path):
+  write_volume(tmp_path / "in" / "a", SCAN, uid="")
+  write_volume(tmp_path / "in" / "b", SCAN, uid="")
+  with pytest.raises(UserError, match=r"contains 2 scans \(a, b\); or name one of them") as refused:
+    list_scans(tmp_path / "in", tmp_path / MASK)
+  assert "--series" not in str(refused.value)
+
+
 def test_several_series_are_listed_where_one_mask_is_asked_for(tmp_path):
   write_volume(tmp_path / "in" / "a", SCAN, uid="1.1")
   write_volume(tmp_path / "in" / "b", SCAN, uid="1.2")
