@@ -40,19 +40,15 @@ _ACCEPT = flags.DEFINE_string("accept", "", ACCEPT_HELP)
 def main() -> None:
   """Segments what the flags say."""
   accept = parse_acceptance(_ACCEPT.value or "")
-  from attn_unet_jax.workflows.segment_scans import segment_scans  # loads JAX
+  from attn_unet_jax.workflows.options import AnswerOptions  # these load JAX
+  from attn_unet_jax.workflows.segment_scans import segment_scans
 
   source, output = Path(_INPUT.value or ""), Path(_OUTPUT.value or "")
   print_line(f"device: {xla.describe_devices()}")
-  segment_scans(
-    Path(_WORKDIR.value or ""),
-    source,
-    output,
-    _SERIES.value,
-    _BOXES.value,
-    accept=accept,
-    as_json=_JSON.value,
+  options = AnswerOptions(
+    series=_SERIES.value, boxes_file=_BOXES.value, accept=accept, as_json=bool(_JSON.value)
   )
+  segment_scans(Path(_WORKDIR.value or ""), source, output, options)
 
 
 def run() -> None:

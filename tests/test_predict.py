@@ -14,6 +14,7 @@ from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows import segment_scans as workflow
 from attn_unet_jax.workflows.list_scans import list_scans
 from attn_unet_jax.workflows.load_run import LoadedRun
+from attn_unet_jax.workflows.options import AnswerOptions
 from tests.configs import with_keys
 
 GRID = (6, 7, 8)
@@ -95,7 +96,7 @@ def test_every_class_has_its_millilitres_and_its_name(config, monkeypatch, tmp_p
   answer[:2, ..., :] = (0, 1, 0)
   answer[5, 6, 7] = (0, 0, 1)
   _scan(scan, spacing=10.0)
-  workflow.segment_scans(Path("run"), scan, mask, as_json=True)
+  workflow.segment_scans(Path("run"), scan, mask, AnswerOptions(as_json=True))
   assert f"1/1 {mask}: 1 liver 112.0 ml, 2 spleen 1.0 ml; " in capsys.readouterr().out
   said = json.loads((tmp_path / "out" / "m.json").read_text())
   assert said["voxel_volume_ml"] == pytest.approx(1)
@@ -120,9 +121,8 @@ def test_a_doubt_is_refused_before_the_network_is_asked_or_said_if_it_is_accepte
   with pytest.raises(UserError, match=r"a\.nii: .* 8-bit picture; .*--accept=hounsfield$"):
     told(tmp_path / "a.nii", tmp_path / "m.nii")
   assert not (tmp_path / "m.nii").exists()
-  workflow.segment_scans(
-    Path("run"), tmp_path / "a.nii", tmp_path / "m.nii", accept=frozenset({"hounsfield"})
-  )
+  accepting = AnswerOptions(accept=frozenset({"hounsfield"}))
+  workflow.segment_scans(Path("run"), tmp_path / "a.nii", tmp_path / "m.nii", accepting)
   assert (tmp_path / "m.nii").exists()
   assert "accepted (hounsfield): " in capsys.readouterr().out
 
