@@ -3,12 +3,17 @@
   python -m attn_unet_jax.predict --workdir=runs/a --input=SCAN.nii.gz --output=MASK.nii.gz
   python -m attn_unet_jax.predict --workdir=runs/a --input=DICOM_FOLDER --output=MASK.nii.gz
   python -m attn_unet_jax.predict --workdir=runs/a --input=FOLDER --output=FOLDER
+  python -m attn_unet_jax.predict --workdir=runs/a --input='scans/*.nii.gz' --output=FOLDER
+  python -m attn_unet_jax.predict --workdir=runs/a --input=SCANS.csv --output=FOLDER
 
 A scan is a NIfTI file, or a folder or .zip with a CT series of DICOM slices; --series chooses one
-of several series. The last form takes every scan in a folder. Masks are uint8: 0 background, then
-the classes in the order of config.data.labels, whose names stand in the file's extension. The
-millilitres of each class are printed, and written with --json. An answer that is there already is
-made again. A scan that cannot be segmented is named, the others are; the status is 2 then.
+of several series. The last three forms take many: every scan in a folder, those that a pattern
+matches, and those in the column input of a table (its column output names their masks). Masks are
+uint8: 0 background, then the classes in the order of config.data.labels, whose names stand in the
+file's extension. The millilitres of each class are printed, written with --json, and for a folder
+of masks stand in volumes.csv. Masks in a folder that are there already, of the same run and scans,
+are left unless --again is given. A scan that cannot be segmented is named, the others are; the
+status is 2 then.
 """
 
 from pathlib import Path
@@ -21,7 +26,10 @@ from attn_unet_jax.runtime.console import print_line
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 _INPUT = flags.DEFINE_string(
-  "input", None, "A NIfTI file, a DICOM folder or .zip, or a folder of such scans.", required=True
+  "input",
+  None,
+  "A NIfTI file, a DICOM folder or .zip; or many: a folder of them, a quoted pattern, a .csv.",
+  required=True,
 )
 _OUTPUT = flags.DEFINE_string("output", None, "The mask, or a folder of them.", required=True)
 _SERIES = flags.DEFINE_string(
@@ -33,6 +41,9 @@ _BOXES = flags.DEFINE_string(
 )
 _JSON = flags.DEFINE_bool(
   "json", False, "Also write millilitres and names of the classes to NAME.json beside each mask."
+)
+_AGAIN = flags.DEFINE_bool(
+  "again", False, "Also make those masks in a folder again that this run made of these scans."
 )
 _ACCEPT = flags.DEFINE_string("accept", "", ACCEPT_HELP)
 
@@ -46,7 +57,11 @@ def main() -> None:
   source, output = Path(_INPUT.value or ""), Path(_OUTPUT.value or "")
   print_line(f"device: {xla.describe_devices()}")
   options = AnswerOptions(
-    series=_SERIES.value, boxes_file=_BOXES.value, accept=accept, as_json=bool(_JSON.value)
+    series=_SERIES.value,
+    boxes_file=_BOXES.value,
+    accept=accept,
+    again=bool(_AGAIN.value),
+    as_json=bool(_JSON.value),
   )
   segment_scans(Path(_WORKDIR.value or ""), source, output, options)
 

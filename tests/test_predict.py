@@ -1,6 +1,10 @@
 """Which scans a path holds, and that one which cannot be segmented does not keep the others."""
 
+import csv
+import dataclasses
 import json
+import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,9 +31,11 @@ def told(config, monkeypatch):
   answer = np.zeros((*GRID, 2), np.float32)
   answer[..., 1] = 1
   system = SimpleNamespace(predict=lambda volume: answer)
-  trained = LoadedRun(config, ("pancreas",), system, 1)
+  trained = LoadedRun(config, ("pancreas",), system, 1, digest="a network")
   monkeypatch.setattr(workflow, "open_run_or_stages", lambda _: trained)
-  return lambda *paths: workflow.segment_scans(Path("run"), *paths)
+  return lambda *paths, **options: workflow.segment_scans(
+    Path("run"), *paths, AnswerOptions(**options)
+  )
 
 
 def _scan(path, *, bad=False, spacing=1.0):
@@ -41,8 +47,8 @@ def _scan(path, *, bad=False, spacing=1.0):
 @pytest.mark.parametrize(
   ("bad", "said"),
   [
-    (["b"], r"^1 of 3 scans not segmented, the first: .*b\.nii: 1 of 336 voxels are NaN"),
-    (["a", "b"], r"^2 of 3 scans not segmented, the first: .*a\.nii: "),
+    (["b"], r"^1 of 3 scans not segmented: .*b\.nii: 1 of 336 voxels are NaN"),
+    (["a", "b"], r"^2 of 3 scans not segmented: .*a\.nii: .*; .*b\.nii: .*volumes\.csv has a line"),
   ],
 )
 def test_a_bad_scan_in_a_folder_does_not_keep_the_others(told, tmp_path, capsys, bad, said):
@@ -52,7 +58,7 @@ def test_a_bad_scan_in_a_folder_does_not_keep_the_others(told, tmp_path, capsys,
   with pytest.raises(UserError, match=said):
     told(scans, masks)
   good = sorted(set("abc") - set(bad))
-  assert sorted(path.name for path in masks.iterdir()) == [f"{name}.nii.gz" for name in good]
+  assert sorted(path.name for path in masks.glob("*.nii.gz")) == [f"{name}.nii.gz" for name in good]
   assert read_label(masks / "c.nii.gz").array.all()
   lines = capsys.readouterr().out.splitlines()
   for name, line in zip("abc", lines, strict=True):
@@ -134,3 +140,180 @@ def test_what_is_skipped_is_counted_in_one_line(told, tmp_path, capsys):
   told(tmp_path / "scans", tmp_path / "masks")
   first = capsys.readouterr().out.splitlines()[0]
   assert first == f"{tmp_path}/scans: skipped: 1 hidden, 2 neither NIfTI nor DICOM"
+
+
+# What is done is not done again
+
+
+def _lines(masks):
+  with (masks / "volumes.csv").open() as file:
+    return {row["name"]: row for row in csv.DictReader(file)}
+
+
+def _made(capsys):
+  """The names of the masks that were made since the last look."""
+  lines = capsys.readouterr().out.splitlines()
+  return [Path(line.split()[1].rstrip(":")).name[0] for line in lines if " pancreas " in line]
+
+
+@pytest.fixture
+def answered(told, tmp_path, capsys):
+  """A folder of three scans with their masks, and a function that asks again."""
+  for name in "abc":
+    _scan(tmp_path / "scans" / f"{name}.nii")
+  told(tmp_path / "scans", tmp_path / "masks")
+  assert _made(capsys) == ["a", "b", "c"]
+  return lambda **options: told(tmp_path / "scans", tmp_path / "masks", **options)
+
+
+def test_what_is_done_is_not_done_again(answered, tmp_path, capsys):
+  before = (tmp_path / "masks" / "a.nii.gz").stat().st_mtime_ns
+  answered()
+  assert capsys.readouterr().out == "3 masks were there already; --again makes them again\n"
+  assert (tmp_path / "masks" / "a.nii.gz").stat().st_mtime_ns == before
+  answered(again=True)
+  assert _made(capsys) == ["a", "b", "c"]
+
+
+def test_a_copy_of_the_scans_is_the_same_scans(answered, told, tmp_path, capsys):
+  shutil.copytree(tmp_path / "scans", tmp_path / "copy")
+  told(tmp_path / "copy", tmp_path / "masks")
+  assert _made(capsys) == []
+
+
+def _change_scan(root):
+  # As long as before, and with its time set back.
+  path = root / "scans" / "b.nii"
+  about, content = path.stat(), bytearray(path.read_bytes())
+  content[-1] ^= 1
+  path.write_bytes(bytes(content))
+  os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+
+
+def _change_mask(root):
+  write_nifti(root / "masks" / "b.nii.gz", Volume(np.ones(GRID, np.uint8), np.eye(4)))
+
+
+def _remove_mask(root):
+  (root / "masks" / "b.nii.gz").unlink()
+
+
+def _damage_record(root):
+  (path,) = (
+    path
+    for path in (root / "masks" / ".answers").iterdir()
+    if json.loads(path.read_text())["name"] == "b"
+  )
+  path.write_text("{")
+
+
+@pytest.mark.parametrize("change", [_change_scan, _change_mask, _remove_mask, _damage_record])
+def test_what_is_not_what_was_answered_is_made_again(answered, tmp_path, capsys, change):
+  change(tmp_path)
+  answered()
+  assert _made(capsys) == ["b"]
+  assert sorted(_lines(tmp_path / "masks")) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("digest", ["another network", ""])
+def test_another_network_or_an_unknown_one_answers_anew(answered, monkeypatch, capsys, digest):
+  trained = dataclasses.replace(workflow.open_run_or_stages(Path("run")), digest=digest)
+  monkeypatch.setattr(workflow, "open_run_or_stages", lambda _: trained)
+  answered()
+  assert _made(capsys) == ["a", "b", "c"]
+  answered()
+  assert _made(capsys) == ([] if digest else ["a", "b", "c"])
+
+
+def test_what_is_to_be_written_beside_a_mask_is_written(answered, tmp_path, capsys):
+  answered(as_json=True)
+  assert _made(capsys) == ["a", "b", "c"]
+  assert (tmp_path / "masks" / "b.json").exists()
+
+
+def test_a_doubt_that_is_not_accepted_any_more_is_refused(answered, tmp_path, capsys):
+  values = np.random.default_rng(0).integers(0, 256, GRID).astype(np.uint8)
+  write_nifti(tmp_path / "scans" / "b.nii", Volume(values, np.eye(4)))
+  answered(accept=frozenset({"hounsfield"}))
+  assert _made(capsys) == ["b"]
+  assert "accepted (hounsfield)" in _lines(tmp_path / "masks")["b"]["warnings"]
+  answered(accept=frozenset({"hounsfield", "geometry"}))
+  assert _made(capsys) == []
+  with pytest.raises(UserError, match=r"1 of 3 scans not segmented: .*8-bit picture"):
+    answered()
+
+
+def test_the_table_has_a_line_for_each_scan(told, tmp_path):
+  for name in "abc":
+    _scan(tmp_path / "scans" / f"{name}.nii", bad=name == "b")
+  with pytest.raises(UserError):
+    told(tmp_path / "scans", tmp_path / "masks")
+  lines = _lines(tmp_path / "masks")
+  assert list(lines["a"]) == ["name", "scan", "pancreas_ml", "seconds", "warnings", "error"]
+  assert [lines[name]["pancreas_ml"] for name in "abc"] == ["0.336", "", "0.336"]
+  assert "1 of 336 voxels are NaN" in lines["b"]["error"]
+  assert not lines["a"]["error"]
+  assert float(lines["c"]["seconds"]) >= 0
+  _scan(tmp_path / "scans" / "b.nii")
+  told(tmp_path / "scans", tmp_path / "masks")
+  assert not _lines(tmp_path / "masks")["b"]["error"]
+
+
+def test_a_kill_loses_no_line(told, tmp_path, monkeypatch):
+  for name in "abc":
+    _scan(tmp_path / "scans" / f"{name}.nii")
+  real, seen = workflow.write_answer, []
+
+  def kill_third(answer, *rest):
+    seen.append(answer)
+    if len(seen) == 3:
+      raise KeyboardInterrupt
+    return real(answer, *rest)
+
+  monkeypatch.setattr(workflow, "write_answer", kill_third)
+  with pytest.raises(KeyboardInterrupt):
+    told(tmp_path / "scans", tmp_path / "masks")
+  assert sorted(_lines(tmp_path / "masks")) == ["a", "b"]
+  told(tmp_path / "scans", tmp_path / "masks")
+  assert len(seen) == 4
+
+
+def test_a_table_of_that_name_that_is_the_users_is_not_overwritten(told, tmp_path):
+  _scan(tmp_path / "scans" / "a.nii")
+  (tmp_path / "masks").mkdir()
+  (tmp_path / "masks" / "volumes.csv").write_text("my,own\n")
+  with pytest.raises(UserError, match=r"volumes\.csv: is there, but no records .*; move it away"):
+    told(tmp_path / "scans", tmp_path / "masks")
+  assert (tmp_path / "masks" / "volumes.csv").read_text() == "my,own\n"
+
+
+def test_one_mask_that_is_named_is_made_and_nothing_else(told, tmp_path, capsys):
+  _scan(tmp_path / "a.nii")
+  for _ in range(2):
+    told(tmp_path / "a.nii", tmp_path / "out" / "m.nii")
+    assert _made(capsys) == ["m"]
+  assert [path.name for path in (tmp_path / "out").iterdir()] == ["m.nii"]
+
+
+def test_the_time_that_is_left_is_said(told, tmp_path, capsys):
+  for name in "ab":
+    _scan(tmp_path / "scans" / f"{name}.nii")
+  told(tmp_path / "scans", tmp_path / "masks")
+  first, second = capsys.readouterr().out.splitlines()
+  assert first.startswith("1/2 ")
+  assert first.endswith("; about 0s left")
+  assert second.startswith("2/2 ")
+  assert second.endswith(" s")
+
+
+# Many inputs
+
+
+def test_a_scan_of_a_table_that_is_not_there_does_not_keep_the_others(told, tmp_path):
+  _scan(tmp_path / "a.nii")
+  (tmp_path / "scans.csv").write_text("input,output\na.nii,first\nnowhere.nii,second\n")
+  with pytest.raises(UserError, match=r"1 of 2 scans not segmented: .*nowhere\.nii: not found"):
+    told(tmp_path / "scans.csv", tmp_path / "masks")
+  lines = _lines(tmp_path / "masks")
+  assert not lines["first"]["error"]
+  assert "not found" in lines["second"]["error"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,13 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.dicom.series import describe_skipped, list_series
 from attn_unet_jax.volumes.nifti_folder import list_nifti_files
 from attn_unet_jax.volumes.scan import FoundScan, find_dicom_scans, open_scan
+from attn_unet_jax.workflows.scan_tables import (
+  NamedScan,
+  is_scan_pattern,
+  is_scan_table,
+  match_scans,
+  read_scan_table,
+)
 
 _MASK_SUFFIXES = (".nii", ".nii.gz")
 # Of files that a user may expect, and a folder is not called so.
@@ -29,17 +37,27 @@ class ScanListing(NamedTuple):
   Attributes:
     scans: each scan with the file of its mask.
     skipped: the number of files that are not read, by kind.
+    broken: what cannot even be opened: its path, the file of its mask, and why.
   """
 
   scans: list[tuple[FoundScan, Path]]
   skipped: collections.Counter[str]
+  broken: list[tuple[Path, Path, str]]
+
+
+class _FoundScans(NamedTuple):
+  """The scans of an input by name, what is skipped by kind, and the paths that do not open."""
+
+  scans: dict[str, FoundScan]
+  skipped: collections.Counter[str]
+  broken: dict[str, tuple[Path, str]]
 
 
 def list_scans(source: Path, output: Path, *, series: str | None = None) -> ScanListing:
   """Lists every scan with the file of its mask.
 
   Args:
-    source: a scan, or a folder of scans.
+    source: a scan, a folder of scans, a pattern of their names, or a CSV file that lists them.
     output: the mask's file, or the folder for the masks.
     series: the chosen DICOM series; a folder is then one scan, including its subfolders.
 
@@ -47,19 +65,21 @@ def list_scans(source: Path, output: Path, *, series: str | None = None) -> Scan
     UserError: there is nothing to segment, or the output does not fit the input.
   """
   # Of `os`, which answers also where a name is longer than a file system takes.
-  if not os.path.exists(source):
+  if not (os.path.exists(source) or is_scan_pattern(source)):
     raise UserError(f"--input={source}: not found; give a NIfTI file, a DICOM folder or its .zip")
   is_file = _is_mask_file(source, output)
-  found, skipped = _find_scans(source, series)
-  if is_file and len(found) > 1:
+  found = _find_scans(source, series)
+  if is_file and len(found.scans) + len(found.broken) > 1:
     raise UserError(_describe_several(source, output, found))
-  pairs = []
-  for name, scan in found.items():
-    target = output if is_file else output / f"{name}.nii.gz"
-    _check_target(scan.path, target, output)
-    pairs.append((scan, target))
+  skipped = found.skipped
+  pairs, broken = [], []
+  for name, scan in found.scans.items():
+    pairs.append((scan, output if is_file else output / f"{name}.nii.gz"))
     skipped.update(scan.count_skipped())
-  return ScanListing(pairs, skipped)
+  for name, (path, reason) in found.broken.items():
+    broken.append((path, output if is_file else output / f"{name}.nii.gz", reason))
+  _check_targets([scan.path for scan, _ in pairs], [target for _, target in pairs], output)
+  return ScanListing(pairs, skipped, broken)
 
 
 def _is_mask_file(source: Path, output: Path) -> bool:
@@ -69,7 +89,7 @@ def _is_mask_file(source: Path, output: Path) -> bool:
     UserError: it is neither a NIfTI file nor a folder, or a folder for a single file.
   """
   # A folder may have any name.
-  is_folder, is_single = os.path.isdir(output), not os.path.isdir(source)
+  is_folder, is_single = os.path.isdir(output), not _may_be_many(source)
   if is_folder and is_single:
     raise UserError(f"--output={output}: a folder; name a file in it, since --input is a file")
   is_file = output.name.endswith(_MASK_SUFFIXES) and not is_folder
@@ -84,12 +104,43 @@ def _is_mask_file(source: Path, output: Path) -> bool:
   return is_file
 
 
-def _find_scans(
-  source: Path, series: str | None
-) -> tuple[dict[str, FoundScan], collections.Counter[str]]:
-  """Finds the scans of `source`, a scan or a folder of scans, by name; and counts what is none."""
+def _may_be_many(source: Path) -> bool:
+  return os.path.isdir(source) or is_scan_table(source) or is_scan_pattern(source)
+
+
+def _find_scans(source: Path, series: str | None) -> _FoundScans:
+  """Finds the scans of `source` by name, and counts what is none."""
+  is_table, is_pattern = is_scan_table(source), is_scan_pattern(source)
+  if (is_table or is_pattern) and series is not None:
+    raise UserError(
+      f"--series={series}: is for one scan, and --input={source} may name many; a CSV file takes a "
+      "series for each, in a column called series"
+    )
+  if is_table:
+    return _open_scans(read_scan_table(source), collections.Counter())
+  if is_pattern:
+    return _open_scans(*match_scans(source))
   if series is not None or not os.path.isdir(source):
-    return {source.resolve().name: open_scan(source, series_uid=series)}, collections.Counter()
+    scan = open_scan(source, series_uid=series)
+    return _FoundScans({source.resolve().name: scan}, collections.Counter(), {})
+  return _list_folder(source)
+
+
+def _open_scans(named: dict[str, NamedScan], skipped: collections.Counter[str]) -> _FoundScans:
+  """Opens scans; one that does not open does not keep the others."""
+  found = _FoundScans({}, skipped, {})
+  for name, (path, series) in named.items():
+    try:
+      if not os.path.exists(path):
+        raise UserError(f"{path}: not found")
+      found.scans[name] = open_scan(path, series_uid=series)
+    except UserError as error:
+      found.broken[name] = path, str(error)
+  return found
+
+
+def _list_folder(source: Path) -> _FoundScans:
+  """Finds the scans of a folder, or the one that the folder itself is."""
   dicom, files = find_dicom_scans(source), list_nifti_files(source)
   # Masks are named by their scans: one would overwrite the other.
   if twice := sorted(files.keys() & dicom.scans.keys()):
@@ -101,32 +152,35 @@ def _find_scans(
     )
   scans = {name: FoundScan(path) for name, path in files.items()}
   scans |= {name: FoundScan(survey.path, survey) for name, survey in dicom.scans.items()}
-  return scans, dicom.skipped
+  return _FoundScans(scans, dicom.skipped, {})
 
 
-def _describe_several(source: Path, output: Path, found: dict[str, FoundScan]) -> str:
+def _describe_several(source: Path, output: Path, found: _FoundScans) -> str:
   """Describes why one mask cannot be written for several scans."""
-  surveys = [scan.survey for scan in found.values() if scan.survey is not None]
+  scans, count = found.scans.values(), len(found.scans) + len(found.broken)
+  surveys = [scan.survey for scan in scans if scan.survey is not None]
   # A folder with nothing but damage may hold slices of the one series that there is.
   lost = [one for one in surveys if not one.series]
-  if lost and len(found) - len(lost) == 1:
+  if lost and count - len(lost) == 1:
     return next(iter(lost[0].damaged.values()))
-  text = f"--output={output}: must be a folder, since --input contains {len(found)} scans"
+  text = f"--output={output}: must be a folder, since --input contains {count} scans"
   if series := [one for survey in surveys for one in survey.series if one.uid]:
     return f"{text}: {list_series(source, series)}; or choose one by --series=UID"
-  names = ", ".join(scan.path.name for scan in list(found.values())[:_MAX_LISTED])
+  names = ", ".join(scan.path.name for scan in list(scans)[:_MAX_LISTED])
   return f"{text} ({names}); or name one of them by --input"
 
 
-def _check_target(scan: Path, target: Path, output: Path) -> None:
-  """Refuses a mask that would destroy its scan, or that a file system does not take."""
-  if len(os.fsencode(target.name)) + _TEMPORARY_BYTES > _MAX_NAME_BYTES:
-    raise UserError(
-      f"--output={output}: the mask's name {target.name} is longer than a file system takes; "
-      "rename the scan, or name the mask (--output=MASK.nii.gz)"
-    )
-  if target.resolve() == scan.resolve():
-    raise UserError(f"--output={output}: would overwrite the scan {scan}; choose another")
+def _check_targets(scans: Sequence[Path], targets: Sequence[Path], output: Path) -> None:
+  """Refuses masks that would destroy a scan, or that a file system does not take."""
+  sources = {path.resolve(): path for path in scans}
+  for target in targets:
+    if len(os.fsencode(target.name)) + _TEMPORARY_BYTES > _MAX_NAME_BYTES:
+      raise UserError(
+        f"--output={output}: the mask's name {target.name} is longer than a file system takes; "
+        "rename the scan, or name the mask (--output=MASK.nii.gz)"
+      )
+    if scan := sources.get(target.resolve()):
+      raise UserError(f"--output={output}: would overwrite the scan {scan}; choose another")
 
 
 def _in_brackets(skipped: collections.Counter[str]) -> str:

@@ -1,9 +1,12 @@
 """Opens a run of one network: its config, its classes and its best parameters."""
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 from flax import linen as nn
 
 from attn_unet_jax.config.schema import RunConfig
@@ -35,6 +38,7 @@ class LoadedRun:
   """A run ready to segment.
 
   `step` is that of its checkpoint; `locate` finds the box to segment, None is the whole scan.
+  `digest` is one of everything that an answer depends on beside the scan; '' where it is unknown.
   """
 
   config: RunConfig
@@ -42,6 +46,7 @@ class LoadedRun:
   system: SegmentationSystem
   step: int
   locate: Locate | None = None
+  digest: str = ""
 
 
 def load_best(workdir: Path) -> BestCheckpoint:
@@ -74,4 +79,16 @@ def open_run(workdir: Path) -> LoadedRun:
   """
   found = load_best(workdir)
   system = SlidingWindow(found.config, found.module).use(found.variables)
-  return LoadedRun(found.config, found.classes, system, found.step)
+  return LoadedRun(found.config, found.classes, system, found.step, digest=digest_checkpoint(found))
+
+
+def digest_checkpoint(found: BestCheckpoint) -> str:
+  """Returns a hexadecimal digest of the parameters, and of the options that a prediction reads."""
+  config = found.config
+  digest = hashlib.sha256(
+    repr((config.data, config.inference, config.model, found.classes)).encode()
+  )
+  for path, values in jax.tree_util.tree_leaves_with_path(found.variables):
+    digest.update(jax.tree_util.keystr(path).encode())
+    digest.update(np.ascontiguousarray(values).data)
+  return digest.hexdigest()

@@ -1,5 +1,6 @@
 """Opens any run, of one network or of all stages of a system."""
 
+import hashlib
 from functools import partial
 from pathlib import Path
 
@@ -37,4 +38,7 @@ def open_run_or_stages(workdir: Path) -> LoadedRun:
   # Boxes are grown to the patch of the second stage, whose networks segment them.
   whole = replace_keys(config, {"data.patch": second_config(config).data.patch})
   # The networks have a step each; that of the interior is reported.
-  return LoadedRun(whole, interior.classes, system, interior.step, find)
+  digests = (first.digest, interior.digest, boundary.digest)
+  of_forest = hashlib.sha256((workdir / "forest.npz").read_bytes()).hexdigest()
+  digest = hashlib.sha256(repr((*digests, of_forest, config.stages)).encode()).hexdigest()
+  return LoadedRun(whole, interior.classes, system, interior.step, find, digest)

@@ -1,6 +1,6 @@
 """The options of the workflows that are flags of a command, and no keys of a run's config."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from attn_unet_jax.runtime.acceptance import NOTHING, Acceptance
 
@@ -13,10 +13,19 @@ class AnswerOptions:
     series: SeriesInstanceUID to segment if the source contains several DICOM series.
     boxes_file: JSON file of boxes to segment.
     accept: doubts about the scans that the user accepts.
+    again: whether masks that are there already, of this run and these scans, are made again.
     as_json: whether to write the volume of each class beside each mask, to NAME.json.
   """
 
   series: str | None = None
   boxes_file: str | None = None
   accept: Acceptance = NOTHING
+  again: bool = False
   as_json: bool = False
+
+  @property
+  def written(self) -> dict[str, object]:
+    """The options by name on which the written files depend, whatever the scan."""
+    # The series and the box are facts of a scan; a doubt that is accepted changes no answer.
+    others = ("series", "boxes_file", "accept", "again")
+    return {name: value for name, value in asdict(self).items() if name not in others}

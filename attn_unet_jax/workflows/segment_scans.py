@@ -1,19 +1,27 @@
 """Segments scans with a trained run and writes each mask on the grid of its scan."""
 
+import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from attn_unet_jax import __version__
 from attn_unet_jax.cases.boxes import check_boxes, read_boxes
 from attn_unet_jax.inference.segment import Locate, segment_scan
-from attn_unet_jax.runtime.acceptance import Acceptance
-from attn_unet_jax.runtime.console import print_line
+from attn_unet_jax.runtime.console import estimate_time_left, print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import check_writable
+from attn_unet_jax.volumes.box import Box
 from attn_unet_jax.volumes.dicom.series import describe_skipped
 from attn_unet_jax.volumes.judge import Judge
 from attn_unet_jax.volumes.scan import FoundScan
-from attn_unet_jax.workflows.list_scans import list_scans
+from attn_unet_jax.workflows.answer_log import (
+  AnswerLog,
+  AnswerRecord,
+  digest_request,
+  read_stamp,
+)
+from attn_unet_jax.workflows.list_scans import ScanListing, list_scans
 from attn_unet_jax.workflows.load_run import LoadedRun
 from attn_unet_jax.workflows.open_run import open_run_or_stages
 from attn_unet_jax.workflows.options import AnswerOptions
@@ -24,15 +32,20 @@ from attn_unet_jax.workflows.write_answer import (
   write_answer,
 )
 
+_MAX_REASONS = 10  # in the error at the end; other scans are named without theirs
+
 
 def segment_scans(
   workdir: Path, source: Path, output: Path, options: AnswerOptions | None = None
 ) -> None:
   """Segments every scan and writes its mask; names the scans that cannot be segmented.
 
+  In a folder, masks that this run made of these scans are left as they are, and `volumes.csv` has a
+  line for each scan.
+
   Args:
     workdir: the run.
-    source: a scan, or a folder of scans.
+    source: a scan, a folder of scans, a pattern of their names, or a CSV file that lists them.
     output: the mask's file, or the folder for the masks.
     options: what is read and written.
 
@@ -40,57 +53,155 @@ def segment_scans(
     UserError: the run, the scans or the output do not fit, or a scan was not segmented.
   """
   options = options or AnswerOptions()
-  pairs, skipped = list_scans(source, output, series=options.series)
+  listing = list_scans(source, output, series=options.series)
+  targets = [target for _, target in listing.scans] + [target for _, target, _ in listing.broken]
   # Before the run is loaded and compiled, which takes long.
-  check_writable(pairs[0][1].parent)
+  check_writable(targets[0].parent)
+  # One mask that is named is made whenever it is asked for.
+  log = AnswerLog(output) if targets != [output] else None
   trained = open_run_or_stages(workdir)
-  run = AnsweringRun(workdir, trained.step, trained.classes)
-  locate = _choose_locator(trained, [target for _, target in pairs], options.boxes_file)
-  if skipped_line := describe_skipped(skipped):
+  boxes = _read_boxes(trained, targets, options.boxes_file)
+  if skipped_line := describe_skipped(listing.skipped):
     print_line(f"{source}: {skipped_line}")
-  failures = []
-  for index, (scan, target) in enumerate(pairs):
-    place = f"{index + 1}/{len(pairs)} {target}"
-    began = time.monotonic()
-    try:
-      answer = _answer_scan(scan, target, trained, locate(target), options.accept)
-    # A bad scan of many must not stop the others; all failures end in one error.
-    except UserError as error:
-      failures.append(str(error))
-      if len(pairs) > 1:
-        print_line(f"{place}: not written ({error})")
-      continue
-    volumes = write_answer(answer, run, options)
-    found = [f"{one['value']} {one['name']} {one['millilitres']:.1f} ml" for one in volumes]
-    print_line(f"{place}: {', '.join(found)}; {time.monotonic() - began:.1f} s")
+  work = _ScanWork(trained, AnsweringRun(workdir, trained.step, trained.classes), options, boxes)
+  failures = _answer_all(listing, work, log)
+  if log:
+    log.refresh_table()
   if failures:
-    of_all = f"{len(failures)} of {len(pairs)} scans not segmented, the first: "
-    raise UserError((of_all if len(pairs) > 1 else "") + failures[0])
+    raise UserError(_describe_failures(failures, len(targets), log))
 
 
-def _answer_scan(
-  scan: FoundScan, target: Path, trained: LoadedRun, locate: Locate | None, accept: Acceptance
+@dataclasses.dataclass(frozen=True)
+class _ScanWork:
+  """What the answers for all scans have in common."""
+
+  trained: LoadedRun
+  run: AnsweringRun
+  options: AnswerOptions
+  boxes: Mapping[str, Box] | None
+
+  def choose_locator(self, target: Path) -> Locate | None:
+    """Returns what locates the box in the scan of a mask: a stage of the run, or --boxes."""
+    if self.boxes is None:
+      return self.trained.locate
+    box = self.boxes[name_mask(target)]
+    return lambda _: box
+
+  def digest_request(self, target: Path) -> str:
+    """Returns a digest of what the answer depends on beside the scan; '' if it is unknown."""
+    if not self.trained.digest:
+      return ""
+    box = self.boxes[name_mask(target)] if self.boxes is not None else None
+    return digest_request(__version__, self.trained.digest, self.options.written, box)
+
+
+def _answer_all(listing: ScanListing, work: _ScanWork, log: AnswerLog | None) -> dict[Path, str]:
+  """Answers every scan that is not answered yet; returns why some were not, by their paths."""
+  failures: dict[Path, str] = {}
+  for path, target, reason in listing.broken:
+    failures[path] = reason
+    print_line(f"{target}: not written ({reason})")
+    if log:
+      log.add(AnswerRecord(name_mask(target), str(path), target.name, error=reason))
+  todo = listing.scans if work.options.again else _leave_out_done(listing.scans, work, log)
+  began = time.monotonic()
+  for index, (scan, target) in enumerate(todo):
+    stamp = read_stamp(scan)
+    record, line = _answer_scan(scan, target, work)
+    if record.error:
+      failures[scan.path] = record.error
+    left = estimate_time_left(time.monotonic() - began, index + 1, len(todo))
+    if index + 1 < len(todo):
+      line += f"; about {left} left"
+    # A single scan is told by the error alone.
+    if len(listing.scans) > 1 or not record.error:
+      print_line(f"{index + 1}/{len(todo)} {target}: {line}")
+    if log:
+      log.add(record, scan, stamp)
+  return failures
+
+
+def _leave_out_done(
+  scans: Sequence[tuple[FoundScan, Path]], work: _ScanWork, log: AnswerLog | None
+) -> list[tuple[FoundScan, Path]]:
+  """Returns the scans that are to be answered, and says how many are not."""
+  if log is None:
+    return list(scans)
+  todo = [
+    (scan, target)
+    for scan, target in scans
+    if not log.find_done(target, scan, work.digest_request(target), work.options.accept)
+  ]
+  if done := len(scans) - len(todo):
+    are = "mask was" if done == 1 else "masks were"
+    print_line(f"{done} {are} there already; --again makes {'it' if done == 1 else 'them'} again")
+  return todo
+
+
+def _answer_scan(scan: FoundScan, target: Path, work: _ScanWork) -> tuple[AnswerRecord, str]:
+  """Segments a scan and writes its answer. Returns the record, and what the screen says."""
+  began = time.monotonic()
+  record = AnswerRecord(name_mask(target), str(scan.path), target.name)
+  warnings: list[str] = []
+  try:
+    answer = _segment_file(scan, target, work, warnings)
+    volumes = write_answer(answer, work.run, work.options)
+  # A bad scan of many must not stop the others; all failures end in one error.
+  except UserError as error:
+    took = time.monotonic() - began
+    failed = dataclasses.replace(record, seconds=took, warnings=tuple(warnings), error=str(error))
+    return failed, f"not written ({error})"
+  took = time.monotonic() - began
+  found = [f"{one['value']} {one['name']} {one['millilitres']:.1f} ml" for one in volumes]
+  done = dataclasses.replace(
+    record,
+    request=work.digest_request(target),
+    accepted=tuple(sorted(work.options.accept)),
+    millilitres={one["name"]: one["millilitres"] for one in volumes},
+    seconds=took,
+    warnings=tuple(warnings),
+  )
+  return done, f"{', '.join(found)}; {took:.1f} s"
+
+
+def _segment_file(
+  scan: FoundScan, target: Path, work: _ScanWork, warnings: list[str]
 ) -> ScanAnswer:
-  """Reads, judges and segments a scan."""
-  image = scan.read(accept)
-  data = trained.config.data
-  judge = Judge(accept, data.window_hu if data.normalisation == "window" else None)
-  for line in judge.judge_scan(image, scan.path, scan.path if scan.survey is None else None):
+  """Reads, judges and segments a scan; adds to `warnings` what the judge says."""
+  image = scan.read(work.options.accept)
+  config = work.trained.config
+  data = config.data
+  judge = Judge(work.options.accept, data.window_hu if data.normalisation == "window" else None)
+  file = scan.path if scan.survey is None else None
+  for line in judge.judge_scan(image, scan.path, file):
     print_line(line)
-  mask = segment_scan(image, trained.system, trained.config, locate, scan.path).mask
+    warnings.append(line)
+  locate = work.choose_locator(target)
+  mask = segment_scan(image, work.trained.system, config, locate, scan.path).mask
   return ScanAnswer(scan, image, mask, target)
 
 
-def _choose_locator(
+def _describe_failures(failures: Mapping[Path, str], total: int, log: AnswerLog | None) -> str:
+  """Returns the error that lists all scans without a mask."""
+  reasons = list(failures.values())
+  if log is None or total == 1:
+    return reasons[0]
+  text = f"{len(failures)} of {total} scans not segmented: {'; '.join(reasons[:_MAX_REASONS])}"
+  if others := list(failures)[_MAX_REASONS:]:
+    text += f"; and {', '.join(path.name for path in others)}"
+  return f"{text}; {log.table} has a line for each"
+
+
+def _read_boxes(
   trained: LoadedRun, outputs: Sequence[Path], boxes_file: str | None
-) -> Callable[[Path], Locate | None]:
-  """Returns what locates the box in the scan of each mask: a stage of the run, or --boxes."""
+) -> Mapping[str, Box] | None:
+  """Reads the boxes of --boxes by the names of the masks; None without that flag."""
   if not boxes_file:
     if trained.config.data.boxes:
       raise UserError(
         "the run was trained inside boxes; give the boxes of these scans by --boxes=FILE"
       )
-    return lambda _: trained.locate
+    return None
   boxes = read_boxes(Path(boxes_file))
   check_boxes(boxes, [name_mask(output) for output in outputs], boxes_file)
-  return lambda output: lambda _: boxes[name_mask(output)]
+  return boxes
