@@ -11,9 +11,9 @@ of several series. The last three forms take many: every scan in a folder, those
 matches, and those in the column input of a table (its column output names their masks). Masks are
 uint8: 0 background, then the classes in the order of config.data.labels, whose names stand in the
 file's extension. The millilitres of each class are printed, written with --json, and for a folder
-of masks stand in volumes.csv. Masks in a folder that are there already, of the same run and scans,
-are left unless --again is given. A scan that cannot be segmented is named, the others are; the
-status is 2 then.
+of masks stand in volumes.csv; --preview draws them. Masks in a folder that are there already, of
+the same run and scans, are left unless --again is given. A scan that cannot be segmented is named,
+the others are; the status is 2 then.
 """
 
 from pathlib import Path
@@ -45,6 +45,9 @@ _JSON = flags.DEFINE_bool(
 _AGAIN = flags.DEFINE_bool(
   "again", False, "Also make those masks in a folder again that this run made of these scans."
 )
+_PREVIEW = flags.DEFINE_bool(
+  "preview", False, "Also draw each scan with its mask, to NAME.png beside it."
+)
 _ACCEPT = flags.DEFINE_string("accept", "", ACCEPT_HELP)
 
 
@@ -62,6 +65,7 @@ def main() -> None:
     accept=accept,
     again=bool(_AGAIN.value),
     as_json=bool(_JSON.value),
+    preview=bool(_PREVIEW.value),
   )
   segment_scans(Path(_WORKDIR.value or ""), source, output, options)
 

@@ -25,7 +25,7 @@ FLOORS = (
   ("tfds_pancreas",),
   ("runs",),
   ("augment", "losses", "models"),
-  ("labels",),
+  ("drawing", "labels"),
   ("volumes",),
   ("runtime",),
 )

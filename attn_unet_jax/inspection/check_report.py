@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from attn_unet_jax.drawing.canvas import check_pillow
+from attn_unet_jax.drawing.contact_sheet import SheetCase, write_contact_sheets
 from attn_unet_jax.inspection.inspected_case import InspectedCase
+from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
 from attn_unet_jax.volumes.finding import SEVERITIES, Finding
-from tfds_pancreas.contact_sheet import write_contact_sheets
 
 # Lines of one kind that are printed. The JSON has them all, and errors are always printed.
 _MAX_SHOWN = {"error": 10**9, "warning": 10, "note": 3}
@@ -61,31 +63,62 @@ def write_report(
   about: Mapping[str, Any],
   findings: Sequence[Finding],
   cases: Sequence[InspectedCase],
+  classes: Sequence[str],
 ) -> None:
-  """Writes `check.json` and contact sheets, whose tiles have the numbers of the cases in it.
+  """Writes `check.json` and contact sheets, which have the numbers of the cases in it.
+
+  Without Pillow there are no contact sheets, and a line says so.
 
   Args:
     folder: where to; made if it is missing.
     about: what was looked at.
     findings: the findings that belong to no single case.
     cases: all cases, with their own findings.
+    classes: the names of all classes, in the order of their colours.
 
   Raises:
     UserError: the folder cannot be written.
   """
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    # Tiles carry their case's number, since a case that could not be read has none.
-    pictures = [case.tile for case in cases if case.tile is not None]
+    numbered = list(enumerate(cases, start=1))
     content = {
       **about,
       "findings": [one._asdict() for one in findings],
-      "contact_sheets": write_contact_sheets(folder, pictures),
-      "cases": [_case_entry(number, case) for number, case in enumerate(cases, start=1)],
+      "contact_sheets": _write_sheets(folder, numbered, classes),
+      "cases": [_case_entry(number, case) for number, case in numbered],
     }
     write_text(folder / "check.json", json.dumps(content, indent=1) + "\n")
   except OSError as error:
     raise UserError(f"--output={folder}: cannot be written ({error.strerror})") from None
+
+
+def _write_sheets(
+  folder: Path, numbered: Sequence[tuple[int, InspectedCase]], classes: Sequence[str]
+) -> list[str]:
+  try:
+    check_pillow()
+  except UserError as missing:
+    print_line(f"no contact sheets: {missing}")
+    return []
+  # A case that could not be read has a number and no picture.
+  return write_contact_sheets(
+    folder,
+    (
+      SheetCase(number, case.id, case.picture, _list_millilitres(case, classes))
+      for number, case in numbered
+      if case.picture is not None
+    ),
+  )
+
+
+def _list_millilitres(case: InspectedCase, classes: Sequence[str]) -> dict[str, float | None]:
+  """Returns the volume of each class; none of them for a case without a label."""
+  if "ml" not in case.figures:
+    return {}
+  # Where values are unknown nothing was measured, which is not the same as 0 ml.
+  measured = not case.has_kind("label_values")
+  return {name: case.figures["ml"].get(name, 0.0) if measured else None for name in classes}
 
 
 def _case_entry(number: int, case: InspectedCase) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import count
 
 from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.inspection.inspected_case import InspectedCase, inspect_case
@@ -19,7 +18,7 @@ def inspect_all(
   # Threads are enough: nearly all the time is spent in zlib and NumPy, which release the
   # interpreter's lock.
   with ThreadPoolExecutor(threads) as pool:
-    yield from pool.map(partial(inspect_case, mapping=mapping, options=options), subjects, count(1))
+    yield from pool.map(partial(inspect_case, mapping=mapping, options=options), subjects)
 
 
 def mark_duplicates(cases: Iterable[InspectedCase]) -> None:

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from attn_unet_jax.cases.options import DataOptions
+from attn_unet_jax.drawing.contact_sheet import draw_largest_slice
+from attn_unet_jax.drawing.planes import find_largest_slices
 from attn_unet_jax.inspection import geometry, label_map
 from attn_unet_jax.inspection.sources import CaseToInspect, ReadableVolume
 from attn_unet_jax.labels import LabelMapping
@@ -20,7 +22,6 @@ from attn_unet_jax.volumes.finding import Finding
 from attn_unet_jax.volumes.orientation import canonical_grid, to_canonical
 from attn_unet_jax.volumes.placement import header_findings
 from attn_unet_jax.volumes.volume import Volume
-from tfds_pancreas.contact_sheet import draw_tile
 from tfds_pancreas.label_checks import SOFT_TISSUE_HU, find_flip_problem, measure_label
 
 _MIN_SOFT_SHARE = 0.7  # of the pancreas; the rest is fat between its lobules, vessels and stents
@@ -36,14 +37,14 @@ class InspectedCase:
     findings: what is wrong with it, or good to know.
     figures: what was measured, for the report; JSON can hold it.
     digests: of the voxels of `image` and `label` on canonical axes.
-    tile: a picture, RGB uint8 [TILE, TILE, 3]; None if nothing could be read.
+    picture: of one slice, RGB uint8 [H, W, 3]; None if nothing could be read.
   """
 
   id: str
   findings: list[Finding] = field(default_factory=list)
   figures: dict[str, Any] = field(default_factory=dict)
   digests: dict[str, str] = field(default_factory=dict)
-  tile: np.ndarray | None = None
+  picture: np.ndarray | None = None
 
   def has_kind(self, *kinds: str) -> bool:
     """Returns whether there is a finding of one of the kinds."""
@@ -51,13 +52,12 @@ class InspectedCase:
 
 
 def inspect_case(
-  subject: CaseToInspect, number: int, mapping: LabelMapping, options: DataOptions
+  subject: CaseToInspect, mapping: LabelMapping, options: DataOptions
 ) -> InspectedCase:
   """Reads a case and looks at everything; what is wrong becomes a finding and is not raised.
 
   Args:
     subject: the case to read.
-    number: the case's number, for its picture.
     mapping: the meaning of the label's values.
     options: the options of the training to come, with its patch and its spacing.
   """
@@ -74,7 +74,7 @@ def inspect_case(
   if image and label:
     _inspect_pair(case, image, label, mapping)
   case.findings[:] = [_accept(one, options.acceptance) for one in case.findings]
-  case.tile = _draw_tile(image, label, mapping, str(number))
+  case.picture = _draw_picture(image, label, mapping)
   return case
 
 
@@ -220,19 +220,31 @@ def _digest_voxels(volume: Volume) -> str:
   return digest.hexdigest()
 
 
-def _draw_tile(
-  image: _OpenVolume | None, label: _OpenVolume | None, mapping: LabelMapping, number: str
+def _draw_picture(
+  image: _OpenVolume | None, label: _OpenVolume | None, mapping: LabelMapping
 ) -> np.ndarray | None:
   """Draws the slice with most of the classes, or the middle slice of an image without a label."""
-  hu = to_canonical(image.volume).array if image else None
-  organs = _foreground_mask(to_canonical(label.volume).array, mapping) if label else None
-  if hu is None:
-    return None if organs is None else draw_tile(np.zeros(organs.shape, np.int16), organs, number)
-  if organs is None or organs.shape != hu.shape:
-    # A label on another grid cannot be drawn onto the image.
-    hu = hu[:, :, hu.shape[2] // 2, None]
-    organs = np.zeros(hu.shape, np.uint8)
-  return draw_tile(hu, organs, number)
+  hu = to_canonical(image.volume) if image else None
+  values = to_canonical(label.volume) if label else None
+  if hu is not None and values is not None and values.shape != hu.shape:
+    values = None  # a label on another grid cannot be drawn onto the image
+  if values is None:
+    return None if hu is None else draw_largest_slice(hu, None, hu.spacing)
+  largest = find_largest_slices(_foreground_mask(values.array, mapping), 1)
+  index = largest[0] if largest else values.shape[2] // 2
+  one = slice(index, index + 1)
+  # Of one slice, since looking up many classes in a whole scan takes long.
+  classes = _index_classes(values.array[..., one], mapping)
+  shown = None if hu is None else Volume(hu.array[..., one], hu.affine)
+  return draw_largest_slice(shown, classes, values.spacing)
+
+
+def _index_classes(array: np.ndarray, mapping: LabelMapping) -> np.ndarray:
+  """Returns class indices from 1; where no class is, every other value but 0 counts as one more."""
+  indices = np.zeros(array.shape, np.uint16)
+  for index, values in enumerate(mapping.values, 1):
+    indices[np.isin(array, list(values))] = index
+  return indices if indices.any() else (array != 0) * np.uint16(1 + len(mapping.values))
 
 
 def _foreground_mask(array: np.ndarray, mapping: LabelMapping) -> np.ndarray:

@@ -1,12 +1,16 @@
-"""Reads and writes `metrics.csv`, with one line per epoch."""
+"""Reads and writes `metrics.csv`, with one line per epoch, and draws it as `curves.png`."""
 
 import csv
 import io
+import math
+import time
 from pathlib import Path
 from typing import Any
 
+from attn_unet_jax.drawing.curves import draw_curves
+from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.runtime.files import write_text
+from attn_unet_jax.runtime.files import atomic_write, write_text
 
 COLUMNS = (
   "epoch",
@@ -20,11 +24,12 @@ COLUMNS = (
   "validation_dsc",
 )
 
+_DRAW_EVERY_S = 2.0
 _MAX_SHOWN = 60  # characters of a wrong line that its message shows
 
 
 class EpochLog:
-  """A log of epochs that goes to `metrics.csv` and to TensorBoard.
+  """A log of epochs that goes to `metrics.csv`, to `curves.png` and to TensorBoard.
 
   A run that resumes after epoch k keeps the lines up to k. It trains the later epochs again, since
   its checkpoint does not hold them, and writes their lines again.
@@ -32,6 +37,7 @@ class EpochLog:
 
   def __init__(self, workdir: Path, epochs_done: int):
     self._path = workdir / "metrics.csv"
+    self._draws, self._is_drawn, self._drawn_at = True, True, -math.inf
     kept = [row for row in read_metrics(self._path) if int(row["epoch"]) <= epochs_done]
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -59,10 +65,30 @@ class EpochLog:
     # TensorBoard takes numbers only: an epoch without validation is a gap in its curve.
     measured = [name for name in COLUMNS[1:] if row[name] is not None]
     self._events.write_epoch(row["epoch"], {name: row[name] for name in measured})
+    self._is_drawn = False
+    # Of epochs of less than a second, as in a trial, not every one is drawn.
+    if time.monotonic() - self._drawn_at > _DRAW_EVERY_S:
+      self._draw_curves()
+
+  def _draw_curves(self) -> None:
+    """Draws the curves; what prevents that ends no training, and is said once."""
+    if self._is_drawn or not self._draws:
+      return
+    try:
+      if not (rows := read_metrics(self._path)):
+        return  # the file, and perhaps its folder, has vanished, which the caller says
+      picture = draw_curves(str(self._path.parent), rows)
+      with atomic_write(self._path.with_name("curves.png")) as temporary:
+        temporary.write_bytes(picture)
+    except (UserError, OSError) as error:
+      self._draws = False
+      print_line(f"no curves.png from now on: {error}")
+    self._is_drawn, self._drawn_at = True, time.monotonic()
 
   def close(self) -> None:
-    """Closes the event file."""
+    """Closes the event file, and draws the curves to their end."""
     self._events.close()
+    self._draw_curves()
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:

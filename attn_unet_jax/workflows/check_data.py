@@ -55,7 +55,7 @@ def check_data(
   if output:
     what = str(source or f"{data.dataset} in {data.dir}")
     about = {"input": what, "labels": str(mapping), "count": number}
-    check_report.write_report(output, about, found.findings, cases)
+    check_report.write_report(output, about, found.findings, cases, mapping.classes)
     print_line(f"figures of every case: {output}/check.json, contact sheets beside it")
   # Raised last, after the report, so that the exit status tells scripts of the errors.
   if number["error"]:

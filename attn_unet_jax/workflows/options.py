@@ -15,6 +15,7 @@ class AnswerOptions:
     accept: doubts about the scans that the user accepts.
     again: whether masks that are there already, of this run and these scans, are made again.
     as_json: whether to write the volume of each class beside each mask, to NAME.json.
+    preview: whether to draw each scan with its mask, to NAME.png.
   """
 
   series: str | None = None
@@ -22,6 +23,7 @@ class AnswerOptions:
   accept: Acceptance = NOTHING
   again: bool = False
   as_json: bool = False
+  preview: bool = False
 
   @property
   def written(self) -> dict[str, object]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from attn_unet_jax.runtime.files import write_text
+from attn_unet_jax.drawing.preview import draw_preview
+from attn_unet_jax.runtime.files import atomic_write, write_text
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.scan import FoundScan
 from attn_unet_jax.volumes.volume import Volume
@@ -66,6 +67,8 @@ def write_answer(
   volumes = measure_classes(answer.mask, run.classes)
   if options.as_json:
     _write_volumes(answer, volumes, run)
+  if options.preview:
+    _draw_answer(answer, run)
   return volumes
 
 
@@ -86,6 +89,12 @@ def measure_classes(mask: Volume, classes: Sequence[str]) -> list[dict[str, Any]
 def name_mask(target: Path) -> str:
   """Returns the name of a mask's file without its suffix."""
   return target.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _draw_answer(answer: ScanAnswer, run: AnsweringRun) -> None:
+  picture = draw_preview(answer.scan.path.name, answer.image, answer.mask, run.classes)
+  with atomic_write(answer.target.with_name(f"{name_mask(answer.target)}.png")) as temporary:
+    temporary.write_bytes(picture)
 
 
 def _write_volumes(

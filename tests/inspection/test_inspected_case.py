@@ -35,7 +35,7 @@ def make_case(image, label=NOTHING, case="a", **options):
 
 
 def inspect_volumes(*volumes, mapping=PANCREAS, **options):
-  return inspect_case(make_case(*volumes, **options), 7, mapping, DataOptions())
+  return inspect_case(make_case(*volumes, **options), mapping, DataOptions())
 
 
 def list_kinds(case):
@@ -49,7 +49,7 @@ def test_nothing_is_wrong_with_a_sound_case():
   assert case.figures["label_values"] == {0: 38400 - 96, 1: 96}
   assert case.figures["under_label"]["pancreas"]["mean_hu"] == pytest.approx(90, abs=3)
   assert (case.figures["shape"], case.figures["orientation"]) == ([40, 40, 24], "RAS")
-  assert case.tile is not None
+  assert case.picture is not None
 
 
 def test_a_spacing_that_no_memory_holds_is_an_error():
@@ -66,7 +66,7 @@ def test_other_axes_change_nothing(axes):
   )
   assert turned.findings == []
   assert turned.digests == straight.digests
-  np.testing.assert_array_equal(turned.tile, straight.tile)
+  np.testing.assert_array_equal(turned.picture, straight.picture)
 
 
 @pytest.mark.parametrize("axes", [(0,), (1,), (0, 1, 2)])
@@ -105,9 +105,9 @@ def test_each_side_is_looked_at_though_the_other_is_broken():
     Volume(drawn_ct().array + 1024, AFFINE), Volume(drawn_label().array[1:], AFFINE)
   )
   assert [kind for _, kind in list_kinds(case)] == ["hounsfield", "grids"]
-  assert case.tile is not None
+  assert case.picture is not None
   case = inspect_volumes(None, None)
-  assert (case.tile, case.figures) == (None, {})
+  assert (case.picture, case.figures) == (None, {})
 
 
 def test_a_lone_file_may_be_a_label_map():
@@ -164,11 +164,11 @@ def test_real_labels_lie_as_they_should_and_flips_are_seen(image, label, text):
 
 def test_what_the_user_accepts_is_a_note_and_hides_no_other_error():
   scan = Volume(drawn_ct().array + 1024, AFFINE)
-  (finding,) = inspect_case(make_case(scan), 7, PANCREAS, DataOptions(accept="hounsfield")).findings
+  (finding,) = inspect_case(make_case(scan), PANCREAS, DataOptions(accept="hounsfield")).findings
   assert (finding.severity, finding.kind) == ("note", "hounsfield")
   assert finding.text.startswith("accepted: a/image: values from ")
   assert list_kinds(
-    inspect_case(make_case(scan), 7, PANCREAS, DataOptions(accept="geometry,rescale"))
+    inspect_case(make_case(scan), PANCREAS, DataOptions(accept="geometry,rescale"))
   ) == [("error", "hounsfield")]
 
 

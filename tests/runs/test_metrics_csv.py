@@ -6,6 +6,7 @@ import sys
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from attn_unet_jax.runs import metrics_csv
 from attn_unet_jax.runs.metrics_csv import COLUMNS, EpochLog, read_metrics
 from attn_unet_jax.runtime.errors import UserError
 from tests.conftest import ROOT
@@ -113,3 +114,26 @@ def test_a_log_that_vanished_is_not_begun_again(tmp_path):
     log.write_epoch(_row(2))
   log.close()
   assert not (tmp_path / "metrics.csv").exists()
+
+
+def test_the_curves_are_drawn_and_a_picture_that_cannot_be_ends_no_training(
+  tmp_path, monkeypatch, capsys
+):
+  log = EpochLog(tmp_path, 0)
+  log.write_epoch(_row(1))
+  first = (tmp_path / "curves.png").read_bytes()
+  log.write_epoch(_row(2))  # at once: it waits for the end
+  assert (tmp_path / "curves.png").read_bytes() == first
+  log.close()
+  assert (tmp_path / "curves.png").read_bytes() != first
+
+  def refuse(*_):
+    raise UserError("no Pillow")
+
+  monkeypatch.setattr(metrics_csv, "draw_curves", refuse)
+  log = EpochLog(tmp_path, 2)
+  for epoch in (3, 4):
+    log.write_epoch(_row(epoch))
+  log.close()
+  assert len(read_metrics(tmp_path / "metrics.csv")) == 4
+  assert capsys.readouterr().out == "no curves.png from now on: no Pillow\n"
