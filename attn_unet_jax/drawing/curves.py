@@ -143,8 +143,8 @@ def _draw_panel(
     if len(placed) > 1:
       canvas.draw_line(placed, curve.colour, 2.5)
     # Single points show where few epochs were measured; of many they would be a thick line.
-    for x, y_point in placed if len(placed) <= 40 else placed[-1:]:
-      canvas.fill_dot(x, y_point, 4, curve.colour)
+    for dot_x, dot_y in placed if len(placed) <= 40 else placed[-1:]:
+      canvas.fill_dot(dot_x, dot_y, 4, curve.colour)
     last = points[curve][-1][1]
     shown = f"now {10.0**last if panel.logarithmic else last:.4g}"
     canvas.write(shown, right + 44, y + 18, size=13, colour=_INK, anchor="lm")
