@@ -1,4 +1,4 @@
-"""Scores segmentations on the native grid: DSC, precision, recall, ASSD per case and class.
+"""Scores segmentations on the native grid: overlap, volumes, surface distances per case and class.
 
   python -m attn_unet_jax.evaluate --workdir=runs/a
   python -m attn_unet_jax.evaluate --workdir=runs/a --config.data.dataset=decathlon_pancreas/native
@@ -11,13 +11,14 @@ folds: the run's classes are found there by name, and the files go into evaluati
 predictions/NAME. The third compares folders of NIfTI masks, file by file of the same name.
 """
 
+import math
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 from absl import flags
 
 from attn_unet_jax.cases.folds import PARTS
-from attn_unet_jax.evaluation.options import EMPTY_RULES, EmptyRule
+from attn_unet_jax.evaluation.options import EMPTY_RULES, EvaluationOptions
 from attn_unet_jax.runtime import process, xla
 from attn_unet_jax.runtime.acceptance import ACCEPT_HELP, parse_acceptance
 from attn_unet_jax.runtime.console import print_line
@@ -41,6 +42,9 @@ _EMPTY_MASKS = flags.DEFINE_enum(
   EMPTY_RULES,
   "Which cases have a DSC: whose reference has the class (reference), or whose prediction has it "
   "too (either), or all, 1 where neither has it (one). Default: reference; of a run, its own.",
+)
+_NSD_MM = flags.DEFINE_list(
+  "nsd_mm", None, "Tolerances of the surface dice, mm. Default: 2,3; of a run, its own."
 )
 # The only keys of the config that a run may change afterwards: those that name another data set.
 _OTHER_SET = {
@@ -70,37 +74,55 @@ def main() -> None:
     and _OUTPUT.value
     and not (_WORKDIR.value or _PART.value or other)
   ):
+    options = EvaluationOptions(**_read_rules())
     from attn_unet_jax.evaluation.scoring import score_folders, write_scores  # loads JAX
 
     check_writable(Path(_OUTPUT.value))
     labels = "pancreas=1" if _LABELS.value is None else _LABELS.value
-    empty = _read_rule() or "reference"
-    rows = score_folders(Path(_PREDICTION.value), Path(_REFERENCE.value), labels, empty)
-    write_scores(rows, Path(_OUTPUT.value), empty=empty)
+    rows = score_folders(Path(_PREDICTION.value), Path(_REFERENCE.value), labels, options)
+    write_scores(rows, Path(_OUTPUT.value), empty=options.empty_masks)
   else:
     raise UserError("give --workdir=RUN, or --prediction=DIR, --reference=DIR and --output=DIR")
 
 
-def _read_rule() -> EmptyRule | None:
-  return cast(EmptyRule | None, _EMPTY_MASKS.value)  # the flag allows no other text
+def _read_rules() -> dict[str, Any]:
+  """Reads the options of scoring that the flags give."""
+  rules: dict[str, Any] = {}
+  if _EMPTY_MASKS.value:
+    rules["empty_masks"] = _EMPTY_MASKS.value
+  if _NSD_MM.value is not None:
+    rules["nsd_mm"] = tuple(map(_parse_tolerance, _NSD_MM.value))
+  return rules
+
+
+def _parse_tolerance(text: str) -> float:
+  try:
+    value = float(text)
+  except ValueError:
+    value = -1
+  # NaN and infinity are no distances either.
+  if not 0 <= value < math.inf:
+    raise UserError(f"--nsd_mm={text}: must be distances in mm of at least 0, like 2,3")
+  return value
 
 
 def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
   accept = parse_acceptance(_ACCEPT.value or "")
+  rules = _read_rules()
   from attn_unet_jax.cases.fold import open_fold  # these load JAX
   from attn_unet_jax.workflows.evaluate_run import (
     accept_too,
     evaluate_other,
     evaluate_run,
-    score_by_rule,
+    score_by_rules,
   )
   from attn_unet_jax.workflows.open_run import open_run_or_stages
   from attn_unet_jax.workflows.other_dataset import list_seen_cases, open_other_dataset
 
   print_line(f"device: {xla.describe_devices()}")
   trained = accept_too(open_run_or_stages(workdir), accept)
-  if empty := _read_rule():
-    trained = score_by_rule(trained, empty)
+  if rules:
+    trained = score_by_rules(trained, rules)
   listing = workdir / "folds.json"
   if not other:
     evaluate_run(trained, open_fold(trained.config.data, listing), workdir, _PART.value or "test")

@@ -24,6 +24,10 @@ def test_evaluate_changes_no_key_but_those_of_another_set(tmp_path):
       ["--prediction=nowhere", "--reference=nowhere", "--output=LICENSE/scores"],
       "LICENSE/scores: cannot be written (Not a directory)",
     ),
+    (
+      ["--prediction=nowhere", "--reference=nowhere", "--output=nowhere", "--nsd_mm=2,nan"],
+      "--nsd_mm=nan: must be distances in mm",
+    ),
   ],
 )
 def test_evaluate_refuses_flags_before_any_work(flags, complaint):

@@ -9,6 +9,8 @@ A ratio whose denominator is zero is undefined (NaN). Beyond that a rule decides
 | not | empty | undefined, 0, 0 | 0 | undefined |
 
 By `reference`, the default, a class that occurs in no reference has no DSC, whatever is predicted.
+The error of the volume is defined where the DSC is. Which of these scores suits which question:
+Maier-Hein, Reinke et al. 2024, "Metrics reloaded".
 Means leave out undefined scores; their number, the cases that are missed altogether and the false
 alarms are reported beside them.
 """
@@ -33,7 +35,7 @@ class VoxelCounts(NamedTuple):
 
 
 def count_voxels(prediction: np.ndarray, reference: np.ndarray) -> VoxelCounts:
-  """Counts the voxels of two boolean masks [X, Y, Z]; true negatives are not needed.
+  """Counts the voxels of two boolean masks [X, Y, Z].
 
   Raises:
     ValueError: the masks have different shapes.
@@ -69,6 +71,34 @@ def recall_score(counts: VoxelCounts, empty: EmptyRule = "reference") -> float:
   return _divide_counts(hit, hit + missed, counts, empty)
 
 
+def specificity_score(counts: VoxelCounts, known: int) -> float:
+  """Returns the fraction of the voxels outside the reference that the prediction leaves alone.
+
+    TN / (TN + FP), in [0, 1]; NaN where the reference fills all of the scan
+
+  It depends on the field of view: the more there is beside the organ, the nearer to 1 it is.
+
+  Args:
+    counts: the voxels of the class.
+    known: the number of voxels that the reference knows, of whatever class.
+  """
+  hit, extra, missed = counts
+  negatives = known - hit - missed
+  return (negatives - extra) / negatives if negatives else math.nan
+
+
+def has_overlap_score(*, predicted: bool, referred: bool, empty: EmptyRule) -> bool:
+  """Returns whether a case has a DSC of a class by a rule for empty masks.
+
+  Args:
+    predicted: whether the prediction has the class.
+    referred: whether the reference has it.
+    empty: the rule.
+  """
+  # By `reference`, a false alarm is no overlap of 0: precision, volume and its number tell it.
+  return referred or empty == "one" or (empty == "either" and predicted)
+
+
 def score_case(
   prediction: np.ndarray,
   reference: np.ndarray,
@@ -88,8 +118,9 @@ def score_case(
     empty: the rule for empty masks.
 
   Returns:
-    score by class and metric: `dsc`, `iou`, `precision`, `recall` (in [0, 1], or NaN by the rule
-    above), `volume_ml` of the prediction and `reference_volume_ml`.
+    score by class and metric: `dsc`, `iou`, `precision`, `recall`, `specificity` (in [0, 1], or NaN
+    by the rules above), `volume_ml` of the prediction, `reference_volume_ml`, their difference
+    `volume_error_ml` (below 0 where the prediction is too small) and `volume_error_abs_ml`.
 
   Raises:
     ValueError: the label maps have different shapes.
@@ -98,11 +129,13 @@ def score_case(
     raise ValueError(f"prediction {prediction.shape} and reference {reference.shape} differ")
   # The prediction alone is masked: `unlabelled` is no class, so that the reference has none there.
   known = reference != unlabelled
-  return {
-    name: _score_counts(
-      count_voxels((prediction == value) & known, reference == value), voxel_volume_ml, empty
-    )
+  num_known = int(np.count_nonzero(known))
+  counts = {
+    name: count_voxels((prediction == value) & known, reference == value)
     for name, value in classes.items()
+  }
+  return {
+    name: _score_counts(found, num_known, voxel_volume_ml, empty) for name, found in counts.items()
   }
 
 
@@ -183,25 +216,32 @@ def average_dsc(rows: Sequence[Scores]) -> MeanScore:
 
 
 def _score_counts(
-  counts: VoxelCounts, voxel_volume_ml: float, empty: EmptyRule
+  counts: VoxelCounts, known: int, voxel_volume_ml: float, empty: EmptyRule
 ) -> dict[str, float]:
   hit, extra, missed = counts
+  error_ml = (extra - missed) * voxel_volume_ml if _has_score(counts, empty) else math.nan
   return {
     "dsc": dice_score(counts, empty),
     "iou": iou_score(counts, empty),
     "precision": precision_score(counts, empty),
     "recall": recall_score(counts, empty),
+    "specificity": specificity_score(counts, known),
     "volume_ml": (hit + extra) * voxel_volume_ml,
     "reference_volume_ml": (hit + missed) * voxel_volume_ml,
+    "volume_error_ml": error_ml,
+    "volume_error_abs_ml": abs(error_ml),
   }
+
+
+def _has_score(counts: VoxelCounts, empty: EmptyRule) -> bool:
+  hit, extra, missed = counts
+  return has_overlap_score(predicted=hit + extra > 0, referred=hit + missed > 0, empty=empty)
 
 
 def _divide_overlap(
   numerator: int, denominator: int, counts: VoxelCounts, empty: EmptyRule
 ) -> float:
-  occurs = counts.true_positive + counts.false_negative > 0
-  # A false alarm is no overlap of 0: it is told by precision, by volume and by its number.
-  if empty == "reference" and not occurs:
+  if not _has_score(counts, empty):
     return math.nan
   return _divide_counts(numerator, denominator, counts, empty)
 

@@ -13,7 +13,12 @@ import numpy as np
 from attn_unet_jax.cases.fold import DataFold
 from attn_unet_jax.cases.prepare import native_classes
 from attn_unet_jax.cases.target import native_boundary
-from attn_unet_jax.evaluation.options import EmptyRule, ScoringRecipe, describe_rule
+from attn_unet_jax.evaluation.options import (
+  EmptyRule,
+  EvaluationOptions,
+  ScoringRecipe,
+  describe_rule,
+)
 from attn_unet_jax.evaluation.overlap import (
   ClassCounts,
   MeanScore,
@@ -23,7 +28,8 @@ from attn_unet_jax.evaluation.overlap import (
   score_case,
   summarise_scores,
 )
-from attn_unet_jax.evaluation.surface import assd_mm, assd_voxels_mm
+from attn_unet_jax.evaluation.surface import measure_by_area, measure_by_voxels
+from attn_unet_jax.evaluation.surface_scores import assd_mm, hausdorff_mm, surface_dice
 from attn_unet_jax.inference.segment import Locate, segment_scan
 from attn_unet_jax.inference.sliding import SegmentationSystem
 from attn_unet_jax.labels import UNLABELLED, parse_mapping
@@ -36,6 +42,8 @@ from attn_unet_jax.volumes.nifti import read_label, write_nifti
 from attn_unet_jax.volumes.nifti_folder import explain_channel_names, list_nifti_files
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
+
+_DEFAULTS = EvaluationOptions()
 
 
 def mean_dsc(
@@ -70,8 +78,8 @@ def score_cases(
     recipe: the options of the prediction and of its scores.
     locate: finds the box to segment; None: the fold's box, if it has boxes.
     predictions: folder for the predicted masks; None: they are not written.
-    surfaces: whether the scores include `assd_mm` and `assd_voxels_mm`, which are slow for a
-      scattered prediction.
+    surfaces: whether the scores include those of surfaces (ASSD, HD, HD95, NSD), which are slow
+      for a scattered prediction.
   """
   rows = {}
   for case_id in show_progress(ids, len(ids), "cases"):
@@ -92,7 +100,8 @@ def score_cases(
       recipe.evaluation.empty_masks,
     )
     if surfaces:
-      _add_surface_distances(rows[case_id], prediction.array, reference, fold.mapping.class_indices)
+      classes = fold.mapping.class_indices
+      _add_surface_scores(rows[case_id], prediction.array, reference, classes, recipe.evaluation)
     if box:
       _add_box_scores(rows[case_id], box, reference, fold.mapping.class_indices)
     if predictions:
@@ -101,15 +110,27 @@ def score_cases(
   return rows
 
 
-def _add_surface_distances(
-  scores: Scores, prediction: np.ndarray, reference: Volume, classes: Mapping[str, int]
+def _add_surface_scores(
+  scores: Scores,
+  prediction: np.ndarray,
+  reference: Volume,
+  classes: Mapping[str, int],
+  rules: EvaluationOptions,
 ) -> None:
   # Predictions in unknown voxels are neither right nor wrong; see `score_case`.
   known = reference.array != UNLABELLED
   for name, value in classes.items():
     masks = (prediction == value) & known, reference.array == value
-    scores[name]["assd_mm"] = assd_mm(*masks, reference.spacing)
-    scores[name]["assd_voxels_mm"] = assd_voxels_mm(*masks, reference.spacing)
+    distances = measure_by_area(*masks, reference.spacing)
+    scores[name] |= {
+      "assd_mm": assd_mm(distances),
+      "assd_voxels_mm": assd_mm(measure_by_voxels(*masks, reference.spacing)),
+      "hd_mm": hausdorff_mm(distances),
+      "hd95_mm": hausdorff_mm(distances, 95),
+    }
+    for tolerance in rules.nsd_mm:
+      nsd = surface_dice(distances, tolerance, rules.empty_masks)
+      scores[name][f"nsd_{tolerance:g}mm"] = nsd
 
 
 def _always_box(box: Box | None) -> Locate:
@@ -128,7 +149,7 @@ def _add_box_scores(
 
 
 def score_folders(
-  prediction: Path, reference: Path, labels: str, empty: EmptyRule = "reference"
+  prediction: Path, reference: Path, labels: str, rules: EvaluationOptions = _DEFAULTS
 ) -> dict[str, Scores]:
   """Scores the mask in `prediction` for every mask of the same name in `reference`.
 
@@ -138,7 +159,7 @@ def score_folders(
     prediction: folder of masks.
     reference: folder of masks.
     labels: the meaning of their values, written as for `--labels`.
-    empty: the rule for empty masks.
+    rules: the rules of the scores.
 
   Raises:
     UserError: a folder is empty, a mask is missing, or two masks have different grids.
@@ -169,9 +190,9 @@ def score_folders(
       mapping.class_indices,
       truth.voxel_volume_ml,
       UNLABELLED,
-      empty,
+      rules.empty_masks,
     )
-    _add_surface_distances(rows[case_id], predicted_map, truth, mapping.class_indices)
+    _add_surface_scores(rows[case_id], predicted_map, truth, mapping.class_indices, rules)
   return rows
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from attn_unet_jax.cases.fold import DataFold
 from attn_unet_jax.config.schema import replace_keys
-from attn_unet_jax.evaluation.options import EmptyRule
 from attn_unet_jax.evaluation.scoring import score_cases, write_scores
 from attn_unet_jax.runtime.acceptance import Acceptance
 from attn_unet_jax.runtime.console import print_line
@@ -24,10 +23,10 @@ def accept_too(trained: LoadedRun, accept: Acceptance) -> LoadedRun:
   return dataclasses.replace(trained, config=config)
 
 
-def score_by_rule(trained: LoadedRun, empty: EmptyRule) -> LoadedRun:
-  """Returns the run with another rule for empty masks."""
-  config = replace_keys(trained.config, {"evaluation.empty_masks": empty})
-  return dataclasses.replace(trained, config=config)
+def score_by_rules(trained: LoadedRun, rules: Mapping[str, Any]) -> LoadedRun:
+  """Returns the run with other options of scoring, by their names."""
+  changes = {f"evaluation.{name}": value for name, value in rules.items()}
+  return dataclasses.replace(trained, config=replace_keys(trained.config, changes))
 
 
 def evaluate_run(trained: LoadedRun, fold: DataFold, workdir: Path, part: str = "test") -> None:

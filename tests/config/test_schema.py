@@ -54,6 +54,7 @@ CALLED = {
   "": ("config", "recipe"),
   "augment": ("augmentation", "self"),
   "data": ("data", "options", "self"),
+  "evaluation": ("rules",),
 }
 
 

@@ -30,8 +30,11 @@ def test_by_hand():
       "iou": 2 / 5,
       "precision": 2 / 3,
       "recall": 2 / 4,
+      "specificity": 1 / 2,
       "volume_ml": 0.024,
       "reference_volume_ml": 0.032,
+      "volume_error_ml": -0.008,
+      "volume_error_abs_ml": 0.008,
     }
   )
   assert scores["spleen"]["dsc"] == scores["spleen"]["iou"] == 1
@@ -58,6 +61,22 @@ def test_rules_for_empty_masks(prediction, reference, rule, dsc, precision, reca
     assert scores == pytest.approx(
       overlap.score_case(prediction, reference, {"pancreas": 1}, 1.0)["pancreas"], nan_ok=True
     )
+
+
+@pytest.mark.parametrize(
+  ("predicted", "referred", "by_rule", "specificity"),
+  [(0, 0, (math.nan, math.nan, 0), 1), (1, 0, (math.nan, 2, 2), 0), (0, 1, (-2, -2, -2), math.nan)],
+)
+def test_errors_of_the_volume_are_defined_where_the_dsc_is(
+  predicted, referred, by_rule, specificity
+):
+  """A missed organ is an error of all its volume; specificity needs a voxel outside the organ."""
+  maps = _map(predicted, predicted), _map(referred, referred)
+  for rule, error in zip(EMPTY_RULES, by_rule, strict=True):
+    scores = overlap.score_case(*maps, {"pancreas": 1}, 1.0, empty=rule)["pancreas"]
+    assert scores["volume_error_ml"] == pytest.approx(error, nan_ok=True)
+    assert scores["volume_error_abs_ml"] == pytest.approx(abs(error), nan_ok=True)
+    assert scores["specificity"] == pytest.approx(specificity, nan_ok=True)
 
 
 def _rows(*pairs):
@@ -155,7 +174,10 @@ def test_real_masks_against_sets(name):
       "iou": len(predicted & referred) / len(predicted | referred),
       "precision": len(predicted & referred) / len(predicted),
       "recall": len(predicted & referred) / len(referred),
+      "specificity": 1 - len(predicted - referred) / (masks[1].size - len(referred)),
       "volume_ml": len(predicted) * math.prod(spacing) / 1000,
       "reference_volume_ml": len(referred) * math.prod(spacing) / 1000,
+      "volume_error_ml": (len(predicted) - len(referred)) * math.prod(spacing) / 1000,
+      "volume_error_abs_ml": abs(len(predicted) - len(referred)) * math.prod(spacing) / 1000,
     }
   )

@@ -9,14 +9,16 @@ import pytest
 from attn_unet_jax.cases.dataset import NativeCase
 from attn_unet_jax.cases.target import native_boundary
 from attn_unet_jax.evaluation import scoring
+from attn_unet_jax.evaluation.options import EvaluationOptions
 from attn_unet_jax.evaluation.scoring import mean_dsc, score_folders, write_scores
 from attn_unet_jax.inference.segment import ScanSegmentation
 from attn_unet_jax.labels import parse_mapping
 from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.options import OptionError
 from attn_unet_jax.volumes.box import Box
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
-from attn_unet_jax.workflows.evaluate_run import evaluate_other, evaluate_run
+from attn_unet_jax.workflows.evaluate_run import evaluate_other, evaluate_run, score_by_rules
 from attn_unet_jax.workflows.load_run import LoadedRun
 from tests.configs import with_keys
 
@@ -80,7 +82,7 @@ def test_every_mean_is_printed_with_its_n_and_missed_cases_are_counted(tmp_path,
   assert re.search(r"assd_mm \S+ ± \S+ \(n 2 of 4\), assd_voxels_mm \S+ ± \S+ \(n 2 of 4\)", said)
   assert said.endswith("; missed in 2 of 4")
   assert files.endswith(
-    "summary.json; DSC, IoU: of cases whose reference has the class (empty_masks=reference)"
+    "summary.json; DSC, IoU, NSD: of cases whose reference has the class (empty_masks=reference)"
   )
 
 
@@ -103,7 +105,7 @@ def test_the_rule_for_empty_masks_is_chosen_and_named(folders, tmp_path, capsys,
   """A case of DSC 1/2, a false alarm, and one where nothing is and nothing is found."""
   for folder in folders:
     write_nifti(folder / "c.nii", _mask([0] * 8))
-  rows = score_folders(*folders, "pancreas=1", rule)
+  rows = score_folders(*folders, "pancreas=1", EvaluationOptions(empty_masks=rule))
   write_scores(rows, tmp_path / "out", empty=rule)
   assert capsys.readouterr().out.endswith(f"(empty_masks={rule})\n")
   summary = json.loads((tmp_path / "out" / "summary.json").read_text())
@@ -245,6 +247,9 @@ def test_a_case_is_scored_class_by_class_in_mm_where_it_is_labelled(config, segm
   assert scores["a"]["assd_mm"] == pytest.approx(1.5 * 3)
   assert scores["a"]["assd_voxels_mm"] == pytest.approx(2 * 3)
   assert scores["b"]["assd_mm"] == scores["b"]["assd_voxels_mm"] == 0
+  assert (scores["a"]["hd_mm"], scores["a"]["hd95_mm"]) == (6, 6)
+  assert [scores["a"][f"nsd_{tolerance}mm"] for tolerance in (2, 3)] == [0, 0.5]
+  assert scores["b"]["nsd_2mm"] == 1
   assert scores["a"]["volume_ml"] == pytest.approx(0.006)
   assert mean_dsc(fold, ["x"], None, config) == (0.5, 2, 2)
 
@@ -312,6 +317,22 @@ def test_masks_of_a_folder_are_compared_voxel_by_voxel_however_they_are_stored(t
   (scores,) = score_folders(*folders, "a=1,unlabelled=3").values()
   assert scores["a"]["assd_mm"] == pytest.approx(1.5 * 3)
   assert (scores["a"]["dsc"], scores["a"]["volume_ml"]) == (0, pytest.approx(0.006))
+
+
+def test_every_tolerance_of_the_surface_dice_is_a_column(folders):
+  rows = score_folders(*folders, "pancreas=1", EvaluationOptions(nsd_mm=(0, 2.5)))
+  found = {name: value for name, value in rows["a"]["pancreas"].items() if "nsd" in name}
+  assert found.keys() == {"nsd_0mm", "nsd_2.5mm"}
+  assert 0 < found["nsd_0mm"] < found["nsd_2.5mm"] == 1
+  with pytest.raises(OptionError, match="distances of at least 0 mm"):
+    EvaluationOptions(nsd_mm=("2",))
+
+
+def test_a_run_is_scored_by_the_rules_that_are_asked_for(config):
+  rules = {"nsd_mm": (1.0,), "empty_masks": "either"}
+  scored = score_by_rules(LoadedRun(config, ("a",), None, 7), rules)
+  assert scored.config.evaluation == EvaluationOptions(**rules)
+  assert scored.config.data == config.data
 
 
 def test_an_empty_folder_is_refused(tmp_path, folders):

@@ -1,17 +1,13 @@
-"""Surface distance against hand-computed values and the surface-distance package on real masks."""
+"""Surface distances against hand-computed values and distance maps."""
 
 import math
-from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 import surface_distance
 from scipy import ndimage
 
-from attn_unet_jax.evaluation import surface
-
-PAIRS = Path(__file__).parents[3] / "shared" / "data" / "mask_pairs"
+from attn_unet_jax.evaluation import surface, surface_scores
 
 
 def _box(shape, low, high):
@@ -20,12 +16,36 @@ def _box(shape, low, high):
   return mask
 
 
+def _assd(measure, *pair):
+  return surface_scores.assd_mm(measure(*pair))
+
+
+def _directed(*pair):
+  return tuple(map(surface_scores.average_directed_mm, surface.measure_by_area(*pair)))
+
+
 def test_two_voxels_by_hand():
   """Each voxel's surface is eight corners of 1/8 |(yz, xz, xy)|, at the cubes around it."""
   a, b = _box((9, 4, 4), (1, 1, 1), (2, 2, 2)), _box((9, 4, 4), (5, 1, 1), (6, 2, 2))
   # Cubes at x = 0.5 and 1.5 voxels, 4.5 and 5.5: the nearest lie 3 and 4 voxels away.
-  assert surface.measure_directed_averages_mm(a, b, (2.0, 1.0, 0.5)) == pytest.approx((7.0, 7.0))
-  assert surface.assd_mm(a, b, (2.0, 1.0, 0.5)) == pytest.approx(7.0)
+  there, back = surface.measure_by_area(a, b, (2.0, 1.0, 0.5))
+  assert there.mm.tolist() == back.mm.tolist() == [6.0] * 4 + [8.0] * 4
+  assert there.weight == pytest.approx(np.full(8, math.sqrt(0.25 + 1 + 4) / 8))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_pieces_and_border_voxels_of_every_slab_are_listed_once(order):
+  """A bar across many slabs, and the same bar along another axis: equal distances and areas."""
+  bar, stray = _box((40, 6, 5), (2, 2, 2), (37, 4, 3)), _box((40, 6, 5), (39, 5, 4), (40, 6, 5))
+  spacing = (0.5, 1.0, 3.0)
+  for measure in (surface.measure_by_area, surface.measure_by_voxels):
+    there, back = measure(*(np.asarray(m, order=order) for m in (bar | stray, bar)), spacing)
+    turned = measure(*(np.ascontiguousarray(m.T) for m in (bar | stray, bar)), spacing[::-1])
+    assert there.mm == pytest.approx(turned.there.mm)
+    assert there.weight.sum() == pytest.approx(turned.there.weight.sum())
+    assert (back.mm == 0).all()
+  assert len(back.mm) == 35 * 2  # every voxel of a bar of 35 x 2 x 1
+  assert len(there.mm) == 35 * 2 + 1
 
 
 def test_the_mean_is_of_the_two_averages_and_not_of_all_pieces():
@@ -33,19 +53,20 @@ def test_the_mean_is_of_the_two_averages_and_not_of_all_pieces():
     _box((12, 12, 12), (1, 1, 1), (11, 11, 11)),
     _box((12, 12, 12), (5, 5, 5), (6, 6, 6)),
   )
-  there, back = surface.measure_directed_averages_mm(large, small, (1, 1, 1))
+  there, back = _directed(large, small, (1, 1, 1))
   assert there > back + 0.5
-  assert surface.assd_mm(large, small, (1, 1, 1)) == (there + back) / 2
-  assert surface.measure_directed_averages_mm(small, large, (1, 1, 1)) == (back, there)
+  assert _assd(surface.measure_by_area, large, small, (1, 1, 1)) == (there + back) / 2
+  assert _directed(small, large, (1, 1, 1)) == (back, there)
 
 
-def test_equal_masks_and_empty_ones():
+@pytest.mark.parametrize("measure", [surface.measure_by_area, surface.measure_by_voxels])
+def test_equal_masks_and_empty_ones(measure):
   mask, empty = _box((5, 5, 5), (0, 0, 0), (5, 3, 2)), np.zeros((5, 5, 5), bool)
-  assert surface.assd_mm(mask, mask, (1, 1, 1)) == 0
+  assert _assd(measure, mask, mask, (1, 1, 1)) == 0
   for pair in ((mask, empty), (empty, mask), (empty, empty)):
-    assert math.isnan(surface.assd_mm(*pair, (1, 1, 1)))
+    assert math.isnan(_assd(measure, *pair, (1, 1, 1)))
   with pytest.raises(ValueError, match="differ"):
-    surface.assd_mm(mask, mask[:4], (1, 1, 1))
+    measure(mask, mask[:4], (1, 1, 1))
 
 
 def _assd_by_distance_maps(prediction, reference, spacing):
@@ -57,22 +78,22 @@ def _assd_by_distance_maps(prediction, reference, spacing):
 
 def test_between_border_voxels_by_hand_and_by_distance_maps():
   a, b = _box((9, 4, 4), (1, 1, 1), (2, 2, 2)), _box((9, 4, 4), (5, 1, 1), (6, 2, 2))
-  assert surface.assd_voxels_mm(a, b, (2.0, 1.0, 0.5)) == pytest.approx(8.0)
+  assert _assd(surface.measure_by_voxels, a, b, (2.0, 1.0, 0.5)) == pytest.approx(8.0)
   rng = np.random.default_rng(0)
   masks = [ndimage.gaussian_filter(rng.normal(size=(24, 20, 16)), 2) > 0.02 for _ in range(2)]
   spacing = (0.7, 0.7, 2.5)
   expected = _assd_by_distance_maps(*masks, spacing)
-  assert surface.assd_voxels_mm(*masks, spacing) == pytest.approx(expected)
-  assert surface.assd_mm(*masks, spacing) != pytest.approx(expected, rel=0.01)
+  assert _assd(surface.measure_by_voxels, *masks, spacing) == pytest.approx(expected)
+  assert _assd(surface.measure_by_area, *masks, spacing) != pytest.approx(expected, rel=0.01)
 
 
-def test_border_voxels_of_equal_masks_and_of_empty_ones():
-  mask, empty = _box((5, 5, 5), (0, 0, 0), (5, 3, 2)), np.zeros((5, 5, 5), bool)
-  assert surface.assd_voxels_mm(mask, mask, (1, 1, 1)) == 0
-  for pair in ((mask, empty), (empty, mask), (empty, empty)):
-    assert math.isnan(surface.assd_voxels_mm(*pair, (1, 1, 1)))
-  with pytest.raises(ValueError, match="differ"):
-    surface.assd_voxels_mm(mask, mask[:4], (1, 1, 1))
+def test_a_distance_does_not_depend_on_where_the_organ_lies():
+  """5 steps of 0.4 mm are 2 mm at every place: 9 times 0.4 less 4 times 0.4 is less than that."""
+  whole = _box((20, 4, 4), (1, 1, 1), (2, 2, 2))
+  for first in range(14):
+    a, b = np.roll(whole, first, axis=0), np.roll(whole, first + 5, axis=0)
+    there, _ = surface.measure_by_voxels(a, b, (0.4, 1.0, 1.0))
+    assert there.mm.tolist() == [2.0]
 
 
 def test_all_cubes_by_the_package():
@@ -85,22 +106,3 @@ def test_all_cubes_by_the_package():
   for code in range(256):
     their_code = sum(weight for bit, weight in enumerate(weights) if code >> bit & 1)
     assert ours[code] == pytest.approx(theirs[their_code], abs=1e-12), code
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not PAIRS.is_dir(), reason=f"the real mask pairs are not at {PAIRS}")
-def test_real_masks_by_the_package():
-  """Both directed averages, on every pair whose affines agree."""
-  compared = 0
-  for path in sorted((PAIRS / "reference").glob("*.nii.gz")):
-    reference, prediction = nib.load(path), nib.load(PAIRS / "prediction" / path.name)
-    if not np.allclose(reference.affine, prediction.affine, atol=1e-3):
-      continue
-    spacing = np.linalg.norm(reference.affine[:3, :3], axis=0)
-    masks = [np.asarray(image.dataobj) > 0 for image in (prediction, reference)]
-    theirs = surface_distance.compute_average_surface_distance(
-      surface_distance.compute_surface_distances(*masks, spacing)
-    )
-    assert surface.measure_directed_averages_mm(*masks, spacing) == pytest.approx(theirs, abs=1e-6)
-    compared += 1
-  assert compared == 36
