@@ -8,12 +8,18 @@ import numpy as np
 from attn_unet_jax.cases.boxes import box_voxels
 from attn_unet_jax.cases.prepare import working_image
 from attn_unet_jax.inference.options import PredictionRecipe
+from attn_unet_jax.inference.postprocess import (
+  UNCHANGED,
+  Postprocessing,
+  postprocess_mask,
+  weigh_background,
+)
 from attn_unet_jax.inference.sliding import SegmentationSystem
 from attn_unet_jax.volumes.box import Box, crop_volume, paste_probabilities
 from attn_unet_jax.volumes.components import largest_components
 from attn_unet_jax.volumes.orientation import from_canonical, to_canonical
 from attn_unet_jax.volumes.resample import probabilities_to_labels
-from attn_unet_jax.volumes.volume import Volume
+from attn_unet_jax.volumes.volume import Grid, Volume
 
 Locate = Callable[[Volume], Box | None]
 
@@ -25,12 +31,31 @@ class ScanSegmentation(NamedTuple):
   box: Box | None
 
 
+class ScanProbabilities(NamedTuple):
+  """What a system says about a scan.
+
+  Attributes:
+    values: class probabilities, float32 `[X, Y, Z, K]`, on the working grid.
+    grid: the working grid.
+    canonical: the scan's own grid on canonical axes.
+    native: the scan's own grid.
+    box: the box that was segmented; None: the whole scan.
+  """
+
+  values: np.ndarray
+  grid: Grid
+  canonical: Grid
+  native: Grid
+  box: Box | None
+
+
 def segment_scan(
   image: Volume,
   system: SegmentationSystem,
   recipe: PredictionRecipe,
   locate: Locate | None = None,
   name: object = "this scan",
+  postprocessing: Postprocessing = UNCHANGED,
 ) -> ScanSegmentation:
   """Segments a scan of any orientation and spacing.
 
@@ -44,20 +69,41 @@ def segment_scan(
     locate: finds the box to segment in the working-grid volume; the rest is background. None: the
       whole volume is segmented.
     name: the scan, for messages.
+    postprocessing: what is made of the probabilities and the mask.
 
   Raises:
     UserError: the box lies outside the scan, or memory cannot hold it on the working grid.
   """
+  found = predict_scan(image, system, recipe, locate, name)
+  return ScanSegmentation(make_mask(found, recipe, postprocessing), found.box)
+
+
+def predict_scan(
+  image: Volume,
+  system: SegmentationSystem,
+  recipe: PredictionRecipe,
+  locate: Locate | None = None,
+  name: object = "this scan",
+) -> ScanProbabilities:
+  """Predicts class probabilities of a scan; arguments and errors as of `segment_scan`."""
   canonical = to_canonical(image)
   working = working_image(canonical, recipe.data, name, in_box=locate is not None)
   box = locate(working) if locate else None
-  probabilities = predict_within(working, box, system, recipe)
-  labels = probabilities_to_labels(probabilities, working.grid, canonical.grid)
-  mask = labels.array
+  values = predict_within(working, box, system, recipe)
+  return ScanProbabilities(values, working.grid, canonical.grid, image.grid, box)
+
+
+def make_mask(
+  found: ScanProbabilities, recipe: PredictionRecipe, postprocessing: Postprocessing = UNCHANGED
+) -> Volume:
+  """Returns the class indices, uint8, on the scan's own grid."""
+  weighed = weigh_background(found.values, postprocessing.threshold)
+  mask = probabilities_to_labels(weighed, found.grid, found.canonical).array
   # On the native grid: a component of the working grid may fall apart when it is interpolated.
   if recipe.inference.largest_component:
     mask = largest_components(mask)
-  return ScanSegmentation(from_canonical(mask, image.grid), box)
+  mask = postprocess_mask(mask, postprocessing, found.native.voxel_volume_ml)
+  return from_canonical(mask, found.native)
 
 
 def predict_within(

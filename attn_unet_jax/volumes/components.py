@@ -37,3 +37,48 @@ def largest_components(labels: np.ndarray) -> np.ndarray:
     if where is not None:
       kept[where][largest_component(labels[where] == value)] = value
   return kept
+
+
+def remove_small_components(labels: np.ndarray, smallest: float) -> np.ndarray:
+  """Makes the components of every class that have fewer than `smallest` voxels background.
+
+  Args:
+    labels: class indices uint8 [X, Y, Z], 0 is the background.
+    smallest: a number of voxels.
+
+  Returns:
+    a new array of the same shape and type.
+  """
+  kept = np.zeros_like(labels)
+  for value, where in enumerate(ndimage.find_objects(labels), 1):
+    if where is not None:
+      components, _ = ndimage.label(labels[where] == value, SIX_NEIGHBOURS)
+      is_kept = np.bincount(components.ravel()) >= smallest
+      is_kept[0] = False  # what is no component
+      kept[where][is_kept[components]] = value
+  return kept
+
+
+def fill_holes(labels: np.ndarray) -> np.ndarray:
+  """Gives background that one class encloses that class; other classes inside stay.
+
+  Args:
+    labels: class indices uint8 [X, Y, Z], 0 is the background.
+
+  Returns:
+    a new array of the same shape and type.
+  """
+  filled = labels.copy()
+  for value, where in enumerate(ndimage.find_objects(labels), 1):
+    if where is not None:
+      holes = _find_holes(labels[where] == value)
+      filled[where][holes & (labels[where] == 0)] = value
+  return filled
+
+
+def _find_holes(mask: np.ndarray) -> np.ndarray:
+  """Returns the voxels outside a mask from which no path over faces leads to the border."""
+  # A border of one voxel joins all that is open into one component, the first.
+  outside, _ = ndimage.label(np.pad(~mask, 1, constant_values=True), SIX_NEIGHBOURS)
+  inner: np.ndarray = outside[1:-1, 1:-1, 1:-1] > 1
+  return inner
