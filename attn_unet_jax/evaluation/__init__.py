@@ -1,7 +1,8 @@
 """Scores predicted masks against reference masks on the native grid, and compares runs.
 
-`overlap` counts voxels (DSC, IoU, precision, recall, volume) and summarises scores over cases;
-`surface` measures how far surfaces are apart, `surface_scores` scores that (ASSD, HD, NSD).
-`scoring` segments and scores cases and writes the scores. `compared_runs`, `comparison`,
-`comparison_text` and `paired_tests` compare runs. The rule for empty masks is given in `overlap`.
+`overlap` counts voxels (DSC, IoU, precision, recall, volume); `surface` measures how far surfaces
+are apart, `surface_scores` scores that (ASSD, HD, NSD). `summary` summarises scores over cases,
+with `intervals` of means. `scoring` segments and scores cases and writes the scores.
+`compared_runs`, `comparison`, `comparison_text` and `paired_tests` compare runs. The rule for empty
+masks is given in `overlap`.
 """

@@ -1,4 +1,4 @@
-"""Measures the overlap of two label maps class by class, and summarises scores over cases.
+"""Measures the overlap of two label maps class by class.
 
 A ratio whose denominator is zero is undefined (NaN). Beyond that a rule decides about empty masks:
 
@@ -11,8 +11,8 @@ A ratio whose denominator is zero is undefined (NaN). Beyond that a rule decides
 By `reference`, the default, a class that occurs in no reference has no DSC, whatever is predicted.
 The error of the volume is defined where the DSC is. Which of these scores suits which question:
 Maier-Hein, Reinke et al. 2024, "Metrics reloaded".
-Means leave out undefined scores; their number, the cases that are missed altogether and the false
-alarms are reported beside them.
+Means leave out undefined scores; `summary` counts them, the cases that are missed altogether, and
+the false alarms.
 """
 
 import math
@@ -139,59 +139,6 @@ def score_case(
   }
 
 
-def summarise_scores(rows: Sequence[Scores]) -> dict[str, dict[str, dict[str, float]]]:
-  """Computes mean and standard deviation over cases.
-
-  Args:
-    rows: the scores of each case by `score_case`, all with the same classes and metrics.
-
-  Returns:
-    by class and metric: `mean`, `sd` (of the sample: the divisor is n - 1), `n` (cases in the
-    mean) and `undefined` (cases left out because their score is NaN). `mean` is NaN for n = 0,
-    `sd` for n < 2.
-
-  Raises:
-    ValueError: no rows.
-  """
-  if not rows:
-    raise ValueError("no cases to summarise")
-  return {
-    name: {metric: _measure_spread([row[name][metric] for row in rows]) for metric in metrics}
-    for name, metrics in rows[0].items()
-  }
-
-
-class ClassCounts(NamedTuple):
-  """The cases of one class.
-
-  Attributes:
-    cases: all of them.
-    with_class: those whose reference has the class.
-    missed: those of them whose prediction has none of it.
-    false_alarms: those whose prediction alone has it.
-  """
-
-  cases: int
-  with_class: int
-  missed: int
-  false_alarms: int
-
-
-def count_cases(rows: Sequence[Scores]) -> dict[str, ClassCounts]:
-  """Counts by class the cases that have it, that are missed altogether, and the false alarms."""
-  return {name: _count_class([row[name] for row in rows]) for name in (rows[0] if rows else ())}
-
-
-def _count_class(scores: Sequence[Mapping[str, float]]) -> ClassCounts:
-  pairs = [(one["volume_ml"] > 0, one["reference_volume_ml"] > 0) for one in scores]
-  return ClassCounts(
-    cases=len(pairs),
-    with_class=sum(occurs for _, occurs in pairs),
-    missed=pairs.count((False, True)),
-    false_alarms=pairs.count((True, False)),
-  )
-
-
 class MeanScore(NamedTuple):
   """A mean, NaN for n = 0, over n of the cases; a case counts once for each class."""
 
@@ -208,11 +155,14 @@ def average_dsc(rows: Sequence[Scores]) -> MeanScore:
   Raises:
     ValueError: no rows.
   """
-  spreads = [metrics["dsc"] for metrics in summarise_scores(rows).values()]
+  if not rows:
+    raise ValueError("no cases to average")
+  scores = np.array([[metrics["dsc"] for metrics in row.values()] for row in rows])
+  defined = ~np.isnan(scores)
   # Class by class first: otherwise an organ that most cases have would outweigh a rare one.
-  means = [spread["mean"] for spread in spreads if spread["n"]]
-  n = int(sum(spread["n"] for spread in spreads))
-  return MeanScore(sum(means) / len(means) if means else math.nan, n, len(rows) * len(spreads))
+  means = [float(of[has].mean()) for of, has in zip(scores.T, defined.T, strict=True) if has.any()]
+  mean = sum(means) / len(means) if means else math.nan
+  return MeanScore(mean, int(defined.sum()), scores.size)
 
 
 def _score_counts(
@@ -253,14 +203,3 @@ def _divide_counts(
     return numerator / denominator
   # `one` is the rule of version 0.1.0: two empty masks agree.
   return 1.0 if empty == "one" and not any(counts) else math.nan
-
-
-def _measure_spread(scores: Sequence[float]) -> dict[str, float]:
-  defined = np.array([score for score in scores if not math.isnan(score)])
-  n = defined.size
-  return {
-    "mean": float(defined.mean()) if n else math.nan,
-    "sd": float(defined.std(ddof=1)) if n > 1 else math.nan,
-    "n": n,
-    "undefined": len(scores) - n,
-  }

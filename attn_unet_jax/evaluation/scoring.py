@@ -19,15 +19,9 @@ from attn_unet_jax.evaluation.options import (
   ScoringRecipe,
   describe_rule,
 )
-from attn_unet_jax.evaluation.overlap import (
-  ClassCounts,
-  MeanScore,
-  Scores,
-  average_dsc,
-  count_cases,
-  score_case,
-  summarise_scores,
-)
+from attn_unet_jax.evaluation.overlap import MeanScore, Scores, average_dsc, score_case
+from attn_unet_jax.evaluation.summary import count_cases, list_worst_cases, summarise_scores
+from attn_unet_jax.evaluation.summary_text import describe_class
 from attn_unet_jax.evaluation.surface import measure_by_area, measure_by_voxels
 from attn_unet_jax.evaluation.surface_scores import assd_mm, hausdorff_mm, surface_dice
 from attn_unet_jax.inference.segment import Locate, segment_scan
@@ -216,14 +210,19 @@ def write_scores(
   try:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "cases.csv", _format_table(rows))
-    summary, counts = summarise_scores(list(rows.values())), count_cases(list(rows.values()))
+    scores = list(rows.values())
+    summary, counts, worst = summarise_scores(scores), count_cases(scores), list_worst_cases(rows)
     # Strict JSON: `allow_nan` would write NaN, which other programs cannot read.
     content = {
       **(about or {}),
       "cases": len(rows),
       "empty_masks": empty,
       "counts": {name: found._asdict() for name, found in counts.items()},
-      "classes": _without_nan(summary),
+      "classes": {
+        name: {metric: _without_nan(found._asdict()) for metric, found in metrics.items()}
+        for name, metrics in summary.items()
+      },
+      "worst": {name: [one._asdict() for one in found] for name, found in worst.items()},
     }
     write_text(folder / "summary.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
   except OSError as error:
@@ -231,39 +230,15 @@ def write_scores(
       f"{folder}: cannot be written ({error.strerror}); choose another folder"
     ) from None
   for name, metrics in summary.items():
-    means = ", ".join(f"{m} {_format_spread(metrics[m])}" for m in _SHOWN if m in metrics)
-    of = f"{len(rows)} case{'s'[: len(rows) > 1]}"
-    print_line(f"{name}, {of}: {means}; {_format_counts(counts[name])}")
+    for line in describe_class(name, metrics, counts[name], worst[name]):
+      print_line(line)
   print_line(f"scores: {folder}/cases.csv, {folder}/summary.json; {describe_rule(empty)}")
 
 
-_SHOWN = ("dsc", "precision", "recall", "assd_mm", "assd_voxels_mm")
-
-
-def _format_spread(spread: Mapping[str, float]) -> str:
-  """Formats mean, sd and the number of cases that they are of."""
-  n = f"(n {spread['n']} of {spread['n'] + spread['undefined']})"
-  if not spread["n"]:
-    return f"undefined {n}"
-  # A single case has no sd.
-  sd = "" if math.isnan(spread["sd"]) else f" ± {spread['sd']:.3f}"
-  return f"{spread['mean']:.3f}{sd} {n}"
-
-
-def _format_counts(counts: ClassCounts) -> str:
-  """Says how many cases are missed, and what the other cases are."""
-  text = f"missed in {counts.missed} of {counts.with_class}"
-  if without := counts.cases - counts.with_class:
-    text += f"; {without} without it, false alarms in {counts.false_alarms} of them"
-  return text
-
-
-def _without_nan(value: Any) -> Any:
+def _without_nan(values: Mapping[str, float]) -> dict[str, float | None]:
   """Replaces NaN by None."""
   # JSON has no NaN: an undefined score is null.
-  if isinstance(value, dict):
-    return {key: _without_nan(item) for key, item in value.items()}
-  return None if isinstance(value, float) and math.isnan(value) else value
+  return {key: None if math.isnan(value) else value for key, value in values.items()}
 
 
 def _format_table(rows: Mapping[str, Scores]) -> str:

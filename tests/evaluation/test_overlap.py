@@ -1,6 +1,5 @@
 """Overlap scores against hand-computed values and a set-based computation on real masks."""
 
-import json
 import math
 from pathlib import Path
 
@@ -84,12 +83,6 @@ def _rows(*pairs):
   return [overlap.score_case(_map(p), _map(r), {"pancreas": 1}, 1.0) for p, r in pairs]
 
 
-def test_missed_cases_and_false_alarms_are_counted():
-  rows = _rows((1, 1), (0, 1), (0, 1), (1, 0), (0, 0), (0, 0), (0, 0))
-  assert overlap.count_cases(rows) == {"pancreas": (7, 3, 2, 1)}
-  assert overlap.count_cases([]) == {}
-
-
 def test_the_mean_dsc_is_over_the_cases_that_have_the_class():
   """A missed one counts as 0; one without the class neither helps nor harms."""
   assert overlap.average_dsc(_rows((1, 1), (0, 1), (0, 0), (1, 0))) == (0.5, 2, 4)
@@ -101,7 +94,6 @@ def test_a_class_that_no_case_has_does_not_raise_the_mean_of_the_others():
   classes = {"pancreas": 1, "spleen": 2}
   rows = [overlap.score_case(_map(1, 0), _map(1, 1), classes, 1.0) for _ in range(3)]
   assert overlap.average_dsc(rows) == (pytest.approx(2 / 3), 3, 6)
-  assert overlap.summarise_scores(rows)["spleen"]["dsc"]["n"] == 0
 
 
 def test_exchanging_the_masks_exchanges_precision_and_recall():
@@ -126,30 +118,6 @@ def test_unlabelled_voxels_are_not_scored():
   prediction, reference = _map(1, 1, 0, 1), _map(1, 255, 255, 0)
   scores = overlap.score_case(prediction, reference, {"pancreas": 1}, 1.0, unlabelled=255)
   assert scores == overlap.score_case(_map(1, 1), _map(1, 0), {"pancreas": 1}, 1.0)
-
-
-def test_summary_by_hand():
-  rows = [
-    overlap.score_case(_map(*prediction), _map(1, 1, 0), {"pancreas": 1}, 1.0)
-    for prediction in [(1, 1, 0), (1, 0, 1), (0, 0, 0)]
-  ]
-  summary = overlap.summarise_scores(rows)["pancreas"]
-  assert summary["precision"] == pytest.approx(
-    {"mean": 0.75, "sd": math.sqrt(0.125), "n": 2, "undefined": 1}
-  )
-  assert summary["recall"] == pytest.approx({"mean": 0.5, "sd": 0.5, "n": 3, "undefined": 0})
-  json.dumps(summary)  # plain numbers, not NumPy's
-
-
-def test_summary_of_too_few_cases():
-  row = overlap.score_case(_map(0, 0), _map(0, 1), {"pancreas": 1}, 1.0)
-  summary = overlap.summarise_scores([row])["pancreas"]
-  nothing = {"mean": math.nan, "sd": math.nan, "n": 0, "undefined": 1}
-  assert summary["precision"] == pytest.approx(nothing, nan_ok=True)
-  one = {"mean": 0.0, "sd": math.nan, "n": 1, "undefined": 0}
-  assert summary["dsc"] == pytest.approx(one, nan_ok=True)
-  with pytest.raises(ValueError, match="no cases"):
-    overlap.summarise_scores([])
 
 
 def _real_pairs():

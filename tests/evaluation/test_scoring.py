@@ -58,6 +58,7 @@ def test_folders_are_scored_case_by_case(folders, tmp_path):
   counts = {"cases": 2, "with_class": 1, "missed": 0, "false_alarms": 1}
   assert summary["counts"] == {"pancreas": counts}
   assert summary["classes"]["pancreas"]["dsc"]["mean"] == 0.5
+  assert summary["worst"] == {"pancreas": [{"case": "a", "dsc": 0.5}]}
   recall = summary["classes"]["pancreas"]["recall"]
   assert (recall["n"], recall["undefined"], recall["sd"]) == (1, 1, None)
 
@@ -76,11 +77,15 @@ def test_every_mean_is_printed_with_its_n_and_missed_cases_are_counted(tmp_path,
     write_nifti(tmp_path / "r" / f"{name}.nii.gz", _block(8))
   rows = score_folders(tmp_path / "p", tmp_path / "r", "pancreas=1")
   write_scores(rows, tmp_path / "out")
-  said, files = capsys.readouterr().out.splitlines()[-2:]
-  assert said.startswith("pancreas, 4 cases: dsc 0.450 ± 0.526 (n 4 of 4), precision 0.900 ± 0.141")
-  assert "precision 0.900 ± 0.141 (n 2 of 4), recall 0.450 ± 0.526 (n 4 of 4)" in said
-  assert re.search(r"assd_mm \S+ ± \S+ \(n 2 of 4\), assd_voxels_mm \S+ ± \S+ \(n 2 of 4\)", said)
-  assert said.endswith("; missed in 2 of 4")
+  said, _, *table, files = capsys.readouterr().out.splitlines()
+  assert said == "pancreas, 4 cases: missed in 2 of 4; lowest dsc: c 0.000, d 0.000, b 0.800"
+  rows = {line.split()[0]: line for line in table}
+  assert rows["dsc"].startswith("  dsc              0.450 ± 0.526  ")
+  assert "  0.900 ± 0.141  " in rows["precision"]
+  complete = {"dsc", "recall", "volume_error_ml", "nsd_2mm", "nsd_3mm"}
+  assert {name for name, line in rows.items() if line.endswith("  4 of 4")} == complete
+  found = {name for name, line in rows.items() if line.endswith("  2 of 4")}
+  assert found == {"precision", "assd_mm", "assd_voxels_mm", "hd95_mm"}
   assert files.endswith(
     "summary.json; DSC, IoU, NSD: of cases whose reference has the class (empty_masks=reference)"
   )
@@ -92,12 +97,15 @@ def test_a_class_in_no_reference_has_no_dsc_whatever_is_predicted(folders, tmp_p
     write_nifti(folders[1] / f"{name}.nii", _mask([0] * 8))
   write_nifti(folders[0] / "a.nii.gz", _mask([0] * 8))
   write_scores(score_folders(*folders, "pancreas=1"), tmp_path / "out")
-  said = capsys.readouterr().out.splitlines()[-2]
-  assert said.startswith("pancreas, 2 cases: dsc undefined (n 0 of 2), precision 0.000 (n 1 of 2)")
-  assert said.endswith("; missed in 0 of 0; 2 without it, false alarms in 1 of them")
+  said, _, dsc, precision, *_ = capsys.readouterr().out.splitlines()
+  assert said.endswith(": missed in 0 of 0; 2 without it, false alarms in 1 of them")
+  assert re.fullmatch(r"  dsc +undefined +0 of 2", dsc)
+  assert re.fullmatch(r"  precision +0\.000 +1 of 2", precision)
   summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-  nothing = {"mean": None, "sd": None, "n": 0, "undefined": 2}
-  assert summary["classes"]["pancreas"]["dsc"] == nothing
+  found = summary["classes"]["pancreas"]["dsc"]
+  assert {key for key, value in found.items() if value is None} == found.keys() - {"n", "undefined"}
+  assert (found["n"], found["undefined"]) == (0, 2)
+  assert summary["worst"] == {"pancreas": []}
 
 
 @pytest.mark.parametrize(("rule", "dsc"), [("reference", 0.5), ("either", 0.25), ("one", 0.5)])
