@@ -5,6 +5,7 @@
   python -m attn_unet_jax.predict --workdir=runs/a --input=FOLDER --output=FOLDER
   python -m attn_unet_jax.predict --workdir=runs/a --input='scans/*.nii.gz' --output=FOLDER
   python -m attn_unet_jax.predict --workdir=runs/a --input=SCANS.csv --output=FOLDER
+  ... --input=DICOM_FOLDER --output=MASK.dcm --output_format=dicom-seg
 
 A scan is a NIfTI file, or a folder or .zip with a CT series of DICOM slices; --series chooses one
 of several series. The last three forms take many: every scan in a folder, those that a pattern
@@ -17,6 +18,7 @@ the others are; the status is 2 then.
 """
 
 from pathlib import Path
+from typing import Any, cast
 
 from absl import flags
 
@@ -38,6 +40,13 @@ _SERIES = flags.DEFINE_string(
 
 _BOXES = flags.DEFINE_string(
   "boxes", None, "JSON file of boxes to look in, as of config.data.boxes, by the masks' names."
+)
+_FORMAT = flags.DEFINE_enum(
+  "output_format",
+  "nifti",
+  ["nifti", "dicom-seg", "rtstruct"],
+  "How masks are written: nifti; or dicom-seg (needs the extra dicom) or rtstruct, which refer to "
+  "the slices of a scan in DICOM.",
 )
 _JSON = flags.DEFINE_bool(
   "json", False, "Also write millilitres and names of the classes to NAME.json beside each mask."
@@ -66,6 +75,7 @@ def main() -> None:
     again=bool(_AGAIN.value),
     as_json=bool(_JSON.value),
     preview=bool(_PREVIEW.value),
+    output_format=cast(Any, _FORMAT.value),  # one of those that the flag allows
   )
   segment_scans(Path(_WORKDIR.value or ""), source, output, options)
 

@@ -6,7 +6,9 @@ millimetres in RAS+.
 * `nifti` reads and writes it: `nifti_header` decides what can be read, `nifti_voxels` converts the
   values. `nifti_folder` finds a folder's images and their labels.
 * `dicom/` reads it from DICOM: `files` opens files and zips, `series` sorts them into series,
-  `frames` and `geometry` say where each slice lies, `read` puts the slices together.
+  `frames` and `geometry` say where each slice lies, `read` puts the slices together. A mask goes
+  back onto the slices that `source` describes: by `write_segmentation`, or by `write_structures`,
+  which draws `contours`. `anatomy` has the codes of organs.
 * `scan` reads either format.
 * `judge` decides for every command whether a scan can be trusted: `hounsfield` looks at its values,
   `placement` at its header; `finding` is what they say. `checks` refuses what no user can accept.
@@ -15,8 +17,9 @@ millimetres in RAS+.
 * `box` and `bspline` are geometry on grids, `components` keeps the largest piece of a mask,
   `intensity` measures the values.
 
-This package imports numpy, scipy, nibabel, pydicom and, of `attn_unet_jax`, only `runtime`. It
-knows nothing of JAX, of flags or of the other packages. Every other package may import it.
+This package imports numpy, scipy, nibabel, pydicom, highdicom where it is asked for and, of
+`attn_unet_jax`, only `runtime`. It knows nothing of JAX, of flags or of the other packages. Every
+other package may import it.
 """
 
 from attn_unet_jax.volumes.volume import Grid, Volume

@@ -20,6 +20,7 @@ from attn_unet_jax.volumes.dicom.series import (
   survey_files,
 )
 from attn_unet_jax.volumes.dicom.signature import has_dicom_suffix, is_dicom
+from attn_unet_jax.volumes.dicom.source import SourceSeries, read_source
 from attn_unet_jax.volumes.dicom.studies import DicomListing, divide_folder
 from attn_unet_jax.volumes.nifti import read_nifti
 from attn_unet_jax.volumes.nifti_folder import is_nifti
@@ -62,6 +63,16 @@ class FoundScan:
         f"{self.path}: a single DICOM file; name the folder, or a .zip, of its series"
       )
     return read_nifti(self.path)
+
+  def read_source(self) -> SourceSeries:
+    """Reads what a mask in DICOM has to say about the series.
+
+    Raises:
+      UserError: the scan is no DICOM, or the reasons of `read_source`.
+    """
+    if self.survey is None:
+      raise UserError(f"{self.path}: no DICOM, and a mask in DICOM refers to slices in DICOM")
+    return read_source(choose_series(self.survey, self.series_uid))
 
   def count_skipped(self) -> collections.Counter[str]:
     """Counts the files in its folder or .zip that are not read, by kind."""

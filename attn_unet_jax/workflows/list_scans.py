@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.dicom.series import describe_skipped, list_series
+from attn_unet_jax.volumes.dicom.write_segmentation import import_highdicom
 from attn_unet_jax.volumes.nifti_folder import list_nifti_files
 from attn_unet_jax.volumes.scan import FoundScan, find_dicom_scans, open_scan
 from attn_unet_jax.workflows.scan_tables import (
@@ -19,12 +20,13 @@ from attn_unet_jax.workflows.scan_tables import (
   match_scans,
   read_scan_table,
 )
+from attn_unet_jax.workflows.write_mask import SUFFIXES, OutputFormat, is_dicom_format
 
-_MASK_SUFFIXES = (".nii", ".nii.gz")
-# Of files that a user may expect, and a folder is not called so.
-_OTHER_SUFFIXES = (
-  *(".dcm", ".dicom", ".ima", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".hdr", ".img"),
-  *(".zip", ".gz", ".png", ".jpg", ".tif", ".tiff", ".json", ".npy", ".npz", ".h5", ".stl"),
+# Of files, and a folder is not called so.
+_FILE_SUFFIXES = (
+  *(".nii", ".nii.gz", ".dcm", ".dicom", ".ima", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh"),
+  *(".hdr", ".img", ".zip", ".gz", ".png", ".jpg", ".tif", ".tiff", ".json", ".npy", ".npz"),
+  *(".h5", ".stl"),
 )
 _MAX_LISTED = 10  # scans in a message
 _MAX_NAME_BYTES = 255  # of every usual file system
@@ -53,54 +55,69 @@ class _FoundScans(NamedTuple):
   broken: dict[str, tuple[Path, str]]
 
 
-def list_scans(source: Path, output: Path, *, series: str | None = None) -> ScanListing:
+def list_scans(
+  source: Path,
+  output: Path,
+  *,
+  series: str | None = None,
+  output_format: OutputFormat = "nifti",
+) -> ScanListing:
   """Lists every scan with the file of its mask.
 
   Args:
     source: a scan, a folder of scans, a pattern of their names, or a CSV file that lists them.
     output: the mask's file, or the folder for the masks.
     series: the chosen DICOM series; a folder is then one scan, including its subfolders.
+    output_format: the format of the masks.
 
   Raises:
-    UserError: there is nothing to segment, or the output does not fit the input.
+    UserError: there is nothing to segment, or the output does not fit the input or the format; or
+      the format needs a package that is not installed.
   """
   # Of `os`, which answers also where a name is longer than a file system takes.
   if not (os.path.exists(source) or is_scan_pattern(source)):
     raise UserError(f"--input={source}: not found; give a NIfTI file, a DICOM folder or its .zip")
-  is_file = _is_mask_file(source, output)
+  is_file = _is_mask_file(source, output, output_format)
   found = _find_scans(source, series)
+  if is_dicom_format(output_format):
+    found = _leave_dicom(found, output_format)
   if is_file and len(found.scans) + len(found.broken) > 1:
     raise UserError(_describe_several(source, output, found))
-  skipped = found.skipped
+  skipped, suffix = found.skipped, SUFFIXES[output_format][-1]
   pairs, broken = [], []
   for name, scan in found.scans.items():
-    pairs.append((scan, output if is_file else output / f"{name}.nii.gz"))
+    pairs.append((scan, output if is_file else output / f"{name}{suffix}"))
     skipped.update(scan.count_skipped())
   for name, (path, reason) in found.broken.items():
-    broken.append((path, output if is_file else output / f"{name}.nii.gz", reason))
-  _check_targets([scan.path for scan, _ in pairs], [target for _, target in pairs], output)
+    broken.append((path, output if is_file else output / f"{name}{suffix}", reason))
+  _check_targets([scan for scan, _ in pairs], [target for _, target in pairs], output)
   return ScanListing(pairs, skipped, broken)
 
 
-def _is_mask_file(source: Path, output: Path) -> bool:
+def _is_mask_file(source: Path, output: Path, output_format: OutputFormat) -> bool:
   """Returns whether the output is a file and not a folder.
 
   Raises:
-    UserError: it is neither a NIfTI file nor a folder, or a folder for a single file.
+    UserError: it is neither a file of the format nor a folder, or a folder for a single file.
   """
+  endings = " or ".join(SUFFIXES[output_format])
   # A folder may have any name.
   is_folder, is_single = os.path.isdir(output), not _may_be_many(source)
   if is_folder and is_single:
     raise UserError(f"--output={output}: a folder; name a file in it, since --input is a file")
-  is_file = output.name.endswith(_MASK_SUFFIXES) and not is_folder
+  is_file = output.name.endswith(SUFFIXES[output_format]) and not is_folder
   if not is_folder and not is_file:
-    if output.name.lower().endswith((*_OTHER_SUFFIXES, *_MASK_SUFFIXES)):
+    if output.name.lower().endswith(_FILE_SUFFIXES):
+      written = (
+        f"--output_format={output_format} writes DICOM"
+        if is_dicom_format(output_format)
+        else "masks are written as NIfTI unless --output_format=dicom-seg or =rtstruct is given"
+      )
       raise UserError(
-        f"--output={output}: masks are written as NIfTI and as nothing else; name a file that ends "
-        "in .nii or .nii.gz, or a folder, and convert the mask (3D Slicer does, to DICOM too)"
+        f"--output={output}: {written}; name a file that ends in {endings}, or a folder"
       )
     if is_single:
-      raise UserError(f"--output={output}: must end in .nii or .nii.gz, since --input is a file")
+      raise UserError(f"--output={output}: must end in {endings}, since --input is a file")
   return is_file
 
 
@@ -170,17 +187,46 @@ def _describe_several(source: Path, output: Path, found: _FoundScans) -> str:
   return f"{text} ({names}); or name one of them by --input"
 
 
-def _check_targets(scans: Sequence[Path], targets: Sequence[Path], output: Path) -> None:
+def _leave_dicom(found: _FoundScans, output_format: OutputFormat) -> _FoundScans:
+  """Puts scans that are no DICOM, to which no mask in DICOM can refer, among those that are broken.
+
+  Raises:
+    UserError: there is no other scan, or the format needs a package that is not installed.
+  """
+  if output_format == "dicom-seg":
+    import_highdicom()
+  scans, broken = {}, dict(found.broken)
+  for name, scan in found.scans.items():
+    if scan.survey is not None:
+      scans[name] = scan
+      continue
+    broken[name] = (
+      scan.path,
+      f"{scan.path}: is no DICOM, and --output_format={output_format} refers to slices in DICOM; "
+      "give the DICOM series, or write the mask as NIfTI",
+    )
+  if found.scans and not scans:
+    raise UserError(next(iter(broken.values()))[1])
+  return _FoundScans(scans, found.skipped, broken)
+
+
+def _check_targets(scans: Sequence[FoundScan], targets: Sequence[Path], output: Path) -> None:
   """Refuses masks that would destroy a scan, or that a file system does not take."""
-  sources = {path.resolve(): path for path in scans}
+  sources = {file.resolve(): scan.path for scan in scans for file in _list_files(scan)}
   for target in targets:
     if len(os.fsencode(target.name)) + _TEMPORARY_BYTES > _MAX_NAME_BYTES:
       raise UserError(
         f"--output={output}: the mask's name {target.name} is longer than a file system takes; "
-        "rename the scan, or name the mask (--output=MASK.nii.gz)"
+        "rename the scan, or name the mask itself by --output"
       )
     if scan := sources.get(target.resolve()):
       raise UserError(f"--output={output}: would overwrite the scan {scan}; choose another")
+
+
+def _list_files(scan: FoundScan) -> list[Path]:
+  """Lists the path of a scan and the files of its slices."""
+  series = scan.survey.series if scan.survey is not None else []
+  return [scan.path, *(file for one in series for file in one.files)]
 
 
 def _in_brackets(skipped: collections.Counter[str]) -> str:

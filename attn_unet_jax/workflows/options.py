@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 
 from attn_unet_jax.runtime.acceptance import NOTHING, Acceptance
+from attn_unet_jax.workflows.write_mask import OutputFormat
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,7 @@ class AnswerOptions:
     boxes_file: JSON file of boxes to segment.
     accept: doubts about the scans that the user accepts.
     again: whether masks that are there already, of this run and these scans, are made again.
+    output_format: the format of the masks.
     as_json: whether to write the volume of each class beside each mask, to NAME.json.
     preview: whether to draw each scan with its mask, to NAME.png.
   """
@@ -22,6 +24,7 @@ class AnswerOptions:
   boxes_file: str | None = None
   accept: Acceptance = NOTHING
   again: bool = False
+  output_format: OutputFormat = "nifti"
   as_json: bool = False
   preview: bool = False
 

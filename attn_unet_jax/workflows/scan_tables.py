@@ -109,7 +109,7 @@ def _choose_name(table: Path, line: int, output: str, scan: Path) -> str:
   """Returns the name of a mask: the table's, or that of the scan."""
   if not output:
     return name_scan(scan)
-  suffix = next((end for end in (".nii.gz", ".nii") if output.endswith(end)), "")
+  suffix = next((end for end in (".nii.gz", ".nii", ".dcm") if output.endswith(end)), "")
   name = output.removesuffix(suffix)
   if any(sign in name for sign in (os.sep, "\\", "\0")) or name in ("", ".", ".."):
     raise UserError(

@@ -32,6 +32,7 @@ from attn_unet_jax.workflows.write_answer import (
   name_mask,
   write_answer,
 )
+from attn_unet_jax.workflows.write_mask import read_mask_source
 
 _MAX_REASONS = 10  # in the error at the end; other scans are named without theirs
 
@@ -55,7 +56,7 @@ def segment_scans(
       not installed and previews are asked for.
   """
   options = options or AnswerOptions()
-  listing = list_scans(source, output, series=options.series)
+  listing = list_scans(source, output, series=options.series, output_format=options.output_format)
   targets = [target for _, target in listing.scans] + [target for _, target, _ in listing.broken]
   # Before the run is loaded and compiled, which takes long.
   check_writable(targets[0].parent)
@@ -173,6 +174,7 @@ def _segment_file(
 ) -> ScanAnswer:
   """Reads, judges and segments a scan; adds to `warnings` what the judge says."""
   image = scan.read(work.options.accept)
+  written_on = read_mask_source(scan, work.options.output_format)
   config = work.trained.config
   data = config.data
   judge = Judge(work.options.accept, data.window_hu if data.normalisation == "window" else None)
@@ -182,7 +184,7 @@ def _segment_file(
     warnings.append(line)
   locate = work.choose_locator(target)
   mask = segment_scan(image, work.trained.system, config, locate, scan.path).mask
-  return ScanAnswer(scan, image, mask, target)
+  return ScanAnswer(scan, image, mask, target, written_on)
 
 
 def _describe_failures(failures: Mapping[Path, str], total: int, log: AnswerLog | None) -> str:

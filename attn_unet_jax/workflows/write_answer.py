@@ -10,10 +10,11 @@ import numpy as np
 
 from attn_unet_jax.drawing.preview import draw_preview
 from attn_unet_jax.runtime.files import atomic_write, write_text
-from attn_unet_jax.volumes.nifti import write_nifti
+from attn_unet_jax.volumes.dicom.source import SourceSeries
 from attn_unet_jax.volumes.scan import FoundScan
 from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows.options import AnswerOptions
+from attn_unet_jax.workflows.write_mask import write_mask
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,14 @@ class ScanAnswer:
     image: its voxels, HU on its native grid.
     mask: class indices uint8 on that grid.
     target: the mask's file.
+    source: what a mask in DICOM says about the scan; None where the mask is NIfTI.
   """
 
   scan: FoundScan
   image: Volume
   mask: Volume
   target: Path
+  source: SourceSeries | None = None
 
 
 def write_answer(
@@ -61,9 +64,14 @@ def write_answer(
   Raises:
     UserError: a file cannot be written.
   """
-  # A DICOM scan has no NIfTI header to copy.
-  like = answer.scan.path if answer.scan.survey is None else None
-  write_nifti(answer.target, answer.mask, like=like, label_names=run.label_names)
+  write_mask(
+    answer.target,
+    answer.mask,
+    answer.scan,
+    answer.source,
+    options.output_format,
+    run.label_names,
+  )
   volumes = measure_classes(answer.mask, run.classes)
   if options.as_json:
     _write_volumes(answer, volumes, run)
@@ -88,7 +96,7 @@ def measure_classes(mask: Volume, classes: Sequence[str]) -> list[dict[str, Any]
 
 def name_mask(target: Path) -> str:
   """Returns the name of a mask's file without its suffix."""
-  return target.name.removesuffix(".gz").removesuffix(".nii")
+  return target.name.removesuffix(".gz").removesuffix(".nii").removesuffix(".dcm")
 
 
 def _draw_answer(answer: ScanAnswer, run: AnsweringRun) -> None:

@@ -1,6 +1,7 @@
 """Which scans a path holds: one series is one scan, and what is none is counted."""
 
 import os
+import sys
 import zipfile
 
 import numpy as np
@@ -11,6 +12,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes import Volume
 from attn_unet_jax.volumes.nifti import write_nifti
+from attn_unet_jax.workflows import list_scans as workflow
 from attn_unet_jax.workflows.list_scans import list_scans
 from tests.conftest import SHARED
 from tests.written_dicom import slices_of, write, write_volume
@@ -179,6 +181,57 @@ def test_a_mask_in_another_format_is_refused_with_the_way_out(name, single, tmp_
   source = tmp_path / "in" / ("a.nii" if single else "")
   with pytest.raises(UserError, match=r"masks are written as NIfTI .* end.* in \.nii or \.nii\.gz"):
     list_scans(source, tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["m.nii.gz", "m.nii", "m.DCM", "m.zip"])
+def test_a_name_that_contradicts_the_format_is_refused(name, tmp_path):
+  write_volume(tmp_path / "in", SCAN)
+  with pytest.raises(UserError, match=r"rtstruct writes DICOM; name a file that ends in \.dcm"):
+    list_scans(tmp_path / "in", tmp_path / name, output_format="rtstruct")
+
+
+def test_dicom_without_the_format_names_the_flag(tmp_path):
+  write_volume(tmp_path / "in", SCAN)
+  with pytest.raises(UserError, match=r"m\.dcm: .*--output_format=dicom-seg or =rtstruct"):
+    list_scans(tmp_path / "in", tmp_path / "m.dcm")
+
+
+def test_masks_in_dicom_are_called_so(tmp_path):
+  write_study(tmp_path / "study")
+  for output in ("m.dcm", "masks"):
+    listing = list_scans(tmp_path / "study", tmp_path / output, output_format="rtstruct")
+    ((_, target),) = listing.scans
+    assert target == tmp_path / (output if output == "m.dcm" else "masks/SE001.dcm")
+
+
+@pytest.mark.parametrize("output_format", ["dicom-seg", "rtstruct"])
+def test_a_scan_that_is_no_dicom_has_no_mask_in_dicom(output_format, tmp_path, monkeypatch):
+  monkeypatch.setattr(workflow, "import_highdicom", lambda: None)
+  for name in ("a", "b"):
+    write_nifti(tmp_path / "in" / f"{name}.nii", SCAN)
+  scan, masks = tmp_path / "in" / "a.nii", tmp_path / "masks"
+  for source, output in ((scan, tmp_path / "m.dcm"), (scan.parent, masks)):
+    with pytest.raises(UserError, match=rf"a\.nii: is no DICOM, .*{output_format} refers"):
+      list_scans(source, output, output_format=output_format)
+  write_volume(scan.parent / "c", SCAN)
+  listing = list_scans(scan.parent, masks, output_format=output_format)
+  assert [target.name for _, target in listing.scans] == ["c.dcm"]
+  assert [target.name for _, target, _ in listing.broken] == ["a.dcm", "b.dcm"]
+  assert "b.nii: is no DICOM" in listing.broken[1][2]
+
+
+def test_without_highdicom_no_scan_is_begun(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "highdicom", None)
+  write_volume(tmp_path / "in", SCAN)
+  with pytest.raises(UserError, match=r"needs highdicom.*\[dicom\]'$"):
+    list_scans(tmp_path / "in", tmp_path / "m.dcm", output_format="dicom-seg")
+  list_scans(tmp_path / "in", tmp_path / "m.dcm", output_format="rtstruct")
+
+
+def test_a_slice_of_the_scan_is_not_overwritten(tmp_path):
+  write_volume(tmp_path / "in", SCAN)
+  with pytest.raises(UserError, match=r"1\.dcm: would overwrite the scan .*/in; choose another"):
+    list_scans(tmp_path / "in", tmp_path / "in" / "1.dcm", output_format="rtstruct")
 
 
 def test_a_folder_may_be_called_so(tmp_path):

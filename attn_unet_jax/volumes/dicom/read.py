@@ -44,6 +44,7 @@ __all__ = [
   "DicomSeries",
   "DicomVolume",
   "find_series",
+  "locate_slices",
   "read_dicom",
   "read_series",
   "survey_files",
@@ -104,7 +105,7 @@ def read_series(series: DicomSeries, accept: Acceptance = NOTHING) -> DicomVolum
   """
   # Twice over the files: only when all places are known, it is known where each slice's pixels go,
   # and all pixels need not be in memory twice.
-  found = [one for file, stream in open_files(series.files) for one in _read_slices(file, stream)]
+  found = _read_all_slices(series)
   slices, affine = arrange_slices([place for place, _ in found])
   where = Path(os.path.commonpath([file.parent for file in series.files]))
   check_rescales(where, [rescale for _, rescale in found], accept)
@@ -114,6 +115,19 @@ def read_series(series: DicomSeries, accept: Acceptance = NOTHING) -> DicomVolum
     tuple(one.instance_number for one in slices),
     float(np.median(tags)) if tags else None,
   )
+
+
+def locate_slices(series: DicomSeries) -> list[SliceGeometry]:
+  """Returns the places of a series' slices, in the order that `read_series` gives them.
+
+  Raises:
+    UserError: they form no regular grid, or a file is damaged.
+  """
+  return arrange_slices([place for place, _ in _read_all_slices(series)])[0]
+
+
+def _read_all_slices(series: DicomSeries) -> list[tuple[SliceGeometry, SliceRescale]]:
+  return [one for file, stream in open_files(series.files) for one in _read_slices(file, stream)]
 
 
 def _read_slices(file: Path, stream: BinaryIO) -> list[tuple[SliceGeometry, SliceRescale]]:

@@ -1,0 +1,26 @@
+"""Imports the packages of optional extras when they are first needed."""
+
+import importlib
+from typing import Any
+
+from attn_unet_jax.runtime.errors import UserError
+
+
+def import_extra(module: str, extra: str, needed_by: str) -> Any:
+  """Imports a module of a package that only an extra of this project installs.
+
+  Args:
+    module: the module's name.
+    extra: the extra, as in `pip install 'attn-unet-jax[EXTRA]'`.
+    needed_by: the flag or key that needs it, for the message.
+
+  Raises:
+    UserError: the package is not installed; the message says how to install it.
+  """
+  try:
+    return importlib.import_module(module)
+  except ModuleNotFoundError as error:
+    raise UserError(
+      f"{needed_by} needs {module.partition('.')[0]}, which is not installed ({error}): "
+      f"pip install 'attn-unet-jax[{extra}]'"
+    ) from None

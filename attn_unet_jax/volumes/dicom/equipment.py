@@ -1,0 +1,30 @@
+"""What made a DICOM file of ours, and how such a file is saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pydicom
+
+from attn_unet_jax import __version__
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import atomic_write
+
+MANUFACTURER = "The attn_unet_jax authors"
+MODEL = "attn_unet_jax"
+VERSION = __version__
+SERIES_DESCRIPTION = "Automatic segmentation, not reviewed"
+
+
+def save_dataset(path: Path, dataset: pydicom.Dataset) -> None:
+  """Writes a data set at once, and makes missing folders.
+
+  Raises:
+    UserError: the file cannot be written.
+  """
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary:
+      pydicom.dcmwrite(temporary, dataset, enforce_file_format=True)
+  except OSError as error:
+    raise UserError(f"{path}: cannot be written ({error.strerror}); name another path") from error

@@ -1,0 +1,200 @@
+"""Writes a mask as DICOM-SEG, a segmentation that refers to the slices it was made from.
+
+Every class is a segment, with a code of SNOMED CT. A frame of the file lies on a slice and has its
+position and orientation, so the mask stays where it is however the slices are stacked. Frames
+without a voxel of a class are left out, as is usual.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom.sr.coding import Code
+from pydicom.uid import generate_uid
+from pydicom.valuerep import format_number_as_ds
+
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.extras import import_extra
+from attn_unet_jax.volumes.dicom import anatomy
+from attn_unet_jax.volumes.dicom.equipment import (
+  MANUFACTURER,
+  MODEL,
+  SERIES_DESCRIPTION,
+  VERSION,
+  save_dataset,
+)
+from attn_unet_jax.volumes.dicom.source import SourceSeries, SourceSlice
+
+_NEEDED_BY = "--output_format=dicom-seg"
+_ALGORITHM_FAMILY = "123110", "DCM", "Artificial Intelligence"  # of CID 7162
+
+
+def import_highdicom() -> Any:
+  """Imports highdicom.
+
+  Raises:
+    UserError: it is not installed.
+  """
+  return import_extra("highdicom", "dicom", _NEEDED_BY)
+
+
+def check_frames(source: SourceSeries) -> None:
+  """Refuses a series whose frames a segmentation cannot refer to.
+
+  Raises:
+    UserError: several files hold several frames each.
+  """
+  files = {one.place.file for one in source.slices}
+  if 1 < len(files) < len(source.slices):
+    raise UserError(
+      f"{source.folder}: the series has {len(files)} files of several frames, and DICOM-SEG refers "
+      "to one such file; write the mask as NIfTI or RTSTRUCT (--output_format)"
+    )
+
+
+def write_segmentation(
+  path: Path, mask: np.ndarray, source: SourceSeries, label_names: Mapping[str, int]
+) -> None:
+  """Writes a mask as one binary segmentation.
+
+  Args:
+    path: the file to write.
+    mask: class indices uint8 [columns, rows, slices], the slices in the order of `source`.
+    source: the series that was segmented.
+    label_names: the value of each class: 1, 2, ...; and of the background, 0.
+
+  Raises:
+    UserError: highdicom is not installed, the file cannot be written, or the reasons of
+      `check_frames`.
+    ValueError: the mask is not on the grid of the series.
+  """
+  highdicom = import_highdicom()
+  check_frames(source)
+  if mask.shape != source.size:
+    raise ValueError(f"the mask has the shape {mask.shape}, the series {source.size}")
+  images, order = _describe_images(source)
+  frames = np.ascontiguousarray(mask.transpose(2, 1, 0)[order])
+  # Of a mask without any voxel highdicom would write all frames: one is enough to say so.
+  if not frames.any():
+    images, frames = ([images[0]], frames[:1]) if len(images) > 1 else (images, frames)
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # highdicom's may quote what they do not like
+    dataset = highdicom.seg.Segmentation(
+      source_images=images,
+      pixel_array=frames,
+      segmentation_type="BINARY",
+      segment_descriptions=_describe_segments(highdicom, label_names),
+      series_instance_uid=generate_uid(),
+      series_number=int(source.common.SeriesNumber),
+      sop_instance_uid=generate_uid(),
+      instance_number=1,
+      manufacturer=MANUFACTURER,
+      manufacturer_model_name=MODEL,
+      software_versions=VERSION,
+      device_serial_number=VERSION,
+      series_description=SERIES_DESCRIPTION,
+      content_label="SEGMENTATION",
+      content_description=SERIES_DESCRIPTION,
+      content_creator_name=MODEL,
+    )
+  save_dataset(path, dataset)
+
+
+def _describe_images(source: SourceSeries) -> tuple[list[pydicom.Dataset], Sequence[int]]:
+  """Returns the images as highdicom wants them, and the slice that each of their frames is.
+
+  They have the tags of `source` alone. So all slices have one orientation, where rounding made
+  several of it, and the distance of slices is that of their positions, whatever a tag claims.
+  """
+  if len({one.place.file for one in source.slices}) == len(source.slices):
+    return [_describe_slice(source, one) for one in source.slices], range(len(source.slices))
+  order = sorted(range(len(source.slices)), key=lambda k: source.slices[k].place.frame or 0)
+  frames = [source.slices[k] for k in order]
+  image = _describe_file(source, frames[0])
+  image.NumberOfFrames = len(frames)
+  measures, orientation = pydicom.Dataset(), pydicom.Dataset()
+  _set_measures(measures, source)
+  _set_orientation(orientation, source)
+  shared = pydicom.Dataset()
+  shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+  image.SharedFunctionalGroupsSequence = [shared]
+  image.PerFrameFunctionalGroupsSequence = [_describe_frame(one) for one in frames]
+  return [image], order
+
+
+def _describe_file(source: SourceSeries, one: SourceSlice) -> pydicom.Dataset:
+  image = pydicom.Dataset()
+  image.update(source.common)
+  image.Modality, image.SOPClassUID, image.SOPInstanceUID = "CT", one.sop_class, one.sop_instance
+  image.Columns, image.Rows = one.place.size
+  return image
+
+
+def _describe_slice(source: SourceSeries, one: SourceSlice) -> pydicom.Dataset:
+  image = _describe_file(source, one)
+  image.ImagePositionPatient = _format_vector(one.place.position)
+  _set_orientation(image, source)
+  _set_measures(image, source)
+  return image
+
+
+def _describe_frame(one: SourceSlice) -> pydicom.Dataset:
+  group, position = pydicom.Dataset(), pydicom.Dataset()
+  position.ImagePositionPatient = _format_vector(one.place.position)
+  group.PlanePositionSequence = [position]
+  return group
+
+
+def _set_orientation(dataset: pydicom.Dataset, source: SourceSeries) -> None:
+  dataset.ImageOrientationPatient = _format_vector(source.slices[0].place.directions.ravel())
+
+
+def _set_measures(dataset: pydicom.Dataset, source: SourceSeries) -> None:
+  first, last = source.slices[0].place, source.slices[-1].place
+  # PixelSpacing gives the distance between rows first.
+  dataset.PixelSpacing = _format_vector(first.spacing[::-1])
+  along = float((last.position - first.position) @ first.normal) / (len(source.slices) - 1)
+  dataset.SliceThickness = dataset.SpacingBetweenSlices = format_number_as_ds(along)
+
+
+def _format_vector(values: np.ndarray) -> list[str]:
+  return [format_number_as_ds(float(value)) for value in values]
+
+
+def _describe_segments(highdicom: Any, label_names: Mapping[str, int]) -> list[Any]:
+  algorithm = highdicom.AlgorithmIdentificationSequence(
+    name=MODEL,
+    family=Code(*_ALGORITHM_FAMILY),
+    version=VERSION,
+    source=MANUFACTURER,
+  )
+  return [
+    _describe_segment(highdicom, name, value, algorithm)
+    for name, value in sorted(label_names.items(), key=lambda item: item[1])
+    if value
+  ]
+
+
+def _describe_segment(highdicom: Any, name: str, value: int, algorithm: Any) -> Any:
+  found = anatomy.find_anatomy(name)
+  segment = highdicom.seg.SegmentDescription(
+    segment_number=value,
+    segment_label=anatomy.clean_label(name),
+    segmented_property_category=_to_concept(found.category),
+    segmented_property_type=_to_concept(found.structure),
+    algorithm_type="AUTOMATIC",
+    algorithm_identification=algorithm,
+  )
+  if found.side:
+    side = highdicom.sr.CodedConcept.from_code(_to_concept(found.side))
+    segment.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [side]
+  return segment
+
+
+def _to_concept(code: anatomy.Code) -> Code:
+  return Code(code.value, "SCT", code.meaning)

@@ -1,0 +1,184 @@
+"""Writes a mask as an RT Structure Set: contours on the slices, in the coordinates of the patient.
+
+A contour runs along the edges of voxels, so it encloses their area exactly; see `contours`. A hole
+is cut into the contour around it by a channel of no width, the keyhole of DICOM PS3.3 C.8.8.6.3.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import copy
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import FileMetaDataset
+from pydicom.tag import Tag
+from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
+
+from attn_unet_jax.volumes.contours import trace_contours
+from attn_unet_jax.volumes.dicom import anatomy
+from attn_unet_jax.volumes.dicom.equipment import (
+  MANUFACTURER,
+  MODEL,
+  SERIES_DESCRIPTION,
+  VERSION,
+  save_dataset,
+)
+from attn_unet_jax.volumes.dicom.source import SourceSeries, SourceSlice
+
+# Retired, and what every program writes here (Detached Study Management, DICOM PS3.4 B.5).
+_STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
+_GOLDEN_RATIO = 0.618034  # hues that are this far apart stay distinct, however many there are
+
+
+def write_structures(
+  path: Path, mask: np.ndarray, source: SourceSeries, label_names: Mapping[str, int]
+) -> None:
+  """Writes the contours of every class on every slice.
+
+  Args:
+    path: the file to write.
+    mask: class indices uint8 [columns, rows, slices], the slices in the order of `source`.
+    source: the series that was segmented.
+    label_names: the value of each class: 1, 2, ...; and of the background, 0.
+
+  Raises:
+    UserError: the file cannot be written.
+    ValueError: the mask is not on the grid of the series.
+  """
+  if mask.shape != source.size:
+    raise ValueError(f"the mask has the shape {mask.shape}, the series {source.size}")
+  classes = sorted((value, name) for name, value in label_names.items() if value)
+  dataset = _describe_instance(source)
+  dataset.StructureSetLabel = "SEGMENTATION"
+  dataset.StructureSetName = SERIES_DESCRIPTION
+  dataset.StructureSetDate, dataset.StructureSetTime = dataset.SeriesDate, dataset.SeriesTime
+  dataset.ReferencedFrameOfReferenceSequence = [_refer_to_series(source)]
+  dataset.StructureSetROISequence = [
+    _build(
+      ROINumber=value,
+      ReferencedFrameOfReferenceUID=source.common.FrameOfReferenceUID,
+      ROIName=anatomy.clean_label(name),
+      ROIGenerationAlgorithm="AUTOMATIC",
+    )
+    for value, name in classes
+  ]
+  dataset.ROIContourSequence = [_draw_class(mask, value, source) for value, _ in classes]
+  dataset.RTROIObservationsSequence = [_observe_class(value, name) for value, name in classes]
+  dataset.ApprovalStatus = "UNAPPROVED"
+  save_dataset(path, dataset)
+
+
+def _build(**elements: object) -> pydicom.Dataset:
+  """Builds a data set of elements by their keywords."""
+  dataset = pydicom.Dataset()
+  for name, value in elements.items():
+    setattr(dataset, name, value)
+  return dataset
+
+
+def _describe_instance(source: SourceSeries) -> pydicom.Dataset:
+  """Returns a new instance in a new series of the patient's study."""
+  dataset = copy.deepcopy(source.common)
+  dataset.file_meta = FileMetaDataset()
+  # The length of an element is not limited here. With an explicit VR it is, to 64 KiB, and the
+  # contour of a large organ is longer.
+  dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+  now = datetime.datetime.now()
+  dataset.SOPClassUID, dataset.SOPInstanceUID = RTStructureSetStorage, generate_uid()
+  dataset.SeriesInstanceUID, dataset.Modality = generate_uid(), "RTSTRUCT"
+  dataset.SeriesDescription, dataset.InstanceNumber = SERIES_DESCRIPTION, 1
+  dataset.SeriesDate = dataset.InstanceCreationDate = now.strftime("%Y%m%d")
+  dataset.SeriesTime = dataset.InstanceCreationTime = now.strftime("%H%M%S")
+  dataset.Manufacturer, dataset.ManufacturerModelName = MANUFACTURER, MODEL
+  dataset.SoftwareVersions, dataset.OperatorsName = VERSION, ""
+  return dataset
+
+
+def _refer_to_series(source: SourceSeries) -> pydicom.Dataset:
+  common = source.common
+  series = _build(
+    SeriesInstanceUID=common.SeriesInstanceUID,
+    ContourImageSequence=[_refer_to_slice(one) for one in source.slices],
+  )
+  study = _build(
+    ReferencedSOPClassUID=_STUDY_CLASS,
+    ReferencedSOPInstanceUID=common.StudyInstanceUID,
+    RTReferencedSeriesSequence=[series],
+  )
+  return _build(FrameOfReferenceUID=common.FrameOfReferenceUID, RTReferencedStudySequence=[study])
+
+
+def _refer_to_slice(one: SourceSlice) -> pydicom.Dataset:
+  item = _build(ReferencedSOPClassUID=one.sop_class, ReferencedSOPInstanceUID=one.sop_instance)
+  if one.place.frame is not None:
+    item.ReferencedFrameNumber = one.place.frame + 1
+  return item
+
+
+def _draw_class(mask: np.ndarray, value: int, source: SourceSeries) -> pydicom.Dataset:
+  """Describes the contours of one class; a class without a voxel has none."""
+  contours = [
+    _describe_contour(polygon, source.slices[k])
+    for k in range(mask.shape[2])
+    for polygon in _trace_slice(mask[:, :, k] == value)
+  ]
+  for number, contour in enumerate(contours, 1):
+    contour.ContourNumber = number
+  item = _build(ROIDisplayColor=_choose_colour(value), ReferencedROINumber=value)
+  if contours:
+    item.ContourSequence = contours
+  return item
+
+
+def _trace_slice(mask: np.ndarray) -> Iterable[np.ndarray]:
+  """Traces the polygons of a slice within the smallest box around them, which takes less time."""
+  columns, rows = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+  if not columns.size:
+    return []
+  box = mask[columns[0] : columns[-1] + 1, rows[0] : rows[-1] + 1]
+  return [polygon + (columns[0], rows[0]) for polygon in trace_contours(box)]
+
+
+def _describe_contour(polygon: np.ndarray, one: SourceSlice) -> pydicom.Dataset:
+  """Describes a polygon [N, 2] of columns and rows on its slice, in mm of the patient (LPS)."""
+  place = one.place
+  points = place.position + polygon * place.spacing @ place.directions
+  contour = _build(
+    ContourImageSequence=[_refer_to_slice(one)],
+    ContourGeometricType="CLOSED_PLANAR",
+    NumberOfContourPoints=len(points),
+  )
+  # As the bytes of the file: pydicom would check every number of millions for itself. They have at
+  # most 16 characters each, and a tenth of a micrometre is far below any voxel.
+  text = "\\".join([f"{value:.4f}" for value in points.ravel().tolist()]).encode()
+  text += b" " * (len(text) % 2)
+  tag = Tag("ContourData")
+  contour[tag] = RawDataElement(tag, "DS", len(text), text, 0, True, True)
+  return contour
+
+
+def _observe_class(value: int, name: str) -> pydicom.Dataset:
+  """Says what a class is, in the words of radiotherapy and by its code."""
+  found = anatomy.find_anatomy(name)
+  is_organ = found.structure in anatomy.STRUCTURES.values()
+  return _build(
+    ObservationNumber=value,
+    ReferencedROINumber=value,
+    RTROIIdentificationCodeSequence=[_describe_code(found.structure)],
+    RTROIInterpretedType="ORGAN" if is_organ else "",
+    ROIInterpreter="",
+  )
+
+
+def _describe_code(code: anatomy.Code) -> pydicom.Dataset:
+  return _build(CodeValue=code.value, CodingSchemeDesignator="SCT", CodeMeaning=code.meaning)
+
+
+def _choose_colour(value: int) -> Sequence[int]:
+  """Chooses a colour, RGB from 0 to 255, that differs from those of the other classes."""
+  return [round(255 * part) for part in colorsys.hsv_to_rgb(value * _GOLDEN_RATIO % 1, 0.8, 1)]
