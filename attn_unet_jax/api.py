@@ -54,4 +54,5 @@ def segment(scan: Volume, run: LoadedRun) -> Volume:
   Raises:
     UserError: memory cannot hold the scan on the working grid.
   """
-  return segment_volume(scan, run.system, run.config, run.locate).mask
+  steps = run.postprocessing
+  return segment_volume(scan, run.system, run.config, run.locate, postprocessing=steps).mask

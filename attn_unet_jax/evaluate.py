@@ -35,6 +35,9 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder for cases.csv and summary.
 _LABELS = flags.DEFINE_string(
   "labels", None, "CLASS=VALUE,... of the masks in folders; pancreas=1."
 )
+_NO_POSTPROCESS = flags.DEFINE_bool(
+  "no_postprocess", False, "Without the steps after the network that the run chose on validation."
+)
 _ACCEPT = flags.DEFINE_string("accept", "", ACCEPT_HELP)
 _EMPTY_MASKS = flags.DEFINE_enum(
   "empty_masks",

@@ -57,6 +57,9 @@ _AGAIN = flags.DEFINE_bool(
 _PREVIEW = flags.DEFINE_bool(
   "preview", False, "Also draw each scan with its mask, to NAME.png beside it."
 )
+_NO_POSTPROCESS = flags.DEFINE_bool(
+  "no_postprocess", False, "Without the steps after the network that the run chose on validation."
+)
 _ACCEPT = flags.DEFINE_string("accept", "", ACCEPT_HELP)
 
 
@@ -73,6 +76,7 @@ def main() -> None:
     boxes_file=_BOXES.value,
     accept=accept,
     again=bool(_AGAIN.value),
+    postprocess=not _NO_POSTPROCESS.value,
     as_json=bool(_JSON.value),
     preview=bool(_PREVIEW.value),
     output_format=cast(Any, _FORMAT.value),  # one of those that the flag allows

@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from attn_unet_jax.inference.postprocess import Postprocessing
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import read_label, write_nifti
 from attn_unet_jax.volumes.volume import Volume
@@ -318,3 +319,20 @@ def test_a_scan_of_a_table_that_is_not_there_does_not_keep_the_others(told, tmp_
   lines = _lines(tmp_path / "masks")
   assert not lines["first"]["error"]
   assert "not found" in lines["second"]["error"]
+
+
+# Steps after the network
+
+
+def test_the_steps_that_the_run_chose_are_taken_unless_they_are_not_wanted(
+  answered, monkeypatch, tmp_path, capsys
+):
+  trained = workflow.open_run_or_stages(Path("run"))
+  chose = dataclasses.replace(trained, postprocessing=Postprocessing(smallest_ml=1.0))
+  monkeypatch.setattr(workflow, "open_run_or_stages", lambda _: chose)
+  answered()
+  assert _made(capsys) == ["a", "b", "c"]
+  assert not read_label(tmp_path / "masks" / "a.nii.gz").array.any()
+  answered(postprocess=False)
+  assert _made(capsys) == ["a", "b", "c"]
+  assert read_label(tmp_path / "masks" / "a.nii.gz").array.all()

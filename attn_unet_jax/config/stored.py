@@ -12,7 +12,10 @@ from attn_unet_jax.runtime.files import read_json
 
 _FORMAT = 2
 # By key, what a run of version 0.1.0 did where nothing was said, and where it is another thing now.
-EARLIER_DEFAULTS: dict[str, Any] = {"data.label_resampling": "nearest"}
+EARLIER_DEFAULTS: dict[str, Any] = {
+  "data.label_resampling": "nearest",
+  "inference.postprocess": "none",
+}
 
 
 def to_json(config: RunConfig) -> str:

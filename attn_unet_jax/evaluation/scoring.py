@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from attn_unet_jax.cases.dataset import NativeCase
 from attn_unet_jax.cases.fold import DataFold
 from attn_unet_jax.cases.prepare import native_classes
 from attn_unet_jax.cases.target import native_boundary
@@ -24,6 +25,8 @@ from attn_unet_jax.evaluation.summary import count_cases, list_worst_cases, summ
 from attn_unet_jax.evaluation.summary_text import describe_class
 from attn_unet_jax.evaluation.surface import measure_by_area, measure_by_voxels
 from attn_unet_jax.evaluation.surface_scores import assd_mm, hausdorff_mm, surface_dice
+from attn_unet_jax.inference.options import PredictionRecipe
+from attn_unet_jax.inference.postprocess import UNCHANGED, Postprocessing
 from attn_unet_jax.inference.segment import Locate, segment_scan
 from attn_unet_jax.inference.sliding import SegmentationSystem
 from attn_unet_jax.labels import UNLABELLED, parse_mapping
@@ -59,6 +62,7 @@ def score_cases(
   predictions: Path | None = None,
   *,
   surfaces: bool = False,
+  postprocessing: Postprocessing = UNCHANGED,
 ) -> dict[str, Scores]:
   """Segments cases and returns their scores by case id.
 
@@ -74,17 +78,17 @@ def score_cases(
     predictions: folder for the predicted masks; None: they are not written.
     surfaces: whether the scores include those of surfaces (ASSD, HD, HD95, NSD), which are slow
       for a scattered prediction.
+    postprocessing: the steps after the network.
   """
   rows = {}
   for case_id in show_progress(ids, len(ids), "cases"):
     case = fold.dataset.load(case_id)
     # A system of stages finds its own boxes.
-    find = locate or _always_box(fold.boxes[case_id] if fold.boxes else None)
-    prediction, box = segment_scan(case.image, system, recipe, find, case_id)
-    # The label is not resampled: scores on the working grid would hide the error of resampling.
-    reference = native_classes(case, fold.mapping)
-    if recipe.data.target == "boundary":
-      reference = native_boundary(reference, recipe.data.spacing_mm)
+    find = locate or always_box(fold.boxes[case_id] if fold.boxes else None)
+    prediction, box = segment_scan(
+      case.image, system, recipe, find, case_id, postprocessing=postprocessing
+    )
+    reference = make_reference(case, fold, recipe)
     rows[case_id] = score_case(
       prediction.array,
       reference.array,
@@ -127,7 +131,17 @@ def _add_surface_scores(
       scores[name][f"nsd_{tolerance:g}mm"] = nsd
 
 
-def _always_box(box: Box | None) -> Locate:
+def make_reference(case: NativeCase, fold: DataFold, recipe: PredictionRecipe) -> Volume:
+  """Returns the label map, on the case's own grid, by which predictions of it are scored."""
+  # The label is not resampled: scores on the working grid would hide the error of resampling.
+  reference = native_classes(case, fold.mapping)
+  if recipe.data.target == "boundary":
+    return native_boundary(reference, recipe.data.spacing_mm)
+  return reference
+
+
+def always_box(box: Box | None) -> Locate:
+  """Returns what finds a given box in every scan; None: the whole scan."""
   return lambda _: box
 
 

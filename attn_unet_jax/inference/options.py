@@ -1,6 +1,7 @@
 """The options of prediction: the sliding window and the processing of the mask."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.runtime.options import BELOW_ONE, NOT_NEGATIVE, Options, option
@@ -19,6 +20,9 @@ class InferenceOptions(Options):
   )
   largest_component: bool = option(
     False, "Whether only the largest component of each class's mask is kept; V-Net: yes."
+  )
+  postprocess: Literal["validation", "none"] = option(
+    "validation", "Whether steps after the network are chosen on the validation cases, 3 or more."
   )
 
 

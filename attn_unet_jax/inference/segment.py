@@ -97,13 +97,22 @@ def make_mask(
   found: ScanProbabilities, recipe: PredictionRecipe, postprocessing: Postprocessing = UNCHANGED
 ) -> Volume:
   """Returns the class indices, uint8, on the scan's own grid."""
-  weighed = weigh_background(found.values, postprocessing.threshold)
-  mask = probabilities_to_labels(weighed, found.grid, found.canonical).array
-  # On the native grid: a component of the working grid may fall apart when it is interpolated.
-  if recipe.inference.largest_component:
-    mask = largest_components(mask)
-  mask = postprocess_mask(mask, postprocessing, found.native.voxel_volume_ml)
+  labels = make_labels(found, recipe, postprocessing.threshold)
+  mask = postprocess_mask(labels, postprocessing, found.native.voxel_volume_ml)
   return from_canonical(mask, found.native)
+
+
+def make_labels(
+  found: ScanProbabilities, recipe: PredictionRecipe, threshold: float = UNCHANGED.threshold
+) -> np.ndarray:
+  """Returns class indices, uint8, at the scan's own voxels on canonical axes.
+
+  With `inference.largest_component` each class is one connected component.
+  """
+  weighed = weigh_background(found.values, threshold)
+  labels = probabilities_to_labels(weighed, found.grid, found.canonical).array
+  # On the native grid: a component of the working grid may fall apart when it is interpolated.
+  return largest_components(labels) if recipe.inference.largest_component else labels
 
 
 def predict_within(

@@ -8,6 +8,7 @@ from typing import Any
 from attn_unet_jax.cases.fold import DataFold
 from attn_unet_jax.config.schema import replace_keys
 from attn_unet_jax.evaluation.scoring import score_cases, write_scores
+from attn_unet_jax.inference.postprocess import UNCHANGED
 from attn_unet_jax.runtime.acceptance import Acceptance
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
@@ -27,6 +28,11 @@ def score_by_rules(trained: LoadedRun, rules: Mapping[str, Any]) -> LoadedRun:
   """Returns the run with other options of scoring, by their names."""
   changes = {f"evaluation.{name}": value for name, value in rules.items()}
   return dataclasses.replace(trained, config=replace_keys(trained.config, changes))
+
+
+def leave_unprocessed(trained: LoadedRun) -> LoadedRun:
+  """Returns the run without the steps after the network that were chosen on validation."""
+  return dataclasses.replace(trained, postprocessing=UNCHANGED)
 
 
 def evaluate_run(trained: LoadedRun, fold: DataFold, workdir: Path, part: str = "test") -> None:
@@ -78,8 +84,18 @@ def _score_and_write(
   ids = getattr(fold.split, part)
   # With surface distances, which validation leaves out because they are slow.
   rows = score_cases(
-    fold, ids, trained.system, trained.config, trained.locate, predictions, surfaces=True
+    fold,
+    ids,
+    trained.system,
+    trained.config,
+    trained.locate,
+    predictions,
+    surfaces=True,
+    postprocessing=trained.postprocessing,
   )
   about = {**about, "checkpoint_step": trained.step}
+  if trained.postprocessing != UNCHANGED:
+    about["postprocessing"] = dataclasses.asdict(trained.postprocessing)
+    print_line(f"after the network: {trained.postprocessing.describe()}")
   write_scores(rows, folder, about, trained.config.evaluation.empty_masks)
   print_line(f"segmentations: {predictions}/*.nii.gz")

@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.config.stored import load_config
+from attn_unet_jax.inference.postprocess import UNCHANGED, Postprocessing
 from attn_unet_jax.inference.segment import Locate
 from attn_unet_jax.inference.sliding import SegmentationSystem, SlidingWindow
 from attn_unet_jax.labels import class_names
@@ -38,7 +39,8 @@ class LoadedRun:
   """A run ready to segment.
 
   `step` is that of its checkpoint; `locate` finds the box to segment, None is the whole scan.
-  `digest` is one of everything that an answer depends on beside the scan; '' where it is unknown.
+  `digest` is one of everything that an answer depends on beside the scan and `postprocessing`, the
+  steps after the network; '' where it is unknown.
   """
 
   config: RunConfig
@@ -47,6 +49,7 @@ class LoadedRun:
   step: int
   locate: Locate | None = None
   digest: str = ""
+  postprocessing: Postprocessing = UNCHANGED
 
 
 def load_best(workdir: Path) -> BestCheckpoint:

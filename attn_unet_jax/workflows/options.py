@@ -16,6 +16,7 @@ class AnswerOptions:
     accept: doubts about the scans that the user accepts.
     again: whether masks that are there already, of this run and these scans, are made again.
     output_format: the format of the masks.
+    postprocess: whether the steps after the network that the run chose are taken.
     as_json: whether to write the volume of each class beside each mask, to NAME.json.
     preview: whether to draw each scan with its mask, to NAME.png.
   """
@@ -25,6 +26,7 @@ class AnswerOptions:
   accept: Acceptance = NOTHING
   again: bool = False
   output_format: OutputFormat = "nifti"
+  postprocess: bool = True
   as_json: bool = False
   preview: bool = False
 

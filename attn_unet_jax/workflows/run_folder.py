@@ -19,6 +19,7 @@ from attn_unet_jax.runtime.files import remove_unfinished_files, write_text
 # Keys that say how or where a run is computed rather than what: a resumed run may change them.
 KEYS_THAT_MAY_CHANGE = (
   *("data.accept", "data.dir", "data.folder", "data.prepared", "data.source", "model.remat"),
+  "inference.postprocess",
   *("evaluation.nsd_mm", "train.keep", "train.save_every", "train.skip_nonfinite"),
   *("parallel.data", "parallel.mode", "parallel.space"),
 )

@@ -22,6 +22,7 @@ from attn_unet_jax.workflows.answer_log import (
   digest_request,
   read_stamp,
 )
+from attn_unet_jax.workflows.evaluate_run import leave_unprocessed
 from attn_unet_jax.workflows.list_scans import ScanListing, list_scans
 from attn_unet_jax.workflows.load_run import LoadedRun
 from attn_unet_jax.workflows.open_run import open_run_or_stages
@@ -65,6 +66,8 @@ def segment_scans(
   # One mask that is named is made whenever it is asked for.
   log = AnswerLog(output) if targets != [output] else None
   trained = open_run_or_stages(workdir)
+  if not options.postprocess:
+    trained = leave_unprocessed(trained)
   boxes = _read_boxes(trained, targets, options.boxes_file)
   if skipped_line := describe_skipped(listing.skipped):
     print_line(f"{source}: {skipped_line}")
@@ -97,7 +100,9 @@ class _ScanWork:
     if not self.trained.digest:
       return ""
     box = self.boxes[name_mask(target)] if self.boxes is not None else None
-    return digest_request(__version__, self.trained.digest, self.options.written, box)
+    return digest_request(
+      __version__, self.trained.digest, self.trained.postprocessing, self.options.written, box
+    )
 
 
 def _answer_all(listing: ScanListing, work: _ScanWork, log: AnswerLog | None) -> dict[Path, str]:
@@ -183,7 +188,10 @@ def _segment_file(
     print_line(line)
     warnings.append(line)
   locate = work.choose_locator(target)
-  mask = segment_scan(image, work.trained.system, config, locate, scan.path).mask
+  steps = work.trained.postprocessing
+  mask = segment_scan(
+    image, work.trained.system, config, locate, scan.path, postprocessing=steps
+  ).mask
   return ScanAnswer(scan, image, mask, target, written_on)
 
 

@@ -20,6 +20,7 @@ from attn_unet_jax.training.mesh import check_patch, replicate, select_devices
 from attn_unet_jax.training.optimizer import check_patterns
 from attn_unet_jax.training.state import TrainState, abstract_state
 from attn_unet_jax.weights.from_run import OtherRun, StartingRun, check_starting_run
+from attn_unet_jax.workflows.choose_run_steps import choose_run_steps
 from attn_unet_jax.workflows.evaluate_run import evaluate_run
 from attn_unet_jax.workflows.load_run import LoadedRun, load_best
 from attn_unet_jax.workflows.network import build_run_network
@@ -98,9 +99,14 @@ def train_and_test(
       trained = LoadedRun(config, found.classes, system, found.step)
       print_line(f"testing the checkpoint of step {trained.step} on {len(fold.split.test)} cases")
       # One host tests, as segmentation is not divided between hosts.
-      hosts.run_on_primary(evaluate_run, trained, fold, workdir)
+      hosts.run_on_primary(_test_run, trained, fold, workdir)
   if test:
     print_line(f"the run: {workdir}/metrics.csv (a line per epoch), run.json, checkpoints/")
+
+
+def _test_run(trained: LoadedRun, fold: DataFold, workdir: Path) -> None:
+  """Chooses the steps after the network on the validation cases, and tests with them."""
+  evaluate_run(choose_run_steps(trained, fold, workdir), fold, workdir)
 
 
 def describe_accepted(config: RunConfig, fold: DataFold) -> dict[str, list[str]]:

@@ -231,7 +231,7 @@ def segmented(monkeypatch):
     volume = Volume(np.array(label, np.uint8), AFFINE)
     case = NativeCase("x", Volume(np.zeros(volume.shape, np.int16), AFFINE), volume, "x")
 
-    def found(image, system, config, locate, name):
+    def found(image, system, config, locate, name, postprocessing):
       return ScanSegmentation(Volume(np.array(prediction, np.uint8), AFFINE), box or locate(image))
 
     monkeypatch.setattr(scoring, "segment_scan", found)

@@ -1,5 +1,6 @@
 """What an ordinary run is validated on, and with what."""
 
+import dataclasses
 import json
 import math
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ import numpy as np
 
 from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.evaluation.overlap import MeanScore
+from attn_unet_jax.inference.postprocess import Postprocessing
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows import train as workflow
@@ -36,6 +38,25 @@ def test_states_are_validated_on_the_validation_cases_by_what_they_predict_with(
   assert found == 2 * [(fold.split.validation, "averages")]
   assert scores == [(0.75, 2, 3), (None, 0, 3)]
   assert fold.split.validation != fold.split.test
+
+
+def test_the_test_takes_the_steps_that_the_validation_cases_chose(
+  config, phantoms, tmp_path, monkeypatch
+):
+  found = []
+  steps = Postprocessing(largest=True)
+
+  def choose(trained, fold, workdir):
+    return dataclasses.replace(trained, postprocessing=steps)
+
+  best = SimpleNamespace(variables={}, classes=("pancreas",), step=6)
+  monkeypatch.setattr(workflow, "train_network", lambda *_: None)
+  monkeypatch.setattr(workflow, "load_best", lambda _: best)
+  monkeypatch.setattr(workflow, "choose_run_steps", choose)
+  monkeypatch.setattr(workflow, "evaluate_run", lambda trained, *_: found.append(trained))
+  config = with_keys(config, {"data.dir": str(phantoms)})
+  workflow.train_and_test(config, open_fold(config.data), tmp_path / "run")
+  assert [(trained.postprocessing, trained.step) for trained in found] == [(steps, 6)]
 
 
 def test_what_was_accepted_of_the_scans_stands_in_run_json(config, tmp_path, monkeypatch):

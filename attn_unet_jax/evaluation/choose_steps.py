@@ -1,0 +1,152 @@
+"""Chooses the steps after the network by the scores of validation cases, and of no other ones."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from attn_unet_jax.cases.fold import DataFold
+from attn_unet_jax.evaluation.options import ScoringRecipe
+from attn_unet_jax.evaluation.overlap import Scores, average_dsc, score_case
+from attn_unet_jax.evaluation.scoring import always_box, make_reference
+from attn_unet_jax.inference.postprocess import UNCHANGED, Postprocessing, postprocess_mask
+from attn_unet_jax.inference.segment import make_labels, predict_scan
+from attn_unet_jax.inference.sliding import SegmentationSystem
+from attn_unet_jax.labels import UNLABELLED
+from attn_unet_jax.runtime.console import show_progress
+from attn_unet_jax.volumes.orientation import to_canonical
+
+MIN_CASES = 3  # with fewer, any choice fits them by chance
+_MIN_GAIN = 0.002  # of the mean DSC
+_THRESHOLDS = (0.5, 0.3, 0.4, 0.6, 0.7)
+_SMALLEST_ML = (0.1, 0.5, 2.0)
+
+
+class ChosenSteps(NamedTuple):
+  """What was chosen.
+
+  Attributes:
+    steps: the steps; `UNCHANGED` where none of them is a real gain.
+    before: the mean DSC of the validation cases without them; NaN if no case has a DSC.
+    after: with them.
+    cases: the number of validation cases.
+  """
+
+  steps: Postprocessing
+  before: float
+  after: float
+  cases: int
+
+
+def list_candidates() -> list[Postprocessing]:
+  """Lists the steps to choose from, those that do least first, and nothing at all before them."""
+  components = [{}, {"largest": True}, *({"smallest_ml": ml} for ml in _SMALLEST_ML)]
+  found = [
+    Postprocessing(threshold=threshold, fill_holes=fills, **rule)  # type: ignore[arg-type]
+    for threshold in _THRESHOLDS
+    for fills in (False, True)
+    for rule in components
+  ]
+  return sorted(found, key=_count_changes)
+
+
+def _count_changes(steps: Postprocessing) -> int:
+  pairs = zip(dataclasses.astuple(steps), dataclasses.astuple(UNCHANGED), strict=True)
+  return sum(own != default for own, default in pairs)
+
+
+def choose_steps(
+  fold: DataFold, ids: Sequence[str], system: SegmentationSystem, recipe: ScoringRecipe
+) -> ChosenSteps:
+  """Chooses the steps with the highest mean DSC over cases; the network runs once for each case.
+
+  A gain is real if it is at least 0.002 and more than its standard error over the cases. Where no
+  gain is, or there are fewer than `MIN_CASES` cases, nothing is chosen. So the score of the cases
+  that it was chosen on is never lower than without.
+
+  Args:
+    fold: the data set, its labels and boxes.
+    ids: the validation cases.
+    system: segments a working-grid volume.
+    recipe: the options of the prediction and of its scores.
+  """
+  candidates = list_candidates() if len(ids) >= MIN_CASES else [UNCHANGED]
+  rows: dict[Postprocessing, list[Scores]] = {steps: [] for steps in candidates}
+  for case_id in show_progress(ids, len(ids), "cases"):
+    for steps, scores in _score_candidates(fold, case_id, system, recipe, candidates).items():
+      rows[steps].append(scores)
+  return pick_steps(rows)
+
+
+def pick_steps(rows: dict[Postprocessing, list[Scores]]) -> ChosenSteps:
+  """Picks the best of the candidates by the scores of each case; see `choose_steps`.
+
+  Args:
+    rows: the scores of all cases by candidate, `UNCHANGED` among them; of equals the first is
+      picked.
+  """
+  plain = rows[UNCHANGED]
+  before = average_dsc(plain).mean
+  best = ChosenSteps(UNCHANGED, before, before, len(plain))
+  for steps, scores in rows.items():
+    after = average_dsc(scores).mean
+    is_real = after - before >= max(_MIN_GAIN, _standard_error(plain, scores))
+    if is_real and after > best.after:
+      best = best._replace(steps=steps, after=after)
+  return best
+
+
+def _standard_error(before: Sequence[Scores], after: Sequence[Scores]) -> float:
+  """Returns the standard error of the mean difference of DSC over cases; infinite for one case."""
+  pairs = [
+    [(one[name]["dsc"], other[name]["dsc"]) for name in one]
+    for one, other in zip(before, after, strict=True)
+  ]
+  differences = [
+    np.mean(defined)
+    for case in pairs
+    if (defined := [b - a for a, b in case if not math.isnan(b - a)])
+  ]
+  if len(differences) < 2:
+    return math.inf
+  return float(np.std(differences, ddof=1) / math.sqrt(len(differences)))
+
+
+def _score_candidates(
+  fold: DataFold,
+  case_id: str,
+  system: SegmentationSystem,
+  recipe: ScoringRecipe,
+  candidates: Sequence[Postprocessing],
+) -> dict[Postprocessing, Scores]:
+  """Scores a case with each of the candidates."""
+  case = fold.dataset.load(case_id)
+  locate = always_box(fold.boxes[case_id] if fold.boxes else None)
+  found = predict_scan(case.image, system, recipe, locate, case_id)
+  reference = to_canonical(make_reference(case, fold, recipe)).array
+  voxel_ml = found.native.voxel_volume_ml
+  scores = {}
+  for threshold in dict.fromkeys(steps.threshold for steps in candidates):
+    # Interpolated once for all that follows it, and cropped, for organs are small.
+    labels = make_labels(found, recipe, threshold)
+    where = _find_content((labels > 0) | np.isin(reference, [*fold.mapping.class_indices.values()]))
+    for steps in candidates:
+      if steps.threshold == threshold:
+        scores[steps] = score_case(
+          postprocess_mask(labels[where], steps, voxel_ml),
+          reference[where],
+          fold.mapping.class_indices,
+          voxel_ml,
+          UNLABELLED,
+          recipe.evaluation.empty_masks,
+        )
+  return scores
+
+
+def _find_content(mask: np.ndarray) -> tuple[slice, ...]:
+  """Returns the smallest box that holds a mask; of an empty one, all of it."""
+  boxes = ndimage.find_objects(mask.view(np.uint8))
+  return boxes[0] if boxes and boxes[0] else tuple(slice(size) for size in mask.shape)

@@ -1,0 +1,36 @@
+"""Chooses the steps after a run's network on its validation cases, once for each checkpoint."""
+
+import dataclasses
+from pathlib import Path
+
+from attn_unet_jax.cases.fold import DataFold
+from attn_unet_jax.evaluation.choose_steps import MIN_CASES, choose_steps
+from attn_unet_jax.inference.postprocess import UNCHANGED
+from attn_unet_jax.runtime.console import print_line
+from attn_unet_jax.workflows.load_run import LoadedRun
+from attn_unet_jax.workflows.steps_record import read_record, write_record
+
+
+def choose_run_steps(trained: LoadedRun, fold: DataFold, workdir: Path) -> LoadedRun:
+  """Returns the run with the steps that are best on its validation cases, and records them.
+
+  There are none where the run's config wants none, or where there are too few validation cases.
+
+  Raises:
+    UserError: what was recorded before is damaged.
+  """
+  ids = fold.split.validation
+  if trained.config.inference.postprocess == "none" or len(ids) < MIN_CASES:
+    return trained
+  record = read_record(workdir)
+  if record and record.checkpoint_step == trained.step:
+    return dataclasses.replace(trained, postprocessing=record.steps)
+  print_line(f"choosing the steps after the network on {len(ids)} validation cases")
+  chosen = choose_steps(fold, ids, trained.system, trained.config)
+  write_record(workdir, chosen, trained.step)
+  if chosen.steps == UNCHANGED:
+    print_line("chosen: none, as none is a real gain")
+  else:
+    scores = f"validation DSC {chosen.before:.3f} to {chosen.after:.3f}"
+    print_line(f"chosen: {chosen.steps.describe()} ({scores})")
+  return dataclasses.replace(trained, postprocessing=chosen.steps)
