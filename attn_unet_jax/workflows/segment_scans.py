@@ -106,10 +106,10 @@ class _ScanWork:
 
 
 def _answer_all(listing: ScanListing, work: _ScanWork, log: AnswerLog | None) -> dict[Path, str]:
-  """Answers every scan that is not answered yet; returns why some were not, by their paths."""
+  """Answers every scan that is not answered yet; returns why some were not, by the masks."""
   failures: dict[Path, str] = {}
   for path, target, reason in listing.broken:
-    failures[path] = reason
+    failures[target] = reason
     print_line(f"{target}: not written ({reason})")
     if log:
       log.add(AnswerRecord(name_mask(target), str(path), target.name, error=reason))
@@ -119,7 +119,7 @@ def _answer_all(listing: ScanListing, work: _ScanWork, log: AnswerLog | None) ->
     stamp = read_stamp(scan)
     record, line = _answer_scan(scan, target, work)
     if record.error:
-      failures[scan.path] = record.error
+      failures[target] = record.error
     left = estimate_time_left(time.monotonic() - began, index + 1, len(todo))
     if index + 1 < len(todo):
       line += f"; about {left} left"
@@ -202,7 +202,7 @@ def _describe_failures(failures: Mapping[Path, str], total: int, log: AnswerLog 
     return reasons[0]
   text = f"{len(failures)} of {total} scans not segmented: {'; '.join(reasons[:_MAX_REASONS])}"
   if others := list(failures)[_MAX_REASONS:]:
-    text += f"; and {', '.join(path.name for path in others)}"
+    text += f"; and {', '.join(name_mask(target) for target in others)}"
   return f"{text}; {log.table} has a line for each"
 
 
