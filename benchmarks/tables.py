@@ -4,6 +4,7 @@ import statistics
 from typing import Any
 
 from attn_unet_jax.evaluation.comparison import ComparisonRow, ComparisonTable
+from attn_unet_jax.evaluation.summary import ScoreSummary
 from benchmarks.page import spread, table
 
 METRICS = ("dsc", "precision", "recall", "assd_mm")
@@ -15,7 +16,7 @@ def systems_table(told: list[dict[str, Any]], compared: ComparisonTable) -> str:
   head = ["system", "parameters", "width /", "s a step", "min", "DSC", "precision", "recall"]
   head += ["ASSD mm", "Δ DSC", "p Wilcoxon (Holm)"]
   rows = table(head, [_cells(*pair) for pair in zip(told, compared.rows, strict=True)])
-  cases = max(n for row in compared.rows for _, _, n in row.spread.values())
+  cases = max(found.n for row in compared.rows for found in row.spread.values())
   about = (
     f"Mean ± sd over {cases} test cases, on their native grids; a score that is undefined (of an "
     "empty mask) is left out, and the number that is left then stands in brackets. Δ DSC: mean "
@@ -35,7 +36,7 @@ def papers_table(told: list[dict[str, Any]]) -> str:
 
 
 def _cells(told: dict[str, Any], row: ComparisonRow) -> list[str]:
-  cases = max(n for _, _, n in row.spread.values())
+  cases = max(found.n for found in row.spread.values())
   step = told["step_seconds"]
   cells = [
     told["name"],
@@ -43,12 +44,16 @@ def _cells(told: dict[str, Any], row: ComparisonRow) -> list[str]:
     f"{told['feature_scale']:g}",
     "-" if step is None else f"{step:.2f}",
     f"{told['wall_seconds'] / 60:.0f}",
-    *(spread(row.spread[metric], cases=cases) for metric in METRICS[:3]),
-    spread(row.spread["assd_mm"], 1, cases),
+    *(_mean_and_sd(row.spread[metric], 3, cases) for metric in METRICS[:3]),
+    _mean_and_sd(row.spread["assd_mm"], 1, cases),
   ]
   if row.tests is None:
     return [*cells, "-", "-"]
   return [*cells, f"{row.tests.difference:+.3f}", f"{row.tests.p_wilcoxon:.2g} ({row.p_holm:.2g})"]
+
+
+def _mean_and_sd(found: ScoreSummary, digits: int, cases: int) -> str:
+  return spread((found.mean, found.sd, found.n), digits, cases)
 
 
 def three_rows_table(rows: dict[str, dict[str, Any]]) -> str:

@@ -11,6 +11,7 @@ from attn_unet_jax.evaluation.compared_runs import read_run
 from attn_unet_jax.evaluation.overlap import score_case
 from attn_unet_jax.evaluation.scoring import write_scores
 from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.workflows.compare_runs import compare_runs
 from tests.configs import small_config
 from tests.conftest import run_command
 
@@ -73,6 +74,17 @@ def test_the_table_is_printed_and_written(runs):
   assert "python -m attn_unet_jax.compare" in text
 
 
+def test_a_table_for_a_paper_and_one_for_programs_are_written(runs, capsys):
+  write_run(runs / "c", 1, 3e-4)
+  workdirs = [f"{runs}/{name}" for name in "abc"]
+  for ending, first in ((".tex", r"% Needs \usepackage{booktabs}"), (".csv", "run,optimizer.")):
+    output = runs / f"results{ending}"
+    compare_runs(workdirs, "test", ["dsc"], output, "Three runs", "")
+    assert output.read_text().startswith(first)
+    assert capsys.readouterr().out.endswith(f"table: {output}\n")
+  assert r"\caption{Three runs. Mean" in (runs / "results.tex").read_text()
+
+
 def test_a_terminal_that_knows_no_greek_ends_no_command(runs):
   """Nor a name that is no text; in files it is UTF-8, whatever the locale."""
   plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -127,7 +139,7 @@ def test_runs_that_cannot_be_read_are_named(runs, harm, words):
   [
     (["--workdirs={0}/a,{0}/c"], "c: no such folder"),
     (["--workdirs={0}/a,{0}/b/../a"], "name two runs or more, each once"),
-    (["--workdirs={0}/a,{0}/b", "--output={0}/x.txt"], "must end in .md or .csv"),
+    (["--workdirs={0}/a,{0}/b", "--output={0}/x.txt"], "must end in .md, .csv or .tex"),
   ],
 )
 def test_wrong_input_is_one_line(runs, flags, complaint):

@@ -3,6 +3,6 @@
 `overlap` counts voxels (DSC, IoU, precision, recall, volume); `surface` measures how far surfaces
 are apart, `surface_scores` scores that (ASSD, HD, NSD). `summary` summarises scores over cases,
 with `intervals` of means. `scoring` segments and scores cases and writes the scores.
-`compared_runs`, `comparison`, `comparison_text` and `paired_tests` compare runs. The rule for empty
-masks is given in `overlap`.
+`compared_runs`, `comparison`, `paired_tests` and `ranks` compare runs, `comparison_text` and
+`comparison_latex` write the table. The rule for empty masks is given in `overlap`.
 """

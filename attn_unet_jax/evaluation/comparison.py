@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from attn_unet_jax.evaluation.compared_runs import ScoredRun
 from attn_unet_jax.evaluation.paired_tests import PairedTest, adjust_by_holm, paired_tests
+from attn_unet_jax.evaluation.ranks import RankStability, has_ranks, rank_runs
+from attn_unet_jax.evaluation.summary import ScoreSummary, summarise_score
 from attn_unet_jax.runtime.errors import UserError
 
 _VOLUME, _REFERENCE = "volume_ml", "reference_volume_ml"
@@ -22,31 +24,42 @@ class ComparisonRow:
 
   Attributes:
     config: the values that differ between runs, by key; None if a run has no such key.
-    spread: by metric, mean, sd (divisor n - 1) and n of the run's own cases; undefined scores
-      are left out.
+    spread: by metric, the summary of the run's own cases; undefined scores are left out.
     tests: of the first metric against the first run, over the cases of both; None in the first
       run's own row.
     p_holm: `tests.p_wilcoxon` adjusted for the number of runs that are tested.
     cases: number of the run's cases, with those that have no score.
+    rank: by the mean of the first metric, over the cases of all runs; None without ranks.
+    first_share: the share of bootstrap draws of these cases in which the run ranks first.
   """
 
   run: str
   name: str
   step: int | None
   config: Mapping[str, Any]
-  spread: Mapping[str, tuple[float, float, int]]
+  spread: Mapping[str, ScoreSummary]
   tests: PairedTest | None
   p_holm: float
   cases: int = 0
+  rank: int | None = None
+  first_share: float = math.nan
 
 
 @dataclass(frozen=True)
 class ComparisonTable:
-  """A table of rows, with the notes that a reader needs."""
+  """A table of rows, with the notes that a reader needs.
+
+  Attributes:
+    metrics: its scores; the first is tested.
+    rows: class by class, run by run.
+    notes: sentences without a full stop.
+    ranks: the stability of the ranks by class, where more than two runs are compared.
+  """
 
   metrics: Sequence[str]
   rows: Sequence[ComparisonRow]
   notes: Sequence[str]
+  ranks: Mapping[str, RankStability] = field(default_factory=dict)
 
 
 def compare_scores(runs: Sequence[ScoredRun], metrics: Sequence[str]) -> ComparisonTable:
@@ -54,31 +67,37 @@ def compare_scores(runs: Sequence[ScoredRun], metrics: Sequence[str]) -> Compari
 
   Args:
     runs: two runs or more.
-    metrics: columns of their scores; the first is tested.
+    metrics: columns of their scores; the first is tested. One that some run lacks is left out,
+      and a note says so.
 
   Raises:
-    UserError: a run lacks a metric, or the runs have no class in common.
+    UserError: the runs have no such metric or no class in common.
   """
-  _require_metrics(runs, metrics)
+  metrics, notes = _choose_metrics(runs, metrics)
   classes = [name for name in runs[0].scores if all(name in run.scores for run in runs)]
   if not classes:
     found = "; ".join(f"{run.name}: {', '.join(run.scores)}" for run in runs)
     raise UserError(f"--workdirs: no class in common ({found}); name runs of the same classes")
   differing = list_differences(runs)
   rows: list[ComparisonRow] = []
-  notes: list[str] = []
+  ranks: dict[str, RankStability] = {}
   for name in classes:
     tests = [_test_against(runs[0], run, name, metrics[0], notes) for run in runs[1:]]
     # The runs that are tested form one family of tests for each class.
     adjusted = adjust_by_holm([test.p_wilcoxon for test in tests])
-    for run, test, p in zip(runs, [None, *tests], [math.nan, *adjusted], strict=True):
-      spread = {metric: _summarise_scores(run, name, metric) for metric in metrics}
-      cases = len(run.scores[name])
-      rows.append(
-        ComparisonRow(run.name, name, run.step, differing[run.name], spread, test, p, cases)
-      )
+    if stability := _rank_on_shared_cases(runs, name, metrics[0]):
+      ranks[name] = stability
+    places = _list_places(stability, len(runs))
+    for run, test, p, place in zip(
+      runs, [None, *tests], [math.nan, *adjusted], places, strict=True
+    ):
+      scores = run.scores[name].values()
+      spread = {metric: summarise_score([case[metric] for case in scores]) for metric in metrics}
+      differs = differing[run.name]
+      row = ComparisonRow(run.name, name, run.step, differs, spread, test, p, len(scores), *place)
+      rows.append(row)
       notes += _missed_notes(run, name)
-  return ComparisonTable(metrics, rows, [*_rule_notes(runs, classes), *notes])
+  return ComparisonTable(metrics, rows, [*_rule_notes(runs, classes), *notes], ranks)
 
 
 def list_differences(runs: Sequence[ScoredRun]) -> dict[str, dict[str, Any]]:
@@ -90,23 +109,58 @@ def list_differences(runs: Sequence[ScoredRun]) -> dict[str, dict[str, Any]]:
   return {run.name: {key: run.config.get(key) for key in unequal} for run in runs}
 
 
-def _require_metrics(runs: Sequence[ScoredRun], metrics: Sequence[str]) -> None:
-  for run in runs:
-    # The columns of a table are those of all its cases, so that any case tells them.
-    first = next(iter(next(iter(run.scores.values())).values()))
-    unknown = [metric for metric in metrics if metric not in first]
+def _choose_metrics(
+  runs: Sequence[ScoredRun], metrics: Sequence[str]
+) -> tuple[list[str], list[str]]:
+  """Returns the metrics that every run has, and a note about each of the others."""
+  # The columns of a table are those of all its cases, so that any case tells them.
+  known = {run.name: next(iter(next(iter(run.scores.values())).values())) for run in runs}
+  lacking = {metric: [name for name in known if metric not in known[name]] for metric in metrics}
+  chosen = [metric for metric in metrics if not lacking[metric]]
+  for name, columns in known.items():
+    # A score that no run has is a typing error. One that an earlier version did not write is none,
+    # as long as something is left to compare.
+    unknown = [
+      metric
+      for metric in metrics
+      if metric not in columns and (not chosen or len(lacking[metric]) == len(known))
+    ]
     if unknown or not metrics:
       raise UserError(
-        f"--metrics: {run.name} has no {', '.join(unknown)}; its scores are {', '.join(first)}"
+        f"--metrics: {name} has no {', '.join(unknown)}; its scores are {', '.join(columns)}"
       )
+  notes = [
+    f"{metric} is left out, for {', '.join(names)} lacks it; evaluate again to compare it"
+    for metric, names in lacking.items()
+    if names
+  ]
+  if lacking[metrics[0]]:
+    notes.append(f"{chosen[0]} is tested instead of {metrics[0]}")
+  return chosen, notes
 
 
-def _summarise_scores(run: ScoredRun, name: str, metric: str) -> tuple[float, float, int]:
-  scores = np.array([case[metric] for case in run.scores[name].values()])
-  defined = scores[~np.isnan(scores)]
-  # A mean over no case is NaN without NumPy's warning; one case has no sd.
-  mean = float(defined.mean()) if defined.size else math.nan
-  return mean, float(defined.std(ddof=1)) if defined.size > 1 else math.nan, defined.size
+def _rank_on_shared_cases(
+  runs: Sequence[ScoredRun], name: str, metric: str
+) -> RankStability | None:
+  """Ranks more than two runs on the cases that all of them scored against the same reference."""
+  if len(runs) < 3 or not has_ranks(metric):
+    return None
+  first, *others = (run.scores[name] for run in runs)
+  shared = [
+    case
+    for case in sorted(first)
+    if all(case in other and not _other_reference(first[case], other[case]) for other in others)
+  ]
+  scores = np.array([[table[case][metric] for case in shared] for table in (first, *others)]).T
+  defined = scores[~np.isnan(scores).any(axis=1)]
+  return rank_runs(defined, metric) if len(defined) > 1 else None
+
+
+def _list_places(stability: RankStability | None, runs: int) -> list[tuple[int | None, float]]:
+  """Returns rank and share of first ranks of each run."""
+  if stability is None:
+    return [(None, math.nan)] * runs
+  return list(zip(stability.ranks, stability.first_shares, strict=True))
 
 
 def _test_against(

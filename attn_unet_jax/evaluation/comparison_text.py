@@ -9,23 +9,42 @@ from typing import Any
 
 from attn_unet_jax.evaluation.compared_runs import ScoredRun
 from attn_unet_jax.evaluation.comparison import ComparisonRow, ComparisonTable
+from attn_unet_jax.evaluation.summary import ScoreSummary
 
 
 def render_markdown(table: ComparisonTable) -> str:
   """Renders the table, an explanation of its tests, and its notes."""
-  rows = list(_render_cells(table, shown=True))
+  # A bar would end the cell.
+  rows = [[cell.replace("|", "\\|") for cell in row] for row in render_cells(table, shown=True)]
   lines = [f"| {' | '.join(row)} |" for row in rows]
   lines.insert(1, f"|{' --- |' * len(rows[0])}")
+  notes = (f"\nNote: {note}." for note in table.notes)
+  return "\n".join([*lines, "", explain_table(table), *notes]) + "\n"
+
+
+def explain_table(table: ComparisonTable) -> str:
+  """Explains means, tests and ranks in a paragraph."""
   first, metric = table.rows[0].run, table.metrics[0]
-  about = (
-    "Mean ± sd over each run's own cases, and how many of them have a score (n of N). "
+  about = [
+    "Mean ± sd over each run's own cases, with the 95 % bootstrap interval of the mean over cases, "
+    "and how many of them have a score (n of N).",
     f"Δ {metric}: mean difference to {first} over the n cases "
     "that both scored, with two-sided p values of Wilcoxon's signed rank test (beside it adjusted "
     "by Holm's rule for the number of runs tested) and of the paired t test, on those cases. "
     "They tell whether two trained networks differ on such cases, not whether two configs do: "
-    "another seed may move a run as far."
-  )
-  return "\n".join([*lines, "", about, *(f"\nNote: {note}." for note in table.notes)]) + "\n"
+    "another seed may move a run as far.",
+  ]
+  if table.ranks:
+    stability = "; ".join(
+      f"{name}, {found.cases} cases: {found.tau:.2f} ({found.tau_low:.2f} to {found.tau_high:.2f})"
+      for name, found in table.ranks.items()
+    )
+    about.append(
+      f"Rank: by the mean {metric} over the cases that all runs scored, and in brackets the share "
+      "of bootstrap draws of these cases in which the run is first. Kendall's tau between the "
+      f"ranks of a draw and these ranks, mean and 95 % of draws: {stability}."
+    )
+  return " ".join(about)
 
 
 def render_document(
@@ -36,8 +55,7 @@ def render_document(
   note: str = "",
 ) -> str:
   """Renders a page: title, note, table, and the commands that made the runs and the page."""
-  commands = [_render_command("main", run.command) for run in runs if run.command]
-  made = "\n".join([*commands, _render_command("compare", command)])
+  made = render_commands(runs, command)
   head = (f"# {title}\n\n" if title else "") + (f"{note}\n\n" if note else "")
   return f"{head}{render_markdown(table)}\nMade by\n\n```\n{made}\n```\n"
 
@@ -46,8 +64,14 @@ def render_csv(table: ComparisonTable) -> str:
   """Renders the rows for programs: full precision, mean and sd in columns of their own."""
   # By default the csv module ends lines with a carriage return too.
   text = io.StringIO()
-  csv.writer(text, lineterminator="\n").writerows(_render_cells(table, shown=False))
+  csv.writer(text, lineterminator="\n").writerows(render_cells(table, shown=False))
   return text.getvalue()
+
+
+def render_commands(runs: Sequence[ScoredRun], command: Sequence[str]) -> str:
+  """Renders the commands that made the runs and the table, to be pasted into a shell."""
+  commands = [_render_command("main", run.command) for run in runs if run.command]
+  return "\n".join([*commands, _render_command("compare", command)])
 
 
 def _render_command(module: str, flags: Sequence[str]) -> str:
@@ -55,8 +79,11 @@ def _render_command(module: str, flags: Sequence[str]) -> str:
   return " \\\n  ".join([f"python -m attn_unet_jax.{module}", *map(shlex.quote, flags)])
 
 
-def _render_cells(table: ComparisonTable, *, shown: bool) -> Iterator[list[str]]:
-  """Yields the head and the rows, for people if `shown`, otherwise for programs."""
+def render_cells(table: ComparisonTable, *, shown: bool) -> Iterator[list[str]]:
+  """Yields the head and the rows, for people if `shown`, otherwise for programs.
+
+  Cells are plain text: what a format must escape is left to it.
+  """
   keys = list(table.rows[0].config)
   # A column of classes says nothing to people if there is only one class.
   several = len({row.name for row in table.rows}) > 1 or not shown
@@ -64,25 +91,40 @@ def _render_cells(table: ComparisonTable, *, shown: bool) -> Iterator[list[str]]
   metric = table.metrics[0]
   head = ["run", *keys, *(["class"] if several else []), *(["step"] if steps else [])]
   for name in table.metrics:
-    head += [name] if shown else [name, f"{name}_sd", f"{name}_n"]
+    of = ("sd", "ci95_low", "ci95_high", "n")
+    head += [name] if shown else [name, *(f"{name}_{column}" for column in of)]
+  if table.ranks:
+    head += ["rank"] if shown else ["rank", "first_share"]
   delta = f"Δ {metric}" if shown else f"{metric}_difference"
   yield [*head, delta, *(["n"] if shown else ["n_pairs"]), "p Wilcoxon", "p Holm", "p t"]
   for row in table.rows:
     cells = [row.run, *(_render_value(row.config[key]) for key in keys)]
     cells += ([row.name] if several else []) + ([_render_value(row.step)] if steps else [])
     for name in table.metrics:
-      cells += _render_spread(row.spread[name], row.cases, shown=shown)
+      cells += _render_summary(row.spread[name], row.cases, shown=shown)
+    if table.ranks:
+      cells += _render_rank(row, shown=shown)
     yield cells + _render_tests(row, shown=shown)
 
 
-def _render_spread(spread: tuple[float, float, int], cases: int, *, shown: bool) -> list[str]:
-  mean, sd, n = spread
+def _render_summary(found: ScoreSummary, cases: int, *, shown: bool) -> list[str]:
   if not shown:
-    return [_render_exact(mean), _render_exact(sd), str(n)]
-  of = f"({n} of {cases})"
-  if math.isnan(mean):
+    exact = (found.mean, found.sd, found.ci95_low, found.ci95_high)
+    return [*map(_render_exact, exact), str(found.n)]
+  of = f"({found.n} of {cases})"
+  if not found.n:
     return [f"- {of}"]
-  return [f"{mean:.3f}" + ("" if math.isnan(sd) else f" ± {sd:.3f}") + f" {of}"]
+  if found.n == 1:  # a single case has neither sd nor interval
+    return [f"{found.mean:.3f} {of}"]
+  interval = f"[{found.ci95_low:.3f}, {found.ci95_high:.3f}]"
+  return [f"{found.mean:.3f} ± {found.sd:.3f} {interval} {of}"]
+
+
+def _render_rank(row: ComparisonRow, *, shown: bool) -> list[str]:
+  # Classes whose runs share too few cases have no ranks, while others have.
+  if not shown:
+    return ["" if row.rank is None else str(row.rank), _render_exact(row.first_share)]
+  return ["-" if row.rank is None else f"{row.rank} ({row.first_share:.0%})"]
 
 
 def _render_tests(row: ComparisonRow, *, shown: bool) -> list[str]:
@@ -111,5 +153,4 @@ def _render_exact(value: float) -> str:
 def _render_value(value: Any) -> str:
   if value is None:
     return "-"
-  # A bar would end the cell of a Markdown table.
-  return f"{value:g}" if isinstance(value, float) else str(value).replace("|", "\\|")
+  return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,18 +1,28 @@
 """Compares runs in a table: their differences, scores, and paired tests against the first."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from attn_unet_jax.config.schema import flatten
 from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.evaluation import comparison_text
-from attn_unet_jax.evaluation.compared_runs import read_run
-from attn_unet_jax.evaluation.comparison import compare_scores
+from attn_unet_jax.evaluation.compared_runs import ScoredRun, read_run
+from attn_unet_jax.evaluation.comparison import ComparisonTable, compare_scores
+from attn_unet_jax.evaluation.comparison_latex import render_latex
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
+
+Render = Callable[[ComparisonTable, Sequence[ScoredRun], Sequence[str], str, str], str]
+
+# The ending of a file names its format.
+_FORMATS: dict[str, Render] = {
+  ".md": comparison_text.render_document,
+  ".csv": lambda table, *_: comparison_text.render_csv(table),
+  ".tex": render_latex,
+}
 
 
 def compare_runs(
@@ -29,8 +39,8 @@ def compare_runs(
     workdirs: the runs; the others are compared with the first.
     part: the part of the fold: training, validation or test.
     metrics: columns of `cases.csv`; the first is tested.
-    output: FILE.md or FILE.csv; None: nothing is written.
-    title: the headline of FILE.md.
+    output: FILE.md, FILE.csv or FILE.tex; None: nothing is written.
+    title: the headline of FILE.md, the beginning of the caption in FILE.tex.
     note: a paragraph below it.
 
   Raises:
@@ -40,16 +50,16 @@ def compare_runs(
   # By resolved path: two names of one run would be compared with each other.
   if len({Path(name).resolve() for name in names}) < max(2, len(names)):
     raise UserError(f"--workdirs={','.join(names)}: name two runs or more, each once")
-  if output and output.suffix not in (".md", ".csv"):
-    raise UserError(f"--output={output}: must end in .md or .csv")
+  if output and output.suffix not in _FORMATS:
+    *others, last = _FORMATS
+    raise UserError(f"--output={output}: must end in {', '.join(others)} or {last}")
   runs = [read_run(Path(name), _read_values, part) for name in names]
   table = compare_scores(runs, metrics)
   for line in comparison_text.render_markdown(table).splitlines():
     print_line(line)
   if output:
     # The document includes the command that made it.
-    page = comparison_text.render_document(table, runs, sys.argv[1:], title, note)
-    _write_page(output, page if output.suffix == ".md" else comparison_text.render_csv(table))
+    _write_page(output, _FORMATS[output.suffix](table, runs, sys.argv[1:], title, note))
     print_line(f"table: {output}")
 
 

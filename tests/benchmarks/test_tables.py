@@ -4,6 +4,7 @@ import math
 
 from attn_unet_jax.evaluation.comparison import ComparisonRow, ComparisonTable
 from attn_unet_jax.evaluation.paired_tests import PairedTest
+from attn_unet_jax.evaluation.summary import ScoreSummary
 from benchmarks.tables import (
   COLUMNS,
   METRICS,
@@ -15,10 +16,14 @@ from benchmarks.tables import (
 )
 
 
+def _of(mean, sd, n):
+  return ScoreSummary(mean, sd, *[math.nan] * 5, n, 12 - n)
+
+
 def test_rows_show_scores_and_the_test_against_the_first():
-  spread = {"dsc": (0.8, 0.05, 12), "precision": (0.9, 0.1, 12), "recall": (0.7, 0.2, 12)}
-  spread["assd_mm"] = (2.34, 1.06, 12)
-  some = spread | {"precision": (0.5, 0.25, 11), "assd_mm": (math.nan, math.nan, 0)}
+  spread = {"dsc": _of(0.8, 0.05, 12), "precision": _of(0.9, 0.1, 12), "recall": _of(0.7, 0.2, 12)}
+  spread["assd_mm"] = _of(2.34, 1.06, 12)
+  some = spread | {"precision": _of(0.5, 0.25, 11), "assd_mm": _of(math.nan, math.nan, 0)}
   rows = [
     ComparisonRow("a", "pancreas", 640, {}, spread, None, math.nan),
     ComparisonRow("b", "pancreas", 640, {}, some, PairedTest(12, -0.031, 0.0214, 0.01), 0.0428),
