@@ -18,11 +18,11 @@ ENV PIP_NO_CACHE_DIR=1 \
     PYTHONUNBUFFERED=1
 
 # The dependencies first: this layer stays as long as they do.
-COPY requirements.txt /tmp/requirements.txt
-RUN pip install --requirement /tmp/requirements.txt
+COPY requirements.lock /tmp/requirements.lock
+RUN pip install --require-hashes --requirement /tmp/requirements.lock
 
 COPY . /src
-RUN pip install "/src${EXTRAS}" && rm -rf /src /tmp/requirements.txt
+RUN pip install "/src${EXTRAS}" && rm -rf /src /tmp/requirements.lock
 
 # A home that any user may write to, for what JAX compiles.
 RUN useradd --create-home --uid 1000 user && mkdir /work && chown user /work \

@@ -1,5 +1,7 @@
 # make demo | test | test-slow | test-all | test-soak | test-targets | lint | bench | mutation: each makes its
-# .venv itself when it is missing or stale.
+# .venv itself when it is missing or stale, with the versions of the locks, by their hashes.
+# `make LOCKED= ...` takes the newest that requirements.txt and pyproject.toml allow.
+LOCKED ?= yes
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -14,7 +16,7 @@ DEMO_FLAGS ?=
 MUTATION_FLAGS ?=
 
 .PHONY: docs demo test test-slow test-all test-soak test-targets test-install lint format bench mutation
-.PHONY: install-bench install-bench-oldest install-targets test-oldest test-all-oldest test-newest
+.PHONY: lock audit install-bench install-bench-oldest install-targets test-oldest test-all-oldest test-newest
 
 demo: $(VENV)/installed
 	$(BIN)/python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
@@ -59,6 +61,22 @@ lint: $(VENV)/installed-dev
 docs: $(VENV)/installed-dev
 	$(BIN)/python docs/generate_reference.py
 
+# After a change of requirements.txt or of the extra 'dev', or for newer versions: the two locks for
+# all Pythons, and the bill of materials of what runs. No address of an index goes into them.
+lock: .venv-lock/installed
+	$(LOCK) requirements.txt pyproject.toml --extra dev --output-file requirements-dev.lock
+	$(LOCK) requirements.txt --constraint requirements-dev.lock --output-file requirements.lock
+	$(MAKE) sbom.cdx.json
+
+LOCK := .venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+  --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
+
+sbom.cdx.json: requirements.lock $(VENV)/installed .venv-lock/installed
+	.venv-lock/bin/python .ci/write_sbom.py $(VENV) $@
+
+audit: .venv-lock/installed
+	.venv-lock/bin/python .ci/audit.py requirements-dev.lock
+
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -75,10 +93,9 @@ mutation: $(VENV)/installed-mutation
 
 # On the oldest Python, with every dependency at its lower bound.
 install-bench-oldest test-oldest test-all-oldest: %-oldest: $(OLDEST_VENV)/lower_bounds.txt
-	PIP_CONSTRAINT=$< $(MAKE) $* VENV=$(OLDEST_VENV) PYTHON="$$(.ci/find_python $(OLDEST))"
+	PIP_CONSTRAINT=$< $(MAKE) $* LOCKED= VENV=$(OLDEST_VENV) PYTHON="$$(.ci/find_python $(OLDEST))"
 
-# On the newest Python that is here, with the newest of everything: JAX's later releases leave
-# Python 3.11 behind.
+# On the newest Python that is here: JAX's later releases leave Python 3.11 behind.
 test-newest:
 	@if python=$$(.ci/find_python $(NEWEST) 2>/dev/null); then \
 	  $(MAKE) test VENV=$(NEWEST_VENV) PYTHON="$$python"; \
@@ -94,26 +111,34 @@ $(OLDEST_VENV)/lower_bounds.txt: requirements.txt pyproject.toml .ci/lower_bound
 	@mkdir -p $(OLDEST_VENV)
 	@"$$(.ci/find_python $(OLDEST))" .ci/lower_bounds.py > $@
 
-$(VENV)/installed: requirements.txt
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+$(VENV)/installed: requirements.txt requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; make PYTHON=python3.12 ...")'
-	@echo 'installing requirements.txt into $(VENV)'
+	@echo 'installing $(if $(LOCKED),requirements.lock,requirements.txt) into $(VENV)'
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@$(PIP_INSTALL) $(if $(LOCKED),--require-hashes --requirement requirements.lock,--requirement requirements.txt)
 	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed pyproject.toml setup.py
+$(VENV)/installed-dev: $(VENV)/installed pyproject.toml setup.py requirements-dev.lock
 	@echo "installing the extra 'dev' into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(if $(LOCKED),$(PIP_INSTALL) --require-hashes --requirement requirements-dev.lock)
+	@$(PIP_INSTALL) $(if $(LOCKED),--no-deps --no-build-isolation --editable .,--editable '.[dev]')
 	@touch $@
 
 $(VENV)/installed-bench: $(VENV)/installed-dev
 	@echo "installing the extra 'bench' (PyTorch, to compare with) into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@$(PIP_INSTALL) --editable '.[bench]'
 	@touch $@
 
 $(VENV)/installed-mutation: $(VENV)/installed-dev
 	@echo "installing the extra 'mutation' (Cosmic Ray) into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mutation]'
+	@$(PIP_INSTALL) --editable '.[mutation]'
+	@touch $@
+
+.venv-lock/installed: .ci/lock_tools.txt
+	@$(PYTHON) -m venv .venv-lock
+	@.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
 .venv-targets/installed: requirements.txt pyproject.toml setup.py
