@@ -11,7 +11,19 @@ from tests.conftest import ROOT
 
 # A unit imports only what stands below it. Names on one line do not import each other.
 FLOORS = (
-  ("__main__", "demo", "main", "predict", "evaluate", "check", "compare", "info", "convert", "api"),
+  (
+    "__main__",
+    "demo",
+    "main",
+    "predict",
+    "evaluate",
+    "check",
+    "compare",
+    "report",
+    "info",
+    "convert",
+    "api",
+  ),
   ("workflows",),
   ("config",),
   ("stages",),

@@ -79,6 +79,12 @@ def describe_network(config: RunConfig) -> dict[str, Any]:
   }
 
 
+def count_parameters(config: RunConfig) -> int:
+  """Returns the number of parameters of the configured network; none are allocated."""
+  module = build_run_network(config, len(class_names(config.data.labels)) + 1)
+  return _count_numbers(abstract_state(config, module).params)
+
+
 def describe_target(config: RunConfig, name: str) -> dict[str, Any]:
   """Returns the memory that the training step needs on a device that need not be present.
 

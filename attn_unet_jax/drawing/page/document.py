@@ -1,0 +1,304 @@
+"""Writes the HTML of a run's page."""
+
+import html
+import json
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+from attn_unet_jax.drawing import colours
+from attn_unet_jax.drawing.colours import to_hex
+from attn_unet_jax.drawing.curves import PANELS, list_points
+from attn_unet_jax.drawing.page.volumes import CODED_HU, EmbeddedCase
+
+WINDOWS_HU = (
+  ("abdomen", (-160, 240)),
+  ("soft tissue", (-50, 150)),
+  ("wide", (-1000, 1000)),
+)
+# Of truth and prediction, class after class: the two differ in colour and in the line's style.
+_OUTLINES = (
+  (colours.SKY_BLUE, colours.ORANGE),
+  (colours.GREEN, colours.YELLOW),
+  (colours.PURPLE, colours.VERMILION),
+)
+# Whether more is better; of other columns, such as volumes, neither end is the worse one.
+_HIGHER_IS_BETTER = ("dsc", "iou", "precision", "recall", "specificity", "nsd", "box_recall")
+_LOWER_IS_BETTER = ("assd", "hd", "volume_error_abs")
+# The page may load nothing and send nothing, whatever stands in it.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+
+
+@dataclass(frozen=True)
+class RunPage:
+  """What the page of a run shows. All texts are shown as they are, HTML in them too.
+
+  Attributes:
+    title: of the page.
+    lead: a sentence about the run.
+    facts: names and values of the summary.
+    notes: sentences about what is missing.
+    metrics: the rows of `metrics.csv`.
+    classes: the names of the classes.
+    summary: the content of `summary.json`; empty without scores.
+    scores: the rows of `cases.csv`.
+    shown: the cases of the viewer.
+    thumbnails: further cases, of one slice each.
+    record: titles and texts of the run's files.
+  """
+
+  title: str
+  lead: str
+  facts: Sequence[tuple[str, str]]
+  notes: Sequence[str] = ()
+  metrics: Sequence[Mapping[str, str]] = ()
+  classes: Sequence[str] = ()
+  summary: Mapping[str, Any] = field(default_factory=dict)
+  scores: Sequence[Mapping[str, str]] = ()
+  shown: Sequence[EmbeddedCase] = ()
+  thumbnails: Sequence[EmbeddedCase] = ()
+  record: Sequence[tuple[str, str]] = ()
+
+
+def write_document(page: RunPage) -> str:
+  """Returns the page of a run as HTML that needs no other file and no network."""
+  places = {case_id: number for number, case_id in enumerate(_list_cases(page.scores))}
+  sections = [
+    ("summary", "Summary", [*_write_summary(page)]),
+    ("training", "Training", ['<div class="charts" id="curves"></div>', *_write_epochs(page)]),
+    ("scores", "Scores of the cases", [*_write_cases(page, places)]),
+    ("pictures", "Cases", [*_write_viewer(page)]),
+    ("record", "Record", [*_write_record(page)]),
+  ]
+  links = "".join(f'<a href="#{name}">{title}</a>' for name, title, _ in sections)
+  body = [f"<header><h1>{_escape(page.title)}</h1><p>{_escape(page.lead)}</p>"]
+  body += [f'<nav aria-label="sections">{links}</nav></header><main>']
+  body += ["<noscript><p>Curves and pictures need JavaScript.</p></noscript>"]
+  for name, title, content in sections:
+    body += [f'<section id="{name}"><h2>{title}</h2>', *content, "</section>"]
+  data, volumes = _collect_data(page, places)
+  head = [
+    '<meta charset="utf-8">',
+    f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+    '<meta name="viewport" content="width=device-width, initial-scale=1">',
+    f"<title>{_escape(page.title)}</title>",
+    '<link rel="icon" href="data:,">',  # else a browser asks for one
+    f"<style>\n{_read_asset('report.css')}</style>",
+  ]
+  scripts = [f'<script type="application/json" id="data">{_write_json(data)}</script>']
+  # Base64 has no letter that could end the element.
+  scripts += [
+    f'<script type="text/plain" id="{name}">{text}</script>' for name, text in volumes.items()
+  ]
+  scripts += [f"<script>\n{_read_asset(name)}</script>" for name in ("charts.js", "viewer.js")]
+  return "\n".join(
+    ["<!doctype html>", '<html lang="en">', "<head>", *head, "</head>", "<body>"]
+    + [*body, "</main>", *scripts, "</body>", "</html>", ""]
+  )
+
+
+def find_worst(metric: str, values: Mapping[str, float]) -> str:
+  """Returns the case with the worst value of a metric; '' if neither end is the worse one."""
+  if metric.startswith(_HIGHER_IS_BETTER):
+    return min(values, key=lambda case: values[case])
+  if metric.startswith(_LOWER_IS_BETTER):
+    return max(values, key=lambda case: values[case])
+  return ""
+
+
+def _list_cases(scores: Sequence[Mapping[str, str]]) -> list[str]:
+  return list(dict.fromkeys(row["case"] for row in scores))
+
+
+def _list_metrics(scores: Sequence[Mapping[str, str]]) -> list[str]:
+  return [name for name in (scores[0] if scores else ()) if name not in ("case", "class")]
+
+
+def _write_summary(page: RunPage) -> Iterator[str]:
+  yield from (f"<p><strong>{_escape(note)}</strong></p>" for note in page.notes)
+  yield '<dl class="facts">'
+  yield from (
+    f"<div><dt>{_escape(name)}</dt><dd>{_escape(value)}</dd></div>" for name, value in page.facts
+  )
+  yield "</dl>"
+  classes = page.summary.get("classes", {})
+  if not classes:
+    yield '<p class="soft">There are no scores yet.</p>'
+    return
+  metrics = list(dict.fromkeys(name for one in classes.values() for name in one))
+  yield "<h3>Mean over the cases, \u00b1 standard deviation, and of how many cases</h3>"
+  yield '<div class="wide"><table><thead><tr><th scope="col">score</th>'
+  yield "".join(f'<th scope="col">{_escape(name)}</th>' for name in classes)
+  yield "</tr></thead><tbody>"
+  for metric in metrics:
+    cells = (_format_spread(one.get(metric)) for one in classes.values())
+    values = "".join(f"<td>{_escape(cell)}</td>" for cell in cells)
+    yield f'<tr><th scope="row">{_escape(metric)}</th>{values}</tr>'
+  yield "</tbody></table></div>"
+
+
+def _format_spread(found: Mapping[str, Any] | None) -> str:
+  """Formats a score of `summary.json`: mean, standard deviation and number of cases."""
+  if not found or found.get("mean") is None:
+    return "undefined"
+  spread = "" if found.get("sd") is None else f" \u00b1 {found['sd']:.3f}"
+  count = found.get("n", 0)
+  return f"{found['mean']:.3f}{spread} (n {count} of {count + found.get('undefined', 0)})"
+
+
+def _write_epochs(page: RunPage) -> Iterator[str]:
+  if not page.metrics:
+    yield '<p class="soft">This folder has no metrics.csv.</p>'
+    return
+  yield "<details><summary>The numbers of every epoch</summary>"
+  yield from _write_table([*page.metrics[0]], [[*row.values()] for row in page.metrics])
+  yield "</details>"
+
+
+def _write_cases(page: RunPage, places: Mapping[str, int]) -> Iterator[str]:
+  if not page.scores:
+    return
+  yield '<p class="soft">A dot is a case and leads to it; the line is the median.</p>'
+  yield '<div class="charts" id="spreads"></div>'
+  yield "<details open><summary>All cases, the lowest DSC first</summary>"
+  rows = sorted(page.scores, key=lambda row: _parse_number(row.get("dsc", "")))
+  pictured = {one.id for one in (*page.shown, *page.thumbnails)}
+  cells, named = [], set(pictured)
+  for row in rows:
+    case, anchor = row["case"], f"case-{places[row['case']]}"
+    # Where there is no picture, the links to the case lead to its first row.
+    tag = (
+      f'a href="#{anchor}"'
+      if case in pictured
+      else "span" + f' id="{anchor}"' * (case not in named)
+    )
+    named.add(case)
+    cells.append([f"<{tag}>{_escape(case)}</{tag.partition(' ')[0]}>", *map(_escape, _rest(row))])
+  yield from _write_table(["case", *_rest({key: key for key in rows[0]})], cells, escaped=True)
+  yield "</details>"
+
+
+def _rest(row: Mapping[str, str]) -> list[str]:
+  return [value for key, value in row.items() if key != "case"]
+
+
+def _write_viewer(page: RunPage) -> Iterator[str]:
+  if page.shown:
+    # The script follows the links to its cases, which are all shown in this one place.
+    yield '<div id="viewer"></div>'
+  else:
+    yield '<p class="soft">There are no pictures.</p>'
+  if page.thumbnails:
+    yield "<h3>The other cases</h3>"
+  yield '<div class="thumbs" id="thumbs"></div>'
+
+
+def _write_record(page: RunPage) -> Iterator[str]:
+  for title, text in page.record:
+    yield f"<details><summary>{_escape(title)}</summary><pre>{_escape(text)}</pre></details>"
+
+
+def _write_table(
+  columns: Sequence[str], rows: Sequence[Sequence[str]], *, escaped: bool = False
+) -> Iterator[str]:
+  yield '<div class="wide"><table><thead><tr>'
+  yield "".join(f'<th scope="col">{_escape(name)}</th>' for name in columns)
+  yield "</tr></thead><tbody>"
+  for row in rows:
+    yield "".join(f"<td>{cell if escaped else _escape(cell)}</td>" for cell in row).join(
+      ("<tr>", "</tr>")
+    )
+  yield "</tbody></table></div>"
+
+
+def _collect_data(
+  page: RunPage, places: Mapping[str, int]
+) -> tuple[dict[str, Any], dict[str, str]]:
+  """Returns what the script reads, and the texts of the volumes by the id of their element."""
+  volumes: dict[str, str] = {}
+
+  def refer(case: EmbeddedCase, kind: str) -> dict[str, Any]:
+    names = {}
+    for group, found in (("volumes", case.volumes), ("maps", case.maps)):
+      names[group] = {name: f"{kind}-{len(volumes) + n}" for n, name in enumerate(found)}
+      volumes.update(zip(names[group].values(), found.values(), strict=True))
+    about = {name: getattr(case, name) for name in ("id", "role", "score", "about")}
+    places_in = {name: getattr(case, name) for name in ("shape", "spacing", "centre", "map_shape")}
+    return about | places_in | names
+
+  epochs = [int(row["epoch"]) for row in page.metrics]
+  data = {
+    "panels": _collect_panels(page) if page.metrics else [],
+    "epochs": [min(epochs), max(epochs)] if epochs else [1, 1],
+    "spreads": list(_collect_spreads(page.scores)),
+    "places": places,
+    "classes": [
+      {"name": name, "truth": to_hex(truth), "prediction": to_hex(prediction)}
+      for index, name in enumerate(page.classes)
+      for truth, prediction in [_OUTLINES[index % len(_OUTLINES)]]
+    ],
+    "windows": WINDOWS_HU,
+    "codes": CODED_HU,
+    "shown": [refer(case, "shown") for case in page.shown],
+    "thumbs": [refer(case, "thumb") for case in page.thumbnails],
+  }
+  return data, volumes
+
+
+def _collect_panels(page: RunPage) -> list[dict[str, Any]]:
+  return [
+    {
+      "title": panel.title,
+      "logarithmic": panel.logarithmic,
+      "limits": panel.limits,
+      "curves": [
+        {"name": curve.name, "points": list_points(page.metrics, curve.column)}
+        for curve in panel.curves
+      ],
+    }
+    for panel in PANELS
+  ]
+
+
+def _collect_spreads(scores: Sequence[Mapping[str, str]]) -> Iterator[dict[str, Any]]:
+  """Yields the distribution of each metric over the cases, class after class."""
+  names = list(dict.fromkeys(row["class"] for row in scores))
+  for name in names:
+    for metric in _list_metrics(scores):
+      values = {row["case"]: _parse_number(row[metric]) for row in scores if row["class"] == name}
+      values = {case: value for case, value in values.items() if math.isfinite(value)}
+      if not values:
+        continue
+      worst = find_worst(metric, values)
+      yield {
+        "title": f"{name}: {metric}" if len(names) > 1 else metric,
+        "cases": [*values.items()],
+        "median": statistics.median(values.values()),
+        "worst": worst,
+        "worstValue": values.get(worst),
+        # Shares are shown on their whole range, so that pages can be compared.
+        "limits": [0, 1] if all(0 <= value <= 1 for value in values.values()) else None,
+      }
+
+
+def _parse_number(text: str) -> float:
+  try:
+    return float(text)
+  except ValueError:
+    return math.nan
+
+
+def _read_asset(name: str) -> str:
+  return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _write_json(data: Any) -> str:
+  # The only way out of a script element is `</script`, and `<!--` changes how it is read.
+  return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _escape(text: str) -> str:
+  return html.escape(str(text))

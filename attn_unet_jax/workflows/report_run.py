@@ -1,0 +1,242 @@
+"""Writes the page of a run, `report.html`: its summary, curves, scores and cases."""
+
+import csv
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attn_unet_jax.cases.fold import DataFold, open_fold
+from attn_unet_jax.cases.prepare import native_classes
+from attn_unet_jax.cases.target import native_boundary
+from attn_unet_jax.config.schema import RunConfig, flatten
+from attn_unet_jax.config.stored import load_config
+from attn_unet_jax.drawing.page.document import RunPage, write_document
+from attn_unet_jax.drawing.page.volumes import MAX_VOXELS, EmbeddedCase, embed_case
+from attn_unet_jax.labels import class_names
+from attn_unet_jax.runs.metrics_csv import read_metrics
+from attn_unet_jax.runtime.console import format_duration, print_line, show_progress
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import check_writable, read_json_object, write_text
+from attn_unet_jax.volumes.checks import check_pair
+from attn_unet_jax.volumes.nifti import read_label
+from attn_unet_jax.workflows.describe_needs import count_parameters
+
+REPORT = "report.html"
+_MAX_PICTURED = 20  # of which two worst, two median and two best are shown whole
+_THUMBNAIL_VOXELS = 160 * 160
+_WAY_OUT = "put it right, or remove it: the report goes on without it"
+
+
+def report_run(workdir: Path) -> Path:
+  """Writes the page of a run into its folder; returns the page.
+
+  A page needs no more than the run's `config.json`. What else is missing is said in it.
+
+  Raises:
+    UserError: there is no run, a file of it is damaged, or the page cannot be written.
+  """
+  config = load_config(workdir / "config.json")
+  check_writable(workdir)
+  record = read_json_object(workdir / "run.json", _WAY_OUT)
+  summary = read_json_object(workdir / "evaluation" / "summary.json", _WAY_OUT)
+  scores = _read_scores(workdir / "evaluation" / "cases.csv")
+  shown, thumbnails, notes = _draw_cases(workdir, config, scores)
+  page = RunPage(
+    title=f"Run {workdir.resolve().name}",
+    lead=_describe_state(record),
+    facts=_list_facts(config, record, workdir, summary),
+    notes=notes,
+    metrics=read_metrics(workdir / "metrics.csv"),
+    classes=class_names(config.data.labels),
+    summary=summary,
+    scores=scores,
+    shown=shown,
+    thumbnails=thumbnails,
+    record=[
+      (name, (workdir / name).read_text(errors="replace"))
+      for name in ("config.json", "run.json", "folds.json")
+      if (workdir / name).is_file()
+    ],
+  )
+  path = workdir / REPORT
+  try:
+    write_text(path, write_document(page))
+  except OSError as error:
+    raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+  return path
+
+
+def report_after_training(workdir: Path) -> None:
+  """Writes the page of a run that is done; says what prevents it and raises nothing.
+
+  A run that was trained and tested for days has not failed because a page of it could not be made.
+  """
+  try:
+    print_line(f"report: {report_run(workdir)}")
+  except Exception as error:
+    print_line(
+      f"no report ({type(error).__name__}: {error}); the run is complete. "
+      f"python -m attn_unet_jax.report --workdir={workdir} tries again"
+    )
+
+
+def rank_cases(scores: Sequence[Mapping[str, str]]) -> list[tuple[str, float]]:
+  """Returns the cases with their mean DSC over the classes, the worst first.
+
+  A case without any DSC, in which no class can be missed, counts as the best.
+  """
+  found: dict[str, list[float]] = {}
+  for row in scores:
+    value = _to_float(row.get("dsc"))
+    found.setdefault(row["case"], []).extend([value] if math.isfinite(value) else [])
+  means = [(case, statistics.fmean(some) if some else math.nan) for case, some in found.items()]
+  return sorted(means, key=lambda one: (math.isnan(one[1]), one[1], one[0]))
+
+
+def choose_roles(count: int) -> dict[int, str]:
+  """Returns what a case is shown for by its rank of `count`: worst, median or best."""
+  middle = (count - 1) // 2
+  wanted = (
+    (0, "worst"),
+    (middle, "median"),
+    (count - 1, "best"),
+    (1, "second worst"),
+    (count - 2, "second best"),
+    (middle + 1, "next to the median"),
+  )
+  roles: dict[int, str] = {}
+  for rank, role in wanted:
+    if 0 <= rank < count:
+      roles.setdefault(rank, role)
+  return dict(sorted(roles.items()))
+
+
+def _draw_cases(
+  workdir: Path, config: RunConfig, scores: Sequence[Mapping[str, str]]
+) -> tuple[list[EmbeddedCase], list[EmbeddedCase], list[str]]:
+  """Returns the cases of the viewer, the thumbnails, and sentences about what is missing."""
+  if not scores:
+    return [], [], []
+  try:
+    fold = open_fold(config.data, workdir / "folds.json")
+  except UserError as error:
+    return [], [], [f"There are no pictures, since the data is not there: {error}"]
+  ranked = rank_cases(scores)
+  roles = choose_roles(len(ranked))
+  others = [rank for rank in range(len(ranked)) if rank not in roles]
+  others = others[: _MAX_PICTURED - len(roles)]
+  shown, thumbnails, notes = list[EmbeddedCase](), list[EmbeddedCase](), list[str]()
+  for rank in show_progress([*roles, *others], len(roles) + len(others), "cases"):
+    case_id, dsc = ranked[rank]
+    score = f"DSC {dsc:.3f}" if math.isfinite(dsc) else "no DSC"
+    try:
+      case = _embed(workdir, fold, case_id, roles.get(rank, ""), score)
+    except UserError as error:
+      notes.append(f"There is no picture of {case_id}: {error}")
+      continue
+    (shown if rank in roles else thumbnails).append(case)
+  if left_out := len(ranked) - len(roles) - len(others):
+    notes.append(
+      f"{left_out} cases with better scores are in the table and not among the pictures."
+    )
+  return shown, thumbnails, notes
+
+
+def _embed(workdir: Path, fold: DataFold, case_id: str, role: str, score: str) -> EmbeddedCase:
+  path = workdir / "predictions" / f"{case_id}.nii.gz"
+  if case_id not in fold.dataset.ids:
+    raise UserError("it is no longer in the data")
+  prediction = read_label(path)
+  case = fold.dataset.load(case_id)
+  check_pair(case.image.grid, prediction.grid, (case_id, path), ("scan", "prediction"))
+  truth = native_classes(case, fold.mapping)
+  if fold.data.target == "boundary":
+    truth = native_boundary(truth, fold.data.spacing_mm)
+  voxels = MAX_VOXELS if role else _THUMBNAIL_VOXELS
+  return embed_case(
+    case_id,
+    role,
+    score,
+    case.image,
+    truth.array,
+    prediction.array,
+    voxels,
+    one_slice=not role,
+  )
+
+
+def _describe_state(record: Mapping[str, Any]) -> str:
+  if not record:
+    return "It has no run.json: it was not trained here."
+  ends = {"done": "It is trained and tested.", "running": "It is being trained, or was killed."}
+  said = ends.get(record.get("exit", ""), f"It ended by {record.get('exit')}.")
+  return f"{said} Last start: {record.get('started', 'unknown')}."
+
+
+def _list_facts(
+  config: RunConfig, record: Mapping[str, Any], workdir: Path, summary: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+  """Lists what the summary says about data, recipe, machine and time."""
+  keys = flatten(config)
+  data = config.data.folder or f"{config.data.dataset} in {config.data.dir}"
+  losses = [f"{name[5:]} {keys[name]:g}" for name in keys if name.startswith("loss.")
+            and isinstance(keys[name], float) and keys[name]]  # fmt: skip
+  facts = [
+    ("data", data),
+    ("cases", _count_cases(workdir, config.data.fold)),
+    ("labels", config.data.labels),
+    ("network", config.model.name),
+    ("parameters", f"{count_parameters(config):,}"),
+    (
+      "patch",
+      " x ".join(map(str, config.data.patch)) + f" voxels of {config.data.spacing_mm:g} mm",
+    ),
+    ("loss", ", ".join(losses)),
+    ("optimiser", f"{config.optimizer.name}, rate {config.optimizer.learning_rate:g}"),
+    (
+      "epochs",
+      f"{config.train.epochs} of {config.train.steps_per_epoch} steps, batches of "
+      f"{config.train.batch_size}",
+    ),
+    ("seed", str(config.seed)),
+  ]
+  if "total_wall_seconds" in record:
+    facts.append(("time", format_duration(float(record["total_wall_seconds"]))))
+  if record.get("devices"):
+    facts.append(("devices", ", ".join(map(str, record["devices"]))))
+  if record.get("git_revision"):
+    facts.append(("program", str(record["git_revision"])[:12]))
+  if "checkpoint_step" in summary:
+    facts.append(("scored checkpoint", f"step {summary['checkpoint_step']}"))
+  return facts
+
+
+def _count_cases(workdir: Path, fold: int) -> str:
+  listing = read_json_object(workdir / "folds.json", _WAY_OUT).get("folds", [])
+  own = listing[fold] if fold < len(listing) else {}
+  return ", ".join(f"{len(cases)} {part}" for part, cases in own.items()) or "unknown"
+
+
+def _read_scores(path: Path) -> list[dict[str, str]]:
+  """Reads `cases.csv`; a missing file has no rows.
+
+  Raises:
+    UserError: the file is not as `write_scores` writes it.
+  """
+  if not path.is_file():
+    return []
+  rows = list(csv.DictReader(path.read_text(errors="replace").splitlines()))
+  if any(
+    not {"case", "class"} <= row.keys() or None in row or None in row.values() for row in rows
+  ):
+    raise UserError(f"{path}: not a table of scores; {_WAY_OUT}")
+  return rows
+
+
+def _to_float(text: str | None) -> float:
+  try:
+    return float(text or "nan")
+  except ValueError:
+    return math.nan

@@ -1,0 +1,212 @@
+"""The page of a run: what it embeds can be read back, and no text in it becomes HTML."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from attn_unet_jax.drawing.page.document import RunPage, find_worst, write_document
+from attn_unet_jax.drawing.page.volumes import (
+  CODED_HU,
+  choose_steps,
+  code_hu,
+  decode_volume,
+  embed_case,
+  encode_volume,
+)
+from attn_unet_jax.runs.metrics_csv import COLUMNS
+from attn_unet_jax.volumes import Volume
+from benchmarks.orientations import on_axes
+from tests.drawn_ct import ORGAN, drawn_ct, drawn_label
+
+EVIL = "<script>alert('x')</script>&\"'--><b>"
+
+
+class Page(HTMLParser):
+  """The elements of a page, and the text in each kind of them."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.found, self.ids, self.texts, self._open = [], [], {}, []
+    self.feed(text)
+    self.close()
+
+  def handle_starttag(self, tag, attrs):
+    self.found.append((tag, dict(attrs)))
+    self.ids += [value for name, value in attrs if name == "id"]
+    if tag not in ("meta", "link"):
+      self._open.append(tag)
+
+  def handle_endtag(self, tag):
+    assert self._open.pop() == tag
+
+  def handle_data(self, data):
+    tag = self._open[-1] if self._open else ""
+    self.texts[tag] = self.texts.get(tag, "") + data
+
+
+def embed(case_id="a", role="worst", **options):
+  label = drawn_label().array
+  return embed_case(case_id, role, "DSC 0.5", drawn_ct(), label, np.roll(label, 1, 0), **options)
+
+
+def make_page(**changes):
+  rows = [
+    {"case": case, "class": "pancreas", "dsc": dsc, "hd_mm": "3.5", "volume_ml": "70"}
+    for case, dsc in ((EVIL, "0.5"), ("b", "0.75"), ("c", "nan"))
+  ]
+  metrics = {**dict.fromkeys(COLUMNS, "0.5"), "epoch": "1", "validation_dsc": ""}
+  spread = {"mean": 0.625, "sd": 0.25, "n": 2, "undefined": 1}
+  page = {
+    "title": EVIL,
+    "lead": EVIL,
+    "facts": [(EVIL, EVIL)],
+    "notes": [EVIL],
+    "metrics": [metrics],
+    "classes": [EVIL],
+    "summary": {"classes": {EVIL: {"dsc": spread}}},
+    "scores": rows,
+    "shown": [embed(EVIL)],
+    "thumbnails": [embed("b", "", one_slice=True)],
+    "record": [(EVIL, EVIL)],
+  }
+  return write_document(RunPage(**{**page, **changes}))
+
+
+def test_what_is_embedded_is_read_back():
+  array = np.random.default_rng(0).integers(0, 256, (5, 4, 3), np.uint8)
+  np.testing.assert_array_equal(decode_volume(encode_volume(array), (5, 4, 3)), array)
+
+
+def test_codes_keep_soft_tissue_to_a_few_hu_and_order_everywhere():
+  hu = np.arange(-3000, 3000)
+  codes = code_hu(hu)
+  assert (np.diff(codes.astype(int)) >= 0).all()
+  back = np.interp(codes, *zip(*[(code, value) for value, code in CODED_HU], strict=True))
+  soft = (hu >= -200) & (hu <= 300)
+  assert np.abs(back - hu)[soft].max() <= 1.25
+  assert (codes[0], codes[-1]) == (0, 255)
+
+
+@pytest.mark.parametrize(
+  ("size", "spacing", "steps"),
+  [
+    ((10, 10, 10), (1, 1, 1), (1, 1, 1)),
+    ((20, 10, 10), (0.5, 1, 1), (2, 1, 1)),
+    ((40, 40, 1), (1, 1, 5), (2, 1, 1)),
+    ((2000, 1, 1), (9, 1, 1), (2, 1, 1)),
+  ],
+)
+def test_the_finest_axis_gives_voxels_away_first(size, spacing, steps):
+  assert choose_steps(size, spacing, 1000) == steps
+
+
+def test_a_case_is_embedded_around_its_organ_whatever_its_axes():
+  case = embed()
+  truth = decode_volume(case.volumes["truth"], case.shape)
+  predicted = decode_volume(case.volumes["prediction"], case.shape)
+  assert (truth.sum(), predicted.sum()) == (96, 96)
+  assert truth.shape == (6 + 1 + 2 * 5, 4 + 2 * 5, 4 + 2 * 5)  # 40 mm are five voxels
+  image = decode_volume(case.volumes["image"], case.shape)
+  inside = tuple(
+    slice(part.start - 5 * (axis < 3), part.stop + 5) for axis, part in enumerate(ORGAN)
+  )
+  expected = drawn_ct().array[inside[0].start : inside[0].stop + 1, inside[1], inside[2]]
+  np.testing.assert_array_equal(image, code_hu(expected))
+  assert truth[case.centre] == 1
+  label, moved = drawn_label(), np.roll(drawn_label().array, 1, 0)
+  turned = on_axes(drawn_ct(), "LSP")
+  again = embed_case(
+    "a",
+    "worst",
+    "DSC 0.5",
+    turned,
+    on_axes(label, "LSP").array,
+    on_axes(Volume(moved, label.affine), "LSP").array,
+  )
+  assert (again.shape, again.centre, again.volumes) == (case.shape, case.centre, case.volumes)
+
+
+def test_unlabelled_voxels_are_no_class_and_a_slice_is_one_slice():
+  label = drawn_label().array.copy()
+  label[0, 0, 0] = 255
+  case = embed_case("a", "", "", drawn_ct(), label, drawn_label().array, 400, one_slice=True)
+  assert case.shape[2] == 1
+  assert np.prod(case.shape) <= 400
+  assert set(np.unique(decode_volume(case.volumes["truth"], case.shape))) == {0, 1}
+
+
+def test_no_text_of_a_run_becomes_html():
+  text = make_page()
+  page = Page(text)
+  assert not [tag for tag, _ in page.found if tag == "b"]
+  scripts = [attributes for tag, attributes in page.found if tag == "script"]
+  assert [one.get("type") for one in scripts[-2:]] == [None, None]
+  assert {one.get("type") for one in scripts[:-2]} == {"application/json", "text/plain"}
+  assert "alert(" not in re.sub(r"<script type=.*?</script>", "", text).replace(
+    "&lt;script&gt;alert(", ""
+  )
+  for tag in ("h1", "title", "dt", "dd", "strong", "pre", "summary"):
+    assert EVIL in page.texts[tag]
+  (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)
+  data = json.loads(data)
+  assert data["shown"][0]["id"] == data["classes"][0]["name"] == EVIL
+  assert data["spreads"][0]["worst"] == EVIL
+
+
+def test_a_page_loads_nothing_and_its_links_lead_somewhere():
+  page = Page(make_page())
+  wanted = [
+    (tag, name, value)
+    for tag, attributes in page.found
+    for name, value in attributes.items()
+    if name in ("href", "src", "action", "data", "srcset")
+  ]
+  assert [one for one in wanted if not one[2].startswith(("#", "data:,"))] == []
+  policy = {attributes.get("content") for tag, attributes in page.found if tag == "meta"}
+  assert any(value and value.startswith("default-src 'none'") for value in policy)
+  assert len(page.ids) == len(set(page.ids))
+  # The script makes the places of the two cases with pictures.
+  made = {"case-0", "case-1"}
+  assert {value[1:] for _, name, value in wanted if value.startswith("#")} <= {*page.ids, *made}
+  assert "case-2" in page.ids
+
+
+def test_each_volume_is_where_the_script_looks_for_it():
+  text = make_page()
+  (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)
+  for one in (*json.loads(data)["shown"], *json.loads(data)["thumbs"]):
+    for name, place in one["volumes"].items():
+      (embedded,) = re.findall(rf'<script type="text/plain" id="{place}">(.*?)</script>', text)
+      assert decode_volume(embedded, tuple(one["shape"])).size == np.prod(one["shape"]), name
+
+
+def test_scores_stand_with_their_number_and_an_undefined_one_is_no_dot():
+  text = make_page()
+  assert "0.625 \u00b1 0.250 (n 2 of 3)" in text
+  (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)
+  dsc, *_ = json.loads(data)["spreads"]
+  assert [value for _, value in dsc["cases"]] == [0.5, 0.75]
+  assert dsc["worstValue"] == 0.5
+
+
+def test_a_run_without_scores_and_epochs_has_a_page():
+  page = Page(make_page(metrics=[], summary={}, scores=[], shown=[], thumbnails=[]))
+  assert "There are no scores yet." in page.texts["p"]
+  assert "There are no pictures." in page.texts["p"]
+
+
+@pytest.mark.parametrize(
+  ("metric", "worst"),
+  [
+    ("dsc", "a"),
+    ("nsd_2mm", "a"),
+    ("hd95_mm", "b"),
+    ("volume_error_abs_ml", "b"),
+    ("volume_ml", ""),
+  ],
+)
+def test_which_end_is_the_worse_depends_on_the_metric(metric, worst):
+  assert find_worst(metric, {"a": 0.1, "b": 0.2}) == worst
