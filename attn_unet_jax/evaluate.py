@@ -38,6 +38,12 @@ _LABELS = flags.DEFINE_string(
 _NO_POSTPROCESS = flags.DEFINE_bool(
   "no_postprocess", False, "Without the steps after the network that the run chose on validation."
 )
+_TTA = flags.DEFINE_string(
+  "tta",
+  "",
+  "Test-time augmentation: axes along which predictions of mirrored scans are averaged; x: left "
+  "and right, y: front and back, z: head and feet. Each doubles the time.",
+)
 _ACCEPT = flags.DEFINE_string("accept", "", ACCEPT_HELP)
 _EMPTY_MASKS = flags.DEFINE_enum(
   "empty_masks",

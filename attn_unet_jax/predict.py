@@ -60,13 +60,20 @@ _PREVIEW = flags.DEFINE_bool(
 _NO_POSTPROCESS = flags.DEFINE_bool(
   "no_postprocess", False, "Without the steps after the network that the run chose on validation."
 )
+_TTA = flags.DEFINE_string(
+  "tta",
+  "",
+  "Test-time augmentation: axes along which predictions of mirrored scans are averaged; x: left "
+  "and right, y: front and back, z: head and feet. Each doubles the time.",
+)
 _ACCEPT = flags.DEFINE_string("accept", "", ACCEPT_HELP)
 
 
 def main() -> None:
   """Segments what the flags say."""
   accept = parse_acceptance(_ACCEPT.value or "")
-  from attn_unet_jax.workflows.options import AnswerOptions  # these load JAX
+  from attn_unet_jax.inference.mirrors import parse_mirrors  # these load JAX
+  from attn_unet_jax.workflows.options import AnswerOptions
   from attn_unet_jax.workflows.segment_scans import segment_scans
 
   source, output = Path(_INPUT.value or ""), Path(_OUTPUT.value or "")
@@ -77,6 +84,7 @@ def main() -> None:
     accept=accept,
     again=bool(_AGAIN.value),
     postprocess=not _NO_POSTPROCESS.value,
+    mirrors=parse_mirrors(_TTA.value or ""),
     as_json=bool(_JSON.value),
     preview=bool(_PREVIEW.value),
     output_format=cast(Any, _FORMAT.value),  # one of those that the flag allows

@@ -336,3 +336,10 @@ def test_the_steps_that_the_run_chose_are_taken_unless_they_are_not_wanted(
   answered(postprocess=False)
   assert _made(capsys) == ["a", "b", "c"]
   assert read_label(tmp_path / "masks" / "a.nii.gz").array.all()
+
+
+def test_a_mirrored_scan_is_another_question(answered, capsys):
+  answered(mirrors=(1,))
+  assert _made(capsys) == ["a", "b", "c"]
+  answered(mirrors=(1,))
+  assert _made(capsys) == []

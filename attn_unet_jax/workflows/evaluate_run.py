@@ -8,6 +8,7 @@ from typing import Any
 from attn_unet_jax.cases.fold import DataFold
 from attn_unet_jax.config.schema import replace_keys
 from attn_unet_jax.evaluation.scoring import score_cases, write_scores
+from attn_unet_jax.inference.mirrors import AXES
 from attn_unet_jax.inference.postprocess import UNCHANGED
 from attn_unet_jax.runtime.acceptance import Acceptance
 from attn_unet_jax.runtime.console import print_line
@@ -94,6 +95,8 @@ def _score_and_write(
     postprocessing=trained.postprocessing,
   )
   about = {**about, "checkpoint_step": trained.step}
+  if trained.mirrors:
+    about["tta"] = "".join(AXES[axis] for axis in trained.mirrors)
   if trained.postprocessing != UNCHANGED:
     about["postprocessing"] = dataclasses.asdict(trained.postprocessing)
     print_line(f"after the network: {trained.postprocessing.describe()}")

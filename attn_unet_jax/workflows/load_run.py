@@ -40,7 +40,8 @@ class LoadedRun:
 
   `step` is that of its checkpoint; `locate` finds the box to segment, None is the whole scan.
   `digest` is one of everything that an answer depends on beside the scan and `postprocessing`, the
-  steps after the network; '' where it is unknown.
+  steps after the network; '' where it is unknown. `mirrors` has the axes along which `system`
+  averages over mirror images.
   """
 
   config: RunConfig
@@ -50,6 +51,7 @@ class LoadedRun:
   locate: Locate | None = None
   digest: str = ""
   postprocessing: Postprocessing = UNCHANGED
+  mirrors: tuple[int, ...] = ()
 
 
 def load_best(workdir: Path) -> BestCheckpoint:

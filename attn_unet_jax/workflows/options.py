@@ -17,6 +17,7 @@ class AnswerOptions:
     again: whether masks that are there already, of this run and these scans, are made again.
     output_format: the format of the masks.
     postprocess: whether the steps after the network that the run chose are taken.
+    mirrors: the axes of the working grid along which mirrored predictions are averaged.
     as_json: whether to write the volume of each class beside each mask, to NAME.json.
     preview: whether to draw each scan with its mask, to NAME.png.
   """
@@ -27,6 +28,7 @@ class AnswerOptions:
   again: bool = False
   output_format: OutputFormat = "nifti"
   postprocess: bool = True
+  mirrors: tuple[int, ...] = ()
   as_json: bool = False
   preview: bool = False
 

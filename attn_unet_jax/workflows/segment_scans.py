@@ -25,6 +25,7 @@ from attn_unet_jax.workflows.answer_log import (
 from attn_unet_jax.workflows.evaluate_run import leave_unprocessed
 from attn_unet_jax.workflows.list_scans import ScanListing, list_scans
 from attn_unet_jax.workflows.load_run import LoadedRun
+from attn_unet_jax.workflows.mirror_run import mirror_run
 from attn_unet_jax.workflows.open_run import open_run_or_stages
 from attn_unet_jax.workflows.options import AnswerOptions
 from attn_unet_jax.workflows.write_answer import (
@@ -68,6 +69,7 @@ def segment_scans(
   trained = open_run_or_stages(workdir)
   if not options.postprocess:
     trained = leave_unprocessed(trained)
+  trained = mirror_run(trained, options.mirrors)
   boxes = _read_boxes(trained, targets, options.boxes_file)
   if skipped_line := describe_skipped(listing.skipped):
     print_line(f"{source}: {skipped_line}")

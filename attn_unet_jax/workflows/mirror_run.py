@@ -1,0 +1,40 @@
+"""Test-time augmentation of a run."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from attn_unet_jax.inference.mirrors import AXES, MirroredSystem, find_sided_classes
+from attn_unet_jax.runtime.console import print_line
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.workflows.load_run import LoadedRun
+
+_X = AXES.index("x")
+
+
+def mirror_run(trained: LoadedRun, axes: Sequence[int]) -> LoadedRun:
+  """Returns the run with predictions that are averaged over mirror images; no axes: the run.
+
+  A line says how many predictions a scan takes, and another warns of mirror images that the
+  training did not show the network.
+
+  Raises:
+    UserError: the scan would be mirrored from left to right, and a class is one side of the body.
+  """
+  if not axes:
+    return trained
+  names = "".join(AXES[axis] for axis in axes)
+  if _X in axes and (sided := find_sided_classes(trained.classes)):
+    raise UserError(
+      f"--tta={names}: x mirrors left and right, which would take {sided[0]} for the other side's; "
+      "leave x out"
+    )
+  print_line(f"--tta={names}: {2 ** len(axes)} predictions a scan")
+  unseen = "".join(AXES[axis] for axis in axes if not trained.config.augment.flip[axis])
+  if unseen:
+    print_line(
+      f"warning: --tta={names}: the run was not trained on scans mirrored along {unseen} "
+      "(config.augment.flip), and may answer them worse; compare evaluate --part=validation with "
+      "and without"
+    )
+  system = MirroredSystem(trained.system, axes)
+  return dataclasses.replace(trained, system=system, mirrors=tuple(axes))
