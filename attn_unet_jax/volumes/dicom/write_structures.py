@@ -9,7 +9,7 @@ from __future__ import annotations
 import colorsys
 import copy
 import datetime
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.tag import Tag
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
+from scipy.ndimage import find_objects
 
 from attn_unet_jax.volumes.contours import trace_contours
 from attn_unet_jax.volumes.dicom import anatomy
@@ -67,7 +68,10 @@ def write_structures(
     )
     for value, name in classes
   ]
-  dataset.ROIContourSequence = [_draw_class(mask, value, source) for value, _ in classes]
+  contours = _draw_classes(mask, source)
+  dataset.ROIContourSequence = [
+    _describe_class(value, contours.get(value, [])) for value, _ in classes
+  ]
   dataset.RTROIObservationsSequence = [_observe_class(value, name) for value, name in classes]
   dataset.ApprovalStatus = "UNAPPROVED"
   save_dataset(path, dataset)
@@ -120,31 +124,30 @@ def _refer_to_slice(one: SourceSlice) -> pydicom.Dataset:
   return item
 
 
-def _draw_class(mask: np.ndarray, value: int, source: SourceSeries) -> pydicom.Dataset:
-  """Describes the contours of one class; a class without a voxel has none."""
-  contours = [
-    _describe_contour(polygon, source.slices[k])
-    for k in range(mask.shape[2])
-    for polygon in _trace_slice(mask[:, :, k] == value)
-  ]
-  for number, contour in enumerate(contours, 1):
-    contour.ContourNumber = number
+def _draw_classes(mask: np.ndarray, source: SourceSeries) -> dict[int, list[pydicom.Dataset]]:
+  """Describes the contours of each class, slice by slice; a class without a voxel has none."""
+  contours: dict[int, list[pydicom.Dataset]] = {}
+  for k, one in enumerate(source.slices):
+    here = np.ascontiguousarray(mask[:, :, k])
+    # The smallest box around each class, for tracing takes time of what it looks at.
+    for value, box in enumerate(find_objects(here), 1):
+      if box is None:
+        continue
+      corner = [part.start for part in box]
+      for polygon in trace_contours(here[box] == value):
+        drawn = contours.setdefault(value, [])
+        drawn.append(_describe_contour(polygon + corner, one, len(drawn) + 1))
+  return contours
+
+
+def _describe_class(value: int, contours: list[pydicom.Dataset]) -> pydicom.Dataset:
   item = _build(ROIDisplayColor=_choose_colour(value), ReferencedROINumber=value)
   if contours:
     item.ContourSequence = contours
   return item
 
 
-def _trace_slice(mask: np.ndarray) -> Iterable[np.ndarray]:
-  """Traces the polygons of a slice within the smallest box around them, which takes less time."""
-  columns, rows = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-  if not columns.size:
-    return []
-  box = mask[columns[0] : columns[-1] + 1, rows[0] : rows[-1] + 1]
-  return [polygon + (columns[0], rows[0]) for polygon in trace_contours(box)]
-
-
-def _describe_contour(polygon: np.ndarray, one: SourceSlice) -> pydicom.Dataset:
+def _describe_contour(polygon: np.ndarray, one: SourceSlice, number: int) -> pydicom.Dataset:
   """Describes a polygon [N, 2] of columns and rows on its slice, in mm of the patient (LPS)."""
   place = one.place
   points = place.position + polygon * place.spacing @ place.directions
@@ -152,6 +155,7 @@ def _describe_contour(polygon: np.ndarray, one: SourceSlice) -> pydicom.Dataset:
     ContourImageSequence=[_refer_to_slice(one)],
     ContourGeometricType="CLOSED_PLANAR",
     NumberOfContourPoints=len(points),
+    ContourNumber=number,
   )
   # As the bytes of the file: pydicom would check every number of millions for itself. They have at
   # most 16 characters each, and a tenth of a micrometre is far below any voxel.
