@@ -13,13 +13,13 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes import Volume
 from attn_unet_jax.volumes.dicom.read import read_dicom
 from tests.conftest import SHARED
+from tests.damaged_files import damage_bytes
 from tests.written_dicom import assert_anonymous, enhanced, slices_of, write
 
 SCAN = Volume(
   (np.arange(576) % 900).reshape(16, 12, 3).astype(np.int16), np.diag([-0.8, -0.7, 2, 1])
 )
-_LENGTHS = (b"\xff\xff\xff\xff", b"\xfe\xff\xff\xff", b"\xff\xff\xff\x7f", bytes(4))
-_HEADER_BYTES = 1900
+_PREAMBLE_BYTES, _HEADER_BYTES = 128, 1900
 
 
 def make_plain() -> list[Dataset]:
@@ -40,32 +40,14 @@ def make_packed() -> list[Dataset]:
   return slices
 
 
-def damage(data: bytes, rng: np.random.Generator) -> bytes:
-  """Flips, replaces, deletes and inserts bytes, most of them in the header."""
-  changed = bytearray(data)
-  for _ in range(rng.integers(1, 4)):
-    end = len(changed) if rng.random() < 0.3 else min(len(changed), _HEADER_BYTES)
-    at, size = int(rng.integers(128, end)), int(rng.integers(1, 9))
-    operation = rng.integers(5)
-    if operation == 0:
-      changed[at] ^= 1 << int(rng.integers(8))
-    elif operation == 1:
-      changed[at] = int(rng.integers(256))
-    elif operation == 2:
-      del changed[at : at + size]
-    elif operation == 3:
-      changed[at:at] = rng.bytes(size)
-    else:
-      changed[at : at + 4] = _LENGTHS[int(rng.integers(4))]
-  return bytes(changed)
-
-
 def read_damaged(folder, files: dict[str, bytes], rng: np.random.Generator) -> bool:
   """Damages one file, and reads the series; returns whether it was refused."""
   folder.mkdir(exist_ok=True)
   victim = sorted(files)[int(rng.integers(len(files)))]
   for name, data in files.items():
-    (folder / name).write_bytes(damage(data, rng) if name == victim else data)
+    if name == victim:
+      data = damage_bytes(data, rng, _HEADER_BYTES, first=_PREAMBLE_BYTES)
+    (folder / name).write_bytes(data)
   began, refusal = time.monotonic(), ""
   try:
     assert read_dicom(folder).volume.shape[2] == 3
