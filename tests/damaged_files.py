@@ -5,9 +5,7 @@ import numpy as np
 _LENGTHS = (b"\xff\xff\xff\xff", b"\xfe\xff\xff\xff", b"\xff\xff\xff\x7f", bytes(4))
 
 
-def damage_bytes(
-  data: bytes, rng: np.random.Generator, header_bytes: int, first: int = 0
-) -> bytes:
+def damage_bytes(data: bytes, rng: np.random.Generator, header_bytes: int, first: int = 0) -> bytes:
   """Flips, replaces, deletes and inserts bytes, most of them in the header."""
   changed = bytearray(data)
   for _ in range(rng.integers(1, 4)):
