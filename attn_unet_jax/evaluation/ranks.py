@@ -13,7 +13,7 @@ from attn_unet_jax.evaluation.intervals import resample_means
 
 # Scores that are the better the lower they are. The sign of an error says nothing of its size, and
 # a volume is neither good nor bad: these have no ranks.
-_LOW_IS_BETTER = ("assd_mm", "assd_voxels_mm", "hd_mm", "hd95_mm", "volume_error_abs_ml")
+_LOW_IS_BETTER = ("assd_mm", "assd_voxels_mm", "ece", "hd_mm", "hd95_mm", "volume_error_abs_ml")
 _WITHOUT_RANKS = ("volume_ml", "reference_volume_ml", "volume_error_ml")
 _PERCENTILES = (2.5, 97.5)
 

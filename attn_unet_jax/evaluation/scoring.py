@@ -14,6 +14,7 @@ from attn_unet_jax.cases.dataset import NativeCase
 from attn_unet_jax.cases.fold import DataFold
 from attn_unet_jax.cases.prepare import native_classes
 from attn_unet_jax.cases.target import native_boundary
+from attn_unet_jax.evaluation.calibration import measure_calibration
 from attn_unet_jax.evaluation.options import (
   EmptyRule,
   EvaluationOptions,
@@ -27,7 +28,7 @@ from attn_unet_jax.evaluation.surface import measure_by_area, measure_by_voxels
 from attn_unet_jax.evaluation.surface_scores import assd_mm, hausdorff_mm, surface_dice
 from attn_unet_jax.inference.options import PredictionRecipe
 from attn_unet_jax.inference.postprocess import UNCHANGED, Postprocessing
-from attn_unet_jax.inference.segment import Locate, segment_scan
+from attn_unet_jax.inference.segment import Locate, make_mask, predict_scan
 from attn_unet_jax.inference.sliding import SegmentationSystem
 from attn_unet_jax.labels import UNLABELLED, parse_mapping
 from attn_unet_jax.runtime.console import print_line, show_progress
@@ -77,7 +78,7 @@ def score_cases(
     locate: finds the box to segment; None: the fold's box, if it has boxes.
     predictions: folder for the predicted masks; None: they are not written.
     surfaces: whether the scores include those of surfaces (ASSD, HD, HD95, NSD), which are slow
-      for a scattered prediction.
+      for a scattered prediction, and of calibration (ECE).
     postprocessing: the steps after the network.
   """
   rows = {}
@@ -85,27 +86,52 @@ def score_cases(
     case = fold.dataset.load(case_id)
     # A system of stages finds its own boxes.
     find = locate or always_box(fold.boxes[case_id] if fold.boxes else None)
-    prediction, box = segment_scan(
-      case.image, system, recipe, find, case_id, postprocessing=postprocessing
-    )
+    found = predict_scan(case.image, system, recipe, find, case_id)
+    prediction = make_mask(found, recipe, postprocessing)
     reference = make_reference(case, fold, recipe)
-    rows[case_id] = score_case(
-      prediction.array,
-      reference.array,
-      fold.mapping.class_indices,
-      reference.voxel_volume_ml,
-      UNLABELLED,
-      recipe.evaluation.empty_masks,
-    )
+    classes, rules = fold.mapping.class_indices, recipe.evaluation
+    scores = score_prediction(prediction.array, reference, classes, rules, surfaces=surfaces)
     if surfaces:
-      classes = fold.mapping.class_indices
-      _add_surface_scores(rows[case_id], prediction.array, reference, classes, recipe.evaluation)
-    if box:
-      _add_box_scores(rows[case_id], box, reference, fold.mapping.class_indices)
+      errors = measure_calibration(found, prediction, reference, classes, rules.empty_masks)
+      for name, error in errors.items():
+        scores[name]["ece"] = error
+    if found.box:
+      _add_box_scores(scores, found.box, reference, classes)
+    rows[case_id] = scores
     if predictions:
-      names = {"background": 0, **fold.mapping.class_indices}
+      names = {"background": 0, **classes}
       write_nifti(predictions / f"{case_id}.nii.gz", prediction, label_names=names)
   return rows
+
+
+def score_prediction(
+  prediction: np.ndarray,
+  reference: Volume,
+  classes: Mapping[str, int],
+  rules: EvaluationOptions = _DEFAULTS,
+  *,
+  surfaces: bool = True,
+) -> Scores:
+  """Scores a label map against another one.
+
+  Args:
+    prediction: label map [X, Y, Z].
+    reference: label map on the same grid, `UNLABELLED` where it is unknown.
+    classes: label value by class name.
+    rules: the rules of the scores.
+    surfaces: whether surfaces are scored too.
+  """
+  scores = score_case(
+    prediction,
+    reference.array,
+    classes,
+    reference.voxel_volume_ml,
+    UNLABELLED,
+    rules.empty_masks,
+  )
+  if surfaces:
+    _add_surface_scores(scores, prediction, reference, classes, rules)
+  return scores
 
 
 def _add_surface_scores(
@@ -192,15 +218,7 @@ def score_folders(
     check_pair(truth.grid, answer.grid, files[::-1], ("reference", "prediction"))
     predicted_map = mapping.apply(answer.array, str(files[0]))
     truth = Volume(mapping.apply(truth.array, str(files[1])), truth.affine)
-    rows[case_id] = score_case(
-      predicted_map,
-      truth.array,
-      mapping.class_indices,
-      truth.voxel_volume_ml,
-      UNLABELLED,
-      rules.empty_masks,
-    )
-    _add_surface_scores(rows[case_id], predicted_map, truth, mapping.class_indices, rules)
+    rows[case_id] = score_prediction(predicted_map, truth, mapping.class_indices, rules)
   return rows
 
 

@@ -5,7 +5,16 @@ from collections.abc import Mapping, Sequence
 
 from attn_unet_jax.evaluation.summary import CaseScore, ClassCounts, ScoreSummary
 
-_SHOWN = ("dsc", "precision", "recall", "volume_error_ml", "assd_mm", "assd_voxels_mm", "hd95_mm")
+_SHOWN = (
+  "dsc",
+  "precision",
+  "recall",
+  "volume_error_ml",
+  "assd_mm",
+  "assd_voxels_mm",
+  "hd95_mm",
+  "ece",
+)
 _NSD = "nsd_"
 _HEAD = ("", "mean ± sd", "95 % interval", "median (quartiles)", "n")
 

@@ -328,6 +328,33 @@ def probabilities_to_labels(probabilities: np.ndarray, source: Grid, target: Gri
   return Volume(labels.T, target.affine)
 
 
+def interpolate_box(
+  array: np.ndarray, source: Grid, target: Grid, where: tuple[slice, slice, slice]
+) -> np.ndarray:
+  """Interpolates linearly in a box of the target grid, and computes no other voxel.
+
+  Args:
+    array: values [X, Y, Z] on the source grid.
+    source: their grid.
+    target: a grid with its axes and centre.
+    where: the voxels of the target.
+
+  Returns:
+    float32 of the shape of the box.
+
+  Raises:
+    ValueError: the grids' axes or centres differ.
+  """
+  _check_centred(source, target)
+  for axis, side in enumerate(where):
+    taps = _axis_taps(source, target, axis)
+    lower = array.take(taps.lower[side], axis).astype(np.float32)
+    upper = array.take(taps.upper[side], axis).astype(np.float32)
+    weight = np.expand_dims(taps.weight[side], tuple(range(1, 3 - axis)))
+    array = _lerp_in_place(lower, upper, weight)
+  return array
+
+
 def gaussian_blur(volume: Volume, sigma_mm: float) -> Volume:
   """Blurs an image with an isotropic Gaussian and returns float32; edges are continued.
 

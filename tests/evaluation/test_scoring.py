@@ -11,12 +11,13 @@ from attn_unet_jax.cases.target import native_boundary
 from attn_unet_jax.evaluation import scoring
 from attn_unet_jax.evaluation.options import EvaluationOptions
 from attn_unet_jax.evaluation.scoring import mean_dsc, score_folders, write_scores
-from attn_unet_jax.inference.segment import ScanSegmentation
+from attn_unet_jax.inference.segment import ScanProbabilities
 from attn_unet_jax.labels import parse_mapping
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.options import OptionError
 from attn_unet_jax.volumes.box import Box
 from attn_unet_jax.volumes.nifti import write_nifti
+from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows.evaluate_run import evaluate_other, evaluate_run, score_by_rules
 from attn_unet_jax.workflows.load_run import LoadedRun
@@ -231,10 +232,13 @@ def segmented(monkeypatch):
     volume = Volume(np.array(label, np.uint8), AFFINE)
     case = NativeCase("x", Volume(np.zeros(volume.shape, np.int16), AFFINE), volume, "x")
 
-    def found(image, system, config, locate, name, postprocessing):
-      return ScanSegmentation(Volume(np.array(prediction, np.uint8), AFFINE), box or locate(image))
+    def found(image, system, config, locate, name):
+      canonical = to_canonical(Volume(np.array(prediction, np.uint8), AFFINE))
+      values = np.eye(4, dtype=np.float32)[canonical.array]
+      grid = canonical.grid
+      return ScanProbabilities(values, grid, grid, image.grid, box or locate(image))
 
-    monkeypatch.setattr(scoring, "segment_scan", found)
+    monkeypatch.setattr(scoring, "predict_scan", found)
     dataset = SimpleNamespace(load=lambda _: case)
     return SimpleNamespace(
       dataset=dataset, mapping=parse_mapping(labels, None), **{"boxes": None, **fold}
@@ -258,6 +262,9 @@ def test_a_case_is_scored_class_by_class_in_mm_where_it_is_labelled(config, segm
   assert (scores["a"]["hd_mm"], scores["a"]["hd95_mm"]) == (6, 6)
   assert [scores["a"][f"nsd_{tolerance}mm"] for tolerance in (2, 3)] == [0, 0.5]
   assert scores["b"]["nsd_2mm"] == 1
+  # Of the 5 x 5 x 9 known voxels all around, two are sure and wrong.
+  assert scores["a"]["ece"] == pytest.approx(2 / (5 * 5 * 9))
+  assert scores["b"]["ece"] == 0
   assert scores["a"]["volume_ml"] == pytest.approx(0.006)
   assert mean_dsc(fold, ["x"], None, config) == (0.5, 2, 2)
 

@@ -10,6 +10,7 @@ from attn_unet_jax.volumes.nifti import read_label
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.resample import (
   gaussian_blur,
+  interpolate_box,
   probabilities_to_labels,
   resample_labels,
   resample_occupancy,
@@ -126,6 +127,18 @@ def test_halfway_the_higher_voxel_is_taken_whatever_rounding_says():
   volume = Volume(np.arange(9, dtype=np.int16)[:, None, None], np.diag([0.49, 1, 1, 1]))
   result = resample_volume(volume, working_grid(volume.grid, (2.45, 1, 1)), order="nearest")
   assert result.array.ravel().tolist() == [2, 7]
+
+
+@pytest.mark.parametrize("spacing", WORKING)
+def test_a_box_is_that_part_of_the_whole(spacing):
+  volume = make_noise()
+  target = working_grid(volume.grid, spacing)
+  where = tuple(slice(1, size + 5) for size in target.shape)  # the grid ends before the last two do
+  where = (where[0], slice(0, 3), where[2])
+  part = interpolate_box(volume.array, volume.grid, target, where)
+  np.testing.assert_allclose(part, resample_volume(volume, target).array[where], atol=1e-2)
+  with pytest.raises(ValueError, match=r"not parallel"):
+    interpolate_box(volume.array, volume.grid, working_grid(make_grid(degrees=12), 2.0), where)
 
 
 @pytest.mark.parametrize("spacing", WORKING)
