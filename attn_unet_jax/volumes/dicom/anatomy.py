@@ -6,8 +6,11 @@ modifier of the organ's code (CID 244).
 
 from __future__ import annotations
 
+import colorsys
 import re
 from typing import NamedTuple
+
+_GOLDEN_RATIO = 0.618034  # hues that are this far apart stay distinct, however many there are
 
 
 class Code(NamedTuple):
@@ -120,3 +123,8 @@ def find_anatomy(name: str) -> Anatomy:
 def clean_label(name: str) -> str:
   """Returns a class's name as a label of DICOM: at most 64 characters, and no backslash in it."""
   return re.sub(r"[\\\x00-\x1f\x7f]", "_", name)[:64].strip() or "class"
+
+
+def choose_colour(value: int) -> list[int]:
+  """Chooses a colour for a class, RGB from 0 to 255, that differs from those of the others."""
+  return [round(255 * part) for part in colorsys.hsv_to_rgb(value * _GOLDEN_RATIO % 1, 0.8, 1)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pydicom
@@ -14,6 +17,17 @@ MANUFACTURER = "The attn_unet_jax authors"
 MODEL = "attn_unet_jax"
 VERSION = __version__
 SERIES_DESCRIPTION = "Automatic segmentation, not reviewed"
+
+
+@contextlib.contextmanager
+def unchecked_values() -> Iterator[None]:
+  """Lets values of slices be repeated as they are, and keeps warnings that quote them quiet.
+
+  UIDs with a leading zero in a part are not allowed, and common. A reference must have them too.
+  """
+  with pydicom.config.disable_value_validation(), warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    yield
 
 
 def save_dataset(path: Path, dataset: pydicom.Dataset) -> None:

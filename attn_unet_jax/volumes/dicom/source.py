@@ -19,6 +19,7 @@ from pydicom.valuerep import validate_value
 
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.dicom.damage import damage_is_user_error
+from attn_unet_jax.volumes.dicom.equipment import unchecked_values
 from attn_unet_jax.volumes.dicom.files import open_files
 from attn_unet_jax.volumes.dicom.geometry import SliceGeometry
 from attn_unet_jax.volumes.dicom.read import locate_slices
@@ -139,14 +140,15 @@ def _read_common(
     if not uid:
       missing.append(name)
       uid = generate_uid(entropy_srcs=[name, *entropy])
-    setattr(common, name, uid)
+    with unchecked_values():
+      setattr(common, name, uid)
   common.SeriesNumber = max(0, int(tags.get("SeriesNumber") or 0)) + _SERIES_NUMBER_STEP
   return common, tuple(missing)
 
 
 def _read_valid(tags: pydicom.Dataset, name: str) -> str:
   """Reads a text; empty where it is missing, or is none that DICOM allows there."""
-  if not tags.get(name):
+  if not tags.get(name) or tags[name].VM != 1:
     return ""
   text = str(tags[name].value)
   try:

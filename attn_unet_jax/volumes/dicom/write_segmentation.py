@@ -7,7 +7,6 @@ without a voxel of a class are left out, as is usual.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from attn_unet_jax.volumes.dicom.equipment import (
   SERIES_DESCRIPTION,
   VERSION,
   save_dataset,
+  unchecked_values,
 )
 from attn_unet_jax.volumes.dicom.source import SourceSeries, SourceSlice
 
@@ -77,13 +77,12 @@ def write_segmentation(
   check_frames(source)
   if mask.shape != source.size:
     raise ValueError(f"the mask has the shape {mask.shape}, the series {source.size}")
-  images, order = _describe_images(source)
-  frames = np.ascontiguousarray(mask.transpose(2, 1, 0)[order])
-  # Of a mask without any voxel highdicom would write all frames: one is enough to say so.
-  if not frames.any():
-    images, frames = ([images[0]], frames[:1]) if len(images) > 1 else (images, frames)
-  with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # highdicom's may quote what they do not like
+  with unchecked_values():
+    images, order = _describe_images(source)
+    frames = np.ascontiguousarray(mask.transpose(2, 1, 0)[order])
+    # Of a mask without any voxel highdicom would write all frames: one is enough to say so.
+    if not frames.any():
+      images, frames = ([images[0]], frames[:1]) if len(images) > 1 else (images, frames)
     dataset = highdicom.seg.Segmentation(
       source_images=images,
       pixel_array=frames,
@@ -102,7 +101,7 @@ def write_segmentation(
       content_description=SERIES_DESCRIPTION,
       content_creator_name=MODEL,
     )
-  save_dataset(path, dataset)
+    save_dataset(path, dataset)
 
 
 def _describe_images(source: SourceSeries) -> tuple[list[pydicom.Dataset], Sequence[int]]:
@@ -189,6 +188,7 @@ def _describe_segment(highdicom: Any, name: str, value: int, algorithm: Any) -> 
     segmented_property_type=_to_concept(found.structure),
     algorithm_type="AUTOMATIC",
     algorithm_identification=algorithm,
+    display_color=highdicom.color.CIELabColor.from_rgb(*anatomy.choose_colour(value)),
   )
   if found.side:
     side = highdicom.sr.CodedConcept.from_code(_to_concept(found.side))

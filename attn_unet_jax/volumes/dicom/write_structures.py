@@ -6,10 +6,9 @@ is cut into the contour around it by a channel of no width, the keyhole of DICOM
 
 from __future__ import annotations
 
-import colorsys
 import copy
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +27,12 @@ from attn_unet_jax.volumes.dicom.equipment import (
   SERIES_DESCRIPTION,
   VERSION,
   save_dataset,
+  unchecked_values,
 )
 from attn_unet_jax.volumes.dicom.source import SourceSeries, SourceSlice
 
 # Retired, and what every program writes here (Detached Study Management, DICOM PS3.4 B.5).
 _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
-_GOLDEN_RATIO = 0.618034  # hues that are this far apart stay distinct, however many there are
 
 
 def write_structures(
@@ -53,6 +52,13 @@ def write_structures(
   """
   if mask.shape != source.size:
     raise ValueError(f"the mask has the shape {mask.shape}, the series {source.size}")
+  with unchecked_values():
+    save_dataset(path, _describe_structures(mask, source, label_names))
+
+
+def _describe_structures(
+  mask: np.ndarray, source: SourceSeries, label_names: Mapping[str, int]
+) -> pydicom.Dataset:
   classes = sorted((value, name) for name, value in label_names.items() if value)
   dataset = _describe_instance(source)
   dataset.StructureSetLabel = "SEGMENTATION"
@@ -74,7 +80,7 @@ def write_structures(
   ]
   dataset.RTROIObservationsSequence = [_observe_class(value, name) for value, name in classes]
   dataset.ApprovalStatus = "UNAPPROVED"
-  save_dataset(path, dataset)
+  return dataset
 
 
 def _build(**elements: object) -> pydicom.Dataset:
@@ -141,7 +147,7 @@ def _draw_classes(mask: np.ndarray, source: SourceSeries) -> dict[int, list[pydi
 
 
 def _describe_class(value: int, contours: list[pydicom.Dataset]) -> pydicom.Dataset:
-  item = _build(ROIDisplayColor=_choose_colour(value), ReferencedROINumber=value)
+  item = _build(ROIDisplayColor=anatomy.choose_colour(value), ReferencedROINumber=value)
   if contours:
     item.ContourSequence = contours
   return item
@@ -181,8 +187,3 @@ def _observe_class(value: int, name: str) -> pydicom.Dataset:
 
 def _describe_code(code: anatomy.Code) -> pydicom.Dataset:
   return _build(CodeValue=code.value, CodingSchemeDesignator="SCT", CodeMeaning=code.meaning)
-
-
-def _choose_colour(value: int) -> Sequence[int]:
-  """Chooses a colour, RGB from 0 to 255, that differs from those of the other classes."""
-  return [round(255 * part) for part in colorsys.hsv_to_rgb(value * _GOLDEN_RATIO % 1, 0.8, 1)]

@@ -46,6 +46,11 @@ def test_names_of_another_alphabet_become_utf_8(tmp_path):
   assert common.PatientSex == ""
 
 
+def test_of_several_values_where_one_belongs_none_is_taken(tmp_path):
+  write_volume(tmp_path, SCAN, PatientID=["a", "b"])
+  assert read(tmp_path).common.PatientID == ""
+
+
 def test_uids_that_were_lost_are_new_and_the_same_every_time(tmp_path):
   write_source(tmp_path / "a", "bare")
   first, second = read(tmp_path / "a"), read(tmp_path / "a")

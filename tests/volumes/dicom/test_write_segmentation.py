@@ -1,5 +1,6 @@
 """DICOM-SEG is read back by highdicom and by dcmqi, and is where the NIfTI mask is."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from attn_unet_jax.volumes import Volume
 from attn_unet_jax.volumes.dicom.read import choose_series, survey_files
 from attn_unet_jax.volumes.dicom.source import read_source
 from attn_unet_jax.volumes.dicom.write_segmentation import check_frames, write_segmentation
+from attn_unet_jax.volumes.dicom.write_structures import write_structures
 from tests.conftest import SHARED
 from tests.dicom_sources import (
   LPS_TO_RAS,
@@ -96,6 +98,7 @@ def test_every_segment_says_what_it_is_and_what_made_it(highdicom, tmp_path):
   assert [one.meaning for one in types] == ["Pancreas", "Kidney", "Tissue"]
   (side,) = types[1].SegmentedPropertyTypeModifierCodeSequence
   assert (side.CodeValue, side.CodeMeaning) == ("7771000", "Left")
+  assert len({tuple(one.RecommendedDisplayCIELabValue) for one in seg.SegmentSequence}) == 3
   for one in seg.SegmentSequence:
     algorithm = one.SegmentationAlgorithmIdentificationSequence[0]
     assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("attn_unet_jax", __version__)
@@ -138,6 +141,37 @@ def test_a_mask_without_a_voxel_is_a_segmentation_of_one_empty_slice(highdicom, 
   assert seg.number_of_segments == 3
   assert not seg.pixel_array.any()
   assert seg.NumberOfFrames == 3
+
+
+def test_slices_of_a_tilted_gantry_keep_their_places(highdicom, tmp_path):
+  image, source = read_both(write_source(tmp_path / "a", "plain"))
+  step = np.array([0, 0.6, 0])  # per slice
+  tilted = [
+    one._replace(place=dataclasses.replace(one.place, position=one.place.position + k * step))
+    for k, one in enumerate(source.slices)
+  ]
+  source = dataclasses.replace(source, slices=tuple(tilted))
+  write_segmentation(tmp_path / "seg.dcm", make_mask(), source, NAMES)
+  affine = image.affine.copy()
+  affine[1, 2] -= 0.6  # LPS to RAS
+  assert_same_points(
+    read_frame_points(tmp_path / "seg.dcm", 1), find_points(make_mask() == 1, affine)
+  )
+
+
+def test_a_uid_that_is_not_allowed_is_referred_to_as_it_is(highdicom, tmp_path):
+  _, source = read_both(write_source(tmp_path / "a", "plain"))
+  with pydicom.config.disable_value_validation():
+    source.common.StudyInstanceUID = "1.2.03"
+    slices = [one._replace(sop_instance=f"1.05.{k}") for k, one in enumerate(source.slices)]
+    source = dataclasses.replace(source, slices=tuple(slices))
+  write_segmentation(tmp_path / "seg.dcm", make_mask(), source, NAMES)
+  write_structures(tmp_path / "rt.dcm", make_mask(), source, NAMES)
+  with pydicom.config.disable_value_validation():
+    for name in ("seg.dcm", "rt.dcm"):
+      tags = pydicom.dcmread(tmp_path / name)
+      assert tags.StudyInstanceUID == "1.2.03"
+      assert "1.05.6" in str(tags)
 
 
 def test_files_of_several_frames_are_refused(tmp_path):
