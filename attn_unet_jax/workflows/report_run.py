@@ -22,6 +22,7 @@ from attn_unet_jax.runtime.files import check_writable, read_json_object, write_
 from attn_unet_jax.volumes.checks import check_pair
 from attn_unet_jax.volumes.nifti import read_label
 from attn_unet_jax.workflows.describe_needs import count_parameters
+from attn_unet_jax.workflows.measure_attention import MeasureAttention, open_attention
 
 REPORT = "report.html"
 _MAX_PICTURED = 20  # of which two worst, two median and two best are shown whole
@@ -29,10 +30,15 @@ _THUMBNAIL_VOXELS = 160 * 160
 _WAY_OUT = "put it right, or remove it: the report goes on without it"
 
 
-def report_run(workdir: Path) -> Path:
+def report_run(workdir: Path, *, attention: bool = False) -> Path:
   """Writes the page of a run into its folder; returns the page.
 
   A page needs no more than the run's `config.json`. What else is missing is said in it.
+
+  Args:
+    workdir: the folder of the run.
+    attention: whether the network looks at the cases of the viewer again, for the coefficients of
+      its gates.
 
   Raises:
     UserError: there is no run, a file of it is damaged, or the page cannot be written.
@@ -42,7 +48,8 @@ def report_run(workdir: Path) -> Path:
   record = read_json_object(workdir / "run.json", _WAY_OUT)
   summary = read_json_object(workdir / "evaluation" / "summary.json", _WAY_OUT)
   scores = _read_scores(workdir / "evaluation" / "cases.csv")
-  shown, thumbnails, notes = _draw_cases(workdir, config, scores)
+  measure = open_attention(workdir) if attention else None
+  shown, thumbnails, notes = _draw_cases(workdir, config, scores, measure)
   page = RunPage(
     title=f"Run {workdir.resolve().name}",
     lead=_describe_state(record),
@@ -114,7 +121,10 @@ def choose_roles(count: int) -> dict[int, str]:
 
 
 def _draw_cases(
-  workdir: Path, config: RunConfig, scores: Sequence[Mapping[str, str]]
+  workdir: Path,
+  config: RunConfig,
+  scores: Sequence[Mapping[str, str]],
+  measure: MeasureAttention | None,
 ) -> tuple[list[EmbeddedCase], list[EmbeddedCase], list[str]]:
   """Returns the cases of the viewer, the thumbnails, and sentences about what is missing."""
   if not scores:
@@ -132,7 +142,7 @@ def _draw_cases(
     case_id, dsc = ranked[rank]
     score = f"DSC {dsc:.3f}" if math.isfinite(dsc) else "no DSC"
     try:
-      case = _embed(workdir, fold, case_id, roles.get(rank, ""), score)
+      case = _embed(workdir, fold, case_id, roles.get(rank, ""), score, measure)
     except UserError as error:
       notes.append(f"There is no picture of {case_id}: {error}")
       continue
@@ -144,7 +154,14 @@ def _draw_cases(
   return shown, thumbnails, notes
 
 
-def _embed(workdir: Path, fold: DataFold, case_id: str, role: str, score: str) -> EmbeddedCase:
+def _embed(
+  workdir: Path,
+  fold: DataFold,
+  case_id: str,
+  role: str,
+  score: str,
+  measure: MeasureAttention | None,
+) -> EmbeddedCase:
   path = workdir / "predictions" / f"{case_id}.nii.gz"
   if case_id not in fold.dataset.ids:
     raise UserError("it is no longer in the data")
@@ -154,6 +171,8 @@ def _embed(workdir: Path, fold: DataFold, case_id: str, role: str, score: str) -
   truth = native_classes(case, fold.mapping)
   if fold.data.target == "boundary":
     truth = native_boundary(truth, fold.data.spacing_mm)
+  box = fold.boxes[case_id] if fold.boxes else None
+  maps = measure(case.image, box, case_id) if measure and role else None
   voxels = MAX_VOXELS if role else _THUMBNAIL_VOXELS
   return embed_case(
     case_id,
@@ -164,6 +183,7 @@ def _embed(workdir: Path, fold: DataFold, case_id: str, role: str, score: str) -
     prediction.array,
     voxels,
     one_slice=not role,
+    maps=maps,
   )
 
 

@@ -1,20 +1,22 @@
 """The page of a run: what it embeds can be read back, and no text in it becomes HTML."""
 
+import base64
 import json
 import re
+import zlib
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
+from attn_unet_jax.drawing.page.attention import embed_maps
+from attn_unet_jax.drawing.page.coding import encode_volume
 from attn_unet_jax.drawing.page.document import RunPage, find_worst, write_document
 from attn_unet_jax.drawing.page.volumes import (
   CODED_HU,
   choose_steps,
   code_hu,
-  decode_volume,
   embed_case,
-  encode_volume,
 )
 from attn_unet_jax.runs.metrics_csv import COLUMNS
 from attn_unet_jax.volumes import Volume
@@ -45,6 +47,12 @@ class Page(HTMLParser):
   def handle_data(self, data):
     tag = self._open[-1] if self._open else ""
     self.texts[tag] = self.texts.get(tag, "") + data
+
+
+def decode_volume(text, shape):
+  """Decodes what `encode_volume` wrote, as the script of the page does."""
+  changes = np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
+  return np.cumsum(changes.reshape(shape[::-1]), axis=-1, dtype=np.uint8).T
 
 
 def embed(case_id="a", role="worst", **options):
@@ -136,6 +144,44 @@ def test_unlabelled_voxels_are_no_class_and_a_slice_is_one_slice():
   assert case.shape[2] == 1
   assert np.prod(case.shape) <= 400
   assert set(np.unique(decode_volume(case.volumes["truth"], case.shape))) == {0, 1}
+
+
+def test_a_map_on_another_grid_lies_on_the_organ_that_it_is_high_in():
+  """A map of 1 in the organ and 0 elsewhere, on a finer grid of another origin."""
+  organ = drawn_label()
+  fine = np.kron(organ.array, np.ones((2, 2, 2), np.float32))
+  affine = organ.affine.copy()
+  affine[:3, :3] /= 2
+  affine[:3, 3] -= 2  # the middle of the first half voxel
+  shape, found = embed_maps(organ, {"level4/0": Volume(0.25 + fine / 2, affine)})
+  one = found["level4/0"]
+  assert shape == organ.shape  # of 8 mm voxels every one is kept
+  assert (one.low, one.high) == (0.25, 0.75)
+  codes = decode_volume(one.text, shape)
+  np.testing.assert_array_equal(codes == 255, organ.array > 0)
+  assert one.means["in the organ"] == 0.75
+  assert one.means["elsewhere"] == 0.25
+  assert list(one.means) == ["in the organ", "within 10 mm of it", "elsewhere"]
+
+
+def test_a_gate_that_says_one_thing_everywhere_and_no_organ_are_no_error():
+  flat = Volume(np.full((4, 4, 4), 0.5, np.float32), np.eye(4) * [5, 5, 5, 1])
+  shape, found = embed_maps(Volume(np.zeros((8, 8, 1), np.uint8), np.eye(4)), {"a": flat})
+  assert shape == (3, 3, 1)
+  assert found["a"].means == {"elsewhere": 0.5}
+
+
+def test_the_page_has_the_maps_of_a_case():
+  organ = drawn_label()
+  case = embed(maps={EVIL: Volume(organ.array.astype(np.float32), organ.affine)})
+  text = make_page(shown=[case])
+  (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)
+  (one,) = json.loads(data)["shown"]
+  about = one["maps"][EVIL]
+  (embedded,) = re.findall(rf'<script type="text/plain" id="{about["place"]}">(.*?)</script>', text)
+  codes = decode_volume(embedded, tuple(one["map_shape"]))
+  assert about["means"]["in the organ"] > 0.9 > about["means"]["elsewhere"]
+  assert codes.max() == 255
 
 
 def test_no_text_of_a_run_becomes_html():

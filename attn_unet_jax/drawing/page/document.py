@@ -129,7 +129,7 @@ def _write_summary(page: RunPage) -> Iterator[str]:
     yield '<p class="soft">There are no scores yet.</p>'
     return
   metrics = list(dict.fromkeys(name for one in classes.values() for name in one))
-  yield "<h3>Mean over the cases, \u00b1 standard deviation, and of how many cases</h3>"
+  yield "<h3>Mean over the cases \u00b1 standard deviation, 95 % interval of the mean, cases</h3>"
   yield '<div class="wide"><table><thead><tr><th scope="col">score</th>'
   yield "".join(f'<th scope="col">{_escape(name)}</th>' for name in classes)
   yield "</tr></thead><tbody>"
@@ -145,8 +145,10 @@ def _format_spread(found: Mapping[str, Any] | None) -> str:
   if not found or found.get("mean") is None:
     return "undefined"
   spread = "" if found.get("sd") is None else f" \u00b1 {found['sd']:.3f}"
+  ends = found.get("ci95_low"), found.get("ci95_high")
+  interval = "" if None in ends else f", {ends[0]:.3f} to {ends[1]:.3f}"
   count = found.get("n", 0)
-  return f"{found['mean']:.3f}{spread} (n {count} of {count + found.get('undefined', 0)})"
+  return f"{found['mean']:.3f}{spread}{interval} (n {count} of {count + found.get('undefined', 0)})"
 
 
 def _write_epochs(page: RunPage) -> Iterator[str]:
@@ -221,13 +223,19 @@ def _collect_data(
   volumes: dict[str, str] = {}
 
   def refer(case: EmbeddedCase, kind: str) -> dict[str, Any]:
-    names = {}
-    for group, found in (("volumes", case.volumes), ("maps", case.maps)):
-      names[group] = {name: f"{kind}-{len(volumes) + n}" for n, name in enumerate(found)}
-      volumes.update(zip(names[group].values(), found.values(), strict=True))
-    about = {name: getattr(case, name) for name in ("id", "role", "score", "about")}
-    places_in = {name: getattr(case, name) for name in ("shape", "spacing", "centre", "map_shape")}
-    return about | places_in | names
+    def embed(text: str) -> str:
+      place = f"{kind}-{len(volumes)}"
+      volumes[place] = text
+      return place
+
+    texts = ("id", "role", "score", "about", "shape", "spacing", "centre", "map_shape")
+    about = {name: getattr(case, name) for name in texts}
+    maps = {
+      name: {"place": embed(one.text), "low": one.low, "high": one.high, "means": one.means}
+      for name, one in case.maps.items()
+    }
+    embedded = {name: embed(text) for name, text in case.volumes.items()}
+    return {**about, "volumes": embedded, "maps": maps}
 
   epochs = [int(row["epoch"]) for row in page.metrics]
   data = {

@@ -33,7 +33,7 @@
       }
       found.maps = {};
       for (const name of Object.keys(one.maps)) {
-        found.maps[name] = await decode(one.maps[name], one.map_shape);
+        found.maps[name] = await decode(one.maps[name].place, one.map_shape);
       }
       return found;
     })();
@@ -265,14 +265,27 @@
       const options = [["off", ""], ...names.map((name) => [name, name])];
       choices(mapControls, "Attention", "map", options, state.map, (name) => {
         state.map = name;
+        tellMap();
         draw();
       });
-      const bar = element("span", {}, mapControls, "0 ");
-      const stops = ramp.map((one) => `rgb(${one})`).join(", ");
-      const strip = element("span", { class: "ramp", role: "img" }, bar);
-      strip.setAttribute("aria-label", "colours of the coefficients, from 0, dark, to 1, yellow");
+      state.bar = element("div", { "aria-live": "polite" }, mapControls);
+      tellMap();
+    }
+
+    // The colour bar of the gate that is shown, and where its coefficients are high.
+    function tellMap() {
+      if (!state.bar) return;
+      state.bar.replaceChildren();
+      const one = state.one.maps[state.map];
+      if (!one) return;
+      const [low, high] = [one.low, one.high].map((value) => value.toFixed(2));
+      const stops = ramp.map((shade) => `rgb(${shade})`).join(", ");
+      state.bar.append(`${low} `);
+      const strip = element("span", { class: "ramp", role: "img" }, state.bar);
+      strip.setAttribute("aria-label", `colours from ${low}, dark, to ${high}, yellow`);
       strip.style.background = `linear-gradient(to right, ${stops})`;
-      bar.append(" 1");
+      const means = Object.entries(one.means).map(([place, mean]) => `${place} ${mean.toFixed(3)}`);
+      state.bar.append(` ${high}; mean coefficient ${means.join(", ")}`);
     }
 
     function choose(index) {

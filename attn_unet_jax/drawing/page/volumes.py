@@ -1,13 +1,13 @@
 """Makes the volumes of a case small enough to embed in a page."""
 
-import base64
 import math
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from attn_unet_jax.drawing.page.attention import EmbeddedMap, embed_maps
+from attn_unet_jax.drawing.page.coding import encode_volume
 from attn_unet_jax.drawing.planes import find_centre, find_region
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
@@ -34,9 +34,8 @@ class EmbeddedCase:
     centre: the voxel in the middle of the organ.
     about: which part of the scan this is.
     volumes: `image`, `truth` and `prediction`, each as `encode_volume` writes it.
-    maps: further volumes by name, of values from 0 to 1 in 255 steps, that cover the same part
-      of the scan on a coarser grid.
-    map_shape: of that grid.
+    maps: attention by the name of the gate; see `drawing.page.attention`.
+    map_shape: of the maps, which cover the same part of the scan by fewer voxels.
   """
 
   id: str
@@ -47,7 +46,7 @@ class EmbeddedCase:
   centre: tuple[int, int, int]
   about: str
   volumes: Mapping[str, str]
-  maps: Mapping[str, str] = field(default_factory=dict)
+  maps: Mapping[str, EmbeddedMap] = field(default_factory=dict)
   map_shape: tuple[int, int, int] = (1, 1, 1)
 
 
@@ -61,6 +60,7 @@ def embed_case(
   max_voxels: int = MAX_VOXELS,
   *,
   one_slice: bool = False,
+  maps: Mapping[str, Volume] | None = None,
 ) -> EmbeddedCase:
   """Encodes the part of a case around the organ.
 
@@ -73,6 +73,7 @@ def embed_case(
     prediction: class indices on the same grid.
     max_voxels: beyond so many, only every second voxel along the finest axes is kept.
     one_slice: keep only the axial slice through the middle of the organ.
+    maps: the coefficients of each gate on a grid of their own, canonical axes.
   """
   canonical = to_canonical(image)
   classes = [
@@ -91,6 +92,11 @@ def embed_case(
     for part, length, step in zip(region, size, steps, strict=True)
   )
   hu, (true, predicted) = canonical.array[kept], [array[kept] for array in classes]
+  corner = np.eye(4)
+  corner[:3, :3] = np.diag(steps)
+  corner[:3, 3] = [part.start for part in kept]
+  shown = Volume(true, canonical.affine @ corner)
+  map_shape, found = embed_maps(shown, maps or {})
   spacing = [step * mm for step, mm in zip(steps, canonical.spacing, strict=True)]
   return EmbeddedCase(
     case_id,
@@ -105,6 +111,8 @@ def embed_case(
       "truth": encode_volume(true.astype(np.uint8)),
       "prediction": encode_volume(predicted.astype(np.uint8)),
     },
+    found,
+    map_shape,
   )
 
 
@@ -126,21 +134,6 @@ def code_hu(hu: np.ndarray) -> np.ndarray:
   known, codes = zip(*CODED_HU, strict=True)
   coded: np.ndarray = np.rint(np.interp(hu, known, codes)).astype(np.uint8)
   return coded
-
-
-def encode_volume(array: np.ndarray) -> str:
-  """Encodes a uint8 volume [X, Y, Z] as base64 of zlib of differences along X, Z slowest."""
-  rows = np.ascontiguousarray(array.T)
-  # Neighbours are alike, so that their differences (modulo 256) compress better than they do.
-  changes = np.diff(rows, axis=-1, prepend=np.uint8(0))
-  return base64.b64encode(zlib.compress(changes.tobytes(), 9)).decode()
-
-
-def decode_volume(text: str, shape: tuple[int, int, int]) -> np.ndarray:
-  """Decodes what `encode_volume` wrote, as the page does."""
-  changes = np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
-  rows: np.ndarray = np.cumsum(changes.reshape(shape[::-1]), axis=-1, dtype=np.uint8)
-  return rows.T
 
 
 def _describe_part(whole: tuple[int, ...], size: tuple[int, ...], steps: tuple[int, ...]) -> str:
