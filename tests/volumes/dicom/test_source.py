@@ -64,3 +64,11 @@ def test_slices_that_cannot_be_told_apart_are_refused(tmp_path):
   write_volume(tmp_path / "a", SCAN, SOPInstanceUID="1.2.5")
   assert_refused(read, tmp_path / "a", "several slices share a SOPInstanceUID", "NIfTI")
   read_dicom(tmp_path / "a")  # which is enough for a mask in NIfTI
+
+
+def test_a_slice_without_a_uid_is_named(tmp_path):
+  file = write_volume(tmp_path / "a", SCAN)[1]
+  tags = pydicom.dcmread(file)
+  del tags.SOPInstanceUID, tags.file_meta.MediaStorageSOPInstanceUID
+  pydicom.dcmwrite(file, tags, enforce_file_format=False)
+  assert_refused(read, tmp_path / "a", "1.dcm: has no SOPInstanceUID", "NIfTI")
