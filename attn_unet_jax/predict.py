@@ -60,6 +60,16 @@ _PREVIEW = flags.DEFINE_bool(
 _NO_POSTPROCESS = flags.DEFINE_bool(
   "no_postprocess", False, "Without the steps after the network that the run chose on validation."
 )
+_SAVE_PROBABILITIES = flags.DEFINE_bool(
+  "save_probabilities",
+  False,
+  "Also write each class's probability, in 16 bits, to NAME_probabilities.nii.gz beside each mask.",
+)
+_SAVE_UNCERTAINTY = flags.DEFINE_bool(
+  "save_uncertainty",
+  False,
+  "Also write the entropy of the probabilities, 0 to 1, to NAME_uncertainty.nii.gz.",
+)
 _TTA = flags.DEFINE_string(
   "tta",
   "",
@@ -84,6 +94,8 @@ def main() -> None:
     accept=accept,
     again=bool(_AGAIN.value),
     postprocess=not _NO_POSTPROCESS.value,
+    save_probabilities=bool(_SAVE_PROBABILITIES.value),
+    save_uncertainty=bool(_SAVE_UNCERTAINTY.value),
     mirrors=parse_mirrors(_TTA.value or ""),
     as_json=bool(_JSON.value),
     preview=bool(_PREVIEW.value),

@@ -343,3 +343,28 @@ def test_a_mirrored_scan_is_another_question(answered, capsys):
   assert _made(capsys) == ["a", "b", "c"]
   answered(mirrors=(1,))
   assert _made(capsys) == []
+
+
+# Maps of probabilities and of doubt
+
+
+def test_maps_are_written_beside_the_mask_if_they_are_asked_for(answered, tmp_path, capsys):
+  masks = tmp_path / "masks"
+  answered(save_probabilities=True, save_uncertainty=True)
+  assert _made(capsys) == ["a", "b", "c"]
+  shares = nib.load(masks / "a_probabilities.nii.gz")
+  scan = nib.load(tmp_path / "scans" / "a.nii")
+  assert shares.shape == (*GRID, 2)
+  assert shares.get_data_dtype() == np.uint16
+  np.testing.assert_array_equal(shares.get_fdata()[..., 0], 0)
+  np.testing.assert_allclose(shares.get_fdata()[..., 1], 1, atol=1e-7)
+  doubt = nib.load(masks / "a_uncertainty.nii.gz")
+  assert doubt.shape == GRID
+  assert not doubt.get_fdata().any()
+  for image in (shares, doubt):
+    np.testing.assert_array_equal(image.affine, scan.affine)
+  answered(save_probabilities=True, save_uncertainty=True)
+  assert _made(capsys) == []
+  (masks / "b_uncertainty.nii.gz").unlink()
+  answered(save_probabilities=True, save_uncertainty=True)
+  assert _made(capsys) == ["b"]

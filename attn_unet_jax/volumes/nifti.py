@@ -12,7 +12,7 @@ import contextlib
 import gzip
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from attn_unet_jax.volumes.nifti_header import check_header, open_image
 from attn_unet_jax.volumes.nifti_voxels import StoredVoxels, read_voxels
 from attn_unet_jax.volumes.volume import Grid, Volume
 
+FULL_SHARE = 65535  # the stored value of the share 1
 _SUFFIXES = (".nii", ".nii.gz")
 _GEOMETRY_FIELDS = [
   *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
@@ -156,17 +157,17 @@ def _to_stored_type(array: np.ndarray) -> np.ndarray:
   raise ValueError(f"values of type {array.dtype} do not fit uint8, int16 or float32")
 
 
-def _copy_header(volume: Volume, path: Path) -> Any:
+def _copy_header(grid: Grid, path: Path) -> Any:
   """Builds a header with the geometry of a file, bit for bit.
 
   Nothing else is copied: descriptions and extensions may name the patient.
 
   Raises:
-    ValueError: the volume does not lie on the file's grid.
+    ValueError: the grid is not the file's.
   """
   image = open_image(path)
-  close = np.allclose(image.affine, volume.affine, rtol=1e-5, atol=1e-3)
-  if image.shape[:3] != volume.shape or not close:
+  close = np.allclose(image.affine, grid.affine, rtol=1e-5, atol=1e-3)
+  if image.shape[:3] != grid.shape or not close:
     raise ValueError(f"the volume to write is not on the grid of {path}")
   header = nib.Nifti2Header() if isinstance(image.header, nib.Nifti2Header) else nib.Nifti1Header()
   for field in _GEOMETRY_FIELDS:
@@ -176,13 +177,13 @@ def _copy_header(volume: Volume, path: Path) -> Any:
   return header
 
 
-def _new_header(volume: Volume) -> Any:
-  """Builds a header with the volume's affine as sform, and the nearest rotation as qform."""
+def _new_header(grid: Grid) -> Any:
+  """Builds a header with the grid's affine as sform, and the nearest rotation as qform."""
   header = nib.Nifti1Header()
-  header.set_sform(volume.affine, code="scanner")
+  header.set_sform(grid.affine, code="scanner")
   # A qform is a rotation and spacings. Where slices drift sideways it is another affine than the
   # sform, but ITK opens no file with a sheared sform unless a qform stands beside it.
-  header.set_qform(_straighten(volume.affine), code="scanner")
+  header.set_qform(_straighten(grid.affine), code="scanner")
   return header
 
 
@@ -237,16 +238,61 @@ def write_nifti(
     UserError: the suffix is another one, or the path cannot be written.
     ValueError: the volume is not on `like`'s grid, or its integers do not fit int16.
   """
-  path = Path(path)
-  if not path.name.endswith(_SUFFIXES):
-    raise UserError(f"{path}: a NIfTI file ends in .nii or .nii.gz; name it so")
-  header = _new_header(volume) if like is None else _copy_header(volume, Path(like))
+  header = _make_header(path, volume.grid, like)
   array = _to_stored_type(volume.array)
   header.set_data_dtype(array.dtype)
-  header.set_xyzt_units("mm")
   if label_names is not None:
-    text = json.dumps({"labels": dict(label_names)})
-    header.extensions.append(nib.nifti1.Nifti1Extension("comment", text.encode()))
+    _add_comment(header, {"labels": dict(label_names)})
+  _save_array(array, header, Path(path))
+
+
+def write_shares(
+  path: str | os.PathLike[str],
+  shares: np.ndarray,
+  grid: Grid,
+  names: Sequence[str],
+  *,
+  like: str | os.PathLike[str] | None = None,
+) -> None:
+  """Writes several maps of values from 0 to 1 as one file in 16 bits.
+
+  NIfTI has no floats of 16 bits. The file has integers and the slope 1 / 65535, which every reader
+  applies; a step is finer than that of a float16 above 0.03.
+
+  Args:
+    path: the file to write.
+    shares: uint16 `[X, Y, Z, K]` in units of 1 / 65535.
+    grid: where the voxels lie.
+    names: of the K maps. They go into the header's extension, as a comment in JSON,
+      `{"maps": ["background", "pancreas"]}`.
+    like: as of `write_nifti`.
+
+  Raises:
+    UserError: the suffix is another one, or the path cannot be written.
+  """
+  header = _make_header(path, grid, like)
+  header.set_data_dtype(np.uint16)
+  header.set_slope_inter(1 / FULL_SHARE, 0)
+  _add_comment(header, {"maps": list(names)})
+  _save_array(shares, header, Path(path))
+
+
+def _make_header(
+  path: str | os.PathLike[str], grid: Grid, like: str | os.PathLike[str] | None
+) -> Any:
+  """Builds the header of a file to write."""
+  if not Path(path).name.endswith(_SUFFIXES):
+    raise UserError(f"{path}: a NIfTI file ends in .nii or .nii.gz; name it so")
+  header = _new_header(grid) if like is None else _copy_header(grid, Path(like))
+  header.set_xyzt_units("mm")
+  return header
+
+
+def _add_comment(header: Any, content: object) -> None:
+  header.extensions.append(nib.nifti1.Nifti1Extension("comment", json.dumps(content).encode()))
+
+
+def _save_array(array: np.ndarray, header: Any, path: Path) -> None:
   image_class: Any = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
   # Given an affine, nibabel would write its own sform and qform into the header.
   _save_image(image_class(array, None, header), path)

@@ -19,6 +19,8 @@ class AnswerOptions:
     postprocess: whether the steps after the network that the run chose are taken.
     mirrors: the axes of the working grid along which mirrored predictions are averaged.
     as_json: whether to write the volume of each class beside each mask, to NAME.json.
+    save_probabilities: whether to write the probabilities, to NAME_probabilities.nii.gz.
+    save_uncertainty: whether to write their entropy, to NAME_uncertainty.nii.gz.
     preview: whether to draw each scan with its mask, to NAME.png.
   """
 
@@ -30,7 +32,14 @@ class AnswerOptions:
   postprocess: bool = True
   mirrors: tuple[int, ...] = ()
   as_json: bool = False
+  save_probabilities: bool = False
+  save_uncertainty: bool = False
   preview: bool = False
+
+  @property
+  def saves_maps(self) -> bool:
+    """Whether the probabilities are needed once the mask is made."""
+    return self.save_probabilities or self.save_uncertainty
 
   @property
   def written(self) -> dict[str, object]:

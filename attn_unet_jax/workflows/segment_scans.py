@@ -8,7 +8,7 @@ from pathlib import Path
 from attn_unet_jax import __version__
 from attn_unet_jax.cases.boxes import check_boxes, read_boxes
 from attn_unet_jax.drawing.canvas import check_pillow
-from attn_unet_jax.inference.segment import Locate, segment_scan
+from attn_unet_jax.inference.segment import Locate, make_mask, predict_scan
 from attn_unet_jax.runtime.console import estimate_time_left, print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import check_writable
@@ -31,6 +31,7 @@ from attn_unet_jax.workflows.options import AnswerOptions
 from attn_unet_jax.workflows.write_answer import (
   AnsweringRun,
   ScanAnswer,
+  list_beside,
   name_mask,
   write_answer,
 )
@@ -143,6 +144,7 @@ def _leave_out_done(
     (scan, target)
     for scan, target in scans
     if not log.find_done(target, scan, work.digest_request(target), work.options.accept)
+    or not all(path.exists() for path in list_beside(target, work.options))
   ]
   if done := len(scans) - len(todo):
     are = "mask was" if done == 1 else "masks were"
@@ -190,11 +192,10 @@ def _segment_file(
     print_line(line)
     warnings.append(line)
   locate = work.choose_locator(target)
-  steps = work.trained.postprocessing
-  mask = segment_scan(
-    image, work.trained.system, config, locate, scan.path, postprocessing=steps
-  ).mask
-  return ScanAnswer(scan, image, mask, target, written_on)
+  found = predict_scan(image, work.trained.system, config, locate, scan.path)
+  mask = make_mask(found, config, work.trained.postprocessing)
+  kept = found if work.options.saves_maps else None
+  return ScanAnswer(scan, image, mask, target, kept, written_on)
 
 
 def _describe_failures(failures: Mapping[Path, str], total: int, log: AnswerLog | None) -> str:

@@ -9,12 +9,18 @@ from typing import Any
 import numpy as np
 
 from attn_unet_jax.drawing.preview import draw_preview
+from attn_unet_jax.inference.doubt import map_entropy, map_probabilities
+from attn_unet_jax.inference.segment import ScanProbabilities
 from attn_unet_jax.runtime.files import atomic_write, write_text
 from attn_unet_jax.volumes.dicom.source import SourceSeries
+from attn_unet_jax.volumes.nifti import write_nifti, write_shares
 from attn_unet_jax.volumes.scan import FoundScan
 from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows.options import AnswerOptions
 from attn_unet_jax.workflows.write_mask import write_mask
+
+# What the names of files beside a mask end in.
+_PROBABILITIES, _UNCERTAINTY = "_probabilities.nii.gz", "_uncertainty.nii.gz"
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class ScanAnswer:
     image: its voxels, HU on its native grid.
     mask: class indices uint8 on that grid.
     target: the mask's file.
+    probabilities: what the mask is made of; None where nobody asks for maps of it.
     source: what a mask in DICOM says about the scan; None where the mask is NIfTI.
   """
 
@@ -53,6 +60,7 @@ class ScanAnswer:
   image: Volume
   mask: Volume
   target: Path
+  probabilities: ScanProbabilities | None
   source: SourceSeries | None = None
 
 
@@ -75,6 +83,7 @@ def write_answer(
   volumes = measure_classes(answer.mask, run.classes)
   if options.as_json:
     _write_volumes(answer, volumes, run)
+  _write_maps(answer, run, options)
   if options.preview:
     _draw_answer(answer, run)
   return volumes
@@ -99,9 +108,38 @@ def name_mask(target: Path) -> str:
   return target.name.removesuffix(".gz").removesuffix(".nii").removesuffix(".dcm")
 
 
+def list_beside(target: Path, options: AnswerOptions) -> list[Path]:
+  """Returns the files that are written beside a mask."""
+  ends = {
+    ".json": options.as_json,
+    ".png": options.preview,
+    _PROBABILITIES: options.save_probabilities,
+    _UNCERTAINTY: options.save_uncertainty,
+  }
+  return [_name_beside(target, end) for end, is_written in ends.items() if is_written]
+
+
+def _name_beside(target: Path, end: str) -> Path:
+  return target.with_name(f"{name_mask(target)}{end}")
+
+
+def _write_maps(answer: ScanAnswer, run: AnsweringRun, options: AnswerOptions) -> None:
+  """Writes the maps of probabilities and of their entropy that are asked for."""
+  found, target = answer.probabilities, answer.target
+  if found is None:
+    return
+  # A DICOM scan has no NIfTI header to copy.
+  like = answer.scan.path if answer.scan.survey is None else None
+  if options.save_probabilities:
+    shares, names = map_probabilities(found), tuple(run.label_names)
+    write_shares(_name_beside(target, _PROBABILITIES), shares, found.native, names, like=like)
+  if options.save_uncertainty:
+    write_nifti(_name_beside(target, _UNCERTAINTY), map_entropy(found), like=like)
+
+
 def _draw_answer(answer: ScanAnswer, run: AnsweringRun) -> None:
   picture = draw_preview(answer.scan.path.name, answer.image, answer.mask, run.classes)
-  with atomic_write(answer.target.with_name(f"{name_mask(answer.target)}.png")) as temporary:
+  with atomic_write(_name_beside(answer.target, ".png")) as temporary:
     temporary.write_bytes(picture)
 
 
@@ -116,5 +154,4 @@ def _write_volumes(
     "voxel_volume_ml": answer.mask.voxel_volume_ml,
     "classes": volumes,
   }
-  path = answer.target.with_name(f"{name_mask(answer.target)}.json")
-  write_text(path, json.dumps(content, indent=2) + "\n")
+  write_text(_name_beside(answer.target, ".json"), json.dumps(content, indent=2) + "\n")

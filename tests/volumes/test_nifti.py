@@ -1,4 +1,5 @@
 import gzip
+import json
 import os
 from pathlib import Path
 
@@ -11,7 +12,13 @@ from attn_unet_jax.runtime import memory
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes import Volume
 from attn_unet_jax.volumes.checks import check_image, check_pair
-from attn_unet_jax.volumes.nifti import read_grid, read_label, read_nifti, write_nifti
+from attn_unet_jax.volumes.nifti import (
+  read_grid,
+  read_label,
+  read_nifti,
+  write_nifti,
+  write_shares,
+)
 from attn_unet_jax.volumes.orientation import from_canonical, to_canonical
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -403,3 +410,19 @@ def test_the_real_pair_with_two_spacings_is_refused():
   grids = [read_label(path).grid for path in paths]
   with pytest.raises(UserError, match=r"2.0\) and .*1.0\) mm"):
     check_pair(*grids, tuple(paths))
+
+
+def test_shares_are_read_by_others_as_fractions_on_the_grid_of_their_scan(tmp_path):
+  affine = np.array([[0, -2.0, 0, 5], [1.5, 0, 0, -7], [0, 0, 3, 9], [0, 0, 0, 1]])
+  write_nifti(tmp_path / "scan.nii", Volume(np.zeros((3, 4, 5), np.int16), affine))
+  shares = np.arange(120, dtype=np.uint16).reshape(3, 4, 5, 2) * 550
+  for name, like in (("a.nii.gz", tmp_path / "scan.nii"), ("b.nii", None)):
+    grid = Volume(shares[..., 0], affine).grid
+    write_shares(tmp_path / name, shares, grid, ["background", "organ"], like=like)
+    image = nib.load(tmp_path / name)
+    np.testing.assert_allclose(image.get_fdata(), shares / 65535, rtol=1e-6)
+    np.testing.assert_array_equal(np.asanyarray(image.dataobj.get_unscaled()), shares)
+    np.testing.assert_allclose(image.affine, affine)
+    assert image.header.get_xyzt_units()[0] == "mm"
+    (extension,) = image.header.extensions
+    assert json.loads(extension.text) == {"maps": ["background", "organ"]}
