@@ -272,9 +272,8 @@ def write_shares(
   """
   header = _make_header(path, grid, like)
   header.set_data_dtype(np.uint16)
-  header.set_slope_inter(1 / FULL_SHARE, 0)
   _add_comment(header, {"maps": list(names)})
-  _save_array(shares, header, Path(path))
+  _save_array(shares, header, Path(path), slope=1 / FULL_SHARE)
 
 
 def _make_header(
@@ -292,7 +291,11 @@ def _add_comment(header: Any, content: object) -> None:
   header.extensions.append(nib.nifti1.Nifti1Extension("comment", json.dumps(content).encode()))
 
 
-def _save_array(array: np.ndarray, header: Any, path: Path) -> None:
+def _save_array(array: np.ndarray, header: Any, path: Path, slope: float | None = None) -> None:
   image_class: Any = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
   # Given an affine, nibabel would write its own sform and qform into the header.
-  _save_image(image_class(array, None, header), path)
+  image = image_class(array, None, header)
+  if slope is not None:
+    # The image has a header of its own, without the slope of the one that it was given.
+    image.header.set_slope_inter(slope, 0)
+  _save_image(image, path)
