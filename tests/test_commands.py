@@ -91,7 +91,10 @@ def test_a_run_writes_everything_it_promises(trained):
   masks = {path.name for path in (workdir / "predictions").glob("*.nii.gz")}
   assert masks == {f"{case}.nii.gz" for case in test_ids}
   assert list(workdir.glob("events.*"))
-  for name in ("metrics.csv", "cases.csv", "summary.json", "predictions"):
+  assert (workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
+  page = (workdir / "report.html").read_text()
+  assert all(case in page for case in test_ids)
+  for name in ("metrics.csv", "cases.csv", "summary.json", "predictions", "report.html"):
     assert name in done.stdout
   assert done.stderr == ""
 

@@ -9,7 +9,7 @@ from scipy.ndimage import distance_transform_edt, map_coordinates
 from attn_unet_jax.drawing.page.coding import encode_volume
 from attn_unet_jax.volumes.volume import Volume
 
-_SPACING_MM = 3.0  # of the embedded maps: no gate has finer coefficients than its working grid
+_SPACING_MM = 4.0  # of the embedded maps: the gates of level 2 decide for 8 mm on a grid of 2 mm
 _SHELL_MM = 10.0
 
 
