@@ -4,13 +4,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from attn_unet_jax.cases.options import DataOptions
-from attn_unet_jax.runtime.options import BELOW_ONE, NOT_NEGATIVE, Options, option
+from attn_unet_jax.runtime.options import BELOW_ONE, NOT_NEGATIVE, Options, one_of, option
 
 
 @dataclass(frozen=True)
 class InferenceOptions(Options):
   """The options of the sliding window, and of the mask that is made of its probabilities."""
 
+  window: str = option(
+    "plan",
+    "patch: windows of that size over all; plan: within the body; large: and larger.",
+    one_of("plan", "patch", "large"),
+  )
   patch: tuple[int, int, int] = option(
     (0, 0, 0), "Sliding window, voxels of the working grid; zeros: data.patch.", NOT_NEGATIVE
   )

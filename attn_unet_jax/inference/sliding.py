@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import jax
@@ -11,10 +10,12 @@ import numpy as np
 from flax import linen as nn
 
 from attn_unet_jax.inference.options import PredictionRecipe
+from attn_unet_jax.inference.plan import WindowPlan, find_origin
+from attn_unet_jax.inference.planner import WindowPlanner
 from attn_unet_jax.patches.batch import normalise_intensity, output_shape
-from attn_unet_jax.runtime.console import show_progress
+from attn_unet_jax.runtime.console import print_line, show_progress
 from attn_unet_jax.runtime.signals import acknowledge_signals
-from attn_unet_jax.volumes.intensity import measure_intensity
+from attn_unet_jax.volumes.intensity import IntensityStatistics, measure_intensity
 from attn_unet_jax.volumes.volume import Volume
 
 Shape = tuple[int, int, int]
@@ -28,10 +29,11 @@ class SegmentationSystem(Protocol):
 
 
 class SlidingWindow:
-  """A compiled window of fixed shape that moves over a volume.
+  """A compiled network that moves over a volume, window by window.
 
-  Neighbours overlap by `inference.overlap`; where windows overlap their probabilities are averaged
-  with a Gaussian weight (sd an eighth of the window), so that no seams appear.
+  The windows are those of a `WindowPlanner`. Where they overlap their probabilities are averaged
+  with a Gaussian weight (sd an eighth of the window), so that no seams appear. Where there is none,
+  in the air around the body, all is background.
 
   A network whose loss weighs class k by w[k] learns p[k] ~ w[k] P(k | image). With w as
   `inference.class_weights` a window's probabilities are p[k] / w[k], scaled to sum to 1: two
@@ -43,16 +45,24 @@ class SlidingWindow:
       `[X', Y', Z', K]`.
   """
 
-  def __init__(self, recipe: PredictionRecipe, module: nn.Module):
-    self._recipe = recipe
-    self._patch = recipe.window
+  def __init__(self, recipe: PredictionRecipe, module: nn.Module, *, announce: bool = False):
+    """Compiles nothing yet.
+
+    Args:
+      recipe: the options of the prediction.
+      module: the network.
+      announce: whether a line on the screen says what the windows are, whenever they change.
+    """
+    self._planner = WindowPlanner(recipe, module)
     self._margin: Shape = module.output_margin
-    self._inner = output_shape(self._patch, self._margin)
-    self._weights = gaussian_weights(self._inner)
-    self._classes: int = module.num_classes
+    # The values where there is no window: class 0 is the background.
+    self._outside = np.eye(1, module.num_classes, dtype=np.float32)[0]
+    self._announces = announce
     shift = -np.log(np.array(recipe.inference.class_weights or [1.0], np.float32))
     self.variables: Any = None
-    self._is_compiled = False
+    # By the shape of a window, the bytes that it takes.
+    self._compiled: dict[Shape, int] = {}
+    self._announced: Shape | None = None
 
     def predict_window(variables: Any, hu: jax.Array, mean: jax.Array, sd: jax.Array) -> jax.Array:
       image = normalise_intensity(recipe.data, hu, mean, sd)[None, ..., None]
@@ -68,41 +78,83 @@ class SlidingWindow:
     self.variables = variables
     return self
 
-  def _announce_first_window(self) -> AbstractContextManager[None]:
-    """Acknowledges signals within the first window, which compiles."""
-    is_first, self._is_compiled = not self._is_compiled, True
-    return acknowledge_signals("compiling the network") if is_first else nullcontext()
-
   def predict(self, volume: Volume) -> np.ndarray:
     """Predicts class probabilities, float32 `[X, Y, Z, K]`, in a few such arrays of host memory."""
-    hu = volume.array
     # Of the scan before padding, as in training, where a case is measured when it is prepared.
-    mean, sd = measure_intensity(hu)
-    padded, low = _pad_volume(hu, self._inner, self._margin)
-    extent = output_shape(padded.shape, self._margin)
-    starts = window_starts(extent, self._inner, self._recipe.inference.overlap)
-    total = np.zeros((*extent, self._classes), np.float32)
-    weight = np.zeros((*extent, 1), np.float32)
-    # Corners in the output; the input of a window starts there too, but is larger by the margin.
-    corners = [(x, y, z) for x in starts[0] for y in starts[1] for z in starts[2]]
-    for corner, probabilities in self._predict_windows(padded, corners, mean, sd):
-      where = tuple(slice(c, c + n) for c, n in zip(corner, self._inner, strict=True))
-      total[where] += probabilities * self._weights
-      weight[where] += self._weights
-    # Every voxel is covered by a window, so that no weight is zero.
-    total /= weight
+    intensity = measure_intensity(volume.array)
+    part, plan = self._planner.plan_scan(volume, self._compile)
+    while True:
+      if self._announces:
+        self._announce_plan(plan, volume)
+      try:
+        return self._blend(volume.array, part, plan, intensity)
+      except jax.errors.JaxRuntimeError as error:
+        smaller = self._planner.plan_smaller(part, plan)
+        if "RESOURCE_EXHAUSTED" not in str(error) or smaller.window == plan.window:
+          raise
+        print_line(f"windows of {_times(plan.window)} voxels do not fit into the device's memory")
+        plan = smaller
+
+  def _compile(self, shape: Shape) -> int:
+    """Compiles the network for a window, if it is not yet, and returns the bytes that it takes."""
+    if shape not in self._compiled:
+      with acknowledge_signals("compiling the network"):
+        hu = jax.ShapeDtypeStruct(shape, np.int16)
+        # The call that follows finds this program, and does not compile it again.
+        held = self.window.lower(self.variables, hu, 0.0, 1.0).compile().memory_analysis()
+      self._compiled[shape] = held.temp_size_in_bytes + held.output_size_in_bytes if held else 0
+    return self._compiled[shape]
+
+  def _announce_plan(self, plan: WindowPlan, volume: Volume) -> None:
+    if plan.window != self._announced:
+      self._announced = plan.window
+      times = plan.voxels / math.prod(volume.shape)
+      print_line(
+        f"windows of {_times(plan.window)} voxels: {plan.windows} in the first scan of "
+        f"{_times(volume.shape)}, {times:.2g} times its voxels; "
+        f"{self._compile(plan.window) / 2**30:.2g} GiB a window"
+      )
+
+  def _blend(
+    self,
+    hu: np.ndarray,
+    part: tuple[slice, slice, slice],
+    plan: WindowPlan,
+    intensity: IntensityStatistics,
+  ) -> np.ndarray:
+    """Averages the probabilities of all windows; the rest of the scan is background."""
+    origin = find_origin(part, plan, hu.shape, self._planner.unit)
+    area = tuple(slice(a, a + n) for a, n in zip(origin, plan.extent, strict=True))
+    end = (area[0].stop, area[1].stop, area[2].stop)
+    padded, low = _pad_volume(hu, self._planner.find_least_extent(plan), end, self._margin)
+    grid = output_shape(padded.shape, self._margin)
+    total = np.empty((*grid, self._outside.size), np.float32)
+    total[...] = self._outside
+    inside = total[area]
+    inside[...] = 0
+    weight = np.zeros((*plan.extent, 1), np.float32)
+    weights = gaussian_weights(plan.inner)
+    for corner, probabilities in self._predict_windows(padded, origin, plan, intensity):
+      where = tuple(slice(c, c + n) for c, n in zip(corner, plan.inner, strict=True))
+      inside[where] += probabilities * weights
+      weight[where] += weights
+    # Every voxel of the part is covered by a window, so that no weight is zero.
+    inside /= weight
     return total[tuple(slice(a, a + n) for a, n in zip(low, hu.shape, strict=True))]
 
   def _predict_windows(
-    self, padded: np.ndarray, corners: list[Shape], mean: float, sd: float
+    self, padded: np.ndarray, origin: Shape, plan: WindowPlan, intensity: IntensityStatistics
   ) -> Iterator[tuple[Shape, np.ndarray]]:
-    """Yields the corner and the probabilities of each window."""
+    """Yields the corner, from the origin, and the probabilities of each window."""
+    # Corners in the output; the input of a window starts there too, but is larger by the margin.
+    corners = [(x, y, z) for x in plan.starts[0] for y in plan.starts[1] for z in plan.starts[2]]
     # One window behind: the device computes the next one while the host adds this one up.
     pending: tuple[Shape, jax.Array] | None = None
     for corner in show_progress(corners, len(corners), "windows"):
-      where = tuple(slice(c, c + n) for c, n in zip(corner, self._patch, strict=True))
-      with self._announce_first_window():
-        ahead = (corner, self.window(self.variables, padded[where], mean, sd))
+      where = tuple(
+        slice(a + c, a + c + n) for a, c, n in zip(origin, corner, plan.window, strict=True)
+      )
+      ahead = (corner, self.window(self.variables, padded[where], *intensity))
       if pending:
         yield pending[0], np.asarray(pending[1])
       pending = ahead
@@ -110,30 +162,28 @@ class SlidingWindow:
     yield pending[0], np.asarray(pending[1])
 
 
-def _pad_volume(hu: np.ndarray, inner: Shape, margin: Shape) -> tuple[np.ndarray, Shape]:
-  """Pads a volume to a window (with its minimum) and by the margin (with its border).
+def _pad_volume(
+  hu: np.ndarray, least: Shape, end: Shape, margin: Shape
+) -> tuple[np.ndarray, Shape]:
+  """Pads a volume for its windows.
+
+  Args:
+    hu: the volume [X, Y, Z].
+    least: what it is padded to evenly, by its minimum, as in training.
+    end: where the last answers end; up to there, and by the margin, its border is repeated.
+    margin: what the network sees beyond its answer.
 
   Returns:
     the padded volume, and the volume's start in it without the margin.
   """
-  missing = [max(0, i - n) for n, i in zip(hu.shape, inner, strict=True)]
+  missing = [max(0, i - n) for n, i in zip(hu.shape, least, strict=True)]
   low = ((missing[0] + 1) // 2, (missing[1] + 1) // 2, (missing[2] + 1) // 2)
   grown = np.pad(
     hu, [(a, m - a) for a, m in zip(low, missing, strict=True)], constant_values=hu.min()
   )
-  # The margin is only looked at, and repeats the border so that no edge appears there.
-  return np.pad(grown, [(m, m) for m in margin], mode="edge"), low
-
-
-def window_starts(extent: Shape, window: Shape, overlap: float) -> list[list[int]]:
-  """Returns the starts of windows for each axis, evenly spaced from 0 to extent - window."""
-  starts = []
-  for n, size in zip(extent, window, strict=True):
-    # As few windows as reach the overlap; spreading them evenly then enlarges it a little.
-    room = n - size
-    count = math.ceil(room / max(1, size * (1 - overlap))) + 1
-    starts.append([round(i * room / max(1, count - 1)) for i in range(count)])
-  return starts
+  # The border, so that no edge appears in what is only looked at.
+  beyond = [(m, m + max(0, last - n)) for m, n, last in zip(margin, grown.shape, end, strict=True)]
+  return np.pad(grown, beyond, mode="edge"), low
 
 
 def gaussian_weights(window: Shape) -> np.ndarray:
@@ -146,3 +196,7 @@ def gaussian_weights(window: Shape) -> np.ndarray:
   # Never below 1e-3, since a corner that only one window covers is divided by its weight.
   result: np.ndarray = np.maximum(weights, 1e-3).astype(np.float32)[..., None]
   return result
+
+
+def _times(shape: Shape) -> str:
+  return "x".join(map(str, shape))

@@ -8,5 +8,8 @@ the coefficients of the gates; `hnn` adds the maps that its loss reads. Its prop
 
 - `patch_multiple`: the size of a patch is a multiple of it, plus `patch_offset` if there is one.
 - `output_margin`: how much smaller the output is, on each side.
+- `answer_depends_on`: what decides the answer at a voxel. `surroundings`: the voxels around it, as
+  far as `output_margin`, and nothing else. `borders`: the padding at the window's borders too.
+  `window`, the default: all of the window, by means, a softmax or maps over it.
 - `kernel_size`: that of the widest convolution; only networks whose patches devices can divide.
 """

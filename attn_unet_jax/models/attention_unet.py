@@ -37,6 +37,12 @@ class AttentionUNet(UNet):
   # The paper lets a new gate pass everything. None is what the released 3-D code does.
   gate_bias_init: float | None = None
 
+  @property
+  def answer_depends_on(self) -> str:
+    """What the answer at a voxel depends on, see `attn_unet_jax.models`."""
+    # The coefficients of a softmax sum to 1 over the window.
+    return "window" if self.gate == "softmax" else "borders"
+
   def gating_signal(self, x: jax.Array, before: jax.Array | None, train: bool) -> jax.Array:
     """Returns the bottleneck's signal, or the decoder's features one level below."""
     shared = self.gating == "shared"

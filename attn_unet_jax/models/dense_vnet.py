@@ -81,6 +81,12 @@ class DenseVNet(nn.Module):
     return (2 ** len(self.stacks),) * 3
 
   @property
+  def answer_depends_on(self) -> str:
+    """What the answer at a voxel depends on, see `attn_unet_jax.models`."""
+    # The prior is stretched over the window.
+    return "window" if self.prior_size else "borders"
+
+  @property
   def output_margin(self) -> tuple[int, int, int]:
     """The voxels by which the output is smaller than the input, on each side of each axis."""
     return (0, 0, 0)

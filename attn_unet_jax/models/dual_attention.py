@@ -46,6 +46,12 @@ class DualAttentionUNet(UNet):
   parallel_skips: ParallelSkips = "levels"
   gate_finest: bool = False
 
+  @property
+  def answer_depends_on(self) -> str:
+    """What the answer at a voxel depends on, see `attn_unet_jax.models`."""
+    # The attention over channels takes the mean over the window.
+    return "window"
+
   def skip(
     self, level: int, encoded: list[jax.Array], signal: jax.Array, train: bool
   ) -> tuple[jax.Array, Maps]:

@@ -57,6 +57,12 @@ class HNN(nn.Module):
     return (16, 16, 16)
 
   @property
+  def answer_depends_on(self) -> str:
+    """What the answer at a voxel depends on, see `attn_unet_jax.models`."""
+    # GroupNorm takes the statistics of a slice's whole part in the window.
+    return "window" if self.trunk_norm == "group" else "borders"
+
+  @property
   def output_margin(self) -> tuple[int, int, int]:
     """The voxels by which the output is smaller than the input, on each side of each axis."""
     return (0, 0, 0)

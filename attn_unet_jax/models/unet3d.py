@@ -70,6 +70,13 @@ class UNet3D(nn.Module):
     return 3
 
   @property
+  def answer_depends_on(self) -> str:
+    """What the answer at a voxel depends on, see `attn_unet_jax.models`."""
+    if self.test_statistics == "batch":
+      return "window"
+    return "surroundings" if self.padding == "VALID" else "borders"
+
+  @property
   def output_margin(self) -> tuple[int, int, int]:
     """The voxels by which the output is smaller than the input, on each side of each axis."""
     return (_MARGIN,) * 3 if self.padding == "VALID" else (0, 0, 0)

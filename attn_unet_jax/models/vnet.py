@@ -56,6 +56,11 @@ class VNet(nn.Module):
     return 5
 
   @property
+  def answer_depends_on(self) -> str:
+    """What the answer at a voxel depends on, see `attn_unet_jax.models`."""
+    return "borders"
+
+  @property
   def output_margin(self) -> tuple[int, int, int]:
     """The voxels by which the output is smaller than the input, on each side of each axis."""
     return (0, 0, 0)

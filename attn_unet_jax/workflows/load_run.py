@@ -83,7 +83,7 @@ def open_run(workdir: Path) -> LoadedRun:
     UserError: there is no run, or it has no checkpoint.
   """
   found = load_best(workdir)
-  system = SlidingWindow(found.config, found.module).use(found.variables)
+  system = SlidingWindow(found.config, found.module, announce=True).use(found.variables)
   return LoadedRun(found.config, found.classes, system, found.step, digest=digest_checkpoint(found))
 
 

@@ -29,4 +29,19 @@ def build_run_network(config: RunConfig, num_classes: int) -> nn.Module:
         f"config.{key}.patch={patch}: {config.model.name} cannot take it; the nearest patch "
         f"that it can take is {nearest}"
       )
+  if config.inference.window == "large":
+    _check_large(config, module)
   return module
+
+
+def _check_large(config: RunConfig, module: nn.Module) -> None:
+  if any(config.inference.patch):
+    raise UserError(
+      f"config.inference.patch={config.inference.patch}: must be (0, 0, 0) for "
+      "config.inference.window='large', which chooses the windows"
+    )
+  if getattr(module, "answer_depends_on", "window") == "window":
+    raise UserError(
+      f"config.inference.window='large': {config.model.name} as configured says something else in "
+      "a window of another size than data.patch; use plan"
+    )

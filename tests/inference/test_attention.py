@@ -13,6 +13,7 @@ class Gated(nn.Module):
 
   gated: bool = True
   num_classes: int = 3
+  patch_multiple = (2, 2, 2)
   output_margin = (0, 0, 0)
 
   @nn.compact
@@ -37,6 +38,16 @@ def test_maps_are_the_coefficients_of_each_gate_at_the_places_of_the_voxels(conf
   np.testing.assert_allclose(maps[..., 0], share / 2, atol=1e-5)
   # A ramp stays the ramp: a shift by half a voxel along X would be 0.04.
   assert np.abs(maps[2:-2, 2:-2, 2:-2, 1] - share[2:-2, 2:-2, 2:-2]).max() < 0.01
+
+
+def test_no_gate_is_open_in_the_air_around_the_body(config):
+  """Where no window is; the maps of all gates, and not the first one alone, are 0 there."""
+  hu = np.full((12, 60, 12), -1000, np.int16)
+  hu[:, :12] = 200
+  config = with_keys(config, {"inference.patch": (8, 8, 8)})
+  maps = AttentionMaps(config, Gated(), {}).predict(Volume(hu, np.diag([5.0, 5.0, 5.0, 1.0])))
+  assert (maps[:, :12] > 0.4).all()
+  assert not maps[:, 30:].any()
 
 
 @pytest.mark.parametrize("gated", [True, False])

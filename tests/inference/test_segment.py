@@ -61,6 +61,7 @@ class _Logits(nn.Module):
   """A network that costs nothing."""
 
   num_classes: int
+  patch_multiple: tuple[int, int, int] = (1, 1, 1)
   output_margin: tuple[int, int, int] = (0, 0, 0)
 
   @nn.compact

@@ -1,6 +1,7 @@
 import os
 import signal
 from itertools import pairwise
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.cases.prepare import WorkingCase
-from attn_unet_jax.inference.sliding import SlidingWindow, gaussian_weights, window_starts
+from attn_unet_jax.inference import planner
+from attn_unet_jax.inference.plan import window_starts
+from attn_unet_jax.inference.sliding import SlidingWindow, gaussian_weights
 from attn_unet_jax.patches.padded_case import pad_case
 from attn_unet_jax.runtime.signals import StopRequest, defer_signals
 from attn_unet_jax.volumes.intensity import measure_intensity
@@ -22,6 +25,7 @@ class _Convolution(nn.Module):
 
   reach: int
   num_classes: int = 3
+  patch_multiple = (1, 1, 1)
 
   @property
   def output_margin(self):
@@ -83,10 +87,21 @@ def test_a_scan_is_padded_and_normalised_as_a_training_case_is(config):
   np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+class _Compiled:
+  """What `jax.jit` returns, as far as the sliding window uses it."""
+
+  def __init__(self, lower, call):
+    self.lower, self._call = lower, call
+
+  def __call__(self, *arguments):
+    return self._call(*arguments)
+
+
 class _Place(nn.Module):
   """A network that looks at nothing but the place in its window, along X."""
 
   num_classes: int = 2
+  patch_multiple = (1, 1, 1)
   output_margin = (0, 0, 0)
 
   @nn.compact
@@ -150,14 +165,170 @@ def test_a_signal_in_the_first_window_which_compiles_is_acknowledged(config, cap
   stop = StopRequest()
   patch = np.zeros((*config.window, 2), np.float32)
 
-  def window(*_):
+  def lower(*_):
     os.kill(os.getpid(), signal.SIGTERM)
-    return patch
+    return SimpleNamespace(compile=lambda: SimpleNamespace(memory_analysis=lambda: None))
 
-  sliding.window = window
+  sliding.window = _Compiled(lower, lambda *_: patch)
   volume = Volume(np.zeros(config.window, np.int16), np.eye(4))
   with defer_signals(stop):
     for _ in range(2):
       sliding.predict(volume)
   assert stop.number == signal.SIGTERM
   assert capsys.readouterr().out.count("signal 15 has arrived: stops when this is done: ") == 1
+
+
+class _Identity(nn.Module):
+  """A network of two classes whose probability is the image; it says what decides its answer."""
+
+  answer_depends_on: str
+  reach: int = 0
+  num_classes: int = 2
+  patch_multiple = (4, 4, 4)
+
+  @property
+  def output_margin(self):
+    return (self.reach,) * 3
+
+  @nn.compact
+  def __call__(self, x, train):
+    inner = slice(self.reach, -self.reach or None)
+    x = jnp.clip(x[:, inner, inner, inner], 1e-6, 1 - 1e-6)
+    return jnp.concatenate([jnp.log1p(-x), jnp.log(x)], -1), {}
+
+
+@pytest.fixture
+def thin():
+  """A body of soft tissue, thin along Y, in much air."""
+  hu = np.full((30, 60, 17), -1000, np.int16)
+  hu[4:28, 30:50] = np.random.default_rng(0).integers(-150, 230, (24, 20, 17))
+  return Volume(hu, np.diag([5.0, 5.0, 5.0, 1.0]))
+
+
+@pytest.mark.parametrize("depends_on", ["surroundings", "borders", "window"])
+@pytest.mark.parametrize("window", ["patch", "plan", "large"])
+@pytest.mark.parametrize(("overlap", "reach", "most"), [(0.0, 2, 2**24), (0.5, 0, 2**13)])
+def test_the_identity_is_what_it_was_given(
+  config, thin, monkeypatch, window, depends_on, overlap, reach, most
+):
+  """Whatever the windows, their overlap, the margin, the box of the body and the memory."""
+  monkeypatch.setattr(planner, "MOST_VOXELS", most)
+  changes = {"data.patch": (16, 16, 16), "inference.overlap": overlap, "inference.window": window}
+  config = with_keys(config, changes)
+  found = SlidingWindow(config, _Identity(depends_on, reach)).use({}).predict(thin)
+  low, high = config.data.window_hu
+  image = np.clip((thin.array - low) / (high - low), 0, 1)
+  np.testing.assert_allclose(found[..., 1], image, atol=1e-4)
+  np.testing.assert_allclose(found.sum(-1), 1, atol=1e-6)
+
+
+def test_the_air_around_the_body_is_background_and_nothing_looks_at_it(config, thin):
+  config = with_keys(config, {"data.patch": (16, 16, 16)})
+  seen = []
+
+  def window(_, hu, *__):
+    seen.append(hu.max())
+    return np.full((*hu.shape, 2), [0.1, 0.9], np.float32)
+
+  for asked, air in (("plan", [1, 0]), ("patch", [0.1, 0.9])):
+    sliding = SlidingWindow(
+      with_keys(config, {"inference.window": asked}), _Identity("borders")
+    ).use({})
+    sliding.window = _Compiled(sliding.window.lower, window)
+    found = sliding.predict(thin)
+    np.testing.assert_allclose(found[:, :28], np.broadcast_to(air, (30, 28, 17, 2)), rtol=1e-6)
+    # Two voxels of 10 mm beyond the skin are looked at.
+    np.testing.assert_allclose(
+      found[4:28, 28:52], np.broadcast_to([0.1, 0.9], (24, 24, 17, 2)), rtol=1e-6
+    )
+    assert (min(seen) == -1000) == (asked == "patch")
+
+
+class _Pooled(nn.Module):
+  """A network that pools: an answer depends on where pairs of voxels begin, and on no border."""
+
+  num_classes: int = 2
+  patch_multiple = (2, 2, 2)
+  output_margin = (2, 2, 2)
+  answer_depends_on = "surroundings"
+
+  @nn.compact
+  def __call__(self, x, train):
+    pooled = nn.max_pool(x, (2, 2, 2), (2, 2, 2))
+    x = jnp.repeat(jnp.repeat(jnp.repeat(pooled, 2, 1), 2, 2), 2, 3)
+    y = nn.avg_pool(x, (3, 3, 3))[:, 1:-1, 1:-1, 1:-1]
+    return jnp.concatenate([y, -y], -1), {}
+
+
+def test_a_network_that_no_border_reaches_says_the_same_whatever_memory_allows(
+  config, thin, monkeypatch
+):
+  config = with_keys(config, {"data.patch": (8, 8, 8), "data.normalisation": "zscore"})
+  found = []
+  for most in (2**24, 20**3, 12**3):
+    monkeypatch.setattr(planner, "MOST_VOXELS", most)
+    found.append(SlidingWindow(config, _Pooled()).use({}).predict(thin))
+  np.testing.assert_allclose(found[1], found[0], atol=1e-6)
+  np.testing.assert_allclose(found[2], found[0], atol=1e-6)
+  whole = with_keys(config, {"inference.patch": (38, 68, 24), "inference.window": "patch"})
+  once = SlidingWindow(whole, _Pooled()).use({}).predict(thin)
+  # One window that holds all, padded evenly; its padding is another one.
+  inner = slice(4, 28), slice(30, 50), slice(3, -3)
+  np.testing.assert_allclose(found[0][inner], once[inner], atol=1e-6)
+
+
+def test_windows_that_the_device_cannot_hold_are_halved(config, thin, capsys):
+  config = with_keys(config, {"data.patch": (16, 16, 16), "inference.window": "large"})
+  sliding = SlidingWindow(config, _Identity("borders"), announce=True).use({})
+  window, tried = sliding.window, []
+
+  def fail_if_large(variables, hu, *intensity):
+    tried.append(hu.shape)
+    if hu.size > 18000:
+      raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+    return window(variables, hu, *intensity)
+
+  sliding.window = _Compiled(window.lower, fail_if_large)
+  found = sliding.predict(thin)
+  assert tried[0] == (32, 24, 24)
+  assert tried[-1] == (16, 24, 24)
+  low, high = config.data.window_hu
+  np.testing.assert_allclose(
+    found[..., 1], np.clip((thin.array - low) / (high - low), 0, 1), atol=1e-4
+  )
+  first, refused, second = capsys.readouterr().out.splitlines()
+  assert first.startswith("windows of 32x24x24 voxels: 1 in the first scan of 30x60x17, 0.6 times")
+  assert refused == "windows of 32x24x24 voxels do not fit into the device's memory"
+  assert second.startswith("windows of 16x24x24 voxels: 3 in the first scan")
+  sliding.predict(thin)
+  assert capsys.readouterr().out == ""
+  assert tried[-1] == (16, 24, 24)
+
+
+def test_no_smaller_window_than_the_patch_is_tried(config, thin):
+  sliding = SlidingWindow(with_keys(config, {"data.patch": (16, 16, 16)}), _Identity("borders"))
+
+  def fail(*_):
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+  sliding.window = _Compiled(sliding.use({}).window.lower, fail)
+  with pytest.raises(jax.errors.JaxRuntimeError):
+    sliding.predict(thin)
+
+
+def test_a_window_takes_no_more_than_the_memory_that_is_free(config, thin, monkeypatch):
+  """Two windows, where the one that covers the body would take more."""
+  config = with_keys(config, {"data.patch": (16, 16, 16), "inference.window": "large"})
+  sliding = SlidingWindow(config, _Identity("borders")).use({})
+  taken = []
+  monkeypatch.setattr(planner, "free_bytes", lambda: 1_000_000)
+  stats = SimpleNamespace(temp_size_in_bytes=0, output_size_in_bytes=0)
+
+  def lower(_, hu, *__):
+    taken.append(hu.shape)
+    stats.temp_size_in_bytes = 50 * int(np.prod(hu.shape))
+    return SimpleNamespace(compile=lambda: SimpleNamespace(memory_analysis=lambda: stats))
+
+  sliding.window = _Compiled(lower, sliding.window)
+  sliding.predict(thin)
+  assert taken == [(32, 24, 24), (32, 16, 24)]
