@@ -56,13 +56,16 @@ def main() -> None:
   assert run("--version").strip() == attn_unet_jax.__version__
   run("demo", *FEW_STEPS)
   assert Path("runs/demo/evaluation/summary.json").is_file()
+  assert "viewer" in Path("runs/demo/report.html").read_text()
 
   names = write_training_folder(Path("DATA"))
   run("check", "--input=DATA", LABELS, "--output=checked")
   data = ("--config.data.dataset=", "--config.data.folder=DATA", "--config.data.folds=folds.json")
   run("train", "--config=pancreas:phantom", *data, LABELS, *FEW_STEPS, "--workdir=runs/own")
   scan = Path(f"DATA/imagesTr/{names[2]}.nii.gz")
-  run("predict", "--workdir=runs/own", f"--input={scan}", f"--output=masks/{scan.name}")
+  answer = (f"--input={scan}", f"--output=masks/{scan.name}", "--preview")
+  run("predict", "--workdir=runs/own", *answer)
+  assert Path(f"masks/{names[2]}.png").is_file()
   image, mask = nib.load(scan), nib.load(f"masks/{scan.name}")
   assert image.shape == mask.shape
   assert np.array_equal(image.affine, mask.affine)

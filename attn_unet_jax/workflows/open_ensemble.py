@@ -1,0 +1,90 @@
+"""Opens one run, or several whose predictions are averaged."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from attn_unet_jax.config.schema import RunConfig, flatten
+from attn_unet_jax.inference.ensemble import EnsembleSystem
+from attn_unet_jax.inference.postprocess import UNCHANGED
+from attn_unet_jax.runtime.console import print_line
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.workflows.load_run import LoadedRun
+from attn_unet_jax.workflows.open_run import open_run_or_stages
+
+# What the members must have in common: the working grid, and what is made of the mean. How each
+# normalises the intensities, and its windows, are its own.
+_SHARED = (
+  *("data.spacing_mm", "data.blur_mm", "data.target", "stages.count"),
+  "inference.largest_component",
+)
+
+
+def split_workdirs(text: str) -> list[Path]:
+  """Reads `--workdir`: one run, or several with commas between them.
+
+  A folder whose own name has commas is one run.
+
+  Raises:
+    UserError: a name is empty or there twice.
+  """
+  if Path(text).is_dir() or "," not in text:
+    return [Path(text)]
+  names = [name.strip() for name in text.split(",")]
+  if not all(names):
+    raise UserError(f"--workdir={text}: an empty name; write --workdir=runs/a,runs/b")
+  if len(set(names)) < len(names):
+    raise UserError(f"--workdir={text}: a run is there twice")
+  return [Path(name) for name in names]
+
+
+def open_ensemble(workdirs: Sequence[Path]) -> LoadedRun:
+  """Opens runs as one that averages their probabilities; one run is that run.
+
+  The steps after the network are taken if all runs chose the same.
+
+  Raises:
+    UserError: there is no run, a run is not finished, or the runs do not fit together.
+  """
+  members = [open_run_or_stages(workdir) for workdir in workdirs]
+  first = members[0]
+  if len(members) == 1:
+    return first
+  for workdir, member in zip(workdirs[1:], members[1:], strict=True):
+    _check_fits(workdirs[0], first, workdir, member)
+  if first.locate or first.config.data.boxes:
+    raise UserError(
+      f"{workdirs[0]}: works inside boxes, and such runs are not averaged; give one of them"
+    )
+  print_line(f"an ensemble of {len(members)} runs: their probabilities are averaged")
+  steps = {member.postprocessing for member in members}
+  if len(steps) > 1:
+    print_line("no steps after the networks, since the runs chose different ones")
+  digests = [member.digest for member in members]
+  return dataclasses.replace(
+    first,
+    system=EnsembleSystem([member.system for member in members]),
+    digest=hashlib.sha256(repr(digests).encode()).hexdigest() if all(digests) else "",
+    postprocessing=steps.pop() if len(steps) == 1 else UNCHANGED,
+  )
+
+
+def _check_fits(one: Path, first: LoadedRun, other: Path, member: LoadedRun) -> None:
+  if first.classes != member.classes:
+    raise UserError(
+      f"{other}: has the classes {', '.join(member.classes)}, and {one} has "
+      f"{', '.join(first.classes)}; only runs of the same classes are averaged"
+    )
+  ours, theirs = _shared(first.config), _shared(member.config)
+  for key, value in ours.items():
+    if value != theirs[key]:
+      raise UserError(
+        f"{other}: has {key}={theirs[key]}, and {one} has {value}; runs that are averaged must "
+        "have the same"
+      )
+
+
+def _shared(config: RunConfig) -> dict[str, object]:
+  keys = flatten(config)
+  return {**{key: keys[key] for key in _SHARED}, "data.boxes": bool(config.data.boxes)}
