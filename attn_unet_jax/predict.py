@@ -6,6 +6,7 @@
   python -m attn_unet_jax.predict --workdir=runs/a --input='scans/*.nii.gz' --output=FOLDER
   python -m attn_unet_jax.predict --workdir=runs/a --input=SCANS.csv --output=FOLDER
   ... --input=DICOM_FOLDER --output=MASK.dcm --output_format=dicom-seg
+  python -m attn_unet_jax.predict --workdir=runs/a,runs/b,runs/c --input=FOLDER --output=FOLDER
 
 A scan is a NIfTI file, or a folder or .zip with a CT series of DICOM slices; --series chooses one
 of several series. The last three forms take many: every scan in a folder, those that a pattern
@@ -26,7 +27,12 @@ from attn_unet_jax.runtime import process, xla
 from attn_unet_jax.runtime.acceptance import ACCEPT_HELP, parse_acceptance
 from attn_unet_jax.runtime.console import print_line
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+_WORKDIR = flags.DEFINE_string(
+  "workdir",
+  None,
+  "Folder of the run; or several, a,b,c, whose answers are averaged.",
+  required=True,
+)
 _INPUT = flags.DEFINE_string(
   "input",
   None,
@@ -83,6 +89,7 @@ def main() -> None:
   """Segments what the flags say."""
   accept = parse_acceptance(_ACCEPT.value or "")
   from attn_unet_jax.inference.mirrors import parse_mirrors  # these load JAX
+  from attn_unet_jax.workflows.open_ensemble import split_workdirs
   from attn_unet_jax.workflows.options import AnswerOptions
   from attn_unet_jax.workflows.segment_scans import segment_scans
 
@@ -101,7 +108,7 @@ def main() -> None:
     preview=bool(_PREVIEW.value),
     output_format=cast(Any, _FORMAT.value),  # one of those that the flag allows
   )
-  segment_scans(Path(_WORKDIR.value or ""), source, output, options)
+  segment_scans(split_workdirs(_WORKDIR.value or ""), source, output, options)
 
 
 def run() -> None:

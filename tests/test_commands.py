@@ -227,6 +227,20 @@ def test_predict_writes_on_the_files_own_grid(trained, scan, no_tensorflow, tmp_
   assert "1 liver" in done.stdout
 
 
+@pytest.mark.slow
+def test_an_ensemble_of_equal_runs_gives_the_mask_of_one(trained, scan, tmp_path):
+  shutil.copytree(trained[0], tmp_path / "b")
+  masks = []
+  for workdir in (trained[0], f"{trained[0]},{tmp_path}/b"):
+    output = tmp_path / f"mask{len(masks)}.nii.gz"
+    flags = (f"--workdir={workdir}", f"--input={scan}", f"--output={output}")
+    done = run_command("attn_unet_jax.predict", *flags)
+    assert done.returncode == 0, done.stderr
+    masks.append(read_label(output).array)
+  assert "an ensemble of 2 runs" in done.stdout
+  np.testing.assert_array_equal(*masks)
+
+
 def test_dicom_gives_the_mask_of_the_same_scan_as_nifti(trained, scan, tmp_path):
   scans, masks, image = tmp_path / "scans", tmp_path / "masks", on_axes(read_nifti(scan), "LPS")
   files = write_volume(scans / "folder" / "nested", image)

@@ -33,9 +33,9 @@ def told(config, monkeypatch):
   answer[..., 1] = 1
   system = SimpleNamespace(predict=lambda volume: answer)
   trained = LoadedRun(config, ("pancreas",), system, 1, digest="a network")
-  monkeypatch.setattr(workflow, "open_run_or_stages", lambda _: trained)
+  monkeypatch.setattr(workflow, "open_ensemble", lambda _: trained)
   return lambda *paths, **options: workflow.segment_scans(
-    Path("run"), *paths, AnswerOptions(**options)
+    [Path("run")], *paths, AnswerOptions(**options)
   )
 
 
@@ -97,13 +97,13 @@ def test_every_class_has_its_millilitres_and_its_name(config, monkeypatch, tmp_p
   trained = LoadedRun(
     config, ("liver", "spleen"), SimpleNamespace(predict=lambda volume: answer), 1
   )
-  monkeypatch.setattr(workflow, "open_run_or_stages", lambda _: trained)
+  monkeypatch.setattr(workflow, "open_ensemble", lambda _: trained)
   scan, mask = tmp_path / "a.nii.gz", tmp_path / "out" / "m.nii.gz"
   answer[..., 0] = 1
   answer[:2, ..., :] = (0, 1, 0)
   answer[5, 6, 7] = (0, 0, 1)
   _scan(scan, spacing=10.0)
-  workflow.segment_scans(Path("run"), scan, mask, AnswerOptions(as_json=True))
+  workflow.segment_scans([Path("run")], scan, mask, AnswerOptions(as_json=True))
   assert f"1/1 {mask}: 1 liver 112.0 ml, 2 spleen 1.0 ml; " in capsys.readouterr().out
   said = json.loads((tmp_path / "out" / "m.json").read_text())
   assert said["voxel_volume_ml"] == pytest.approx(1)
@@ -115,7 +115,7 @@ def test_every_class_has_its_millilitres_and_its_name(config, monkeypatch, tmp_p
   (extension,) = nib.load(mask).header.extensions
   assert extension.get_code() == 6  # a comment
   assert json.loads(extension.text) == {"labels": {"background": 0, "liver": 1, "spleen": 2}}
-  workflow.segment_scans(Path("run"), scan, tmp_path / "n.nii", AnswerOptions(preview=True))
+  workflow.segment_scans([Path("run")], scan, tmp_path / "n.nii", AnswerOptions(preview=True))
   assert not (tmp_path / "n.json").exists()
   assert (tmp_path / "n.png").read_bytes().startswith(b"\x89PNG")
   np.testing.assert_array_equal(read_label(tmp_path / "n.nii").array, read_label(mask).array)
@@ -130,7 +130,7 @@ def test_a_doubt_is_refused_before_the_network_is_asked_or_said_if_it_is_accepte
     told(tmp_path / "a.nii", tmp_path / "m.nii")
   assert not (tmp_path / "m.nii").exists()
   accepting = AnswerOptions(accept=frozenset({"hounsfield"}))
-  workflow.segment_scans(Path("run"), tmp_path / "a.nii", tmp_path / "m.nii", accepting)
+  workflow.segment_scans([Path("run")], tmp_path / "a.nii", tmp_path / "m.nii", accepting)
   assert (tmp_path / "m.nii").exists()
   assert "accepted (hounsfield): " in capsys.readouterr().out
 
@@ -219,8 +219,8 @@ def test_what_is_not_what_was_answered_is_made_again(answered, tmp_path, capsys,
 
 @pytest.mark.parametrize("digest", ["another network", ""])
 def test_another_network_or_an_unknown_one_answers_anew(answered, monkeypatch, capsys, digest):
-  trained = dataclasses.replace(workflow.open_run_or_stages(Path("run")), digest=digest)
-  monkeypatch.setattr(workflow, "open_run_or_stages", lambda _: trained)
+  trained = dataclasses.replace(workflow.open_ensemble([Path("run")]), digest=digest)
+  monkeypatch.setattr(workflow, "open_ensemble", lambda _: trained)
   answered()
   assert _made(capsys) == ["a", "b", "c"]
   answered()
@@ -327,9 +327,9 @@ def test_a_scan_of_a_table_that_is_not_there_does_not_keep_the_others(told, tmp_
 def test_the_steps_that_the_run_chose_are_taken_unless_they_are_not_wanted(
   answered, monkeypatch, tmp_path, capsys
 ):
-  trained = workflow.open_run_or_stages(Path("run"))
+  trained = workflow.open_ensemble([Path("run")])
   chose = dataclasses.replace(trained, postprocessing=Postprocessing(smallest_ml=1.0))
-  monkeypatch.setattr(workflow, "open_run_or_stages", lambda _: chose)
+  monkeypatch.setattr(workflow, "open_ensemble", lambda _: chose)
   answered()
   assert _made(capsys) == ["a", "b", "c"]
   assert not read_label(tmp_path / "masks" / "a.nii.gz").array.any()

@@ -26,7 +26,7 @@ from attn_unet_jax.workflows.evaluate_run import leave_unprocessed
 from attn_unet_jax.workflows.list_scans import ScanListing, list_scans
 from attn_unet_jax.workflows.load_run import LoadedRun
 from attn_unet_jax.workflows.mirror_run import mirror_run
-from attn_unet_jax.workflows.open_run import open_run_or_stages
+from attn_unet_jax.workflows.open_ensemble import open_ensemble
 from attn_unet_jax.workflows.options import AnswerOptions
 from attn_unet_jax.workflows.write_answer import (
   AnsweringRun,
@@ -41,7 +41,7 @@ _MAX_REASONS = 10  # in the error at the end; other scans are named without thei
 
 
 def segment_scans(
-  workdir: Path, source: Path, output: Path, options: AnswerOptions | None = None
+  workdirs: Sequence[Path], source: Path, output: Path, options: AnswerOptions | None = None
 ) -> None:
   """Segments every scan and writes its mask; names the scans that cannot be segmented.
 
@@ -49,7 +49,7 @@ def segment_scans(
   line for each scan.
 
   Args:
-    workdir: the run.
+    workdirs: the run, or several whose probabilities are averaged.
     source: a scan, a folder of scans, a pattern of their names, or a CSV file that lists them.
     output: the mask's file, or the folder for the masks.
     options: what is read and written.
@@ -67,14 +67,15 @@ def segment_scans(
     check_pillow()
   # One mask that is named is made whenever it is asked for.
   log = AnswerLog(output) if targets != [output] else None
-  trained = open_run_or_stages(workdir)
+  trained = open_ensemble(workdirs)
   if not options.postprocess:
     trained = leave_unprocessed(trained)
   trained = mirror_run(trained, options.mirrors)
   boxes = _read_boxes(trained, targets, options.boxes_file)
   if skipped_line := describe_skipped(listing.skipped):
     print_line(f"{source}: {skipped_line}")
-  work = _ScanWork(trained, AnsweringRun(workdir, trained.step, trained.classes), options, boxes)
+  name = ",".join(map(str, workdirs))
+  work = _ScanWork(trained, AnsweringRun(name, trained.step, trained.classes), options, boxes)
   failures = _answer_all(listing, work, log)
   if log:
     log.refresh_table()

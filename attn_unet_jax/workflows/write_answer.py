@@ -28,12 +28,12 @@ class AnsweringRun:
   """What an answer says about the run that gave it.
 
   Attributes:
-    workdir: the folder of the run.
-    step: that of its checkpoint.
+    name: the folder of the run; of several, with commas between them.
+    step: that of its checkpoint, or of the first of several.
     classes: the names of the values 1, 2, ... of its masks.
   """
 
-  workdir: Path
+  name: str
   step: int
   classes: tuple[str, ...]
 
@@ -149,7 +149,7 @@ def _write_volumes(
   """Writes what `measure_classes` returns to a JSON file beside the mask."""
   content = {
     "mask": answer.target.name,
-    "run": str(run.workdir),
+    "run": run.name,
     "checkpoint_step": run.step,
     "voxel_volume_ml": answer.mask.voxel_volume_ml,
     "classes": volumes,

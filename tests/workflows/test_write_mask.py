@@ -40,11 +40,11 @@ def answer(config, monkeypatch):
     return probabilities
 
   trained = LoadedRun(config, ("pancreas",), SimpleNamespace(predict=predict_half), 1)
-  monkeypatch.setattr(workflow, "open_run_or_stages", lambda _: trained)
+  monkeypatch.setattr(workflow, "open_ensemble", lambda _: trained)
 
   def segment(source, output, output_format="nifti", **options):
     options = AnswerOptions(output_format=output_format, **options)
-    workflow.segment_scans(Path("run"), source, output, options)
+    workflow.segment_scans([Path("run")], source, output, options)
 
   return segment
 
