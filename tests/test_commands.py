@@ -251,7 +251,7 @@ def test_dicom_gives_the_mask_of_the_same_scan_as_nifti(trained, scan, tmp_path)
   flags = (f"--workdir={trained[0]}", f"--input={scans}", f"--output={masks}")
   done = run_command("attn_unet_jax.predict", *flags)
   assert done.returncode == 0, done.stderr
-  found = {p.name: to_canonical(read_label(p)) for p in masks.iterdir()}
+  found = {p.name: to_canonical(read_label(p)) for p in masks.glob("*.nii.gz")}
   assert sorted(found) == ["folder.nii.gz", "nifti.nii.gz", "zip.nii.gz"]
   expected = found["nifti.nii.gz"]
   assert 0 < expected.array.mean() < 1
