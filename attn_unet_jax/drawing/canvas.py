@@ -1,4 +1,4 @@
-"""A picture to paste slices, text and lines on, written as PNG: what Pillow is needed for."""
+"""A picture to paste slices, text and lines on, written as PNG by Pillow."""
 
 import functools
 import io
@@ -9,30 +9,14 @@ import numpy as np
 
 from attn_unet_jax.drawing.colours import Colour
 from attn_unet_jax.runtime.console import escape_controls
-from attn_unet_jax.runtime.errors import UserError
 
-# Pillow is of an extra: whoever draws nothing does without it.
+# Loaded when something is drawn: `--help` of every command has this module.
 if TYPE_CHECKING:
   from PIL import ImageFont
 
 WHITE: Colour = (255, 255, 255)
 BLACK: Colour = (0, 0, 0)
 GREY: Colour = (170, 170, 170)
-
-
-def check_pillow() -> None:
-  """Checks that pictures can be written, before long work and not after it.
-
-  Raises:
-    UserError: Pillow is not installed.
-  """
-  try:
-    import PIL.Image  # noqa: F401
-  except ModuleNotFoundError as error:
-    raise UserError(
-      f"pictures need Pillow, which is not installed ({error}): "
-      "pip install 'attn-unet-jax[pictures]'"
-    ) from None
 
 
 @functools.cache  # Pillow unpacks it anew each time
@@ -53,13 +37,9 @@ class Canvas:
     background: its colour.
     oversampling: everything is drawn so many times larger and reduced at the end, which smooths
       lines. All other measures are those of the finished picture.
-
-  Raises:
-    UserError: Pillow is not installed.
   """
 
   def __init__(self, width: int, height: int, background: Colour = BLACK, oversampling: int = 1):
-    check_pillow()
     from PIL import Image, ImageDraw
 
     self._scale = oversampling

@@ -40,7 +40,7 @@ class SheetCase(NamedTuple):
 def draw_largest_slice(
   image: Volume | None, classes: np.ndarray | None, spacing: Sequence[float]
 ) -> np.ndarray:
-  """Draws the axial slice with most of all classes, or the middle one; needs no Pillow.
+  """Draws the axial slice with most of all classes, or the middle one.
 
   Args:
     image: HU on canonical axes; None: the label alone is drawn.
@@ -67,9 +67,6 @@ def write_contact_sheets(folder: Path, cases: Iterable[SheetCase]) -> list[str]:
 
   Returns:
     the names of the files.
-
-  Raises:
-    UserError: Pillow is not installed.
   """
   remaining, names = iter(cases), list[str]()
   while page := list(itertools.islice(remaining, COLUMNS * ROWS)):

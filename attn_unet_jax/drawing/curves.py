@@ -69,9 +69,6 @@ def draw_curves(title: str, rows: Sequence[Mapping[str, str]]) -> bytes:
 
   Returns:
     a PNG file of 1280 x 800 pixels.
-
-  Raises:
-    UserError: Pillow is not installed.
   """
   canvas = Canvas(_WIDTH, _HEIGHT, WHITE, oversampling=2)
   canvas.write(title, _LEFT, 14, size=22, colour=BLACK, width=_WIDTH - _LEFT - 20)

@@ -48,9 +48,6 @@ def draw_preview(
 
   Returns:
     a PNG file.
-
-  Raises:
-    UserError: Pillow is not installed.
   """
   style = style or SliceStyle()
   canvas = Canvas(_WIDTH, _HEIGHT)

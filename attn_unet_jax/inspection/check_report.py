@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from attn_unet_jax.drawing.canvas import check_pillow
 from attn_unet_jax.drawing.contact_sheet import SheetCase, write_contact_sheets
 from attn_unet_jax.inspection.inspected_case import InspectedCase
-from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
 from attn_unet_jax.volumes.finding import SEVERITIES, Finding
@@ -67,8 +65,6 @@ def write_report(
 ) -> None:
   """Writes `check.json` and contact sheets, which have the numbers of the cases in it.
 
-  Without Pillow there are no contact sheets, and a line says so.
-
   Args:
     folder: where to; made if it is missing.
     about: what was looked at.
@@ -96,11 +92,6 @@ def write_report(
 def _write_sheets(
   folder: Path, numbered: Sequence[tuple[int, InspectedCase]], classes: Sequence[str]
 ) -> list[str]:
-  try:
-    check_pillow()
-  except UserError as missing:
-    print_line(f"no contact sheets: {missing}")
-    return []
   # A case that could not be read has a number and no picture.
   return write_contact_sheets(
     folder,

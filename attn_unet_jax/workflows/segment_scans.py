@@ -7,7 +7,6 @@ from pathlib import Path
 
 from attn_unet_jax import __version__
 from attn_unet_jax.cases.boxes import check_boxes, read_boxes
-from attn_unet_jax.drawing.canvas import check_pillow
 from attn_unet_jax.inference.segment import Locate, make_mask, predict_scan
 from attn_unet_jax.runtime.console import estimate_time_left, print_line
 from attn_unet_jax.runtime.errors import UserError
@@ -55,16 +54,13 @@ def segment_scans(
     options: what is read and written.
 
   Raises:
-    UserError: the run, the scans or the output do not fit, a scan was not segmented, or Pillow is
-      not installed and previews are asked for.
+    UserError: the run, the scans or the output do not fit, or a scan was not segmented.
   """
   options = options or AnswerOptions()
   listing = list_scans(source, output, series=options.series, output_format=options.output_format)
   targets = [target for _, target in listing.scans] + [target for _, target, _ in listing.broken]
   # Before the run is loaded and compiled, which takes long.
   check_writable(targets[0].parent)
-  if options.preview:
-    check_pillow()
   # One mask that is named is made whenever it is asked for.
   log = AnswerLog(output) if targets != [output] else None
   trained = open_ensemble(workdirs)

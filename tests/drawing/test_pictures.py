@@ -1,13 +1,12 @@
 """Whole pictures: they are read back, and looked at where something must stand."""
 
-import builtins
 import io
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from attn_unet_jax.drawing.canvas import Canvas, check_pillow
+from attn_unet_jax.drawing.canvas import Canvas
 from attn_unet_jax.drawing.colours import BLUE, GREEN, ORANGE, SKY_BLUE, VERMILION, choose_colour
 from attn_unet_jax.drawing.contact_sheet import (
   TILE,
@@ -18,7 +17,6 @@ from attn_unet_jax.drawing.contact_sheet import (
 from attn_unet_jax.drawing.curves import choose_ticks, draw_curves, list_points
 from attn_unet_jax.drawing.preview import draw_preview
 from attn_unet_jax.runs.metrics_csv import COLUMNS
-from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes import Volume
 from attn_unet_jax.volumes.orientation import to_canonical
 from benchmarks.orientations import on_axes
@@ -126,16 +124,3 @@ def test_a_long_text_is_cut_in_its_middle():
   canvas = Canvas(300, 40)
   assert canvas.write("PANCREAS_" * 40, 0, 0, width=200) <= 200
   assert open_png(canvas.encode())[:, 210:].max() == 0
-
-
-def test_without_pillow_the_extra_is_named(monkeypatch):
-  load = builtins.__import__
-
-  def refuse(name, *arguments, **options):
-    if name.startswith("PIL"):
-      raise ModuleNotFoundError("No module named 'PIL'")
-    return load(name, *arguments, **options)
-
-  monkeypatch.setattr(builtins, "__import__", refuse)
-  with pytest.raises(UserError, match=r"Pillow.*pip install 'attn-unet-jax\[pictures\]'"):
-    check_pillow()

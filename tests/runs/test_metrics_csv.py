@@ -128,7 +128,7 @@ def test_the_curves_are_drawn_and_a_picture_that_cannot_be_ends_no_training(
   assert (tmp_path / "curves.png").read_bytes() != first
 
   def refuse(*_):
-    raise UserError("no Pillow")
+    raise UserError("no room")
 
   monkeypatch.setattr(metrics_csv, "draw_curves", refuse)
   log = EpochLog(tmp_path, 2)
@@ -136,4 +136,4 @@ def test_the_curves_are_drawn_and_a_picture_that_cannot_be_ends_no_training(
     log.write_epoch(_row(epoch))
   log.close()
   assert len(read_metrics(tmp_path / "metrics.csv")) == 4
-  assert capsys.readouterr().out == "no curves.png from now on: no Pillow\n"
+  assert capsys.readouterr().out == "no curves.png from now on: no room\n"
