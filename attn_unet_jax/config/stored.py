@@ -15,7 +15,6 @@ _FORMAT = 2
 EARLIER_DEFAULTS: dict[str, Any] = {
   "data.label_resampling": "nearest",
   "inference.postprocess": "none",
-  "inference.window": "patch",
 }
 
 

@@ -12,9 +12,9 @@ class InferenceOptions(Options):
   """The options of the sliding window, and of the mask that is made of its probabilities."""
 
   window: str = option(
-    "plan",
+    "patch",
     "patch: windows of that size over all; plan: within the body; large: and larger.",
-    one_of("plan", "patch", "large"),
+    one_of("patch", "plan", "large"),
   )
   patch: tuple[int, int, int] = option(
     (0, 0, 0), "Sliding window, voxels of the working grid; zeros: data.patch.", NOT_NEGATIVE

@@ -44,7 +44,7 @@ def test_no_gate_is_open_in_the_air_around_the_body(config):
   """Where no window is; the maps of all gates, and not the first one alone, are 0 there."""
   hu = np.full((12, 60, 12), -1000, np.int16)
   hu[:, :12] = 200
-  config = with_keys(config, {"inference.patch": (8, 8, 8)})
+  config = with_keys(config, {"inference.patch": (8, 8, 8), "inference.window": "plan"})
   maps = AttentionMaps(config, Gated(), {}).predict(Volume(hu, np.diag([5.0, 5.0, 5.0, 1.0])))
   assert (maps[:, :12] > 0.4).all()
   assert not maps[:, 30:].any()

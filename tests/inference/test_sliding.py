@@ -264,6 +264,7 @@ def test_a_network_that_no_border_reaches_says_the_same_whatever_memory_allows(
   config, thin, monkeypatch
 ):
   config = with_keys(config, {"data.patch": (8, 8, 8), "data.normalisation": "zscore"})
+  config = with_keys(config, {"inference.window": "plan"})
   found = []
   for most in (2**24, 20**3, 12**3):
     monkeypatch.setattr(planner, "MOST_VOXELS", most)
