@@ -1,7 +1,9 @@
 # make demo | test | test-slow | test-all | test-soak | test-targets | lint | bench | mutation: each makes its
 # .venv itself when it is missing or stale, with the versions of the locks, by their hashes.
-# `make LOCKED= ...` takes the newest that requirements.txt and pyproject.toml allow.
+# `make LOCKED= ...` takes the newest that requirements.txt and pyproject.toml allow; the names of the
+# stamps say which of both lies in a .venv.
 LOCKED ?= yes
+MODE := $(if $(LOCKED),,-unlocked)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -18,7 +20,7 @@ MUTATION_FLAGS ?=
 .PHONY: docs demo test test-slow test-all test-soak test-targets test-install lint format bench mutation
 .PHONY: lock audit install-bench install-bench-oldest install-targets test-oldest test-all-oldest test-newest
 
-demo: $(VENV)/installed
+demo: $(VENV)/installed$(MODE)
 	$(BIN)/python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
 	$(BIN)/python -m attn_unet_jax.main --config=experiments/pancreas.py:phantom \
 	  --workdir=$(DEMO_RUN) $(DEMO_FLAGS)
@@ -26,17 +28,17 @@ demo: $(VENV)/installed
 # In the order of tests/conftest.py, the longest files first.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test: $(VENV)/installed-dev
+test: $(VENV)/installed-dev$(MODE)
 	$(PYTEST)
 
-test-slow: $(VENV)/installed-dev
+test-slow: $(VENV)/installed-dev$(MODE)
 	$(PYTEST) -m 'slow and not soak'
 
 # Both in one go: neither waits for the other's last file, and each finds what the other compiled.
-test-all: $(VENV)/installed-dev
+test-all: $(VENV)/installed-dev$(MODE)
 	$(PYTEST) -m 'not soak and not targets'
 
-test-soak: $(VENV)/installed-dev
+test-soak: $(VENV)/installed-dev$(MODE)
 	$(BIN)/python -m pytest -n 2 --dist load -m soak
 
 # In a .venv of its own: beside JAX's CUDA plugin every program that finds no GPU says so.
@@ -52,13 +54,13 @@ test-install:
 	du -sh .venv-install
 	.venv-install/bin/python -I tests/installed.py
 
-lint: $(VENV)/installed-dev
+lint: $(VENV)/installed-dev$(MODE)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 # Pages of docs/reference that the program itself writes.
-docs: $(VENV)/installed-dev
+docs: $(VENV)/installed-dev$(MODE)
 	$(BIN)/python docs/generate_reference.py
 
 # After a change of requirements.txt or of the extra 'dev', or for newer versions: the two locks for
@@ -71,24 +73,24 @@ lock: .venv-lock/installed
 LOCK := .venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
   --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
-sbom.cdx.json: requirements.lock $(VENV)/installed .venv-lock/installed
+sbom.cdx.json: requirements.lock $(VENV)/installed$(MODE) .venv-lock/installed
 	.venv-lock/bin/python .ci/write_sbom.py $(VENV) $@
 
 audit: .venv-lock/installed
 	.venv-lock/bin/python .ci/audit.py requirements-dev.lock
 
-format: $(VENV)/installed-dev
+format: $(VENV)/installed-dev$(MODE)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/installed-bench
+bench: $(VENV)/installed-bench$(MODE)
 	$(BIN)/python -m benchmarks.network_speed --torch=torch_channels_last,torch_compiled --output=benchmarks/results/network_speed.json
 	$(BIN)/python -m benchmarks.build_speed --output=benchmarks/results/build_speed.json
 	$(BIN)/python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
 	$(BIN)/python -m benchmarks.phantom_difficulty --data_dir=data
 
 # Hours for all modules; MUTATION_FLAGS='--only losses/dice.py --sample=20' is one of them.
-mutation: $(VENV)/installed-mutation
+mutation: $(VENV)/installed-mutation$(MODE)
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.mutation --output=benchmarks/results/mutation.json $(MUTATION_FLAGS)
 
 # On the oldest Python, with every dependency at its lower bound.
@@ -103,7 +105,7 @@ test-newest:
 	  echo '$@: skipped, for want of a Python of these: $(NEWEST)'; \
 	fi
 
-install-bench: $(VENV)/installed-bench
+install-bench: $(VENV)/installed-bench$(MODE)
 
 install-targets: .venv-targets/installed
 
@@ -113,25 +115,26 @@ $(OLDEST_VENV)/lower_bounds.txt: requirements.txt pyproject.toml .ci/lower_bound
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-$(VENV)/installed: requirements.txt requirements.lock
+$(VENV)/installed$(MODE): requirements.txt requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; make PYTHON=python3.12 ...")'
 	@echo 'installing $(if $(LOCKED),requirements.lock,requirements.txt) into $(VENV)'
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP_INSTALL) $(if $(LOCKED),--require-hashes --requirement requirements.lock,--requirement requirements.txt)
+	@rm -f $(VENV)/installed*
+	@$(PIP_INSTALL) $(if $(LOCKED),--require-hashes --requirement requirements.lock,--upgrade --requirement requirements.txt)
 	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed pyproject.toml setup.py requirements-dev.lock
+$(VENV)/installed-dev$(MODE): $(VENV)/installed$(MODE) pyproject.toml setup.py requirements-dev.lock
 	@echo "installing the extra 'dev' into $(VENV)"
 	@$(if $(LOCKED),$(PIP_INSTALL) --require-hashes --requirement requirements-dev.lock)
-	@$(PIP_INSTALL) $(if $(LOCKED),--no-deps --no-build-isolation --editable .,--editable '.[dev]')
+	@$(PIP_INSTALL) $(if $(LOCKED),--no-deps --no-build-isolation --editable .,--upgrade --editable '.[dev]')
 	@touch $@
 
-$(VENV)/installed-bench: $(VENV)/installed-dev
+$(VENV)/installed-bench$(MODE): $(VENV)/installed-dev$(MODE)
 	@echo "installing the extra 'bench' (PyTorch, to compare with) into $(VENV)"
 	@$(PIP_INSTALL) --editable '.[bench]'
 	@touch $@
 
-$(VENV)/installed-mutation: $(VENV)/installed-dev
+$(VENV)/installed-mutation$(MODE): $(VENV)/installed-dev$(MODE)
 	@echo "installing the extra 'mutation' (Cosmic Ray) into $(VENV)"
 	@$(PIP_INSTALL) --editable '.[mutation]'
 	@touch $@

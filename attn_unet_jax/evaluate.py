@@ -83,6 +83,9 @@ def main() -> None:
     and _OUTPUT.value
     and not (_WORKDIR.value or _PART.value or other)
   ):
+    if _TTA.value or _NO_POSTPROCESS.value:
+      flag = "tta" if _TTA.value else "no_postprocess"
+      raise UserError(f"--{flag}: is for --workdir; masks in folders are scored as they are")
     options = EvaluationOptions(**_read_rules())
     from attn_unet_jax.evaluation.scoring import score_folders, write_scores  # loads JAX
 
@@ -119,17 +122,24 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
   accept = parse_acceptance(_ACCEPT.value or "")
   rules = _read_rules()
   from attn_unet_jax.cases.fold import open_fold  # these load JAX
+  from attn_unet_jax.inference.mirrors import parse_mirrors
   from attn_unet_jax.workflows.evaluate_run import (
     accept_too,
     evaluate_other,
     evaluate_run,
+    leave_unprocessed,
     score_by_rules,
   )
+  from attn_unet_jax.workflows.mirror_run import mirror_run
   from attn_unet_jax.workflows.open_run import open_run_or_stages
   from attn_unet_jax.workflows.other_dataset import list_seen_cases, open_other_dataset
 
+  mirrors = parse_mirrors(_TTA.value or "")
   print_line(f"device: {xla.describe_devices()}")
   trained = accept_too(open_run_or_stages(workdir), accept)
+  if _NO_POSTPROCESS.value:
+    trained = leave_unprocessed(trained)
+  trained = mirror_run(trained, mirrors)
   if rules:
     trained = score_by_rules(trained, rules)
   listing = workdir / "folds.json"

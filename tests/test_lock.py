@@ -122,6 +122,12 @@ def test_an_audit_without_the_network_says_that_nothing_was_looked_up(tmp_path):
   assert "not looked up: ConnectionError: no route" in done.stdout
 
 
+def test_an_audit_that_cannot_read_the_lock_fails(tmp_path):
+  done = audit(tmp_path, "", "ERROR: x.lock: invalid requirement")
+  assert done.returncode == 1
+  assert "not looked up: ERROR: x.lock" in done.stdout
+
+
 def test_an_audit_counts_what_the_index_did_not_answer_for(tmp_path):
   done = audit(tmp_path, packages({"name": "a", "vulns": []}, {"name": "b", "skip_reason": "x"}))
   assert done.returncode == 0

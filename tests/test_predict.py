@@ -184,6 +184,10 @@ def test_a_copy_of_the_scans_is_the_same_scans(answered, told, tmp_path, capsys)
   assert _made(capsys) == []
 
 
+def _made_masks(root):
+  return [path.name for path in (root / "masks").glob("*.nii.gz")]
+
+
 def _change_scan(root):
   # As long as before, and with its time set back.
   path = root / "scans" / "b.nii"
@@ -191,10 +195,6 @@ def _change_scan(root):
   content[-1] ^= 1
   path.write_bytes(bytes(content))
   os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
-
-
-def _change_mask(root):
-  write_nifti(root / "masks" / "b.nii.gz", Volume(np.ones(GRID, np.uint8), np.eye(4)))
 
 
 def _remove_mask(root):
@@ -210,7 +210,20 @@ def _damage_record(root):
   path.write_text("{")
 
 
-@pytest.mark.parametrize("change", [_change_scan, _change_mask, _remove_mask, _damage_record])
+def test_a_mask_that_somebody_corrected_is_left(answered, tmp_path, capsys):
+  path = tmp_path / "masks" / "b.nii.gz"
+  write_nifti(path, Volume(np.ones(GRID, np.uint8), np.eye(4)))
+  corrected = path.read_bytes()
+  answered()
+  said = capsys.readouterr().out
+  assert f"{path}: was changed since it was made, and is left; --again makes it again" in said
+  assert "2 masks were there already" in said
+  assert path.read_bytes() == corrected
+  answered(again=True)
+  assert path.read_bytes() != corrected
+
+
+@pytest.mark.parametrize("change", [_change_scan, _remove_mask, _damage_record])
 def test_what_is_not_what_was_answered_is_made_again(answered, tmp_path, capsys, change):
   change(tmp_path)
   answered()
@@ -244,6 +257,31 @@ def test_a_doubt_that_is_not_accepted_any_more_is_refused(answered, tmp_path, ca
   assert _made(capsys) == []
   with pytest.raises(UserError, match=r"1 of 3 scans not segmented: .*8-bit picture"):
     answered()
+
+
+def test_a_scan_for_which_memory_does_not_suffice_stops_no_other(told, tmp_path, monkeypatch):
+  for name in "ab":
+    _scan(tmp_path / "scans" / f"{name}.nii")
+  real = workflow.write_answer
+
+  def write(answer, *rest):
+    if answer.target.name.startswith("a"):
+      raise MemoryError
+    return real(answer, *rest)
+
+  monkeypatch.setattr(workflow, "write_answer", write)
+  with pytest.raises(UserError, match=r"1 of 2 scans not segmented: .*a\.nii: out of memory"):
+    told(tmp_path / "scans", tmp_path / "masks")
+  assert sorted(_made_masks(tmp_path)) == ["b.nii.gz"]
+
+
+def test_a_picture_that_cannot_be_written_stops_no_other_scan(told, tmp_path):
+  for name in "ab":
+    _scan(tmp_path / "scans" / f"{name}.nii")
+  (tmp_path / "masks" / "a.png").mkdir(parents=True)
+  with pytest.raises(UserError, match=r"1 of 2 scans not segmented: .*cannot be written"):
+    told(tmp_path / "scans", tmp_path / "masks", preview=True)
+  assert (tmp_path / "masks" / "b.png").is_file()
 
 
 def test_the_table_has_a_line_for_each_scan(told, tmp_path):

@@ -110,7 +110,7 @@ class SlidingWindow:
       self._announced = plan.window
       times = plan.voxels / math.prod(volume.shape)
       print_line(
-        f"windows of {_times(plan.window)} voxels: {plan.windows} in the first scan of "
+        f"windows of {_times(plan.window)} voxels: {plan.windows} in a scan of "
         f"{_times(volume.shape)}, {times:.2g} times its voxels; "
         f"{self._compile(plan.window) / 2**30:.2g} GiB a window"
       )

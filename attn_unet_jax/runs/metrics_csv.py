@@ -80,7 +80,8 @@ class EpochLog:
       picture = draw_curves(str(self._path.parent), rows)
       with atomic_write(self._path.with_name("curves.png")) as temporary:
         temporary.write_bytes(picture)
-    except (UserError, OSError) as error:
+    # A picture is not worth a training, whatever prevents it.
+    except Exception as error:
       self._draws = False
       print_line(f"no curves.png from now on: {error}")
     self._is_drawn, self._drawn_at = True, time.monotonic()

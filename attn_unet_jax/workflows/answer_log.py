@@ -13,7 +13,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from attn_unet_jax.runtime.acceptance import Acceptance
 from attn_unet_jax.runtime.errors import UserError
@@ -86,27 +86,34 @@ class AnswerLog:
   def __init__(self, folder: Path):
     self._folder, self.table = folder, folder / TABLE
     self._records = _read_records(folder / _FOLDER)
+    self._added: dict[str, AnswerRecord] = {}
     if not self._records and self.table.exists():
       raise UserError(
         f"{self.table}: is there, but no records of predictions are in {folder / _FOLDER}, so it "
         "may be yours; move it away, or choose another --output"
       )
 
-  def find_done(self, target: Path, scan: FoundScan, request: str, accept: Acceptance) -> bool:
-    """Returns whether the mask at `target` is what the network would answer for the scan."""
+  def find_done(
+    self, target: Path, scan: FoundScan, request: str, accept: Acceptance
+  ) -> Literal["done", "edited", "missing"]:
+    """Returns whether there is a mask at `target` of what the network would answer for the scan.
+
+    An `edited` mask was one, and somebody has changed it since.
+    """
     record = self._records.get(target.name)
     if record is None or record.error or not record.digest or not request:
-      return False
+      return "missing"
     # A doubt that is no longer accepted has to be judged again.
     if record.request != request or not set(record.accepted) <= accept:
-      return False
+      return "missing"
     try:
-      is_same = record.digest.stamp == read_stamp(scan) or (
-        record.digest.content == digest_scan(scan).content
-      )
-      return is_same and record.mask_digest == digest_files([target])
+      if record.digest.stamp != read_stamp(scan) and (
+        record.digest.content != digest_scan(scan).content
+      ):
+        return "missing"
+      return "done" if record.mask_digest == digest_files([target]) else "edited"
     except (OSError, UserError):  # told when the scan is read
-      return False
+      return "missing"
 
   def add(self, record: AnswerRecord, scan: FoundScan | None = None, stamp: str = "") -> None:
     """Adds the record of a scan, and writes the table.
@@ -121,7 +128,7 @@ class AnswerLog:
     """
     if scan and not record.error:
       record = self._add_digests(record, scan, stamp)
-    self._records[record.mask] = record
+    self._records[record.mask] = self._added[record.mask] = record
     text = json.dumps(dataclasses.asdict(record), indent=1) + "\n"
     try:
       (self._folder / _FOLDER).mkdir(parents=True, exist_ok=True)
@@ -142,7 +149,7 @@ class AnswerLog:
 
   def refresh_table(self) -> None:
     """Writes the table again, with what other processes have answered meanwhile."""
-    self._records = _read_records(self._folder / _FOLDER) | self._records
+    self._records = _read_records(self._folder / _FOLDER) | self._added
     self.write_table()
 
   def write_table(self) -> None:
@@ -189,7 +196,11 @@ def digest_scan(scan: FoundScan) -> ScanDigest:
   """
   # The stamp first: a file that changes meanwhile has another one next time.
   stamp = read_stamp(scan)
-  return ScanDigest(stamp, digest_files(_list_scan_files(scan)))
+  content = digest_files(_list_scan_files(scan))
+  if scan.survey is not None and is_zip(scan.path):
+    # The file holds other series too; those of a folder are not among the scan's files.
+    content = digest_request(choose_series(scan.survey, scan.series_uid).uid, content)
+  return ScanDigest(stamp, content)
 
 
 def read_stamp(scan: FoundScan) -> str:

@@ -78,7 +78,7 @@ def list_scans(
   if not (os.path.exists(source) or is_scan_pattern(source)):
     raise UserError(f"--input={source}: not found; give a NIfTI file, a DICOM folder or its .zip")
   is_file = _is_mask_file(source, output, output_format)
-  found = _find_scans(source, series)
+  found = _find_scans(source, output, series)
   if is_dicom_format(output_format):
     found = _leave_dicom(found, output_format)
   if is_file and len(found.scans) + len(found.broken) > 1:
@@ -125,7 +125,7 @@ def _may_be_many(source: Path) -> bool:
   return os.path.isdir(source) or is_scan_table(source) or is_scan_pattern(source)
 
 
-def _find_scans(source: Path, series: str | None) -> _FoundScans:
+def _find_scans(source: Path, output: Path, series: str | None) -> _FoundScans:
   """Finds the scans of `source` by name, and counts what is none."""
   is_table, is_pattern = is_scan_table(source), is_scan_pattern(source)
   if (is_table or is_pattern) and series is not None:
@@ -136,7 +136,7 @@ def _find_scans(source: Path, series: str | None) -> _FoundScans:
   if is_table:
     return _open_scans(read_scan_table(source), collections.Counter())
   if is_pattern:
-    return _open_scans(*match_scans(source))
+    return _open_scans(*match_scans(source, output))
   if series is not None or not os.path.isdir(source):
     scan = open_scan(source, series_uid=series)
     return _FoundScans({source.resolve().name: scan}, collections.Counter(), {})

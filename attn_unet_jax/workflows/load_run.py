@@ -21,6 +21,7 @@ from attn_unet_jax.runtime.xla import make_deterministic
 from attn_unet_jax.training.checkpoint import restore_best
 from attn_unet_jax.training.state import abstract_state
 from attn_unet_jax.workflows.network import build_run_network
+from attn_unet_jax.workflows.steps_record import read_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,14 +78,18 @@ def load_best(workdir: Path) -> BestCheckpoint:
 
 
 def open_run(workdir: Path) -> LoadedRun:
-  """Opens a run of one network with its best checkpoint.
+  """Opens a run of one network with its best checkpoint, and the steps that it chose for it.
 
   Raises:
-    UserError: there is no run, or it has no checkpoint.
+    UserError: there is no run, it has no checkpoint, or what it chose is damaged.
   """
   found = load_best(workdir)
   system = SlidingWindow(found.config, found.module, announce=True).use(found.variables)
-  return LoadedRun(found.config, found.classes, system, found.step, digest=digest_checkpoint(found))
+  steps = read_steps(workdir, found.step, found.config.inference)
+  digest = digest_checkpoint(found)
+  return LoadedRun(
+    found.config, found.classes, system, found.step, digest=digest, postprocessing=steps
+  )
 
 
 def digest_checkpoint(found: BestCheckpoint) -> str:

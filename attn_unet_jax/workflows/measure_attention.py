@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
+from attn_unet_jax.cases.boxes import box_voxels
 from attn_unet_jax.cases.prepare import working_image
 from attn_unet_jax.inference.attention import AttentionMaps
-from attn_unet_jax.inference.segment import predict_within
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.volumes.box import Box
+from attn_unet_jax.volumes.box import Box, crop_volume
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows.load_run import load_best
@@ -15,6 +17,18 @@ from attn_unet_jax.workflows.load_run import load_best
 # From a scan, HU on its native grid, the box to look in or None for all of it, and its name: the
 # coefficients by the name of the gate, on the working grid.
 MeasureAttention = Callable[[Volume, Box | None, str], dict[str, Volume]]
+
+
+def _measure_within(
+  working: Volume, box: Box | None, system: AttentionMaps, patch: tuple[int, int, int]
+) -> np.ndarray:
+  """Measures coefficients `[X, Y, Z, G]`; outside the box, where nothing looks, they are 0."""
+  if box is None:
+    return system.predict(working)
+  where = box_voxels(box, working.grid, patch, "this scan")
+  values = np.zeros((*working.shape, len(system.names)), np.float32)
+  values[where] = system.predict(crop_volume(working, where))
+  return values
 
 
 def open_attention(workdir: Path) -> MeasureAttention:
@@ -31,7 +45,7 @@ def open_attention(workdir: Path) -> MeasureAttention:
   def measure(image: Volume, box: Box | None, name: str) -> dict[str, Volume]:
     canonical = to_canonical(image)
     working = working_image(canonical, found.config.data, name, in_box=box is not None)
-    values = predict_within(working, box, system, found.config)
+    values = _measure_within(working, box, system, found.config.data.patch)
     return {gate: Volume(values[..., i], working.affine) for i, gate in enumerate(system.names)}
 
   return measure

@@ -34,9 +34,10 @@ def split_workdirs(text: str) -> list[Path]:
   names = [name.strip() for name in text.split(",")]
   if not all(names):
     raise UserError(f"--workdir={text}: an empty name; write --workdir=runs/a,runs/b")
-  if len(set(names)) < len(names):
+  workdirs = [Path(name) for name in names]
+  if len({workdir.resolve() for workdir in workdirs}) < len(workdirs):
     raise UserError(f"--workdir={text}: a run is there twice")
-  return [Path(name) for name in names]
+  return workdirs
 
 
 def open_ensemble(workdirs: Sequence[Path]) -> LoadedRun:

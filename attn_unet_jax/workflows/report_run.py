@@ -130,7 +130,7 @@ def _draw_cases(
   if not scores:
     return [], [], []
   try:
-    fold = open_fold(config.data, workdir / "folds.json")
+    fold = open_fold(config.data, workdir / "folds.json", without_gone=True)
   except UserError as error:
     return [], [], [f"There are no pictures, since the data is not there: {error}"]
   ranked = rank_cases(scores)

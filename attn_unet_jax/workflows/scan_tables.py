@@ -133,8 +133,10 @@ class MatchedScans(NamedTuple):
   skipped: collections.Counter[str]
 
 
-def match_scans(pattern: Path) -> MatchedScans:
+def match_scans(pattern: Path, output: Path) -> MatchedScans:
   """Finds the scans that a pattern matches; `**` stands for folders at any depth.
+
+  What lies in the folder `output`, which the pattern may reach, is none: masks of an earlier start.
 
   NIfTI files, folders and .zip files are scans. Scans that are called alike, such as
   `p1/ct.nii.gz` and `p2/ct.nii.gz`, are told apart by their folders: `p1_ct` and `p2_ct`.
@@ -142,7 +144,12 @@ def match_scans(pattern: Path) -> MatchedScans:
   Raises:
     UserError: the pattern matches no scan, or two scans would have one mask.
   """
-  matched = [Path(text) for text in sorted(glob.glob(str(pattern), recursive=True))]
+  made = output.resolve()
+  matched = [
+    path
+    for text in sorted(glob.glob(str(pattern), recursive=True))
+    if made not in ((path := Path(text)).resolve(), *path.resolve().parents)
+  ]
   scans = [path for path in matched if is_nifti(path) or is_dicom_scan(path)]
   if not scans:
     others = f" but {len(matched)} other files or folders" if matched else ""

@@ -137,13 +137,17 @@ def _leave_out_done(
   """Returns the scans that are to be answered, and says how many are not."""
   if log is None:
     return list(scans)
-  todo = [
-    (scan, target)
-    for scan, target in scans
-    if not log.find_done(target, scan, work.digest_request(target), work.options.accept)
-    or not all(path.exists() for path in list_beside(target, work.options))
-  ]
-  if done := len(scans) - len(todo):
+  todo, done = list[tuple[FoundScan, Path]](), 0
+  for scan, target in scans:
+    found = log.find_done(target, scan, work.digest_request(target), work.options.accept)
+    if found == "edited":
+      # Hours of somebody's work, perhaps.
+      print_line(f"{target}: was changed since it was made, and is left; --again makes it again")
+    elif found == "missing" or not all(path.exists() for path in list_beside(target, work.options)):
+      todo.append((scan, target))
+    else:
+      done += 1
+  if done:
     are = "mask was" if done == 1 else "masks were"
     print_line(f"{done} {are} there already; --again makes {'it' if done == 1 else 'them'} again")
   return todo
@@ -158,10 +162,11 @@ def _answer_scan(scan: FoundScan, target: Path, work: _ScanWork) -> tuple[Answer
     answer = _segment_file(scan, target, work, warnings)
     volumes = write_answer(answer, work.run, work.options)
   # A bad scan of many must not stop the others; all failures end in one error.
-  except UserError as error:
+  except (UserError, MemoryError) as error:
+    reason = str(error) if isinstance(error, UserError) else f"{scan.path}: out of memory"
     took = time.monotonic() - began
-    failed = dataclasses.replace(record, seconds=took, warnings=tuple(warnings), error=str(error))
-    return failed, f"not written ({error})"
+    failed = dataclasses.replace(record, seconds=took, warnings=tuple(warnings), error=reason)
+    return failed, f"not written ({reason})"
   took = time.monotonic() - began
   found = [f"{one['value']} {one['name']} {one['millilitres']:.1f} ml" for one in volumes]
   done = dataclasses.replace(

@@ -40,6 +40,11 @@ def write_record(workdir: Path, chosen: ChosenSteps, checkpoint_step: int) -> No
   write_text(workdir / _FILE, json.dumps(content, indent=2) + "\n")
 
 
+def remove_record(workdir: Path) -> None:
+  """Removes what was chosen for a network that is gone."""
+  (workdir / _FILE).unlink(missing_ok=True)
+
+
 def read_record(workdir: Path) -> StepsRecord | None:
   """Reads what a run chose; None if it has chosen nothing yet, as before this was recorded.
 

@@ -11,6 +11,7 @@ import numpy as np
 from attn_unet_jax.drawing.preview import draw_preview
 from attn_unet_jax.inference.doubt import map_entropy, map_probabilities
 from attn_unet_jax.inference.segment import ScanProbabilities
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import atomic_write, write_text
 from attn_unet_jax.volumes.dicom.source import SourceSeries
 from attn_unet_jax.volumes.nifti import write_nifti, write_shares
@@ -81,11 +82,16 @@ def write_answer(
     run.label_names,
   )
   volumes = measure_classes(answer.mask, run.classes)
-  if options.as_json:
-    _write_volumes(answer, volumes, run)
-  _write_maps(answer, run, options)
-  if options.preview:
-    _draw_answer(answer, run)
+  try:
+    if options.as_json:
+      _write_volumes(answer, volumes, run)
+    _write_maps(answer, run, options)
+    if options.preview:
+      _draw_answer(answer, run)
+  except OSError as error:
+    raise UserError(
+      f"{error.filename or answer.target.parent}: cannot be written ({error.strerror})"
+    ) from None
   return volumes
 
 

@@ -238,6 +238,16 @@ def test_scores_stand_with_their_number_and_an_undefined_one_is_no_dot():
   assert dsc["worstValue"] == 0.5
 
 
+def test_the_table_begins_with_the_lowest_dsc_wherever_one_is_undefined():
+  scores = [
+    {"case": name, "class": "pancreas", "dsc": dsc}
+    for name, dsc in (("p", "0.9"), ("q", "nan"), ("r", "0.1"), ("s", "0.5"))
+  ]
+  text = make_page(scores=scores, shown=[], thumbnails=[])
+  table = text[text.index("the lowest DSC first") :]
+  assert sorted("pqrs", key=lambda name: table.index(f">{name}</")) == ["r", "s", "p", "q"]
+
+
 def test_a_run_without_scores_and_epochs_has_a_page():
   page = Page(make_page(metrics=[], summary={}, scores=[], shown=[], thumbnails=[]))
   assert "There are no scores yet." in page.texts["p"]

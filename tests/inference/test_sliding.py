@@ -298,7 +298,7 @@ def test_windows_that_the_device_cannot_hold_are_halved(config, thin, capsys):
     found[..., 1], np.clip((thin.array - low) / (high - low), 0, 1), atol=1e-4
   )
   first, refused, second = capsys.readouterr().out.splitlines()
-  assert first.startswith("windows of 32x24x24 voxels: 1 in the first scan of 30x60x17, 0.6 times")
+  assert first.startswith("windows of 32x24x24 voxels: 1 in a scan of 30x60x17, 0.6 times")
   assert refused == "windows of 32x24x24 voxels do not fit into the device's memory"
   assert second.startswith("windows of 16x24x24 voxels: 3 in the first scan")
   sliding.predict(thin)

@@ -71,6 +71,11 @@ def test_a_page_says_what_is_missing(run):
   workdir, data = run
   (workdir / "predictions" / "b.nii.gz").unlink()
   assert "There is no picture of b: " in report_run(workdir).read_text()
+  for folder in ("imagesTr", "labelsTr"):
+    (data / folder / "c.nii").unlink()
+  text = report_run(workdir).read_text()
+  assert "There is no picture of c: it is no longer in the data" in text
+  assert "There are no pictures" not in text
   (data / "imagesTr").rename(data / "elsewhere")
   assert "There are no pictures, since the data is not there: " in report_run(workdir).read_text()
   for name in ("run.json", "folds.json"):

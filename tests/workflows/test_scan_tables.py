@@ -89,11 +89,12 @@ def files(tmp_path, *names):
     (["p1/ct.nii.gz", "p2/ct.nii.gz"], "*/ct.nii.gz", ["p1_ct", "p2_ct"], 0),
     (["p/x/ct.nii", "p/y/ct.nii", "q/x/ct.nii"], "**/ct.nii", ["p_x_ct", "p_y_ct", "q_x_ct"], 0),
     (["a.zip", "p/1.dcm", "q/1.dcm"], "*", ["a", "p", "q"], 0),
+    (["s/a.nii", "masks/a.nii", "masks/b/c.nii"], "**/*.nii", ["a"], 0),
   ],
 )
 def test_the_scans_of_a_pattern(tmp_path, present, pattern, named, skipped):
   files(tmp_path, *present)
-  found = match_scans(tmp_path / pattern)
+  found = match_scans(tmp_path / pattern, tmp_path / "masks")
   assert list(found.scans) == named
   assert found.skipped.total() == skipped
 
@@ -109,7 +110,7 @@ def test_the_scans_of_a_pattern(tmp_path, present, pattern, named, skipped):
 def test_a_pattern_without_scans_is_refused(tmp_path, present, pattern, said):
   files(tmp_path, *present)
   with pytest.raises(UserError, match=said):
-    match_scans(tmp_path / pattern)
+    match_scans(tmp_path / pattern, tmp_path / "masks")
 
 
 def test_folders_and_files_that_a_pattern_matches_are_listed_as_scans(tmp_path):

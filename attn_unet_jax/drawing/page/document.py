@@ -27,7 +27,7 @@ _OUTLINES = (
 )
 # Whether more is better; of other columns, such as volumes, neither end is the worse one.
 _HIGHER_IS_BETTER = ("dsc", "iou", "precision", "recall", "specificity", "nsd", "box_recall")
-_LOWER_IS_BETTER = ("assd", "hd", "volume_error_abs")
+_LOWER_IS_BETTER = ("assd", "hd", "volume_error_abs", "ece")
 # The page may load nothing and send nothing, whatever stands in it.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
@@ -166,7 +166,10 @@ def _write_cases(page: RunPage, places: Mapping[str, int]) -> Iterator[str]:
   yield '<p class="soft">A dot is a case and leads to it; the line is the median.</p>'
   yield '<div class="charts" id="spreads"></div>'
   yield "<details open><summary>All cases, the lowest DSC first</summary>"
-  rows = sorted(page.scores, key=lambda row: _parse_number(row.get("dsc", "")))
+  # Those without a DSC last: NaN is neither less nor more than a number.
+  rows = sorted(
+    page.scores, key=lambda row: (math.isnan(v := _parse_number(row.get("dsc", ""))), v)
+  )
   pictured = {one.id for one in (*page.shown, *page.thumbnails)}
   cells, named = [], set(pictured)
   for row in rows:

@@ -43,17 +43,27 @@ def import_highdicom() -> Any:
   return import_extra("highdicom", "dicom", _NEEDED_BY)
 
 
+# Enhanced CT Image Storage, and what is converted to it: one file holds many frames.
+_ENHANCED = frozenset({"1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"})
+
+
 def check_frames(source: SourceSeries) -> None:
   """Refuses a series whose frames a segmentation cannot refer to.
 
   Raises:
-    UserError: several files hold several frames each.
+    UserError: several files are of a class that has frames, or one of another class has them.
   """
   files = {one.place.file for one in source.slices}
-  if 1 < len(files) < len(source.slices):
+  are_enhanced = {one.sop_class in _ENHANCED for one in source.slices}
+  if len(files) == 1 and are_enhanced != {True}:
     raise UserError(
-      f"{source.folder}: the series has {len(files)} files of several frames, and DICOM-SEG refers "
-      "to one such file; write the mask as NIfTI or RTSTRUCT (--output_format)"
+      f"{source.folder}: its one file has several frames and is not of the class Enhanced CT, to "
+      "which DICOM-SEG could refer; write the mask as NIfTI or RTSTRUCT (--output_format)"
+    )
+  if len(files) > 1 and are_enhanced != {False}:
+    raise UserError(
+      f"{source.folder}: the series has {len(files)} files of a class with frames, and DICOM-SEG "
+      "refers to one such file; write the mask as NIfTI or RTSTRUCT (--output_format)"
     )
 
 

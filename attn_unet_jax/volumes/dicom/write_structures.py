@@ -105,6 +105,7 @@ def _describe_instance(source: SourceSeries) -> pydicom.Dataset:
   dataset.SeriesDate = dataset.InstanceCreationDate = now.strftime("%Y%m%d")
   dataset.SeriesTime = dataset.InstanceCreationTime = now.strftime("%H%M%S")
   dataset.Manufacturer, dataset.ManufacturerModelName = MANUFACTURER, MODEL
+  dataset.PositionReferenceIndicator = ""  # which may be empty, and must be there
   dataset.SoftwareVersions, dataset.OperatorsName = VERSION, ""
   return dataset
 
@@ -176,10 +177,13 @@ def _observe_class(value: int, name: str) -> pydicom.Dataset:
   """Says what a class is, in the words of radiotherapy and by its code."""
   found = anatomy.find_anatomy(name)
   is_organ = found.structure in anatomy.STRUCTURES.values()
+  code = _describe_code(found.structure)
+  if found.side:
+    code.SegmentedPropertyTypeModifierCodeSequence = [_describe_code(found.side)]
   return _build(
     ObservationNumber=value,
     ReferencedROINumber=value,
-    RTROIIdentificationCodeSequence=[_describe_code(found.structure)],
+    RTROIIdentificationCodeSequence=[code],
     RTROIInterpretedType="ORGAN" if is_organ else "",
     ROIInterpreter="",
   )

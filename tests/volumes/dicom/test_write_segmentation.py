@@ -183,8 +183,26 @@ def test_files_of_several_frames_are_refused(tmp_path):
     frame.PlanePositionSequence[0].ImagePositionPatient = [f"{x:.4f}" for x in position[:3]]
   write(tmp_path / "b", halves)
   source = read_source(choose_series(survey_files(tmp_path / "b")))
-  with pytest.raises(UserError, match=r"b: the series has 2 files of several frames.*RTSTRUCT"):
+  with pytest.raises(
+    UserError, match=r"b: the series has 2 files of a class with frames.*RTSTRUCT"
+  ):
     check_frames(source)
+
+
+def test_the_class_says_whether_a_file_has_frames_not_their_number(tmp_path):
+  """So highdicom reads it: its own errors would come after the scan was segmented."""
+  enhanced_class = "1.2.840.10008.5.1.4.1.1.2.1"
+  _, source = read_both(write_source(tmp_path / "a", "plain"))
+  slices = tuple(one._replace(sop_class=enhanced_class) for one in source.slices)
+  with pytest.raises(UserError, match="files of a class with frames"):
+    check_frames(dataclasses.replace(source, slices=slices))
+  file = source.slices[0].place.file
+  slices = tuple(
+    one._replace(place=dataclasses.replace(one.place, file=file)) for one in source.slices
+  )
+  with pytest.raises(UserError, match="is not of the class Enhanced CT"):
+    check_frames(dataclasses.replace(source, slices=slices))
+  check_frames(source)
 
 
 def test_without_highdicom_the_extra_is_named(tmp_path, monkeypatch):
