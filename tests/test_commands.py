@@ -454,7 +454,7 @@ def test_a_folder_without_a_run_is_refused(scan, tmp_path):
   assert list(tmp_path.iterdir()) == []
 
 
-OTHERS = ("predict", "evaluate", "info", "check", "compare", "report", "convert")
+OTHERS = ("predict", "evaluate", "export", "info", "check", "compare", "report", "convert")
 
 
 @pytest.mark.parametrize(

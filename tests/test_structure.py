@@ -17,6 +17,7 @@ FLOORS = (
     "main",
     "predict",
     "evaluate",
+    "export",
     "check",
     "compare",
     "report",

@@ -1,0 +1,197 @@
+"""Exports a run, or the mean of several, for use without this program: StableHLO and a contract."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax import export
+
+from attn_unet_jax import __version__
+from attn_unet_jax.config.schema import RunConfig
+from attn_unet_jax.inference import run_exported
+from attn_unet_jax.inference.exported_window import export_window
+from attn_unet_jax.inference.postprocess import Postprocessing
+from attn_unet_jax.inference.sliding import SlidingWindow
+from attn_unet_jax.patches.batch import output_shape
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import (
+  atomic_write,
+  check_writable,
+  read_json_object,
+  write_text,
+)
+from attn_unet_jax.volumes.volume import round_spacing
+from attn_unet_jax.workflows.load_run import BestCheckpoint, digest_checkpoint, load_best
+from attn_unet_jax.workflows.open_ensemble import open_ensemble
+
+_FORMAT = 1
+_SUFFIX = ".stablehlo"
+_RUNNER = "run_exported.py"
+# Without the names of cases, which may be those of patients.
+_SCORES = ("checkpoint_step", "cases", "classes", "counts")
+_LICENCE = "Apache-2.0 for the program and run_exported.py; the network's is for its owner to say"
+
+
+def export_run(workdirs: Sequence[Path], output: Path) -> list[Path]:
+  """Writes network, contract and runner, over earlier ones of these names. Returns the files.
+
+  Args:
+    workdirs: the run, or several whose probabilities are averaged.
+    output: a folder, or the network's file in it.
+
+  Raises:
+    UserError: there is no run, it cannot be exported, or the output cannot be written.
+  """
+  path = _name_network(output)
+  check_writable(path.parent)
+  members = [load_best(workdir) for workdir in workdirs]
+  for workdir, member in zip(workdirs, members, strict=True):
+    _check_exportable(workdir, member)
+    _check_same_windows(workdirs[0], members[0], workdir, member)
+  # It checks whether the runs fit together, and knows the steps that all of them take.
+  steps = open_ensemble(workdirs).postprocessing
+  uses_statistics = any(one.config.data.normalisation == "zscore" for one in members)
+  exported = export_window(
+    [SlidingWindow(one.config, one.module).use(one.variables) for one in members],
+    members[0].config.window,
+    uses_statistics=uses_statistics,
+  )
+  contract = {
+    **_describe_network(path, exported, uses_statistics),
+    **_describe_scan(members[0], steps),
+    "runs": [_describe_run(*one) for one in zip(workdirs, members, strict=True)],
+  }
+  return _write_files(path, exported, contract)
+
+
+def _name_network(output: Path) -> Path:
+  """Returns the network's file.
+
+  Raises:
+    UserError: the output can be neither a folder nor such a file.
+  """
+  if output.suffix == _SUFFIX and not output.is_dir():
+    return output
+  if output.is_file() or output.suffix in (".onnx", ".json", ".py"):
+    raise UserError(f"--output={output}: name a folder, or a file that ends in {_SUFFIX}")
+  return output / f"network{_SUFFIX}"
+
+
+def _check_exportable(workdir: Path, member: BestCheckpoint) -> None:
+  config = member.config
+  if config.data.boxes:
+    raise UserError(
+      f"{workdir}: works inside boxes (config.data.boxes), and such a run cannot be exported; "
+      "use predict --boxes"
+    )
+  depends_on = getattr(member.module, "answer_depends_on", "window")
+  grows = config.inference.window == "plan" and depends_on == "surroundings"
+  if config.inference.window == "large" or (grows and not any(config.inference.patch)):
+    raise UserError(
+      f"{workdir}: its windows adapt to scan and memory (config.inference.window="
+      f"{config.inference.window}), and an exported network has one window; a run with "
+      "config.inference.window=patch can be exported"
+    )
+
+
+def _check_same_windows(
+  one: Path, first: BestCheckpoint, other: Path, member: BestCheckpoint
+) -> None:
+  ours, theirs = _windows(first), _windows(member)
+  for key, value in ours.items():
+    if theirs[key] != value:
+      raise UserError(
+        f"{other}: has windows of {key} {theirs[key]}, and {one} of {value}; runs that are "
+        "exported as one must have the same windows"
+      )
+
+
+def _windows(member: BestCheckpoint) -> dict[str, Any]:
+  config, margin = member.config, member.module.output_margin
+  return {
+    "shape": config.window,
+    "answer": output_shape(config.window, margin),
+    "margin": margin,
+    "overlap": config.inference.overlap,
+    "region": "whole" if config.inference.window == "patch" else "body",
+  }
+
+
+def _describe_network(
+  path: Path, exported: export.Exported, uses_statistics: bool
+) -> dict[str, Any]:
+  names = ("hu", "mean", "sd") if uses_statistics else ("hu",)
+  inputs = zip(names, exported.in_avals, strict=True)
+  return {
+    "format": _FORMAT,
+    "program": f"attn_unet_jax {__version__}",
+    "licence": _LICENCE,
+    "notice": "not a medical device",
+    "network": {
+      "file": path.name,
+      "jax": jax.__version__,
+      "platforms": exported.platforms,
+      "calling_convention_version": exported.calling_convention_version,
+      "inputs": [{"name": name, **_describe_array(array)} for name, array in inputs],
+      "output": {"name": "probabilities", **_describe_array(exported.out_avals[0])},
+    },
+  }
+
+
+def _describe_array(array: Any) -> dict[str, Any]:
+  return {"dtype": str(array.dtype), "shape": [str(n) for n in array.shape]}
+
+
+def _describe_scan(first: BestCheckpoint, steps: Postprocessing) -> dict[str, Any]:
+  config: RunConfig = first.config
+  keeps_one = config.inference.largest_component or steps.largest
+  return {
+    "scan": {
+      "unit": "HU",
+      "axes": "RAS",
+      "spacing_mm": float(round_spacing(config.data.spacing_mm)),
+      "blur_mm": config.data.blur_mm,
+      "interpolation": "linear, about the same centre; edges continued; rounded to int16",
+    },
+    "windows": {
+      **_windows(first),
+      "weights": "exp(-d^2 / 2), d from the centre in eighths of the answer; 1e-3 at least",
+      "outside": "background",
+    },
+    "target": config.data.target,
+    "classes": {name: value for value, name in enumerate(("background", *first.classes))},
+    "after": {**dataclasses.asdict(steps), "largest": keeps_one},
+  }
+
+
+def _describe_run(workdir: Path, member: BestCheckpoint) -> dict[str, Any]:
+  path = workdir / "evaluation" / "summary.json"
+  summary = read_json_object(path, "remove it to export without scores, or evaluate again")
+  ours = summary.get("part") == "test" and summary.get("checkpoint_step") == member.step
+  data = member.config.data
+  return {
+    "name": workdir.resolve().name,
+    "network": member.config.model.name,
+    "checkpoint_step": member.step,
+    "digest": digest_checkpoint(member),
+    "normalisation": data.normalisation,
+    "window_hu": data.window_hu if data.normalisation == "window" else None,
+    "test_scores": {key: summary.get(key) for key in _SCORES} if ours else None,
+  }
+
+
+def _write_files(path: Path, exported: export.Exported, contract: dict[str, Any]) -> list[Path]:
+  described, runner = path.with_suffix(".json"), path.with_name(_RUNNER)
+  text = Path(run_exported.__file__).read_text(encoding="utf-8")
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary:
+      temporary.write_bytes(exported.mlir_module_serialized)
+    write_text(described, json.dumps(contract, indent=2, allow_nan=False) + "\n")
+    write_text(runner, text)
+  except OSError as error:
+    raise UserError(f"{error.filename or path}: cannot be written ({error.strerror})") from None
+  return [path, described, runner]
