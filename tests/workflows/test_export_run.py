@@ -193,7 +193,7 @@ def test_the_runner_makes_the_mask_of_a_prediction(offer, config, tmp_path, chan
     env={**os.environ, "JAX_PLATFORMS": "cpu"},
     capture_output=True,
     text=True,
-    timeout=120,
+    timeout=300,
   )
   assert done.returncode == 0, done.stderr
   image = nib.load(tmp_path / "mask.nii.gz")
