@@ -300,7 +300,7 @@ def test_windows_that_the_device_cannot_hold_are_halved(config, thin, capsys):
   first, refused, second = capsys.readouterr().out.splitlines()
   assert first.startswith("windows of 32x24x24 voxels: 1 in a scan of 30x60x17, 0.6 times")
   assert refused == "windows of 32x24x24 voxels do not fit into the device's memory"
-  assert second.startswith("windows of 16x24x24 voxels: 3 in the first scan")
+  assert second.startswith("windows of 16x24x24 voxels: 3 in a scan")
   sliding.predict(thin)
   assert capsys.readouterr().out == ""
   assert tried[-1] == (16, 24, 24)
