@@ -8,6 +8,7 @@ import numpy as np
 
 from attn_unet_jax.volumes.checks import working_grid_within_memory
 from attn_unet_jax.volumes.resample import resample_labels, resample_volume
+from attn_unet_jax.volumes.shear import straighten_image, straighten_labels
 from attn_unet_jax.volumes.volume import Volume, round_spacing
 from tfds_pancreas.records import Record, VolumeConfig
 
@@ -75,6 +76,7 @@ def make_record(case_id: str, image: Volume, label: Volume, spacing_mm: float | 
     UserError: memory cannot hold that grid.
   """
   if spacing_mm:
+    image, label = straighten_image(image), straighten_labels(label)
     grid = working_grid_within_memory(image.grid, spacing_mm, "the scan")
     image, label = resample_volume(image, grid), resample_labels(label, grid)
   return {

@@ -12,13 +12,13 @@ from attn_unet_jax.labels import SHARE_STEPS, UNLABELLED, LabelMapping, class_na
 from attn_unet_jax.volumes.box import Box, crop_volume
 from attn_unet_jax.volumes.checks import working_grid_within_memory
 from attn_unet_jax.volumes.intensity import measure_intensity
-from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.resample import (
   gaussian_blur,
   resample_labels,
   resample_occupancy,
   resample_volume,
 )
+from attn_unet_jax.volumes.shear import straighten_image, straighten_labels
 from attn_unet_jax.volumes.volume import Grid, Volume
 
 _INT16 = np.iinfo(np.int16)
@@ -74,7 +74,7 @@ def working_grid_for(
 def working_image(
   canonical: Volume, data: DataOptions, name: object = "this scan", *, in_box: bool = False
 ) -> Volume:
-  """Blurs a canonical scan, resamples it as configured, and rounds it to int16 HU.
+  """Blurs a scan on straight axes, resamples it as configured, and rounds it to int16 HU.
 
   Raises:
     UserError: memory cannot hold a prediction on the working grid; the message names `name`.
@@ -105,9 +105,9 @@ def prepare_case(
     UserError: a label value is not in the mapping, the box lies outside the scan, or memory cannot
       hold the scan on the working grid.
   """
-  image = working_image(to_canonical(case.image), data, case.id, in_box=box is not None)
+  image = working_image(straighten_image(case.image), data, case.id, in_box=box is not None)
   # Labels become classes before they are resampled: interpolated label values mean nothing.
-  label = to_canonical(native_classes(case, mapping))
+  label = straighten_labels(native_classes(case, mapping))
   classes = (
     resample_occupancy(label, image.grid, SHARE_STEPS, UNLABELLED)
     if data.label_resampling == "occupancy"

@@ -17,7 +17,7 @@ from attn_unet_jax.cases.sparse import keep_labelled_slices
 from attn_unet_jax.labels import LabelMapping
 from attn_unet_jax.runtime.cores import count_usable_cores
 from attn_unet_jax.volumes.box import Box, Slices
-from attn_unet_jax.volumes.orientation import canonical_grid
+from attn_unet_jax.volumes.shear import straight_grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,7 @@ class WorkingCases(Sequence[WorkingCase]):
     Raises:
       UserError: memory cannot hold the grid, or the box lies outside the scan.
     """
-    grid = canonical_grid(self.dataset.grid(case_id))
+    grid = straight_grid(self.dataset.grid(case_id))
     working = working_grid_for(grid, self.data, case_id, in_box=self.boxes is not None)
     if box := self._find_box(case_id):
       return box_voxels(box, working, self.data.patch, case_id)

@@ -10,8 +10,8 @@ from attn_unet_jax.evaluation.overlap import has_overlap_score
 from attn_unet_jax.inference.segment import ScanProbabilities
 from attn_unet_jax.labels import UNLABELLED
 from attn_unet_jax.volumes.box import Slices, bounding_slices
-from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.resample import interpolate_box
+from attn_unet_jax.volumes.shear import straighten_labels
 from attn_unet_jax.volumes.volume import Grid, Volume
 
 _BINS = 15
@@ -59,7 +59,8 @@ def measure_calibration(
     classes: index by class name.
     empty: the rule for empty masks.
   """
-  predicted, truth = to_canonical(prediction).array, to_canonical(reference).array
+  predicted = straighten_labels(prediction).array
+  truth = straighten_labels(reference, outside=UNLABELLED).array
   errors = {}
   for name, value in classes.items():
     masks = predicted == value, truth == value

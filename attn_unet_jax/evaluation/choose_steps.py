@@ -17,7 +17,7 @@ from attn_unet_jax.inference.segment import make_labels, predict_scan
 from attn_unet_jax.inference.sliding import SegmentationSystem
 from attn_unet_jax.labels import UNLABELLED
 from attn_unet_jax.runtime.console import show_progress
-from attn_unet_jax.volumes.orientation import to_canonical
+from attn_unet_jax.volumes.shear import straighten_labels
 
 MIN_CASES = 3  # with fewer, any choice fits them by chance
 _MIN_GAIN = 0.002  # of the mean DSC
@@ -126,7 +126,7 @@ def _score_candidates(
   case = fold.dataset.load(case_id)
   locate = always_box(fold.boxes[case_id] if fold.boxes else None)
   found = predict_scan(case.image, system, recipe, locate, case_id)
-  reference = to_canonical(make_reference(case, fold, recipe)).array
+  reference = straighten_labels(make_reference(case, fold, recipe), UNLABELLED).array
   voxel_ml = found.native.voxel_volume_ml
   scores = {}
   for threshold in dict.fromkeys(steps.threshold for steps in candidates):

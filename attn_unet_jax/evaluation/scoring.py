@@ -39,6 +39,7 @@ from attn_unet_jax.volumes.checks import check_pair
 from attn_unet_jax.volumes.nifti import read_label, write_nifti
 from attn_unet_jax.volumes.nifti_folder import explain_channel_names, list_nifti_files
 from attn_unet_jax.volumes.orientation import to_canonical
+from attn_unet_jax.volumes.shear import shear_degrees, straighten_labels
 from attn_unet_jax.volumes.volume import Volume
 
 _DEFAULTS = EvaluationOptions()
@@ -114,6 +115,8 @@ def score_prediction(
 ) -> Scores:
   """Scores a label map against another one.
 
+  Voxels are counted as they are. Surfaces of a sheared grid are measured on straight axes.
+
   Args:
     prediction: label map [X, Y, Z].
     reference: label map on the same grid, `UNLABELLED` where it is unknown.
@@ -141,6 +144,10 @@ def _add_surface_scores(
   classes: Mapping[str, int],
   rules: EvaluationOptions,
 ) -> None:
+  if shear_degrees(reference.grid):
+    # Distances by spacings want perpendicular axes. Both maps are moved by the same whole voxels.
+    prediction = straighten_labels(Volume(prediction, reference.affine)).array
+    reference = straighten_labels(reference)
   # Predictions in unknown voxels are neither right nor wrong; see `score_case`.
   known = reference.array != UNLABELLED
   for name, value in classes.items():
@@ -174,8 +181,8 @@ def always_box(box: Box | None) -> Locate:
 def _add_box_scores(
   scores: Scores, box: Box, reference: Volume, classes: Mapping[str, int]
 ) -> None:
-  # Boxes are in canonical axes, the case's label in those of its file.
-  canonical = to_canonical(reference)
+  # Boxes are in canonical, straight axes, the case's label in those of its file.
+  canonical = straighten_labels(reference)
   for name, value in classes.items():
     mask = Volume(canonical.array == value, canonical.affine)
     scores[name]["box_recall"] = share_inside(box, mask)

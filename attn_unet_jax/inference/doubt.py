@@ -6,8 +6,8 @@ import numpy as np
 
 from attn_unet_jax.inference.segment import ScanProbabilities
 from attn_unet_jax.volumes.nifti import FULL_SHARE
-from attn_unet_jax.volumes.orientation import from_canonical
 from attn_unet_jax.volumes.resample import resample_volume
+from attn_unet_jax.volumes.shear import slant_image
 from attn_unet_jax.volumes.volume import Volume
 
 
@@ -22,7 +22,7 @@ def map_probabilities(found: ScanProbabilities) -> np.ndarray:
   # In the order in which NIfTI stores them, so that they are written as they lie.
   shares = np.empty((found.values.shape[-1], *found.native.shape[::-1]), np.uint16)
   for share, values in zip(shares, _interpolate_classes(found), strict=True):
-    share[:] = from_canonical(np.rint(values * FULL_SHARE), found.native).array.T
+    share[:] = slant_image(np.rint(values * FULL_SHARE), found.native).array.T
   return shares.T
 
 
@@ -36,7 +36,7 @@ def map_entropy(found: ScanProbabilities) -> Volume:
     # p ln p tends to 0 as p does.
     total -= p * np.log(np.maximum(p, np.finfo(np.float32).tiny))
   total /= np.float32(np.log(found.values.shape[-1]))
-  return from_canonical(np.clip(total, 0, 1), found.native)
+  return slant_image(np.clip(total, 0, 1), found.native)
 
 
 def _interpolate_classes(found: ScanProbabilities) -> Iterator[np.ndarray]:

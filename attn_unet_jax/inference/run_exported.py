@@ -153,6 +153,10 @@ def segment(image: Any, about: Any, network: Callable[..., jax.Array]) -> Array:
   data = np.asanyarray(image.dataobj).astype(np.float32)
   hu = orientations.apply_orientation(data.reshape(data.shape[:3]), turn)
   affine = image.affine @ orientations.inv_ornt_aff(turn, data.shape[:3])
+  slopes = np.linalg.qr(affine[:3, :3])[1]
+  slopes /= np.diag(slopes)[:, None]
+  if np.max(np.abs(np.triu(slopes, 1)) @ (np.array(hu.shape) - 1)) > 0.5:
+    raise SystemExit("the scan's axes are not perpendicular, as of a tilted gantry: straighten it")
   old_mm = np.floor(np.linalg.norm(affine[:3, :3], axis=0) * 1e4 + 0.51) / 1e4
   new_mm = np.full(3, about["scan"]["spacing_mm"])
   shape = [max(1, round(n)) for n in (np.array(hu.shape) * old_mm / new_mm).tolist()]

@@ -17,8 +17,8 @@ from attn_unet_jax.inference.postprocess import (
 from attn_unet_jax.inference.sliding import SegmentationSystem
 from attn_unet_jax.volumes.box import Box, crop_volume, paste_probabilities
 from attn_unet_jax.volumes.components import largest_components
-from attn_unet_jax.volumes.orientation import from_canonical, to_canonical
 from attn_unet_jax.volumes.resample import probabilities_to_labels
+from attn_unet_jax.volumes.shear import slant_labels, straighten_image
 from attn_unet_jax.volumes.volume import Grid, Volume
 
 Locate = Callable[[Volume], Box | None]
@@ -37,7 +37,7 @@ class ScanProbabilities(NamedTuple):
   Attributes:
     values: class probabilities, float32 `[X, Y, Z, K]`, on the working grid.
     grid: the working grid.
-    canonical: the scan's own grid on canonical axes.
+    canonical: the scan's own grid on canonical axes, straightened if they are sheared.
     native: the scan's own grid.
     box: the box that was segmented; None: the whole scan.
   """
@@ -86,7 +86,7 @@ def predict_scan(
   name: object = "this scan",
 ) -> ScanProbabilities:
   """Predicts class probabilities of a scan; arguments and errors as of `segment_scan`."""
-  canonical = to_canonical(image)
+  canonical = straighten_image(image)
   working = working_image(canonical, recipe.data, name, in_box=locate is not None)
   box = locate(working) if locate else None
   values = predict_within(working, box, system, recipe)
@@ -99,13 +99,13 @@ def make_mask(
   """Returns the class indices, uint8, on the scan's own grid."""
   labels = make_labels(found, recipe, postprocessing.threshold)
   mask = postprocess_mask(labels, postprocessing, found.native.voxel_volume_ml)
-  return from_canonical(mask, found.native)
+  return slant_labels(mask, found.native)
 
 
 def make_labels(
   found: ScanProbabilities, recipe: PredictionRecipe, threshold: float = UNCHANGED.threshold
 ) -> np.ndarray:
-  """Returns class indices, uint8, at the scan's own voxels on canonical axes.
+  """Returns class indices, uint8, on the scan's canonical grid.
 
   With `inference.largest_component` each class is one connected component.
   """

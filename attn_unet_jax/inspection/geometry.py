@@ -9,7 +9,8 @@ from attn_unet_jax.cases.prepare import working_grid_for
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.finding import Finding
 from attn_unet_jax.volumes.orientation import canonical_grid
-from attn_unet_jax.volumes.placement import spacing_findings
+from attn_unet_jax.volumes.placement import shear_findings, spacing_findings
+from attn_unet_jax.volumes.shear import straight_grid
 from attn_unet_jax.volumes.volume import Grid
 
 # From a small reconstructed field (100 mm in 512 pixels) to the thick slices of old scanners.
@@ -18,7 +19,6 @@ _SPACING_MM = (0.2, 10.0)
 _FIELD_MM = ((100.0, 800.0), (100.0, 800.0), (50.0, 2300.0))
 _ANISOTROPY = 5.0  # slices of 5 mm with pixels of 1 mm or less
 _OBLIQUE_DEGREES = 1.0  # less comes from rounded direction cosines
-_SHEAR_DEGREES = 0.5
 
 
 def geometry_findings(grid: Grid, name: str) -> Iterator[Finding]:
@@ -58,7 +58,7 @@ def patch_findings(
 def memory_findings(grid: Grid, options: DataOptions, name: str) -> Iterator[Finding]:
   """Yields an error if memory cannot hold the scan on its working grid."""
   try:
-    working_grid_for(canonical_grid(grid), options, name)
+    working_grid_for(straight_grid(grid), options, name)
   except UserError as error:
     yield Finding("error", "memory", str(error))
 
@@ -95,19 +95,11 @@ def _size_findings(grid: Grid, name: str) -> Iterator[Finding]:
 
 
 def _axis_findings(grid: Grid, name: str) -> Iterator[Finding]:
-  # Off the diagonal: the cosines of the angles between the axes, 0 for perpendicular ones.
-  between = grid.directions.T @ grid.directions - np.eye(3)
-  shear = float(np.degrees(np.arcsin(min(1.0, np.abs(between).max()))))
-  if shear > _SHEAR_DEGREES:
-    yield Finding(
-      "warning",
-      "sheared",
-      f"{name}: axes are {shear:.1f} degrees from perpendicular, as a tilted gantry gives; organs "
-      "are sheared: undo the tilt (dcm2niix does)",
-    )
+  sheared = list(shear_findings(grid, name))
+  yield from sheared
   # On canonical axes the diagonal has the cosines of each axis with the patient's own.
   turned = float(np.degrees(np.arccos(np.clip(np.diag(grid.directions).min(), -1, 1))))
-  if turned > _OBLIQUE_DEGREES and shear <= _SHEAR_DEGREES:
+  if turned > _OBLIQUE_DEGREES and not sheared:
     yield Finding(
       "note",
       "oblique",

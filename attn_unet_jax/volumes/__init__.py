@@ -12,7 +12,8 @@ millimetres in RAS+.
 * `scan` reads either format.
 * `judge` decides for every command whether a scan can be trusted: `hounsfield` looks at its values,
   `placement` at its header; `finding` is what they say. `checks` refuses what no user can accept.
-* `orientation` turns a volume to canonical axes and back.
+* `orientation` turns a volume to canonical axes and back; `shear` straightens those of a tilted
+  gantry too.
 * `resample` brings it to the working grid, and a prediction back to the native grid.
 * `box` and `bspline` are geometry on grids, `components` keeps the largest piece of a mask,
   `intensity` measures the values.

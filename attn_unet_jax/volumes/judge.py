@@ -17,7 +17,7 @@ from attn_unet_jax.runtime.acceptance import (
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.finding import Finding
 from attn_unet_jax.volumes.hounsfield import intensity_findings
-from attn_unet_jax.volumes.placement import header_findings, spacing_findings
+from attn_unet_jax.volumes.placement import header_findings, shear_findings, spacing_findings
 from attn_unet_jax.volumes.volume import Grid, Volume
 
 
@@ -53,8 +53,8 @@ class Judge:
 
   def judge_grid(self, grid: Grid, name: object, file: Path | None = None) -> list[str]:
     """Checks the place of a scan's voxels; arguments, lines and errors as of `judge_scan`."""
-    lines = settle_findings(spacing_findings(grid, name), self.accept)
-    return [*lines, *settle_findings(header_findings(file), self.accept)] if file else lines
+    findings = [*spacing_findings(grid, name), *shear_findings(grid, name)]
+    return settle_findings([*findings, *(header_findings(file) if file else ())], self.accept)
 
 
 def settle_findings(findings: Iterable[Finding], accept: Acceptance) -> list[str]:

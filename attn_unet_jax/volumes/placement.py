@@ -13,6 +13,7 @@ import numpy as np
 
 from attn_unet_jax.volumes.finding import Finding
 from attn_unet_jax.volumes.nifti_header import open_image
+from attn_unet_jax.volumes.shear import MAX_TILT_DEGREES, shear_degrees
 from attn_unet_jax.volumes.volume import Grid, corner_distance_mm
 
 # Far beyond what scanners of people reconstruct, and so a spacing in another unit.
@@ -33,6 +34,25 @@ def spacing_findings(grid: Grid, name: object) -> Iterator[Finding]:
       "geometry",
       f"{name}: voxels of {spacing} mm, a CT has {low:g} to {high:g}; its unit may be another than "
       "mm: correct the spacing in its header",
+    )
+
+
+def shear_findings(grid: Grid, name: object) -> Iterator[Finding]:
+  """Yields a warning if the axes of the file `name` are sheared, an error if no gantry tilts so."""
+  degrees = shear_degrees(grid)
+  seen = f"{name}: axes are {degrees:.1f} degrees from perpendicular"
+  if degrees > MAX_TILT_DEGREES:
+    yield Finding(
+      "error",
+      "geometry",
+      f"{seen}, further than a gantry tilts (30); its affine is damaged: convert the scan again",
+    )
+  elif degrees:
+    yield Finding(
+      "warning",
+      "sheared",
+      f"{seen}, as a tilted gantry gives; the network sees it on straight axes, and its mask lies "
+      "on the scan's own slices",
     )
 
 

@@ -10,7 +10,7 @@ from attn_unet_jax.cases.prepare import working_image
 from attn_unet_jax.inference.attention import AttentionMaps
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.box import Box, crop_volume
-from attn_unet_jax.volumes.orientation import to_canonical
+from attn_unet_jax.volumes.shear import straighten_image
 from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows.load_run import load_best
 
@@ -43,7 +43,7 @@ def open_attention(workdir: Path) -> MeasureAttention:
     raise UserError(f"{workdir}: its network, {found.config.model.name}, has no attention gates")
 
   def measure(image: Volume, box: Box | None, name: str) -> dict[str, Volume]:
-    canonical = to_canonical(image)
+    canonical = straighten_image(image)
     working = working_image(canonical, found.config.data, name, in_box=box is not None)
     values = _measure_within(working, box, system, found.config.data.patch)
     return {gate: Volume(values[..., i], working.affine) for i, gate in enumerate(system.names)}

@@ -64,6 +64,23 @@ def test_folders_are_scored_case_by_case(folders, tmp_path):
   assert (recall["n"], recall["undefined"], recall["sd"]) == (1, 1, None)
 
 
+def test_surfaces_of_a_tilted_grid_are_measured_on_straight_axes():
+  """Two blocks, one 4 mm to the front of the other, on straight slices and on tilted ones."""
+  straight = np.diag([2.0, 2.0, 3.0, 1.0])
+  tilted = straight.copy()
+  tilted[1, 2] = 2.0  # a whole voxel per slice, so that the blocks are the same
+  masks = np.zeros((2, 16, 40, 12), np.uint8)
+  masks[0, 3:12, 22:30, 2:10] = masks[1, 3:12, 24:32, 2:10] = 1
+  slanted = np.stack([np.roll(masks[..., k], -k, axis=2) for k in range(12)], axis=-1)
+  wanted, found = (
+    scoring.score_prediction(pair[0], Volume(pair[1], affine), {"organ": 1})["organ"]
+    for pair, affine in ((masks, straight), (slanted, tilted))
+  )
+  assert wanted["hd_mm"] == 4
+  for name, value in wanted.items():
+    assert found[name] == pytest.approx(value, abs=1e-12), name
+
+
 def _block(x, spacing=(0.8, 0.8, 5.0)):
   mask = np.zeros((30, 28, 16), np.uint8)
   mask[x : x + 10, 8:18, 4:10] = 1

@@ -148,3 +148,10 @@ def test_a_mask_comes_back_from_all_orientations(config, monkeypatch):
     masks.append(orientations.apply_orientation(found, turn))
   for mask in masks[1:]:
     np.testing.assert_array_equal(mask, masks[0])
+
+
+def test_a_scan_of_a_tilted_gantry_is_refused():
+  affine = np.diag([2.0, 2.0, 4.0, 1.0])
+  affine[1, 2] = 1.0
+  with pytest.raises(SystemExit, match="not perpendicular"):
+    runner.segment(nib.Nifti1Image(np.zeros((8, 8, 8), np.int16), affine), {}, lambda hu: hu)

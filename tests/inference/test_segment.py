@@ -15,7 +15,7 @@ from attn_unet_jax.runtime import memory
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.box import box_from_slices
 from attn_unet_jax.volumes.orientation import to_canonical
-from attn_unet_jax.volumes.volume import Volume
+from attn_unet_jax.volumes.volume import Grid, Volume
 from benchmarks.orientations import on_axes, turned
 from tests.configs import with_keys
 
@@ -49,6 +49,42 @@ def test_the_same_mask_from_every_orientation(config, scan, spacing):
     assert mask.shape == other.shape
     np.testing.assert_array_equal(mask.affine, other.affine)
     np.testing.assert_array_equal(to_canonical(mask).array, reference.array)
+
+
+@pytest.mark.parametrize("spacing", [2.0, 3.0])
+def test_a_mask_of_a_tilted_gantry_lies_on_the_tilted_slices(config, spacing):
+  """A ball of 60 mm, whose volume is known, on slices that lie sideways of one another."""
+  affine = np.diag([1.5, 1.5, 3.0, 1.0])
+  affine[1, 2] = 3 * np.tan(np.radians(20))
+  grid = Grid((60, 60, 30), affine)
+  distance = np.linalg.norm(place_voxels(grid) - grid.centre_mm, axis=-1)
+  hu = np.rint(np.clip(100 + 20 * (30 - distance), -100, 300)).astype(np.int16)  # surface: 100
+  config = with_keys(config, {"data.spacing_mm": spacing})
+  for scan in (Volume(hu, affine), on_axes(Volume(hu, affine), "SPL")):
+    mask = segment_scan(scan, _Threshold(), config).mask
+    np.testing.assert_array_equal(mask.affine, scan.affine)
+    volume = mask.array.sum() * mask.voxel_volume_ml
+    assert volume == pytest.approx(4 / 3 * np.pi * 3**3, rel=0.005)
+    wanted = np.linalg.norm(place_voxels(scan.grid) - grid.centre_mm, axis=-1) < 30
+    assert 2 * (wanted & (mask.array == 1)).sum() / (wanted.sum() + mask.array.sum()) > 0.98
+
+
+def test_the_network_sees_a_tilted_scan_on_straight_axes(config):
+  affine = np.diag([1.5, 1.5, 3.0, 1.0])
+  affine[1, 2] = 3 * np.tan(np.radians(20))
+  seen = []
+  system = SimpleNamespace(
+    predict=lambda volume: (seen.append(volume), _Threshold().predict(volume))[1]
+  )
+  segment_scan(Volume(np.zeros((20, 20, 12), np.int16), affine), system, config)
+  axes = seen[0].grid.directions
+  np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-9)
+
+
+def place_voxels(grid):
+  """The place of every voxel in mm, [X, Y, Z, 3]."""
+  index = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), axis=-1)
+  return index @ grid.affine[:3, :3].T + grid.affine[:3, 3]
 
 
 def test_a_scan_that_no_memory_holds_is_named(config, scan):

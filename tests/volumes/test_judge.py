@@ -48,6 +48,19 @@ def test_what_nobody_can_know_better_is_always_refused(value):
     Judge(frozenset(REASONS)).judge_scan(Volume(array, AFFINE), "a.nii")
 
 
+def tilted(degrees):
+  affine = AFFINE.copy()
+  affine[1, 2] = 8 * np.tan(np.radians(degrees))
+  return affine
+
+
+def test_a_tilted_gantry_is_a_line_and_an_impossible_tilt_is_refused():
+  (line,) = Judge().judge_scan(Volume(HU, tilted(18)), "a.nii")
+  assert line.startswith("warning: a.nii: axes are 18.0 degrees from perpendicular")
+  with pytest.raises(UserError, match=r"a\.nii: axes are 60\.0 degrees .*--accept=geometry$"):
+    Judge().judge_scan(Volume(HU, tilted(60)), "a.nii")
+
+
 def write_contradiction(path):
   """The sform says 1 mm and mirrors; the qform is right."""
   image = nib.Nifti1Image(HU, None)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.volumes.shear import MAX_TILT_DEGREES
 
 # Positions are often written to 0.1 mm, so equal gaps seem unequal by as much.
 _TOLERANCE_MM = 0.1
@@ -88,7 +89,8 @@ def arrange_slices(slices: Sequence[SliceGeometry]) -> tuple[list[SliceGeometry]
 
   Raises:
     UserError: they form no regular grid: there are fewer than two, sizes or orientations differ,
-      several lie at one place, slices are missing, gaps are unequal, or the gantry was tilted.
+      several lie at one place, slices are missing, gaps are unequal, or some lie sideways of the
+      others. Slices of a tilted gantry form a sheared grid, and are not refused.
   """
   where = os.path.commonpath([one.file.parent for one in slices])
   if len(slices) < 2:
@@ -107,7 +109,7 @@ def arrange_slices(slices: Sequence[SliceGeometry]) -> tuple[list[SliceGeometry]
   # By position, since InstanceNumber may run either way and start again within a series. One normal
   # for all, since the cosines of each slice are rounded on their own.
   slices = sorted(slices, key=lambda one: float(one.position @ slices[0].normal))
-  if problems := [*_describe_tilt(slices), *_describe_gaps(slices)]:
+  if problems := [*_describe_gaps(slices), *_describe_jumps(slices)]:
     raise UserError(f"{where}: {'; '.join(problems)}")
   return slices, _stack_affine(slices)
 
@@ -153,21 +155,29 @@ def _format_names(slices: Sequence[SliceGeometry]) -> str:
   return ", ".join(one.name for one in slices[:_MAX_NAMED]) + more
 
 
-def _describe_tilt(slices: Sequence[SliceGeometry]) -> list[str]:
-  """Describes slices that lie sideways of one another: a sheared stack, or a moved table."""
+def _describe_jumps(slices: Sequence[SliceGeometry]) -> list[str]:
+  """Describes slices that lie sideways of where the tilt of a gantry would have them."""
   steps = np.array([one.position for one in slices]) - slices[0].position
   normal = slices[0].normal
   along = steps @ normal
-  sideways = np.linalg.norm(steps - along[:, None] * normal, axis=1)
-  # Half a pixel: below it every voxel still is the one that a straight grid would have there.
-  if sideways.max() <= slices[0].spacing.min() / 2:
+  sideways = steps - along[:, None] * normal
+  if not along[-1]:
+    return []  # all are copies of one another, which is said already
+  angle = float(np.degrees(np.arctan2(np.linalg.norm(sideways[-1]), along[-1])))
+  if angle > MAX_TILT_DEGREES:
+    return [
+      f"slices are stacked at {angle:.1f} degrees to their normal, further than a gantry tilts "
+      "(30): ImageOrientationPatient or ImagePositionPatient is damaged; export the series again"
+    ]
+  # A tilt moves each slice in proportion to its place along the normal, up to the last one.
+  jumps = np.linalg.norm(sideways - np.outer(along / along[-1], sideways[-1]), axis=1)
+  # Half a pixel: below it every voxel still is the one that the grid would have there.
+  if jumps.max() <= slices[0].spacing.min() / 2:
     return []
-  worst = int(sideways.argmax())
-  angle = np.degrees(np.arctan2(sideways[worst], along[worst]))
+  worst = int(jumps.argmax())
   return [
-    f"gantry tilt: slices are stacked at {angle:.1f} degrees to their normal, "
-    f"{slices[worst].name} lies {sideways[worst]:.1f} mm sideways of {slices[0].name}; "
-    "a grid has straight axes: undo the tilt (dcm2niix does) and give the NIfTI file"
+    f"{slices[worst].name} lies {jumps[worst]:.1f} mm sideways of the line from {slices[0].name} "
+    f"to {slices[-1].name}: the table moved, or several scans share the series; give one scan"
   ]
 
 
