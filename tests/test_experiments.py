@@ -1,12 +1,16 @@
 """The experiments of the other systems: valid, buildable, and the papers' recipes where known."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from attn_unet_jax.augment.deformation import spline_basis
+from attn_unet_jax.cases import folds
 from attn_unet_jax.cases.folds import CaseSplit, choose_split
 from attn_unet_jax.config.resolve import resolve_draft
+from attn_unet_jax.labels import parse_mapping
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.optimizer import check_patterns
 from attn_unet_jax.training.state import abstract_state
@@ -16,7 +20,7 @@ from tests.configs import with_keys
 
 VARIANTS = [
   *[(dense_vnet, variant) for variant in ("", "released", "dilated", "phantom")],
-  *[(pancreas, variant) for variant in ("painted", "small")],
+  *[(pancreas, variant) for variant in ("painted", "small", "real")],
   *[(hnn, variant) for variant in ("", "imagenet", "phantom", "stages", "phantom_stages")],
   *[(dual_attention, ""), (dual_attention, "phantom"), (unet3d, ""), (unet3d, "phantom")],
   *[(pancreas_1mm, ""), (pancreas_1mm, "phantom")],
@@ -141,6 +145,15 @@ def test_the_recipe_of_holistically_nested_networks():
   # What it takes from a weight, rate x decay x weight, is HED's.
   assert optimizer.learning_rate * optimizer.weight_decay == pytest.approx(1e-6 * 2e-4)
   check_patterns(imagenet, abstract_state(imagenet, build_run_network(imagenet, 2)).params)
+
+
+def test_the_recipe_for_real_slabs_takes_tumours_for_pancreas_and_its_own_patients():
+  data = recipe(pancreas, "real").data
+  mapping = parse_mapping(data.labels, {"background": 0, "pancreas": 1, "tumour": 2})
+  assert mapping.apply(np.array([0, 1, 2]), "label").tolist() == [0, 1, 1]
+  listed = folds.read_folds(Path(folds.__file__).parent / "fold_lists" / f"{data.folds}.json")
+  ids = [case for part in folds.PARTS for case in listed["folds"][0][part]]
+  assert len(choose_split(ids, None, data.folds, 0)[0].ids) == 37
 
 
 def test_one_scan_is_found_from_any_folder(monkeypatch, tmp_path):

@@ -50,8 +50,8 @@ def patch_findings(
       "note",
       "patch",
       f"{name}: the field of {_format_mm(field)} is smaller than the patch of {_format_mm(wanted)} "
-      f"along {', '.join(small)}; the rest of a patch is filled with the scan's lowest value; "
-      "a smaller config.data.patch is cheaper",
+      f"along {', '.join(small)}; the rest of a patch is filled with the scan's lowest value, "
+      "unlabelled; a smaller config.data.patch is cheaper",
     )
 
 

@@ -65,7 +65,7 @@ class SourceBlock(NamedTuple):
 def make_resident(
   cases: Iterable[WorkingCase], patch: Shape, *, histograms: bool = False
 ) -> ResidentSet:
-  """Puts a set into device memory; pads scans smaller than the patch with their minimum."""
+  """Puts a set into device memory; scans smaller than the patch are padded by `pad_case`."""
   held = [pad_case(case, patch, histogram=histograms) for case in cases]
   size = np.array([case.image.shape for case in held], np.int32)
   arrays = {

@@ -6,6 +6,7 @@ import numpy as np
 
 from attn_unet_jax.cases.foreground import MOST
 from attn_unet_jax.cases.prepare import WorkingCase
+from attn_unet_jax.labels import UNLABELLED
 from attn_unet_jax.volumes.intensity import measure_quantiles
 
 Shape = tuple[int, int, int]
@@ -33,9 +34,13 @@ class PaddedCase:
 def pad_case(case: WorkingCase, patch: Shape, *, histogram: bool = False) -> PaddedCase:
   """Pads a scan smaller than the patch with its minimum on all sides and lists foreground voxels.
 
-  With `histogram` the quantiles of the scan, without the padding, are measured too.
+  The padding is unlabelled: nobody knows what lies beyond a scan. With `histogram` the quantiles
+  of the scan, without the padding, are measured too.
   """
-  image, label = _pad_array(case.image, patch, case.image.min()), _pad_array(case.label, patch, 0)
+  image = _pad_array(case.image, patch, case.image.min())
+  # As background it would teach that there is no organ beside a slab that cuts through one, and
+  # outweigh the slab's own voxels.
+  label = _pad_array(case.label, patch, UNLABELLED)
   own = measure_quantiles(case.image, _QUANTILES) if histogram else None
   return PaddedCase(image, label, case.mean, case.sd, *_list_positions(case, patch), own)
 

@@ -12,6 +12,7 @@ from sklearn.model_selection import KFold
 from attn_unet_jax.cases import folds
 from attn_unet_jax.cases.folds import PARTS, choose_split
 from attn_unet_jax.runtime.errors import UserError
+from tests.conftest import SHARED
 
 LISTS = Path(folds.__file__).parent / "fold_lists"
 NAMES = ("classic4_80", "classic4_82", "kfold5_80", "kfold5_82", "ours_59_21", "ours_61_21")
@@ -65,7 +66,27 @@ def leaks(split):
 
 
 def test_these_lists_are_packaged():
-  assert sorted(path.stem for path in LISTS.glob("*.json")) == sorted([*NAMES, "one_scan"])
+  assert sorted(path.stem for path in LISTS.glob("*.json")) == sorted(
+    [*NAMES, "msd07_slabs", "one_scan"]
+  )
+
+
+def test_the_list_of_real_slabs_follows_its_rule():
+  """A third tests; one slab is one patient, so that no number is in two parts."""
+  listing = read("msd07_slabs")
+  (split,) = listing["folds"]
+  ids = by_hash(case for part in PARTS for case in split[part])
+  training, validation, test = (sorted(part) for part in (ids[7:-12], ids[:7], ids[-12:]))
+  assert split == {"training": training, "validation": validation, "test": test}
+  assert len(set(ids)) == 37
+  assert "same patient" in listing["note"]
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no real data here")
+def test_the_list_of_real_slabs_has_every_slab():
+  (split,) = read("msd07_slabs")["folds"]
+  files = sorted(path.name[:-7] for path in (SHARED / "msd07_slabs" / "image").glob("*.nii.gz"))
+  assert sorted(case for part in PARTS for case in split[part]) == files
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.cases.prepare import WorkingCase
+from attn_unet_jax.labels import UNLABELLED
 from attn_unet_jax.patches.device_source import crop_patches, make_resident
 from attn_unet_jax.patches.schedule import BatchSample
 
@@ -37,12 +38,22 @@ def test_a_patch_is_a_piece_of_its_case(cases):
   assert blocks.sd.tolist() == [3.0] * 3
 
 
-def test_a_thin_case_is_padded_with_its_minimum(cases):
+def test_a_thin_case_is_padded_with_its_minimum_and_unlabelled(cases):
   blocks = _cut(cases, 1, PATCH)
   image = np.asarray(blocks.image)
   assert (image[..., 0] == cases[1].image.min()).all()
   assert (image[..., 1:] != cases[1].image.min()).any((1, 2, 3)).all()
-  assert (np.asarray(blocks.label)[..., 0] == 0).all()
+  label = np.asarray(blocks.label)
+  assert (label[..., 0] == UNLABELLED).all()
+  np.testing.assert_array_equal(label[..., 1:], image[..., 1:] > 900)
+
+
+def test_what_a_block_adds_to_a_thin_case_is_unlabelled_too(cases):
+  block = (8, 7, 10)  # three voxels beyond the patch on each side
+  label = np.asarray(_cut(cases, 1, block).label)
+  # The patch has one voxel of padding before the three slices of the scan.
+  assert (label[..., :4] == UNLABELLED).all()
+  assert (label[..., 4:7] != UNLABELLED).all()
 
 
 def test_a_larger_block_has_the_patch_in_its_centre_and_repeats_the_border(cases):
