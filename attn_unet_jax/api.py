@@ -10,11 +10,11 @@ from attn_unet_jax.volumes.scan import is_dicom_scan
 from attn_unet_jax.volumes.scan import read_scan as read_volume
 from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows.load_run import LoadedRun
-from attn_unet_jax.workflows.open_run import open_run_or_stages
+from attn_unet_jax.workflows.open_ensemble import open_ensemble
 
 
 def load_run(workdir: str | Path) -> LoadedRun:
-  """Opens a run with its best checkpoint.
+  """Opens a run with its best checkpoint; one of all folds as the mean of its folds.
 
   Args:
     workdir: the folder of a run, made by `attn_unet_jax.main`.
@@ -23,7 +23,7 @@ def load_run(workdir: str | Path) -> LoadedRun:
     UserError: no run, or one without a checkpoint.
   """
   # For a command the shell has replaced the ~; from Python nobody has.
-  return open_run_or_stages(Path(workdir).expanduser())
+  return open_ensemble([Path(workdir).expanduser()])
 
 
 def read_scan(path: str | Path, series: str | None = None, accept: str = "") -> Volume:

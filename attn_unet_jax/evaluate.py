@@ -8,7 +8,8 @@ The first segments the run's test cases again with its best checkpoint and write
 predictions/ in the run; --part chooses the validation or the training cases instead. The second
 does so with every case of another data set (or --config.data.folder=DIR), or with a --part of its
 folds: the run's classes are found there by name, and the files go into evaluation/NAME and
-predictions/NAME. The third compares folders of NIfTI masks, file by file of the same name.
+predictions/NAME. The third compares folders of NIfTI masks, file by file of the same name. Of a run
+of all folds the first scores each case by the fold that did not see it, the second by their mean.
 """
 
 import math
@@ -122,6 +123,7 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
   accept = parse_acceptance(_ACCEPT.value or "")
   rules = _read_rules()
   from attn_unet_jax.cases.fold import open_fold  # these load JAX
+  from attn_unet_jax.config.stored import load_config
   from attn_unet_jax.inference.mirrors import parse_mirrors
   from attn_unet_jax.workflows.evaluate_run import (
     accept_too,
@@ -130,23 +132,33 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
     leave_unprocessed,
     score_by_rules,
   )
+  from attn_unet_jax.workflows.fold_runs import expand_fold_runs, list_fold_runs
+  from attn_unet_jax.workflows.load_run import LoadedRun
   from attn_unet_jax.workflows.mirror_run import mirror_run
-  from attn_unet_jax.workflows.open_run import open_run_or_stages
+  from attn_unet_jax.workflows.open_ensemble import open_ensemble
   from attn_unet_jax.workflows.other_dataset import list_seen_cases, open_other_dataset
+  from attn_unet_jax.workflows.pool_scores import pool_scores
 
   mirrors = parse_mirrors(_TTA.value or "")
   print_line(f"device: {xla.describe_devices()}")
-  trained = accept_too(open_run_or_stages(workdir), accept)
-  if _NO_POSTPROCESS.value:
-    trained = leave_unprocessed(trained)
-  trained = mirror_run(trained, mirrors)
-  if rules:
-    trained = score_by_rules(trained, rules)
-  listing = workdir / "folds.json"
+
+  def open_as_asked(run: Path) -> LoadedRun:
+    trained = accept_too(open_ensemble([run]), accept)
+    if _NO_POSTPROCESS.value:
+      trained = leave_unprocessed(trained)
+    trained = mirror_run(trained, mirrors)
+    return score_by_rules(trained, rules) if rules else trained
+
   if not other:
-    evaluate_run(trained, open_fold(trained.config.data, listing), workdir, _PART.value or "test")
+    part = _PART.value or "test"
+    for run in expand_fold_runs([workdir]):
+      trained = open_as_asked(run)
+      evaluate_run(trained, open_fold(trained.config.data, run / "folds.json"), run, part)
+    if list_fold_runs(workdir):
+      pool_scores(workdir, part)
     return
-  seen = list_seen_cases(trained.config, listing)
+  trained = open_as_asked(workdir)
+  seen = list_seen_cases(load_config(workdir / "config.json"), workdir / "folds.json")
   evaluate_other(trained, open_other_dataset(trained.config, other, _PART.value, seen), workdir)
 
 

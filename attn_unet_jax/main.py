@@ -5,7 +5,8 @@
 
 Every key of docs/reference/config.md is a flag (--config.optimizer.learning_rate=3e-4). Started
 again on the same workdir it goes on where it stopped, by the config that is there if none is given;
-SIGTERM and SIGINT save and leave. Several hosts train one run where each starts it: see
+SIGTERM and SIGINT save and leave. --config.data.fold=all trains every fold of the list, one after
+the other, and pools their scores. Several hosts train one run where each starts it: see
 docs/how-to/use-several-hosts.md.
 """
 

@@ -18,8 +18,8 @@ from attn_unet_jax.runtime.errors import UserError
 class DataFold:
   """A fold of a data set.
 
-  `listing` is the list of folds that it comes from. `boxes` restrict each case to a part; None
-  means whole scans.
+  `listing` is the list of folds that it comes from; of `data.fold=all`, `split` pools them all.
+  `boxes` restrict each case to a part; None means whole scans.
   """
 
   data: DataOptions

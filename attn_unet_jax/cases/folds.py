@@ -6,16 +6,19 @@ into all three is taken as intended. The lists in `fold_lists/` give their sourc
 are chosen by name.
 """
 
+import collections
 import dataclasses
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import read_json
 
 PARTS = ("training", "validation", "test")
+# The number of a fold, or all of them.
+FoldChoice = int | Literal["all"]
 _HASH_FOLDS = 5
 _PACKAGED = Path(__file__).parent / "fold_lists"
 
@@ -64,7 +67,7 @@ def choose_split(
   ids: Sequence[str],
   own: Mapping[str, Sequence[str]] | None,
   folds: str,
-  fold: int,
+  fold: FoldChoice,
   *,
   without_gone: bool = False,
 ) -> tuple[CaseSplit, dict[str, Any]]:
@@ -74,7 +77,7 @@ def choose_split(
     ids: every case of the data set.
     own: the data set's own parts, if it has them. They are used when `folds` is ''.
     folds: `config.data.folds`: '', the name of a list in `fold_lists/`, or a JSON file.
-    fold: `config.data.fold`.
+    fold: `config.data.fold`; `all` pools the folds, see `pool_folds`.
     without_gone: leave out the cases of the list that are not in the data.
 
   Raises:
@@ -89,16 +92,19 @@ def choose_split(
   else:
     listing = {"name": "five by hash of the case id", "folds": by_hash(ids)}
   chosen = pick_fold(listing, fold)
-  _check_lists(chosen, ids, listing["name"])
+  for one in listing["folds"] if fold == "all" else [chosen]:
+    _check_lists(one, ids, listing["name"])
   return CaseSplit(**{part: tuple(chosen[part]) for part in PARTS}), listing
 
 
-def pick_fold(listing: Mapping[str, Any], fold: int) -> Mapping[str, Sequence[str]]:
-  """Returns the fold of that number: case ids by part.
+def pick_fold(listing: Mapping[str, Any], fold: FoldChoice) -> Mapping[str, Sequence[str]]:
+  """Returns the fold of that number, or all folds pooled: case ids by part.
 
   Raises:
-    UserError: the list has fewer folds.
+    UserError: the list has fewer folds, or they cannot be pooled.
   """
+  if fold == "all":
+    return pool_folds(listing)
   if not 0 <= fold < len(listing["folds"]):
     raise UserError(
       f"config.data.fold={fold}: the list {listing['name']!r} has folds 0 to "
@@ -106,6 +112,29 @@ def pick_fold(listing: Mapping[str, Any], fold: int) -> Mapping[str, Sequence[st
     )
   result: Mapping[str, Sequence[str]] = listing["folds"][fold]
   return result
+
+
+def pool_folds(listing: Mapping[str, Any]) -> dict[str, list[str]]:
+  """Returns the cases of each part of any fold: those of `test` are tested once, by one network.
+
+  Raises:
+    UserError: there is one fold alone, or a case is tested in several.
+  """
+  name, count = listing["name"], len(listing["folds"])
+  if count < 2:
+    raise UserError(
+      f"config.data.fold=all: the list {name!r} has one fold; name a list of several by "
+      "--config.data.folds=FILE.json, or train this one by --config.data.fold=0"
+    )
+  tested = collections.Counter(case for fold in listing["folds"] for case in set(fold["test"]))
+  if twice := sorted(case for case, times in tested.items() if times > 1):
+    raise UserError(
+      f"config.data.fold=all: the list {name!r} tests {twice[0]} in several folds, and scores over "
+      "all folds have each case once; train the folds one by one by --config.data.fold=0, 1, ..."
+    )
+  return {
+    part: sorted({case for fold in listing["folds"] for case in fold[part]}) for part in PARTS
+  }
 
 
 def _find_list(folds: str) -> Path:

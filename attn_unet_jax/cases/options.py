@@ -11,6 +11,7 @@ _ACCEPT = Rule(
   f"names out of {', '.join(REASONS)}, separated by commas",
   lambda text: {name.strip() for name in text.split(",")} <= {"", *REASONS},
 )
+_FOLD = Rule("a number of at least 0, or 'all'", lambda fold: fold == "all" or fold >= 0)
 _WINDOW = Rule("lower end below the upper", lambda window: window[0] < window[1], whole=True)
 
 
@@ -31,7 +32,9 @@ class DataOptions(Options):
   folds: str = option(
     "", "A list of folds by name, or a JSON file; '': the set's own, or a hash.", is_path=True
   )
-  fold: int = option(0, "Which fold of that list.", NOT_NEGATIVE)
+  fold: int | Literal["all"] = option(
+    0, "Which fold of that list; all: every one, a run in a folder of its own each.", _FOLD
+  )
   boxes: str = option(
     "", "A JSON file of boxes to work inside, by case; '': on whole scans.", is_path=True
   )

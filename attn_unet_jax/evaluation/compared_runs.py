@@ -53,7 +53,7 @@ def read_run(path: Path, read_config: ReadConfig, part: str = "test") -> ScoredR
   is_run = (path / "config.json").is_file()
   # The scores of the test part lie in evaluation/ itself, where `evaluate` writes them.
   folder = path / "evaluation" / ("" if part == "test" else part) if is_run else path
-  scores = _read_scores(folder / "cases.csv", f"--workdir={path} --part={part}")
+  scores = read_scores(folder / "cases.csv", f"--workdir={path} --part={part}")
   summary = read_json_object(folder / "summary.json", _AGAIN)
   return ScoredRun(
     str(path),
@@ -73,12 +73,25 @@ def _read_command(path: Path) -> list[str]:
   return command
 
 
-def _read_scores(path: Path, flags: str) -> dict[str, dict[str, dict[str, float]]]:
+def read_scores(path: Path, flags: str) -> dict[str, dict[str, dict[str, float]]]:
+  """Reads a table of scores, `cases.csv`.
+
+  Args:
+    path: the file.
+    flags: those of the `evaluate` that writes it, for messages.
+
+  Returns:
+    the scores by class, case and metric.
+
+  Raises:
+    UserError: the file is missing or no such table.
+  """
   found: dict[str, dict[str, dict[str, float]]] = {}
   try:
     with path.open(newline="", encoding="utf-8") as file:
       for row in csv.DictReader(file):
         case, name = row.pop("case"), row.pop("class")
+        row.pop("fold", None)  # which network scored it is no score
         found.setdefault(name, {})[case] = {key: _parse_score(value) for key, value in row.items()}
   except (FileNotFoundError, NotADirectoryError):
     raise UserError(

@@ -234,6 +234,7 @@ def write_scores(
   folder: Path,
   about: Mapping[str, Any] | None = None,
   empty: EmptyRule = "reference",
+  fold_of: Mapping[str, int] | None = None,
 ) -> None:
   """Writes `cases.csv` (a line per case and class) and `summary.json`, and prints the means.
 
@@ -242,13 +243,14 @@ def write_scores(
     folder: where the files go.
     about: what else `summary.json` says.
     empty: the rule for empty masks that the scores follow.
+    fold_of: the fold of each case, for a column of that name; None: no such column.
 
   Raises:
     UserError: the folder cannot be written.
   """
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "cases.csv", _format_table(rows))
+    write_text(folder / "cases.csv", _format_table(rows, fold_of))
     scores = list(rows.values())
     summary, counts, worst = summarise_scores(scores), count_cases(scores), list_worst_cases(rows)
     # Strict JSON: `allow_nan` would write NaN, which other programs cannot read.
@@ -280,13 +282,14 @@ def _without_nan(values: Mapping[str, float]) -> dict[str, float | None]:
   return {key: None if math.isnan(value) else value for key, value in values.items()}
 
 
-def _format_table(rows: Mapping[str, Scores]) -> str:
+def _format_table(rows: Mapping[str, Scores], fold_of: Mapping[str, int] | None) -> str:
   text = io.StringIO()
   # All cases and classes have the metrics of the first one, which name the columns.
   first = next(iter(next(iter(rows.values())).values()))
   writer = csv.writer(text, lineterminator="\n")
-  writer.writerow(["case", "class", *first])
+  writer.writerow(["case", "class", *(["fold"] if fold_of else []), *first])
   for case_id, scores in rows.items():
     for name, metrics in scores.items():
-      writer.writerow([case_id, name, *(f"{value:.6g}" for value in metrics.values())])
+      fold = [fold_of[case_id]] if fold_of else []
+      writer.writerow([case_id, name, *fold, *(f"{value:.6g}" for value in metrics.values())])
   return text.getvalue()

@@ -23,6 +23,7 @@ from attn_unet_jax.runtime.files import read_json_object, write_text
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "nibabel")
 
 STAGES_MARKER = "body.json"  # the first file that a run in stages writes
+_FOLD = "fold_"  # and its number: the folder of one fold in a run of all folds
 
 # Folder -> its open lock file. The lock lasts as long as the file is open, so it is never closed.
 _locks: dict[Path, int] = {}
@@ -52,12 +53,19 @@ def lock_folder(workdir: Path) -> None:
     ) from None
 
 
+def name_fold(number: int) -> str:
+  """Returns the name of a fold's folder in a run of all folds."""
+  return f"{_FOLD}{number}"
+
+
 def has_progress(workdir: Path) -> bool:
-  """Returns whether a run, plain or in stages, holds work that can be resumed or lost."""
+  """Returns whether a run, plain, in stages or of all folds, has work to be resumed or lost."""
   folder = workdir / "checkpoints"
   # Only complete checkpoints have a number as their name; see `training.checkpoint`.
   saved = folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
-  return saved or (workdir / STAGES_MARKER).is_file()
+  if saved or (workdir / STAGES_MARKER).is_file():
+    return True
+  return any(has_progress(fold) for fold in workdir.glob(f"{_FOLD}*") if fold.is_dir())
 
 
 @contextmanager

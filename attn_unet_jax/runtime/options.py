@@ -151,9 +151,11 @@ def _has_items(value: tuple[Any, ...], kinds: tuple[Any, ...]) -> bool:
 def describe_type(kind: Any, default: Any) -> str:
   """Returns a type in words that follow "must be": `3 values of type int, like (1, 2, 3)`."""
   if typing.get_origin(kind) in (typing.Union, types.UnionType):
-    kind = next(one for one in typing.get_args(kind) if one is not types.NoneType)
+    members = [one for one in typing.get_args(kind) if one is not types.NoneType]
+    return " or ".join(describe_type(one, default) for one in members)
   if typing.get_origin(kind) is Literal:
-    return f"one of {typing.get_args(kind)}"
+    values = typing.get_args(kind)
+    return repr(values[0]) if len(values) == 1 else f"one of {values}"
   if typing.get_origin(kind) is tuple and ... not in typing.get_args(kind):
     first, *_ = kinds = typing.get_args(kind)
     return f"{len(kinds)} values of type {first.__name__}, like {default}"
@@ -168,7 +170,7 @@ def describe_kind(kind: Any) -> str:
   if typing.get_origin(kind) in (typing.Union, types.UnionType):
     return " or ".join("None" if one is types.NoneType else describe_kind(one) for one in arguments)
   if typing.get_origin(kind) is Literal:
-    return f"one of {arguments}"
+    return repr(arguments[0]) if len(arguments) == 1 else f"one of {arguments}"
   if typing.get_origin(kind) is tuple:
     return "tuple" if ... in arguments else f"{len(arguments)} x {describe_kind(arguments[0])}"
   return str(kind.__name__)

@@ -24,6 +24,7 @@ from attn_unet_jax.runtime.files import (
   write_text,
 )
 from attn_unet_jax.volumes.volume import round_spacing
+from attn_unet_jax.workflows.fold_runs import expand_fold_runs
 from attn_unet_jax.workflows.load_run import BestCheckpoint, digest_checkpoint, load_best
 from attn_unet_jax.workflows.open_ensemble import open_ensemble
 
@@ -47,6 +48,7 @@ def export_run(workdirs: Sequence[Path], output: Path) -> list[Path]:
   """
   path = _name_network(output)
   check_writable(path.parent)
+  workdirs = expand_fold_runs(workdirs)
   members = [load_best(workdir) for workdir in workdirs]
   for workdir, member in zip(workdirs, members, strict=True):
     _check_exportable(workdir, member)

@@ -68,6 +68,8 @@ def load_best(workdir: Path) -> BestCheckpoint:
     raise UserError(
       f"{workdir}: a run of several stages; name one of them, such as {workdir}/stage1"
     )
+  if config.data.fold == "all":
+    raise UserError(f"{workdir}: a run of all folds; name one of them, such as {workdir}/fold_0")
   classes = class_names(config.data.labels)
   module = build_run_network(config, len(classes) + 1)
   if not has_progress(workdir):

@@ -10,6 +10,7 @@ from attn_unet_jax.inference.ensemble import EnsembleSystem
 from attn_unet_jax.inference.postprocess import UNCHANGED
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.workflows.fold_runs import expand_fold_runs
 from attn_unet_jax.workflows.load_run import LoadedRun
 from attn_unet_jax.workflows.open_run import open_run_or_stages
 
@@ -43,11 +44,13 @@ def split_workdirs(text: str) -> list[Path]:
 def open_ensemble(workdirs: Sequence[Path]) -> LoadedRun:
   """Opens runs as one that averages their probabilities; one run is that run.
 
-  The steps after the network are taken if all runs chose the same.
+  A run of all folds stands for its folds. The steps after the network are taken if all runs chose
+  the same.
 
   Raises:
     UserError: there is no run, a run is not finished, or the runs do not fit together.
   """
+  workdirs = expand_fold_runs(workdirs)
   members = [open_run_or_stages(workdir) for workdir in workdirs]
   first = members[0]
   if len(members) == 1:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attn_unet_jax.cases.fold import DataFold, open_fold
+from attn_unet_jax.cases.folds import PARTS, FoldChoice
 from attn_unet_jax.cases.prepare import native_classes
 from attn_unet_jax.cases.target import native_boundary
 from attn_unet_jax.config.schema import RunConfig, flatten
@@ -22,6 +23,7 @@ from attn_unet_jax.runtime.files import check_writable, read_json_object, write_
 from attn_unet_jax.volumes.checks import check_pair
 from attn_unet_jax.volumes.nifti import read_label
 from attn_unet_jax.workflows.describe_needs import count_parameters
+from attn_unet_jax.workflows.fold_runs import list_fold_runs
 from attn_unet_jax.workflows.measure_attention import MeasureAttention, open_attention
 
 REPORT = "report.html"
@@ -49,6 +51,7 @@ def report_run(workdir: Path, *, attention: bool = False) -> Path:
   summary = read_json_object(workdir / "evaluation" / "summary.json", _WAY_OUT)
   scores = _read_scores(workdir / "evaluation" / "cases.csv")
   measure = open_attention(workdir) if attention else None
+  fold_runs = list_fold_runs(workdir)
   shown, thumbnails, notes = _draw_cases(workdir, config, scores, measure)
   page = RunPage(
     title=f"Run {workdir.resolve().name}",
@@ -56,6 +59,7 @@ def report_run(workdir: Path, *, attention: bool = False) -> Path:
     facts=_list_facts(config, record, workdir, summary),
     notes=notes,
     metrics=read_metrics(workdir / "metrics.csv"),
+    fold_metrics={one.name: read_metrics(one / "metrics.csv") for one in fold_runs},
     classes=class_names(config.data.labels),
     summary=summary,
     scores=scores,
@@ -162,7 +166,7 @@ def _embed(
   score: str,
   measure: MeasureAttention | None,
 ) -> EmbeddedCase:
-  path = workdir / "predictions" / f"{case_id}.nii.gz"
+  path = _find_prediction(workdir, case_id)
   if case_id not in fold.dataset.ids:
     raise UserError("it is no longer in the data")
   prediction = read_label(path)
@@ -185,6 +189,12 @@ def _embed(
     one_slice=not role,
     maps=maps,
   )
+
+
+def _find_prediction(workdir: Path, case_id: str) -> Path:
+  """Returns the file of a case's mask: the run's, or that of the fold that tests the case."""
+  own = Path("predictions") / f"{case_id}.nii.gz"
+  return next((run / own for run in list_fold_runs(workdir) if (run / own).exists()), workdir / own)
 
 
 def _describe_state(record: Mapping[str, Any]) -> str:
@@ -233,8 +243,11 @@ def _list_facts(
   return facts
 
 
-def _count_cases(workdir: Path, fold: int) -> str:
+def _count_cases(workdir: Path, fold: FoldChoice) -> str:
   listing = read_json_object(workdir / "folds.json", _WAY_OUT).get("folds", [])
+  if fold == "all":
+    cases = {case for one in listing for part in PARTS for case in one[part]}
+    return f"{len(cases)} in {len(listing)} folds"
   own = listing[fold] if fold < len(listing) else {}
   return ", ".join(f"{len(cases)} {part}" for part, cases in own.items()) or "unknown"
 

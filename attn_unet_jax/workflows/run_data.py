@@ -49,8 +49,13 @@ class RunData:
       write_text(workdir / _FILE, json.dumps(self.digests.to_json(), indent=1) + "\n")
 
 
-def open_run_data(config: RunConfig, workdir: Path) -> RunData:
+def open_run_data(config: RunConfig, workdir: Path, listing: Path | None = None) -> RunData:
   """Opens the data of a run that begins or is resumed. All hosts call this.
+
+  Args:
+    config: the run's config.
+    workdir: its folder.
+    listing: the list of folds for a run that begins, with its boxes beside it; None: the config's.
 
   Raises:
     UserError: the data is missing or does not fit; or the run is resumed, a scan or a label has
@@ -61,13 +66,13 @@ def open_run_data(config: RunConfig, workdir: Path) -> RunData:
   begun = hosts.run_on_primary(has_progress, workdir)
   found: list[DataDigests] = []
   if not begun:
-    fold = open_fold(config.data)
+    fold = open_fold(config.data, listing, without_gone=accepts and listing is not None)
     hosts.run_on_primary(lambda: found.append(digest_cases(fold.dataset, fold.split.ids)))
     return RunData(config, fold, found[0] if found else None)
-  listing = workdir / "folds.json"
+  own = workdir / "folds.json"
 
   def compare_data() -> str:
-    changes, digests = _compare_data(config, workdir, listing)
+    changes, digests = _compare_data(config, workdir, own)
     if changes and not accepts:
       raise UserError(
         f"{workdir}: the data is not what the run began with ({changes}); put it back, choose "
@@ -77,9 +82,9 @@ def open_run_data(config: RunConfig, workdir: Path) -> RunData:
     return changes
 
   # A missing list is refused by `open_fold`.
-  changes = hosts.run_on_primary(compare_data) if listing.exists() else ""
+  changes = hosts.run_on_primary(compare_data) if own.exists() else ""
   # Where a case is gone, the run goes on without it only if that is accepted.
-  fold = open_fold(config.data, listing, without_gone=accepts)
+  fold = open_fold(config.data, own, without_gone=accepts)
   if changes:
     print_line(f"accepted changes of the data: {changes}")
   return RunData(config, fold, found[0] if found else None, changes)

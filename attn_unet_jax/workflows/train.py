@@ -53,20 +53,14 @@ def train_and_test(
   """
   # Hosts that see different cases would crop different batches in one step.
   hosts.check_same_on_hosts("the cases and their folds", fold.to_json(), "give all the same data")
-  module = build_run_network(config, len(fold.mapping.classes) + 1)
-  # The next five calls raise for what does not fit, before anything is written. The slices of a
-  # case show whether any scan fits into memory at this spacing.
-  select_devices(config)
-  fold.load("training").case_slices(fold.split.training[0])
-  check_patch(config, module)
-  check_patterns(config, abstract_state(config, module).params)
+  module = check_training(config, fold)
   # A run with progress no longer needs the run that it started from.
   origin = (
     None
     if hosts.run_on_primary(run_folder.has_progress, workdir)
     else _starting_point(config, module)
   )
-  goes_on = hosts.run_on_primary(_open_folder, config, fold, workdir, data)
+  goes_on = hosts.run_on_primary(open_training_folder, config, fold, workdir, data)
   hosts.check_shared_path(workdir / "folds.json")
   print_line(f"{'resuming' if goes_on else 'new run'} {workdir}: {fold.describe()}")
   # One object for validation and test, so that the window is compiled once.
@@ -104,6 +98,21 @@ def train_and_test(
     print_line(f"the run: {workdir}/metrics.csv (a line per epoch), run.json, checkpoints/")
 
 
+def check_training(config: RunConfig, fold: DataFold) -> nn.Module:
+  """Returns the run's network once it is known that it can be trained on this data here.
+
+  Raises:
+    UserError: config, data and devices do not fit each other.
+  """
+  module = build_run_network(config, len(fold.mapping.classes) + 1)
+  select_devices(config)
+  # The slices of a case show whether any scan fits into memory at this spacing.
+  fold.load("training").case_slices(fold.split.training[0])
+  check_patch(config, module)
+  check_patterns(config, abstract_state(config, module).params)
+  return module
+
+
 def _test_run(trained: LoadedRun, fold: DataFold, workdir: Path) -> None:
   """Chooses the steps after the network on the validation cases, and tests with them."""
   evaluate_run(choose_run_steps(trained, fold, workdir), fold, workdir)
@@ -128,7 +137,9 @@ def _starting_point(config: RunConfig, module: nn.Module) -> StartingRun | None:
   return check_starting_run(config, config.model, module, other)
 
 
-def _open_folder(config: RunConfig, fold: DataFold, workdir: Path, data: RunData | None) -> bool:
+def open_training_folder(
+  config: RunConfig, fold: DataFold, workdir: Path, data: RunData | None
+) -> bool:
   """Creates or resumes the folder of a run. Returns whether an earlier run is resumed."""
   goes_on = open_run_folder(workdir, config)
   if not goes_on:

@@ -1,4 +1,4 @@
-"""Trains any run, from its config to its tested checkpoint: one network or all stages."""
+"""Trains any run, from its config to its tested checkpoint: one network, all stages, all folds."""
 
 from pathlib import Path
 
@@ -12,10 +12,11 @@ from attn_unet_jax.workflows.run_data import open_run_data
 from attn_unet_jax.workflows.run_folder import keep_earlier_defaults
 from attn_unet_jax.workflows.stages.pipeline import train_stages
 from attn_unet_jax.workflows.train import train_and_test
+from attn_unet_jax.workflows.train_folds import train_folds
 
 
 def train_run(config: RunConfig, workdir: Path) -> None:
-  """Trains a run of one network or of all stages, or resumes it, and tests it.
+  """Trains a run of one network, of all stages or of all folds, or resumes it, and tests it.
 
   All hosts call this.
 
@@ -26,12 +27,20 @@ def train_run(config: RunConfig, workdir: Path) -> None:
   remedy = f"start all with the same flags, or, {hosts.SEPARATE_RUNS_HINT}"
   hosts.check_same_on_hosts("--config", to_json(config), remedy)
   config = keep_earlier_defaults(pin_device_count(config), workdir)
+  if config.data.fold == "all":
+    train_folds(config, workdir, _train_fold)
+  else:
+    _train_fold(config, workdir)
+
+
+def _train_fold(config: RunConfig, workdir: Path, listing: Path | None = None) -> None:
+  """Trains a run on one fold; `listing` is as of `open_run_data`."""
   if config.stages.count > 1:
     # Stages open their own folds.
-    train_stages(config, workdir)
+    train_stages(config, workdir, listing)
     return
   # A run that has begun keeps its own cases and boxes.
-  data = open_run_data(config, workdir)
+  data = open_run_data(config, workdir, listing)
   if data.fold.boxes and hosts.run_on_primary(run_folder.has_progress, workdir):
     check_same_boxes(Path(config.data.boxes), data.fold.boxes)
   train_and_test(data.config, data.fold, workdir, data=data)

@@ -72,6 +72,22 @@ def test_bad_lists_are_refused(tmp_path, content, fold, complaint):
     choose_split(["a"], None, str(path), fold)
 
 
+def test_all_folds_are_pooled_where_each_case_is_tested_once(tmp_path):
+  split, listing = choose_split(IDS, None, "", "all")
+  assert split.test == split.training == split.validation == tuple(IDS)
+  assert len(listing["folds"]) == 5
+  own = {"training": ["a"], "validation": ["b"], "test": ["c"]}
+  with pytest.raises(UserError, match=r"fold=all: the list \"the data set's own\" has one fold"):
+    choose_split(["a", "b", "c"], own, "", "all")
+  path = tmp_path / "twice.json"
+  path.write_text(json.dumps({"folds": [own, {**own, "training": ["b"]}]}))
+  with pytest.raises(UserError, match=r"the list 'twice' tests c in several folds"):
+    choose_split(["a", "b", "c"], None, str(path), "all")
+  path.write_text(json.dumps({"folds": [own, {**own, "test": ["a"], "validation": []}]}))
+  with pytest.raises(UserError, match="validation part is empty"):
+    choose_split(["a", "b", "c"], None, str(path), "all")
+
+
 def test_a_missing_list_and_too_few_cases_are_refused(tmp_path):
   with pytest.raises(UserError, match="No such file"):
     choose_split(["a"], None, str(tmp_path / "none.json"), 0)

@@ -93,9 +93,9 @@ def test_values_are_read_by_the_type_of_their_key(flags, key, value):
 @pytest.mark.parametrize(
   ("flag", "said"),
   [
-    ("data.fold=one", "config.data.fold='one': must be of type int"),
-    ("data.fold=1.0", "config.data.fold='1.0': must be of type int"),
-    ("data.fold=True", "config.data.fold='True': must be of type int"),
+    ("data.fold=one", "config.data.fold='one': must be of type int or 'all'"),
+    ("data.fold=1.0", "config.data.fold='1.0': must be of type int or 'all'"),
+    ("data.fold=True", "config.data.fold='True': must be of type int or 'all'"),
     ("data.spacing_mm=wide", "config.data.spacing_mm='wide': must be of type float"),
     ("data.spacing_mm=True", "config.data.spacing_mm='True': must be of type float"),
     ("model.gate_bias_init=open", "config.model.gate_bias_init='open': must be of type float"),

@@ -48,6 +48,7 @@ def offer(config, monkeypatch, tmp_path):
       own = with_keys(config, {"data.spacing_mm": 9.0, **keys})
       variables = draw_parameters(OneConv(), number)
       runs[folder] = BestCheckpoint(own, ("pancreas",), module or OneConv(), variables, 7)
+    monkeypatch.setattr(workflow, "expand_fold_runs", list)
     monkeypatch.setattr(workflow, "load_best", runs.__getitem__)
     loaded = LoadedRun(config, ("pancreas",), None, 7, postprocessing=STEPS)
     monkeypatch.setattr(workflow, "open_ensemble", lambda _: loaded)

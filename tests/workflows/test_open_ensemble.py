@@ -37,6 +37,7 @@ def open_runs(monkeypatch):
       fields = {"classes": ("pancreas",), "step": index, "digest": f"d{index}", **others}
       config = replace_keys(small_config(), keys)
       runs[Path(f"run{index}")] = LoadedRun(config=config, system=Constant(index), **fields)
+    monkeypatch.setattr(module, "expand_fold_runs", list)
     monkeypatch.setattr(module, "open_run_or_stages", runs.__getitem__)
     return open_ensemble(list(runs))
 

@@ -76,8 +76,8 @@ const charts = (() => {
     const value = (one) => (panel.logarithmic ? Math.log10(one) : one);
     const curves = panel.curves.map((curve, index) => ({
       ...curve,
-      style: `s${panel.curves.length > 1 ? index : 3}`,
-      dash: panel.curves.length > 1 ? `d${index}` : "d0",
+      style: `s${panel.curves.length > 1 ? index % 4 : 3}`,
+      dash: panel.curves.length > 1 ? `d${index % 3}` : "d0",
       points: curve.points.filter(([, one]) => !panel.logarithmic || one > 0),
     }));
     const all = curves.flatMap((curve) => curve.points);

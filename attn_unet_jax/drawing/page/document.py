@@ -42,6 +42,7 @@ class RunPage:
     facts: names and values of the summary.
     notes: sentences about what is missing.
     metrics: the rows of `metrics.csv`.
+    fold_metrics: those of each fold by its name, of a run of all folds.
     classes: the names of the classes.
     summary: the content of `summary.json`; empty without scores.
     scores: the rows of `cases.csv`.
@@ -55,6 +56,7 @@ class RunPage:
   facts: Sequence[tuple[str, str]]
   notes: Sequence[str] = ()
   metrics: Sequence[Mapping[str, str]] = ()
+  fold_metrics: Mapping[str, Sequence[Mapping[str, str]]] = field(default_factory=dict)
   classes: Sequence[str] = ()
   summary: Mapping[str, Any] = field(default_factory=dict)
   scores: Sequence[Mapping[str, str]] = ()
@@ -114,7 +116,7 @@ def _list_cases(scores: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def _list_metrics(scores: Sequence[Mapping[str, str]]) -> list[str]:
-  return [name for name in (scores[0] if scores else ()) if name not in ("case", "class")]
+  return [name for name in (scores[0] if scores else ()) if name not in ("case", "class", "fold")]
 
 
 def _write_summary(page: RunPage) -> Iterator[str]:
@@ -152,6 +154,13 @@ def _format_spread(found: Mapping[str, Any] | None) -> str:
 
 
 def _write_epochs(page: RunPage) -> Iterator[str]:
+  for name, rows in page.fold_metrics.items():
+    if rows:
+      yield f"<details><summary>The numbers of every epoch, {_escape(name)}</summary>"
+      yield from _write_table([*rows[0]], [[*row.values()] for row in rows])
+      yield "</details>"
+  if page.fold_metrics:
+    return
   if not page.metrics:
     yield '<p class="soft">This folder has no metrics.csv.</p>'
     return
@@ -240,9 +249,9 @@ def _collect_data(
     embedded = {name: embed(text) for name, text in case.volumes.items()}
     return {**about, "volumes": embedded, "maps": maps}
 
-  epochs = [int(row["epoch"]) for row in page.metrics]
+  epochs = [int(row["epoch"]) for rows in _list_metrics_of_runs(page) for row in rows]
   data = {
-    "panels": _collect_panels(page) if page.metrics else [],
+    "panels": _collect_panels(page) if epochs else [],
     "epochs": [min(epochs), max(epochs)] if epochs else [1, 1],
     "spreads": list(_collect_spreads(page.scores)),
     "places": places,
@@ -259,7 +268,26 @@ def _collect_data(
   return data, volumes
 
 
+def _list_metrics_of_runs(page: RunPage) -> list[Sequence[Mapping[str, str]]]:
+  return [page.metrics, *page.fold_metrics.values()]
+
+
 def _collect_panels(page: RunPage) -> list[dict[str, Any]]:
+  """Returns the diagrams of a run; of one of all folds, a diagram a column with a curve a fold."""
+  if page.fold_metrics:
+    return [
+      {
+        "title": panel.title if len(panel.curves) == 1 else f"{panel.title}: {curve.name}",
+        "logarithmic": panel.logarithmic,
+        "limits": panel.limits,
+        "curves": [
+          {"name": name, "points": list_points(rows, curve.column)}
+          for name, rows in page.fold_metrics.items()
+        ],
+      }
+      for panel in PANELS
+      for curve in panel.curves
+    ]
   return [
     {
       "title": panel.title,

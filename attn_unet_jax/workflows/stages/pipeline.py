@@ -40,8 +40,13 @@ from attn_unet_jax.workflows.stages.chain import BOUNDARY, INTERIOR, second_conf
 from attn_unet_jax.workflows.train import describe_accepted
 
 
-def train_stages(config: RunConfig, workdir: Path) -> None:
+def train_stages(config: RunConfig, workdir: Path, listing: Path | None = None) -> None:
   """Trains the whole system and tests it.
+
+  Args:
+    config: the config of the whole system.
+    workdir: its folder.
+    listing: as of `open_run_data`.
 
   Raises:
     UserError: the data does not fit, a package of the extra `hnn` is not installed, or there are
@@ -53,7 +58,7 @@ def train_stages(config: RunConfig, workdir: Path) -> None:
     require_extra("skimage.segmentation"),
     require_extra("sklearn.ensemble"),
   )  # now, rather than after days of training
-  data = open_run_data(config, workdir)
+  data = open_run_data(config, workdir, listing)
   config, fold = data.config, data.fold
   splits = inner_splits(fold.split, config.stages.inner_folds)
   open_run_folder(workdir, config)

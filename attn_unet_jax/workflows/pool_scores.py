@@ -1,0 +1,108 @@
+"""Pools the scores of a run of all folds: each case is scored by the fold that did not see it."""
+
+import math
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from attn_unet_jax.evaluation.compared_runs import read_scores
+from attn_unet_jax.evaluation.overlap import Scores
+from attn_unet_jax.evaluation.scoring import write_scores
+from attn_unet_jax.runtime.console import print_line
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import read_json_object
+from attn_unet_jax.workflows.fold_runs import list_fold_runs
+
+_RULES = ("empty_masks", "tta")  # of scoring, which the folds must have in common
+_AGAIN = "evaluate the run again"
+
+
+class _FoldScores(NamedTuple):
+  rows: dict[str, Scores]
+  summary: dict[str, Any]
+
+
+def pool_scores(workdir: Path, part: str = "test") -> None:
+  """Writes `evaluation/` of a run of all folds from that of each fold, and prints the means.
+
+  Args:
+    workdir: the run.
+    part: the part of the folds: training, validation or test.
+
+  Raises:
+    UserError: a fold has no scores, the folds were scored by other rules, or a case has the scores
+      of several folds.
+  """
+  beside = "" if part == "test" else part
+  folders = list_fold_runs(workdir)
+  found = [_read_fold(folder, beside) for folder in folders]
+  for folder, one in zip(folders[1:], found[1:], strict=True):
+    _check_same_rules(folders[0], found[0], folder, one)
+  fold_of, rows = dict[str, int](), dict[str, Scores]()
+  for number, one in enumerate(found):
+    if twice := sorted(one.rows.keys() & rows.keys()):
+      raise UserError(
+        f"{workdir}: {twice[0]} is a {part} case of folds {fold_of[twice[0]]} and {number}, and "
+        f"pooled scores have each case once; score the folds one by one: --workdir={folders[0]}"
+      )
+    rows |= one.rows
+    fold_of |= dict.fromkeys(one.rows, number)
+  means = [_average_dsc(one.rows) for one in found]
+  about: dict[str, Any] = {
+    "part": part,
+    "folds": [
+      {"fold": number, "cases": len(one.rows), "dsc": dsc, **_describe_network(one.summary)}
+      for number, (one, dsc) in enumerate(zip(found, means, strict=True))
+    ],
+  }
+  if "tta" in found[0].summary:
+    about["tta"] = found[0].summary["tta"]
+  rule = found[0].summary.get("empty_masks", "reference")
+  write_scores(rows, workdir / "evaluation" / beside, about, rule, fold_of)
+  for name in means[0]:
+    said = ", ".join(_format_mean(mean[name]) for mean in means)
+    print_line(f"{name}, mean dsc of the folds: {said}")
+
+
+def _read_fold(folder: Path, beside: str) -> _FoldScores:
+  evaluation = folder / "evaluation" / beside
+  part = f" --part={beside}" if beside else ""
+  by_class = read_scores(evaluation / "cases.csv", f"--workdir={folder}{part}")
+  rows: dict[str, Scores] = {}
+  for name, cases in by_class.items():
+    for case, scores in cases.items():
+      rows.setdefault(case, {})[name] = dict(scores)
+  return _FoldScores(rows, read_json_object(evaluation / "summary.json", _AGAIN))
+
+
+def _check_same_rules(one: Path, first: _FoldScores, other: Path, scored: _FoldScores) -> None:
+  ours, theirs = _describe_rules(first), _describe_rules(scored)
+  if ours != theirs:
+    key = next(key for key in ours if ours[key] != theirs[key])
+    raise UserError(
+      f"{other}: was scored with {key} {theirs[key]}, and {one} with {ours[key]}; {_AGAIN}"
+    )
+
+
+def _describe_rules(found: _FoldScores) -> dict[str, object]:
+  columns = {name: sorted(scores) for name, scores in next(iter(found.rows.values())).items()}
+  return {"scores": columns, **{key: found.summary.get(key) for key in _RULES}}
+
+
+def _describe_network(summary: Mapping[str, Any]) -> dict[str, Any]:
+  return {key: summary[key] for key in ("checkpoint_step", "postprocessing") if key in summary}
+
+
+def _average_dsc(rows: Mapping[str, Scores]) -> dict[str, float | None]:
+  """Returns the mean DSC of each class; None where no case has one."""
+  found: dict[str, list[float]] = {}
+  for scores in rows.values():
+    for name, metrics in scores.items():
+      value = metrics.get("dsc", math.nan)
+      found.setdefault(name, []).extend([] if math.isnan(value) else [value])
+  return {name: statistics.fmean(some) if some else None for name, some in found.items()}
+
+
+def _format_mean(mean: float | None) -> str:
+  return "undefined" if mean is None else f"{mean:.3f}"
