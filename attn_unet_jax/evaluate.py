@@ -135,6 +135,7 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
   from attn_unet_jax.workflows.fold_runs import expand_fold_runs, list_fold_runs
   from attn_unet_jax.workflows.load_run import LoadedRun
   from attn_unet_jax.workflows.mirror_run import mirror_run
+  from attn_unet_jax.workflows.model_card import write_model_card
   from attn_unet_jax.workflows.open_ensemble import open_ensemble
   from attn_unet_jax.workflows.other_dataset import list_seen_cases, open_other_dataset
   from attn_unet_jax.workflows.pool_scores import pool_scores
@@ -154,8 +155,12 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
     for run in expand_fold_runs([workdir]):
       trained = open_as_asked(run)
       evaluate_run(trained, open_fold(trained.config.data, run / "folds.json"), run, part)
+      if part == "test":
+        write_model_card(run)
     if list_fold_runs(workdir):
       pool_scores(workdir, part)
+      if part == "test":
+        write_model_card(workdir)
     return
   trained = open_as_asked(workdir)
   seen = list_seen_cases(load_config(workdir / "config.json"), workdir / "folds.json")

@@ -26,6 +26,7 @@ from attn_unet_jax.runtime.files import (
 from attn_unet_jax.volumes.volume import round_spacing
 from attn_unet_jax.workflows.fold_runs import expand_fold_runs
 from attn_unet_jax.workflows.load_run import BestCheckpoint, digest_checkpoint, load_best
+from attn_unet_jax.workflows.model_card import CARD, describe_model
 from attn_unet_jax.workflows.open_ensemble import open_ensemble
 
 _FORMAT = 1
@@ -37,7 +38,9 @@ _LICENCE = "Apache-2.0 for the program and run_exported.py; the network's is for
 
 
 def export_run(workdirs: Sequence[Path], output: Path) -> list[Path]:
-  """Writes network, contract and runner, over earlier ones of these names. Returns the files.
+  """Writes network, contract, runner and model card, and returns these files.
+
+  Earlier ones of these names are replaced.
 
   Args:
     workdirs: the run, or several whose probabilities are averaged.
@@ -66,7 +69,8 @@ def export_run(workdirs: Sequence[Path], output: Path) -> list[Path]:
     **_describe_scan(members[0], steps),
     "runs": [_describe_run(*one) for one in zip(workdirs, members, strict=True)],
   }
-  return _write_files(path, exported, contract)
+  card = "\n".join(describe_model(workdir) for workdir in workdirs)
+  return _write_files(path, exported, contract, card)
 
 
 def _name_network(output: Path) -> Path:
@@ -185,8 +189,11 @@ def _describe_run(workdir: Path, member: BestCheckpoint) -> dict[str, Any]:
   }
 
 
-def _write_files(path: Path, exported: export.Exported, contract: dict[str, Any]) -> list[Path]:
+def _write_files(
+  path: Path, exported: export.Exported, contract: dict[str, Any], card: str
+) -> list[Path]:
   described, runner = path.with_suffix(".json"), path.with_name(_RUNNER)
+  about = path.with_name(CARD)
   text = Path(run_exported.__file__).read_text(encoding="utf-8")
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -194,6 +201,7 @@ def _write_files(path: Path, exported: export.Exported, contract: dict[str, Any]
       temporary.write_bytes(exported.mlir_module_serialized)
     write_text(described, json.dumps(contract, indent=2, allow_nan=False) + "\n")
     write_text(runner, text)
+    write_text(about, card)
   except OSError as error:
     raise UserError(f"{error.filename or path}: cannot be written ({error.strerror})") from None
-  return [path, described, runner]
+  return [path, described, runner, about]

@@ -8,28 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from attn_unet_jax.cases.fold import DataFold, open_fold
-from attn_unet_jax.cases.folds import PARTS, FoldChoice
 from attn_unet_jax.cases.prepare import native_classes
 from attn_unet_jax.cases.target import native_boundary
-from attn_unet_jax.config.schema import RunConfig, flatten
+from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.drawing.page.document import RunPage, write_document
 from attn_unet_jax.drawing.page.volumes import MAX_VOXELS, EmbeddedCase, embed_case
 from attn_unet_jax.labels import class_names
 from attn_unet_jax.runs.metrics_csv import read_metrics
-from attn_unet_jax.runtime.console import format_duration, print_line, show_progress
+from attn_unet_jax.runtime.console import print_line, show_progress
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import check_writable, read_json_object, write_text
 from attn_unet_jax.volumes.checks import check_pair
 from attn_unet_jax.volumes.nifti import read_label
-from attn_unet_jax.workflows.describe_needs import count_parameters
 from attn_unet_jax.workflows.fold_runs import list_fold_runs
 from attn_unet_jax.workflows.measure_attention import MeasureAttention, open_attention
+from attn_unet_jax.workflows.run_facts import WAY_OUT, list_facts
 
 REPORT = "report.html"
 _MAX_PICTURED = 20  # of which two worst, two median and two best are shown whole
 _THUMBNAIL_VOXELS = 160 * 160
-_WAY_OUT = "put it right, or remove it: the report goes on without it"
 
 
 def report_run(workdir: Path, *, attention: bool = False) -> Path:
@@ -47,8 +45,8 @@ def report_run(workdir: Path, *, attention: bool = False) -> Path:
   """
   config = load_config(workdir / "config.json")
   check_writable(workdir)
-  record = read_json_object(workdir / "run.json", _WAY_OUT)
-  summary = read_json_object(workdir / "evaluation" / "summary.json", _WAY_OUT)
+  record = read_json_object(workdir / "run.json", WAY_OUT)
+  summary = read_json_object(workdir / "evaluation" / "summary.json", WAY_OUT)
   scores = _read_scores(workdir / "evaluation" / "cases.csv")
   measure = open_attention(workdir) if attention else None
   fold_runs = list_fold_runs(workdir)
@@ -56,7 +54,7 @@ def report_run(workdir: Path, *, attention: bool = False) -> Path:
   page = RunPage(
     title=f"Run {workdir.resolve().name}",
     lead=_describe_state(record),
-    facts=_list_facts(config, record, workdir, summary),
+    facts=list_facts(config, record, workdir, summary),
     notes=notes,
     metrics=read_metrics(workdir / "metrics.csv"),
     fold_metrics={one.name: read_metrics(one / "metrics.csv") for one in fold_runs},
@@ -205,53 +203,6 @@ def _describe_state(record: Mapping[str, Any]) -> str:
   return f"{said} Last start: {record.get('started', 'unknown')}."
 
 
-def _list_facts(
-  config: RunConfig, record: Mapping[str, Any], workdir: Path, summary: Mapping[str, Any]
-) -> list[tuple[str, str]]:
-  """Lists what the summary says about data, recipe, machine and time."""
-  keys = flatten(config)
-  data = config.data.folder or f"{config.data.dataset} in {config.data.dir}"
-  losses = [f"{name[5:]} {keys[name]:g}" for name in keys if name.startswith("loss.")
-            and isinstance(keys[name], float) and keys[name]]  # fmt: skip
-  facts = [
-    ("data", data),
-    ("cases", _count_cases(workdir, config.data.fold)),
-    ("labels", config.data.labels),
-    ("network", config.model.name),
-    ("parameters", f"{count_parameters(config):,}"),
-    (
-      "patch",
-      " x ".join(map(str, config.data.patch)) + f" voxels of {config.data.spacing_mm:g} mm",
-    ),
-    ("loss", ", ".join(losses)),
-    ("optimiser", f"{config.optimizer.name}, rate {config.optimizer.learning_rate:g}"),
-    (
-      "epochs",
-      f"{config.train.epochs} of {config.train.steps_per_epoch} steps, batches of "
-      f"{config.train.batch_size}",
-    ),
-    ("seed", str(config.seed)),
-  ]
-  if "total_wall_seconds" in record:
-    facts.append(("time", format_duration(float(record["total_wall_seconds"]))))
-  if record.get("devices"):
-    facts.append(("devices", ", ".join(map(str, record["devices"]))))
-  if record.get("git_revision"):
-    facts.append(("program", str(record["git_revision"])[:12]))
-  if "checkpoint_step" in summary:
-    facts.append(("scored checkpoint", f"step {summary['checkpoint_step']}"))
-  return facts
-
-
-def _count_cases(workdir: Path, fold: FoldChoice) -> str:
-  listing = read_json_object(workdir / "folds.json", _WAY_OUT).get("folds", [])
-  if fold == "all":
-    cases = {case for one in listing for part in PARTS for case in one[part]}
-    return f"{len(cases)} in {len(listing)} folds"
-  own = listing[fold] if fold < len(listing) else {}
-  return ", ".join(f"{len(cases)} {part}" for part, cases in own.items()) or "unknown"
-
-
 def _read_scores(path: Path) -> list[dict[str, str]]:
   """Reads `cases.csv`; a missing file has no rows.
 
@@ -264,7 +215,7 @@ def _read_scores(path: Path) -> list[dict[str, str]]:
   if any(
     not {"case", "class"} <= row.keys() or None in row or None in row.values() for row in rows
   ):
-    raise UserError(f"{path}: not a table of scores; {_WAY_OUT}")
+    raise UserError(f"{path}: not a table of scores; {WAY_OUT}")
   return rows
 
 

@@ -46,9 +46,11 @@ def offer(config, monkeypatch, tmp_path):
       folder = tmp_path / f"run{number}"
       folder.mkdir()
       own = with_keys(config, {"data.spacing_mm": 9.0, **keys})
+      (folder / "config.json").write_text(to_json(own))
       variables = draw_parameters(OneConv(), number)
       runs[folder] = BestCheckpoint(own, ("pancreas",), module or OneConv(), variables, 7)
-    monkeypatch.setattr(workflow, "expand_fold_runs", list)
+    # Building the network for its size takes a second.
+    monkeypatch.setattr("attn_unet_jax.workflows.run_facts.count_parameters", lambda _: 5)
     monkeypatch.setattr(workflow, "load_best", runs.__getitem__)
     loaded = LoadedRun(config, ("pancreas",), None, 7, postprocessing=STEPS)
     monkeypatch.setattr(workflow, "open_ensemble", lambda _: loaded)
@@ -71,7 +73,8 @@ def test_a_run_becomes_a_network_a_contract_and_a_runner(offer, tmp_path):
   (workdir / "evaluation").mkdir()
   (workdir / "evaluation" / "summary.json").write_text(json.dumps(summary))
   files = export_run([workdir], tmp_path / "out")
-  assert [path.name for path in files] == ["network.stablehlo", "network.json", "run_exported.py"]
+  names = ["network.stablehlo", "network.json", "run_exported.py", "MODEL_CARD.md"]
+  assert [path.name for path in files] == names
   assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
     path.name for path in files
   )
@@ -95,8 +98,10 @@ def test_a_run_becomes_a_network_a_contract_and_a_runner(offer, tmp_path):
   assert len(own["digest"]) == 64
   assert own["test_scores"]["classes"] == summary["classes"]
   # Neither the place of the run nor a patient.
-  assert str(tmp_path) not in text
-  assert "NAME" not in text
+  for told in (text, files[3].read_text()):
+    assert str(tmp_path) not in told
+    assert "NAME" not in told
+  assert "| dsc | 0.500 |" in files[3].read_text()
   system = SlidingWindow(run.config, run.module).use(run.variables)
   hu = drawn_ct().array[:16, :16, :16]
   found = np.asarray(open_network(files[0], about)(hu[None].astype(np.float32)))[0]

@@ -41,7 +41,7 @@ def run(config, tmp_path, monkeypatch):
     writer.writerow(["case", "class", "dsc"])
     writer.writerows([name, "pancreas", 1 - seed / 6] for seed, name in enumerate(NAMES))
   # Building the network for its size takes a second.
-  monkeypatch.setattr(workflow, "count_parameters", lambda _: 1234567)
+  monkeypatch.setattr("attn_unet_jax.workflows.run_facts.count_parameters", lambda _: 1234567)
   return workdir, data
 
 

@@ -61,6 +61,7 @@ def run(config, tmp_path, monkeypatch):
   found = SimpleNamespace(classes=("pancreas",), variables=None, step=3)
   monkeypatch.setattr(train, "load_best", lambda _: found)
   monkeypatch.setattr(train_folds, "report_after_training", lambda _: None)
+  monkeypatch.setattr(train_folds, "card_after_training", lambda _: None)
   return SimpleNamespace(
     config=with_keys(config, keys), workdir=workdir, data=data, asked=asked, stop=stop
   )
@@ -189,7 +190,7 @@ def test_scores_that_cannot_be_pooled_are_refused(run):
 
 def test_the_page_has_all_cases_with_their_folds(run, monkeypatch):
   train_run(run.config, run.workdir)
-  monkeypatch.setattr("attn_unet_jax.workflows.report_run.count_parameters", lambda _: 5)
+  monkeypatch.setattr("attn_unet_jax.workflows.run_facts.count_parameters", lambda _: 5)
   header = "epoch,train_seg_loss,validation_seg_loss,test_seg_loss,train_seconds,"
   header += "validation_seconds,test_seconds,learning_rate,validation_dsc\n"
   for number in range(5):
@@ -217,7 +218,7 @@ def test_two_folds_are_trained_scored_and_averaged(config, phantoms, tmp_path, m
   """From data to probabilities, with the smallest network there is."""
   for module in (train, load_run):
     monkeypatch.setattr(module, "build_run_network", lambda *_: Tiny())
-  monkeypatch.setattr("attn_unet_jax.workflows.report_run.count_parameters", lambda _: 5)
+  monkeypatch.setattr("attn_unet_jax.workflows.run_facts.count_parameters", lambda _: 5)
   ids = open_fold(with_keys(config, {"data.dir": str(phantoms)}).data).dataset.ids
   listing = [
     {"training": [ids[0]], "validation": [ids[1]], "test": [ids[2]]},

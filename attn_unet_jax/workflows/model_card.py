@@ -1,0 +1,167 @@
+"""Writes the model card of a run, `MODEL_CARD.md`: what it was made of, its scores, its limits."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attn_unet_jax import __version__
+from attn_unet_jax.config.schema import RunConfig
+from attn_unet_jax.config.stored import load_config
+from attn_unet_jax.labels import class_names
+from attn_unet_jax.runtime.console import print_line
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import read_json_object, write_text
+from attn_unet_jax.workflows.run_facts import WAY_OUT, list_facts
+from attn_unet_jax.workflows.stages.chain import BOUNDARY, FIRST, INTERIOR
+
+CARD = "MODEL_CARD.md"
+# By the first part of a data set's name, what its makers say.
+_LICENCES = {
+  "decathlon_pancreas": "CC BY-SA 4.0 (Medical Segmentation Decathlon)",
+  "pancreas_ct": "CC BY 3.0 (The Cancer Imaging Archive)",
+  "phantom_ct": "drawn by this program (Apache-2.0); no data of patients",
+}
+_UNKNOWN_LICENCE = "not known to this program; it is that of the data's source"
+# What the scores of such data say nothing about.
+_DRAWN = {
+  "phantom_ct": "Its scans are phantoms, drawn by a program. "
+  "Scores on them say nothing of patients.",
+  "painted_ct": "Its images were painted by a program on label maps. Scores on them say nothing of "
+  "scans of patients.",
+}
+_LIMITS = (
+  "Not a medical device. It is for research, and nobody has reviewed its masks.",
+  "It takes CT in Hounsfield units. Nothing is known of scans unlike its data: of another "
+  "protocol, age, disease or pose.",
+  "It always answers, also where a scan has none of its classes.",
+)
+
+
+def write_model_card(workdir: Path) -> Path:
+  """Writes the card of a run into its folder; returns the file.
+
+  Raises:
+    UserError: there is no run, a file of it is damaged, or the card cannot be written.
+  """
+  path = workdir / CARD
+  try:
+    write_text(path, describe_model(workdir))
+  except OSError as error:
+    raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+  return path
+
+
+def card_after_training(workdir: Path) -> None:
+  """Writes the cards of a run that is done and of its stages.
+
+  Says what prevents it and raises nothing.
+  """
+  try:
+    print_line(f"model card: {write_model_card(workdir)}")
+    for stage in (FIRST, INTERIOR, BOUNDARY):
+      if (workdir / stage / "config.json").is_file():
+        write_model_card(workdir / stage)
+  # A run that was trained and tested has not failed because of a page about it.
+  except Exception as error:
+    print_line(f"no model card ({type(error).__name__}: {error}); the run is complete")
+
+
+def describe_model(workdir: Path) -> str:
+  """Returns the card of a run in Markdown, from its own files.
+
+  Raises:
+    UserError: there is no run, or a file of it is damaged.
+  """
+  config = load_config(workdir / "config.json")
+  record = read_json_object(workdir / "run.json", WAY_OUT)
+  summary = read_json_object(workdir / "evaluation" / "summary.json", WAY_OUT)
+  source = config.data.dataset.partition("/")[0]
+  classes = ", ".join(class_names(config.data.labels))
+  lines = [
+    f"# Model card: {workdir.resolve().name}",
+    "",
+    f"Segments {classes} on CT, by attn_unet_jax {__version__}.",
+    "",
+    "## Limits",
+    "",
+    *(f"- {limit}" for limit in (*_LIMITS, *filter(None, [_DRAWN.get(source)]))),
+    "",
+    "## Data and recipe",
+    "",
+    "| | |",
+    "| --- | --- |",
+    *(
+      f"| {name} | {_escape(value)} |"
+      for name, value in _list_facts(config, record, workdir, summary)
+    ),
+    f"| steps after the network | {_describe_steps(summary)} |",
+    f"| licence of the data | {_LICENCES.get(source, _UNKNOWN_LICENCE)} |",
+    "| licence of the network's values | for its owner to say; the program's is Apache-2.0 |",
+    "",
+    "## Scores",
+    "",
+    *_describe_scores(summary),
+  ]
+  return "\n".join(lines).rstrip() + "\n"
+
+
+def _list_facts(
+  config: RunConfig, record: Mapping[str, Any], workdir: Path, summary: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+  facts = dict(list_facts(config, record, workdir, summary))
+  # A card goes to others, whom the folders of this machine do not concern.
+  facts["data"] = config.data.dataset or Path(config.data.folder).name
+  versions = record.get("versions")
+  if isinstance(versions, dict) and "jax" in versions:
+    facts["trained with"] = f"JAX {versions['jax']}, Python {record.get('python', 'unknown')}"
+  return [*facts.items()]
+
+
+def _describe_steps(summary: Mapping[str, Any]) -> str:
+  steps = summary.get("postprocessing")
+  if not isinstance(steps, dict):
+    return "none"
+  return ", ".join(f"{name} {value}" for name, value in steps.items())
+
+
+def _describe_scores(summary: Mapping[str, Any]) -> Iterator[str]:
+  """Yields the scores of the test cases; the names of cases, which may be patients', stay out."""
+  classes = summary.get("classes", {})
+  if not classes or summary.get("part", "test") != "test":
+    yield "It has not been tested."
+    return
+  folds = summary.get("folds")
+  by = "each by the fold that did not see it" if folds else "by the best checkpoint"
+  yield f"Of {summary.get('cases')} test cases, {by}, on the scans' own grids."
+  yield "Intervals are of the mean: 95 %, by a bootstrap over cases."
+  if "tta" in summary:
+    yield f"Averaged over mirror images along {summary['tta']}."
+  for name, metrics in classes.items():
+    yield from ("", f"### {name}", "")
+    counts = summary.get("counts", {}).get(name)
+    if counts:
+      yield f"Missed in {counts['missed']} of {counts['with_class']} cases that have it."
+      yield ""
+    yield "| score | mean | 95 % interval | median | cases |"
+    yield "| --- | --- | --- | --- | --- |"
+    for metric, found in metrics.items():
+      yield f"| {metric} | {' | '.join(_format_score(found))} |"
+
+
+def _format_score(found: Mapping[str, Any]) -> Sequence[str]:
+  low, high = (_format_number(found.get(end)) for end in ("ci95_low", "ci95_high"))
+  interval = f"{low} to {high}" if low and high else ""
+  count = f"{found.get('n', 0)} of {found.get('n', 0) + found.get('undefined', 0)}"
+  mean = _format_number(found.get("mean")) or "undefined"
+  return mean, interval, _format_number(found.get("median")), count
+
+
+def _format_number(value: Any) -> str:
+  is_number = isinstance(value, (int, float)) and math.isfinite(value)
+  return f"{value:.3f}" if is_number else ""
+
+
+def _escape(text: str) -> str:
+  # A bar would end the cell, and a line break the row.
+  return " ".join(text.replace("|", "\\|").split())

@@ -1,0 +1,86 @@
+"""Facts about a run, as its files say them: for its page and its model card."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attn_unet_jax.cases.folds import PARTS, FoldChoice
+from attn_unet_jax.config.schema import RunConfig, flatten
+from attn_unet_jax.config.stored import load_config
+from attn_unet_jax.runtime.console import format_duration
+from attn_unet_jax.runtime.files import read_json_object
+from attn_unet_jax.workflows.describe_needs import count_parameters
+from attn_unet_jax.workflows.fold_runs import list_fold_runs
+from attn_unet_jax.workflows.stages.chain import BOUNDARY, FIRST, INTERIOR
+
+WAY_OUT = "put it right, or remove it: the report goes on without it"
+
+
+def list_facts(
+  config: RunConfig, record: Mapping[str, Any], workdir: Path, summary: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+  """Lists what is known about data, recipe, machine and time.
+
+  Args:
+    config: the run's.
+    record: the content of its `run.json`.
+    workdir: its folder.
+    summary: the content of its `summary.json`.
+
+  Raises:
+    UserError: `folds.json` is damaged.
+  """
+  keys = flatten(config)
+  losses = [f"{name[5:]} {keys[name]:g}" for name in keys if name.startswith("loss.")
+            and isinstance(keys[name], float) and keys[name]]  # fmt: skip
+  patch = " x ".join(map(str, config.data.patch))
+  facts = [
+    ("data", config.data.folder or f"{config.data.dataset} in {config.data.dir}"),
+    ("cases", count_cases(workdir, config.data.fold)),
+    ("labels", config.data.labels),
+    ("network", config.model.name),
+    ("parameters", " + ".join(f"{count:,}" for count in count_run_parameters(config, workdir))),
+    ("patch", f"{patch} voxels of {config.data.spacing_mm:g} mm"),
+    ("loss", ", ".join(losses)),
+    ("optimiser", f"{config.optimizer.name}, rate {config.optimizer.learning_rate:g}"),
+    (
+      "epochs",
+      f"{config.train.epochs} of {config.train.steps_per_epoch} steps, batches of "
+      f"{config.train.batch_size}",
+    ),
+    ("seed", str(config.seed)),
+  ]
+  if "total_wall_seconds" in record:
+    facts.append(("time", format_duration(float(record["total_wall_seconds"]))))
+  if record.get("devices"):
+    facts.append(("devices", ", ".join(map(str, record["devices"]))))
+  if record.get("git_revision"):
+    facts.append(("program", str(record["git_revision"])[:12]))
+  if "checkpoint_step" in summary:
+    facts.append(("scored checkpoint", f"step {summary['checkpoint_step']}"))
+  return facts
+
+
+def count_run_parameters(config: RunConfig, workdir: Path) -> list[int]:
+  """Returns the number of parameters of each network: of one, of every stage, or of every fold."""
+  if folds := list_fold_runs(workdir):
+    return [count for one in folds if (one / "config.json").is_file()
+            for count in count_run_parameters(load_config(one / "config.json"), one)]  # fmt: skip
+  if config.stages.count == 1:
+    return [count_parameters(config)]
+  stages = (workdir / name / "config.json" for name in (FIRST, INTERIOR, BOUNDARY))
+  return [count_parameters(load_config(path)) for path in stages if path.is_file()]
+
+
+def count_cases(workdir: Path, fold: FoldChoice) -> str:
+  """Says how many cases a run has in each part; of all folds, how many in how many.
+
+  Raises:
+    UserError: `folds.json` is damaged.
+  """
+  listing = read_json_object(workdir / "folds.json", WAY_OUT).get("folds", [])
+  if fold == "all":
+    cases = {case for one in listing for part in PARTS for case in one[part]}
+    return f"{len(cases)} in {len(listing)} folds"
+  own = listing[fold] if fold < len(listing) else {}
+  return ", ".join(f"{len(cases)} {part}" for part, cases in own.items()) or "unknown"

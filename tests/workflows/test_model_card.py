@@ -1,0 +1,91 @@
+"""The model card says what the run's files say, and nothing else."""
+
+import json
+
+import pytest
+
+from attn_unet_jax.config.stored import to_json
+from attn_unet_jax.evaluation.scoring import write_scores
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.workflows.model_card import card_after_training, describe_model
+from tests.configs import with_keys
+
+
+@pytest.fixture
+def make(config, tmp_path, monkeypatch):
+  """Writes the folder of a run with changed keys, without scores."""
+  monkeypatch.setattr("attn_unet_jax.workflows.run_facts.count_parameters", lambda _: 1234567)
+
+  def write(**keys):
+    (tmp_path / "config.json").write_text(to_json(with_keys(config, keys)))
+    fold = {"training": ["SECRET1"], "validation": ["SECRET2"], "test": ["SECRET3", "SECRET4"]}
+    (tmp_path / "folds.json").write_text(json.dumps({"name": "own", "folds": [fold]}))
+    (tmp_path / "run.json").write_text(json.dumps({"versions": {"jax": "9.8.7"}, "python": "3.x"}))
+    return tmp_path
+
+  return write
+
+
+def _score(workdir):
+  rows = {
+    f"SECRET{case}": {"pancreas": {"dsc": dsc, "volume_ml": 1.0, "reference_volume_ml": 1.0}}
+    for case, dsc in ((3, 0.5), (4, 0.75))
+  }
+  about = {"part": "test", "checkpoint_step": 6, "postprocessing": {"fill_holes": True}}
+  write_scores(rows, workdir / "evaluation", about)
+
+
+def test_a_card_has_data_recipe_scores_and_limits(make):
+  workdir = make()
+  _score(workdir)
+  text = describe_model(workdir)
+  for said in (
+    "Segments pancreas on CT",
+    "Not a medical device.",
+    "phantoms, drawn by a program",
+    "| cases | 1 training, 1 validation, 2 test |",
+    "| parameters | 1,234,567 |",
+    "| trained with | JAX 9.8.7, Python 3.x |",
+    "| scored checkpoint | step 6 |",
+    "| steps after the network | fill_holes True |",
+    "| licence of the data | drawn by this program",
+    "Missed in 0 of 2 cases",
+    "| dsc | 0.625 | 0.500 to 0.750 | 0.625 | 2 of 2 |",
+  ):
+    assert said in text
+  assert "SECRET" not in text  # a case may be called after a patient
+
+
+def test_a_card_without_scores_says_so_and_names_no_place(make, tmp_path):
+  workdir = make(**{"data.dataset": "", "data.folder": str(tmp_path / "scans|a")})
+  text = describe_model(workdir)
+  assert "It has not been tested." in text
+  assert "| data | scans\\|a |" in text
+  assert str(tmp_path) not in text
+  assert "not known to this program" in text
+  assert "phantoms" not in text
+  # Scores of other cases than the test's are not the run's.
+  write_scores({"a": {"pancreas": {"dsc": 1.0, "volume_ml": 1.0, "reference_volume_ml": 1.0}}},
+               workdir / "evaluation", {"part": "validation"})  # fmt: skip
+  assert "It has not been tested." in describe_model(workdir)
+
+
+def test_the_stages_of_a_run_have_cards_of_their_own(make, capsys):
+  workdir = make(**{"stages.count": 2, "data.labels": "liver"})
+  stage = workdir / "stage1"
+  stage.mkdir()
+  (stage / "config.json").write_text((workdir / "config.json").read_text())
+  card_after_training(workdir)
+  assert "liver" in (workdir / "MODEL_CARD.md").read_text()
+  assert "liver" in (stage / "MODEL_CARD.md").read_text()
+  assert f"model card: {workdir}/MODEL_CARD.md" in capsys.readouterr().out
+
+
+def test_a_card_that_fails_is_said_and_ends_no_run(make, tmp_path, capsys):
+  workdir = make()
+  (workdir / "run.json").write_text("[")
+  with pytest.raises(UserError, match=r"run\.json: not readable as JSON"):
+    describe_model(workdir)
+  card_after_training(workdir)
+  assert capsys.readouterr().out.startswith("no model card (UserError: ")
+  assert not (workdir / "MODEL_CARD.md").exists()
