@@ -1,6 +1,7 @@
 """Random changes of an image's intensities."""
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from attn_unet_jax.augment.options import Augmentation, Range
@@ -11,7 +12,8 @@ def change_intensity(key: Array, image: Array, augmentation: Augmentation) -> Ar
 
       a * image + b + s * n
 
-  a, b and s are drawn once per image, n is standard normal per voxel.
+  a, b and s are drawn once per image, n is standard normal per voxel. With `noise_probability`
+  below 1 some images get no noise.
 
   Args:
     key: random key, split in four for a, b, s and n.
@@ -29,7 +31,12 @@ def change_intensity(key: Array, image: Array, augmentation: Augmentation) -> Ar
     image = image + _draw_uniform(shift_key, augmentation.intensity_shift)
   if augmentation.noise_sd != (0.0, 0.0):
     noise = jax.random.normal(noise_key, image.shape, image.dtype)
-    image = image + _draw_uniform(sd_key, augmentation.noise_sd) * noise
+    sd = _draw_uniform(sd_key, augmentation.noise_sd)
+    if augmentation.noise_probability < 1:
+      # A key of its own: runs in which every image gets noise keep their draws.
+      applies = jax.random.bernoulli(jax.random.fold_in(sd_key, 1), augmentation.noise_probability)
+      sd = jnp.where(applies, sd, 0)
+    image = image + sd * noise
   return image
 
 

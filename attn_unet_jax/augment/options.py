@@ -23,8 +23,71 @@ _NAMES = Rule(
 )
 
 
+# The ranges of the following dataclasses are nnU-Net's, of which a probability of 0 reads nothing.
 @dataclass(frozen=True)
-class Augmentation(Options):
+class BlurOptions(Options):
+  """The options of a Gaussian blur."""
+
+  blur_probability: float = option(0.0, "Probability that a patch is blurred.", FRACTION)
+  blur_sd: Range = option(
+    (0.5, 1.0), "Range of the sd of the blur, voxels.", _ORDERED, NOT_NEGATIVE
+  )
+
+
+@dataclass(frozen=True)
+class BrightnessOptions(Options):
+  """The options of a factor on intensities."""
+
+  brightness_probability: float = option(
+    0.0, "Probability that a patch's intensities get a factor.", FRACTION
+  )
+  brightness_factor: Range = option(
+    (0.75, 1.25), "Range of that factor, below 1 as often as above.", _ORDERED, NOT_NEGATIVE
+  )
+
+
+@dataclass(frozen=True)
+class ContrastOptions(Options):
+  """The options of the distance of intensities from their mean."""
+
+  contrast_probability: float = option(
+    0.0, "Probability that a patch's intensities move away from or to their mean.", FRACTION
+  )
+  contrast_factor: Range = option(
+    (0.75, 1.25), "Range of the factor on that distance.", _ORDERED, NOT_NEGATIVE
+  )
+
+
+@dataclass(frozen=True)
+class LowResolutionOptions(Options):
+  """The options of a coarser grid, from which an image is brought back to its own."""
+
+  low_resolution_probability: float = option(
+    0.0, "Probability that a patch is sampled on a coarser grid and back.", FRACTION
+  )
+  low_resolution_zoom: Range = option(
+    (0.5, 1.0), "Range of the voxels of that grid, a fraction along each axis.",
+    _ORDERED, POSITIVE, FRACTION,
+  )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GammaOptions(Options):
+  """The options of gamma curves that keep mean and sd."""
+
+  gamma_probability: float = option(
+    0.0, "Probability of a gamma curve that keeps a patch's mean and sd.", FRACTION
+  )
+  gamma_inverted_probability: float = option(
+    0.0, "Probability of such a curve with bright and dark exchanged.", FRACTION
+  )
+  gamma_range: Range = option((0.7, 1.5), "Range of the power of these curves.", _ORDERED, POSITIVE)
+
+
+@dataclass(frozen=True)
+class Augmentation(
+  GammaOptions, LowResolutionOptions, ContrastOptions, BrightnessOptions, BlurOptions
+):
   """The ranges of all random draws, which are uniform; the defaults are neutral.
 
   The rotation is R = Rz Ry Rx. With `corner_scale` s an affine map moves the patch's corners: each
@@ -66,6 +129,7 @@ class Augmentation(Options):
   )
   intensity_shift: Range = option((0.0, 0.0), "Range of the summand on intensities.", _ORDERED)
   noise_sd: Range = option((0.0, 0.0), "Range of the sd of Gaussian noise.", _ORDERED, NOT_NEGATIVE)
+  noise_probability: float = option(1.0, "Probability that noise is added to a patch.", FRACTION)
   extra: tuple[str, ...] = option(
     (), "Further intensity augmentations, in order: gamma, or import paths of your own.", _NAMES
   )

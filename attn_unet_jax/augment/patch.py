@@ -9,6 +9,7 @@ from jax import Array
 from attn_unet_jax.augment.affine import draw_spatial_matrix, largest_reach
 from attn_unet_jax.augment.deformation import draw_displacement, largest_displacement
 from attn_unet_jax.augment.intensity import change_intensity
+from attn_unet_jax.augment.occasional import apply_occasional
 from attn_unet_jax.augment.options import Augmentation
 from attn_unet_jax.augment.registry import load_augmentation
 from attn_unet_jax.augment.warp import draw_mirrored_axes, mirror_volume, warp_block
@@ -76,6 +77,7 @@ def augment_patch(
   else:
     image, label = mirror_volume(image, mirrored), mirror_volume(label, mirrored)
   image = change_intensity(intensity_key, image, augmentation)
+  image = apply_occasional(key, image, augmentation)
   for index, name in enumerate(augmentation.extra):
     image = load_augmentation(name)(jax.random.fold_in(key, _FIRST_EXTRA + index), image)
   return image, label

@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from attn_unet_jax.augment.gamma import apply_gamma
+from attn_unet_jax.augment.gamma import apply_gamma, bend_by_gamma, bend_inverted_by_gamma
+from attn_unet_jax.augment.options import GammaOptions
 
 KEYS = jax.random.split(jax.random.key(0), 300)
 IMAGE = jnp.array([0.0, 0.25, 0.5, 1.0]).reshape(1, 2, 2)
@@ -29,3 +31,30 @@ def test_scale_and_shift_of_the_image_do_not_matter():
 def test_a_constant_image_stays_as_it_is():
   constant = jnp.full((2, 2, 2), -0.75)
   np.testing.assert_array_equal(apply_gamma(KEYS[0], constant), constant)
+
+
+@pytest.mark.parametrize("bend", [bend_by_gamma, bend_inverted_by_gamma])
+def test_the_curve_of_nnunet_keeps_mean_and_sd(bend):
+  image = jnp.array(np.random.default_rng(0).uniform(0, 1, (5, 6, 7)), jnp.float32)
+  bent = bend(KEYS[0], image, GammaOptions())
+  assert float(jnp.abs(bent - image).max()) > 0.01
+  assert float(bent.mean()) == pytest.approx(float(image.mean()), abs=1e-5)
+  assert float(bent.std()) == pytest.approx(float(image.std()), rel=1e-4)
+
+
+def test_its_power_is_that_of_the_range_and_inverted_it_bends_the_other_end():
+  options = GammaOptions(gamma_range=(2.0, 2.0))
+  square = np.array([0.0, 0.0625, 0.25, 1.0])
+  for bend, expected in ((bend_by_gamma, square), (bend_inverted_by_gamma, 1 - square[::-1])):
+    image = IMAGE if bend is bend_by_gamma else 1 - IMAGE[:, ::-1, ::-1]
+    bent = np.asarray(bend(KEYS[0], image, options)).ravel()
+    scaled = (expected - expected.mean()) / expected.std() * float(image.std()) + float(
+      image.mean()
+    )
+    np.testing.assert_allclose(bent, scaled, atol=1e-5)
+
+
+@pytest.mark.parametrize("bend", [bend_by_gamma, bend_inverted_by_gamma])
+def test_the_curve_of_nnunet_leaves_a_constant_image(bend):
+  constant = jnp.full((2, 2, 2), -0.75)
+  np.testing.assert_allclose(bend(KEYS[0], constant, GammaOptions()), constant, atol=1e-6)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import jax
 import pytest
 
+from attn_unet_jax.augment.occasional import OCCASIONAL
 from attn_unet_jax.config import default
 from attn_unet_jax.config.experiment import load_experiment
 from attn_unet_jax.config.overrides import apply_overrides
@@ -48,11 +49,12 @@ def _attributes() -> set[str]:
   }
 
 
-ATTRIBUTES = _attributes()
+# `apply_occasional` reads these by their names.
+ATTRIBUTES = _attributes() | {f"augment.{name}_probability" for name in OCCASIONAL}
 # What a function calls the section that it is given.
 CALLED = {
   "": ("config", "recipe"),
-  "augment": ("augmentation", "self"),
+  "augment": ("augmentation", "options", "self"),
   "data": ("data", "options", "self"),
   "evaluation": ("rules",),
 }

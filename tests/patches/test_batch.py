@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.augment.histogram import is_matched
+from attn_unet_jax.augment.occasional import OCCASIONAL
 from attn_unet_jax.augment.options import Augmentation
 from attn_unet_jax.augment.patch import augment_patch, source_shape
 from attn_unet_jax.cases.prepare import WorkingCase
@@ -226,6 +227,8 @@ def test_no_two_draws_of_a_patch_share_a_key(monkeypatch):
     intensity_scale=(0.9, 1.1),
     intensity_shift=(-0.1, 0.1),
     noise_sd=(0.0, 0.1),
+    noise_probability=0.5,
+    **{f"{name}_probability": 0.5 for name in OCCASIONAL},
   )
   block = source_shape(patch, everything)
   size, positions = jnp.array([9, 9, 9]), jnp.array([[4, 4, 4], [5, 5, 5]])
@@ -238,7 +241,7 @@ def test_no_two_draws_of_a_patch_share_a_key(monkeypatch):
     jax.random.wrap_key_data(augmentation), cut, cut.astype(jnp.uint8), patch, everything
   )
   names = [str(jax.random.key_data(key)) for key in drawn]
-  assert len(set(names)) == len(names) == 16
+  assert len(set(names)) == len(names) == 29
   assert not set(names) & {str(jax.random.key_data(key)) for key in divided}
 
 

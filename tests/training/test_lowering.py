@@ -40,6 +40,13 @@ def _config(dtype):
       "augment.intensity_scale": (0.9, 1.1),
       "augment.intensity_shift": (-0.1, 0.1),
       "augment.noise_sd": (0.0, 0.1),
+      "augment.noise_probability": 0.5,
+      "augment.blur_probability": 0.5,
+      "augment.brightness_probability": 0.5,
+      "augment.contrast_probability": 0.5,
+      "augment.low_resolution_probability": 0.5,
+      "augment.gamma_probability": 0.5,
+      "augment.gamma_inverted_probability": 0.5,
       "augment.extra": ("gamma",),
     }
   )
@@ -138,7 +145,8 @@ def test_no_augmentation_is_left_out():
   """Each option differs from its neutral value, but for how often and how finely it applies."""
   drawn, neutral = vars(_config("float32").augment), vars(Augmentation())
   left = {name for name, value in drawn.items() if value == neutral[name]}
-  assert left == {"spatial_probability", "deform_spacing", "deform_probability"}
+  ranges = {"blur_sd", "brightness_factor", "contrast_factor", "low_resolution_zoom", "gamma_range"}
+  assert left == {"spatial_probability", "deform_spacing", "deform_probability", *ranges}
 
 
 def test_the_form_is_that_of_the_platform_lowered_for():
