@@ -34,7 +34,7 @@ FLOORS = (
   ("training",),
   ("inspection",),
   ("patches",),
-  ("cases",),
+  ("cases", "graphs"),
   ("tfds_pancreas",),
   ("runs",),
   ("augment", "losses", "models"),

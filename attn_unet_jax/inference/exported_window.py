@@ -1,7 +1,6 @@
 """Exports a window of one network or several as StableHLO, which JAX runs without this package."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +33,9 @@ def export_window(
     variables = jax.lax.optimization_barrier([system.variables for system in systems])
 
     def predict_window(one: jax.Array) -> jax.Array:
-      return _average_members(systems, variables, one, *(statistics or (0.0, 1.0)))
+      about = statistics or (0.0, 1.0)
+      pairs = zip(systems, variables, strict=True)
+      return average_values(system.window(values, one, *about) for system, values in pairs)
 
     # One after the other, since the forms of convolution are chosen by a number of voxels, which
     # must be known.
@@ -47,11 +48,10 @@ def export_window(
   )
 
 
-def _average_members(
-  systems: Sequence[SlidingWindow], variables: Sequence[Any], hu: jax.Array, mean: Any, sd: Any
-) -> jax.Array:
-  values = (s.window(v, hu, mean, sd) for s, v in zip(systems, variables, strict=True))
-  average: jax.Array = next(values)
-  for count, value in enumerate(values, 2):
+def average_values(values: Iterable[jax.Array]) -> jax.Array:
+  """Averages arrays as `EnsembleSystem` does, one after the other."""
+  rest = iter(values)
+  average = next(rest)
+  for count, value in enumerate(rest, 2):
     average += (value - average) * jnp.float32(1 / count)
   return average

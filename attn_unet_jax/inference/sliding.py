@@ -41,8 +41,9 @@ class SlidingWindow:
 
   Attributes:
     variables: the current parameters.
-    window: a compiled function from `(variables, HU [X, Y, Z], mean, sd)` to probabilities
-      `[X', Y', Z', K]`.
+    predict_windows: a function from `(variables, HU [N, X, Y, Z], mean, sd)` to probabilities
+      `[N, X', Y', Z', K]`.
+    window: the same of one window, without N, compiled.
   """
 
   def __init__(self, recipe: PredictionRecipe, module: nn.Module, *, announce: bool = False):
@@ -64,12 +65,16 @@ class SlidingWindow:
     self._compiled: dict[Shape, int] = {}
     self._announced: Shape | None = None
 
-    def predict_window(variables: Any, hu: jax.Array, mean: jax.Array, sd: jax.Array) -> jax.Array:
-      image = normalise_intensity(recipe.data, hu, mean, sd)[None, ..., None]
+    def predict_windows(variables: Any, hu: jax.Array, mean: jax.Array, sd: jax.Array) -> jax.Array:
+      image = normalise_intensity(recipe.data, hu, mean, sd)[..., None]
       logits, _ = module.apply(variables, image, train=False)
       # Subtracting log w from the logits divides the probabilities by w and rescales them.
-      return jax.nn.softmax(logits[0].astype(jnp.float32) + shift)
+      return jax.nn.softmax(logits.astype(jnp.float32) + shift)
 
+    def predict_window(variables: Any, hu: jax.Array, mean: jax.Array, sd: jax.Array) -> jax.Array:
+      return predict_windows(variables, hu[None], mean, sd)[0]
+
+    self.predict_windows = predict_windows
     self.window = jax.jit(predict_window)
 
   def use(self, variables: Any) -> "SlidingWindow":

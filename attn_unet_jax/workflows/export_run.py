@@ -1,4 +1,4 @@
-"""Exports a run, or the mean of several, for use without this program: StableHLO and a contract."""
+"""Exports a run, or the mean of several, for use without this program: network and contract."""
 
 import dataclasses
 import json
@@ -6,15 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-from jax import export
-
 from attn_unet_jax import __version__
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.inference import run_exported
-from attn_unet_jax.inference.exported_window import export_window
 from attn_unet_jax.inference.postprocess import Postprocessing
-from attn_unet_jax.inference.sliding import SlidingWindow
 from attn_unet_jax.patches.batch import output_shape
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import (
@@ -24,20 +19,22 @@ from attn_unet_jax.runtime.files import (
   write_text,
 )
 from attn_unet_jax.volumes.volume import round_spacing
+from attn_unet_jax.workflows.export_network import ExportedNetwork, ExportFormat, export_network
 from attn_unet_jax.workflows.fold_runs import expand_fold_runs
 from attn_unet_jax.workflows.load_run import BestCheckpoint, digest_checkpoint, load_best
 from attn_unet_jax.workflows.model_card import CARD, describe_model
 from attn_unet_jax.workflows.open_ensemble import open_ensemble
 
 _FORMAT = 1
-_SUFFIX = ".stablehlo"
 _RUNNER = "run_exported.py"
 # Without the names of cases, which may be those of patients.
 _SCORES = ("checkpoint_step", "cases", "classes", "counts")
 _LICENCE = "Apache-2.0 for the program and run_exported.py; the network's is for its owner to say"
 
 
-def export_run(workdirs: Sequence[Path], output: Path) -> list[Path]:
+def export_run(
+  workdirs: Sequence[Path], output: Path, export_format: ExportFormat = "stablehlo"
+) -> list[Path]:
   """Writes network, contract, runner and model card, and returns these files.
 
   Earlier ones of these names are replaced.
@@ -45,11 +42,12 @@ def export_run(workdirs: Sequence[Path], output: Path) -> list[Path]:
   Args:
     workdirs: the run, or several whose probabilities are averaged.
     output: a folder, or the network's file in it.
+    export_format: that of the network; only `stablehlo` has a runner.
 
   Raises:
     UserError: there is no run, it cannot be exported, or the output cannot be written.
   """
-  path = _name_network(output)
+  path = _name_network(output, export_format)
   check_writable(path.parent)
   workdirs = expand_fold_runs(workdirs)
   members = [load_best(workdir) for workdir in workdirs]
@@ -58,14 +56,9 @@ def export_run(workdirs: Sequence[Path], output: Path) -> list[Path]:
     _check_same_windows(workdirs[0], members[0], workdir, member)
   # It checks whether the runs fit together, and knows the steps that all of them take.
   steps = open_ensemble(workdirs).postprocessing
-  uses_statistics = any(one.config.data.normalisation == "zscore" for one in members)
-  exported = export_window(
-    [SlidingWindow(one.config, one.module).use(one.variables) for one in members],
-    members[0].config.window,
-    uses_statistics=uses_statistics,
-  )
+  exported = export_network(workdirs, members, export_format)
   contract = {
-    **_describe_network(path, exported, uses_statistics),
+    **_describe_network(path, exported),
     **_describe_scan(members[0], steps),
     "runs": [_describe_run(*one) for one in zip(workdirs, members, strict=True)],
   }
@@ -73,17 +66,21 @@ def export_run(workdirs: Sequence[Path], output: Path) -> list[Path]:
   return _write_files(path, exported, contract, card)
 
 
-def _name_network(output: Path) -> Path:
+def _name_network(output: Path, export_format: ExportFormat) -> Path:
   """Returns the network's file.
 
   Raises:
     UserError: the output can be neither a folder nor such a file.
   """
-  if output.suffix == _SUFFIX and not output.is_dir():
+  suffix = f".{export_format}"
+  if output.suffix == suffix and not output.is_dir():
     return output
-  if output.is_file() or output.suffix in (".onnx", ".json", ".py"):
-    raise UserError(f"--output={output}: name a folder, or a file that ends in {_SUFFIX}")
-  return output / f"network{_SUFFIX}"
+  if output.is_file() or output.suffix in (".onnx", ".stablehlo", ".json", ".py"):
+    raise UserError(
+      f"--output={output}: name a folder, or a file that ends in {suffix}, for "
+      f"--format={export_format}"
+    )
+  return output / f"network{suffix}"
 
 
 def _check_exportable(workdir: Path, member: BestCheckpoint) -> None:
@@ -126,29 +123,14 @@ def _windows(member: BestCheckpoint) -> dict[str, Any]:
   }
 
 
-def _describe_network(
-  path: Path, exported: export.Exported, uses_statistics: bool
-) -> dict[str, Any]:
-  names = ("hu", "mean", "sd") if uses_statistics else ("hu",)
-  inputs = zip(names, exported.in_avals, strict=True)
+def _describe_network(path: Path, exported: ExportedNetwork) -> dict[str, Any]:
   return {
     "format": _FORMAT,
     "program": f"attn_unet_jax {__version__}",
     "licence": _LICENCE,
     "notice": "not a medical device",
-    "network": {
-      "file": path.name,
-      "jax": jax.__version__,
-      "platforms": exported.platforms,
-      "calling_convention_version": exported.calling_convention_version,
-      "inputs": [{"name": name, **_describe_array(array)} for name, array in inputs],
-      "output": {"name": "probabilities", **_describe_array(exported.out_avals[0])},
-    },
+    "network": {"file": path.name, **exported.about},
   }
-
-
-def _describe_array(array: Any) -> dict[str, Any]:
-  return {"dtype": str(array.dtype), "shape": [str(n) for n in array.shape]}
 
 
 def _describe_scan(first: BestCheckpoint, steps: Postprocessing) -> dict[str, Any]:
@@ -190,18 +172,19 @@ def _describe_run(workdir: Path, member: BestCheckpoint) -> dict[str, Any]:
 
 
 def _write_files(
-  path: Path, exported: export.Exported, contract: dict[str, Any], card: str
+  path: Path, exported: ExportedNetwork, contract: dict[str, Any], card: str
 ) -> list[Path]:
   described, runner = path.with_suffix(".json"), path.with_name(_RUNNER)
-  about = path.with_name(CARD)
+  about, has_runner = path.with_name(CARD), path.suffix == ".stablehlo"
   text = Path(run_exported.__file__).read_text(encoding="utf-8")
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
-      temporary.write_bytes(exported.mlir_module_serialized)
+      temporary.write_bytes(exported.content)
     write_text(described, json.dumps(contract, indent=2, allow_nan=False) + "\n")
-    write_text(runner, text)
+    if has_runner:
+      write_text(runner, text)
     write_text(about, card)
   except OSError as error:
     raise UserError(f"{error.filename or path}: cannot be written ({error.strerror})") from None
-  return [path, described, runner, about]
+  return [path, described, *([runner] if has_runner else []), about]

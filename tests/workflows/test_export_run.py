@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import flax.linen as nn
+import jax.numpy as jnp
 import nibabel as nib
 import numpy as np
 import pytest
@@ -19,10 +21,12 @@ from attn_unet_jax.inference.postprocess import Postprocessing
 from attn_unet_jax.inference.run_exported import open_network
 from attn_unet_jax.inference.segment import make_mask, predict_scan
 from attn_unet_jax.inference.sliding import SlidingWindow
+from attn_unet_jax.models.layers import Conv
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.resample import resample_volume
 from attn_unet_jax.volumes.volume import Volume
+from attn_unet_jax.workflows import export_network
 from attn_unet_jax.workflows import export_run as workflow
 from attn_unet_jax.workflows.export_run import export_run
 from attn_unet_jax.workflows.load_run import BestCheckpoint, LoadedRun
@@ -30,6 +34,15 @@ from benchmarks.orientations import on_axes
 from tests.configs import with_keys
 from tests.drawn_ct import drawn_ct
 from tests.inference.test_exported_window import OneConv, draw_parameters
+
+
+class Sorted(OneConv):
+  """A network that sorts, which no rule of ours writes as ONNX."""
+
+  @nn.compact
+  def __call__(self, x, train):
+    return jnp.sort(Conv(self.num_classes)(x), 1), {}
+
 
 STEPS = Postprocessing(smallest_ml=2.0)
 NEEDED = {"jax", "nibabel", "numpy", "scipy"}
@@ -174,6 +187,55 @@ def test_the_runner_imports_nothing_but_what_it_names():
     )
   }
   assert roots - set(sys.stdlib_module_names) == NEEDED
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [
+    [{"model.dtype": "bfloat16", "inference.class_weights": (1.0, 3.0)}],
+    [{"data.normalisation": "zscore"}, {}],
+  ],
+  ids=["one", "two"],
+)
+def test_onnx_says_what_the_runs_say(offer, tmp_path, changes):
+  onnxruntime = pytest.importorskip("onnxruntime")
+  runs = offer(*changes)
+  files = export_run([*runs], tmp_path / "out", "onnx")
+  assert [path.name for path in files] == ["network.onnx", "network.json", "MODEL_CARD.md"]
+  assert {*(tmp_path / "out").iterdir()} == {*files}
+  about = json.loads(files[1].read_text())["network"]
+  assert about["checked"]["difference"] < 1e-5
+  assert about["output"]["shape"] == ["n", "16", "16", "16", "2"]
+  session = onnxruntime.InferenceSession(files[0], providers=["CPUExecutionProvider"])
+  names = [one["name"] for one in about["inputs"]]
+  assert names == [one.name for one in session.get_inputs()]
+  part = drawn_ct().array[:16, :16, :16]
+  hu = np.stack([part, np.flip(part, 0)])
+  scalars = (-40.0, 250.0)
+  given = [hu, *scalars][: len(names)]
+  fed = {name: np.asarray(one, np.float32) for name, one in zip(names, given, strict=True)}
+  (found,) = session.run(None, fed)
+  answers = [
+    [np.asarray(SlidingWindow(r.config, r.module).window(r.variables, one, *scalars)) for one in hu]
+    for r in runs.values()
+  ]
+  np.testing.assert_allclose(found, np.mean(answers, 0), rtol=0, atol=1e-5)
+
+
+def test_onnx_that_differs_is_not_written(offer, tmp_path, monkeypatch):
+  pytest.importorskip("onnxruntime")
+  monkeypatch.setattr(export_network, "compare_in_onnxruntime", lambda *_, **__: 2e-5)
+  with pytest.raises(UserError, match=r"run0: its probabilities in onnxruntime differ by 2e-05"):
+    export_run([*offer({})], tmp_path / "out", "onnx")
+  assert not (tmp_path / "out").exists()
+
+
+def test_a_network_that_onnx_cannot_express_is_named(offer, tmp_path):
+  pytest.importorskip("onnxruntime")
+  said = r"run0: attention_unet cannot be written as ONNX \(the operation sort\); use --format="
+  with pytest.raises(UserError, match=said):
+    export_run([*offer({}, module=Sorted())], tmp_path / "out", "onnx")
+  assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

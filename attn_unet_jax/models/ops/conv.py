@@ -28,6 +28,7 @@ import numpy as np
 from jax import lax
 
 from attn_unet_jax.models.ops.packed_conv import kernel_gradient_by_packs, packed_conv3d
+from attn_unet_jax.models.ops.single import single_dilation
 
 Form = Literal["auto", "divided", "native", "packed", "planes", "winograd"]
 FORMS: tuple[Form, ...] = ("auto", "divided", "native", "packed", "planes", "winograd")
@@ -83,6 +84,8 @@ def conv3d(
     raise ValueError(f"form is {form!r}: it must be one of {', '.join(FORMS)}")
   if form == "winograd" and not _can_use_winograd(size, steps):
     form = "planes"
+  if rate := single_dilation():
+    return _convolve_single(x, kernel, steps, padding, rate)
   # As numbers from here on: the gradients below need paddings that no word names.
   pads = tuple(lax.padtype_to_pads(x.shape[1:4], size, steps, padding))
   # `native` is what tests and benchmarks compare with, so it takes none of the ways below.
@@ -112,6 +115,16 @@ def _space_to_depth(x: jax.Array, size: Sequence[int]) -> jax.Array:
 def _convolve_native(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads) -> jax.Array:
   layout = ("NXYZC", "XYZIO", "NXYZC")
   return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=layout)
+
+
+def _convolve_single(
+  x: jax.Array, kernel: jax.Array, strides: Triple, padding: Literal["SAME", "VALID"], rate: int
+) -> jax.Array:
+  """Convolves by one operation, dilated by a rate, see `single`."""
+  layout, rates = ("NXYZC", "XYZIO", "NXYZC"), (rate,) * 3
+  return lax.conv_general_dilated(
+    x, kernel, strides, padding, rhs_dilation=rates, dimension_numbers=layout
+  )
 
 
 def _convolve_packed(x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads) -> jax.Array:

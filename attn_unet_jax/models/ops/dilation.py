@@ -5,6 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from attn_unet_jax.models.ops.single import dilate_single, single_dilation
+
 
 def convolve_dilated(
   convolve: Callable[[jax.Array], jax.Array], x: jax.Array, rate: int
@@ -24,6 +26,9 @@ def convolve_dilated(
   """
   if rate == 1:
     return convolve(x)
+  if single_dilation():
+    with dilate_single(rate):
+      return convolve(x)
   n, X, Y, Z, channels = x.shape
   # Zeros that fill the grid up to a multiple of the rate are those that the padding would add.
   x = jnp.pad(x, ((0, 0), *((0, -size % rate) for size in (X, Y, Z)), (0, 0)))

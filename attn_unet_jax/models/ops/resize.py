@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from attn_unet_jax.models.ops.single import max_pool_p, single_dilation, upsample_p
+
 Upsampling = Literal["align_corners", "half_pixel", "tf1"]
 
 
@@ -17,6 +19,9 @@ def max_pool(x: jax.Array) -> jax.Array:
 
   By reshape, since the gradient of `reduce_window` is a select-and-scatter, slow on every device.
   """
+  if single_dilation():
+    single: jax.Array = max_pool_p.bind(x)
+    return single
   n, X, Y, Z, channels = x.shape
   blocks = x.reshape(n, X // 2, 2, Y // 2, 2, Z // 2, 2, channels)
   return larger_of_two(larger_of_two(larger_of_two(blocks, 2), 3), 4)
@@ -62,6 +67,9 @@ def upsample(x: jax.Array, shape: Sequence[int], mode: Upsampling = "align_corne
   neighbours are added up; else a small matrix is applied. `align_corners` is the convention of the
   released code (PyTorch before 0.4).
   """
+  if single_dilation():
+    single: jax.Array = upsample_p.bind(x, shape=tuple(shape), mode=mode)
+    return single
   # X on every platform: devices may divide it, and a matrix would need the whole axis on each.
   x = interpolate_by_neighbours(x, 1, shape[0], mode)
   if x.shape[2:4] == tuple(shape[1:]):
@@ -120,3 +128,7 @@ def _shift_along(x: jax.Array, axis: int, by: int) -> jax.Array:
   """Shifts x [N, X, Y, Z, C] along an axis and fills with zeros."""
   edges = [(by, -by, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
   return jax.lax.pad(x, jnp.zeros((), x.dtype), edges)
+
+
+# For constants of a program that is written down: a prior is interpolated before.
+upsample_p.def_impl(lambda x, *, shape, mode: upsample(x, shape, mode))
