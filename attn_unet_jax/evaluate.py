@@ -45,6 +45,12 @@ _TTA = flags.DEFINE_string(
   "Test-time augmentation: axes along which predictions of mirrored scans are averaged; x: left "
   "and right, y: front and back, z: head and feet. Each doubles the time.",
 )
+_TTA_SCALES = flags.DEFINE_list(
+  "tta_scales",
+  [],
+  "Test-time augmentation: scales of copies whose predictions are averaged too, such as 0.9,1.1. "
+  "Each takes as long again.",
+)
 _ACCEPT = flags.DEFINE_string("accept", "", ACCEPT_HELP)
 _EMPTY_MASKS = flags.DEFINE_enum(
   "empty_masks",
@@ -84,9 +90,8 @@ def main() -> None:
     and _OUTPUT.value
     and not (_WORKDIR.value or _PART.value or other)
   ):
-    if _TTA.value or _NO_POSTPROCESS.value:
-      flag = "tta" if _TTA.value else "no_postprocess"
-      raise UserError(f"--{flag}: is for --workdir; masks in folders are scored as they are")
+    if given := [f.name for f in (_TTA, _TTA_SCALES, _NO_POSTPROCESS) if f.value]:
+      raise UserError(f"--{given[0]}: is for --workdir; masks in folders are scored as they are")
     options = EvaluationOptions(**_read_rules())
     from attn_unet_jax.evaluation.scoring import score_folders, write_scores  # loads JAX
 
@@ -125,6 +130,7 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
   from attn_unet_jax.cases.fold import open_fold  # these load JAX
   from attn_unet_jax.config.stored import load_config
   from attn_unet_jax.inference.mirrors import parse_mirrors
+  from attn_unet_jax.inference.scales import parse_scales
   from attn_unet_jax.workflows.evaluate_run import (
     accept_too,
     evaluate_other,
@@ -134,20 +140,20 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
   )
   from attn_unet_jax.workflows.fold_runs import expand_fold_runs, list_fold_runs
   from attn_unet_jax.workflows.load_run import LoadedRun
-  from attn_unet_jax.workflows.mirror_run import mirror_run
+  from attn_unet_jax.workflows.mirror_run import mirror_run, scale_run
   from attn_unet_jax.workflows.model_card import write_model_card
   from attn_unet_jax.workflows.open_ensemble import open_ensemble
   from attn_unet_jax.workflows.other_dataset import list_seen_cases, open_other_dataset
   from attn_unet_jax.workflows.pool_scores import pool_scores
 
-  mirrors = parse_mirrors(_TTA.value or "")
+  mirrors, scales = parse_mirrors(_TTA.value or ""), parse_scales(_TTA_SCALES.value or [])
   print_line(f"device: {xla.describe_devices()}")
 
   def open_as_asked(run: Path) -> LoadedRun:
     trained = accept_too(open_ensemble([run]), accept)
     if _NO_POSTPROCESS.value:
       trained = leave_unprocessed(trained)
-    trained = mirror_run(trained, mirrors)
+    trained = scale_run(mirror_run(trained, mirrors), scales)
     return score_by_rules(trained, rules) if rules else trained
 
   if not other:

@@ -82,6 +82,12 @@ _TTA = flags.DEFINE_string(
   "Test-time augmentation: axes along which predictions of mirrored scans are averaged; x: left "
   "and right, y: front and back, z: head and feet. Each doubles the time.",
 )
+_TTA_SCALES = flags.DEFINE_list(
+  "tta_scales",
+  [],
+  "Test-time augmentation: scales of copies whose predictions are averaged too, such as 0.9,1.1. "
+  "Each takes as long again.",
+)
 _ACCEPT = flags.DEFINE_string("accept", "", ACCEPT_HELP)
 
 
@@ -89,6 +95,7 @@ def main() -> None:
   """Segments what the flags say."""
   accept = parse_acceptance(_ACCEPT.value or "")
   from attn_unet_jax.inference.mirrors import parse_mirrors  # these load JAX
+  from attn_unet_jax.inference.scales import parse_scales
   from attn_unet_jax.workflows.open_ensemble import split_workdirs
   from attn_unet_jax.workflows.options import AnswerOptions
   from attn_unet_jax.workflows.segment_scans import segment_scans
@@ -104,6 +111,7 @@ def main() -> None:
     save_probabilities=bool(_SAVE_PROBABILITIES.value),
     save_uncertainty=bool(_SAVE_UNCERTAINTY.value),
     mirrors=parse_mirrors(_TTA.value or ""),
+    scales=parse_scales(_TTA_SCALES.value or []),
     as_json=bool(_JSON.value),
     preview=bool(_PREVIEW.value),
     output_format=cast(Any, _FORMAT.value),  # one of those that the flag allows

@@ -97,6 +97,8 @@ def _score_and_write(
   about = {**about, "checkpoint_step": trained.step}
   if trained.mirrors:
     about["tta"] = "".join(AXES[axis] for axis in trained.mirrors)
+  if trained.scales:
+    about["tta_scales"] = list(trained.scales)
   if trained.postprocessing != UNCHANGED:
     about["postprocessing"] = dataclasses.asdict(trained.postprocessing)
     print_line(f"after the network: {trained.postprocessing.describe()}")

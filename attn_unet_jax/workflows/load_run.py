@@ -42,7 +42,8 @@ class LoadedRun:
   `step` is that of its checkpoint; `locate` finds the box to segment, None is the whole scan.
   `digest` is one of everything that an answer depends on beside the scan and `postprocessing`, the
   steps after the network; '' where it is unknown. `mirrors` has the axes along which `system`
-  averages over mirror images.
+  averages over mirror images, `scales` the scales of further copies. `members` has the configs of
+  the runs that an ensemble averages; of a single run it is empty.
   """
 
   config: RunConfig
@@ -53,6 +54,13 @@ class LoadedRun:
   digest: str = ""
   postprocessing: Postprocessing = UNCHANGED
   mirrors: tuple[int, ...] = ()
+  scales: tuple[float, ...] = ()
+  members: tuple[RunConfig, ...] = ()
+
+  @property
+  def configs(self) -> tuple[RunConfig, ...]:
+    """The configs of all runs that answer."""
+    return self.members or (self.config,)
 
 
 def load_best(workdir: Path) -> BestCheckpoint:

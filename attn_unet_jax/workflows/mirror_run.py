@@ -1,9 +1,10 @@
-"""Test-time augmentation of a run."""
+"""Test-time augmentation of a run: mirror images and scaled copies."""
 
 import dataclasses
 from collections.abc import Sequence
 
 from attn_unet_jax.inference.mirrors import AXES, MirroredSystem, find_sided_classes
+from attn_unet_jax.inference.scales import ScaledSystem
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.workflows.load_run import LoadedRun
@@ -29,7 +30,7 @@ def mirror_run(trained: LoadedRun, axes: Sequence[int]) -> LoadedRun:
       "leave x out"
     )
   print_line(f"--tta={names}: {2 ** len(axes)} predictions a scan")
-  unseen = "".join(AXES[axis] for axis in axes if not trained.config.augment.flip[axis])
+  unseen = "".join(AXES[axis] for axis in axes if not _has_flipped(trained, axis))
   if unseen:
     print_line(
       f"warning: --tta={names}: the run was not trained on scans mirrored along {unseen} "
@@ -38,3 +39,32 @@ def mirror_run(trained: LoadedRun, axes: Sequence[int]) -> LoadedRun:
     )
   system = MirroredSystem(trained.system, axes)
   return dataclasses.replace(trained, system=system, mirrors=tuple(axes))
+
+
+def scale_run(trained: LoadedRun, scales: Sequence[float]) -> LoadedRun:
+  """Returns the run with predictions that are averaged over scaled copies; no scales: the run.
+
+  A line says how many there are, and another warns of scales that the training did not show.
+  """
+  if not scales:
+    return trained
+  names = ",".join(f"{scale:g}" for scale in scales)
+  print_line(f"--tta_scales={names}: {1 + len(scales)} predictions of each image")
+  unseen = [scale for scale in scales if not _has_scaled(trained, scale)]
+  if unseen:
+    print_line(
+      f"warning: --tta_scales={names}: the run was not trained on scans scaled by "
+      f"{', '.join(f'{scale:g}' for scale in unseen)} (config.augment.scale), and may answer them "
+      "worse; compare evaluate --part=validation with and without"
+    )
+  system = ScaledSystem(trained.system, scales)
+  return dataclasses.replace(trained, system=system, scales=tuple(scales))
+
+
+def _has_flipped(trained: LoadedRun, axis: int) -> bool:
+  return all(config.augment.flip[axis] for config in trained.configs)
+
+
+def _has_scaled(trained: LoadedRun, scale: float) -> bool:
+  ranges = (config.augment.scale for config in trained.configs)
+  return all(low <= scale <= high for low, high in ranges)

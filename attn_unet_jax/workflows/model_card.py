@@ -137,6 +137,8 @@ def _describe_scores(summary: Mapping[str, Any]) -> Iterator[str]:
   yield "Intervals are of the mean: 95 %, by a bootstrap over cases."
   if "tta" in summary:
     yield f"Averaged over mirror images along {summary['tta']}."
+  if "tta_scales" in summary:
+    yield f"Averaged over copies scaled by {', '.join(map(str, summary['tta_scales']))}."
   for name, metrics in classes.items():
     yield from ("", f"### {name}", "")
     counts = summary.get("counts", {}).get(name)

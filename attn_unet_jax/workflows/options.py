@@ -18,6 +18,7 @@ class AnswerOptions:
     output_format: the format of the masks.
     postprocess: whether the steps after the network that the run chose are taken.
     mirrors: the axes of the working grid along which mirrored predictions are averaged.
+    scales: the scales of further copies whose predictions are averaged too.
     as_json: whether to write the volume of each class beside each mask, to NAME.json.
     save_probabilities: whether to write the probabilities, to NAME_probabilities.nii.gz.
     save_uncertainty: whether to write their entropy, to NAME_uncertainty.nii.gz.
@@ -31,6 +32,7 @@ class AnswerOptions:
   output_format: OutputFormat = "nifti"
   postprocess: bool = True
   mirrors: tuple[int, ...] = ()
+  scales: tuple[float, ...] = ()
   as_json: bool = False
   save_probabilities: bool = False
   save_uncertainty: bool = False

@@ -14,7 +14,7 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import read_json_object
 from attn_unet_jax.workflows.fold_runs import list_fold_runs
 
-_RULES = ("empty_masks", "tta")  # of scoring, which the folds must have in common
+_RULES = ("empty_masks", "tta", "tta_scales")  # of scoring, which the folds must have in common
 _AGAIN = "evaluate the run again"
 
 
@@ -56,8 +56,7 @@ def pool_scores(workdir: Path, part: str = "test") -> None:
       for number, (one, dsc) in enumerate(zip(found, means, strict=True))
     ],
   }
-  if "tta" in found[0].summary:
-    about["tta"] = found[0].summary["tta"]
+  about |= {key: found[0].summary[key] for key in ("tta", "tta_scales") if key in found[0].summary}
   rule = found[0].summary.get("empty_masks", "reference")
   write_scores(rows, workdir / "evaluation" / beside, about, rule, fold_of)
   for name in means[0]:

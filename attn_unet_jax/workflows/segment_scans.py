@@ -24,7 +24,7 @@ from attn_unet_jax.workflows.answer_log import (
 from attn_unet_jax.workflows.evaluate_run import leave_unprocessed
 from attn_unet_jax.workflows.list_scans import ScanListing, list_scans
 from attn_unet_jax.workflows.load_run import LoadedRun
-from attn_unet_jax.workflows.mirror_run import mirror_run
+from attn_unet_jax.workflows.mirror_run import mirror_run, scale_run
 from attn_unet_jax.workflows.open_ensemble import open_ensemble
 from attn_unet_jax.workflows.options import AnswerOptions
 from attn_unet_jax.workflows.write_answer import (
@@ -66,7 +66,7 @@ def segment_scans(
   trained = open_ensemble(workdirs)
   if not options.postprocess:
     trained = leave_unprocessed(trained)
-  trained = mirror_run(trained, options.mirrors)
+  trained = scale_run(mirror_run(trained, options.mirrors), options.scales)
   boxes = _read_boxes(trained, targets, options.boxes_file)
   if skipped_line := describe_skipped(listing.skipped):
     print_line(f"{source}: {skipped_line}")
@@ -187,17 +187,24 @@ def _segment_file(
   image = scan.read(work.options.accept)
   written_on = read_mask_source(scan, work.options.output_format)
   config = work.trained.config
-  data = config.data
-  judge = Judge(work.options.accept, data.window_hu if data.normalisation == "window" else None)
   file = scan.path if scan.survey is None else None
-  for line in judge.judge_scan(image, scan.path, file):
-    print_line(line)
-    warnings.append(line)
+  for window in _list_windows(work.trained):
+    for line in Judge(work.options.accept, window).judge_scan(image, scan.path, file):
+      if line not in warnings:  # which all windows have in common
+        print_line(line)
+        warnings.append(line)
   locate = work.choose_locator(target)
   found = predict_scan(image, work.trained.system, config, locate, scan.path)
   mask = make_mask(found, config, work.trained.postprocessing)
   kept = found if work.options.saves_maps else None
   return ScanAnswer(scan, image, mask, target, kept, written_on)
+
+
+def _list_windows(trained: LoadedRun) -> list[tuple[float, float] | None]:
+  """Lists the intensity windows of the runs, each once; None stands for z-scores."""
+  data = [config.data for config in trained.configs]
+  windows = [one.window_hu if one.normalisation == "window" else None for one in data]
+  return list(dict.fromkeys(windows))
 
 
 def _describe_failures(failures: Mapping[Path, str], total: int, log: AnswerLog | None) -> str:

@@ -1,13 +1,15 @@
 """A run whose predictions are averaged over mirror images, and where that is wrong."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
 
 from attn_unet_jax.inference.mirrors import MirroredSystem
+from attn_unet_jax.inference.scales import ScaledSystem
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.workflows.load_run import LoadedRun
-from attn_unet_jax.workflows.mirror_run import mirror_run
+from attn_unet_jax.workflows.mirror_run import mirror_run, scale_run
 from tests.configs import with_keys
 
 
@@ -38,3 +40,25 @@ def test_mirrors_that_training_did_not_show_are_warned_of(config, capsys):
   assert "not trained on scans mirrored along z (config.augment.flip)" in said
   mirror_run(run_of(config, "pancreas", flip=(0.5, 0.0, 0.0)), (0,))
   assert "warning" not in capsys.readouterr().out
+
+
+def test_scales_that_training_did_not_show_are_warned_of(config, capsys):
+  run = run_of(config, "kidney_left")
+  assert scale_run(run, ()) is run
+  assert capsys.readouterr().out == ""
+  run = dataclasses.replace(run, config=with_keys(run.config, {"augment.scale": (0.9, 1.2)}))
+  found = scale_run(run, (0.8, 1.1))
+  assert isinstance(found.system, ScaledSystem)
+  assert found.scales == (0.8, 1.1)
+  said = capsys.readouterr().out
+  assert "--tta_scales=0.8,1.1: 3 predictions of each image" in said
+  assert "not trained on scans scaled by 0.8 (config.augment.scale)" in said
+
+
+def test_each_member_of_an_ensemble_is_asked_what_it_was_shown(config, capsys):
+  shown, not_shown = (
+    with_keys(config, {"augment.flip": flip}) for flip in ((0.5,) * 3, (0.0,) * 3)
+  )
+  run = dataclasses.replace(run_of(config, "pancreas", flip=(0.5,) * 3), members=(shown, not_shown))
+  mirror_run(run, (1,))
+  assert "not trained on scans mirrored along y" in capsys.readouterr().out
