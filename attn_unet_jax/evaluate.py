@@ -51,6 +51,17 @@ _TTA_SCALES = flags.DEFINE_list(
   "Test-time augmentation: scales of copies whose predictions are averaged too, such as 0.9,1.1. "
   "Each takes as long again.",
 )
+_ATTENTION = flags.DEFINE_bool(
+  "attention",
+  False,
+  "Also run the network again for the coefficients of its attention gates, in the organ, within "
+  "10 mm of it and elsewhere: attention.csv.",
+)
+_SAVE_UNCERTAINTY = flags.DEFINE_bool(
+  "save_uncertainty",
+  False,
+  "Also write the entropy of the probabilities, 0 to 1, to uncertainty/NAME.nii.gz in the run.",
+)
 _ACCEPT = flags.DEFINE_string("accept", "", ACCEPT_HELP)
 _EMPTY_MASKS = flags.DEFINE_enum(
   "empty_masks",
@@ -90,7 +101,8 @@ def main() -> None:
     and _OUTPUT.value
     and not (_WORKDIR.value or _PART.value or other)
   ):
-    if given := [f.name for f in (_TTA, _TTA_SCALES, _NO_POSTPROCESS) if f.value]:
+    of_runs = (_TTA, _TTA_SCALES, _NO_POSTPROCESS, _ATTENTION, _SAVE_UNCERTAINTY)
+    if given := [flag.name for flag in of_runs if flag.value]:
       raise UserError(f"--{given[0]}: is for --workdir; masks in folders are scored as they are")
     options = EvaluationOptions(**_read_rules())
     from attn_unet_jax.evaluation.scoring import score_folders, write_scores  # loads JAX
@@ -132,6 +144,7 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
   from attn_unet_jax.inference.mirrors import parse_mirrors
   from attn_unet_jax.inference.scales import parse_scales
   from attn_unet_jax.workflows.evaluate_run import (
+    WantedMaps,
     accept_too,
     evaluate_other,
     evaluate_run,
@@ -140,6 +153,7 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
   )
   from attn_unet_jax.workflows.fold_runs import expand_fold_runs, list_fold_runs
   from attn_unet_jax.workflows.load_run import LoadedRun
+  from attn_unet_jax.workflows.measure_attention import open_attention
   from attn_unet_jax.workflows.mirror_run import mirror_run, scale_run
   from attn_unet_jax.workflows.model_card import write_model_card
   from attn_unet_jax.workflows.open_ensemble import open_ensemble
@@ -156,11 +170,16 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
     trained = scale_run(mirror_run(trained, mirrors), scales)
     return score_by_rules(trained, rules) if rules else trained
 
+  def want_maps(run: Path) -> WantedMaps:
+    measure = open_attention(run) if _ATTENTION.value else None
+    return WantedMaps(measure, bool(_SAVE_UNCERTAINTY.value))
+
   if not other:
     part = _PART.value or "test"
     for run in expand_fold_runs([workdir]):
+      wanted = want_maps(run)
       trained = open_as_asked(run)
-      evaluate_run(trained, open_fold(trained.config.data, run / "folds.json"), run, part)
+      evaluate_run(trained, open_fold(trained.config.data, run / "folds.json"), run, part, wanted)
       if part == "test":
         write_model_card(run)
     if list_fold_runs(workdir):
@@ -168,9 +187,11 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
       if part == "test":
         write_model_card(workdir)
     return
+  wanted = want_maps(workdir)
   trained = open_as_asked(workdir)
   seen = list_seen_cases(load_config(workdir / "config.json"), workdir / "folds.json")
-  evaluate_other(trained, open_other_dataset(trained.config, other, _PART.value, seen), workdir)
+  others = open_other_dataset(trained.config, other, _PART.value, seen)
+  evaluate_other(trained, others, workdir, wanted)
 
 
 def run() -> None:

@@ -76,6 +76,11 @@ _SAVE_UNCERTAINTY = flags.DEFINE_bool(
   False,
   "Also write the entropy of the probabilities, 0 to 1, to NAME_uncertainty.nii.gz.",
 )
+_ATTENTION = flags.DEFINE_bool(
+  "attention",
+  False,
+  "Also write the coefficients of the network's attention gates, 0 to 1, to NAME_attention.nii.gz.",
+)
 _TTA = flags.DEFINE_string(
   "tta",
   "",
@@ -110,6 +115,7 @@ def main() -> None:
     postprocess=not _NO_POSTPROCESS.value,
     save_probabilities=bool(_SAVE_PROBABILITIES.value),
     save_uncertainty=bool(_SAVE_UNCERTAINTY.value),
+    attention=bool(_ATTENTION.value),
     mirrors=parse_mirrors(_TTA.value or ""),
     scales=parse_scales(_TTA_SCALES.value or []),
     as_json=bool(_JSON.value),

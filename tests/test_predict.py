@@ -407,3 +407,26 @@ def test_maps_are_written_beside_the_mask_if_they_are_asked_for(answered, tmp_pa
   (masks / "b_uncertainty.nii.gz").unlink()
   answered(save_probabilities=True, save_uncertainty=True)
   assert _made(capsys) == ["b"]
+
+
+def test_the_maps_of_gates_are_those_of_one_network(answered, monkeypatch, tmp_path, capsys):
+  def measure(image, box, name):
+    assert box is None
+    flat = np.full(image.shape, 0.25, np.float32)
+    return {"level3/0": Volume(flat, image.affine), "level2/0": Volume(2 * flat, image.affine)}
+
+  monkeypatch.setattr(workflow, "open_attention", lambda _: measure)
+  answered(attention=True)
+  assert _made(capsys) == ["a", "b", "c"]
+  maps = nib.load(tmp_path / "masks" / "a_attention.nii.gz")
+  assert maps.shape == (*GRID, 2)
+  assert b'{"maps": ["level3/0", "level2/0"]}' in maps.header.extensions[0].get_content()
+  np.testing.assert_allclose(maps.get_fdata()[0, 0, 0], [0.25, 0.5], atol=1e-4)
+  answered(attention=True)
+  assert _made(capsys) == []
+  with pytest.raises(
+    UserError, match=r"--attention: shows the gates of one network, and .* 2 runs"
+  ):
+    workflow.segment_scans(
+      [Path("a"), Path("b")], tmp_path / "scans", tmp_path / "m", AnswerOptions(attention=True)
+    )

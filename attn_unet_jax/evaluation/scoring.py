@@ -26,6 +26,7 @@ from attn_unet_jax.evaluation.summary import count_cases, list_worst_cases, summ
 from attn_unet_jax.evaluation.summary_text import describe_class
 from attn_unet_jax.evaluation.surface import measure_by_area, measure_by_voxels
 from attn_unet_jax.evaluation.surface_scores import assd_mm, hausdorff_mm, surface_dice
+from attn_unet_jax.inference.doubt import map_entropy
 from attn_unet_jax.inference.options import PredictionRecipe
 from attn_unet_jax.inference.postprocess import UNCHANGED, Postprocessing
 from attn_unet_jax.inference.segment import Locate, make_mask, predict_scan
@@ -65,6 +66,7 @@ def score_cases(
   *,
   surfaces: bool = False,
   postprocessing: Postprocessing = UNCHANGED,
+  doubts: Path | None = None,
 ) -> dict[str, Scores]:
   """Segments cases and returns their scores by case id.
 
@@ -81,6 +83,7 @@ def score_cases(
     surfaces: whether the scores include those of surfaces (ASSD, HD, HD95, NSD), which are slow
       for a scattered prediction, and of calibration (ECE).
     postprocessing: the steps after the network.
+    doubts: folder for the entropy of each prediction; None: it is not written.
   """
   rows = {}
   for case_id in show_progress(ids, len(ids), "cases"):
@@ -102,6 +105,8 @@ def score_cases(
     if predictions:
       names = {"background": 0, **classes}
       write_nifti(predictions / f"{case_id}.nii.gz", prediction, label_names=names)
+    if doubts:
+      write_nifti(doubts / f"{case_id}.nii.gz", map_entropy(found))
   return rows
 
 

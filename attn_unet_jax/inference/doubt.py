@@ -1,14 +1,14 @@
-"""Maps of what a system believes about a scan: its probabilities, and how undecided they are."""
+"""Maps on a scan's own grid: probabilities, how undecided they are, and where gates are open."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from attn_unet_jax.inference.segment import ScanProbabilities
 from attn_unet_jax.volumes.nifti import FULL_SHARE
 from attn_unet_jax.volumes.resample import resample_volume
-from attn_unet_jax.volumes.shear import slant_image
-from attn_unet_jax.volumes.volume import Volume
+from attn_unet_jax.volumes.shear import slant_image, straight_grid
+from attn_unet_jax.volumes.volume import Grid, Volume
 
 
 def map_probabilities(found: ScanProbabilities) -> np.ndarray:
@@ -37,6 +37,24 @@ def map_entropy(found: ScanProbabilities) -> Volume:
     total -= p * np.log(np.maximum(p, np.finfo(np.float32).tiny))
   total /= np.float32(np.log(found.values.shape[-1]))
   return slant_image(np.clip(total, 0, 1), found.native)
+
+
+def map_gates(gates: Sequence[Volume], native: Grid) -> np.ndarray:
+  """Returns the coefficients of gates at a scan's own voxels, on the scan's own axes.
+
+  Args:
+    gates: coefficients in [0, 1], each on the working grid.
+    native: the scan's grid.
+
+  Returns:
+    uint16 `[X, Y, Z, G]`, in units of 1 / 65535.
+  """
+  straight = straight_grid(native)
+  shares = np.empty((len(gates), *native.shape[::-1]), np.uint16)
+  for share, gate in zip(shares, gates, strict=True):
+    values = np.clip(resample_volume(gate, straight).array, 0, 1)
+    share[:] = slant_image(np.rint(values * FULL_SHARE), native).array.T
+  return shares.T
 
 
 def _interpolate_classes(found: ScanProbabilities) -> Iterator[np.ndarray]:

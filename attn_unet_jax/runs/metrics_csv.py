@@ -4,10 +4,12 @@ import csv
 import io
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from attn_unet_jax.drawing.curves import draw_curves
+from attn_unet_jax.runs.attention_csv import GateLog
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import atomic_write, write_text
@@ -29,7 +31,7 @@ _MAX_SHOWN = 60  # characters of a wrong line that its message shows
 
 
 class EpochLog:
-  """A log of epochs that goes to `metrics.csv`, to `curves.png` and to TensorBoard.
+  """A log of epochs: `metrics.csv`, `attention.csv`, `curves.png` and TensorBoard.
 
   A run that resumes after epoch k keeps the lines up to k. It trains the later epochs again, since
   its checkpoint does not hold them, and writes their lines again.
@@ -39,6 +41,7 @@ class EpochLog:
     self._path = workdir / "metrics.csv"
     self._draws, self._is_drawn, self._drawn_at = True, True, -math.inf
     kept = [row for row in read_metrics(self._path) if int(row["epoch"]) <= epochs_done]
+    self._gates = GateLog(workdir, epochs_done)
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -69,6 +72,16 @@ class EpochLog:
     # Of epochs of less than a second, as in a trial, not every one is drawn.
     if time.monotonic() - self._drawn_at > _DRAW_EVERY_S:
       self._draw_curves()
+
+  def write_gates(self, epoch: int, gates: Mapping[str, Mapping[str, float]]) -> None:
+    """Adds an epoch to `attention.csv` and to TensorBoard: coefficients by gate and place."""
+    if not gates:
+      return
+    self._gates.write_epoch(epoch, gates)
+    tags = {
+      f"attention/{name}/{place}": one for name in gates for place, one in gates[name].items()
+    }
+    self._events.write_epoch(epoch, {tag: one for tag, one in tags.items() if math.isfinite(one)})
 
   def _draw_curves(self) -> None:
     """Draws the curves; what prevents that ends no training, and is said once."""

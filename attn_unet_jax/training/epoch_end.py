@@ -13,11 +13,12 @@ from attn_unet_jax.runs import metrics_csv
 from attn_unet_jax.runtime import console
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.signals import acknowledge_signals
+from attn_unet_jax.training.gate_watch import GateWatch, average_sums
 from attn_unet_jax.training.inputs import PARTS
 from attn_unet_jax.training.optimizer import build_rate_schedule
 from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import TrainState
-from attn_unet_jax.training.step import fixed_loss
+from attn_unet_jax.training.step import measure_fixed
 
 
 class ValidationScore(NamedTuple):
@@ -54,7 +55,13 @@ class EpochReport:
     self._began, self._first = time.monotonic(), epochs_done
     self._is_compiled = False
     # All batches have one shape, so this compiles once.
-    self._measure = jax.jit(lambda variables, batch: fixed_loss(recipe, module, variables, batch))
+    self._measure = jax.jit(
+      lambda variables, batch: measure_fixed(recipe, module, variables, batch)
+    )
+    self._watch = GateWatch(
+      fixed.get("validation", ()), module.output_margin, recipe.data.spacing_mm
+    )
+    self._gates: dict[str, dict[str, float]] = {}
 
   def measure_epoch(self, epoch: int, state: TrainState, seconds: float) -> dict[str, Any]:
     """Measures the epoch's row of the log, whose validation DSC is still None.
@@ -81,6 +88,8 @@ class EpochReport:
       score: the validation of this epoch, if there was one.
     """
     if self._log is not None:
+      if self._gates:  # before the epoch's own line, without which it is trained again
+        self._log.write_gates(row["epoch"], self._gates)
       self._log.write_epoch(row)
       self._print_row(row, score)
 
@@ -89,7 +98,13 @@ class EpochReport:
     for part, column in zip(PARTS, ("train", "validation", "test"), strict=True):
       began = time.monotonic()
       with self._announce_first_part():
-        values = [float(self._measure(state.variables, batch)) for batch in self._fixed[part]]
+        values, sums = [], []
+        for number, batch in enumerate(self._fixed[part]):
+          value, gates = self._measure(state.variables, batch)
+          values.append(float(value))
+          if part == "validation":
+            sums.append(self._watch.sum_batch(number, gates))
+      self._gates = average_sums(sums) or self._gates
       row[f"{column}_seg_loss"] = loss = sum(values) / len(values)
       # The time of the training is the time of its steps, which the caller has measured.
       if part != "training":

@@ -231,8 +231,19 @@ def fixed_loss(
   recipe: TrainingRecipe, module: nn.Module, variables: Any, batch: NetworkInput
 ) -> Array:
   """Computes the loss of a batch outside training, with running batch-norm statistics."""
+  return measure_fixed(recipe, module, variables, batch)[0]
+
+
+def measure_fixed(
+  recipe: TrainingRecipe, module: nn.Module, variables: Any, batch: NetworkInput
+) -> tuple[Array, dict[str, Array]]:
+  """Computes `fixed_loss`, and the coefficients of each gate `[N, x, y, z]` on its own grid.
+
+  A gate that has a coefficient for each channel has their mean.
+  """
   logits, out = module.apply(variables, batch.image, train=False)
-  return _compute_loss(recipe, module, _make_output(logits, out), batch)
+  gates = {name: one.astype(jnp.float32).mean(-1) for name, one in out.get("gates", {}).items()}
+  return _compute_loss(recipe, module, _make_output(logits, out), batch), gates
 
 
 def _compute_loss(

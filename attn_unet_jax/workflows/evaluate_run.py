@@ -15,7 +15,30 @@ from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import check_writable, read_json_object
 from attn_unet_jax.workflows.load_run import LoadedRun
+from attn_unet_jax.workflows.measure_attention import (
+  ATTENTION,
+  MeasureAttention,
+  write_attention,
+)
 from attn_unet_jax.workflows.other_dataset import OtherDataset
+
+UNCERTAINTY = "uncertainty"  # the folder of the maps
+
+
+@dataclasses.dataclass(frozen=True)
+class WantedMaps:
+  """What is written beside scores and masks.
+
+  Attributes:
+    measure: measures where the gates look, for `attention.csv`; None: nobody asks.
+    uncertainty: whether the entropy of each prediction is written to `uncertainty/`.
+  """
+
+  measure: MeasureAttention | None = None
+  uncertainty: bool = False
+
+
+_NO_MAPS = WantedMaps()
 
 
 def accept_too(trained: LoadedRun, accept: Acceptance) -> LoadedRun:
@@ -36,15 +59,33 @@ def leave_unprocessed(trained: LoadedRun) -> LoadedRun:
   return dataclasses.replace(trained, postprocessing=UNCHANGED)
 
 
-def evaluate_run(trained: LoadedRun, fold: DataFold, workdir: Path, part: str = "test") -> None:
-  """Scores the run on a part of its fold; writes `evaluation/` and `predictions/`."""
+def evaluate_run(
+  trained: LoadedRun,
+  fold: DataFold,
+  workdir: Path,
+  part: str = "test",
+  wanted: WantedMaps = _NO_MAPS,
+) -> None:
+  """Scores the run on a part of its fold; writes `evaluation/` and `predictions/`.
+
+  Args:
+    trained: the run.
+    fold: its data.
+    workdir: its folder.
+    part: training, validation or test.
+    wanted: what is written beside scores and masks.
+  """
   # Scores of the test part are a run's main result and lie in evaluation/ itself.
   beside = "" if part == "test" else part
-  _score_and_write(trained, fold, part, workdir, beside, {"part": part})
+  _score_and_write(trained, fold, part, workdir, beside, {"part": part}, wanted)
 
 
-def evaluate_other(trained: LoadedRun, other: OtherDataset, workdir: Path) -> None:
+def evaluate_other(
+  trained: LoadedRun, other: OtherDataset, workdir: Path, wanted: WantedMaps = _NO_MAPS
+) -> None:
   """Scores the run on another data set; writes `evaluation/NAME` and `predictions/NAME`.
+
+  Arguments as of `evaluate_run`.
 
   Raises:
     UserError: the run has scores of another data set of that name, or they are damaged.
@@ -67,7 +108,7 @@ def evaluate_other(trained: LoadedRun, other: OtherDataset, workdir: Path) -> No
       f"{len(seen)} of them have the id of a training or validation case of the run, such as "
       f"{seen[0]}: if these are the same scans, their scores are not those of unseen cases"
     )
-  _score_and_write(trained, other.fold, "test", workdir, other.name, other.about)
+  _score_and_write(trained, other.fold, "test", workdir, other.name, other.about, wanted)
 
 
 def _score_and_write(
@@ -77,12 +118,17 @@ def _score_and_write(
   workdir: Path,
   beside: str,
   about: Mapping[str, Any],
+  wanted: WantedMaps,
 ) -> None:
   folder, predictions = workdir / "evaluation" / beside, workdir / "predictions" / beside
+  doubts = workdir / UNCERTAINTY / beside
   # Before any mask is written: otherwise new masks could end up beside old scores.
-  for written in (folder, predictions):
+  for written in (folder, predictions, *([doubts] if wanted.uncertainty else [])):
     check_writable(written)
   ids = getattr(fold.split, part)
+  # Those of an earlier evaluation are not of these masks.
+  for stale in (folder / ATTENTION, *(doubts / f"{case_id}.nii.gz" for case_id in ids)):
+    stale.unlink(missing_ok=True)
   # With surface distances, which validation leaves out because they are slow.
   rows = score_cases(
     fold,
@@ -93,6 +139,7 @@ def _score_and_write(
     predictions,
     surfaces=True,
     postprocessing=trained.postprocessing,
+    doubts=doubts if wanted.uncertainty else None,
   )
   about = {**about, "checkpoint_step": trained.step}
   if trained.mirrors:
@@ -104,3 +151,5 @@ def _score_and_write(
     print_line(f"after the network: {trained.postprocessing.describe()}")
   write_scores(rows, folder, about, trained.config.evaluation.empty_masks)
   print_line(f"segmentations: {predictions}/*.nii.gz")
+  if wanted.measure:
+    write_attention(wanted.measure, fold, ids, folder)

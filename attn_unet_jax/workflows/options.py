@@ -22,6 +22,7 @@ class AnswerOptions:
     as_json: whether to write the volume of each class beside each mask, to NAME.json.
     save_probabilities: whether to write the probabilities, to NAME_probabilities.nii.gz.
     save_uncertainty: whether to write their entropy, to NAME_uncertainty.nii.gz.
+    attention: whether to write the coefficients of the network's gates, to NAME_attention.nii.gz.
     preview: whether to draw each scan with its mask, to NAME.png.
   """
 
@@ -36,6 +37,7 @@ class AnswerOptions:
   as_json: bool = False
   save_probabilities: bool = False
   save_uncertainty: bool = False
+  attention: bool = False
   preview: bool = False
 
   @property

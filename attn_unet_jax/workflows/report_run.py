@@ -12,17 +12,28 @@ from attn_unet_jax.cases.prepare import native_classes
 from attn_unet_jax.cases.target import native_boundary
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.config.stored import load_config
+from attn_unet_jax.drawing.page.attention import describe_places
 from attn_unet_jax.drawing.page.document import RunPage, write_document
 from attn_unet_jax.drawing.page.volumes import MAX_VOXELS, EmbeddedCase, embed_case
+from attn_unet_jax.evaluation.gate_places import average_cases, read_gate_means
 from attn_unet_jax.labels import class_names
+from attn_unet_jax.runs.attention_csv import read_gate_rows
 from attn_unet_jax.runs.metrics_csv import read_metrics
 from attn_unet_jax.runtime.console import print_line, show_progress
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import check_writable, read_json_object, write_text
 from attn_unet_jax.volumes.checks import check_pair
-from attn_unet_jax.volumes.nifti import read_label
+from attn_unet_jax.volumes.nifti import read_label, read_nifti
+from attn_unet_jax.volumes.orientation import to_canonical
+from attn_unet_jax.volumes.volume import Volume
+from attn_unet_jax.workflows.evaluate_run import UNCERTAINTY
 from attn_unet_jax.workflows.fold_runs import list_fold_runs
-from attn_unet_jax.workflows.measure_attention import MeasureAttention, open_attention
+from attn_unet_jax.workflows.measure_attention import (
+  ATTENTION,
+  MeasureAttention,
+  measure_places,
+  open_attention,
+)
 from attn_unet_jax.workflows.run_facts import WAY_OUT, list_facts
 
 REPORT = "report.html"
@@ -50,6 +61,11 @@ def report_run(workdir: Path, *, attention: bool = False) -> Path:
   scores = _read_scores(workdir / "evaluation" / "cases.csv")
   measure = open_attention(workdir) if attention else None
   fold_runs = list_fold_runs(workdir)
+  gates = {
+    case: means
+    for one in fold_runs or [workdir]
+    for case, means in read_gate_means(one / "evaluation" / ATTENTION).items()
+  }
   shown, thumbnails, notes = _draw_cases(workdir, config, scores, measure)
   page = RunPage(
     title=f"Run {workdir.resolve().name}",
@@ -63,6 +79,9 @@ def report_run(workdir: Path, *, attention: bool = False) -> Path:
     scores=scores,
     shown=shown,
     thumbnails=thumbnails,
+    gates=average_cases(gates),
+    gate_cases=gates,
+    gate_epochs=read_gate_rows(workdir / ATTENTION),
     record=[
       (name, (workdir / name).read_text(errors="replace"))
       for name in ("config.json", "run.json", "folds.json")
@@ -173,8 +192,16 @@ def _embed(
   truth = native_classes(case, fold.mapping)
   if fold.data.target == "boundary":
     truth = native_boundary(truth, fold.data.spacing_mm)
-  box = fold.boxes[case_id] if fold.boxes else None
-  maps = measure(case.image, box, case_id) if measure and role else None
+  maps, about = dict[str, Volume](), dict[str, str]()
+  if measure and role:
+    box = fold.boxes[case_id] if fold.boxes else None
+    found = measure(case.image, box, case_id)
+    means = measure_places(found, case, fold)
+    maps = {f"attention {gate}": one for gate, one in found.items()}
+    about = {f"attention {gate}": describe_places(means[gate]) for gate in found}
+  if role and (doubt := _read_uncertainty(workdir, case_id, case.image)):
+    maps["uncertainty"] = doubt
+    about["uncertainty"] = "entropy of the prediction: 0 where it is decided, 1 where it guesses"
   voxels = MAX_VOXELS if role else _THUMBNAIL_VOXELS
   return embed_case(
     case_id,
@@ -186,13 +213,29 @@ def _embed(
     voxels,
     one_slice=not role,
     maps=maps,
+    about_maps=about,
   )
 
 
 def _find_prediction(workdir: Path, case_id: str) -> Path:
   """Returns the file of a case's mask: the run's, or that of the fold that tests the case."""
-  own = Path("predictions") / f"{case_id}.nii.gz"
-  return next((run / own for run in list_fold_runs(workdir) if (run / own).exists()), workdir / own)
+  return _find_of_case(workdir, f"predictions/{case_id}.nii.gz")
+
+
+def _find_of_case(workdir: Path, name: str) -> Path:
+  """Returns a file of a case: the run's, or that of the fold that tests the case."""
+  found = (run / name for run in list_fold_runs(workdir) if (run / name).exists())
+  return next(found, workdir / name)
+
+
+def _read_uncertainty(workdir: Path, case_id: str, image: Volume) -> Volume | None:
+  """Reads the map that `evaluate --save_uncertainty` wrote for a mask; None where it did not."""
+  path = _find_of_case(workdir, f"{UNCERTAINTY}/{case_id}.nii.gz")
+  if not path.is_file():
+    return None
+  found = read_nifti(path)
+  check_pair(image.grid, found.grid, (case_id, path), ("scan", "uncertainty"))
+  return to_canonical(found)
 
 
 def _describe_state(record: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ from attn_unet_jax.workflows.answer_log import (
 from attn_unet_jax.workflows.evaluate_run import leave_unprocessed
 from attn_unet_jax.workflows.list_scans import ScanListing, list_scans
 from attn_unet_jax.workflows.load_run import LoadedRun
+from attn_unet_jax.workflows.measure_attention import MeasureAttention, open_attention
 from attn_unet_jax.workflows.mirror_run import mirror_run, scale_run
 from attn_unet_jax.workflows.open_ensemble import open_ensemble
 from attn_unet_jax.workflows.options import AnswerOptions
@@ -63,6 +64,7 @@ def segment_scans(
   check_writable(targets[0].parent)
   # One mask that is named is made whenever it is asked for.
   log = AnswerLog(output) if targets != [output] else None
+  measure = _open_attention(workdirs) if options.attention else None
   trained = open_ensemble(workdirs)
   if not options.postprocess:
     trained = leave_unprocessed(trained)
@@ -71,12 +73,22 @@ def segment_scans(
   if skipped_line := describe_skipped(listing.skipped):
     print_line(f"{source}: {skipped_line}")
   name = ",".join(map(str, workdirs))
-  work = _ScanWork(trained, AnsweringRun(name, trained.step, trained.classes), options, boxes)
+  run = AnsweringRun(name, trained.step, trained.classes)
+  work = _ScanWork(trained, run, options, boxes, measure)
   failures = _answer_all(listing, work, log)
   if log:
     log.refresh_table()
   if failures:
     raise UserError(_describe_failures(failures, len(targets), log))
+
+
+def _open_attention(workdirs: Sequence[Path]) -> MeasureAttention:
+  if len(workdirs) > 1:
+    raise UserError(
+      f"--attention: shows the gates of one network, and --workdir names {len(workdirs)} runs; "
+      "name one of them"
+    )
+  return open_attention(workdirs[0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +99,7 @@ class _ScanWork:
   run: AnsweringRun
   options: AnswerOptions
   boxes: Mapping[str, Box] | None
+  measure: MeasureAttention | None
 
   def choose_locator(self, target: Path) -> Locate | None:
     """Returns what locates the box in the scan of a mask: a stage of the run, or --boxes."""
@@ -197,7 +210,8 @@ def _segment_file(
   found = predict_scan(image, work.trained.system, config, locate, scan.path)
   mask = make_mask(found, config, work.trained.postprocessing)
   kept = found if work.options.saves_maps else None
-  return ScanAnswer(scan, image, mask, target, kept, written_on)
+  gates = work.measure(image, found.box, str(scan.path)) if work.measure else {}
+  return ScanAnswer(scan, image, mask, target, kept, written_on, gates)
 
 
 def _list_windows(trained: LoadedRun) -> list[tuple[float, float] | None]:

@@ -1,15 +1,15 @@
 """Writes what is answered for one scan: its mask, and what the flags ask for beside it."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from attn_unet_jax.drawing.preview import draw_preview
-from attn_unet_jax.inference.doubt import map_entropy, map_probabilities
+from attn_unet_jax.inference.doubt import map_entropy, map_gates, map_probabilities
 from attn_unet_jax.inference.segment import ScanProbabilities
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import atomic_write, write_text
@@ -22,6 +22,7 @@ from attn_unet_jax.workflows.write_mask import write_mask
 
 # What the names of files beside a mask end in.
 _PROBABILITIES, _UNCERTAINTY = "_probabilities.nii.gz", "_uncertainty.nii.gz"
+_ATTENTION = "_attention.nii.gz"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class ScanAnswer:
     mask: class indices uint8 on that grid.
     target: the mask's file.
     probabilities: what the mask is made of; None where nobody asks for maps of it.
+    gates: coefficients by gate on the working grid; empty where nobody asks for them.
     source: what a mask in DICOM says about the scan; None where the mask is NIfTI.
   """
 
@@ -63,6 +65,7 @@ class ScanAnswer:
   target: Path
   probabilities: ScanProbabilities | None
   source: SourceSeries | None = None
+  gates: Mapping[str, Volume] = field(default_factory=dict)
 
 
 def write_answer(
@@ -121,6 +124,7 @@ def list_beside(target: Path, options: AnswerOptions) -> list[Path]:
     ".png": options.preview,
     _PROBABILITIES: options.save_probabilities,
     _UNCERTAINTY: options.save_uncertainty,
+    _ATTENTION: options.attention,
   }
   return [_name_beside(target, end) for end, is_written in ends.items() if is_written]
 
@@ -130,12 +134,15 @@ def _name_beside(target: Path, end: str) -> Path:
 
 
 def _write_maps(answer: ScanAnswer, run: AnsweringRun, options: AnswerOptions) -> None:
-  """Writes the maps of probabilities and of their entropy that are asked for."""
+  """Writes the maps of probabilities, of their entropy and of gates that are asked for."""
   found, target = answer.probabilities, answer.target
-  if found is None:
-    return
   # A DICOM scan has no NIfTI header to copy.
   like = answer.scan.path if answer.scan.survey is None else None
+  if answer.gates:
+    shares, grid = map_gates(list(answer.gates.values()), answer.image.grid), answer.image.grid
+    write_shares(_name_beside(target, _ATTENTION), shares, grid, [*answer.gates], like=like)
+  if found is None:
+    return
   if options.save_probabilities:
     shares, names = map_probabilities(found), tuple(run.label_names)
     write_shares(_name_beside(target, _PROBABILITIES), shares, found.native, names, like=like)

@@ -9,9 +9,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from attn_unet_jax.drawing.page.attention import embed_maps
 from attn_unet_jax.drawing.page.coding import encode_volume
 from attn_unet_jax.drawing.page.document import RunPage, find_worst, write_document
+from attn_unet_jax.drawing.page.overlays import embed_maps
 from attn_unet_jax.drawing.page.volumes import (
   CODED_HU,
   choose_steps,
@@ -19,7 +19,7 @@ from attn_unet_jax.drawing.page.volumes import (
   embed_case,
 )
 from attn_unet_jax.runs.metrics_csv import COLUMNS
-from attn_unet_jax.volumes import Volume
+from attn_unet_jax.volumes import Grid, Volume
 from benchmarks.orientations import on_axes
 from tests.drawn_ct import ORGAN, drawn_ct, drawn_label
 
@@ -153,34 +153,34 @@ def test_a_map_on_another_grid_lies_on_the_organ_that_it_is_high_in():
   affine = organ.affine.copy()
   affine[:3, :3] /= 2
   affine[:3, 3] -= 2  # the middle of the first half voxel
-  shape, found = embed_maps(organ, {"level4/0": Volume(0.25 + fine / 2, affine)})
+  maps = {"level4/0": Volume(0.25 + fine / 2, affine)}
+  shape, found = embed_maps(organ.grid, maps, {"level4/0": "said"})
   one = found["level4/0"]
   assert shape == organ.shape  # of 8 mm voxels every one is kept
   assert (one.low, one.high) == (0.25, 0.75)
   codes = decode_volume(one.text, shape)
   np.testing.assert_array_equal(codes == 255, organ.array > 0)
-  assert one.means["in the organ"] == 0.75
-  assert one.means["elsewhere"] == 0.25
-  assert list(one.means) == ["in the organ", "within 10 mm of it", "elsewhere"]
+  assert one.about == "said"
 
 
-def test_a_gate_that_says_one_thing_everywhere_and_no_organ_are_no_error():
+def test_a_map_that_says_one_thing_everywhere_is_no_error():
   flat = Volume(np.full((4, 4, 4), 0.5, np.float32), np.eye(4) * [5, 5, 5, 1])
-  shape, found = embed_maps(Volume(np.zeros((8, 8, 1), np.uint8), np.eye(4)), {"a": flat})
+  shape, found = embed_maps(Grid((8, 8, 1), np.eye(4)), {"a": flat})
   assert shape == (2, 2, 1)
-  assert found["a"].means == {"elsewhere": 0.5}
+  assert (found["a"].low, found["a"].high) == (0.5, 0.5)
 
 
 def test_the_page_has_the_maps_of_a_case():
   organ = drawn_label()
-  case = embed(maps={EVIL: Volume(organ.array.astype(np.float32), organ.affine)})
+  maps = {EVIL: Volume(organ.array.astype(np.float32), organ.affine)}
+  case = embed(maps=maps, about_maps={EVIL: EVIL})
   text = make_page(shown=[case])
   (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)
   (one,) = json.loads(data)["shown"]
   about = one["maps"][EVIL]
   (embedded,) = re.findall(rf'<script type="text/plain" id="{about["place"]}">(.*?)</script>', text)
   codes = decode_volume(embedded, tuple(one["map_shape"]))
-  assert about["means"]["in the organ"] > 0.9 > about["means"]["elsewhere"]
+  assert about["about"] == EVIL
   assert codes.max() == 255
 
 

@@ -19,7 +19,12 @@ from attn_unet_jax.volumes.box import Box
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
-from attn_unet_jax.workflows.evaluate_run import evaluate_other, evaluate_run, score_by_rules
+from attn_unet_jax.workflows.evaluate_run import (
+  WantedMaps,
+  evaluate_other,
+  evaluate_run,
+  score_by_rules,
+)
 from attn_unet_jax.workflows.load_run import LoadedRun
 from tests.configs import with_keys
 
@@ -326,7 +331,12 @@ def test_another_part_is_scored_beside_the_test_cases_and_inside_the_runs_boxes(
   box = Box((0.0, -4.0, -6.0), (4.0, 4.0, 6.0))
   split = SimpleNamespace(validation=("x",), test=("none",))
   fold = segmented(label, label, "a=1", boxes={"x": box}, split=split)
+  stale = tmp_path / "evaluation" / "validation" / "attention.csv"
+  stale.parent.mkdir(parents=True)
+  stale.write_text("of another checkpoint")
   evaluate_run(LoadedRun(config, ("a",), None, 7), fold, tmp_path, "validation")
+  assert not stale.exists()
+  assert not (tmp_path / "uncertainty").exists()
   assert {path.name for path in (tmp_path / "evaluation").iterdir()} == {"validation"}
   folder = tmp_path / "evaluation" / "validation"
   (row,) = csv.DictReader((folder / "cases.csv").read_text().splitlines())
@@ -334,6 +344,10 @@ def test_another_part_is_scored_beside_the_test_cases_and_inside_the_runs_boxes(
   summary = json.loads((folder / "summary.json").read_text())
   assert (summary["part"], summary["checkpoint_step"]) == ("validation", 7)
   assert (tmp_path / "predictions" / "validation" / "x.nii.gz").is_file()
+  wanted = WantedMaps(lambda image, *_: {"level2/0": image}, uncertainty=True)
+  evaluate_run(LoadedRun(config, ("a",), None, 7), fold, tmp_path, "validation", wanted)
+  assert stale.read_text().startswith("case,gate,organ,shell,elsewhere\nx,level2/0,")
+  assert (tmp_path / "uncertainty" / "validation" / "x.nii.gz").is_file()
 
 
 def test_masks_of_a_folder_are_compared_voxel_by_voxel_however_they_are_stored(tmp_path):

@@ -3,13 +3,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from attn_unet_jax.cases.dataset import NativeCase
+from attn_unet_jax.evaluation.gate_places import read_gate_means
+from attn_unet_jax.inference.doubt import map_gates
+from attn_unet_jax.labels import parse_mapping
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.box import Box
+from attn_unet_jax.volumes.nifti import FULL_SHARE
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.workflows import measure_attention as workflow
 from benchmarks.orientations import on_axes
 from tests.configs import with_keys
-from tests.drawn_ct import drawn_ct
+from tests.drawn_ct import drawn_ct, drawn_label
 from tests.inference.test_attention import Gated
 
 
@@ -48,3 +53,30 @@ def test_no_gate_is_open_outside_the_box(opened):
 def test_a_network_without_gates_is_refused(opened):
   with pytest.raises(UserError, match="run: its network, attention_unet, has no attention gates"):
     opened(gated=False)
+
+
+def test_the_places_of_a_case_are_those_of_its_label_whatever_its_axes(opened, tmp_path, capsys):
+  """A gate that says how bright a voxel is, which the organ is more than its surroundings."""
+  case = NativeCase("a", on_axes(drawn_ct(), "LPS"), on_axes(drawn_label(), "LPS"), "a.nii")
+  fold = SimpleNamespace(
+    dataset=SimpleNamespace(load=lambda _: case),
+    mapping=parse_mapping("pancreas=1", {}),
+    boxes=None,
+  )
+  workflow.write_attention(opened(), fold, ["a"], tmp_path)
+  (gates,) = read_gate_means(tmp_path / "attention.csv").values()
+  image, organ = to_canonical(drawn_ct()).array, to_canonical(drawn_label()).array == 1
+  share = np.clip((image + 160.0) / 400, 0, 1) / 2
+  assert gates["level1/0"]["organ"] == pytest.approx(share[organ].mean(), abs=1e-4)
+  rest = gates["level1/0"]["shell"], gates["level1/0"]["elsewhere"]
+  # Where all gates are 0, as this one is in the air, nothing has looked.
+  assert min(rest) <= share[~organ & (share > 0)].mean() <= max(rest)
+  assert capsys.readouterr().out.splitlines()[0].startswith("attention level1/0: organ 0.")
+
+
+def test_maps_of_gates_lie_on_the_scans_own_voxels(opened):
+  scan = on_axes(drawn_ct(), "LPS")
+  shares = map_gates([*opened()(scan, None, "a").values()], scan.grid)
+  assert shares.shape == (*scan.shape, 2)
+  expected = np.clip((scan.array + 160.0) / 400, 0, 1) / 2
+  np.testing.assert_allclose(shares[..., 0] / FULL_SHARE, expected, atol=1e-4)

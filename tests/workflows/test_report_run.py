@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.config.stored import to_json
+from attn_unet_jax.evaluation.gate_places import write_gate_means
+from attn_unet_jax.runs.attention_csv import GateLog
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
@@ -118,3 +120,24 @@ def test_ranks_and_roles():
     7: "second best",
     8: "best",
   }
+
+
+def test_a_page_shows_where_the_gates_look_and_what_the_run_doubts(run, monkeypatch):
+  workdir, _ = run
+  means = {"level2/0": {"organ": 0.75, "shell": 0.5, "elsewhere": 0.25}}
+  write_gate_means(workdir / "evaluation" / "attention.csv", {"a": means, "b": means})
+  GateLog(workdir, 0).write_epoch(1, means)
+  flat = Volume(np.full(drawn_ct().shape, 0.5, np.float32), drawn_ct().affine)
+  write_nifti(workdir / "uncertainty" / "d.nii.gz", flat)
+  monkeypatch.setattr(workflow, "open_attention", lambda _: lambda *_: {"level2/0": flat})
+  text = report_run(workdir, attention=True).read_text()
+  assert '<th scope="row">level2/0</th><td>0.750 \u00b1 0.000</td>' in text
+  (data,) = [line for line in text.splitlines() if 'id="data"' in line]
+  data = json.loads(data.partition(">")[2].removesuffix("</script>"))
+  assert data["gates"][0]["curves"][0]["points"] == [[1, 0.75]]
+  worst, *others = data["shown"]
+  assert list(worst["maps"]) == ["attention level2/0", "uncertainty"]
+  assert worst["maps"]["attention level2/0"]["about"].startswith(
+    "mean coefficient in the organ 0.5"
+  )
+  assert "uncertainty" not in others[0]["maps"]

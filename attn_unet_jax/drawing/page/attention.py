@@ -1,78 +1,97 @@
-"""Embeds the coefficients of attention gates, and measures where they are high."""
+"""Writes where attention gates look, in numbers: over the cases and over the epochs."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from typing import Any
 
-import numpy as np
-from scipy.ndimage import distance_transform_edt, map_coordinates
+from attn_unet_jax.volumes.places import PLACES, SHELL_MM
 
-from attn_unet_jax.drawing.page.coding import encode_volume
-from attn_unet_jax.volumes.volume import Volume
+# By case and gate the mean coefficient by place.
+GateTable = Mapping[str, Mapping[str, Mapping[str, float]]]
 
-_SPACING_MM = 4.0  # of the embedded maps: the gates of level 2 decide for 8 mm on a grid of 2 mm
-_SHELL_MM = 10.0
-
-
-@dataclass(frozen=True)
-class EmbeddedMap:
-  """The coefficients of one gate in the part of a scan that is shown.
-
-  Attributes:
-    text: as `encode_volume` writes them: 0 is `low`, 255 is `high`.
-    low: the lowest coefficient.
-    high: the highest.
-    means: the mean coefficient by place: in the organ, in a shell of 10 mm around it, and in the
-      rest of what is shown. A place without voxels is left out.
-  """
-
-  text: str
-  low: float
-  high: float
-  means: Mapping[str, float]
+_NAMES = ("in the organ", f"within {SHELL_MM:g} mm of it", "elsewhere")
 
 
-def embed_maps(
-  shown: Volume, maps: Mapping[str, Volume]
-) -> tuple[tuple[int, int, int], dict[str, EmbeddedMap]]:
-  """Brings maps to the part of a scan that is shown.
+def describe_places(means: Mapping[str, float]) -> str:
+  """Says the mean coefficients of a gate; a place without voxels is left out."""
+  said = [
+    f"{name} {means[place]:.3f}"
+    for name, place in zip(_NAMES, PLACES, strict=True)
+    if math.isfinite(means[place])
+  ]
+  return f"mean coefficient {', '.join(said)}"
+
+
+def write_gates(
+  means: Mapping[str, Mapping[str, tuple[float, float]]], cases: GateTable
+) -> Iterator[str]:
+  """Yields the tables of gates as HTML.
 
   Args:
-    shown: the true class indices of that part, canonical axes.
-    maps: coefficients by the name of their gate, each on a grid of its own.
-
-  Returns:
-    the shape of the embedded maps, whose voxels share the extent of `shown` evenly, and the maps.
+    means: by gate and place the mean over the cases and its standard deviation.
+    cases: the same of each case.
   """
-  sizes = [
-    max(1, min(n, round(n * mm / _SPACING_MM)))
-    for n, mm in zip(shown.shape, shown.spacing, strict=True)
+  if not means:
+    return
+  yield (
+    '<p class="soft">A gate multiplies the features of a skip connection by a coefficient: at 1 '
+    "they pass, at 0 they are held back. level4/0 is the first gate of the coarsest level that has "
+    f"gates. These are means over {len(cases)} scored cases, \u00b1 their standard deviation.</p>"
+  )
+  yield from _open_table(["gate", *_NAMES, "organ : elsewhere"])
+  for name, gate in means.items():
+    cells = [_format(*gate[place]) for place in PLACES]
+    organ, elsewhere = gate["organ"][0], gate["elsewhere"][0]
+    ratio = f"{organ / elsewhere:.2f}" if elsewhere else ""
+    yield _write_row([name, *cells, ratio.replace("nan", "")])
+  yield "</tbody></table></div><details><summary>Each case</summary>"
+  yield from _open_table(["case", "gate", *_NAMES])
+  for case, gates in cases.items():
+    for name, gate_means in gates.items():
+      yield _write_row([case, name, *(_format(gate_means[place]) for place in PLACES)])
+  yield "</tbody></table></div></details>"
+
+
+def collect_gate_panels(epochs: Sequence[tuple[int, str, Mapping[str, float]]]) -> list[Any]:
+  """Returns the diagrams of gates over the epochs, one for each gate.
+
+  Args:
+    epochs: rows of an epoch, a gate and its mean coefficients by place.
+  """
+  return [
+    {
+      "title": f"gate {gate}: mean coefficient on validation patches",
+      "logarithmic": False,
+      "limits": None,
+      "curves": [
+        {
+          "name": name,
+          "points": [
+            (epoch, means[place])
+            for epoch, other, means in epochs
+            if other == gate and math.isfinite(means[place])
+          ],
+        }
+        for name, place in zip(_NAMES, PLACES, strict=True)
+      ],
+    }
+    for gate in dict.fromkeys(gate for _, gate, _ in epochs)
   ]
-  shape = (sizes[0], sizes[1], sizes[2])
-  steps = [n / size for n, size in zip(shown.shape, shape, strict=True)]
-  # The middle of each voxel of the maps, in voxels of `shown`.
-  middles = [(np.arange(size) + 0.5) * step - 0.5 for size, step in zip(shape, steps, strict=True)]
-  points = np.stack(np.meshgrid(*middles, indexing="ij"))
-  organ = shown.array[tuple(np.rint(points).astype(int))] > 0
-  spacing = [step * mm for step, mm in zip(steps, shown.spacing, strict=True)]
-  places = _divide_places(organ, spacing)
-  found = {}
-  for name, volume in maps.items():
-    to_map = np.linalg.inv(volume.affine) @ shown.affine
-    at = np.tensordot(to_map[:3, :3], points, 1) + to_map[:3, 3, None, None, None]
-    values = map_coordinates(volume.array, at, order=1, mode="nearest")
-    low, high = float(values.min()), float(values.max())
-    codes = np.rint((values - low) * (255 / (high - low or 1))).astype(np.uint8)
-    means = {place: float(values[mask].mean()) for place, mask in places.items() if mask.any()}
-    found[name] = EmbeddedMap(encode_volume(codes), low, high, means)
-  return shape, found
 
 
-def _divide_places(organ: np.ndarray, spacing: list[float]) -> dict[str, np.ndarray]:
-  if not organ.any():
-    return {"elsewhere": ~organ}
-  distance = distance_transform_edt(~organ, sampling=spacing)
-  return {
-    "in the organ": organ,
-    f"within {_SHELL_MM:g} mm of it": ~organ & (distance <= _SHELL_MM),
-    "elsewhere": distance > _SHELL_MM,
-  }
+def _format(mean: float, deviation: float = math.nan) -> str:
+  if not math.isfinite(mean):
+    return "none"
+  return f"{mean:.3f}" + (f" \u00b1 {deviation:.3f}" if math.isfinite(deviation) else "")
+
+
+def _open_table(columns: Sequence[str]) -> Iterator[str]:
+  head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
+  yield f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>'
+
+
+def _write_row(cells: Sequence[str]) -> str:
+  first, *rest = (escape(cell) for cell in cells)
+  values = "".join(f"<td>{cell}</td>" for cell in rest)
+  return f'<tr><th scope="row">{first}</th>{values}</tr>'

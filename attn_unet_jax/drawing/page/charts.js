@@ -70,8 +70,8 @@ const charts = (() => {
     return svg;
   }
 
-  function drawPanel(panel, number) {
-    const figure = element("figure", {}, document.getElementById("curves"));
+  function drawPanel(panel, place) {
+    const figure = element("figure", {}, document.getElementById(place));
     element("figcaption", {}, figure, panel.title);
     const value = (one) => (panel.logarithmic ? Math.log10(one) : one);
     const curves = panel.curves.map((curve, index) => ({
@@ -193,7 +193,8 @@ const charts = (() => {
     figure.append(svg, said);
   }
 
-  data.panels.forEach(drawPanel);
+  data.panels.forEach((panel) => drawPanel(panel, "curves"));
+  data.gates.forEach((panel) => drawPanel(panel, "gates"));
   data.spreads.forEach(drawSpread);
   return { data, element };
 })();

@@ -12,6 +12,7 @@ from typing import Any
 from attn_unet_jax.drawing import colours
 from attn_unet_jax.drawing.colours import to_hex
 from attn_unet_jax.drawing.curves import PANELS, list_points
+from attn_unet_jax.drawing.page.attention import GateTable, collect_gate_panels, write_gates
 from attn_unet_jax.drawing.page.volumes import CODED_HU, EmbeddedCase
 
 WINDOWS_HU = (
@@ -48,6 +49,9 @@ class RunPage:
     scores: the rows of `cases.csv`.
     shown: the cases of the viewer.
     thumbnails: further cases, of one slice each.
+    gates: by gate and place the mean coefficient over the cases, and its standard deviation.
+    gate_cases: the mean coefficients of each case by gate and place.
+    gate_epochs: the same after each epoch: epoch, gate, and coefficients by place.
     record: titles and texts of the run's files.
   """
 
@@ -62,6 +66,9 @@ class RunPage:
   scores: Sequence[Mapping[str, str]] = ()
   shown: Sequence[EmbeddedCase] = ()
   thumbnails: Sequence[EmbeddedCase] = ()
+  gates: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
+  gate_cases: GateTable = field(default_factory=dict)
+  gate_epochs: Sequence[tuple[int, str, Mapping[str, float]]] = ()
   record: Sequence[tuple[str, str]] = ()
 
 
@@ -73,8 +80,11 @@ def write_document(page: RunPage) -> str:
     ("training", "Training", ['<div class="charts" id="curves"></div>', *_write_epochs(page)]),
     ("scores", "Scores of the cases", [*_write_cases(page, places)]),
     ("pictures", "Cases", [*_write_viewer(page)]),
+    ("attention", "Where the gates look", [*_write_attention(page)]),
     ("record", "Record", [*_write_record(page)]),
   ]
+  # A network without gates has nothing to say about them.
+  sections = [section for section in sections if section[2] or section[0] != "attention"]
   links = "".join(f'<a href="#{name}">{title}</a>' for name, title, _ in sections)
   body = [f"<header><h1>{_escape(page.title)}</h1><p>{_escape(page.lead)}</p>"]
   body += [f'<nav aria-label="sections">{links}</nav></header><main>']
@@ -210,6 +220,15 @@ def _write_viewer(page: RunPage) -> Iterator[str]:
   yield '<div class="thumbs" id="thumbs"></div>'
 
 
+def _write_attention(page: RunPage) -> Iterator[str]:
+  if page.gate_epochs:
+    yield "<h3>After each epoch, on the patches of the validation loss</h3>"
+    yield '<div class="charts" id="gates"></div>'
+  if page.gates:
+    yield "<h3>In whole scans</h3>"
+  yield from write_gates(page.gates, page.gate_cases)
+
+
 def _write_record(page: RunPage) -> Iterator[str]:
   for title, text in page.record:
     yield f"<details><summary>{_escape(title)}</summary><pre>{_escape(text)}</pre></details>"
@@ -243,7 +262,7 @@ def _collect_data(
     texts = ("id", "role", "score", "about", "shape", "spacing", "centre", "map_shape")
     about = {name: getattr(case, name) for name in texts}
     maps = {
-      name: {"place": embed(one.text), "low": one.low, "high": one.high, "means": one.means}
+      name: {"place": embed(one.text), "low": one.low, "high": one.high, "about": one.about}
       for name, one in case.maps.items()
     }
     embedded = {name: embed(text) for name, text in case.volumes.items()}
@@ -252,6 +271,7 @@ def _collect_data(
   epochs = [int(row["epoch"]) for rows in _list_metrics_of_runs(page) for row in rows]
   data = {
     "panels": _collect_panels(page) if epochs else [],
+    "gates": collect_gate_panels(page.gate_epochs),
     "epochs": [min(epochs), max(epochs)] if epochs else [1, 1],
     "spreads": list(_collect_spreads(page.scores)),
     "places": places,

@@ -252,7 +252,7 @@
         view.caption.textContent = `${place} (${first} left, ${last} right)`;
         const what = Object.keys(state.shown).filter((kind) => state.shown[kind]).join(" and ");
         const alt = `${one.id}, ${place}, window ${state.window.join(" to ")} HU` +
-          (what ? `, outlines of ${what}` : "") + (state.map ? `, attention ${state.map}` : "");
+          (what ? `, outlines of ${what}` : "") + (state.map ? `, overlay ${state.map}` : "");
         view.canvas.setAttribute("aria-label", alt);
       }
     }
@@ -263,7 +263,7 @@
       if (!names.includes(state.map)) state.map = "";
       if (!names.length) return;
       const options = [["off", ""], ...names.map((name) => [name, name])];
-      choices(mapControls, "Attention", "map", options, state.map, (name) => {
+      choices(mapControls, "Overlay", "map", options, state.map, (name) => {
         state.map = name;
         tellMap();
         draw();
@@ -284,8 +284,7 @@
       const strip = element("span", { class: "ramp", role: "img" }, state.bar);
       strip.setAttribute("aria-label", `colours from ${low}, dark, to ${high}, yellow`);
       strip.style.background = `linear-gradient(to right, ${stops})`;
-      const means = Object.entries(one.means).map(([place, mean]) => `${place} ${mean.toFixed(3)}`);
-      state.bar.append(` ${high}; mean coefficient ${means.join(", ")}`);
+      state.bar.append(` ${high}${one.about ? "; " + one.about : ""}`);
     }
 
     function choose(index) {

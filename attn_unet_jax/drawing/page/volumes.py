@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from attn_unet_jax.drawing.page.attention import EmbeddedMap, embed_maps
 from attn_unet_jax.drawing.page.coding import encode_volume
+from attn_unet_jax.drawing.page.overlays import EmbeddedMap, embed_maps
 from attn_unet_jax.drawing.planes import find_centre, find_region
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
@@ -34,7 +34,7 @@ class EmbeddedCase:
     centre: the voxel in the middle of the organ.
     about: which part of the scan this is.
     volumes: `image`, `truth` and `prediction`, each as `encode_volume` writes it.
-    maps: attention by the name of the gate; see `drawing.page.attention`.
+    maps: by name, of gates and of uncertainty; see `drawing.page.overlays`.
     map_shape: of the maps, which cover the same part of the scan by fewer voxels.
   """
 
@@ -61,6 +61,7 @@ def embed_case(
   *,
   one_slice: bool = False,
   maps: Mapping[str, Volume] | None = None,
+  about_maps: Mapping[str, str] | None = None,
 ) -> EmbeddedCase:
   """Encodes the part of a case around the organ.
 
@@ -73,7 +74,9 @@ def embed_case(
     prediction: class indices on the same grid.
     max_voxels: beyond so many, only every second voxel along the finest axes is kept.
     one_slice: keep only the axial slice through the middle of the organ.
-    maps: the coefficients of each gate on a grid of their own, canonical axes.
+    maps: values by the name of their map, such as a gate, each on a grid of its own, canonical
+      axes.
+    about_maps: what is said of a map, by its name.
   """
   canonical = to_canonical(image)
   classes = [
@@ -96,7 +99,7 @@ def embed_case(
   corner[:3, :3] = np.diag(steps)
   corner[:3, 3] = [part.start for part in kept]
   shown = Volume(true, canonical.affine @ corner)
-  map_shape, found = embed_maps(shown, maps or {})
+  map_shape, found = embed_maps(shown.grid, maps or {}, about_maps)
   spacing = [step * mm for step, mm in zip(steps, canonical.spacing, strict=True)]
   return EmbeddedCase(
     case_id,
