@@ -344,7 +344,7 @@ def test_another_part_is_scored_beside_the_test_cases_and_inside_the_runs_boxes(
   summary = json.loads((folder / "summary.json").read_text())
   assert (summary["part"], summary["checkpoint_step"]) == ("validation", 7)
   assert (tmp_path / "predictions" / "validation" / "x.nii.gz").is_file()
-  wanted = WantedMaps(lambda image, *_: {"level2/0": image}, uncertainty=True)
+  wanted = WantedMaps(lambda image, *_: {"level2/0": to_canonical(image)}, uncertainty=True)
   evaluate_run(LoadedRun(config, ("a",), None, 7), fold, tmp_path, "validation", wanted)
   assert stale.read_text().startswith("case,gate,organ,shell,elsewhere\nx,level2/0,")
   assert (tmp_path / "uncertainty" / "validation" / "x.nii.gz").is_file()
