@@ -6,12 +6,14 @@ tumour), `spleen=1,pancreas=10,background=*`. If the data carries names, a value
 unless the data names it or `background=*` makes all other values background. `unlabelled=3` marks
 voxels of which nobody knows what they are: neither training nor scoring looks at them. If 0 is that
 value, `background=VALUE` says what the background is. A value that the data calls `ignore`, as
-nnU-Net does, is unlabelled unless the mapping mentions it.
+nnU-Net does, is unlabelled unless the mapping mentions it. `liver=none` is a class that the data
+does not label: its voxels may be anywhere in the background.
 """
 
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,13 +23,17 @@ from attn_unet_jax.runtime.errors import UserError
 # and labels stay in one byte.
 UNLABELLED = 255
 
+# Where a voxel is none of the classes that its data set labels, while the set does not label every
+# class: background, or one of the others. One value for each of the data sets of a run.
+_REST = (254, 253)
+
 # The name of unlabelled voxels in the dataset.json of nnU-Net.
 IGNORE = "ignore"
 
 # A soft label is the share of a voxel that the class fills, stored in so many steps.
 SHARE_STEPS = 254
 
-_BACKGROUND, _UNLABELLED = "background", "unlabelled"
+_BACKGROUND, _UNLABELLED, _NONE = "background", "unlabelled", "none"
 _MOST_SUGGESTED = 12  # values in a mapping that is suggested
 _MOST_VALUES = 300  # more than common atlases have, and far fewer than an image
 _FLAG = "config.data.labels"
@@ -39,7 +45,7 @@ class LabelMapping:
 
   Attributes:
     classes: names of the foreground classes; class k is `classes[k - 1]`.
-    values: the label values of each class.
+    values: the label values of each class; none for a class that the data does not label.
     background: the values that are background.
     rest_is_background: whether all other values are background too.
     unlabelled: the values of voxels of which nobody knows what they are.
@@ -59,6 +65,14 @@ class LabelMapping:
   def class_indices(self) -> dict[str, int]:
     """The indices of the classes in the network's output, by name; background is 0."""
     return {name: index + 1 for index, name in enumerate(self.classes)}
+
+  @property
+  def labelled_indices(self) -> dict[str, int]:
+    """The indices of the classes that the data labels: only these can be scored."""
+    indices = self.class_indices
+    return {
+      name: indices[name] for name, values in zip(self.classes, self.values, strict=True) if values
+    }
 
   def apply(self, labels: np.ndarray, source: str) -> np.ndarray:
     """Converts label values to class indices.
@@ -112,7 +126,7 @@ class LabelMapping:
     absent = [
       name
       for name, values in zip(self.classes, self.values, strict=True)
-      if values.isdisjoint(present)
+      if values and values.isdisjoint(present)
     ]
     it = "it" if len(unknown) == 1 else "them"
     ways = []
@@ -189,7 +203,7 @@ def parse_mapping(text: str, names: Mapping[str, int] | None, flag: str = _FLAG)
   unlabelled = classes.pop(_UNLABELLED, frozenset())
   if IGNORE in named:
     unlabelled |= {named[IGNORE]} - background.union(unlabelled, *classes.values())
-  if not classes:
+  if not any(classes.values()):
     raise UserError(f"{where}: name at least one class, like 'pancreas=1'")
   if 0 not in unlabelled:  # data sets that label everything but the background leave it 0
     background |= {0}
@@ -219,13 +233,15 @@ _STAR = -(2**31)  # stands for '*' among values; no label file holds it
 
 
 def _join_values(values: Iterable[int]) -> str:
-  return "+".join("*" if value == _STAR else str(value) for value in sorted(values))
+  return "+".join("*" if value == _STAR else str(value) for value in sorted(values)) or _NONE
 
 
 def _parse_values(name: str, text: str, named: Mapping[str, int], where: str) -> frozenset[int]:
   if not text:
     # With names, `pancreas` is the value of that name. Without, a mask of 0 and 1 is meant.
     text = name if named else "1"
+  if text == _NONE and name not in (_BACKGROUND, _UNLABELLED):
+    return frozenset()
   values = set()
   for item in text.split("+"):
     if item == "*" and name == _BACKGROUND:
@@ -258,3 +274,28 @@ def class_names(text: str) -> tuple[str, ...]:
   if not classes or len(set(classes)) < len(classes):
     raise UserError(f"config.data.labels={text!r}: name one class or more, each once")
   return classes
+
+
+def rest_value(place: int) -> int:
+  """Returns the label value of what is none of the classes that a data set labels.
+
+  Args:
+    place: of the data set among those of a run, from 0.
+  """
+  return _REST[place]
+
+
+def is_foreground(labels: Any) -> Any:
+  """Returns where a voxel is known to be of a class, as an array of booleans.
+
+  Args:
+    labels: class indices, or shares in [0, 1], as an array of NumPy or JAX.
+  """
+  # The values without a class are the largest ones.
+  return (labels > 0) & (labels < min(_REST))
+
+
+def labelled_classes(text: str) -> tuple[bool, ...]:
+  """Returns whether the data labels each class that a mapping names, without looking at data."""
+  parts = dict(part.partition("=")[::2] for part in text.replace(" ", "").split(",") if part)
+  return tuple(parts[name] != _NONE for name in class_names(text))

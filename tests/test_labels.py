@@ -3,7 +3,14 @@ import re
 import numpy as np
 import pytest
 
-from attn_unet_jax.labels import UNLABELLED, class_names, parse_mapping
+from attn_unet_jax.labels import (
+  UNLABELLED,
+  class_names,
+  is_foreground,
+  labelled_classes,
+  parse_mapping,
+  rest_value,
+)
 from attn_unet_jax.runtime.errors import UserError
 
 
@@ -151,3 +158,28 @@ def test_class_names_are_checked(text):
 
 def test_class_names_leave_the_background_out():
   assert class_names("spleen=1, pancreas=2,background=*") == ("spleen", "pancreas")
+
+
+@pytest.mark.parametrize("names", [None, {"background": 0, "pancreas": 1}])
+def test_a_class_may_be_none_of_the_values(names):
+  text = "liver=none,pancreas=1"
+  mapping = parse_mapping(text, names)
+  assert mapping.classes == class_names(text) == ("liver", "pancreas")
+  assert mapping.labelled_indices == {"pancreas": 2}
+  assert labelled_classes(text) == (False, True)
+  assert mapping.apply(np.array([0, 1]), "x").tolist() == [0, 2]
+  assert str(mapping) == text
+  with pytest.raises(
+    UserError, match=r"--config.data.labels='liver=none,pancreas=1\+3'|VALUE|none"
+  ):
+    mapping.apply(np.array([0, 3]), "x")
+
+
+def test_not_all_classes_may_be_none():
+  with pytest.raises(UserError, match="name at least one class"):
+    parse_mapping("liver=none,pancreas=none", None)
+
+
+def test_foreground_is_what_is_known_to_be_of_a_class():
+  values = np.array([0, 1, 200, rest_value(0), rest_value(1), UNLABELLED])
+  assert is_foreground(values).tolist() == [False, True, True, False, False, False]

@@ -12,6 +12,7 @@ from attn_unet_jax.cases.boxes import Boxes, box_voxels
 from attn_unet_jax.cases.cache import digest_recipe, load_or_prepare
 from attn_unet_jax.cases.dataset import Dataset
 from attn_unet_jax.cases.options import DataOptions
+from attn_unet_jax.cases.partial import mark_rest
 from attn_unet_jax.cases.prepare import WorkingCase, prepare_case, working_grid_for
 from attn_unet_jax.cases.sparse import keep_labelled_slices
 from attn_unet_jax.labels import LabelMapping
@@ -53,7 +54,7 @@ class WorkingCases(Sequence[WorkingCase]):
     case_id = self.ids[index]
     case = self._load_cached(case_id) if self.folder else self._prepare_case(case_id)
     # Labels are dropped after the cache, so that one file serves every `data.labelled_slices`.
-    return keep_labelled_slices(case, self.data) if self.thin else case
+    return mark_rest(keep_labelled_slices(case, self.data) if self.thin else case, self.mapping)
 
   def cache_in(self, folder: Path) -> "WorkingCases":
     """Returns these cases with a folder that stores each of them once it is prepared."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 from attn_unet_jax.config.schema import RunConfig
-from attn_unet_jax.labels import class_names
+from attn_unet_jax.labels import class_names, labelled_classes
 from attn_unet_jax.losses.options import LOSSES
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.divisible import check_mean_of_parts
@@ -23,6 +23,7 @@ def check_rules(config: RunConfig) -> None:
   _check_freeze(config)
   _check_stages(config)
   _check_soft_labels(config)
+  _check_partial_labels(config)
   _check_largest_component(config)
   _check_accumulation(config)
   _check_space(config)
@@ -75,6 +76,21 @@ def _check_soft_labels(config: RunConfig) -> None:
   for term in config.loss.terms:
     rule = f"0 {needs}: only {takes} take soft labels"
     _require_rule(term.entry.takes_shares, f"loss.{term.name}", term.weight, rule)
+
+
+def _check_partial_labels(config: RunConfig) -> None:
+  """Checks that target and losses fit a class that the data does not label."""
+  labels = config.data.labels
+  if all(labelled_classes(labels)):
+    return
+  needs = f"for a class that is none in config.data.labels={labels!r}"
+  _require_rule(
+    config.data.target == "interior", "data.target", config.data.target, f"interior {needs}"
+  )
+  takes = ", ".join(name for name, entry in LOSSES.items() if entry.partial)
+  for term in config.loss.terms:
+    rule = f"0 {needs}: only {takes} take partial labels"
+    _require_rule(bool(term.entry.partial), f"loss.{term.name}", term.weight, rule)
 
 
 def _check_largest_component(config: RunConfig) -> None:

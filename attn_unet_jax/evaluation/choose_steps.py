@@ -132,13 +132,14 @@ def _score_candidates(
   for threshold in dict.fromkeys(steps.threshold for steps in candidates):
     # Interpolated once for all that follows it, and cropped, for organs are small.
     labels = make_labels(found, recipe, threshold)
-    where = _find_content((labels > 0) | np.isin(reference, [*fold.mapping.class_indices.values()]))
+    classes = fold.mapping.labelled_indices
+    where = _find_content((labels > 0) | np.isin(reference, [*classes.values()]))
     for steps in candidates:
       if steps.threshold == threshold:
         scores[steps] = score_case(
           postprocess_mask(labels[where], steps, voxel_ml),
           reference[where],
-          fold.mapping.class_indices,
+          classes,
           voxel_ml,
           UNLABELLED,
           recipe.evaluation.empty_masks,

@@ -93,7 +93,8 @@ def score_cases(
     found = predict_scan(case.image, system, recipe, find, case_id)
     prediction = make_mask(found, recipe, postprocessing)
     reference = make_reference(case, fold, recipe)
-    classes, rules = fold.mapping.class_indices, recipe.evaluation
+    # Of a class that the data does not label nobody knows what would be right.
+    classes, rules = fold.mapping.labelled_indices, recipe.evaluation
     scores = score_prediction(prediction.array, reference, classes, rules, surfaces=surfaces)
     if surfaces:
       errors = measure_calibration(found, prediction, reference, classes, rules.empty_masks)
@@ -103,7 +104,7 @@ def score_cases(
       _add_box_scores(scores, found.box, reference, classes)
     rows[case_id] = scores
     if predictions:
-      names = {"background": 0, **classes}
+      names = {"background": 0, **fold.mapping.class_indices}
       write_nifti(predictions / f"{case_id}.nii.gz", prediction, label_names=names)
     if doubts:
       write_nifti(doubts / f"{case_id}.nii.gz", map_entropy(found))

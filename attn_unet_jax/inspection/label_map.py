@@ -44,6 +44,7 @@ def value_findings(
   present = {
     name_: any(value in counts for value in values)
     for name_, values in zip(mapping.classes, mapping.values, strict=True)
+    if values
   }
   if not any(present.values()):
     if not unknown:  # else the values are wrong, which says more than that no class is there

@@ -23,6 +23,9 @@ The label `UNLABELLED` marks a voxel whose class is unknown. Every loss leaves s
 all its sums. Any other label outside 0..K-1 is an error that the losses do not detect: labels are
 checked when they are read from disk.
 
+Labels of data sets that label only some of the classes are merged before they reach a loss, see
+`partial`.
+
 In the formulas p is the softmax of the logits, g the one-hot label, n a sample, k a class, v a
 voxel. `sum` runs over the labelled voxels of one sample.
 

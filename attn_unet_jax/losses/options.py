@@ -61,6 +61,8 @@ class LossEntry(NamedTuple):
       losses.
     reads_sides: whether it reads the side outputs of `hnn`, not the logits.
     takes_shares: whether labels may be soft, `data.label_resampling=occupancy`.
+    partial: how it takes partial labels: `voxels`, once the probabilities are added up; `classes`,
+      as a mean over classes, of which only those that a sample's data set labels count; '': not.
   """
 
   function: str
@@ -69,24 +71,29 @@ class LossEntry(NamedTuple):
   over_batch: bool = False
   reads_sides: bool = False
   takes_shares: bool = False
+  partial: str = ""
 
 
 _CE, _DICE = "attn_unet_jax.losses.cross_entropy", "attn_unet_jax.losses.dice"
 
 LOSSES: dict[str, LossEntry] = {
   "dice": LossEntry(
-    f"{_DICE}:soft_dice", "Soft Dice of the foreground classes.", takes_shares=True
+    f"{_DICE}:soft_dice",
+    "Soft Dice of the foreground classes.",
+    takes_shares=True,
+    partial="classes",
   ),
   "bce": LossEntry(
     f"{_CE}:binary_cross_entropy",
     "Binary cross-entropy of foreground against background.",
     takes_shares=True,
+    partial="voxels",
   ),
-  "ce": LossEntry(f"{_CE}:cross_entropy", "Cross-entropy over all classes."),
+  "ce": LossEntry(f"{_CE}:cross_entropy", "Cross-entropy over all classes.", partial="voxels"),
   "reference_dice": LossEntry(
     f"{_DICE}:reference_dice", "The released Attention U-Net's Dice.", takes_shares=True
   ),
-  "squared_dice": LossEntry(f"{_DICE}:squared_dice", "V-Net's Dice."),
+  "squared_dice": LossEntry(f"{_DICE}:squared_dice", "V-Net's Dice.", partial="classes"),
   "vnet_caffe_dice": LossEntry(
     "attn_unet_jax.losses.vnet_caffe:vnet_caffe_dice",
     "The released V-Net's: hard Dice with a gradient of its own.",
@@ -113,6 +120,7 @@ LOSSES: dict[str, LossEntry] = {
     f"{_DICE}:tversky_loss",
     "Dice with false positives and negatives weighted apart.",
     TverskyOptions,
+    partial="classes",
   ),
   "weighted_ce": LossEntry(
     f"{_CE}:weighted_ce",

@@ -15,7 +15,7 @@ from attn_unet_jax.augment.patch import augment_patch, source_shape
 from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.cases.target import keep_boundary
-from attn_unet_jax.labels import SHARE_STEPS, UNLABELLED
+from attn_unet_jax.labels import SHARE_STEPS, UNLABELLED, is_foreground
 from attn_unet_jax.patches.device_source import ResidentSet, SourceBlock, crop_patches
 from attn_unet_jax.patches.host_cropper import HostCropper, stack_blocks
 from attn_unet_jax.patches.options import PatchRecipe
@@ -143,7 +143,7 @@ def measure_foreground(
   def count_foreground(blocks: SourceBlock) -> Array:
     label = _make_input(recipe, blocks, augmentation).label[:, *inner]
     labelled = label != UNLABELLED
-    inside = label if recipe.data.has_soft_labels else label > 0
+    inside = label if recipe.data.has_soft_labels else is_foreground(label)
     return jnp.stack([jnp.sum(jnp.where(labelled, inside, 0)), jnp.sum(labelled)])
 
   total = np.zeros(2)

@@ -10,7 +10,7 @@ from flax import linen as nn
 from attn_unet_jax.cases.cache import remove_left_over
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.cases.working_cases import WorkingCases
-from attn_unet_jax.labels import UNLABELLED
+from attn_unet_jax.labels import is_foreground
 from attn_unet_jax.patches.batch import (
   NetworkInput,
   crop_fixed_batches,
@@ -116,7 +116,7 @@ def _require_foreground(
     UserError: no training case has a voxel of any class.
   """
   labels = (np.asarray(batch.label) for batch in patches)
-  if any(((label > 0) & (label != UNLABELLED)).any() for label in labels):
+  if any(is_foreground(label).any() for label in labels):
     return
   if not any(len(case.centres) for case in cases):
     raise UserError(

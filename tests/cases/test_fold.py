@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.cases.fold import open_fold
+from attn_unet_jax.labels import UNLABELLED, rest_value
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
@@ -77,3 +78,19 @@ def test_a_run_of_no_data_says_what_can_be_done_with_it(config, folder):
     UserError, match=r"made/folds\.json: not found; .*convert.*init\.workdir=.*made"
   ):
     open_fold(config.data, folder / "made" / "folds.json")
+
+
+def test_background_of_a_set_that_lacks_a_class_may_be_that_class(own, folder):
+  own = with_keys(own, {"data.spacing_mm": 1.0})
+  whole = open_fold(own.data).load("training")
+  partial = open_fold(with_keys(own, {"data.labels": "liver=none,pancreas=1"}).data)
+  for part in ("training", "validation"):
+    (case, *_) = partial.load(part)
+    (same,) = (one for one in open_fold(own.data).load(part) if one.id == case.id)
+    np.testing.assert_array_equal(case.label, np.where(same.label == 1, 2, rest_value(0)))
+    np.testing.assert_array_equal(case.centres, same.centres)
+  thin = {"data.labels": "liver=none,pancreas=1", "data.labelled_slices": (0, 0, 3)}
+  (case, *_) = open_fold(with_keys(own, thin).data).load("training")
+  (same, *_) = whole
+  assert set(np.unique(case.label)) == {2, rest_value(0), UNLABELLED}
+  assert (same.label[tuple(case.centres.T)] == 1).all()

@@ -99,3 +99,14 @@ def test_weights_are_one_for_each_class():
   _check(data__labels="liver,pancreas", **weights)
   with pytest.raises(UserError, match=r"class_weights=\(0\.1, 1\.0, 1\.0\): must be \(\) or 2"):
     _check(**weights)
+
+
+def test_a_class_that_the_data_does_not_label_needs_losses_that_take_it():
+  labels = {"data__labels": "liver=none,pancreas"}
+  _check(**labels)
+  _check(**labels, loss__ce=1.0, loss__tversky=0.5)
+  for name in ("focal", "reference_dice"):
+    with pytest.raises(UserError, match=rf"loss\.{name}=1\.0: must be 0 for a class that is none"):
+      _check(**labels, **{f"loss__{name}": 1.0})
+  with pytest.raises(UserError, match=r"data\.target='boundary': must be interior for a class"):
+    _check(**labels, data__target="boundary")

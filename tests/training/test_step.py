@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.cases.prepare import WorkingCase
+from attn_unet_jax.labels import rest_value
 from attn_unet_jax.losses.options import LossTerm
 from attn_unet_jax.losses.total import load_loss, sum_terms
 from attn_unet_jax.models import build, layers, options
@@ -119,6 +120,32 @@ def test_an_option_of_a_loss_reaches_it(config, name, option, value, argument):
   found = float(fixed_loss(config, _Unpadded(), {}, NetworkInput(image, label)))
   assert found == pytest.approx(2 * asked, rel=1e-6)
   assert found != pytest.approx(2 * usual, rel=1e-3)
+
+
+def test_a_class_that_the_data_does_not_label_may_be_its_background(config):
+  """Of two classes one is `none`: the loss is that of its probability added to the background's."""
+  rng = np.random.default_rng(0)
+  image = jnp.asarray(rng.normal(size=(2, 4, 6, 3, 1)), jnp.float32)
+  label = jnp.asarray(rng.integers(0, 2, (2, 4, 6, 3)), jnp.uint8)
+  partial = with_keys(config, {"data.labels": "pancreas=1,liver=none"})
+  marked = NetworkInput(image, jnp.where(label == 0, rest_value(0), label))
+  found = fixed_loss(partial, _Three(), {}, marked)
+  logits, _ = _Three().apply({}, image, False)
+  background = jnp.logaddexp(logits[..., 0], logits[..., 2])
+  two = jnp.stack([background, logits[..., 1]], -1)
+  expected = sum_terms(config.loss.terms, two, label)[0]
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+class _Three(nn.Module):
+  """The image and its square as the logits of two classes."""
+
+  output_margin = (0, 0, 0)
+
+  @nn.compact
+  def __call__(self, x, train):
+    del train
+    return jnp.concatenate([jnp.zeros_like(x), x, x**2], -1), {}
 
 
 def test_groups_have_batch_statistics_of_their_own():
