@@ -35,6 +35,7 @@ FLOORS = (
   ("inspection",),
   ("patches",),
   ("cases", "graphs"),
+  ("painting",),
   ("tfds_pancreas",),
   ("runs",),
   ("augment", "losses", "models"),

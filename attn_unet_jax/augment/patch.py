@@ -62,25 +62,48 @@ def augment_patch(
   needed = source_shape(patch, augmentation)
   if image.shape != needed or label.shape != needed:
     raise ValueError(f"image block {image.shape}, label block {label.shape}: expected {needed}")
-  spatial_key, flip_key, intensity_key = jax.random.split(key, 3)
+  image, label = pose_patch(key, image, label, patch, augmentation)
+  return change_appearance(key, image, augmentation), label
+
+
+def pose_patch(
+  key: Array, image: Array, label: Array, patch: Shape, augmentation: Augmentation
+) -> tuple[Array, Array]:
+  """Draws the pose of a patch: the part of `augment_patch` that moves voxels.
+
+  Arguments and result are those of `augment_patch`; of an integer image, too, the nearest voxel is
+  taken.
+  """
+  spatial_key, flip_key, _ = jax.random.split(key, 3)
   mirrored = draw_mirrored_axes(flip_key, augmentation)
-  if augmentation.warps:
-    matrix = draw_spatial_matrix(spatial_key, patch, augmentation)
-    # The coordinates are mirrored, not the result: that would make XLA gather up to eight times.
-    matrix = matrix * jnp.append(jnp.where(mirrored, -1, 1), 1)
-    moved = None
-    if augmentation.deforms:
-      # A key of its own, not a fourth part: augmentations without deformation keep their draws.
-      moved = draw_displacement(jax.random.fold_in(key, 3), patch, augmentation)
-    image = warp_block(image, matrix, patch, displacement=moved)
-    label = _warp_label(label, matrix, patch, moved)
-  else:
-    image, label = mirror_volume(image, mirrored), mirror_volume(label, mirrored)
+  if not augmentation.warps:
+    return mirror_volume(image, mirrored), mirror_volume(label, mirrored)
+  matrix = draw_spatial_matrix(spatial_key, patch, augmentation)
+  # The coordinates are mirrored, not the result: that would make XLA gather up to eight times.
+  matrix = matrix * jnp.append(jnp.where(mirrored, -1, 1), 1)
+  moved = None
+  if augmentation.deforms:
+    # A key of its own, not a fourth part: augmentations without deformation keep their draws.
+    moved = draw_displacement(jax.random.fold_in(key, 3), patch, augmentation)
+  nearest = jnp.issubdtype(image.dtype, jnp.integer)
+  image = warp_block(image, matrix, patch, nearest=nearest, displacement=moved)
+  return image, _warp_label(label, matrix, patch, moved)
+
+
+def change_appearance(key: Array, image: Array, augmentation: Augmentation) -> Array:
+  """Changes the intensities of a patch: the part of `augment_patch` that leaves voxels in place.
+
+  Args:
+    key: the key of the patch's augmentation, as for `pose_patch`.
+    image: float32 [X, Y, Z], normalised.
+    augmentation: the ranges, static.
+  """
+  _, _, intensity_key = jax.random.split(key, 3)
   image = change_intensity(intensity_key, image, augmentation)
   image = apply_occasional(key, image, augmentation)
   for index, name in enumerate(augmentation.extra):
     image = load_augmentation(name)(jax.random.fold_in(key, _FIRST_EXTRA + index), image)
-  return image, label
+  return image
 
 
 def _warp_label(label: Array, matrix: Array, patch: Shape, moved: Array | None) -> Array:

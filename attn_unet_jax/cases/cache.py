@@ -90,7 +90,8 @@ def _read_case(path: Path) -> WorkingCase:
   # The file is little-endian on every host, so that all of them can share it.
   return WorkingCase(
     about["id"],
-    np.frombuffer(image, "<i2").reshape(shape),
+    # Files of earlier versions do not say it: all of them hold HU.
+    np.frombuffer(image, about.get("dtype", "<i2")).reshape(shape),
     np.frombuffer(label, np.uint8).reshape(shape),
     about["mean"],
     about["sd"],
@@ -100,11 +101,19 @@ def _read_case(path: Path) -> WorkingCase:
 
 def _write_case(path: Path, case: WorkingCase) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
-  about = {"id": case.id, "shape": case.image.shape, "mean": case.mean, "sd": case.sd}
+  # HU, or the materials of a case to paint on.
+  dtype = "|u1" if case.image.dtype == np.uint8 else "<i2"
+  about = {
+    "id": case.id,
+    "shape": case.image.shape,
+    "dtype": dtype,
+    "mean": case.mean,
+    "sd": case.sd,
+  }
   with atomic_write(path) as beside:
     writer = ArrayRecordWriter(str(beside), _WRITER)
     writer.write(json.dumps(about).encode())
-    writer.write(case.image.astype("<i2", copy=False).tobytes())
+    writer.write(case.image.astype(dtype, copy=False).tobytes())
     writer.write(case.label.tobytes())
     writer.write(case.centres.astype("<i4", copy=False).tobytes())
     writer.close()

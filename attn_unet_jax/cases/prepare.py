@@ -29,7 +29,8 @@ class WorkingCase:
   """A case on the working grid: HU int16 and class indices uint8 `[X, Y, Z]`, canonical axes.
 
   With soft labels (`data.label_resampling=occupancy`) the label holds the share of each voxel that
-  the class fills, in `SHARE_STEPS`.
+  the class fills, in `SHARE_STEPS`. A case to paint on has materials, uint8, instead of HU; see
+  `map_case`.
 
   `mean` and `sd` are those of the whole scan on the working grid, or of the box in it, HU.
   `positions` are the `foreground_positions` of the label, or None if they have not been listed.
@@ -106,19 +107,24 @@ def prepare_case(
       hold the scan on the working grid.
   """
   image = working_image(straighten_image(case.image), data, case.id, in_box=box is not None)
-  # Labels become classes before they are resampled: interpolated label values mean nothing.
-  label = straighten_labels(native_classes(case, mapping))
-  classes = (
-    resample_occupancy(label, image.grid, SHARE_STEPS, UNLABELLED)
-    if data.label_resampling == "occupancy"
-    else resample_labels(label, image.grid, data.label_resampling)
-  )
+  classes = resample_classes(case, mapping, image.grid, data)
   if box:
     where = box_voxels(box, image.grid, data.patch, case.id)
     image, classes = crop_volume(image, where), crop_volume(classes, where)
   mean, sd = measure_intensity(image.array)
   positions = foreground_positions(classes.array, soft=data.has_soft_labels)
   return WorkingCase(case.id, image.array, classes.array, mean, sd, positions)
+
+
+def resample_classes(
+  case: NativeCase, mapping: LabelMapping, grid: Grid, data: DataOptions
+) -> Volume:
+  """Brings the label of a case to the working grid as classes, or as shares of a soft label."""
+  # Labels become classes before they are resampled: interpolated label values mean nothing.
+  label = straighten_labels(native_classes(case, mapping))
+  if data.label_resampling == "occupancy":
+    return resample_occupancy(label, grid, SHARE_STEPS, UNLABELLED)
+  return resample_labels(label, grid, data.label_resampling)
 
 
 def native_classes(case: NativeCase, mapping: LabelMapping) -> Volume:

@@ -11,6 +11,7 @@ import numpy as np
 from attn_unet_jax.cases.boxes import Boxes, box_voxels
 from attn_unet_jax.cases.cache import digest_recipe, load_or_prepare
 from attn_unet_jax.cases.dataset import Dataset
+from attn_unet_jax.cases.map_case import prepare_map
 from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.cases.partial import mark_rest
 from attn_unet_jax.cases.prepare import WorkingCase, prepare_case, working_grid_for
@@ -33,6 +34,7 @@ class WorkingCases(Sequence[WorkingCase]):
     thin: whether labels are dropped as `data.labelled_slices` says.
     folder: the folder of prepared cases, or None.
     boxes: the box of each case; None: whole scans.
+    as_maps: whether the label map takes the place of the image, to be painted on in the step.
   """
 
   ids: Sequence[str]
@@ -42,6 +44,7 @@ class WorkingCases(Sequence[WorkingCase]):
   thin: bool = False
   folder: Path | None = None
   boxes: Boxes | None = None
+  as_maps: bool = False
 
   def __len__(self) -> int:
     return len(self.ids)
@@ -89,9 +92,8 @@ class WorkingCases(Sequence[WorkingCase]):
     return self.boxes[case_id] if self.boxes else None
 
   def _prepare_case(self, case_id: str) -> WorkingCase:
-    return prepare_case(
-      self.dataset.load(case_id), self.mapping, self.data, self._find_box(case_id)
-    )
+    prepare = prepare_map if self.as_maps else prepare_case
+    return prepare(self.dataset.load(case_id), self.mapping, self.data, self._find_box(case_id))
 
   def _load_cached(self, case_id: str) -> WorkingCase:
     assert self.folder is not None
@@ -104,6 +106,8 @@ class WorkingCases(Sequence[WorkingCase]):
     # Another run may not accept what this one does, and must not find it prepared.
     if data.acceptance:
       recipe += (sorted(data.acceptance),)
+    if self.as_maps:
+      recipe += ("materials",)
     known = (*mapping.values, mapping.unlabelled, mapping.background)
     # Sorted, because the repr of a set depends on more than its values.
     values = [sorted(values) for values in known]

@@ -24,6 +24,7 @@ def check_rules(config: RunConfig) -> None:
   _check_stages(config)
   _check_soft_labels(config)
   _check_partial_labels(config)
+  _check_painting(config)
   _check_largest_component(config)
   _check_accumulation(config)
   _check_space(config)
@@ -91,6 +92,18 @@ def _check_partial_labels(config: RunConfig) -> None:
   for term in config.loss.terms:
     rule = f"0 {needs}: only {takes} take partial labels"
     _require_rule(bool(term.entry.partial), f"loss.{term.name}", term.weight, rule)
+
+
+def _check_painting(config: RunConfig) -> None:
+  if not config.painting.enabled:
+    return
+  data, needs = config.data, "for painting.enabled"
+  # Mean and sd of the whole scan, and its histogram: of an image that is painted patch by patch.
+  rule = f"window {needs}: no whole scan is painted"
+  _require_rule(data.normalisation == "window", "data.normalisation", data.normalisation, rule)
+  matched = config.augment.histogram_probability
+  rule = f"0 {needs}: what is painted has no histogram to match"
+  _require_rule(not matched, "augment.histogram_probability", matched, rule)
 
 
 def _check_largest_component(config: RunConfig) -> None:

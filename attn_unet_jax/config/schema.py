@@ -19,6 +19,7 @@ from attn_unet_jax.evaluation.options import EvaluationOptions, ScoringRecipe
 from attn_unet_jax.inference.options import InferenceOptions
 from attn_unet_jax.losses.options import LOSSES, LossOptions, LossTerm, NoOptions
 from attn_unet_jax.models.options import NETWORKS, AttentionUNetOptions, NetworkOptions
+from attn_unet_jax.painting.options import Painting
 from attn_unet_jax.patches.options import PatchOptions
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.options import (
@@ -101,6 +102,7 @@ _FIXED: dict[str, Options] = {
   "init": InitOptions(),
   "data": PatchOptions(),
   "augment": OKTAY_2018,
+  "painting": Painting(),
   "loss": LossWeights(),
   "train": TrainOptions(),
   "parallel": ParallelOptions(),

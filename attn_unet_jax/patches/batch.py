@@ -11,11 +11,17 @@ import numpy as np
 
 from attn_unet_jax.augment.histogram import is_matched, match_histogram
 from attn_unet_jax.augment.options import Augmentation
-from attn_unet_jax.augment.patch import augment_patch, source_shape
+from attn_unet_jax.augment.patch import (
+  augment_patch,
+  change_appearance,
+  pose_patch,
+  source_shape,
+)
 from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.cases.target import keep_boundary
 from attn_unet_jax.labels import SHARE_STEPS, UNLABELLED, is_foreground
+from attn_unet_jax.painting.patch import paint_patch
 from attn_unet_jax.patches.device_source import ResidentSet, SourceBlock, crop_patches
 from attn_unet_jax.patches.host_cropper import HostCropper, stack_blocks
 from attn_unet_jax.patches.options import PatchRecipe
@@ -42,6 +48,8 @@ Share = Callable[[Drawn], Drawn]
 
 # Without it the fixed patches would be those of the first training steps.
 _FIXED_SEED_OFFSET = 2**20
+# Apart from what `augment_patch` makes of the key that it gets too.
+_PAINTING_STREAM = 900
 
 
 class NetworkInput(NamedTuple):
@@ -88,7 +96,7 @@ def make_training_batch(
     )
   else:
     blocks = share(feed.blocks)
-  return _make_input(recipe, blocks, augmentation)
+  return _make_input(recipe, blocks, augmentation, shares)
 
 
 def make_training_cropper(
@@ -160,22 +168,66 @@ def output_shape(patch: Shape, margin: Shape) -> Shape:
 
 
 def _make_input(
-  recipe: PatchRecipe, blocks: SourceBlock, augmentation: Augmentation
+  recipe: PatchRecipe, blocks: SourceBlock, augmentation: Augmentation, shares: int = 1
 ) -> NetworkInput:
-  # Histograms are matched in HU, before normalisation, since z-scores need the reference's mean and
-  # sd. Labels become boundaries last, so that a deformed organ has a boundary of one voxel.
-  if augmentation.histogram_probability:
-    blocks = jax.vmap(lambda block: _match_histogram(block, augmentation))(blocks)
-  image = jax.vmap(lambda hu, mean, sd: normalise_intensity(recipe.data, hu, mean, sd))(
-    blocks.image, blocks.mean, blocks.sd
-  )
   label = _read_shares(blocks.label) if recipe.data.has_soft_labels else blocks.label
-  image, label = jax.vmap(
-    lambda key, hu, label: augment_patch(key, hu, label, recipe.data.patch, augmentation)
-  )(jax.random.wrap_key_data(blocks.key), image, label)
+  if holds_maps(blocks):
+    image, label = _paint_patches(recipe, blocks, label, augmentation, shares)
+  else:
+    image, label = jax.vmap(
+      lambda block, label: _augment_patch(recipe, block, label, augmentation)
+    )(blocks, label)
+  # Labels become boundaries last, so that a deformed organ has a boundary of one voxel.
   if recipe.data.target == "boundary":
     label = jax.vmap(keep_boundary)(label)
   return NetworkInput(image[..., None], label)
+
+
+def holds_maps(blocks: SourceBlock) -> bool:
+  """Returns whether blocks hold materials, on which images are painted, in place of HU."""
+  return bool(blocks.image.dtype == jnp.uint8)
+
+
+def _augment_patch(
+  recipe: PatchRecipe, block: SourceBlock, label: Array, augmentation: Augmentation
+) -> tuple[Array, Array]:
+  """Makes a patch of a block of HU: the normalised image and the label, [X, Y, Z]."""
+  # Histograms are matched in HU, before normalisation, since z-scores need the reference's mean and
+  # sd.
+  if augmentation.histogram_probability:
+    block = _match_histogram(block, augmentation)
+  image = normalise_intensity(recipe.data, block.image, block.mean, block.sd)
+  key = jax.random.wrap_key_data(block.key)
+  return augment_patch(key, image, label, recipe.data.patch, augmentation)
+
+
+def _paint_patches(
+  recipe: PatchRecipe, blocks: SourceBlock, label: Array, augmentation: Augmentation, shares: int
+) -> tuple[Array, Array]:
+  """Makes the patches of blocks of materials, with a leading batch axis."""
+
+  def paint_one(pair: tuple[SourceBlock, Array]) -> tuple[Array, Array]:
+    return _paint_patch(recipe, *pair, augmentation)
+
+  parts = jax.tree.map(lambda x: x.reshape(shares, -1, *x.shape[1:]), (blocks, label))
+  # A loop over the patches of a share: products with matrices round by the size of a batch, and
+  # every division of it is to make the same bits.
+  painted = jax.vmap(lambda part: jax.lax.map(paint_one, part))(parts)
+  result: tuple[Array, Array] = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), painted)
+  return result
+
+
+def _paint_patch(
+  recipe: PatchRecipe, block: SourceBlock, label: Array, augmentation: Augmentation
+) -> tuple[Array, Array]:
+  """Makes a patch of a block of materials: the painted and normalised image and the label."""
+  data, key = recipe.data, jax.random.wrap_key_data(block.key)
+  # Painted in their final pose: slices lie across Z, however the patient lies.
+  materials, label = pose_patch(key, block.image, label, data.patch, augmentation)
+  painting_key = jax.random.fold_in(key, _PAINTING_STREAM)
+  hu = paint_patch(painting_key, materials, recipe.painting, data.window_hu, data.spacing_mm)
+  image = normalise_intensity(data, hu, block.mean, block.sd)
+  return change_appearance(key, image, augmentation), label
 
 
 def _read_shares(label: Array) -> Array:

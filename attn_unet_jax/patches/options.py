@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from attn_unet_jax.augment.options import OKTAY_2018, Augmentation
 from attn_unet_jax.cases.options import DataOptions
+from attn_unet_jax.painting.options import Painting
 from attn_unet_jax.runtime.options import FRACTION, POSITIVE, Options, one_of, option
 
 
@@ -48,9 +49,11 @@ class PatchRecipe:
     data: the data and how patches are cropped from it.
     augment: the random augmentation of each patch.
     train: the size of the batch.
+    painting: the painting of images on label maps, where that is enabled.
   """
 
   seed: int = 0
   data: PatchOptions = PatchOptions()
   augment: Augmentation = OKTAY_2018
   train: BatchOptions = BatchOptions()
+  painting: Painting = Painting()

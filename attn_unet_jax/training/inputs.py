@@ -1,5 +1,6 @@
 """Opens the inputs of a training: its source of patches, and the fixed patches of the losses."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -66,9 +67,13 @@ def open_inputs(
   Raises:
     UserError: a case cannot be used.
   """
-  chosen, why = hosts.run_on_primary(choose_source, recipe.data, load("training"))
+  loaded = {part: load(part) for part in PARTS}
+  if recipe.painting.enabled:
+    # The other parts keep the images that are stored: they are scored on these.
+    loaded["training"] = dataclasses.replace(loaded["training"], as_maps=True)
+  chosen, why = hosts.run_on_primary(choose_source, recipe.data, loaded["training"])
   print_line(why)
-  cases = {part: _cache_cases(recipe, load(part), chosen, workdir) for part in PARTS}
+  cases = {part: _cache_cases(recipe, loaded[part], chosen, workdir) for part in PARTS}
   margin = module.output_margin
   extent = output_shape(recipe.data.patch, margin)
   cutter = make_training_cropper(recipe, cases["training"], margin)

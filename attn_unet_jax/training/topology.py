@@ -171,7 +171,13 @@ def describe_training_set(
     scans: the number of scans.
   """
   # One case of zeros gives all shapes but the number of scans, without their memory.
-  one = WorkingCase("", np.zeros(scan, np.int16), np.zeros(scan, np.uint8), 0, 1)
+  one = WorkingCase(
+    "",
+    np.zeros(scan, np.uint8 if recipe.painting.enabled else np.int16),
+    np.zeros(scan, np.uint8),
+    0,
+    1,
+  )
   extent = output_shape(recipe.data.patch, module.output_margin)
   held = make_resident([one], extent, histograms=recipe.augment.histogram_probability > 0)
   result: ResidentSet = jax.tree.map(

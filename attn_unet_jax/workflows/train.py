@@ -9,6 +9,7 @@ from attn_unet_jax.cases.fold import DataFold
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.evaluation.scoring import mean_dsc
 from attn_unet_jax.inference.sliding import SlidingWindow
+from attn_unet_jax.painting.material_map import check_names
 from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime import hosts
 from attn_unet_jax.runtime.console import print_line
@@ -108,6 +109,8 @@ def check_training(config: RunConfig, fold: DataFold) -> nn.Module:
   select_devices(config)
   # The slices of a case show whether any scan fits into memory at this spacing.
   fold.load("training").case_slices(fold.split.training[0])
+  if config.painting.enabled:
+    check_names(fold.dataset.label_names, config.data.folder or config.data.dataset)
   check_patch(config, module)
   check_patterns(config, abstract_state(config, module).params)
   return module

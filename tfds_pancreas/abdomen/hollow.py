@@ -74,7 +74,7 @@ def _fill_lumen(
   fine = draw_smooth_noise(rng, mask.shape, spacing, 5.0)
   inside = np.mean(content) + np.ptp(content) * (0.4 * slow + 0.15 * fine)
   # The level differs between stretches (`slow`), as each loop traps its own gas.
-  gas = _measure_height(mask, spacing) > 9 * (1 - 2 * organ.gas - 0.7 * slow)
+  gas = measure_height(mask, spacing) > 9 * (1 - 2 * organ.gas - 0.7 * slow)
   if organ.content is FAECES:
     gas |= fine > 1.6  # pockets at any height
   hu[lumen] = np.where(gas, -980, inside)[lumen]
@@ -87,16 +87,25 @@ def _find_lumen(
   spacing: tuple[float, float, float],
 ) -> np.ndarray:
   """Returns the voxels deeper than the wall, where the organ is not collapsed."""
-  # A Gaussian of a half-space passes Phi(w / sigma) at depth w: 0.84 at one sigma.
-  sigma = [organ.wall / step for step in spacing]
-  deep = ndimage.gaussian_filter(mask.astype(np.float32), sigma, truncate=2) > 0.84
+  deep = find_deep_part(mask, organ.wall, spacing)
   field = draw_smooth_noise(rng, mask.shape, spacing, 35.0)
   # The field is about normal, so its quantile leaves out the share that is collapsed.
-  lumen: np.ndarray = mask & deep & (field > ndtri(organ.collapsed))
+  lumen: np.ndarray = deep & (field > ndtri(organ.collapsed))
   return lumen
 
 
-def _measure_height(mask: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+def find_deep_part(
+  mask: np.ndarray, wall: float, spacing: tuple[float, float, float]
+) -> np.ndarray:
+  """Returns the voxels of a mask that lie deeper in it than a wall of so many mm."""
+  # A Gaussian of a half-space passes Phi(w / sigma) at depth w: 0.84 at one sigma.
+  sigma = [wall / step for step in spacing]
+  deep = ndimage.gaussian_filter(mask.astype(np.float32), sigma, truncate=2) > 0.84
+  within: np.ndarray = mask & deep
+  return within
+
+
+def measure_height(mask: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
   """Measures how far in front of its organ's middle each voxel lies, in mm."""
   # A patient lies on the back, so gas gathers at the front. The middle is that of the 40 mm around
   # a voxel: a loop of bowel knows nothing of the next one.
