@@ -46,7 +46,17 @@ class ScanLook(NamedTuple):
 
 def draw_look(key: Array, painting: Painting) -> ScanLook:
   """Draws the look of one scan, every setting uniformly in its range."""
-  ranges = {name: getattr(painting, name, (0.0, 1.0)) for name in ScanLook._fields}
-  low, high = (jnp.array([pair[i] for pair in ranges.values()], jnp.float32) for i in (0, 1))
+  # In the order of the fields; phases, the drink and the place of slices have no range to choose.
+  ranges = [(0.0, 1.0)] * 5 + [
+    painting.fat,
+    painting.texture,
+    painting.blur_mm,
+    painting.slice_mm,
+    painting.noise_hu,
+    painting.noise_grain_mm,
+    painting.gamma,
+    painting.contrast,
+  ]
+  low, high = (jnp.array([pair[i] for pair in ranges], jnp.float32) for i in (0, 1))
   # One draw for all: each draw of its own is a program of its own, and takes seconds to compile.
   return ScanLook(*(low + (high - low) * jax.random.uniform(key, low.shape)))
