@@ -17,7 +17,7 @@ DEMO_RUN ?= runs/demo
 DEMO_FLAGS ?=
 MUTATION_FLAGS ?=
 
-.PHONY: docs demo test test-slow test-all test-soak test-targets test-install lint format bench mutation
+.PHONY: docs demo test test-slow test-all test-soak test-targets test-install lint format bench bench-engine mutation
 .PHONY: lock audit install-bench install-bench-oldest install-targets test-oldest test-all-oldest test-newest
 
 demo: $(VENV)/installed$(MODE)
@@ -88,6 +88,10 @@ bench: $(VENV)/installed-bench$(MODE)
 	$(BIN)/python -m benchmarks.build_speed --output=benchmarks/results/build_speed.json
 	$(BIN)/python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
 	$(BIN)/python -m benchmarks.phantom_difficulty --data_dir=data
+
+# What predict --engine compares: OpenVINO, JAX and, where the extra bench is, PyTorch.
+bench-engine: $(VENV)/installed-dev$(MODE)
+	$(BIN)/python -m benchmarks.engines --output=benchmarks/results/engines.json
 
 # Hours for all modules; MUTATION_FLAGS='--only losses/dice.py --sample=20' is one of them.
 mutation: $(VENV)/installed-mutation$(MODE)

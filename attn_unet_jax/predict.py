@@ -93,6 +93,19 @@ _TTA_SCALES = flags.DEFINE_list(
   "Test-time augmentation: scales of copies whose predictions are averaged too, such as 0.9,1.1. "
   "Each takes as long again.",
 )
+_ENGINE = flags.DEFINE_enum(
+  "engine",
+  "auto",
+  ["auto", "jax", "openvino"],
+  "What computes the network: openvino (a CPU; needs the extra cpu), jax, or auto: openvino where "
+  "it is installed and answers as jax does.",
+)
+_PRECISION = flags.DEFINE_enum(
+  "precision",
+  "float32",
+  ["float32", "bfloat16"],
+  "The type in which openvino computes; bfloat16 is faster on a CPU that has it, and less exact.",
+)
 _ACCEPT = flags.DEFINE_string("accept", "", ACCEPT_HELP)
 
 
@@ -102,7 +115,7 @@ def main() -> None:
   from attn_unet_jax.inference.mirrors import parse_mirrors  # these load JAX
   from attn_unet_jax.inference.scales import parse_scales
   from attn_unet_jax.workflows.open_ensemble import split_workdirs
-  from attn_unet_jax.workflows.options import AnswerOptions
+  from attn_unet_jax.workflows.options import AnswerOptions, EngineOptions
   from attn_unet_jax.workflows.segment_scans import segment_scans
 
   source, output = Path(_INPUT.value or ""), Path(_OUTPUT.value or "")
@@ -120,6 +133,7 @@ def main() -> None:
     scales=parse_scales(_TTA_SCALES.value or []),
     as_json=bool(_JSON.value),
     preview=bool(_PREVIEW.value),
+    engine=EngineOptions(cast(Any, _ENGINE.value), cast(Any, _PRECISION.value)),
     output_format=cast(Any, _FORMAT.value),  # one of those that the flag allows
   )
   segment_scans(split_workdirs(_WORKDIR.value or ""), source, output, options)

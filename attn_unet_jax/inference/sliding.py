@@ -28,6 +28,16 @@ class SegmentationSystem(Protocol):
     """Predicts class probabilities, float32 `[X, Y, Z, K]`, of a working-grid volume in HU."""
 
 
+class WindowEngine(Protocol):
+  """What computes the windows of a network instead of JAX."""
+
+  def prepare(self, shape: Shape) -> int:
+    """Compiles the network for a window, if it is not yet, and returns the bytes that it takes."""
+
+  def predict(self, hu: np.ndarray, mean: Any, sd: Any) -> np.ndarray:
+    """Returns probabilities, float32 `[X', Y', Z', K]`, of a window in HU `[X, Y, Z]`."""
+
+
 class SlidingWindow:
   """A compiled network that moves over a volume, window by window.
 
@@ -61,6 +71,7 @@ class SlidingWindow:
     self._announces = announce
     shift = -np.log(np.array(recipe.inference.class_weights or [1.0], np.float32))
     self.variables: Any = None
+    self._engine: WindowEngine | None = None
     # By the shape of a window, the bytes that it takes.
     self._compiled: dict[Shape, int] = {}
     self._announced: Shape | None = None
@@ -83,6 +94,10 @@ class SlidingWindow:
     self.variables = variables
     return self
 
+  def use_engine(self, engine: WindowEngine | None) -> None:
+    """Sets what computes the windows of `predict`; None: JAX."""
+    self._engine = engine
+
   def predict(self, volume: Volume) -> np.ndarray:
     """Predicts class probabilities, float32 `[X, Y, Z, K]`, in a few such arrays of host memory."""
     # Of the scan before padding, as in training, where a case is measured when it is prepared.
@@ -102,6 +117,8 @@ class SlidingWindow:
 
   def _compile(self, shape: Shape) -> int:
     """Compiles the network for a window, if it is not yet, and returns the bytes that it takes."""
+    if self._engine:
+      return self._engine.prepare(shape)
     if shape not in self._compiled:
       with acknowledge_signals("compiling the network"):
         hu = jax.ShapeDtypeStruct(shape, np.int16)
@@ -154,17 +171,25 @@ class SlidingWindow:
     # Corners in the output; the input of a window starts there too, but is larger by the margin.
     corners = [(x, y, z) for x in plan.starts[0] for y in plan.starts[1] for z in plan.starts[2]]
     # One window behind: the device computes the next one while the host adds this one up.
-    pending: tuple[Shape, jax.Array] | None = None
+    pending: tuple[Shape, jax.Array | np.ndarray] | None = None
     for corner in show_progress(corners, len(corners), "windows"):
       where = tuple(
         slice(a + c, a + c + n) for a, c, n in zip(origin, corner, plan.window, strict=True)
       )
-      ahead = (corner, self.window(self.variables, padded[where], *intensity))
+      ahead = (corner, self._predict_window(padded[where], intensity))
       if pending:
         yield pending[0], np.asarray(pending[1])
       pending = ahead
     assert pending is not None
     yield pending[0], np.asarray(pending[1])
+
+  def _predict_window(
+    self, hu: np.ndarray, intensity: IntensityStatistics
+  ) -> jax.Array | np.ndarray:
+    if self._engine:
+      return self._engine.predict(hu, *intensity)
+    answer: jax.Array = self.window(self.variables, hu, *intensity)
+    return answer
 
 
 def _pad_volume(

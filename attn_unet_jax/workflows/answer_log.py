@@ -50,6 +50,7 @@ class AnswerRecord:
     scan: its path.
     mask: the name of the mask's file.
     mask_digest: of the bytes of that file; '' if it was not written.
+    engine: what computed the network.
     request: digest of the network and the options; '' where the network is unknown.
     accepted: the doubts that the user accepted.
     digest: of the scan.
@@ -70,6 +71,7 @@ class AnswerRecord:
   seconds: float | None = None
   warnings: tuple[str, ...] = ()
   error: str = ""
+  engine: str = ""
 
 
 class AnswerLog:

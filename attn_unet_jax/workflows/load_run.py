@@ -35,6 +35,15 @@ class BestCheckpoint:
   step: int
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class LoadedNetwork:
+  """A network of a run: the run's folder, its checkpoint, and what slides it over a scan."""
+
+  workdir: Path
+  found: BestCheckpoint
+  system: SlidingWindow
+
+
 @dataclasses.dataclass(frozen=True)
 class LoadedRun:
   """A run ready to segment.
@@ -43,7 +52,8 @@ class LoadedRun:
   `digest` is one of everything that an answer depends on beside the scan and `postprocessing`, the
   steps after the network; '' where it is unknown. `mirrors` has the axes along which `system`
   averages over mirror images, `scales` the scales of further copies. `members` has the configs of
-  the runs that an ensemble averages; of a single run it is empty.
+  the runs that an ensemble averages; of a single run it is empty. `networks` are those that
+  `system` and `locate` use; `engine` is what computes them, with its version.
   """
 
   config: RunConfig
@@ -56,6 +66,8 @@ class LoadedRun:
   mirrors: tuple[int, ...] = ()
   scales: tuple[float, ...] = ()
   members: tuple[RunConfig, ...] = ()
+  networks: tuple[LoadedNetwork, ...] = ()
+  engine: str = f"jax {jax.__version__}"
 
   @property
   def configs(self) -> tuple[RunConfig, ...]:
@@ -98,7 +110,13 @@ def open_run(workdir: Path) -> LoadedRun:
   steps = read_steps(workdir, found.step, found.config.inference)
   digest = digest_checkpoint(found)
   return LoadedRun(
-    found.config, found.classes, system, found.step, digest=digest, postprocessing=steps
+    found.config,
+    found.classes,
+    system,
+    found.step,
+    digest=digest,
+    postprocessing=steps,
+    networks=(LoadedNetwork(workdir, found, system),),
   )
 
 

@@ -72,6 +72,7 @@ def open_ensemble(workdirs: Sequence[Path]) -> LoadedRun:
     digest=hashlib.sha256(repr(digests).encode()).hexdigest() if all(digests) else "",
     postprocessing=steps.pop() if len(steps) == 1 else UNCHANGED,
     members=tuple(config for member in members for config in member.configs),
+    networks=tuple(network for member in members for network in member.networks),
   )
 
 

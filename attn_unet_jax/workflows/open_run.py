@@ -41,4 +41,5 @@ def open_run_or_stages(workdir: Path) -> LoadedRun:
   digests = (first.digest, interior.digest, boundary.digest)
   of_forest = hashlib.sha256((workdir / "forest.npz").read_bytes()).hexdigest()
   digest = hashlib.sha256(repr((*digests, of_forest, config.stages)).encode()).hexdigest()
-  return LoadedRun(whole, interior.classes, system, interior.step, find, digest)
+  networks = (*first.networks, *interior.networks, *boundary.networks)
+  return LoadedRun(whole, interior.classes, system, interior.step, find, digest, networks=networks)

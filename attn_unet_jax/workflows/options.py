@@ -1,9 +1,23 @@
 """The options of the workflows that are flags of a command, and no keys of a run's config."""
 
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from attn_unet_jax.runtime.acceptance import NOTHING, Acceptance
 from attn_unet_jax.workflows.write_mask import OutputFormat
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+  """What computes the networks of a prediction.
+
+  Attributes:
+    engine: `auto` is OpenVINO where that is installed and answers as JAX does, else JAX.
+    precision: the type in which OpenVINO computes convolutions.
+  """
+
+  engine: Literal["auto", "jax", "openvino"] = "auto"
+  precision: Literal["float32", "bfloat16"] = "float32"
 
 
 @dataclass(frozen=True)
@@ -24,6 +38,7 @@ class AnswerOptions:
     save_uncertainty: whether to write their entropy, to NAME_uncertainty.nii.gz.
     attention: whether to write the coefficients of the network's gates, to NAME_attention.nii.gz.
     preview: whether to draw each scan with its mask, to NAME.png.
+    engine: what computes the networks.
   """
 
   series: str | None = None
@@ -39,6 +54,7 @@ class AnswerOptions:
   save_uncertainty: bool = False
   attention: bool = False
   preview: bool = False
+  engine: EngineOptions = EngineOptions()
 
   @property
   def saves_maps(self) -> bool:
@@ -49,5 +65,7 @@ class AnswerOptions:
   def written(self) -> dict[str, object]:
     """The options by name on which the written files depend, whatever the scan."""
     # The series and the box are facts of a scan; a doubt that is accepted changes no answer.
-    others = ("series", "boxes_file", "accept", "again")
-    return {name: value for name, value in asdict(self).items() if name not in others}
+    others = ("series", "boxes_file", "accept", "again", "engine")
+    written = {name: value for name, value in asdict(self).items() if name not in others}
+    # Engines give the same answer, but for voxels where two classes are as likely to 1e-5.
+    return {**written, "precision": self.engine.precision}

@@ -28,6 +28,7 @@ from attn_unet_jax.workflows.measure_attention import MeasureAttention, open_att
 from attn_unet_jax.workflows.mirror_run import mirror_run, scale_run
 from attn_unet_jax.workflows.open_ensemble import open_ensemble
 from attn_unet_jax.workflows.options import AnswerOptions
+from attn_unet_jax.workflows.use_engine import use_engine
 from attn_unet_jax.workflows.write_answer import (
   AnsweringRun,
   ScanAnswer,
@@ -69,11 +70,12 @@ def segment_scans(
   if not options.postprocess:
     trained = leave_unprocessed(trained)
   trained = scale_run(mirror_run(trained, options.mirrors), options.scales)
+  trained = use_engine(trained, options.engine)
   boxes = _read_boxes(trained, targets, options.boxes_file)
   if skipped_line := describe_skipped(listing.skipped):
     print_line(f"{source}: {skipped_line}")
   name = ",".join(map(str, workdirs))
-  run = AnsweringRun(name, trained.step, trained.classes)
+  run = AnsweringRun(name, trained.step, trained.classes, trained.engine)
   work = _ScanWork(trained, run, options, boxes, measure)
   failures = _answer_all(listing, work, log)
   if log:
@@ -185,6 +187,7 @@ def _answer_scan(scan: FoundScan, target: Path, work: _ScanWork) -> tuple[Answer
   done = dataclasses.replace(
     record,
     request=work.digest_request(target),
+    engine=work.run.engine,
     accepted=tuple(sorted(work.options.accept)),
     millilitres={one["name"]: one["millilitres"] for one in volumes},
     seconds=took,

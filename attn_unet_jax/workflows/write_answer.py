@@ -33,11 +33,13 @@ class AnsweringRun:
     name: the folder of the run; of several, with commas between them.
     step: that of its checkpoint, or of the first of several.
     classes: the names of the values 1, 2, ... of its masks.
+    engine: what computed its networks, with its version.
   """
 
   name: str
   step: int
   classes: tuple[str, ...]
+  engine: str
 
   @property
   def label_names(self) -> dict[str, int]:
@@ -164,6 +166,7 @@ def _write_volumes(
     "mask": answer.target.name,
     "run": run.name,
     "checkpoint_step": run.step,
+    "engine": run.engine,
     "voxel_volume_ml": answer.mask.voxel_volume_ml,
     "classes": volumes,
   }

@@ -1,0 +1,153 @@
+"""Chooses what computes the networks of a run: JAX, or OpenVINO where that is faster."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+from attn_unet_jax import __version__
+from attn_unet_jax.graphs.values import UnsupportedProgramError
+from attn_unet_jax.inference.onnx_window import write_onnx_window
+from attn_unet_jax.inference.openvino_engine import EXTRA, OpenVinoEngine, Shape, import_openvino
+from attn_unet_jax.inference.sliding import SlidingWindow
+from attn_unet_jax.runtime.console import print_line
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import atomic_write
+from attn_unet_jax.workflows.export_network import widen_network
+from attn_unet_jax.workflows.load_run import LoadedNetwork, LoadedRun, digest_checkpoint
+from attn_unet_jax.workflows.options import EngineOptions
+
+FOLDER = "engine"
+_NEEDED_BY = "--engine=openvino"
+
+
+def use_engine(trained: LoadedRun, options: EngineOptions) -> LoadedRun:
+  """Returns the run, whose networks are computed by the engine of the options.
+
+  With `auto` OpenVINO computes them if it is installed, no accelerator is present, and it says what
+  JAX says: where a network is in bfloat16, or the run deterministic, JAX stays.
+
+  Raises:
+    UserError: the engine is not installed, or it cannot compute a network in this precision.
+  """
+  if options.engine == "jax" or (options.engine == "auto" and not _is_better(trained)):
+    return _stay_with_jax(trained, options)
+  try:
+    for network in trained.networks:
+      _set_engine(network, options)
+  except UnsupportedProgramError as error:
+    if options.engine == "openvino":
+      raise UserError(f"{_NEEDED_BY}: {error}; use --engine=jax") from None
+    print_line(f"computed by JAX, since OpenVINO cannot: {error}")
+    for network in trained.networks:
+      network.system.use_engine(None)
+    return _stay_with_jax(trained, options)
+  version = import_openvino(_NEEDED_BY).__version__.partition("-")[0]
+  print_line(f"engine: OpenVINO {version}, {options.precision}")
+  return dataclasses.replace(trained, engine=f"openvino {version}, {options.precision}")
+
+
+def _is_better(trained: LoadedRun) -> bool:
+  """Returns whether OpenVINO is here, and faster, and says the same."""
+  configs = [one.found.config for one in trained.networks]
+  return (
+    bool(configs)
+    and all(importlib.util.find_spec(name) for name in ("openvino", "onnx"))
+    and jax.default_backend() == "cpu"
+    and not any(one.deterministic or one.model.dtype != "float32" for one in configs)
+  )
+
+
+def _stay_with_jax(trained: LoadedRun, options: EngineOptions) -> LoadedRun:
+  if options.precision != "float32":
+    raise UserError(
+      f"--precision={options.precision}: only OpenVINO computes a run in it "
+      f"(--engine=openvino; pip install 'attn-unet-jax[{EXTRA}]'); leave the flag out"
+    )
+  return trained
+
+
+def _set_engine(network: LoadedNetwork, options: EngineOptions) -> None:
+  config = network.found.config
+  write = functools.partial(_load_or_write, network)
+  uses_statistics = config.data.normalisation == "zscore"
+  engine = OpenVinoEngine(write, options.precision, uses_statistics=uses_statistics)
+  # Now, and not when the first scan is read: what cannot be written is known from one window.
+  write(config.window)
+  network.system.use_engine(engine)
+
+
+def _load_or_write(network: LoadedNetwork, window: Shape) -> bytes:
+  """Returns the network for a window as ONNX; that for the run's own window is kept."""
+  if window != network.found.config.window:
+    return _write(network, window)
+  key = _digest(repr((__version__, digest_checkpoint(network.found), window)).encode())
+  folders = list(_list_folders(network.workdir))
+  for folder in folders:
+    if (content := _read_kept(folder, key)) is not None:
+      return content
+  content = _write(network, window)
+  for folder in folders:
+    with contextlib.suppress(OSError):
+      _keep(folder, key, content, alone=folder.parent == network.workdir)
+      break
+  return content
+
+
+def _list_folders(workdir: Path) -> Iterator[Path]:
+  """Yields where written networks are kept: the run's folder; the user's if that is read-only."""
+  if os.access(workdir, os.W_OK):
+    yield workdir / FOLDER
+  with contextlib.suppress(RuntimeError):  # a user without a home
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    yield base / "attn_unet_jax" / FOLDER
+
+
+def _read_kept(folder: Path, key: str) -> bytes | None:
+  """Returns a network that was kept; None if there is none, or its file is damaged."""
+  for path in folder.glob(f"{key}-*.onnx"):
+    with contextlib.suppress(OSError):
+      content = path.read_bytes()
+      if path.name == _name_kept(key, content):
+        return content
+  return None
+
+
+def _keep(folder: Path, key: str, content: bytes, *, alone: bool) -> None:
+  """Keeps a written network; `alone`: in the place of those of earlier checkpoints."""
+  folder.mkdir(parents=True, exist_ok=True)
+  name = _name_kept(key, content)
+  with atomic_write(folder / name) as temporary:
+    temporary.write_bytes(content)
+  for path in folder.glob("*.onnx") if alone else ():
+    if path.name != name:
+      path.unlink()
+
+
+def _name_kept(key: str, content: bytes) -> str:
+  return f"{key}-{_digest(content)}.onnx"
+
+
+def _digest(content: bytes) -> str:
+  return hashlib.sha256(content).hexdigest()[:32]
+
+
+def _write(network: LoadedNetwork, window: Shape) -> bytes:
+  found = network.found
+  system = SlidingWindow(found.config, widen_network(found.module)).use(found.variables)
+  try:
+    return write_onnx_window(
+      [system],
+      window,
+      uses_statistics=found.config.data.normalisation == "zscore",
+      extra=EXTRA,
+      needed_by=_NEEDED_BY,
+    )
+  except UnsupportedProgramError as error:
+    raise UnsupportedProgramError(f"{found.config.model.name} ({error})") from None
