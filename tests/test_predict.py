@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.inference.postprocess import Postprocessing
+from attn_unet_jax.inference.quality import QualityModel
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import read_label, write_nifti
 from attn_unet_jax.volumes.volume import Volume
@@ -430,3 +431,21 @@ def test_the_maps_of_gates_are_those_of_one_network(answered, monkeypatch, tmp_p
     workflow.segment_scans(
       [Path("a"), Path("b")], tmp_path / "scans", tmp_path / "m", AnswerOptions(attention=True)
     )
+
+
+def test_the_quality_of_each_mask_is_told_and_doubt_is_flagged(told, tmp_path, monkeypatch, capsys):
+  trained = workflow.open_ensemble([])
+  models = {"pancreas": QualityModel(intercept=-0.5, threshold=0.75)}
+  judged = dataclasses.replace(trained, quality=models)
+  monkeypatch.setattr(workflow, "open_ensemble", lambda _: judged)
+  _scan(tmp_path / "scans" / "a.nii")
+  told(tmp_path / "scans", tmp_path / "masks", as_json=True)
+  said = capsys.readouterr().out
+  assert "a.nii: the expected DSC of pancreas, 0.50, is below the run's threshold, 0.75" in said
+  assert "1 pancreas 0.3 ml, expected DSC 0.50; " in said
+  (one,) = json.loads((tmp_path / "masks" / "a.json").read_text())["classes"]
+  assert (one["expected_dsc"], one["doubtful"]) == (0.5, True)
+  with (tmp_path / "masks" / "volumes.csv").open() as file:
+    (row,) = csv.DictReader(file)
+  assert row["pancreas_expected_dsc"] == "0.500"
+  assert "look at the mask" in row["warnings"]

@@ -2,18 +2,19 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
+from attn_unet_jax.cases.dataset import NativeCase
 from attn_unet_jax.cases.fold import DataFold
 from attn_unet_jax.evaluation.options import ScoringRecipe
 from attn_unet_jax.evaluation.overlap import Scores, average_dsc, score_case
 from attn_unet_jax.evaluation.scoring import always_box, make_reference
 from attn_unet_jax.inference.postprocess import UNCHANGED, Postprocessing, postprocess_mask
-from attn_unet_jax.inference.segment import make_labels, predict_scan
+from attn_unet_jax.inference.segment import ScanProbabilities, make_labels, predict_scan
 from attn_unet_jax.inference.sliding import SegmentationSystem
 from attn_unet_jax.labels import UNLABELLED
 from attn_unet_jax.runtime.console import show_progress
@@ -33,12 +34,14 @@ class ChosenSteps(NamedTuple):
     before: the mean DSC of the validation cases without them; NaN if no case has a DSC.
     after: with them.
     cases: the number of validation cases.
+    scores: of each of them, with the steps.
   """
 
   steps: Postprocessing
   before: float
   after: float
   cases: int
+  scores: Sequence[Scores] = ()
 
 
 def list_candidates() -> list[Postprocessing]:
@@ -59,7 +62,11 @@ def _count_changes(steps: Postprocessing) -> int:
 
 
 def choose_steps(
-  fold: DataFold, ids: Sequence[str], system: SegmentationSystem, recipe: ScoringRecipe
+  fold: DataFold,
+  ids: Sequence[str],
+  system: SegmentationSystem,
+  recipe: ScoringRecipe,
+  observe: Callable[[ScanProbabilities], object] | None = None,
 ) -> ChosenSteps:
   """Chooses the steps with the highest mean DSC over cases; the network runs once for each case.
 
@@ -72,11 +79,17 @@ def choose_steps(
     ids: the validation cases.
     system: segments a working-grid volume.
     recipe: the options of the prediction and of its scores.
+    observe: is given what the system says about each case, in their order.
   """
   candidates = list_candidates() if len(ids) >= MIN_CASES else [UNCHANGED]
   rows: dict[Postprocessing, list[Scores]] = {steps: [] for steps in candidates}
   for case_id in show_progress(ids, len(ids), "cases"):
-    for steps, scores in _score_candidates(fold, case_id, system, recipe, candidates).items():
+    case = fold.dataset.load(case_id)
+    locate = always_box(fold.boxes[case_id] if fold.boxes else None)
+    found = predict_scan(case.image, system, recipe, locate, case_id)
+    if observe:
+      observe(found)
+    for steps, scores in _score_candidates(fold, case, found, recipe, candidates).items():
       rows[steps].append(scores)
   return pick_steps(rows)
 
@@ -90,12 +103,12 @@ def pick_steps(rows: dict[Postprocessing, list[Scores]]) -> ChosenSteps:
   """
   plain = rows[UNCHANGED]
   before = average_dsc(plain).mean
-  best = ChosenSteps(UNCHANGED, before, before, len(plain))
+  best = ChosenSteps(UNCHANGED, before, before, len(plain), plain)
   for steps, scores in rows.items():
     after = average_dsc(scores).mean
     is_real = after - before >= max(_MIN_GAIN, _standard_error(plain, scores))
     if is_real and after > best.after:
-      best = best._replace(steps=steps, after=after)
+      best = best._replace(steps=steps, after=after, scores=scores)
   return best
 
 
@@ -117,15 +130,12 @@ def _standard_error(before: Sequence[Scores], after: Sequence[Scores]) -> float:
 
 def _score_candidates(
   fold: DataFold,
-  case_id: str,
-  system: SegmentationSystem,
+  case: NativeCase,
+  found: ScanProbabilities,
   recipe: ScoringRecipe,
   candidates: Sequence[Postprocessing],
 ) -> dict[Postprocessing, Scores]:
   """Scores a case with each of the candidates."""
-  case = fold.dataset.load(case_id)
-  locate = always_box(fold.boxes[case_id] if fold.boxes else None)
-  found = predict_scan(case.image, system, recipe, locate, case_id)
   reference = straighten_labels(make_reference(case, fold, recipe), UNLABELLED).array
   voxel_ml = found.native.voxel_volume_ml
   scores = {}

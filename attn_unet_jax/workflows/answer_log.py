@@ -55,6 +55,7 @@ class AnswerRecord:
     accepted: the doubts that the user accepted.
     digest: of the scan.
     millilitres: the volume of each class.
+    quality: the expected DSC of each class, where it is estimated.
     seconds: from reading to writing.
     warnings: what the judge said.
     error: why there is no mask; '' if there is one.
@@ -68,6 +69,7 @@ class AnswerRecord:
   accepted: tuple[str, ...] = ()
   digest: ScanDigest | None = None
   millilitres: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  quality: Mapping[str, float] = dataclasses.field(default_factory=dict)
   seconds: float | None = None
   warnings: tuple[str, ...] = ()
   error: str = ""
@@ -169,13 +171,17 @@ def format_table(records: Sequence[AnswerRecord]) -> str:
   classes = list(dict.fromkeys(name for record in records for name in record.millilitres))
   text = io.StringIO()
   writer = csv.writer(text, lineterminator="\n")
-  writer.writerow([*_FIRST_COLUMNS, *(f"{name}_ml" for name in classes), *_LAST_COLUMNS])
+  judged = list(dict.fromkeys(name for record in records for name in record.quality))
+  columns = [*(f"{name}_ml" for name in classes), *(f"{name}_expected_dsc" for name in judged)]
+  writer.writerow([*_FIRST_COLUMNS, *columns, *_LAST_COLUMNS])
   for record in records:
     volumes = [record.millilitres.get(name) for name in classes]
+    expected = [record.quality.get(name) for name in judged]
     writer.writerow(
       [
         *(record.name, record.scan),
         *("" if volume is None else f"{volume:.6g}" for volume in volumes),
+        *("" if dsc is None else f"{dsc:.3f}" for dsc in expected),
         "" if record.seconds is None else f"{record.seconds:.1f}",
         " | ".join(record.warnings),
         record.error,
@@ -263,6 +269,7 @@ def _parse_record(content: Any) -> AnswerRecord:
       "accepted": tuple(content["accepted"]),
       "warnings": tuple(map(str, content["warnings"])),
       "millilitres": {str(name): float(ml) for name, ml in content["millilitres"].items()},
+      "quality": {str(name): float(dsc) for name, dsc in content.get("quality", {}).items()},
     }
   )
 

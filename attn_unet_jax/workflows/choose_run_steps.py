@@ -1,13 +1,19 @@
-"""Chooses the steps after a run's network on its validation cases, once for each checkpoint."""
+"""Chooses the steps after a run's network on its validation cases, once for each checkpoint.
+
+There it is also learnt how good a mask will be.
+"""
 
 import dataclasses
 from pathlib import Path
 
 from attn_unet_jax.cases.fold import DataFold
 from attn_unet_jax.evaluation.choose_steps import MIN_CASES, choose_steps
+from attn_unet_jax.evaluation.learn_quality import learn_quality
 from attn_unet_jax.inference.postprocess import UNCHANGED
+from attn_unet_jax.inference.quality import measure_features
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.workflows.load_run import LoadedRun
+from attn_unet_jax.workflows.quality_record import write_quality
 from attn_unet_jax.workflows.steps_record import read_record, write_record
 
 
@@ -26,7 +32,20 @@ def choose_run_steps(trained: LoadedRun, fold: DataFold, workdir: Path) -> Loade
   if record and record.checkpoint_step == trained.step:
     return dataclasses.replace(trained, postprocessing=record.steps)
   print_line(f"choosing the steps after the network on {len(ids)} validation cases")
-  chosen = choose_steps(fold, ids, trained.system, trained.config)
+  features: list[list[dict[str, float]]] = []
+  chosen = choose_steps(
+    fold,
+    ids,
+    trained.system,
+    trained.config,
+    lambda found: features.append(measure_features(found)),
+  )
+  # First: where a kill comes between the two, both are made again.
+  models = {
+    name: learn_quality(features, chosen.scores, name, index)
+    for index, name in enumerate(trained.classes)
+  }
+  write_quality(workdir, models, trained.step)
   write_record(workdir, chosen, trained.step)
   if chosen.steps == UNCHANGED:
     print_line("chosen: none, as none is a real gain")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from flax import linen as nn
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.inference.postprocess import UNCHANGED, Postprocessing
+from attn_unet_jax.inference.quality import QualityModel
 from attn_unet_jax.inference.segment import Locate
 from attn_unet_jax.inference.sliding import SegmentationSystem, SlidingWindow
 from attn_unet_jax.labels import class_names
@@ -21,6 +23,7 @@ from attn_unet_jax.runtime.xla import make_deterministic
 from attn_unet_jax.training.checkpoint import restore_best
 from attn_unet_jax.training.state import abstract_state
 from attn_unet_jax.workflows.network import build_run_network
+from attn_unet_jax.workflows.quality_record import read_quality
 from attn_unet_jax.workflows.steps_record import read_steps
 
 
@@ -53,7 +56,8 @@ class LoadedRun:
   steps after the network; '' where it is unknown. `mirrors` has the axes along which `system`
   averages over mirror images, `scales` the scales of further copies. `members` has the configs of
   the runs that an ensemble averages; of a single run it is empty. `networks` are those that
-  `system` and `locate` use; `engine` is what computes them, with its version.
+  `system` and `locate` use; `engine` is what computes them, with its version. `quality` estimates by
+  class how good a mask is; empty where the probabilities do not tell.
   """
 
   config: RunConfig
@@ -68,6 +72,7 @@ class LoadedRun:
   members: tuple[RunConfig, ...] = ()
   networks: tuple[LoadedNetwork, ...] = ()
   engine: str = f"jax {jax.__version__}"
+  quality: Mapping[str, QualityModel] = dataclasses.field(default_factory=dict)
 
   @property
   def configs(self) -> tuple[RunConfig, ...]:
@@ -117,6 +122,7 @@ def open_run(workdir: Path) -> LoadedRun:
     digest=digest,
     postprocessing=steps,
     networks=(LoadedNetwork(workdir, found, system),),
+    quality=read_quality(workdir, found.classes, found.step),
   )
 
 

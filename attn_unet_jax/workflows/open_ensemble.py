@@ -8,6 +8,7 @@ from pathlib import Path
 from attn_unet_jax.config.schema import RunConfig, flatten
 from attn_unet_jax.inference.ensemble import EnsembleSystem
 from attn_unet_jax.inference.postprocess import UNCHANGED
+from attn_unet_jax.inference.quality import QualityModel, average_models
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.workflows.fold_runs import expand_fold_runs
@@ -71,9 +72,20 @@ def open_ensemble(workdirs: Sequence[Path]) -> LoadedRun:
     system=EnsembleSystem([member.system for member in members]),
     digest=hashlib.sha256(repr(digests).encode()).hexdigest() if all(digests) else "",
     postprocessing=steps.pop() if len(steps) == 1 else UNCHANGED,
+    quality=_average_quality(members),
     members=tuple(config for member in members for config in member.configs),
     networks=tuple(network for member in members for network in member.networks),
   )
+
+
+def _average_quality(members: Sequence[LoadedRun]) -> dict[str, QualityModel]:
+  """Returns the mean estimate of the members by class; none where one of them has none."""
+  if not all(member.quality for member in members):
+    return {}
+  return {
+    name: average_models([member.quality[name] for member in members])
+    for name in members[0].classes
+  }
 
 
 def _check_fits(one: Path, first: LoadedRun, other: Path, member: LoadedRun) -> None:

@@ -15,6 +15,7 @@ from attn_unet_jax.runtime import hosts
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import remove_unfinished_files, write_text
+from attn_unet_jax.workflows.quality_record import remove_quality
 from attn_unet_jax.workflows.steps_record import remove_record
 
 # Keys that say how or where a run is computed rather than what: a resumed run may change them.
@@ -49,6 +50,7 @@ def open_run_folder(workdir: Path, config: RunConfig) -> bool:
     else:
       # Of an earlier network, whose steps would be taken for those of this one.
       remove_record(workdir)
+      remove_quality(workdir)
     # For a resumed run too, whose config may have allowed changes.
     write_text(path, to_json(config))
   except OSError as error:

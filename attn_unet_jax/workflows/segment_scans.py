@@ -4,9 +4,11 @@ import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from attn_unet_jax import __version__
 from attn_unet_jax.cases.boxes import check_boxes, read_boxes
+from attn_unet_jax.inference.quality import estimate_quality
 from attn_unet_jax.inference.segment import Locate, make_mask, predict_scan
 from attn_unet_jax.runtime.console import estimate_time_left, print_line
 from attn_unet_jax.runtime.errors import UserError
@@ -115,9 +117,8 @@ class _ScanWork:
     if not self.trained.digest:
       return ""
     box = self.boxes[name_mask(target)] if self.boxes is not None else None
-    return digest_request(
-      __version__, self.trained.digest, self.trained.postprocessing, self.options.written, box
-    )
+    made_by = self.trained.digest, self.trained.postprocessing, self.trained.quality
+    return digest_request(__version__, *made_by, self.options.written, box)
 
 
 def _answer_all(listing: ScanListing, work: _ScanWork, log: AnswerLog | None) -> dict[Path, str]:
@@ -183,17 +184,25 @@ def _answer_scan(scan: FoundScan, target: Path, work: _ScanWork) -> tuple[Answer
     failed = dataclasses.replace(record, seconds=took, warnings=tuple(warnings), error=reason)
     return failed, f"not written ({reason})"
   took = time.monotonic() - began
-  found = [f"{one['value']} {one['name']} {one['millilitres']:.1f} ml" for one in volumes]
+  found = [_describe_class(one) for one in volumes]
   done = dataclasses.replace(
     record,
     request=work.digest_request(target),
     engine=work.run.engine,
     accepted=tuple(sorted(work.options.accept)),
     millilitres={one["name"]: one["millilitres"] for one in volumes},
+    quality={one["name"]: one["expected_dsc"] for one in volumes if "expected_dsc" in one},
     seconds=took,
     warnings=tuple(warnings),
   )
   return done, f"{', '.join(found)}; {took:.1f} s"
+
+
+def _describe_class(measured: Mapping[str, Any]) -> str:
+  text = f"{measured['value']} {measured['name']} {measured['millilitres']:.1f} ml"
+  return (
+    f"{text}, expected DSC {measured['expected_dsc']:.2f}" if "expected_dsc" in measured else text
+  )
 
 
 def _segment_file(
@@ -212,9 +221,18 @@ def _segment_file(
   locate = work.choose_locator(target)
   found = predict_scan(image, work.trained.system, config, locate, scan.path)
   mask = make_mask(found, config, work.trained.postprocessing)
+  quality = estimate_quality(found, work.trained.quality) if work.trained.quality else {}
+  for name, one in quality.items():
+    if one.doubtful:
+      line = (
+        f"warning: {scan.path}: the expected DSC of {name}, {one.expected_dsc:.2f}, is below the "
+        f"run's threshold, {work.trained.quality[name].threshold:.2f}; look at the mask"
+      )
+      print_line(line)
+      warnings.append(line)
   kept = found if work.options.saves_maps else None
   gates = work.measure(image, found.box, str(scan.path)) if work.measure else {}
-  return ScanAnswer(scan, image, mask, target, kept, written_on, gates)
+  return ScanAnswer(scan, image, mask, target, kept, written_on, gates, quality)
 
 
 def _list_windows(trained: LoadedRun) -> list[tuple[float, float] | None]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from attn_unet_jax.drawing.preview import draw_preview
 from attn_unet_jax.inference.doubt import map_entropy, map_gates, map_probabilities
+from attn_unet_jax.inference.quality import MaskQuality
 from attn_unet_jax.inference.segment import ScanProbabilities
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import atomic_write, write_text
@@ -59,6 +60,7 @@ class ScanAnswer:
     probabilities: what the mask is made of; None where nobody asks for maps of it.
     gates: coefficients by gate on the working grid; empty where nobody asks for them.
     source: what a mask in DICOM says about the scan; None where the mask is NIfTI.
+    quality: of each class; empty where it is not estimated.
   """
 
   scan: FoundScan
@@ -68,12 +70,13 @@ class ScanAnswer:
   probabilities: ScanProbabilities | None
   source: SourceSeries | None = None
   gates: Mapping[str, Volume] = field(default_factory=dict)
+  quality: Mapping[str, MaskQuality] = field(default_factory=dict)
 
 
 def write_answer(
   answer: ScanAnswer, run: AnsweringRun, options: AnswerOptions
 ) -> list[dict[str, Any]]:
-  """Writes the files of an answer; returns what `measure_classes` says about its mask.
+  """Writes the files of an answer; returns the volume and the quality of each class.
 
   Raises:
     UserError: a file cannot be written.
@@ -87,6 +90,8 @@ def write_answer(
     run.label_names,
   )
   volumes = measure_classes(answer.mask, run.classes)
+  for one in volumes:
+    one |= asdict(answer.quality[one["name"]]) if answer.quality else {}
   try:
     if options.as_json:
       _write_volumes(answer, volumes, run)

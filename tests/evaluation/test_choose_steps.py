@@ -126,7 +126,7 @@ def test_faults_together_take_steps_together(recipe):
 def test_a_right_answer_is_left_as_it_is(recipe):
   labels = organs(4)
   found, _ = choose(labels, np.where(labels == 1, 0.9, 0.1), recipe)
-  assert found == (UNCHANGED, 1, 1, 4)
+  assert found[:4] == (UNCHANGED, 1, 1, 4)
 
 
 @pytest.mark.parametrize("count", range(1, MIN_CASES))

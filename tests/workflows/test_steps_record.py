@@ -12,8 +12,10 @@ from attn_unet_jax.inference.postprocess import UNCHANGED, Postprocessing
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.workflows import choose_run_steps as workflow
 from attn_unet_jax.workflows.load_run import LoadedRun
+from attn_unet_jax.workflows.quality_record import read_quality
 from attn_unet_jax.workflows.steps_record import read_record, read_steps, write_record
 from tests.configs import with_keys
+from tests.inference.test_quality import _cube as believe_cube
 
 STEPS = Postprocessing(threshold=0.4, smallest_ml=0.5, fill_holes=True)
 OPTIONS = InferenceOptions()
@@ -65,9 +67,11 @@ def chosen(config, monkeypatch, tmp_path):
   """Chooses for a checkpoint and returns the run; `calls` has the cases that were asked."""
   calls = []
 
-  def choose(fold, ids, system, recipe):
+  def choose(fold, ids, system, recipe, observe):
     calls.append(ids)
-    return ChosenSteps(STEPS, 0.7, 0.75, len(ids))
+    for _ in ids:
+      observe(believe_cube(1.0))
+    return ChosenSteps(STEPS, 0.7, 0.75, len(ids), [{"pancreas": {"dsc": 0.75}}] * len(ids))
 
   monkeypatch.setattr(workflow, "choose_steps", choose)
 
@@ -86,6 +90,13 @@ def test_steps_are_chosen_once_for_a_checkpoint_on_the_validation_cases(chosen, 
   assert chosen.calls == [("a", "b", "c")] * 2
   said = "chosen: threshold 0.4, components from 0.5 ml, holes filled"
   assert f"{said} (validation DSC 0.700 to 0.750)" in capsys.readouterr().out
+
+
+def test_the_same_look_at_the_validation_cases_teaches_the_quality(chosen, tmp_path):
+  chosen(120)
+  model = read_quality(tmp_path, ["pancreas"], 120)["pancreas"]
+  assert (model.intercept, model.cases) == (-0.25, 3)  # certain of 1, and 0.75 in truth
+  assert model.threshold == 0.75
 
 
 def test_nothing_is_chosen_where_none_is_wanted_or_cases_are_few(chosen, tmp_path):

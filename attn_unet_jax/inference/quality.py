@@ -1,0 +1,123 @@
+"""How good a mask probably is: its expected DSC, estimated from the network's probabilities."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from attn_unet_jax.inference.segment import ScanProbabilities
+
+EXPECTED = "expected_dice"
+FEATURES = (EXPECTED, "self_dice", "mean_probability", "shell_entropy", "log_volume", "components")
+_FACES = ndimage.generate_binary_structure(3, 1)
+
+
+@dataclass(frozen=True)
+class QualityModel:
+  """A linear estimate of the DSC of one class: intercept + sum of weight times feature, in [0, 1].
+
+  Attributes:
+    weights: by the names of `FEATURES`; by default the expected DSC is taken as it is.
+    intercept: what is added.
+    threshold: an estimate below it is doubtful; None: it is not known what is.
+    cases: the validation cases that it was learnt on.
+  """
+
+  weights: tuple[float, ...] = (1.0, *[0.0] * (len(FEATURES) - 1))
+  intercept: float = 0.0
+  threshold: float | None = None
+  cases: int = 0
+
+  def estimate(self, features: Mapping[str, float]) -> float:
+    """Returns the estimated DSC, in [0, 1]."""
+    total = sum(w * features[name] for w, name in zip(self.weights, FEATURES, strict=True))
+    return float(np.clip(self.intercept + total, 0, 1))
+
+
+@dataclass(frozen=True)
+class MaskQuality:
+  """The estimated DSC of a class, and whether that is too low to be believed without a look."""
+
+  expected_dsc: float
+  doubtful: bool = False
+
+
+def estimate_quality(
+  found: ScanProbabilities, models: Mapping[str, QualityModel]
+) -> dict[str, MaskQuality]:
+  """Estimates the DSC of each class.
+
+  Args:
+    found: what a system says about a scan.
+    models: by class, in the order of their values 1, 2, ...
+  """
+  answers = {}
+  for features, (name, model) in zip(measure_features(found), models.items(), strict=True):
+    expected = model.estimate(features)
+    doubtful = model.threshold is not None and expected < model.threshold
+    answers[name] = MaskQuality(expected, doubtful)
+  return answers
+
+
+def average_models(models: Sequence[QualityModel]) -> QualityModel:
+  """Returns the model whose estimate is the mean of those of several."""
+  known = [model.threshold for model in models if model.threshold is not None]
+  return QualityModel(
+    tuple(float(w) for w in np.mean([model.weights for model in models], axis=0)),
+    float(np.mean([model.intercept for model in models])),
+    float(np.mean(known)) if len(known) == len(models) else None,
+    sum(model.cases for model in models),
+  )
+
+
+def measure_features(found: ScanProbabilities) -> list[dict[str, float]]:
+  """Measures for each class but the background what tells a good mask from a bad one.
+
+  With the probabilities p of a class and the mask of the voxels where it is the likeliest one:
+
+    expected_dice     2 sum_mask p / (|mask| + sum p): the DSC that the probabilities expect
+    self_dice         sum p^2 / sum p
+    mean_probability  mean of p in the mask
+    shell_entropy     mean entropy of p in the voxels on both sides of the mask's surface, 0 to 1
+    log_volume        ln(1 + ml)
+    components        ln of the number of the mask's components
+
+  All are 0 for an empty mask.
+  """
+  labels = found.values.argmax(-1)
+  voxel_ml = found.grid.voxel_volume_ml
+  return [
+    _measure_class(found.values[..., index], labels == index, voxel_ml)
+    for index in range(1, found.values.shape[-1])
+  ]
+
+
+def _measure_class(p: np.ndarray, mask: np.ndarray, voxel_ml: float) -> dict[str, float]:
+  voxels = int(np.count_nonzero(mask))
+  if not voxels:
+    return dict.fromkeys(FEATURES, 0.0)
+  total, inside = float(p.sum(dtype=np.float64)), float(p[mask].sum(dtype=np.float64))
+  squares = float(np.vdot(p, p))
+  # Organs are small: the rest is done in their box, and a voxel around it for the shell.
+  box = tuple(
+    slice(max(0, where.start - 1), where.stop + 1) for where in ndimage.find_objects(mask * 1)[0]
+  )
+  near, local = p[box], mask[box]
+  shell = ndimage.binary_dilation(local, _FACES) & ~ndimage.binary_erosion(local, _FACES)
+  return {
+    EXPECTED: 2 * inside / (voxels + total),
+    "self_dice": squares / total,
+    "mean_probability": inside / voxels,
+    "shell_entropy": _mean_entropy(near[shell]),
+    "log_volume": float(np.log1p(voxels * voxel_ml)),
+    "components": float(np.log(ndimage.label(local, np.ones((3, 3, 3)))[1])),
+  }
+
+
+def _mean_entropy(p: np.ndarray) -> float:
+  """Returns the mean entropy of probabilities of one class against the others, in bits."""
+  if not p.size:  # a mask that fills its scan has no surface
+    return 0.0
+  p = np.clip(p.astype(np.float64), 1e-12, 1 - 1e-12)
+  return float(np.mean(-p * np.log2(p) - (1 - p) * np.log2(1 - p)))
