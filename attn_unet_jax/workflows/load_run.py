@@ -56,8 +56,8 @@ class LoadedRun:
   steps after the network; '' where it is unknown. `mirrors` has the axes along which `system`
   averages over mirror images, `scales` the scales of further copies. `members` has the configs of
   the runs that an ensemble averages; of a single run it is empty. `networks` are those that
-  `system` and `locate` use; `engine` is what computes them, with its version. `quality` estimates by
-  class how good a mask is; empty where the probabilities do not tell.
+  `system` and `locate` use; `engine` is what computes them, with its version. `quality` estimates
+  by class how good a mask is; empty where the probabilities do not tell.
   """
 
   config: RunConfig
