@@ -18,7 +18,7 @@ DEMO_FLAGS ?=
 MUTATION_FLAGS ?=
 
 .PHONY: docs demo test test-slow test-all test-soak test-targets test-install lint format bench bench-engine mutation
-.PHONY: lock audit install-bench install-bench-oldest install-targets test-oldest test-all-oldest test-newest
+.PHONY: browser lock audit install-bench install-bench-oldest install-targets test-oldest test-all-oldest test-newest
 
 demo: $(VENV)/installed$(MODE)
 	$(BIN)/python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
@@ -53,6 +53,14 @@ test-install:
 	@rm -rf build *.egg-info
 	du -sh .venv-install
 	.venv-install/bin/python -I tests/installed.py
+
+# For tests/drawing/test_browser.py, which is skipped without one. From Debian: 80 MB to load, 290 MB
+# installed, and what it needs.
+browser:
+	@command -v chromium || command -v google-chrome || command -v google-chrome-stable || \
+	  { apt-get update --quiet=2 && apt-get install --quiet=2 --yes --no-install-recommends chromium; } \
+	    >/dev/null 2>&1 || \
+	  echo 'browser: Chromium cannot be installed here; the test of pages in a browser is skipped'
 
 lint: $(VENV)/installed-dev$(MODE)
 	$(BIN)/ruff format --check .

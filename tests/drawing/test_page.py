@@ -189,8 +189,8 @@ def test_no_text_of_a_run_becomes_html():
   page = Page(text)
   assert not [tag for tag, _ in page.found if tag == "b"]
   scripts = [attributes for tag, attributes in page.found if tag == "script"]
-  assert [one.get("type") for one in scripts[-2:]] == [None, None]
-  assert {one.get("type") for one in scripts[:-2]} == {"application/json", "text/plain"}
+  assert [one.get("type") for one in scripts[-3:]] == [None, None, None]
+  assert {one.get("type") for one in scripts[:-3]} == {"application/json", "text/plain"}
   assert "alert(" not in re.sub(r"<script type=.*?</script>", "", text).replace(
     "&lt;script&gt;alert(", ""
   )

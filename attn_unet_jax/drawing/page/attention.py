@@ -61,7 +61,7 @@ def collect_gate_panels(epochs: Sequence[tuple[int, str, Mapping[str, float]]]) 
   """
   return [
     {
-      "title": f"gate {gate}: mean coefficient on validation patches",
+      "title": f"{gate}: mean coefficient",
       "logarithmic": False,
       "limits": None,
       "curves": [

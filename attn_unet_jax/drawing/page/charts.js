@@ -70,8 +70,8 @@ const charts = (() => {
     return svg;
   }
 
-  function drawPanel(panel, place) {
-    const figure = element("figure", {}, document.getElementById(place));
+  function drawPanel(panel, into) {
+    const figure = element("figure", {}, document.getElementById(into));
     element("figcaption", {}, figure, panel.title);
     const value = (one) => (panel.logarithmic ? Math.log10(one) : one);
     const curves = panel.curves.map((curve, index) => ({

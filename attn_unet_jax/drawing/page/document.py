@@ -20,6 +20,7 @@ WINDOWS_HU = (
   ("soft tissue", (-50, 150)),
   ("wide", (-1000, 1000)),
 )
+_SCRIPTS = ("charts.js", "surface.js", "viewer.js")
 # Of truth and prediction, class after class: the two differ in colour and in the line's style.
 _OUTLINES = (
   (colours.SKY_BLUE, colours.ORANGE),
@@ -105,7 +106,7 @@ def write_document(page: RunPage) -> str:
   scripts += [
     f'<script type="text/plain" id="{name}">{text}</script>' for name, text in volumes.items()
   ]
-  scripts += [f"<script>\n{_read_asset(name)}</script>" for name in ("charts.js", "viewer.js")]
+  scripts += [f"<script>\n{_read_asset(name)}</script>" for name in _SCRIPTS]
   return "\n".join(
     ["<!doctype html>", '<html lang="en">', "<head>", *head, "</head>", "<body>"]
     + [*body, "</main>", *scripts, "</body>", "</html>", ""]

@@ -238,6 +238,8 @@
       return view;
     });
 
+    const showSurfaces = surfaces.build(element("div", { id: "surfaces" }, root));
+
     async function draw() {
       const one = state.one, volumes = await load(one);
       if (one !== state.one) return; // another case was chosen in the meantime
@@ -295,6 +297,10 @@
         "A click into a plane takes the others there.";
       offerMaps();
       draw();
+      const { one } = state;
+      load(one).then((volumes) => {
+        if (one === state.one) showSurfaces(one, volumes);
+      });
     }
 
     select.addEventListener("change", () => choose(Number(select.value)));
