@@ -123,6 +123,24 @@ def test_every_class_has_its_millilitres_and_its_name(config, monkeypatch, tmp_p
   np.testing.assert_array_equal(read_label(tmp_path / "n.nii").array, read_label(mask).array)
 
 
+def test_a_tilted_scan_has_its_mask_on_its_slices_and_a_warning_in_the_json(
+  monkeypatch, config, tmp_path, capsys
+):
+  system = SimpleNamespace(predict=lambda volume: np.zeros((*volume.shape, 2), np.float32))
+  trained = LoadedRun(with_keys(config, {"data.spacing_mm": 10.0}), ("liver",), system, 1)
+  monkeypatch.setattr(workflow, "open_ensemble", lambda _: trained)
+  scan, mask = tmp_path / "a.nii.gz", tmp_path / "m.nii.gz"
+  affine = np.diag([10.0, 10.0, 10.0, 1.0])
+  affine[1, 2] = 3
+  values = np.random.default_rng(0).integers(-1000, 1000, GRID).astype(np.int16)
+  write_nifti(scan, Volume(values, affine))
+  workflow.segment_scans([Path("run")], scan, mask, AnswerOptions(as_json=True))
+  np.testing.assert_allclose(read_label(mask).affine, affine, atol=1e-5)
+  said = json.loads((tmp_path / "m.json").read_text())["warnings"]
+  assert any("axes are 16.7 degrees from perpendicular" in line for line in said)
+  assert all(line in capsys.readouterr().out for line in said[:1])
+
+
 def test_a_doubt_is_refused_before_the_network_is_asked_or_said_if_it_is_accepted(
   told, tmp_path, capsys
 ):

@@ -21,6 +21,7 @@ from attn_unet_jax.volumes.checks import check_pair
 from attn_unet_jax.volumes.finding import Finding
 from attn_unet_jax.volumes.orientation import canonical_grid, to_canonical
 from attn_unet_jax.volumes.placement import header_findings
+from attn_unet_jax.volumes.pose import pose_findings
 from attn_unet_jax.volumes.volume import Volume
 from tfds_pancreas.label_checks import SOFT_TISSUE_HU, find_flip_problem, measure_label
 
@@ -121,7 +122,10 @@ def _inspect_image(case: InspectedCase, image: _OpenVolume, options: DataOptions
   volume, name, _ = image
   case.figures |= {"image": name, **hounsfield.measure_range(volume)}
   case.digests["image"] = _digest_voxels(volume)
-  case.findings += hounsfield.intensity_findings(volume, name)
+  found = list(hounsfield.intensity_findings(volume, name))
+  case.findings += found
+  if not any(one.severity == "error" for one in found):  # else they are no HU, and no anatomy
+    case.findings += pose_findings(volume, name)
   _inspect_geometry(case, image)
   patch, spacing = options.patch, options.spacing_mm
   case.findings += geometry.patch_findings(volume.grid, patch, spacing, name)

@@ -11,6 +11,7 @@ from attn_unet_jax.runtime.errors import UserError
 REASONS: Mapping[str, str] = {
   "hounsfield": "values that are no Hounsfield units",
   "geometry": "sform and qform that disagree, or voxels of a size that no CT has",
+  "pose": "an anatomy that contradicts the header's axes",
   "rescale": "DICOM that does not state that its values are Hounsfield units",
 }
 ACCEPT_HELP = "Doubts about scans to accept, separated by commas: " + "; ".join(

@@ -11,7 +11,8 @@ millimetres in RAS+.
   which draws `contours`. `anatomy` has the codes of organs.
 * `scan` reads either format.
 * `judge` decides for every command whether a scan can be trusted: `hounsfield` looks at its values,
-  `placement` at its header; `finding` is what they say. `checks` refuses what no user can accept.
+  `placement` at its header, `pose` at the anatomy; `finding` is what they say. `checks` refuses
+  what no user can accept.
 * `orientation` turns a volume to canonical axes and back; `shear` straightens those of a tilted
   gantry too.
 * `resample` brings it to the working grid, and a prediction back to the native grid.

@@ -1,7 +1,7 @@
 """Decides for every command whether a scan can be worked with: what `check` lists is refused here.
 
-The findings are those of `hounsfield` and `placement`. An error is raised, unless the user accepts
-its reason; what is accepted, and what is only a warning, comes back as lines.
+The findings are those of `hounsfield`, `placement` and `pose`. An error is raised, unless the user
+accepts its reason; what is accepted, and what is only a warning, comes back as lines.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.finding import Finding
 from attn_unet_jax.volumes.hounsfield import intensity_findings
 from attn_unet_jax.volumes.placement import header_findings, shear_findings, spacing_findings
+from attn_unet_jax.volumes.pose import pose_findings
 from attn_unet_jax.volumes.volume import Grid, Volume
 
 
@@ -48,8 +49,13 @@ class Judge:
     Raises:
       UserError: the scan cannot be trusted, for a reason that the user does not accept.
     """
-    values = settle_findings(intensity_findings(image, name, self.window_hu), self.accept)
-    return [*self.judge_grid(image.grid, name, file), *values]
+    findings = list(intensity_findings(image, name, self.window_hu))
+    values = settle_findings(findings, self.accept)
+    lines = [*self.judge_grid(image.grid, name, file), *values]
+    # Values that are no HU show no anatomy.
+    if not any(one.severity == "error" for one in findings):
+      lines += settle_findings(pose_findings(image, name), self.accept)
+    return lines
 
   def judge_grid(self, grid: Grid, name: object, file: Path | None = None) -> list[str]:
     """Checks the place of a scan's voxels; arguments, lines and errors as of `judge_scan`."""

@@ -232,7 +232,8 @@ def _segment_file(
       warnings.append(line)
   kept = found if work.options.saves_maps else None
   gates = work.measure(image, found.box, str(scan.path)) if work.measure else {}
-  return ScanAnswer(scan, image, mask, target, kept, written_on, gates, quality)
+  said = tuple(warnings)
+  return ScanAnswer(scan, image, mask, target, kept, written_on, gates, quality, said)
 
 
 def _list_windows(trained: LoadedRun) -> list[tuple[float, float] | None]:

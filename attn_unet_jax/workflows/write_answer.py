@@ -61,6 +61,7 @@ class ScanAnswer:
     gates: coefficients by gate on the working grid; empty where nobody asks for them.
     source: what a mask in DICOM says about the scan; None where the mask is NIfTI.
     quality: of each class; empty where it is not estimated.
+    warnings: what was said about the scan and its mask.
   """
 
   scan: FoundScan
@@ -71,6 +72,7 @@ class ScanAnswer:
   source: SourceSeries | None = None
   gates: Mapping[str, Volume] = field(default_factory=dict)
   quality: Mapping[str, MaskQuality] = field(default_factory=dict)
+  warnings: tuple[str, ...] = ()
 
 
 def write_answer(
@@ -174,5 +176,6 @@ def _write_volumes(
     "engine": run.engine,
     "voxel_volume_ml": answer.mask.voxel_volume_ml,
     "classes": volumes,
+    "warnings": answer.warnings,
   }
   write_text(_name_beside(answer.target, ".json"), json.dumps(content, indent=2) + "\n")
