@@ -4,7 +4,8 @@
 
 Every run is tested against the first, on the cases that both scored; cases of one alone are said,
 never mixed in. A folder that `evaluate --output` wrote can stand for a run of another program.
---output=FILE.csv has the same figures in full precision, --output=FILE.tex is a table for a paper.
+--output=FILE.csv has the same figures in full precision, --output=FILE.tex is a table for a paper,
+and --output=FILE.html a page with each case by two runs and pictures of those that differ most.
 Of three runs or more it is also told how stable their ranks are.
 """
 
@@ -22,7 +23,7 @@ _METRICS = flags.DEFINE_list(
   "metrics", ["dsc", "precision", "recall"], "Columns of cases.csv; the first is tested."
 )
 _PART = flags.DEFINE_enum("part", "test", PARTS, "Which cases' scores.")
-_OUTPUT = flags.DEFINE_string("output", None, "Also write FILE.md, FILE.csv or FILE.tex.")
+_OUTPUT = flags.DEFINE_string("output", None, "Also write FILE.md, .csv, .tex or .html.")
 _TITLE = flags.DEFINE_string("title", "", "Headline of FILE.md, caption of FILE.tex.")
 _NOTE = flags.DEFINE_string("note", "", "A paragraph below it: what the runs are.")
 

@@ -139,7 +139,7 @@ def test_runs_that_cannot_be_read_are_named(runs, harm, words):
   [
     (["--workdirs={0}/a,{0}/c"], "c: no such folder"),
     (["--workdirs={0}/a,{0}/b/../a"], "name two runs or more, each once"),
-    (["--workdirs={0}/a,{0}/b", "--output={0}/x.txt"], "must end in .md, .csv or .tex"),
+    (["--workdirs={0}/a,{0}/b", "--output={0}/x.txt"], "must end in .md, .csv, .tex or .html"),
   ],
 )
 def test_wrong_input_is_one_line(runs, flags, complaint):

@@ -15,13 +15,22 @@ from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
 
-Render = Callable[[ComparisonTable, Sequence[ScoredRun], Sequence[str], str, str], str]
+Render = Callable[[ComparisonTable, Sequence[ScoredRun], Sequence[str], str, str, str], str]
+
+
+def _render_html(*shown: Any) -> str:
+  # Imported here: it loads JAX, which the other formats do without.
+  from attn_unet_jax.workflows.compare_page import render_comparison
+
+  return render_comparison(*shown)
+
 
 # The ending of a file names its format.
 _FORMATS: dict[str, Render] = {
-  ".md": comparison_text.render_document,
+  ".md": lambda *shown: comparison_text.render_document(*shown[:5]),
   ".csv": lambda table, *_: comparison_text.render_csv(table),
-  ".tex": render_latex,
+  ".tex": lambda *shown: render_latex(*shown[:5]),
+  ".html": _render_html,
 }
 
 
@@ -39,8 +48,8 @@ def compare_runs(
     workdirs: the runs; the others are compared with the first.
     part: the part of the fold: training, validation or test.
     metrics: columns of `cases.csv`; the first is tested.
-    output: FILE.md, FILE.csv or FILE.tex; None: nothing is written.
-    title: the headline of FILE.md, the beginning of the caption in FILE.tex.
+    output: FILE.md, FILE.csv, FILE.tex or FILE.html; None: nothing is written.
+    title: the headline of FILE.md and FILE.html, the beginning of the caption in FILE.tex.
     note: a paragraph below it.
 
   Raises:
@@ -59,7 +68,7 @@ def compare_runs(
     print_line(line)
   if output:
     # The document includes the command that made it.
-    _write_page(output, _FORMATS[output.suffix](table, runs, sys.argv[1:], title, note))
+    _write_page(output, _FORMATS[output.suffix](table, runs, sys.argv[1:], title, note, part))
     print_line(f"table: {output}")
 
 

@@ -183,7 +183,7 @@ def _embed(
   score: str,
   measure: MeasureAttention | None,
 ) -> EmbeddedCase:
-  path = _find_prediction(workdir, case_id)
+  path = find_prediction(workdir, case_id)
   if case_id not in fold.dataset.ids:
     raise UserError("it is no longer in the data")
   prediction = read_label(path)
@@ -217,9 +217,10 @@ def _embed(
   )
 
 
-def _find_prediction(workdir: Path, case_id: str) -> Path:
+def find_prediction(workdir: Path, case_id: str, part: str = "test") -> Path:
   """Returns the file of a case's mask: the run's, or that of the fold that tests the case."""
-  return _find_of_case(workdir, f"predictions/{case_id}.nii.gz")
+  beside = "" if part == "test" else f"{part}/"
+  return _find_of_case(workdir, f"predictions/{beside}{case_id}.nii.gz")
 
 
 def _find_of_case(workdir: Path, name: str) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from attn_unet_jax.drawing.page.comparison import ComparisonPage, Scatter, write_comparison
 from attn_unet_jax.volumes.volume import Volume
 from tests.drawing.test_page import EVIL, embed, make_page
 from tests.drawn_ct import drawn_ct, drawn_label
@@ -70,6 +71,26 @@ def page(browser, report):
     opened.locator(f"{part} canvas[aria-label]").first.wait_for(timeout=20_000)
   yield opened
   context.close()
+  assert said == []
+
+
+def test_the_page_of_a_comparison_draws_its_cases(browser, tmp_path):
+  pictures = [embed(case, "", one_slice=True) for case in (EVIL, f"{EVIL} (b)")]
+  scatter = Scatter("dsc", "a", EVIL, [(EVIL, 0.5, 0.75), ("c", 0.25, 0.5)], "p 0.5")
+  made = ComparisonPage(
+    EVIL, "", ["run"], [["a"], [EVIL]], [], ["pancreas"], [scatter], ["a", "b"], [(EVIL, pictures)]
+  )
+  (tmp_path / "two.html").write_text(write_comparison(made), encoding="utf-8")
+  opened = browser.new_page(viewport={"width": 390, "height": 800})
+  said = []
+  opened.on("console", lambda message: said.append(message.text))
+  opened.on("pageerror", lambda error: said.append(str(error)))
+  opened.goto((tmp_path / "two.html").as_uri())
+  assert opened.locator("#scatters circle").count() == 2
+  assert opened.locator("#thumbs canvas").count() == 2
+  opened.locator("#scatters a").first.focus()
+  assert opened.locator("#scatters .said").inner_text() == f"{EVIL}: 0.5 and 0.75"
+  assert opened.evaluate("document.documentElement.scrollWidth") <= 390
   assert said == []
 
 

@@ -193,6 +193,42 @@ const charts = (() => {
     figure.append(svg, said);
   }
 
+  // Each case by two runs; on the diagonal both are alike.
+  function drawScatter(scatter) {
+    const figure = element("figure", {}, document.getElementById("scatters"));
+    element("figcaption", {}, figure, scatter.title);
+    const size = 420, edge = 52;
+    const [low, high] = limits({ limits: scatter.limits }, scatter.cases.flatMap(([, a, b]) => [a, b]));
+    const label = `${scatter.title}: ${scatter.cases.length} cases. ${scatter.about}`;
+    const svg = node("svg", { viewBox: `0 0 ${size} ${size}`, role: "group", "aria-label": label });
+    const x = (one) => place(one, low, high, edge, size - 12);
+    const y = (one) => place(one, low, high, size - edge, 12);
+    for (const mark of ticks(low, high, 5)) {
+      node("line", { class: "grid", x1: x(mark), x2: x(mark), y1: y(low), y2: y(high) }, svg);
+      node("line", { class: "grid", x1: x(low), x2: x(high), y1: y(mark), y2: y(mark) }, svg);
+      node("text", { x: x(mark), y: size - edge + 18, "text-anchor": "middle" }, svg, show(mark));
+      node("text", { x: edge - 6, y: y(mark) + 4, "text-anchor": "end" }, svg, show(mark));
+    }
+    node("line", { class: "s1 d1", x1: x(low), y1: y(low), x2: x(high), y2: y(high), "stroke-width": 2 }, svg);
+    const middle = (edge + size - 12) / 2;
+    node("text", { x: middle, y: size - 8, "text-anchor": "middle" }, svg, scatter.first);
+    const turned = `translate(14 ${size - middle}) rotate(-90)`;
+    node("text", { transform: turned, "text-anchor": "middle" }, svg, scatter.second);
+    const said = element("div", { class: "said", "aria-live": "polite" });
+    for (const [id, a, b] of scatter.cases) {
+      const words = `${id}: ${show(a)} and ${show(b)}`;
+      const to = data.places[id];
+      const link = node("a", { ...(to === undefined ? {} : { href: "#case-" + to }), tabindex: 0, "aria-label": words }, svg);
+      const dot = node("circle", { class: "case", cx: x(a), cy: y(b), r: 5.5 }, link);
+      node("title", {}, dot, words);
+      for (const [part, kind] of [[dot, "pointerenter"], [link, "focus"]]) {
+        part.addEventListener(kind, () => (said.textContent = words));
+      }
+    }
+    figure.append(svg, said, element("p", {}, figure, scatter.about));
+  }
+
+  data.scatters.forEach(drawScatter);
   data.panels.forEach((panel) => drawPanel(panel, "curves"));
   data.gates.forEach((panel) => drawPanel(panel, "gates"));
   data.spreads.forEach(drawSpread);

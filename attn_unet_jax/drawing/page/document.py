@@ -86,18 +86,36 @@ def write_document(page: RunPage) -> str:
   ]
   # A network without gates has nothing to say about them.
   sections = [section for section in sections if section[2] or section[0] != "attention"]
-  links = "".join(f'<a href="#{name}">{title}</a>' for name, title, _ in sections)
-  body = [f"<header><h1>{_escape(page.title)}</h1><p>{_escape(page.lead)}</p>"]
+  return write_page(page.title, page.lead, sections, *_collect_data(page, places))
+
+
+def write_page(
+  title: str,
+  lead: str,
+  sections: Sequence[tuple[str, str, Sequence[str]]],
+  data: Mapping[str, Any],
+  volumes: Mapping[str, str],
+) -> str:
+  """Returns HTML that needs no other file and no network.
+
+  Args:
+    title: of the page, as text.
+    lead: a sentence below it, as text.
+    sections: id, title and HTML of each.
+    data: what the scripts read.
+    volumes: encoded volumes by the id of their element.
+  """
+  links = "".join(f'<a href="#{name}">{heading}</a>' for name, heading, _ in sections)
+  body = [f"<header><h1>{_escape(title)}</h1><p>{_escape(lead)}</p>"]
   body += [f'<nav aria-label="sections">{links}</nav></header><main>']
   body += ["<noscript><p>Curves and pictures need JavaScript.</p></noscript>"]
-  for name, title, content in sections:
-    body += [f'<section id="{name}"><h2>{title}</h2>', *content, "</section>"]
-  data, volumes = _collect_data(page, places)
+  for name, heading, content in sections:
+    body += [f'<section id="{name}"><h2>{heading}</h2>', *content, "</section>"]
   head = [
     '<meta charset="utf-8">',
     f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
     '<meta name="viewport" content="width=device-width, initial-scale=1">',
-    f"<title>{_escape(page.title)}</title>",
+    f"<title>{_escape(title)}</title>",
     '<link rel="icon" href="data:,">',  # else a browser asks for one
     f"<style>\n{_read_asset('report.css')}</style>",
   ]
@@ -168,7 +186,7 @@ def _write_epochs(page: RunPage) -> Iterator[str]:
   for name, rows in page.fold_metrics.items():
     if rows:
       yield f"<details><summary>The numbers of every epoch, {_escape(name)}</summary>"
-      yield from _write_table([*rows[0]], [[*row.values()] for row in rows])
+      yield from write_table([*rows[0]], [[*row.values()] for row in rows])
       yield "</details>"
   if page.fold_metrics:
     return
@@ -176,7 +194,7 @@ def _write_epochs(page: RunPage) -> Iterator[str]:
     yield '<p class="soft">This folder has no metrics.csv.</p>'
     return
   yield "<details><summary>The numbers of every epoch</summary>"
-  yield from _write_table([*page.metrics[0]], [[*row.values()] for row in page.metrics])
+  yield from write_table([*page.metrics[0]], [[*row.values()] for row in page.metrics])
   yield "</details>"
 
 
@@ -202,7 +220,7 @@ def _write_cases(page: RunPage, places: Mapping[str, int]) -> Iterator[str]:
     )
     named.add(case)
     cells.append([f"<{tag}>{_escape(case)}</{tag.partition(' ')[0]}>", *map(_escape, _rest(row))])
-  yield from _write_table(["case", *_rest({key: key for key in rows[0]})], cells, escaped=True)
+  yield from write_table(["case", *_rest({key: key for key in rows[0]})], cells, escaped=True)
   yield "</details>"
 
 
@@ -235,9 +253,10 @@ def _write_record(page: RunPage) -> Iterator[str]:
     yield f"<details><summary>{_escape(title)}</summary><pre>{_escape(text)}</pre></details>"
 
 
-def _write_table(
+def write_table(
   columns: Sequence[str], rows: Sequence[Sequence[str]], *, escaped: bool = False
 ) -> Iterator[str]:
+  """Yields a table as HTML; with `escaped` its cells are HTML already."""
   yield '<div class="wide"><table><thead><tr>'
   yield "".join(f'<th scope="col">{_escape(name)}</th>' for name in columns)
   yield "</tr></thead><tbody>"
@@ -253,40 +272,56 @@ def _collect_data(
 ) -> tuple[dict[str, Any], dict[str, str]]:
   """Returns what the script reads, and the texts of the volumes by the id of their element."""
   volumes: dict[str, str] = {}
-
-  def refer(case: EmbeddedCase, kind: str) -> dict[str, Any]:
-    def embed(text: str) -> str:
-      place = f"{kind}-{len(volumes)}"
-      volumes[place] = text
-      return place
-
-    texts = ("id", "role", "score", "about", "shape", "spacing", "centre", "map_shape")
-    about = {name: getattr(case, name) for name in texts}
-    maps = {
-      name: {"place": embed(one.text), "low": one.low, "high": one.high, "about": one.about}
-      for name, one in case.maps.items()
-    }
-    embedded = {name: embed(text) for name, text in case.volumes.items()}
-    return {**about, "volumes": embedded, "maps": maps}
-
   epochs = [int(row["epoch"]) for rows in _list_metrics_of_runs(page) for row in rows]
   data = {
     "panels": _collect_panels(page) if epochs else [],
     "gates": collect_gate_panels(page.gate_epochs),
     "epochs": [min(epochs), max(epochs)] if epochs else [1, 1],
     "spreads": list(_collect_spreads(page.scores)),
+    "scatters": [],
     "places": places,
+    **describe_style(page.classes),
+    "shown": [embed_volumes(case, "shown", volumes) for case in page.shown],
+    "thumbs": [embed_volumes(case, "thumb", volumes) for case in page.thumbnails],
+  }
+  return data, volumes
+
+
+def describe_style(classes: Sequence[str]) -> dict[str, Any]:
+  """Returns what the viewer's script reads of classes, windows and codes."""
+  return {
     "classes": [
       {"name": name, "truth": to_hex(truth), "prediction": to_hex(prediction)}
-      for index, name in enumerate(page.classes)
+      for index, name in enumerate(classes)
       for truth, prediction in [_OUTLINES[index % len(_OUTLINES)]]
     ],
     "windows": WINDOWS_HU,
     "codes": CODED_HU,
-    "shown": [refer(case, "shown") for case in page.shown],
-    "thumbs": [refer(case, "thumb") for case in page.thumbnails],
   }
-  return data, volumes
+
+
+def embed_volumes(case: EmbeddedCase, kind: str, volumes: dict[str, str]) -> dict[str, Any]:
+  """Returns what the viewer's script reads of a case, and adds its texts to `volumes`.
+
+  Args:
+    case: the case.
+    kind: of its picture, the beginning of the ids of its elements.
+    volumes: the texts by the id of their element.
+  """
+
+  def embed(text: str) -> str:
+    place = f"{kind}-{len(volumes)}"
+    volumes[place] = text
+    return place
+
+  texts = ("id", "role", "score", "about", "shape", "spacing", "centre", "map_shape")
+  about = {name: getattr(case, name) for name in texts}
+  maps = {
+    name: {"place": embed(one.text), "low": one.low, "high": one.high, "about": one.about}
+    for name, one in case.maps.items()
+  }
+  embedded = {name: embed(text) for name, text in case.volumes.items()}
+  return {**about, "volumes": embedded, "maps": maps}
 
 
 def _list_metrics_of_runs(page: RunPage) -> list[Sequence[Mapping[str, str]]]:

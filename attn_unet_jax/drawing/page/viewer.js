@@ -167,7 +167,7 @@
 
   function build() {
     const root = document.getElementById("viewer");
-    if (!data.shown.length) return;
+    if (!root || !data.shown.length) return;
     const state = {
       one: null, at: [0, 0, 0], window: data.windows[0][1], shown: { truth: true, prediction: true },
       map: "", size: 640, line: 3,
@@ -325,7 +325,7 @@
       element("figcaption", {}, figure, `${one.id}: ${one.score}`);
       const state = {
         window: data.windows[0][1], shown: { truth: true, prediction: true }, map: "",
-        size: 320, line: 2,
+        size: root.classList.contains("pairs") ? 640 : 320, line: 2,
       };
       paint(canvas, one, await load(one), 2, 0, state);
     }

@@ -62,6 +62,7 @@ def embed_case(
   one_slice: bool = False,
   maps: Mapping[str, Volume] | None = None,
   about_maps: Mapping[str, str] | None = None,
+  around: np.ndarray | None = None,
 ) -> EmbeddedCase:
   """Encodes the part of a case around the organ.
 
@@ -77,13 +78,15 @@ def embed_case(
     maps: values by the name of their map, such as a gate, each on a grid of its own, canonical
       axes.
     about_maps: what is said of a map, by its name.
+    around: the voxels [X, Y, Z] on canonical axes around which the scan is shown; None: those of
+      truth and prediction.
   """
   canonical = to_canonical(image)
   classes = [
     to_canonical(Volume(np.where(array == _UNLABELLED, 0, array), image.affine)).array
     for array in (truth, prediction)
   ]
-  organ = (classes[0] > 0) | (classes[1] > 0)
+  organ = (classes[0] > 0) | (classes[1] > 0) if around is None else around
   region = find_region(organ, canonical.spacing, _AROUND_MM)
   if one_slice:
     middle = find_centre(organ)[2]

@@ -1,0 +1,169 @@
+"""Makes the page of a comparison: the table, each case by two runs, and what differs most."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from attn_unet_jax.cases.fold import DataFold, open_fold
+from attn_unet_jax.cases.prepare import native_classes
+from attn_unet_jax.config.stored import load_config
+from attn_unet_jax.drawing.page.comparison import ComparisonPage, Scatter, write_comparison
+from attn_unet_jax.drawing.page.volumes import EmbeddedCase, embed_case
+from attn_unet_jax.evaluation.compared_runs import ScoredRun
+from attn_unet_jax.evaluation.comparison import ComparisonTable
+from attn_unet_jax.evaluation.comparison_text import explain_table, render_cells, render_commands
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.volumes.checks import check_pair
+from attn_unet_jax.volumes.nifti import read_label
+from attn_unet_jax.volumes.orientation import to_canonical
+from attn_unet_jax.volumes.volume import Volume
+from attn_unet_jax.workflows.report_run import find_prediction
+
+_MAX_PICTURED = 6
+_MAX_VOXELS = 400 * 400
+
+
+def render_comparison(
+  table: ComparisonTable,
+  runs: Sequence[ScoredRun],
+  command: Sequence[str],
+  title: str,
+  note: str,
+  part: str,
+) -> str:
+  """Returns the page; without the data or the masks it has no pictures, and says why."""
+  pictures, missing = _draw_cases(table.metrics[0], runs, part)
+  head, *rows = render_cells(table, shown=True)
+  return write_comparison(
+    ComparisonPage(
+      title=title or "Comparison of runs",
+      lead=note or f"{len(runs)} runs, compared on the {part} cases; the others with the first.",
+      head=head,
+      rows=rows,
+      notes=[explain_table(table), *(f"{one}." for one in table.notes), *missing],
+      classes=[*runs[0].scores],
+      scatters=_list_scatters(table, runs),
+      runs=[run.name for run in runs],
+      pictures=pictures,
+      record=[("Made by", render_commands(runs, command))],
+    )
+  )
+
+
+def _list_scatters(table: ComparisonTable, runs: Sequence[ScoredRun]) -> list[Scatter]:
+  """Lists a diagram for each metric, class and run but the first."""
+  first, *others = runs
+  tested = {(row.run, row.name): row for row in table.rows}
+  found = []
+  for metric in table.metrics:
+    for name in dict.fromkeys(row.name for row in table.rows):
+      for run in others:
+        about, row = "", tested[run.name, name]
+        if metric == table.metrics[0] and row.tests:
+          n, difference, p_wilcoxon, p_t = row.tests
+          about = (
+            f"Mean difference {difference:+.3f} over {n} cases; p {_show(p_wilcoxon)} by "
+            f"Wilcoxon's signed rank test ({_show(row.p_holm)} adjusted by Holm's rule), "
+            f"{_show(p_t)} by the paired t test."
+          )
+        cases = _pair_scores(first, run, name, metric)
+        if cases:
+          title = f"{name}: {metric}"
+          found.append(Scatter(title, first.name, run.name, cases, about))
+  return found
+
+
+def _show(p: float) -> str:
+  return "undefined" if math.isnan(p) else f"{p:.3g}"
+
+
+def _pair_scores(
+  first: ScoredRun, second: ScoredRun, name: str, metric: str
+) -> list[tuple[str, float, float]]:
+  """Returns the cases that both runs have a score of, with both."""
+  a, b = first.scores[name], second.scores[name]
+  pairs = [(case, a[case][metric], b[case][metric]) for case in sorted(a.keys() & b.keys())]
+  return [pair for pair in pairs if all(map(math.isfinite, pair[1:]))]
+
+
+def _rank_differences(metric: str, runs: Sequence[ScoredRun]) -> list[str]:
+  """Returns the cases of all runs by the range of their scores, the largest first."""
+  ranges: dict[str, float] = {}
+  for name in runs[0].scores:
+    tables = [run.scores.get(name, {}) for run in runs]
+    for case in set.intersection(*(set(table) for table in tables)):
+      values = [table[case][metric] for table in tables]
+      if all(map(math.isfinite, values)):
+        ranges[case] = max(ranges.get(case, 0.0), max(values) - min(values))
+  return sorted(ranges, key=lambda case: (-ranges[case], case))
+
+
+def _draw_cases(
+  metric: str, runs: Sequence[ScoredRun], part: str
+) -> tuple[list[tuple[str, list[EmbeddedCase]]], list[str]]:
+  """Returns the pictures of the cases that differ most, and sentences about missing ones."""
+  workdir = Path(runs[0].name)
+  if not all(run.config for run in runs):
+    return [], ["There are no pictures, since a folder of scores alone does not name its data."]
+  try:
+    data = load_config(workdir / "config.json").data
+    fold = open_fold(data, workdir / "folds.json", without_gone=True)
+  except UserError as error:
+    return [], [f"There are no pictures, since the data is not there: {error}"]
+  found, missing = list[tuple[str, list[EmbeddedCase]]](), list[str]()
+  for case_id in _rank_differences(metric, runs)[:_MAX_PICTURED]:
+    try:
+      found.append((case_id, _draw_case(case_id, fold, metric, runs, part)))
+    except UserError as error:
+      missing.append(f"There is no picture of {case_id}: {error}")
+  return found, missing
+
+
+def _draw_case(
+  case_id: str, fold: DataFold, metric: str, runs: Sequence[ScoredRun], part: str
+) -> list[EmbeddedCase]:
+  """Draws one slice of a case by each run: the one in which their masks differ most."""
+  if case_id not in fold.dataset.ids:
+    raise UserError("it is no longer in the data")
+  case = fold.dataset.load(case_id)
+  image = to_canonical(case.image)
+  truth = to_canonical(native_classes(case, fold.mapping)).array
+  masks = []
+  for run in runs:
+    path = find_prediction(Path(run.name), case_id, part)
+    prediction = read_label(path)
+    check_pair(case.image.grid, prediction.grid, (case_id, path), ("scan", "prediction"))
+    masks.append(to_canonical(prediction).array)
+  differ = np.any([mask != masks[0] for mask in masks[1:]], 0)
+  number = (
+    int(differ.sum((0, 1)).argmax()) if differ.any() else int((truth > 0).sum((0, 1)).argmax())
+  )
+  layer = slice(number, number + 1)
+  shown = np.any([mask[:, :, layer] > 0 for mask in (truth, *masks)], 0)
+  affine = image.affine.copy()
+  affine[:3, 3] += affine[:3, 2] * number
+  return [
+    embed_case(
+      case_id if not index else f"{case_id} ({run.name})",
+      "",
+      f"{run.name}: {_describe_scores(run, case_id, metric)}",
+      Volume(image.array[:, :, layer], affine),
+      truth[:, :, layer],
+      mask[:, :, layer],
+      _MAX_VOXELS,
+      one_slice=True,
+      around=shown,
+    )
+    for index, (run, mask) in enumerate(zip(runs, masks, strict=True))
+  ]
+
+
+def _describe_scores(run: ScoredRun, case_id: str, metric: str) -> str:
+  scores = {name: cases[case_id][metric] for name, cases in run.scores.items() if case_id in cases}
+  several = len(scores) > 1
+  return ", ".join(
+    f"{name} {metric} {value:.3f}" if several else f"{metric} {value:.3f}"
+    for name, value in scores.items()
+  )

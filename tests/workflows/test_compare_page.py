@@ -1,0 +1,79 @@
+"""The page of a comparison: every case by two runs, and pictures of those that differ most."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from attn_unet_jax.volumes.nifti import write_nifti
+from attn_unet_jax.volumes.volume import Volume
+from attn_unet_jax.workflows.compare_runs import compare_runs
+from tests.drawing.test_page import EVIL, Page, decode_volume
+from tests.drawn_ct import drawn_label
+from tests.workflows.test_report_run import run  # noqa: F401 (a fixture)
+
+
+@pytest.fixture
+def runs(run):  # noqa: F811
+  """A run, and another whose case `a` is missed in one slice and whose `d` is found."""
+  workdir, data = run
+  other = workdir.with_name("other")
+  shutil.copytree(workdir, other)
+  label = drawn_label()
+  damaged = label.array.copy()
+  damaged[:, :, 10] = 0
+  write_nifti(other / "predictions" / "a.nii.gz", Volume(damaged, label.affine))
+  with (other / "evaluation" / "cases.csv").open("w") as file:
+    writer = csv.writer(file)
+    writer.writerow(["case", "class", "dsc"])
+    writer.writerows(
+      [name, "pancreas", value] for name, value in zip("abcd", (0.25, 0.75, 0.5, 1), strict=True)
+    )
+  return workdir, other, data
+
+
+def make_page(runs, output, title="Two runs"):
+  compare_runs([*map(str, runs)], "test", ["dsc"], output, title, "")
+  text = output.read_text()
+  (data,) = [line for line in text.splitlines() if 'id="data"' in line]
+  return text, json.loads(data.partition(">")[2].removesuffix("</script>"))
+
+
+def test_a_page_shows_each_case_by_both_runs_and_what_differs_most(runs, tmp_path, capsys):
+  first, other, _ = runs
+  text, data = make_page((first, other), tmp_path / "two.html", EVIL)
+  page = Page(text)
+  assert EVIL in page.texts["h1"]
+  assert not [tag for tag, _ in page.found if tag == "b"]
+  (scatter,) = data["scatters"]
+  assert scatter["cases"][0] == ["a", 1.0, 0.25]
+  assert scatter["about"].startswith("Mean difference -0.125 over 4 cases; p ")
+  ids = [one["id"] for one in data["thumbs"]]
+  assert ids[:3] == ["a", f"a ({other})", "d"]
+  assert len(ids) == len(set(ids)) == len(data["places"]) == 8
+  # The slice is that in which the masks differ, and the same for both.
+  masks = []
+  for one in data["thumbs"][:2]:
+    assert one["shape"][2] == 1
+    for kind in ("truth", "prediction"):
+      (line,) = [line for line in text.splitlines() if f'id="{one["volumes"][kind]}"' in line]
+      body = line.partition(">")[2].removesuffix("</script>")
+      masks.append(decode_volume(body, tuple(one["shape"])))
+  truth, found, again, missed = masks
+  np.testing.assert_array_equal(truth, again)
+  assert found.any()
+  assert not missed.any()
+  assert capsys.readouterr().out.endswith(f"table: {tmp_path / 'two.html'}\n")
+
+
+def test_a_page_says_why_there_are_no_pictures(runs, tmp_path):
+  first, other, data = runs
+  (other / "predictions" / "d.nii.gz").unlink()
+  assert "There is no picture of d: " in make_page((first, other), tmp_path / "c.html")[0]
+  text, found = make_page((first, other / "evaluation"), tmp_path / "b.html")
+  assert "a folder of scores alone does not name its data" in text
+  assert found["thumbs"] == []
+  (data / "imagesTr").rename(data / "elsewhere")
+  assert "since the data is not there" in make_page((first, other), tmp_path / "d.html")[0]
