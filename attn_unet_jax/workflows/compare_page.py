@@ -146,9 +146,9 @@ def _draw_case(
   affine[:3, 3] += affine[:3, 2] * number
   return [
     embed_case(
-      case_id if not index else f"{case_id} ({run.name})",
+      f"{case_id}, {run.name}",
       "",
-      f"{run.name}: {_describe_scores(run, case_id, metric)}",
+      _describe_scores(run, case_id, metric),
       Volume(image.array[:, :, layer], affine),
       truth[:, :, layer],
       mask[:, :, layer],
@@ -156,7 +156,7 @@ def _draw_case(
       one_slice=True,
       around=shown,
     )
-    for index, (run, mask) in enumerate(zip(runs, masks, strict=True))
+    for run, mask in zip(runs, masks, strict=True)
   ]
 
 

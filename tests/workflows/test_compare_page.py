@@ -51,8 +51,9 @@ def test_a_page_shows_each_case_by_both_runs_and_what_differs_most(runs, tmp_pat
   assert scatter["cases"][0] == ["a", 1.0, 0.25]
   assert scatter["about"].startswith("Mean difference -0.125 over 4 cases; p ")
   ids = [one["id"] for one in data["thumbs"]]
-  assert ids[:3] == ["a", f"a ({other})", "d"]
-  assert len(ids) == len(set(ids)) == len(data["places"]) == 8
+  assert ids[:3] == [f"a, {first}", f"a, {other}", f"d, {first}"]
+  assert len(ids) == len(set(ids)) == 8
+  assert (data["places"]["a"], data["places"]["d"]) == (0, 2)
   # The slice is that in which the masks differ, and the same for both.
   masks = []
   for one in data["thumbs"][:2]:

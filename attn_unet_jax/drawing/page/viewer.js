@@ -325,7 +325,7 @@
       element("figcaption", {}, figure, `${one.id}: ${one.score}`);
       const state = {
         window: data.windows[0][1], shown: { truth: true, prediction: true }, map: "",
-        size: root.classList.contains("pairs") ? 640 : 320, line: 2,
+        ...(root.classList.contains("pairs") ? { size: 640, line: 4 } : { size: 320, line: 2 }),
       };
       paint(canvas, one, await load(one), 2, 0, state);
     }
