@@ -6,6 +6,15 @@ from typing import Any
 from attn_unet_jax.config.schema import RunConfig, replace_keys
 
 with_keys = replace_keys
+# One stack of one layer, and a stride: a third of the time of an Attention U-Net, nearly all of
+# which JAX takes to trace it. For commands whose network does not matter.
+SMALLEST: Mapping[str, Any] = {
+  "model.name": "dense_vnet",
+  "model.feature_scale": 2.0,
+  "model.dilation_rates": ((1,),),
+  "model.channels_kept": 1.0,
+  "model.prior_size": 0,
+}
 
 
 def small_config(**changes: Any) -> RunConfig:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 
 from attn_unet_jax.config.schema import RunConfig, flatten
 from tests.configs import small_config
+from tests.forked_commands import ForkedCommands
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -28,24 +29,29 @@ BY_MLIR = {} if jax.__version_info__ >= (0, 11) else {"xla_cpu_use_fusion_emitte
 _PLAIN = " --xla_cpu_use_fusion_emitters=false" if BY_MLIR else ""
 # The layout is the commands' own: what one of them has compiled is found again.
 _SAME = f"{_PLAIN} --xla_gpu_force_conv_nhwc=true"
-_QUICK = f"--xla_backend_optimization_level=0{_SAME}"
+QUICK = f"--xla_backend_optimization_level=0{_SAME}"
 # Where more is computed than compiled.
 HALF = f"--xla_backend_optimization_level=1{_SAME}"
 
+_FORKED = ForkedCommands(ROOT)
+
 # Begun first, lest one worker be left with such a file when the others have nothing to do.
 _LONGEST = (
-  "tests/training/test_compile.py",
-  "tests/test_kills.py",
-  "tests/workflows/stages/test_commands.py",
-  "tests/test_commands.py",
   "tests/runtime/test_hosts.py",
+  "tests/test_systems.py",
+  "tests/test_kills.py",
+  "tests/training/test_compile.py",
+  "tests/test_commands.py",
+  "tests/workflows/stages/test_commands.py",
+  "tests/models/test_gradients.py",
   "tests/weights/test_from_pytorch.py",
+  "tests/training/test_lowering.py",
 )
 
 
 def pytest_configure() -> None:
   """Of the tests and the commands that they start; before JAX looks at its devices."""
-  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_QUICK}".strip()
+  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
   # JAX traces programs into millions of small objects. To look through all of them for cycles after
   # every few hundred new ones takes an eighth of the time.
   gc.set_threshold(200_000, 50, 100)
@@ -67,7 +73,7 @@ def flags_of(config: RunConfig) -> list[str]:
   ]
 
 
-def host_devices(count: int, compiled: str = _QUICK) -> dict[str, str]:
+def host_devices(count: int, compiled: str = QUICK) -> dict[str, str]:
   """An environment in which JAX sees the CPU as so many devices; by what flags it compiles."""
   flags = f"{compiled} --xla_force_host_platform_device_count={count}".strip()
   return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
@@ -81,7 +87,7 @@ def run_flags(data_dir: Path, workdir: Path, **changes: Any) -> list[str]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _compile_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+def _compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
   """One compilation cache for all workers and for the commands that tests start."""
   base = tmp_path_factory.getbasetemp()
   folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "xla"
@@ -89,6 +95,8 @@ def _compile_once(tmp_path_factory: pytest.TempPathFactory) -> None:
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
   jax.config.update("jax_compilation_cache_dir", str(folder))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+  yield
+  _FORKED.close()
 
 
 @pytest.fixture
@@ -145,11 +153,18 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def run_command(
   module: str, *arguments: str, env: dict[str, str] | None = None, timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:
-  """Runs `python -m module` as a user does, from the project's root."""
+  """Runs `python -m module` as a user does, from the project's root.
+
+  In a fork, see tests/forked_commands.py, unless `env` says what is read as Python or JAX loads.
+  """
+  standard = {**os.environ, "JAX_PLATFORMS": "cpu"}
+  whole = standard | (env or {})
+  if module.startswith("attn_unet_jax.") and _FORKED.can_run(whole, standard):
+    return _FORKED.run(module, arguments, whole, timeout)
   return subprocess.run(
     [sys.executable, "-m", module, *arguments],
     cwd=ROOT,
-    env={**os.environ, "JAX_PLATFORMS": "cpu", **(env or {})},
+    env=whole,
     capture_output=True,
     text=True,
     timeout=timeout,

@@ -26,7 +26,7 @@ from attn_unet_jax.training.state import abstract_state
 from attn_unet_jax.workflows.network import build_run_network
 from experiments.pancreas import get_config
 from tests import wide
-from tests.configs import small_config, with_keys
+from tests.configs import SMALLEST, small_config, with_keys
 from tests.conftest import ROOT, flags_of, host_devices
 from tests.line import Line
 
@@ -225,7 +225,7 @@ def test_a_mesh_of_fewer_devices_than_there_are_is_refused_by_all(phantoms, tmp_
 @pytest.mark.slow
 def test_the_command_on_two_hosts_trains_tests_and_goes_on(phantoms, tmp_path):
   """It also refuses hosts whose flags or file systems differ."""
-  config = _make_config(phantoms, **{"train.epochs": 1, "train.steps_per_epoch": 2})
+  config = _make_config(phantoms, **SMALLEST, **{"train.epochs": 1, "train.steps_per_epoch": 2})
   main = "attn_unet_jax.main"
   other = [f"--workdir={tmp_path / 'other'}"]
   error = _read_refusal(

@@ -28,7 +28,7 @@ from attn_unet_jax.workflows.network import build_run_network
 from benchmarks.collectives import Collective
 from tests import networks
 from tests.configs import with_keys
-from tests.conftest import HALF, ROOT, host_devices
+from tests.conftest import HALF, QUICK, ROOT, host_devices
 from tests.line import Line
 
 PARAMETERS = 97_979  # of the network that is trained
@@ -39,7 +39,7 @@ THREE = ("jit-1x1", "jit-4x2", "pmap-4x1")
 LOCAL = ("jit-8x1-local", "pmap-8x1-local")  # batch statistics of each device's own patches
 
 
-def _train(folder, *arguments, x64=True):
+def _train(folder, *arguments, x64=True, compiled=HALF):
   """What tests/parallel_steps.py prints for runs like `jit-4x2`.
 
   In float32 compiled as for users, else rounding is so much worse that five steps leave the bounds.
@@ -47,7 +47,7 @@ def _train(folder, *arguments, x64=True):
   done = subprocess.run(
     [sys.executable, "-W", "error", "-m", "tests.parallel_steps", str(folder), *arguments],
     cwd=ROOT,
-    env={**host_devices(8, HALF if x64 else ""), "JAX_ENABLE_X64": str(int(x64))},
+    env={**host_devices(8, compiled if x64 else ""), "JAX_ENABLE_X64": str(int(x64))},
     capture_output=True,
     text=True,
     timeout=3000,
@@ -146,16 +146,16 @@ def test_a_device_augments_its_own_part_only(told):
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory):
-  """Float32, gradient descent: a batch of 4 patches of 64 x 16 x 16."""
+  """Float64, gradient descent: a batch of 4 patches of 64 x 16 x 16; hardly optimised."""
   folder = tmp_path_factory.mktemp("three")
-  kinds = ("attention_unet", "float32", "sgd", "4", "64")
-  return _train(folder, *kinds, *THREE, x64=False), folder
+  kinds = ("attention_unet", "float64", "sgd", "4", "64")
+  return _train(folder, *kinds, *THREE, compiled=QUICK), folder
 
 
 @pytest.mark.slow
-def test_three_divisions_in_float32(three):
-  """The soak tests have all of them, float64, and Adam."""
-  _assert_same(three[0], THREE, 1e-5, 1e-4)
+def test_three_divisions_give_what_one_device_gives(three):
+  """The soak tests have all of them, float32, and Adam."""
+  _assert_same(three[0], THREE)
   assert all(three[0][name]["consumed"] for name in THREE)
   assert _kinds(three[0]["jit-4x2"]) == HALOS_AND_SUMS
 

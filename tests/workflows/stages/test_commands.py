@@ -12,7 +12,7 @@ import pytest
 
 from attn_unet_jax.cases.dataset import RecordDataset
 from attn_unet_jax.volumes.nifti import read_label, write_nifti
-from tests.configs import small_config
+from tests.configs import SMALLEST, small_config
 from tests.conftest import ROOT, flags_of, run_command, stop_when
 from tfds_pancreas.records import open_records
 
@@ -22,7 +22,7 @@ MAIN = "attn_unet_jax.main"
 
 def _flags(data_dir, workdir):
   keys = {
-    "model.name": "unet",
+    **SMALLEST,
     "data.dir": str(data_dir),
     "data.labels": "liver",
     "data.patch": (32, 32, 16),
