@@ -1,7 +1,7 @@
 """The commands as a user runs them, on the tiny phantoms, with a TensorFlow that must not load.
 
 With the smallest network, as there are dozens of processes. Attention U-Net goes through the same
-commands in `workflows/test_earlier_run.py`, `docs/test_notebook.py` and `make demo`.
+commands in the tests of an earlier run and of the notebook, and in `make demo`.
 """
 
 import csv
