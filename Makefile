@@ -18,7 +18,7 @@ DEMO_FLAGS ?=
 MUTATION_FLAGS ?=
 
 .PHONY: docs demo test test-slow test-all test-soak test-targets test-install lint format bench bench-engine mutation
-.PHONY: browser lock audit install-bench install-bench-oldest install-targets test-oldest test-all-oldest test-newest
+.PHONY: browser pictures lock audit install-bench install-bench-oldest install-targets test-oldest test-all-oldest test-newest
 
 demo: $(VENV)/installed$(MODE)
 	$(BIN)/python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
@@ -70,6 +70,11 @@ lint: $(VENV)/installed-dev$(MODE)
 # Pages of docs/reference that the program itself writes.
 docs: $(VENV)/installed-dev$(MODE)
 	$(BIN)/python docs/generate_reference.py
+
+# The picture in the README, from the page of the demo's run, which `make demo` has trained.
+pictures: $(VENV)/installed-dev$(MODE) browser
+	$(BIN)/python -m attn_unet_jax.report --workdir=$(DEMO_RUN) --attention
+	$(BIN)/python docs/take_pictures.py $(DEMO_RUN)/report.html docs/images
 
 # After a change of requirements.txt or of the extra 'dev', or for newer versions: the two locks for
 # all Pythons, and the bill of materials of what runs. No address of an index goes into them.
