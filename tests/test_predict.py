@@ -467,3 +467,15 @@ def test_the_quality_of_each_mask_is_told_and_doubt_is_flagged(told, tmp_path, m
     (row,) = csv.DictReader(file)
   assert row["pancreas_expected_dsc"] == "0.500"
   assert "look at the mask" in row["warnings"]
+
+
+def test_files_beside_a_mask_overwrite_no_other_mask(told, tmp_path):
+  for name in ("a", "a.dcm", "a_probabilities"):
+    _scan(tmp_path / "scans" / f"{name}.nii")
+  said = r"a_probabilities\.nii\.gz, beside the mask a\.nii\.gz, would overwrite .*; rename"
+  with pytest.raises(UserError, match=said):
+    told(tmp_path / "scans", tmp_path / "masks", save_probabilities=True)
+  assert not (tmp_path / "masks").exists()
+  told(tmp_path / "scans", tmp_path / "masks", as_json=True)
+  names = {path.name for path in (tmp_path / "masks").glob("*.json")}
+  assert names == {"a.json", "a.dcm.json", "a_probabilities.json"}

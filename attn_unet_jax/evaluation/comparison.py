@@ -85,7 +85,7 @@ def compare_scores(runs: Sequence[ScoredRun], metrics: Sequence[str]) -> Compari
     tests = [_test_against(runs[0], run, name, metrics[0], notes) for run in runs[1:]]
     # The runs that are tested form one family of tests for each class.
     adjusted = adjust_by_holm([test.p_wilcoxon for test in tests])
-    if stability := _rank_on_shared_cases(runs, name, metrics[0]):
+    if stability := _rank_on_shared_cases(runs, name, metrics[0], notes):
       ranks[name] = stability
     places = _list_places(stability, len(runs))
     for run, test, p, place in zip(
@@ -140,9 +140,12 @@ def _choose_metrics(
 
 
 def _rank_on_shared_cases(
-  runs: Sequence[ScoredRun], name: str, metric: str
+  runs: Sequence[ScoredRun], name: str, metric: str, notes: list[str]
 ) -> RankStability | None:
-  """Ranks more than two runs on the cases that all of them scored against the same reference."""
+  """Ranks more than two runs on the cases that all of them scored against the same reference.
+
+  Notes the cases that have no place in the ranks.
+  """
   if len(runs) < 3 or not has_ranks(metric):
     return None
   first, *others = (run.scores[name] for run in runs)
@@ -153,7 +156,16 @@ def _rank_on_shared_cases(
   ]
   scores = np.array([[table[case][metric] for case in shared] for table in (first, *others)]).T
   defined = scores[~np.isnan(scores).any(axis=1)]
-  return rank_runs(defined, metric) if len(defined) > 1 else None
+  if len(defined) < 2:
+    notes.append(f"{name}: no ranks, for {metric} of all runs is defined in {len(defined)} cases")
+    return None
+  scored = set(first).union(*others)
+  if left_out := len(scored) - len(defined):
+    notes.append(
+      f"{name}: ranks are over {len(defined)} of {len(scored)} cases; in the other {left_out} a "
+      f"run has no {metric}, or another reference"
+    )
+  return rank_runs(defined, metric)
 
 
 def _list_places(stability: RankStability | None, runs: int) -> list[tuple[int | None, float]]:

@@ -23,6 +23,7 @@ from attn_unet_jax.workflows.answer_log import (
   digest_request,
   read_stamp,
 )
+from attn_unet_jax.workflows.answer_memory import require_answer_memory
 from attn_unet_jax.workflows.evaluate_run import leave_unprocessed
 from attn_unet_jax.workflows.list_scans import ScanListing, list_scans
 from attn_unet_jax.workflows.load_run import LoadedRun
@@ -65,6 +66,7 @@ def segment_scans(
   targets = [target for _, target in listing.scans] + [target for _, target, _ in listing.broken]
   # Before the run is loaded and compiled, which takes long.
   check_writable(targets[0].parent)
+  _check_beside(listing, options)
   # One mask that is named is made whenever it is asked for.
   log = AnswerLog(output) if targets != [output] else None
   measure = _open_attention(workdirs) if options.attention else None
@@ -119,6 +121,21 @@ class _ScanWork:
     box = self.boxes[name_mask(target)] if self.boxes is not None else None
     made_by = self.trained.digest, self.trained.postprocessing, self.trained.quality
     return digest_request(__version__, *made_by, self.options.written, box)
+
+
+def _check_beside(listing: ScanListing, options: AnswerOptions) -> None:
+  """Refuses answers whose files beside the mask would be those of another answer, or a scan."""
+  targets = [target for _, target in listing.scans]
+  owners = {path.resolve(): path for path in targets}
+  owners |= {scan.path.resolve(): scan.path for scan, _ in listing.scans}
+  for target in targets:
+    for beside in list_beside(target, options):
+      if other := owners.get(beside.resolve()):
+        raise UserError(
+          f"--output={target.parent}: {beside.name}, beside the mask {target.name}, would "
+          f"overwrite {other}; rename that scan, or choose another --output"
+        )
+      owners[beside.resolve()] = beside
 
 
 def _answer_all(listing: ScanListing, work: _ScanWork, log: AnswerLog | None) -> dict[Path, str]:
@@ -219,6 +236,7 @@ def _segment_file(
         print_line(line)
         warnings.append(line)
   locate = work.choose_locator(target)
+  require_answer_memory(image.grid, work.trained, work.options, scan.path)
   found = predict_scan(image, work.trained.system, config, locate, scan.path)
   mask = make_mask(found, config, work.trained.postprocessing)
   quality = estimate_quality(found, work.trained.quality) if work.trained.quality else {}

@@ -21,6 +21,7 @@ from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows.options import AnswerOptions
 from attn_unet_jax.workflows.write_mask import write_mask
 
+_SUFFIXES = (".nii.gz", ".nii", ".dcm")
 # What the names of files beside a mask end in.
 _PROBABILITIES, _UNCERTAINTY = "_probabilities.nii.gz", "_uncertainty.nii.gz"
 _ATTENTION = "_attention.nii.gz"
@@ -123,7 +124,9 @@ def measure_classes(mask: Volume, classes: Sequence[str]) -> list[dict[str, Any]
 
 def name_mask(target: Path) -> str:
   """Returns the name of a mask's file without its suffix."""
-  return target.name.removesuffix(".gz").removesuffix(".nii").removesuffix(".dcm")
+  # One suffix alone: the mask of a scan `a.dcm` is `a.dcm.nii.gz`, and that of `a` is another.
+  suffix = next((end for end in _SUFFIXES if target.name.endswith(end)), "")
+  return target.name.removesuffix(suffix)
 
 
 def list_beside(target: Path, options: AnswerOptions) -> list[Path]:

@@ -169,6 +169,7 @@ def test_ranks_are_over_the_cases_that_all_runs_scored():
   assert table.ranks["pancreas"].cases == 2
   assert [row.rank for row in table.rows] == [3, 2, 1]
   assert "pancreas, 2 cases: 1.00 (1.00 to 1.00)" in explain_table(table)
+  assert any("ranks are over 2 of 5 cases; in the other 3 a run" in note for note in table.notes)
   assert "| 1 (100%) |" in render_markdown(table).splitlines()[4]
   for other in (["volume_ml"], ["recall"]):
     for one in runs:

@@ -1,0 +1,59 @@
+"""How much host memory an answer takes beyond that of a plain prediction."""
+
+import math
+
+from attn_unet_jax.runtime.memory import require_memory
+from attn_unet_jax.volumes.volume import Grid
+from attn_unet_jax.workflows.load_run import LoadedRun
+from attn_unet_jax.workflows.options import AnswerOptions
+
+_FLOAT32, _INT16 = 4, 2
+
+
+def require_answer_memory(
+  grid: Grid, trained: LoadedRun, options: AnswerOptions, name: object
+) -> None:
+  """Refuses a scan whose averages or maps memory cannot hold, before anything is computed.
+
+  A plain prediction is checked where the working grid is made.
+
+  Args:
+    grid: the scan's own.
+    trained: the run, with what it averages over.
+    options: what is written.
+    name: the scan, for the message.
+
+  Raises:
+    UserError: memory cannot hold the answer.
+  """
+  classes = 1 + len(trained.classes)
+  # A box of a scan may be small, and what it averages with it.
+  if trained.locate is None and options.boxes_file is None:
+    voxels = math.prod(
+      max(1, round(extent / trained.config.data.spacing_mm)) for extent in grid.field_mm
+    )
+    require_memory(
+      int(voxels * _bytes_averaged(trained, classes)),
+      f"{name}: the probabilities that are averaged",
+      "leave out axes of --tta or scales of --tta_scales, or name fewer runs",
+    )
+  if options.saves_maps:
+    # Of the maps themselves, and of one class that is interpolated.
+    maps = _INT16 * classes * options.save_probabilities + 2 * _FLOAT32
+    require_memory(
+      math.prod(grid.shape) * maps,
+      f"{name}: maps on its own grid of {' x '.join(map(str, grid.shape))} voxels",
+      "leave out --save_probabilities and --save_uncertainty",
+    )
+
+
+def _bytes_averaged(trained: LoadedRun, classes: int) -> float:
+  """Returns the bytes per voxel of the working grid at the peak of a prediction."""
+  array = _FLOAT32 * classes
+  # As of one prediction: the image and its padded copy, sums of probabilities and of weights.
+  plain = array + 2 * _INT16 + _FLOAT32
+  # Each average waits with what it has while the next prediction is made.
+  waiting = (len(trained.members) > 1) + len(trained.mirrors)
+  largest = max((1.0, *trained.scales)) ** 3
+  # Scaled answers come back as an array more, beside the mean.
+  return largest * (plain + waiting * array) + 2 * array * bool(trained.scales)
