@@ -68,11 +68,12 @@ def main(argv: list[str]) -> None:
   on = machine()
   configs = {name: _configure(name) for name in _SYSTEMS.value}
   measure(next(iter(configs.values())))  # what the first has to import
-  rows = []
+  rows: list[dict[str, Any]] = []
   for _ in range(_REPEATS.value):
     for name, config in configs.items():
       times = measure(config)
-      rows.append({"system": name, **times, "ratio": times["compile_s"] / times["lower_s"]})
+      ratio = round(times["compile_s"] / times["lower_s"], 2)
+      rows.append({"system": name, **times, "ratio": ratio})
       print(rows[-1], flush=True)
   ratios = [row["ratio"] for row in rows]
   quartiles = statistics.quantiles(ratios) if len(ratios) > 1 else ratios
