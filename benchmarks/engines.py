@@ -37,11 +37,20 @@ _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write")
 
 
 def draw_system(window: Shape) -> SlidingWindow:
-  """The network with values as training starts from."""
-  module = build_network(NETWORKS[_NETWORK.value]())
+  """The network with drawn kernels that keep activations at their size."""
+  module, draw = build_network(NETWORKS[_NETWORK.value]()), np.random.default_rng(0)
   image = jnp.zeros((1, *window, 1))
-  variables = jax.jit(lambda key: module.init(key, image, train=False))(jax.random.key(0))
-  return SlidingWindow(RunConfig(), module).use(jax.tree.map(np.asarray, variables))
+  # Drawn here, since XLA compiles the network's own initialisation for minutes.
+  shapes = jax.eval_shape(lambda key: module.init(key, image, train=False), jax.random.key(0))
+
+  def fill(shape: tuple[int, ...]) -> np.ndarray:
+    if len(shape) < 2:
+      return np.ones(shape, np.float32)
+    scale = np.sqrt(2 / np.prod(shape[:-1]))
+    return (scale * draw.normal(size=shape)).astype(np.float32)
+
+  variables = jax.tree.map(lambda one: fill(one.shape), shapes)
+  return SlidingWindow(RunConfig(), module).use(variables)
 
 
 def open_engine(system: SlidingWindow, precision: Precision) -> OpenVinoEngine | None:

@@ -134,8 +134,17 @@ def test_a_missing_package_is_named(monkeypatch):
 NETWORK_WINDOWS = {"unet3d": (92, 92, 92)}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NETWORKS)
+# The others compile for a minute in sum.
+SLOW = ("attention_unet", "hnn", "vnet")
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(name, marks=pytest.mark.slow if name in SLOW else pytest.mark.soak)
+    for name in NETWORKS
+  ],
+)
 def test_every_network_is_written(name):
   """With a number of windows and sizes of axes that all differ."""
   module = build(name, feature_scale=16.0, num_classes=2)
@@ -146,7 +155,9 @@ def test_every_network_is_written(name):
     return jax.nn.softmax(module.apply(variables, hu[..., None], train=False)[0])
 
   hu = draw(2, window)
-  content, expected = write(predict, window), np.asarray(jax.jit(predict)(hu))
+  # It is compiled to be called once.
+  quick = jax.jit(predict).lower(hu).compile({"xla_backend_optimization_level": 0})
+  content, expected = write(predict, window), np.asarray(quick(hu))
   assert expected[..., 1].std() > 0.02
   np.testing.assert_allclose(run(content, hu), expected, rtol=0, atol=1e-5)
   np.testing.assert_allclose(run_openvino(content, hu), expected, rtol=0, atol=1e-5)
