@@ -82,6 +82,14 @@ the image, and what the map does not name, are synthetic."""
       paintings=_PAINTINGS,
       recipe=PaintingRecipe(pixel_mm=(2.4, 3.2), slice_mm=(2.5, 5.0)),
     ),
+    # For training whose steps paint anew: few completions of each map, each a little deformed. The
+    # paintings that are stored are what validation and test cases are scored on.
+    PaintedConfig(
+      name="maps",
+      description="2 paintings a map, 2 mm, to be painted anew in every step of a training.",
+      paintings={"train": 2, "validation": 2, "test": 2},
+      recipe=PaintingRecipe(pixel_mm=(2.0, 2.0), slice_mm=(2.0, 2.0)),
+    ),
     *(make_config(name) for name in ("native", "iso2mm")),
   )
   make_config = staticmethod(make_config)
