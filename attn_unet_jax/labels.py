@@ -167,6 +167,16 @@ class LabelMapping:
     background = self.background.union(*values.values())
     return dataclasses.replace(self, classes=tuple(classes), values=kept, background=background)
 
+  def align_to(self, classes: Sequence[str]) -> "LabelMapping":
+    """Returns the mapping for a network of these classes, of which some may be none of the values.
+
+    Other classes of the mapping become background.
+    """
+    values = dict(zip(self.classes, self.values, strict=True))
+    kept = tuple(values.pop(name, frozenset()) for name in classes)
+    background = self.background.union(*values.values())
+    return dataclasses.replace(self, classes=tuple(classes), values=kept, background=background)
+
   def describe(self) -> str:
     """Returns the mapping as text, with what else of the data it makes background."""
     others = sorted(self.background - {0})

@@ -8,18 +8,23 @@ from typing import Any
 from attn_unet_jax.cases import folds
 from attn_unet_jax.cases.boxes import Boxes, check_boxes, read_boxes
 from attn_unet_jax.cases.dataset import Dataset, open_dataset
+from attn_unet_jax.cases.joined_cases import CaseSequence, JoinedCases
 from attn_unet_jax.cases.options import DataOptions
+from attn_unet_jax.cases.second_set import choose_second_cases, open_second_set
 from attn_unet_jax.cases.working_cases import WorkingCases
 from attn_unet_jax.labels import LabelMapping, parse_mapping
 from attn_unet_jax.runtime.errors import UserError
+
+# The key of a run's list of folds for the cases of its second data set.
+_ALSO = "also"
 
 
 @dataclasses.dataclass(frozen=True)
 class DataFold:
   """A fold of a data set.
 
-  `listing` is the list of folds that it comes from; of `data.fold=all`, `split` pools them all.
-  `boxes` restrict each case to a part; None means whole scans.
+  `listing` is the list of folds that it comes from, with the cases of the second data
+  set; of `data.fold=all`, `split` pools them all. `boxes` restrict each case to a part; None means whole scans.
   """
 
   data: DataOptions
@@ -29,12 +34,17 @@ class DataFold:
   listing: dict[str, Any]
   boxes: Boxes | None = None
 
-  def load(self, part: str) -> WorkingCases:
+  def load(self, part: str) -> CaseSequence:
     """Returns the cases of `training`, `validation` or `test`, prepared when they are read."""
     ids = getattr(self.split, part)
     # Losses and scores of the other parts are measured against all labels.
     thin = part == "training"
-    return WorkingCases(ids, self.dataset, self.mapping, self.data, thin, boxes=self.boxes)
+    cases = WorkingCases(ids, self.dataset, self.mapping, self.data, thin, boxes=self.boxes)
+    if not (thin and self.data.also):
+      return cases
+    # Opened here alone: a run is scored and used without its second set.
+    ids = self.listing[_ALSO]
+    return JoinedCases(cases, open_second_set(self.data, self.mapping.classes, ids))
 
   def to_json(self) -> str:
     """Formats the list of folds as a file for `--config.data.folds`."""
@@ -43,7 +53,11 @@ class DataFold:
   def describe(self) -> str:
     """Describes classes and parts in one line for the screen."""
     parts = ", ".join(f"{len(getattr(self.split, part))} {part}" for part in folds.PARTS)
-    return f"classes {self.mapping.describe()}; {parts} cases (folds {self.listing['name']!r})"
+    described = f"classes {self.mapping.describe()}; {parts} cases (folds {self.listing['name']!r})"
+    if not self.data.also:
+      return described
+    also = f"{len(self.listing[_ALSO])} training cases of {self.data.also}"
+    return f"{described}; {also} for {self.data.also_share:.3g} of the patches"
 
 
 def open_fold(
@@ -73,6 +87,8 @@ def open_fold(
   split, listing = folds.choose_split(
     dataset.ids, dataset.parts, source, data.fold, without_gone=without_gone
   )
+  if data.also and _ALSO not in listing:
+    listing = {**listing, _ALSO: choose_second_cases(data, split.ids)}
   boxes, path = None, Path(data.boxes)
   if data.boxes:
     # The run's copy counts, like its folds; `path` only names the boxes in the message.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from attn_unet_jax.labels import class_names, labelled_classes
 from attn_unet_jax.runtime.acceptance import REASONS, Acceptance, parse_acceptance
 from attn_unet_jax.runtime.options import NOT_NEGATIVE, Options, Rule, one_of, option
 
@@ -12,6 +13,11 @@ _ACCEPT = Rule(
   lambda text: {name.strip() for name in text.split(",")} <= {"", *REASONS},
 )
 _FOLD = Rule("a number of at least 0, or 'all'", lambda fold: fold == "all" or fold >= 0)
+# In steps in which the schedule counts.
+_SHARE = Rule(
+  "0.001 to 0.999, in thousandths",
+  lambda share: 0 < share < 1 and abs(share * 1000 - round(share * 1000)) < 1e-6,
+)
 _WINDOW = Rule("lower end below the upper", lambda window: window[0] < window[1], whole=True)
 
 
@@ -35,6 +41,14 @@ class DataOptions(Options):
   fold: int | Literal["all"] = option(
     0, "Which fold of that list; all: every one, a run in a folder of its own each.", _FOLD
   )
+  also: str = option(
+    "", "A second data set to train on: records in data.dir, or a folder.", is_path=True
+  )
+  also_labels: str = option("", "What its labels mean, as data.labels; '': the same.")
+  also_folds: str = option(
+    "", "A list of folds whose training cases are taken; '': its own part, or all.", is_path=True
+  )
+  also_share: float = option(0.5, "Share of the patches that are of the second data set.", _SHARE)
   boxes: str = option(
     "", "A JSON file of boxes to work inside, by case; '': on whole scans.", is_path=True
   )
@@ -73,6 +87,16 @@ class DataOptions(Options):
   def has_soft_labels(self) -> bool:
     """Returns whether a label is the share of each voxel that the class fills."""
     return self.label_resampling == "occupancy"
+
+  @property
+  def labelled_sets(self) -> tuple[tuple[bool, ...], ...]:
+    """Whether each data set of the run labels each class of the network."""
+    own = labelled_classes(self.labels)
+    if not self.also:
+      return (own,)
+    text = self.also_labels or self.labels
+    also = dict(zip(class_names(text), labelled_classes(text), strict=True))
+    return own, tuple(also.get(name, False) for name in class_names(self.labels))
 
   @property
   def acceptance(self) -> Acceptance:

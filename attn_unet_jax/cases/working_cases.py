@@ -18,7 +18,7 @@ from attn_unet_jax.cases.prepare import WorkingCase, prepare_case, working_grid_
 from attn_unet_jax.cases.sparse import keep_labelled_slices
 from attn_unet_jax.labels import LabelMapping
 from attn_unet_jax.runtime.cores import count_usable_cores
-from attn_unet_jax.volumes.box import Box, Slices
+from attn_unet_jax.volumes.box import Box, Shape, Slices
 from attn_unet_jax.volumes.shear import straight_grid
 
 
@@ -35,6 +35,7 @@ class WorkingCases(Sequence[WorkingCase]):
     folder: the folder of prepared cases, or None.
     boxes: the box of each case; None: whole scans.
     as_maps: whether the label map takes the place of the image, to be painted on in the step.
+    place: of the data set among those of the run.
   """
 
   ids: Sequence[str]
@@ -45,6 +46,7 @@ class WorkingCases(Sequence[WorkingCase]):
   folder: Path | None = None
   boxes: Boxes | None = None
   as_maps: bool = False
+  place: int = 0
 
   def __len__(self) -> int:
     return len(self.ids)
@@ -57,7 +59,8 @@ class WorkingCases(Sequence[WorkingCase]):
     case_id = self.ids[index]
     case = self._load_cached(case_id) if self.folder else self._prepare_case(case_id)
     # Labels are dropped after the cache, so that one file serves every `data.labelled_slices`.
-    return mark_rest(keep_labelled_slices(case, self.data) if self.thin else case, self.mapping)
+    case = keep_labelled_slices(case, self.data) if self.thin else case
+    return mark_rest(case, self.mapping, self.place)
 
   def cache_in(self, folder: Path) -> "WorkingCases":
     """Returns these cases with a folder that stores each of them once it is prepared."""
@@ -68,12 +71,14 @@ class WorkingCases(Sequence[WorkingCase]):
 
     Only headers are read.
     """
+    return count_bytes(self.measure_extents())
+
+  def measure_extents(self) -> list[Shape]:
+    """Returns the extent of each case in voxels of the working grid, from headers."""
     # More threads than cores, since reading headers is mostly waiting for the disk.
     with ThreadPoolExecutor(min(16, 4 * count_usable_cores())) as threads:
       parts = list(threads.map(self.case_slices, self.ids))
-    extents = [[along.stop - along.start for along in part] for part in parts]
-    voxels = len(extents) * int(np.prod(np.max(extents, axis=0), dtype=np.int64))
-    return voxels * (np.dtype(np.int16).itemsize + np.dtype(np.uint8).itemsize)
+    return [(x.stop - x.start, y.stop - y.start, z.stop - z.start) for x, y, z in parts]
 
   def case_slices(self, case_id: str) -> Slices:
     """Returns the voxels of a scan's working grid that its case covers: all, or its box.
@@ -115,3 +120,9 @@ class WorkingCases(Sequence[WorkingCase]):
       recipe, values, mapping.rest_is_background, self.dataset.fingerprint(case_id)
     )
     return load_or_prepare(self.folder, case_id, name, lambda: self._prepare_case(case_id))
+
+
+def count_bytes(extents: Sequence[Shape]) -> int:
+  """Returns the bytes of images and labels of these extents, each padded to the largest one."""
+  voxels = len(extents) * int(np.prod(np.max(extents, axis=0), dtype=np.int64))
+  return voxels * (np.dtype(np.int16).itemsize + np.dtype(np.uint8).itemsize)

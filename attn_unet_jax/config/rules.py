@@ -3,7 +3,7 @@
 from typing import Any
 
 from attn_unet_jax.config.schema import RunConfig
-from attn_unet_jax.labels import class_names, labelled_classes
+from attn_unet_jax.labels import class_names
 from attn_unet_jax.losses.options import LOSSES
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.divisible import check_mean_of_parts
@@ -25,6 +25,7 @@ def check_rules(config: RunConfig) -> None:
   _check_soft_labels(config)
   _check_partial_labels(config)
   _check_painting(config)
+  _check_second_set(config)
   _check_largest_component(config)
   _check_accumulation(config)
   _check_space(config)
@@ -81,10 +82,11 @@ def _check_soft_labels(config: RunConfig) -> None:
 
 def _check_partial_labels(config: RunConfig) -> None:
   """Checks that target and losses fit a class that the data does not label."""
-  labels = config.data.labels
-  if all(labelled_classes(labels)):
+  data = config.data
+  if all(map(all, data.labelled_sets)):
     return
-  needs = f"for a class that is none in config.data.labels={labels!r}"
+  text = f"{data.labels!r}" + (f", also_labels={data.also_labels!r}" if data.also else "")
+  needs = f"for a class that is none in config.data.labels={text}"
   _require_rule(
     config.data.target == "interior", "data.target", config.data.target, f"interior {needs}"
   )
@@ -104,6 +106,15 @@ def _check_painting(config: RunConfig) -> None:
   matched = config.augment.histogram_probability
   rule = f"0 {needs}: what is painted has no histogram to match"
   _require_rule(not matched, "augment.histogram_probability", matched, rule)
+
+
+def _check_second_set(config: RunConfig) -> None:
+  data = config.data
+  if not data.also:
+    return
+  needs = f"for config.data.also={data.also!r}"
+  _require_rule(config.stages.count == 1, "stages.count", config.stages.count, f"1 {needs}")
+  _require_rule(not data.boxes, "data.boxes", data.boxes, f"empty {needs}: it has none")
 
 
 def _check_largest_component(config: RunConfig) -> None:

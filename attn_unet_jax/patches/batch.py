@@ -17,6 +17,7 @@ from attn_unet_jax.augment.patch import (
   pose_patch,
   source_shape,
 )
+from attn_unet_jax.cases.joined_cases import count_also
 from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.cases.target import keep_boundary
@@ -90,7 +91,8 @@ def make_training_batch(
   patch, augmentation = recipe.data.patch, recipe.augment
   if isinstance(feed, ResidentSet):
     # The whole batch is sampled before it is divided, so that patches do not depend on the devices.
-    draw = share(sample_batch(make_plan(recipe, feed.image.shape[0]), recipe.seed, step))
+    plan = make_plan(recipe, feed.image.shape[0], feed.also)
+    draw = share(sample_batch(plan, recipe.seed, step))
     blocks = crop_patches(
       feed, draw, output_shape(patch, margin), source_shape(patch, augmentation), shares
     )
@@ -105,9 +107,8 @@ def make_training_cropper(
   """Returns a cropper that crops on the host the blocks of `make_training_batch`."""
   patch = recipe.data.patch
   block = source_shape(patch, recipe.augment)
-  return HostCropper(
-    cases, make_plan(recipe, len(cases)), recipe.seed, output_shape(patch, margin), block
-  )
+  plan = make_plan(recipe, len(cases), count_also(cases))
+  return HostCropper(cases, plan, recipe.seed, output_shape(patch, margin), block)
 
 
 def crop_fixed_batches(
@@ -250,8 +251,11 @@ def _match_histogram(block: SourceBlock, augmentation: Augmentation) -> SourceBl
   )
 
 
-def make_plan(recipe: PatchRecipe, cases: int) -> SchedulePlan:
-  """Returns the parts of a recipe that the schedule depends on."""
+def make_plan(recipe: PatchRecipe, cases: int, also: int = 0) -> SchedulePlan:
+  """Returns the parts of a recipe that the schedule depends on.
+
+  The last `also` of the cases are those of a second data set.
+  """
   data = recipe.data
   return SchedulePlan(
     cases=cases,
@@ -260,6 +264,8 @@ def make_plan(recipe: PatchRecipe, cases: int) -> SchedulePlan:
     patches_per_case=data.patches_per_case,
     foreground_fraction=data.foreground_fraction,
     references=recipe.augment.histogram_probability > 0,
+    also=also,
+    also_share=data.also_share if also else 0.0,
   )
 
 

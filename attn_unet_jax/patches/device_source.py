@@ -21,7 +21,7 @@ class ResidentSet(struct.PyTreeNode):
   `image` is int16 HU `[C, X, Y, Z]`, `label` uint8 class indices, `size` `[C, 3]` the real extents,
   `mean` and `sd` `[C]` of the whole scan in HU, `positions` `[C, K, 3]` foreground voxels of which
   the first `count[c]` are real; `quantiles` float32 HU `[C, Q]` of the scans, where histograms are
-  matched.
+  matched. `also` is how many of the cases, the last ones, are of a second data set.
   """
 
   image: Array
@@ -32,6 +32,7 @@ class ResidentSet(struct.PyTreeNode):
   positions: Array
   count: Array
   quantiles: Array | None = None
+  also: int = struct.field(pytree_node=False, default=0)
 
 
 class HistogramSource(NamedTuple):
@@ -63,9 +64,12 @@ class SourceBlock(NamedTuple):
 
 
 def make_resident(
-  cases: Iterable[WorkingCase], patch: Shape, *, histograms: bool = False
+  cases: Iterable[WorkingCase], patch: Shape, *, histograms: bool = False, also: int = 0
 ) -> ResidentSet:
-  """Puts a set into device memory; scans smaller than the patch are padded by `pad_case`."""
+  """Puts a set into device memory; scans smaller than the patch are padded by `pad_case`.
+
+  The last `also` cases are those of a second data set.
+  """
   held = [pad_case(case, patch, histogram=histograms) for case in cases]
   size = np.array([case.image.shape for case in held], np.int32)
   arrays = {
@@ -78,7 +82,7 @@ def make_resident(
     "count": np.array([case.count for case in held], np.int32),
     "quantiles": np.array([case.quantiles for case in held]) if histograms else None,
   }
-  return ResidentSet(**jax.device_put(arrays))
+  return ResidentSet(**jax.device_put(arrays), also=also)
 
 
 def _stack_cases(arrays: Sequence[np.ndarray], extent: np.ndarray) -> np.ndarray:

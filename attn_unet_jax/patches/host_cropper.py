@@ -60,7 +60,8 @@ class HostCropper:
     # With fewer open cases, a case would be closed while its patches are still asked for, and read
     # a second time. Two more blocks, since the patches may begin and end inside a block.
     blocks = 2 + reach // (plan.cases_per_block * plan.patches_per_case)
-    self._open.capacity = blocks * plan.cases_per_block
+    # Two data sets have open blocks side by side.
+    self._open.capacity = blocks * plan.cases_per_block * (2 if plan.also else 1)
 
   def patch_corners(self, step: int) -> list[tuple[int, tuple[int, ...]]]:
     """Returns for every patch of a step the index of its case and its lowest voxel in it.

@@ -4,6 +4,9 @@ Cases come in *blocks* of `cases_per_block`; each case of a block gives `patches
 in turn with the others, before the next block opens. A streaming source so decodes a scan once per
 block, and a resident source cuts the same patches. Within a round every case comes exactly once.
 The patches of a step depend on the seed and the step number alone, on any number of devices.
+
+With two data sets each has a sequence of patches of its own. The two are merged by the share of the
+second set, evenly and exact to one patch.
 """
 
 import dataclasses
@@ -15,6 +18,7 @@ import jax.numpy as jnp
 Array = jax.Array
 
 _ORDER_STREAM = 2**31 - 1  # keeps the keys of the case order apart from those of the steps
+_SHARE_STEPS = 1000  # a share of the second data set is a number of thousandths
 _REFERENCE_STREAM = 2  # apart from the halves into which `patch_origin_and_key` splits a key
 
 
@@ -28,6 +32,8 @@ class SchedulePlan:
   patches_per_case: int
   foreground_fraction: float
   references: bool = False  # whether each patch gets another case, to match its histogram
+  also: int = 0  # how many of the cases, the last ones, are of a second data set
+  also_share: float = 0.0  # the share of the patches that are of these
 
 
 class BatchSample(NamedTuple):
@@ -48,14 +54,57 @@ def sample_batch(plan: SchedulePlan, seed: int, step: Array | int) -> BatchSampl
   The key of a patch is `fold_in(fold_in(key(seed), step), index)`. The fraction of a case's
   patches that is centred on foreground is exact to one patch, and neighbours in a batch alternate.
   """
-  index = jnp.arange(plan.batch_size)
+  first = step * plan.batch_size
+  places = first + jnp.arange(plan.batch_size)
   step_key = jax.random.fold_in(jax.random.key(seed), step)
-  keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(index)
+  keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(jnp.arange(plan.batch_size))
+  if not plan.also:
+    return _sample_set(plan, seed, keys, places, first)
+  num_second, num_before = _count_second(plan, places), _count_second(plan, first)
+  is_second = _count_second(plan, places + 1) > num_second
+  one, other = plan.cases - plan.also, plan.also
+  own = _sample_set(
+    dataclasses.replace(plan, cases=one), seed, keys, places - num_second, first - num_before
+  )
+  second = _sample_set(dataclasses.replace(plan, cases=other), seed, keys, num_second, num_before)
+  # Both are drawn for all patches of the batch, since one program serves every step.
+  result: BatchSample = jax.tree.map(
+    lambda a, b: jnp.where(is_second, b, a), own, _shift_cases(second, one)
+  )
+  return result
+
+
+def _count_second(plan: SchedulePlan, places: Array | int) -> Array:
+  """Returns how many of the patches before each place are of the second data set."""
+  # In whole numbers: a product of floats would lose patches after some millions.
+  share = round(plan.also_share * _SHARE_STEPS)
+  rounds, within = jnp.divmod(places, _SHARE_STEPS)
+  return rounds * share + within * share // _SHARE_STEPS
+
+
+def _shift_cases(sample: BatchSample, cases: int) -> BatchSample:
+  """Adds to the indices of cases."""
+  reference = None if sample.reference is None else sample.reference + cases
+  return sample._replace(case=sample.case + cases, reference=reference)
+
+
+def _sample_set(
+  plan: SchedulePlan, seed: int, keys: Array, places: Array, first_place: Array | int
+) -> BatchSample:
+  """Returns patches of the sequence of one data set.
+
+  Args:
+    plan: the settings, with the cases of this set alone.
+    seed: the seed of the order of cases.
+    keys: the keys of the patches, `[N]`.
+    places: their places in the sequence, `[N]`, of which N neighbours contain all.
+    first_place: the first of these neighbours.
+  """
   open_cases = min(plan.cases_per_block, plan.cases)
   length = open_cases * plan.patches_per_case
-  block, within = jnp.divmod(step * plan.batch_size + index, length)
+  block, within = jnp.divmod(places, length)
   turn, slot = jnp.divmod(within, open_cases)
-  first = step * plan.batch_size // length * open_cases  # place of the batch's first block
+  first = first_place // length * open_cases  # place of the batch's first block
   span = ((plan.batch_size - 1) // length + 2) * open_cases  # at most, from there
 
   def cases_of(slots: Array) -> Array:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import jax
 
-from attn_unet_jax.cases.working_cases import WorkingCases
+from attn_unet_jax.cases.joined_cases import CaseSequence
 from attn_unet_jax.patches.batch import StepInput
 from attn_unet_jax.patches.device_source import ResidentSet
 from attn_unet_jax.patches.options import PatchOptions
@@ -37,7 +37,7 @@ class ResidentSource:
     yield repeat(self._data, len(steps))
 
 
-def choose_source(data: PatchOptions, cases: WorkingCases) -> tuple[str, str]:
+def choose_source(data: PatchOptions, cases: CaseSequence) -> tuple[str, str]:
   """Chooses the source, 'resident' or 'streaming', and returns it with a line that says why.
 
   `auto` measures the set on the working grid, from headers, and chooses the resident source if

@@ -9,8 +9,8 @@ import numpy as np
 from flax import linen as nn
 
 from attn_unet_jax.cases.cache import remove_left_over
+from attn_unet_jax.cases.joined_cases import CaseSequence, count_also
 from attn_unet_jax.cases.prepare import WorkingCase
-from attn_unet_jax.cases.working_cases import WorkingCases
 from attn_unet_jax.labels import is_foreground
 from attn_unet_jax.patches.batch import (
   NetworkInput,
@@ -31,7 +31,7 @@ from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.placement import plan_placement
 
 PARTS = ("training", "validation", "test")
-CaseLoader = Callable[[str], WorkingCases]
+CaseLoader = Callable[[str], CaseSequence]
 
 
 class TrainingInputs(NamedTuple):
@@ -84,7 +84,9 @@ def open_inputs(
     training = list(training)
     # Only histogram matching reads the histograms of the scans.
     matched = recipe.augment.histogram_probability > 0
-    resident_set = make_resident(training, extent, histograms=matched)
+    resident_set = make_resident(
+      training, extent, histograms=matched, also=count_also(cases["training"])
+    )
     source = ResidentSource(replicate(recipe, resident_set))
   else:
     source = StreamingSource(cutter, *plan_placement(recipe))
@@ -132,7 +134,7 @@ def _require_foreground(
 
 
 def _locate_patch(
-  cases: WorkingCases, index: int, corner: tuple[int, ...], extent: Shape
+  cases: CaseSequence, index: int, corner: tuple[int, ...], extent: Shape
 ) -> tuple[str, tuple[int, ...]]:
   """Returns the id of a patch's case and the patch's corner in the working grid of the scan.
 
@@ -151,8 +153,8 @@ def _locate_patch(
 
 
 def _cache_cases(
-  recipe: TrainingRecipe, cases: WorkingCases, chosen: str, workdir: Path
-) -> WorkingCases:
+  recipe: TrainingRecipe, cases: CaseSequence, chosen: str, workdir: Path
+) -> CaseSequence:
   """Returns the cases, which keep a prepared copy on disk if they are to be read repeatedly."""
   # The resident source reads every case once, so a copy pays only if the recipe asks for one.
   if not recipe.data.prepared and chosen != "streaming":

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from attn_unet_jax.labels import labelled_classes
 from attn_unet_jax.losses.total import sum_terms
 from attn_unet_jax.patches.batch import (
   Drawn,
@@ -256,6 +255,6 @@ def _compute_loss(
     slice(m, n - m) for m, n in zip(module.output_margin, batch.label.shape[1:], strict=True)
   )
   label = batch.label[:, x, y, z]
-  named = [labelled_classes(recipe.data.labels)]
+  named = recipe.data.labelled_sets
   total, _ = sum_terms(recipe.loss.terms, output.logits, label, output.sides, named)
   return total
