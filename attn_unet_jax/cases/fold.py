@@ -23,8 +23,9 @@ _ALSO = "also"
 class DataFold:
   """A fold of a data set.
 
-  `listing` is the list of folds that it comes from, with the cases of the second data
-  set; of `data.fold=all`, `split` pools them all. `boxes` restrict each case to a part; None means whole scans.
+  `listing` is the list of folds that it comes from, with the cases of the second data set; of
+  `data.fold=all`, `split` pools them all. `boxes` restrict each case to a part; None means whole
+  scans.
   """
 
   data: DataOptions

@@ -29,8 +29,8 @@ class JoinedCases(Sequence[WorkingCase]):
     """Returns one case, or a list of the cases of a slice."""
     if isinstance(index, slice):
       return [self[place] for place in range(*index.indices(len(self)))]
-    count = len(self.own)
-    return self.own[index] if index < count else self.also[index - count]
+    place, count = range(len(self))[index], len(self.own)  # counts a negative index from the end
+    return self.own[place] if place < count else self.also[place - count]
 
   def cache_in(self, folder: Path) -> "JoinedCases":
     """Returns these cases with a folder that stores each of them once it is prepared."""
@@ -51,6 +51,17 @@ class JoinedCases(Sequence[WorkingCase]):
 
 # What a part of a fold is read from.
 CaseSequence = WorkingCases | JoinedCases
+
+
+def get_painted(cases: CaseSequence) -> WorkingCases:
+  """Returns the cases to paint, where that is enabled: those of the second set, if there is one."""
+  return cases.also if isinstance(cases, JoinedCases) else cases
+
+
+def take_maps(cases: CaseSequence) -> CaseSequence:
+  """Returns cases with label maps in the place of the images of those to paint."""
+  maps = dataclasses.replace(get_painted(cases), as_maps=True)
+  return JoinedCases(cases.own, maps) if isinstance(cases, JoinedCases) else maps
 
 
 def count_also(cases: Sequence[WorkingCase]) -> int:

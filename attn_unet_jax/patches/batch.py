@@ -108,11 +108,22 @@ def make_training_cropper(
   patch = recipe.data.patch
   block = source_shape(patch, recipe.augment)
   plan = make_plan(recipe, len(cases), count_also(cases))
-  return HostCropper(cases, plan, recipe.seed, output_shape(patch, margin), block)
+  extent = output_shape(patch, margin)
+  return HostCropper(cases, plan, recipe.seed, extent, block, mixed=mixes_maps(recipe))
+
+
+def mixes_maps(recipe: PatchRecipe) -> bool:
+  """Returns whether the images of the second data set alone are painted."""
+  return recipe.painting.enabled and bool(recipe.data.also)
 
 
 def crop_fixed_batches(
-  recipe: PatchRecipe, cases: Sequence[WorkingCase], margin: Shape = (0, 0, 0), parts: int = 1
+  recipe: PatchRecipe,
+  cases: Sequence[WorkingCase],
+  margin: Shape = (0, 0, 0),
+  parts: int = 1,
+  *,
+  mixed: bool = False,
 ) -> list[NetworkInput]:
   """Crops the patches on which losses are logged, without augmentation.
 
@@ -123,12 +134,13 @@ def crop_fixed_batches(
     cases: the cases to crop from.
     margin: as for `make_training_batch`.
     parts: equal parts into which each batch of `train.batch_size` patches is divided.
+    mixed: whether some of the cases hold materials to paint on, and others HU.
   """
   patch, size = recipe.data.patch, recipe.train.batch_size
   seed = recipe.seed + _FIXED_SEED_OFFSET
   # No other scan is read for histograms that are not matched here.
   unmatched = dataclasses.replace(make_plan(recipe, len(cases)), references=False)
-  cutter = HostCropper(cases, unmatched, seed, output_shape(patch, margin), patch)
+  cutter = HostCropper(cases, unmatched, seed, output_shape(patch, margin), patch, mixed=mixed)
   make_input = jax.jit(lambda blocks: _make_input(recipe, blocks, Augmentation()))
   steps = range(math.ceil(recipe.train.loss_patches / size))
   rows = np.split(np.arange(size), parts)
@@ -172,7 +184,7 @@ def _make_input(
   recipe: PatchRecipe, blocks: SourceBlock, augmentation: Augmentation, shares: int = 1
 ) -> NetworkInput:
   label = _read_shares(blocks.label) if recipe.data.has_soft_labels else blocks.label
-  if holds_maps(blocks):
+  if blocks.is_map is not None or holds_maps(blocks):
     image, label = _paint_patches(recipe, blocks, label, augmentation, shares)
   else:
     image, label = jax.vmap(
@@ -205,15 +217,29 @@ def _augment_patch(
 def _paint_patches(
   recipe: PatchRecipe, blocks: SourceBlock, label: Array, augmentation: Augmentation, shares: int
 ) -> tuple[Array, Array]:
-  """Makes the patches of blocks of materials, with a leading batch axis."""
+  """Makes the patches of blocks of materials, or of HU among them, with a leading batch axis."""
 
   def paint_one(pair: tuple[SourceBlock, Array]) -> tuple[Array, Array]:
-    return _paint_patch(recipe, *pair, augmentation)
+    block, label = pair
+    if block.is_map is None:
+      return _paint_patch(recipe, block, label, augmentation)
+    hu, materials = block._replace(is_map=None), block.image.astype(jnp.uint8)
+    result: tuple[Array, Array] = jax.lax.cond(
+      block.is_map,
+      lambda: _paint_patch(recipe, hu._replace(image=materials), label, augmentation),
+      lambda: _augment_patch(recipe, hu, label, augmentation),
+    )
+    return result
 
   parts = jax.tree.map(lambda x: x.reshape(shares, -1, *x.shape[1:]), (blocks, label))
   # A loop over the patches of a share: products with matrices round by the size of a batch, and
   # every division of it is to make the same bits.
-  painted = jax.vmap(lambda part: jax.lax.map(paint_one, part))(parts)
+  if shares == 1 and blocks.is_map is not None:
+    # Without a batch axis only the branch that a patch needs is computed.
+    first = jax.lax.map(paint_one, jax.tree.map(lambda x: x[0], parts))
+    painted = jax.tree.map(lambda x: x[None], first)
+  else:
+    painted = jax.vmap(lambda part: jax.lax.map(paint_one, part))(parts)
   result: tuple[Array, Array] = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), painted)
   return result
 

@@ -9,7 +9,7 @@ import numpy as np
 from flax import struct
 
 from attn_unet_jax.cases.prepare import WorkingCase
-from attn_unet_jax.patches.padded_case import Shape, pad_case
+from attn_unet_jax.patches.padded_case import PaddedCase, Shape, pad_case
 from attn_unet_jax.patches.schedule import BatchSample, patch_origin_and_key
 
 Array = jax.Array
@@ -21,7 +21,8 @@ class ResidentSet(struct.PyTreeNode):
   `image` is int16 HU `[C, X, Y, Z]`, `label` uint8 class indices, `size` `[C, 3]` the real extents,
   `mean` and `sd` `[C]` of the whole scan in HU, `positions` `[C, K, 3]` foreground voxels of which
   the first `count[c]` are real; `quantiles` float32 HU `[C, Q]` of the scans, where histograms are
-  matched. `also` is how many of the cases, the last ones, are of a second data set.
+  matched. `is_map` `[C]` says which images are materials to paint on, where others are HU. The last
+  `also` cases are those of a second data set.
   """
 
   image: Array
@@ -32,6 +33,7 @@ class ResidentSet(struct.PyTreeNode):
   positions: Array
   count: Array
   quantiles: Array | None = None
+  is_map: Array | None = None
   also: int = struct.field(pytree_node=False, default=0)
 
 
@@ -52,7 +54,8 @@ class SourceBlock(NamedTuple):
   """The crop for one patch: HU `[SX, SY, SZ]` int16, classes uint8, the scan's mean and sd.
 
   `key` is the data of the key for its augmentation, uint32. `reference` is None unless histograms
-  are matched. The arrays are JAX's, or NumPy's if the host crops.
+  are matched. `is_map` says whether the image is of materials to paint on; None: all patches are of
+  one kind. The arrays are JAX's, or NumPy's if the host crops.
   """
 
   image: Any
@@ -61,6 +64,7 @@ class SourceBlock(NamedTuple):
   sd: Any
   key: Any
   reference: HistogramSource | None = None
+  is_map: Any = None
 
 
 def make_resident(
@@ -80,15 +84,22 @@ def make_resident(
     "sd": np.array([case.sd for case in held], np.float32),
     "positions": np.stack([case.positions for case in held]),
     "count": np.array([case.count for case in held], np.int32),
+    "is_map": _find_maps(held),
     "quantiles": np.array([case.quantiles for case in held]) if histograms else None,
   }
   return ResidentSet(**jax.device_put(arrays), also=also)
 
 
+def _find_maps(cases: Sequence[PaddedCase]) -> np.ndarray | None:
+  """Returns which cases hold materials, [C]; None where all or none do."""
+  is_map = np.array([case.holds_materials for case in cases])
+  return is_map if is_map.any() and not is_map.all() else None
+
+
 def _stack_cases(arrays: Sequence[np.ndarray], extent: np.ndarray) -> np.ndarray:
-  """Stacks arrays, padded with zeros to one extent."""
+  """Stacks arrays, padded with zeros to one extent, as a type that holds all of them."""
   # No patch contains these zeros: coordinates are clamped to the extent of the scan.
-  stack = np.zeros((len(arrays), *extent), arrays[0].dtype)
+  stack = np.zeros((len(arrays), *extent), np.result_type(*{array.dtype for array in arrays}))
   for held, array in zip(stack, arrays, strict=True):
     held[tuple(map(slice, array.shape))] = array
   return stack
@@ -114,9 +125,9 @@ def crop_patches(
     image, label = (
       _clamp_corner(array, case, low, size, block) for array in (data.image, data.label)
     )
-    return SourceBlock(
-      image, label, data.mean[case], data.sd[case], key, _histogram_source(data, draw)
-    )
+    reference = _histogram_source(data, draw)
+    is_map = None if data.is_map is None else data.is_map[case]
+    return SourceBlock(image, label, data.mean[case], data.sd[case], key, reference, is_map)
 
   parts = jax.tree.map(lambda x: x.reshape(shares, -1, *x.shape[1:]), draw)
   # A loop over the patches of a share: without it XLA fuses the crop into the sampling that

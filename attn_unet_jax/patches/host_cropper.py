@@ -30,11 +30,20 @@ class HostCropper:
     seed: the seed of the schedule.
     patch: extent of the patches for which corners are drawn.
     block: extent to crop, with the patch in its centre; beyond the scan its border is repeated.
+    mixed: whether some cases hold materials to paint on, and others HU.
   """
 
   def __init__(
-    self, cases: Sequence[WorkingCase], plan: SchedulePlan, seed: int, patch: Shape, block: Shape
+    self,
+    cases: Sequence[WorkingCase],
+    plan: SchedulePlan,
+    seed: int,
+    patch: Shape,
+    block: Shape,
+    *,
+    mixed: bool = False,
   ):
+    self._mixed = mixed
     self._open = _OpenCase(lambda index: pad_case(cases[index], patch, histogram=plan.references))
     self._plan, self._patch, self._block = plan, patch, block
     self.reserve_cache(1, plan.batch_size)
@@ -46,7 +55,10 @@ class HostCropper:
     """Crops the block at place `row` of the global batch of step `step`, in NumPy."""
     case, low, key, reference = self._find_block(step, row)[1:]
     image, label = (_crop_clamped(array, low, self._block) for array in (case.image, case.label))
-    return SourceBlock(image, label, np.float32(case.mean), np.float32(case.sd), key, reference)
+    mean, sd, is_map = np.float32(case.mean), np.float32(case.sd), None
+    if self._mixed:
+      image, is_map = image.astype(np.int16), np.bool_(case.holds_materials)
+    return SourceBlock(image, label, mean, sd, key, reference, is_map)
 
   def reserve_cache(self, num_patches: int, patches_per_batch: int) -> None:
     """Keeps enough cases open for patches that are cropped at the same time.

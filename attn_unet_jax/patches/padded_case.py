@@ -30,6 +30,11 @@ class PaddedCase:
   count: int
   quantiles: np.ndarray | None = None
 
+  @property
+  def holds_materials(self) -> bool:
+    """Whether the image is of materials, uint8, that are painted on."""
+    return self.image.dtype == np.uint8
+
 
 def pad_case(case: WorkingCase, patch: Shape, *, histogram: bool = False) -> PaddedCase:
   """Pads a scan smaller than the patch with its minimum on all sides and lists foreground voxels.

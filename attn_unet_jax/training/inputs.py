@@ -1,6 +1,5 @@
 """Opens the inputs of a training: its source of patches, and the fixed patches of the losses."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,13 +8,14 @@ import numpy as np
 from flax import linen as nn
 
 from attn_unet_jax.cases.cache import remove_left_over
-from attn_unet_jax.cases.joined_cases import CaseSequence, count_also
+from attn_unet_jax.cases.joined_cases import CaseSequence, count_also, take_maps
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.labels import is_foreground
 from attn_unet_jax.patches.batch import (
   NetworkInput,
   crop_fixed_batches,
   make_training_cropper,
+  mixes_maps,
   output_shape,
 )
 from attn_unet_jax.patches.device_source import make_resident
@@ -70,7 +70,7 @@ def open_inputs(
   loaded = {part: load(part) for part in PARTS}
   if recipe.painting.enabled:
     # The other parts keep the images that are stored: they are scored on these.
-    loaded["training"] = dataclasses.replace(loaded["training"], as_maps=True)
+    loaded["training"] = take_maps(loaded["training"])
   chosen, why = hosts.run_on_primary(choose_source, recipe.data, loaded["training"])
   print_line(why)
   cases = {part: _cache_cases(recipe, loaded[part], chosen, workdir) for part in PARTS}
@@ -93,7 +93,13 @@ def open_inputs(
   cases_by_part, num_parts = {**cases, "training": training}, num_microbatches_on_one_device(recipe)
   # The primary host measures the losses, on one device: in parts, to fit its memory.
   fixed = {
-    part: crop_fixed_batches(recipe, cases_by_part[part], margin, num_parts)
+    part: crop_fixed_batches(
+      recipe,
+      cases_by_part[part],
+      margin,
+      num_parts,
+      mixed=part == "training" and mixes_maps(recipe),
+    )
     for part in PARTS
     if hosts.is_primary()
   }

@@ -170,16 +170,15 @@ def describe_training_set(
     scan: the shape of a scan in the working grid.
     scans: the number of scans.
   """
-  # One case of zeros gives all shapes but the number of scans, without their memory.
-  one = WorkingCase(
-    "",
-    np.zeros(scan, np.uint8 if recipe.painting.enabled else np.int16),
-    np.zeros(scan, np.uint8),
-    0,
-    1,
-  )
+  # One case of zeros of each kind gives all shapes but the number of scans, without their memory.
+  kinds = [np.uint8 if recipe.painting.enabled else np.int16]
+  if recipe.data.also:
+    kinds.insert(0, np.int16)
+  some = [WorkingCase("", np.zeros(scan, kind), np.zeros(scan, np.uint8), 0, 1) for kind in kinds]
+  also = scans // 2 if recipe.data.also else 0
   extent = output_shape(recipe.data.patch, module.output_margin)
-  held = make_resident([one], extent, histograms=recipe.augment.histogram_probability > 0)
+  matched = recipe.augment.histogram_probability > 0
+  held = make_resident(some, extent, histograms=matched, also=also)
   result: ResidentSet = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct((scans, *x.shape[1:]), x.dtype), held
   )

@@ -6,6 +6,7 @@ from flax import linen as nn
 
 from attn_unet_jax.cases.boxes import to_json as boxes_to_json
 from attn_unet_jax.cases.fold import DataFold
+from attn_unet_jax.cases.joined_cases import get_painted
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.evaluation.scoring import mean_dsc
 from attn_unet_jax.inference.sliding import SlidingWindow
@@ -108,9 +109,11 @@ def check_training(config: RunConfig, fold: DataFold) -> nn.Module:
   module = build_run_network(config, len(fold.mapping.classes) + 1)
   select_devices(config)
   # The slices of a case show whether any scan fits into memory at this spacing.
-  fold.load("training").case_slices(fold.split.training[0])
+  cases = fold.load("training")
+  cases.case_slices(fold.split.training[0])
   if config.painting.enabled:
-    check_names(fold.dataset.label_names, config.data.folder or config.data.dataset)
+    painted = get_painted(cases).dataset
+    check_names(painted.label_names, config.data.also or config.data.folder or config.data.dataset)
   check_patch(config, module)
   check_patterns(config, abstract_state(config, module).params)
   return module
