@@ -14,6 +14,7 @@ from attn_unet_jax.training.inputs import PARTS
 from attn_unet_jax.training.state import create_state
 from attn_unet_jax.training.step import fixed_loss
 from tests.configs import with_keys
+from tests.inference.test_attention import Gated
 from tests.line import Line
 
 
@@ -67,3 +68,24 @@ def test_the_time_that_is_left_is_counted_from_this_start(config, monkeypatch, c
   row |= {"epoch": 3, "train_seconds": 9.0, "validation_dsc": None}
   EpochReport(config, Line(), {}, log, 2).write_row(row)
   assert capsys.readouterr().out.endswith("test 0.5000; 9.0 s, 40s left\n")
+
+
+def test_the_gates_of_the_validation_patches_are_logged(config):
+  """Of a network whose gates say how bright a voxel is: 0.5 in the organ and 0.25 elsewhere."""
+  config = with_keys(config, {"data.spacing_mm": 20.0})  # so that nothing lies within 10 mm
+  label = np.zeros((1, 4, 4, 4), np.uint8)
+  label[:, :2] = 1
+  image = np.where(label > 0, 1.0, 0.5).astype(np.float32)[..., None]
+  fixed = {part: [NetworkInput(image * (part == "validation"), label)] for part in PARTS}
+  module, found = Gated(num_classes=2), []
+  log = SimpleNamespace(
+    write_gates=lambda *said: found.append(said), write_epoch=lambda row: found.append("row")
+  )
+  report = EpochReport(config, module, fixed, log, 0)
+  report.write_row(report.measure_epoch(1, create_state(config, Line()), 1.0))
+  (epoch, gates), row = found
+  assert (epoch, row) == (1, "row")
+  for name, share in (("level1/0", 0.5), ("level2/0", 1.0)):  # one of two channels is 0
+    assert gates[name]["organ"] == share
+    assert gates[name]["elsewhere"] == share / 2
+    assert np.isnan(gates[name]["shell"])
