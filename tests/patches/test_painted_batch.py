@@ -99,13 +99,14 @@ def test_what_concerns_the_image_leaves_the_label(whole, plain):
 
 
 @pytest.mark.slow
-def test_either_source_makes_the_same_bits(config, cases, whole):
+def test_either_source_makes_the_same_patches(config, cases, whole):
   cutter = make_training_cropper(config, cases)
   blocks = stack_blocks([cutter(STEP, row) for row in range(4)])
   feed = StreamedBatch(jnp.int32(STEP), jax.device_put(blocks))
   streamed = jax.jit(lambda feed: make_training_batch(config, feed, feed.step))(feed)
-  for mine, everyones in zip(streamed, whole, strict=True):
-    np.testing.assert_array_equal(mine, everyones)
+  np.testing.assert_array_equal(streamed.label, whole.label)
+  # Two programs: where XLA fuses otherwise, the last bit is rounded otherwise.
+  np.testing.assert_allclose(streamed.image, whole.image, rtol=0, atol=1e-6)
 
 
 def test_the_image_is_painted_on_the_pose_of_the_label(plain):
