@@ -6,7 +6,7 @@ from attn_unet_jax.cases.foreground import foreground_positions
 from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.cases.prepare import WorkingCase, resample_classes, working_grid_for
 from attn_unet_jax.labels import LabelMapping
-from attn_unet_jax.painting.material_map import find_materials
+from attn_unet_jax.painting.material_map import check_values, find_materials
 from attn_unet_jax.volumes.box import Box, crop_volume
 from attn_unet_jax.volumes.resample import resample_labels
 from attn_unet_jax.volumes.shear import straighten_labels
@@ -29,9 +29,10 @@ def prepare_map(
     an image that does not exist yet: they are 0 and 1.
 
   Raises:
-    UserError: a label value is not in the mapping, the box lies outside the scan, or memory cannot
-      hold the map on the working grid.
+    UserError: a label value cannot be painted or is not in the mapping, the box lies outside the
+      scan, or memory cannot hold the map on the working grid.
   """
+  check_values(case.label.array, case.source)
   # The image's affine serves both, as for a case that is not painted.
   label = straighten_labels(Volume(case.label.array, case.image.affine))
   grid = working_grid_for(label.grid, data, case.id, in_box=box is not None)

@@ -21,6 +21,10 @@ from tfds_pancreas.abdomen.organs import ALL_ORGANS
 
 Spacing = tuple[float, float, float]
 _STRETCH_MM = 40.0  # about the length of bowel that is filled by one content
+_WAY_OUT = (
+  "complete label maps by python -m tfds_pancreas.build --dataset=painted_ct/maps, and train on "
+  "these, or leave out --config.painting.enabled"
+)
 
 
 def check_names(names: Mapping[str, int] | None, data: str) -> None:
@@ -33,36 +37,56 @@ def check_names(names: Mapping[str, int] | None, data: str) -> None:
   Raises:
     UserError: they are not.
   """
-  way_out = (
-    "complete label maps by python -m tfds_pancreas.build --dataset=painted_ct/maps, and train on "
-    "these, or leave out --config.painting.enabled"
-  )
   named = dict(names or {})
   # Without fat, all that lies between the organs would be painted as air.
   if missing := [name for name in ("fat", "pancreas") if name not in named]:
     raise UserError(
       f"config.painting.enabled: {data} has no label called {missing[0]}, so that it is no map of "
-      f"a whole abdomen; {way_out}"
+      f"a whole abdomen; {_WAY_OUT}"
     )
   if unknown := sorted(name for name, value in named.items() if ALL_ORGANS.get(name) != value):
     raise UserError(
       f"config.painting.enabled: {data} has labels {unknown[:5]} with names or values that "
-      f"painted_ct does not write; {way_out}"
+      f"painted_ct does not write; {_WAY_OUT}"
     )
+
+
+def check_values(labels: np.ndarray, source: str) -> None:
+  """Checks that each value of a label map is one that can be painted.
+
+  Args:
+    labels: a label map, any integer type.
+    source: its file or case, for the message.
+
+  Raises:
+    UserError: one is not, such as a value without a name, which `check_names` does not see.
+  """
+  low, high = labels.min(initial=0), labels.max(initial=0)
+  if low >= 0 and high < FIRST_CONTENT:
+    return
+  present = np.unique(labels)
+  unknown = present[(present < 0) | (present >= FIRST_CONTENT)].tolist()
+  raise UserError(
+    f"{source}: label values {unknown[:8]} are not among those that can be painted, 0 to "
+    f"{FIRST_CONTENT - 1}; {_WAY_OUT}"
+  )
 
 
 def find_materials(organs: np.ndarray, spacing: Spacing) -> np.ndarray:
   """Finds the material of every voxel, a number of `materials`.
 
   Args:
-    organs: values of ALL_ORGANS, uint8 [X, Y, Z] on canonical axes, so that gas rises along Y.
+    organs: values of ALL_ORGANS, any integers [X, Y, Z] on canonical axes, so that gas rises
+      along Y.
     spacing: millimetres between voxels.
 
   Returns:
     uint8 [X, Y, Z]: organs, with the inside of hollow ones divided into stretches and layers.
   """
+  assert organs.min(initial=0) >= 0
   assert organs.max(initial=0) < FIRST_CONTENT == len(NAMES)
-  materials = organs.copy()
+  # By this type a patch of materials is told from one of HU.
+  materials = organs.astype(np.uint8)
   for organ, kind in HOLLOW.items():
     mask = organs == ALL_ORGANS[organ]
     box = bounding_slices(mask)

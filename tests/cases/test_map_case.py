@@ -1,5 +1,7 @@
 """A label map on the working grid, in the place of an image."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from attn_unet_jax.cases.map_case import prepare_map
 from attn_unet_jax.cases.prepare import prepare_case
 from attn_unet_jax.labels import SHARE_STEPS, parse_mapping
 from attn_unet_jax.painting.materials import FIRST_CONTENT, NUM_MATERIALS
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.volume import Volume
 from tests.configs import with_keys
 from tests.painted_maps import draw_whole_map
@@ -53,3 +56,24 @@ def test_a_map_comes_out_of_the_folder_of_prepared_cases_as_it_went_in(config, c
     found = load_or_prepare(tmp_path, "a", "digest", lambda: made)
     assert found.image.dtype == np.uint8
     np.testing.assert_array_equal(found.image, made.image)
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(200, np.uint8), (-1, np.int16)])
+def test_a_value_that_cannot_be_painted_is_refused_by_case(config, case, value, dtype):
+  array = case.label.array.astype(dtype)
+  array[0, 0, 0] = value
+  mapping = parse_mapping("pancreas,background=*", ORGANS)
+  damaged = dataclasses.replace(case, label=Volume(array, case.label.affine))
+  with pytest.raises(UserError, match=rf"^a: label values \[{value}\] are not among those that"):
+    prepare_map(damaged, mapping, config.data)
+
+
+def test_materials_of_labels_of_a_wider_type_are_told_from_hu(config, case):
+  config = with_keys(config, {"data.spacing_mm": 10.0})
+  wider = dataclasses.replace(
+    case, label=Volume(case.label.array.astype(np.int16), case.label.affine)
+  )
+  mapping = parse_mapping("pancreas", ORGANS)
+  found, known = (prepare_map(one, mapping, config.data).image for one in (wider, case))
+  assert found.dtype == np.uint8
+  np.testing.assert_array_equal(found, known)
