@@ -14,6 +14,7 @@ from attn_unet_jax.drawing.page.volumes import EmbeddedCase, embed_case
 from attn_unet_jax.evaluation.compared_runs import ScoredRun
 from attn_unet_jax.evaluation.comparison import ComparisonTable
 from attn_unet_jax.evaluation.comparison_text import explain_table, render_cells, render_commands
+from attn_unet_jax.labels import class_names
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.checks import check_pair
 from attn_unet_jax.volumes.nifti import read_label
@@ -135,7 +136,7 @@ def _draw_case(
     path = find_prediction(Path(run.name), case_id, part)
     prediction = read_label(path)
     check_pair(case.image.grid, prediction.grid, (case_id, path), ("scan", "prediction"))
-    masks.append(to_canonical(prediction).array)
+    masks.append(_match_classes(to_canonical(prediction).array, run, runs[0]))
   differ = np.any([mask != masks[0] for mask in masks[1:]], 0)
   number = (
     int(differ.sum((0, 1)).argmax()) if differ.any() else int((truth > 0).sum((0, 1)).argmax())
@@ -158,6 +159,21 @@ def _draw_case(
     )
     for run, mask in zip(runs, masks, strict=True)
   ]
+
+
+def _match_classes(mask: np.ndarray, run: ScoredRun, first: ScoredRun) -> np.ndarray:
+  """Returns a mask of class indices of a run as those of the first run, by the classes' names.
+
+  What the first run has no class for becomes background.
+  """
+  theirs, ours = (class_names(str(one.config["data.labels"])) for one in (run, first))
+  if theirs == ours:
+    return mask
+  matched = np.zeros_like(mask)
+  for number, name in enumerate(theirs, 1):
+    if name in ours:
+      matched[mask == number] = ours.index(name) + 1
+  return matched
 
 
 def _describe_scores(run: ScoredRun, case_id: str, metric: str) -> str:

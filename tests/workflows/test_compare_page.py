@@ -7,9 +7,11 @@ import shutil
 import numpy as np
 import pytest
 
+from attn_unet_jax.config.stored import load_config, to_json
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows.compare_runs import compare_runs
+from tests.configs import with_keys
 from tests.drawing.test_page import EVIL, Page, decode_volume
 from tests.drawn_ct import drawn_label
 from tests.workflows.test_report_run import run  # noqa: F401 (a fixture)
@@ -78,3 +80,23 @@ def test_a_page_says_why_there_are_no_pictures(runs, tmp_path):
   assert found["thumbs"] == []
   (data / "imagesTr").rename(data / "elsewhere")
   assert "since the data is not there" in make_page((first, other), tmp_path / "d.html")[0]
+
+
+def test_masks_of_other_class_orders_are_compared_by_the_names_of_their_classes(runs, tmp_path):
+  """Both find the same two organs, and the second counts them the other way round."""
+  orders, found = ("pancreas=1,liver=2", "liver=2,pancreas=1"), []
+  for number, (workdir, labels) in enumerate(zip(runs[:2], orders, strict=True)):
+    path = workdir / "config.json"
+    config = with_keys(load_config(path), {"data.labels": labels})
+    path.write_text(to_json(config))
+    label = drawn_label()
+    organs = np.where(label.array > 0, 1 + number, 0).astype(np.uint8)
+    organs[:3, :3, 10] = 2 - number
+    write_nifti(workdir / "predictions" / "a.nii.gz", Volume(organs, label.affine))
+  text, data = make_page(runs[:2], tmp_path / "two.html")
+  for one in data["thumbs"][:2]:
+    (line,) = [line for line in text.splitlines() if f'id="{one["volumes"]["prediction"]}"' in line]
+    body = line.partition(">")[2].removesuffix("</script>")
+    found.append(decode_volume(body, tuple(one["shape"])))
+  np.testing.assert_array_equal(*found)
+  assert set(np.unique(found[0])) >= {0, 1}
