@@ -158,7 +158,7 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
   from attn_unet_jax.workflows.model_card import write_model_card
   from attn_unet_jax.workflows.open_ensemble import open_ensemble
   from attn_unet_jax.workflows.other_dataset import list_seen_cases, open_other_dataset
-  from attn_unet_jax.workflows.pool_scores import pool_scores
+  from attn_unet_jax.workflows.pool_scores import check_pooling, pool_scores
 
   mirrors, scales = parse_mirrors(_TTA.value or ""), parse_scales(_TTA_SCALES.value or [])
   print_line(f"device: {xla.describe_devices()}")
@@ -176,13 +176,16 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
 
   if not other:
     part = _PART.value or "test"
+    is_pooled = bool(list_fold_runs(workdir))
+    if is_pooled:
+      check_pooling(workdir, part)
     for run in expand_fold_runs([workdir]):
       wanted = want_maps(run)
       trained = open_as_asked(run)
       evaluate_run(trained, open_fold(trained.config.data, run / "folds.json"), run, part, wanted)
       if part == "test":
         write_model_card(run)
-    if list_fold_runs(workdir):
+    if is_pooled:
       pool_scores(workdir, part)
       if part == "test":
         write_model_card(workdir)

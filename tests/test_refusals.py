@@ -1,7 +1,12 @@
 """What a user gets wrong in a command line ends with one line and status 2; nothing is written."""
 
+import json
+
 import pytest
 
+from attn_unet_jax.cases.folds import by_hash
+from attn_unet_jax.config.stored import to_json
+from tests.configs import with_keys
 from tests.conftest import run_command, run_flags
 
 MAIN = "attn_unet_jax.main"
@@ -34,6 +39,15 @@ def test_evaluate_refuses_flags_before_any_work(flags, complaint):
   done = run_command("attn_unet_jax.evaluate", *flags)
   assert done.returncode == 2
   assert done.stderr.startswith(f"error: {complaint}")
+  assert done.stderr.count("\n") == 1
+
+
+def test_evaluate_refuses_a_part_that_cannot_be_pooled_before_any_fold_is_opened(config, tmp_path):
+  (tmp_path / "config.json").write_text(to_json(with_keys(config, {"data.fold": "all"})))
+  (tmp_path / "folds.json").write_text(json.dumps({"folds": by_hash("abcdefghij")}))
+  done = run_command("attn_unet_jax.evaluate", f"--workdir={tmp_path}", "--part=training")
+  assert done.returncode == 2
+  assert " is a training case of folds 0 and 1, and pooled scores" in done.stderr
   assert done.stderr.count("\n") == 1
 
 

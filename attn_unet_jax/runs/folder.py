@@ -18,7 +18,7 @@ import jax
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.file_lock import LockHeldError, acquire_file_lock
-from attn_unet_jax.runtime.files import read_json_object, write_text
+from attn_unet_jax.runtime.files import read_json, read_json_object, write_text
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "nibabel")
 
@@ -65,7 +65,22 @@ def has_progress(workdir: Path) -> bool:
   saved = folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
   if saved or (workdir / STAGES_MARKER).is_file():
     return True
-  return any(has_progress(fold) for fold in workdir.glob(f"{_FOLD}*") if fold.is_dir())
+  # Folds that were trained one by one may lie in any folder, and are no progress of its run.
+  return _may_have_all_folds(workdir) and any(
+    has_progress(fold) for fold in workdir.glob(f"{_FOLD}*") if fold.is_dir()
+  )
+
+
+def _may_have_all_folds(workdir: Path) -> bool:
+  """Returns whether the config is that of a run of all folds, or so damaged that it may be."""
+  try:
+    config = read_json(workdir / "config.json")
+  except (FileNotFoundError, NotADirectoryError):
+    return False
+  except (OSError, ValueError):
+    return True
+  data = config.get("data") if isinstance(config, dict) else None
+  return not isinstance(data, dict) or data.get("fold") == "all"
 
 
 @contextmanager

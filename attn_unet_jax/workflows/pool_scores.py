@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from attn_unet_jax.cases.folds import read_folds
 from attn_unet_jax.evaluation.compared_runs import read_scores
 from attn_unet_jax.evaluation.overlap import Scores
 from attn_unet_jax.evaluation.scoring import write_scores
+from attn_unet_jax.runs.folder import name_fold
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import read_json_object
@@ -21,6 +23,23 @@ _AGAIN = "evaluate the run again"
 class _FoldScores(NamedTuple):
   rows: dict[str, Scores]
   summary: dict[str, Any]
+
+
+def check_pooling(workdir: Path, part: str) -> None:
+  """Refuses, before the folds are scored, a part whose scores cannot be pooled.
+
+  Args:
+    workdir: a run of all folds.
+    part: the part of the folds: training, validation or test.
+
+  Raises:
+    UserError: a case is in that part of several folds.
+  """
+  fold_of = dict[str, int]()
+  for number, fold in enumerate(read_folds(workdir / "folds.json")["folds"]):
+    for case in fold[part]:
+      if fold_of.setdefault(case, number) != number:
+        raise _refuse_twice(workdir, part, case, (fold_of[case], number))
 
 
 def pool_scores(workdir: Path, part: str = "test") -> None:
@@ -42,10 +61,7 @@ def pool_scores(workdir: Path, part: str = "test") -> None:
   fold_of, rows = dict[str, int](), dict[str, Scores]()
   for number, one in enumerate(found):
     if twice := sorted(one.rows.keys() & rows.keys()):
-      raise UserError(
-        f"{workdir}: {twice[0]} is a {part} case of folds {fold_of[twice[0]]} and {number}, and "
-        f"pooled scores have each case once; score the folds one by one: --workdir={folders[0]}"
-      )
+      raise _refuse_twice(workdir, part, twice[0], (fold_of[twice[0]], number))
     rows |= one.rows
     fold_of |= dict.fromkeys(one.rows, number)
   means = [_average_dsc(one.rows) for one in found]
@@ -62,6 +78,15 @@ def pool_scores(workdir: Path, part: str = "test") -> None:
   for name in means[0]:
     said = ", ".join(_format_mean(mean[name]) for mean in means)
     print_line(f"{name}, mean dsc of the folds: {said}")
+
+
+def _refuse_twice(workdir: Path, part: str, case: str, folds: tuple[int, int]) -> UserError:
+  one, other = folds
+  return UserError(
+    f"{workdir}: {case} is a {part} case of folds {one} and {other}, and pooled scores have each "
+    "case once; score the folds one by one: "
+    f"--workdir={workdir / name_fold(one)} --part={part}"
+  )
 
 
 def _read_fold(folder: Path, beside: str) -> _FoldScores:

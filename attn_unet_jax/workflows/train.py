@@ -60,7 +60,7 @@ def train_and_test(
   origin = (
     None
     if hosts.run_on_primary(run_folder.has_progress, workdir)
-    else _starting_point(config, module)
+    else open_starting_run(config, module)
   )
   goes_on = hosts.run_on_primary(open_training_folder, config, fold, workdir, data)
   hosts.check_shared_path(workdir / "folds.json")
@@ -132,14 +132,17 @@ def describe_accepted(config: RunConfig, fold: DataFold) -> dict[str, list[str]]
   }
 
 
-def _starting_point(config: RunConfig, module: nn.Module) -> StartingRun | None:
-  """Opens the run that `config.init.workdir` names; None where a run starts from random weights."""
+def open_starting_run(config: RunConfig, module: nn.Module) -> StartingRun | None:
+  """Opens the run that `config.init.workdir` names; None where a run starts from random weights.
+
+  Raises:
+    UserError: there is no such run, or its weights do not fit this network.
+  """
   if not config.init.workdir:
     return None
   workdir = Path(config.init.workdir)
   found = load_best(workdir)
   other = OtherRun(workdir, found.classes, found.variables, found.step)
-  # Raises before anything is written if the weights do not fit this network.
   return check_starting_run(config, config.model, module, other)
 
 

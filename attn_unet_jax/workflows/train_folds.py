@@ -16,6 +16,7 @@ from attn_unet_jax.workflows.run_data import open_run_data
 from attn_unet_jax.workflows.train import (
   check_training,
   describe_accepted,
+  open_starting_run,
   open_training_folder,
 )
 
@@ -42,7 +43,10 @@ def train_folds(config: RunConfig, workdir: Path, train_fold: TrainFold) -> None
   data = open_run_data(config, workdir)
   count = len(data.fold.listing["folds"])
   if config.stages.count == 1:
-    check_training(data.config, data.fold)
+    module = check_training(data.config, data.fold)
+    # A fold that has begun no longer needs the run that it started from.
+    if not hosts.run_on_primary(_have_all_begun, workdir, count):
+      open_starting_run(data.config, module)
   hosts.run_on_primary(open_training_folder, data.config, data.fold, workdir, data)
   listing = workdir / "folds.json"
   hosts.check_shared_path(listing)
@@ -62,6 +66,11 @@ def train_folds(config: RunConfig, workdir: Path, train_fold: TrainFold) -> None
     hosts.run_on_primary(pool_scores, workdir)
   last = run_folder.name_fold(count - 1)
   print_line(f"the run: {workdir}/evaluation over all folds, a run in each of fold_0 to {last}")
+
+
+def _have_all_begun(workdir: Path, count: int) -> bool:
+  folders = (workdir / run_folder.name_fold(number) for number in range(count))
+  return all(map(run_folder.has_progress, folders))
 
 
 def is_finished(config: RunConfig, folder: Path) -> bool:

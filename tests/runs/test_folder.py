@@ -143,3 +143,17 @@ def test_a_run_that_accepts_nothing_says_nothing_of_it(tmp_path):
   with run_folder.record_run(tmp_path, accepted={"reasons": [], "findings": []}):
     pass
   assert "accepted" not in json.loads((tmp_path / "run.json").read_text())
+
+
+@pytest.mark.parametrize(
+  ("content", "begun"),
+  [(None, False), ('{"data": {"fold": 0}}', False), ('{"data": {"fold": "all"}}', True)]
+  + [("{", True), ("[]", True), ('{"data": 3}', True)],
+)
+def test_folds_are_progress_of_a_run_of_all_folds_alone(tmp_path, content, begun):
+  """Or of one whose config is damaged, so that it may be one."""
+  if content:
+    (tmp_path / "config.json").write_text(content)
+  assert not run_folder.has_progress(tmp_path)
+  (tmp_path / "fold_0" / "checkpoints" / "3").mkdir(parents=True)
+  assert run_folder.has_progress(tmp_path) == begun

@@ -12,7 +12,7 @@ from attn_unet_jax.training.state import abstract_state
 from attn_unet_jax.weights import from_run
 from attn_unet_jax.workflows.network import build_run_network
 from attn_unet_jax.workflows.run_folder import open_run_folder
-from attn_unet_jax.workflows.train import _starting_point
+from attn_unet_jax.workflows.train import open_starting_run
 from tests.configs import small_config, with_keys
 
 
@@ -93,7 +93,7 @@ def test_the_state_that_a_run_starts_from(source, monkeypatch):
   module = build_run_network(config, 3)
   zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), abstract_state(config, module))
   monkeypatch.setattr(from_run, "create_state", lambda *_: zeros)
-  origin = _starting_point(config, module)
+  origin = open_starting_run(config, module)
   state = origin.make_state(config, config.model, module)
   theirs = source[1].params
   same = {name: tree for name, tree in theirs.items() if name != "head"}
@@ -124,9 +124,9 @@ def test_the_state_that_a_run_starts_from(source, monkeypatch):
 def test_what_does_not_fit_is_refused_in_one_line(source, changes, words):
   config = _starting(source, **changes)
   with pytest.raises(UserError, match=words) as error:
-    _starting_point(config, build_run_network(config, 3))
+    open_starting_run(config, build_run_network(config, 3))
   assert "\n" not in str(error.value)
 
 
 def test_nothing_is_opened_where_a_run_starts_afresh(config):
-  assert _starting_point(config, build_run_network(config, 2)) is None
+  assert open_starting_run(config, build_run_network(config, 2)) is None

@@ -18,7 +18,7 @@ from attn_unet_jax.workflows import load_run, open_ensemble, train, train_folds
 from attn_unet_jax.workflows.fold_runs import expand_fold_runs
 from attn_unet_jax.workflows.load_run import LoadedRun, load_best
 from attn_unet_jax.workflows.other_dataset import list_seen_cases
-from attn_unet_jax.workflows.pool_scores import pool_scores
+from attn_unet_jax.workflows.pool_scores import check_pooling, pool_scores
 from attn_unet_jax.workflows.report_run import report_run
 from attn_unet_jax.workflows.train_run import train_run
 from tests.cases.test_digests import add_case
@@ -148,6 +148,29 @@ def test_another_config_is_refused_before_anything_is_written(run):
   assert _files(run.workdir) == before
 
 
+def test_folds_that_were_trained_one_by_one_do_not_begin_a_run_around_them(run):
+  for number in (0, 1):
+    train_run(with_keys(run.config, {"data.fold": number}), run.workdir / f"fold_{number}")
+  train_run(with_keys(run.config, {"data.fold": 2}), run.workdir)
+  assert [fold for fold, _ in run.asked] == [0, 1, 2]
+  assert load_config(run.workdir / "config.json").data.fold == 2
+
+
+def test_a_run_to_start_from_that_is_missing_is_refused_before_anything_is_written(
+  run, monkeypatch
+):
+  config = with_keys(run.config, {"init.workdir": "nowhere"})
+  with monkeypatch.context() as patch:
+    patch.setattr(train, "load_best", load_best)
+    with pytest.raises(UserError, match=r"nowhere/config\.json: not found"):
+      train_run(config, run.workdir)
+  assert not run.workdir.exists()
+  # Where all folds have begun, it is no longer needed.
+  train_run(run.config, run.workdir)
+  monkeypatch.setattr(train_folds, "open_starting_run", None)
+  train_run(run.config, run.workdir)
+
+
 def test_a_list_of_one_fold_is_refused_before_anything_is_written(run):
   config = with_keys(run.config, {"data.folds": "one_scan"})
   for part in ("imagesTr", "labelsTr"):
@@ -186,6 +209,14 @@ def test_scores_that_cannot_be_pooled_are_refused(run):
     write_scores({"a": {"pancreas": _score(1)}}, folder)
   with pytest.raises(UserError, match=r"a is a test case of folds 0 and 1, and pooled"):
     pool_scores(run.workdir)
+
+
+def test_parts_with_each_case_in_one_fold_can_be_pooled(tmp_path):
+  (tmp_path / "folds.json").write_text(json.dumps({"folds": by_hash(IDS)}))
+  for part in ("validation", "test"):
+    check_pooling(tmp_path, part)
+  with pytest.raises(UserError, match=rf"folds 0 and 1, .*--workdir={tmp_path}/fold_0 --part=tr"):
+    check_pooling(tmp_path, "training")
 
 
 def test_the_page_has_all_cases_with_their_folds(run, monkeypatch):
