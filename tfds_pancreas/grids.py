@@ -69,14 +69,16 @@ def make_record(case_id: str, image: Volume, label: Volume, spacing_mm: float | 
   Args:
     case_id: the record's id.
     image: HU [X, Y, Z] on canonical axes.
-    label: values that fit uint8, on the image's grid.
+    label: values that fit uint8, on the image's grid; its own affine is not used.
     spacing_mm: of the isotropic grid, or None to keep the voxels as they are.
 
   Raises:
     UserError: memory cannot hold that grid.
   """
   if spacing_mm:
-    image, label = straighten_image(image), straighten_labels(label)
+    # The image's affine serves both, so that rounding in the label's header cannot shift the label.
+    label = straighten_labels(Volume(label.array, image.affine), name="the scan")
+    image = straighten_image(image, name="the scan")
     grid = working_grid_within_memory(image.grid, spacing_mm, "the scan")
     image, label = resample_volume(image, grid), resample_labels(label, grid)
   return {

@@ -106,7 +106,9 @@ def prepare_case(
     UserError: a label value is not in the mapping, the box lies outside the scan, or memory cannot
       hold the scan on the working grid.
   """
-  image = working_image(straighten_image(case.image), data, case.id, in_box=box is not None)
+  image = working_image(
+    straighten_image(case.image, case.id), data, case.id, in_box=box is not None
+  )
   classes = resample_classes(case, mapping, image.grid, data)
   if box:
     where = box_voxels(box, image.grid, data.patch, case.id)
@@ -121,7 +123,7 @@ def resample_classes(
 ) -> Volume:
   """Brings the label of a case to the working grid as classes, or as shares of a soft label."""
   # Labels become classes before they are resampled: interpolated label values mean nothing.
-  label = straighten_labels(native_classes(case, mapping))
+  label = straighten_labels(native_classes(case, mapping), name=case.id)
   if data.label_resampling == "occupancy":
     return resample_occupancy(label, grid, SHARE_STEPS, UNLABELLED)
   return resample_labels(label, grid, data.label_resampling)

@@ -136,7 +136,7 @@ def _score_candidates(
   candidates: Sequence[Postprocessing],
 ) -> dict[Postprocessing, Scores]:
   """Scores a case with each of the candidates."""
-  reference = straighten_labels(make_reference(case, fold, recipe), UNLABELLED).array
+  reference = straighten_labels(make_reference(case, fold, recipe), UNLABELLED, case.id).array
   voxel_ml = found.native.voxel_volume_ml
   scores = {}
   for threshold in dict.fromkeys(steps.threshold for steps in candidates):

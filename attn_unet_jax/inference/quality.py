@@ -7,6 +7,7 @@ import numpy as np
 from scipy import ndimage
 
 from attn_unet_jax.inference.segment import ScanProbabilities
+from attn_unet_jax.volumes.box import bounding_slices
 
 EXPECTED = "expected_dice"
 FEATURES = (EXPECTED, "self_dice", "mean_probability", "shell_entropy", "log_volume", "components")
@@ -85,7 +86,7 @@ def measure_features(found: ScanProbabilities) -> list[dict[str, float]]:
 
   All are 0 for an empty mask.
   """
-  labels = found.values.argmax(-1)
+  labels = _find_likeliest(found.values)
   voxel_ml = found.grid.voxel_volume_ml
   return [
     _measure_class(found.values[..., index], labels == index, voxel_ml)
@@ -93,16 +94,25 @@ def measure_features(found: ScanProbabilities) -> list[dict[str, float]]:
   ]
 
 
+def _find_likeliest(values: np.ndarray) -> np.ndarray:
+  """Returns the likeliest class of each voxel, uint8 [X, Y, Z]."""
+  # Plane by plane: indices of the whole scan would be int64, 8 bytes a voxel.
+  labels = np.empty(values.shape[:-1], np.uint8)
+  for plane, probabilities in zip(labels, values, strict=True):
+    plane[:] = probabilities.argmax(-1)
+  return labels
+
+
 def _measure_class(p: np.ndarray, mask: np.ndarray, voxel_ml: float) -> dict[str, float]:
-  voxels = int(np.count_nonzero(mask))
-  if not voxels:
+  where = bounding_slices(mask)
+  if where is None:
     return dict.fromkeys(FEATURES, 0.0)
+  voxels = int(np.count_nonzero(mask))
   total, inside = float(p.sum(dtype=np.float64)), float(p[mask].sum(dtype=np.float64))
-  squares = float(np.vdot(p, p))
+  # One class of several lies scattered in memory, so that `vdot` copies what it is given.
+  squares = sum(float(np.vdot(plane, plane)) for plane in p)
   # Organs are small: the rest is done in their box, and a voxel around it for the shell.
-  box = tuple(
-    slice(max(0, where.start - 1), where.stop + 1) for where in ndimage.find_objects(mask * 1)[0]
-  )
+  box = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in where)
   near, local = p[box], mask[box]
   shell = ndimage.binary_dilation(local, _FACES) & ~ndimage.binary_erosion(local, _FACES)
   return {

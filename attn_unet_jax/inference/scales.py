@@ -6,11 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from attn_unet_jax.inference.sliding import SegmentationSystem
+from attn_unet_jax.runtime import memory
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.resample import resample_volume, working_grid
-from attn_unet_jax.volumes.volume import Volume
+from attn_unet_jax.volumes.volume import Grid, Volume
 
 _RANGE = (0.5, 2.0)
+_FLOAT32, _INT16 = 4, 2
 
 
 class ScaledSystem:
@@ -29,17 +31,22 @@ class ScaledSystem:
     self._system, self._scales = system, tuple(scales)
 
   def predict(self, volume: Volume) -> np.ndarray:
-    """Predicts class probabilities, float32 `[X, Y, Z, K]`; an array of that size more."""
+    """Predicts class probabilities, float32 `[X, Y, Z, K]`; an array of that size more.
+
+    Raises:
+      UserError: memory cannot hold a scaled copy and the answer to it.
+    """
     mean = self._system.predict(volume)
     # The running mean, as of an ensemble: equal answers stay what they are.
     for count, scale in enumerate(self._scales, 2):
-      change = self._predict_scaled(volume, scale) - mean
+      change = self._predict_scaled(volume, scale, mean.shape[-1]) - mean
       change *= np.float32(1 / count)
       mean = np.add(mean, change, out=change)
     return mean
 
-  def _predict_scaled(self, volume: Volume, scale: float) -> np.ndarray:
+  def _predict_scaled(self, volume: Volume, scale: float, classes: int) -> np.ndarray:
     grid = working_grid(volume.grid, [spacing / scale for spacing in volume.spacing])
+    _require_memory(volume, grid, scale, classes)
     copy = resample_volume(volume, grid).array
     if np.issubdtype(volume.array.dtype, np.integer):
       copy = np.rint(copy)
@@ -49,6 +56,17 @@ class ScaledSystem:
     for index in range(answer.shape[-1]):
       back[..., index] = resample_volume(Volume(answer[..., index], grid.affine), volume.grid).array
     return back
+
+
+def _require_memory(volume: Volume, copy: Grid, scale: float, classes: int) -> None:
+  # As of a prediction: the copy and its padded copy, sums of probabilities and of weights. The
+  # answer then comes back onto the scan's own grid.
+  held = _FLOAT32 * classes + 2 * _INT16 + _FLOAT32
+  memory.require_memory(
+    math.prod(copy.shape) * held + math.prod(volume.shape) * _FLOAT32 * classes,
+    f"--tta_scales: {' x '.join(map(str, copy.shape))} voxels of the scan scaled by {scale:g}",
+    "leave out that scale",
+  )
 
 
 def parse_scales(texts: Sequence[str]) -> tuple[float, ...]:

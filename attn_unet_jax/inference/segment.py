@@ -86,7 +86,7 @@ def predict_scan(
   name: object = "this scan",
 ) -> ScanProbabilities:
   """Predicts class probabilities of a scan; arguments and errors as of `segment_scan`."""
-  canonical = straighten_image(image)
+  canonical = straighten_image(image, name)
   working = working_image(canonical, recipe.data, name, in_box=locate is not None)
   box = locate(working) if locate else None
   values = predict_within(working, box, system, recipe)

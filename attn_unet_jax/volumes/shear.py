@@ -17,12 +17,14 @@ works on straight axes calls the functions of this module instead of those of `o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
+from attn_unet_jax.runtime import memory
 from attn_unet_jax.volumes.orientation import canonical_grid, from_canonical, to_canonical
 from attn_unet_jax.volumes.volume import Grid, Volume
 
@@ -70,32 +72,42 @@ def straight_grid(grid: Grid) -> Grid:
   return shear.straight if shear else canonical
 
 
-def straighten_image(image: Volume) -> Volume:
+def straighten_image(image: Volume, name: object = "this scan") -> Volume:
   """Brings an image onto its `straight_grid`; what the slices do not cover becomes air.
 
   Args:
     image: HU [X, Y, Z] of any type, which is kept.
+    name: the scan, for the message.
+
+  Raises:
+    UserError: memory cannot hold the straight grid.
   """
   canonical = to_canonical(image)
   shear = _find_shear(canonical.grid)
   if shear is None:
     return canonical
+  _require_memory(shear.straight, image.array.itemsize, name)
   # Of a crop without air the lowest value; not a value below that of air, which is padding.
   around = max(float(canonical.array.min()), _AIR_HU)
   return _move_slices(canonical.array, shear.straight, _places_in_sheared(shear), around)
 
 
-def straighten_labels(labels: Volume, outside: int = 0) -> Volume:
+def straighten_labels(labels: Volume, outside: int = 0, name: object = "this label") -> Volume:
   """Brings a label map onto its `straight_grid`, by whole voxels.
 
   Args:
     labels: whole numbers [X, Y, Z] of any type, which is kept.
     outside: the value of voxels that the slices do not cover.
+    name: the label, for the message.
+
+  Raises:
+    UserError: memory cannot hold the straight grid.
   """
   canonical = to_canonical(labels)
   shear = _find_shear(canonical.grid)
   if shear is None:
     return canonical
+  _require_memory(shear.straight, labels.array.itemsize, name)
   array = np.full(shear.straight.shape[::-1], outside, labels.array.dtype).T
   for z in range(canonical.shape[2]):
     x, y = _whole_places(shear, canonical.shape, z)
@@ -135,7 +147,9 @@ def slant_image(array: np.ndarray, like: Grid) -> Volume:
   if shear is None:
     return from_canonical(array, like)
   _require_shape(array, shear.straight)
-  return from_canonical(_move_slices(array, canonical, _places_in_straight(shear), 0.0).array, like)
+  return from_canonical(
+    _move_slices(array, canonical, _places_in_straight(shear), None).array, like
+  )
 
 
 def _find_shear(canonical: Grid) -> _Shear | None:
@@ -150,7 +164,9 @@ def _find_shear(canonical: Grid) -> _Shear | None:
   along_x, along_y = _find_range(x_by_y * ny, x_by_z * nz), _find_range(y_by_z * nz)
   if max(*map(abs, along_x), *map(abs, along_y)) <= _HARMLESS_VOXELS:
     return None
-  low, high = np.floor([along_x[0], along_y[0]]), np.ceil([along_x[1], along_y[1]])
+  # To a thousandth of a voxel, so that the rounding of a header does not add a column.
+  low = np.floor(np.round([along_x[0], along_y[0]], 3))
+  high = np.ceil(np.round([along_x[1], along_y[1]], 3))
   affine = np.eye(4)
   affine[:3, :3] = axes * np.diag(upper)
   affine[:3, 3] = canonical.affine[:3, 3] + affine[:3, :2] @ low
@@ -185,15 +201,25 @@ def _places_in_sheared(shear: _Shear) -> _SlicePlaces:
   return find
 
 
-def _move_slices(array: np.ndarray, target: Grid, places: _SlicePlaces, around: float) -> Volume:
-  """Interpolates each slice across Z linearly in its plane."""
+def _move_slices(
+  array: np.ndarray, target: Grid, places: _SlicePlaces, around: float | None
+) -> Volume:
+  """Interpolates each slice across Z linearly in its plane.
+
+  Args:
+    array: values [X, Y, Z].
+    target: the grid to move them to.
+    places: from places in a slice of the target to those in the values.
+    around: the value beyond the slices; None: that of the nearest voxel.
+  """
+  mode, beyond = ("nearest", 0.0) if around is None else ("constant", around)
   result = np.empty(target.shape[::-1], array.dtype).T
   for z in range(target.shape[2]):
     matrix, moved = places(z)
     # Without a shear in the plane, the diagonal says it all, and takes a fraction of the time.
     slope = np.diag(matrix) if abs(matrix[0, 1]) * target.shape[1] < 1e-3 else matrix
     result[:, :, z] = ndimage.affine_transform(
-      array[:, :, z], slope, moved, target.shape[:2], order=1, mode="constant", cval=around
+      array[:, :, z], slope, moved, target.shape[:2], order=1, mode=mode, cval=beyond
     )
   return Volume(result, target.affine)
 
@@ -205,6 +231,15 @@ def _whole_places(
   x, y = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
   moved = np.rint(shear.x_by_y * y + shear.x_by_z * z).astype(np.intp)
   return x + moved + shear.offset[0], y + round(shear.y_by_z * z) + shear.offset[1]
+
+
+def _require_memory(straight: Grid, itemsize: int, name: object) -> None:
+  """Refuses a straight grid that memory cannot hold, as that of axes in nearly one plane."""
+  memory.require_memory(
+    math.prod(straight.shape) * itemsize,
+    f"{name}: {' x '.join(map(str, straight.shape))} voxels on perpendicular axes",
+    "correct the axes in the file's header",
+  )
 
 
 def _require_shape(array: np.ndarray, grid: Grid) -> None:

@@ -51,7 +51,7 @@ def open_attention(workdir: Path) -> MeasureAttention:
     raise UserError(f"{workdir}: its network, {found.config.model.name}, has no attention gates")
 
   def measure(image: Volume, box: Box | None, name: str) -> dict[str, Volume]:
-    canonical = straighten_image(image)
+    canonical = straighten_image(image, name)
     working = working_image(canonical, found.config.data, name, in_box=box is not None)
     values = _measure_within(working, box, system, found.config.data.patch)
     return {gate: Volume(values[..., i], working.affine) for i, gate in enumerate(system.names)}
@@ -70,7 +70,7 @@ def measure_places(
     fold: the data set that it is of.
   """
   first, *_ = maps.values()
-  straight = straighten_labels(native_classes(case, fold.mapping), UNLABELLED)
+  straight = straighten_labels(native_classes(case, fold.mapping), UNLABELLED, case.id)
   classes = resample_labels(straight, first.grid).array
   known = classes != UNLABELLED
   places = divide_places(known & (classes > 0), first.spacing)

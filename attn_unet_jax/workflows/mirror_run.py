@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from attn_unet_jax.augment.options import Augmentation
 from attn_unet_jax.inference.mirrors import AXES, MirroredSystem, find_sided_classes
 from attn_unet_jax.inference.scales import ScaledSystem
 from attn_unet_jax.runtime.console import print_line
@@ -54,8 +55,8 @@ def scale_run(trained: LoadedRun, scales: Sequence[float]) -> LoadedRun:
   if unseen:
     print_line(
       f"warning: --tta_scales={names}: the run was not trained on scans scaled by "
-      f"{', '.join(f'{scale:g}' for scale in unseen)} (config.augment.scale), and may answer them "
-      "worse; compare evaluate --part=validation with and without"
+      f"{', '.join(f'{scale:g}' for scale in unseen)} (config.augment.scale, along all of "
+      "scale_axes), and may answer them worse; compare evaluate --part=validation with and without"
     )
   system = ScaledSystem(trained.system, scales)
   return dataclasses.replace(trained, system=system, scales=tuple(scales))
@@ -66,5 +67,12 @@ def _has_flipped(trained: LoadedRun, axis: int) -> bool:
 
 
 def _has_scaled(trained: LoadedRun, scale: float) -> bool:
-  ranges = (config.augment.scale for config in trained.configs)
-  return all(low <= scale <= high for low, high in ranges)
+  return all(_shows_scale(config.augment, scale) for config in trained.configs)
+
+
+def _shows_scale(augment: Augmentation, scale: float) -> bool:
+  """Returns whether patches show the body so many times as large along each axis."""
+  low, high = augment.scale
+  # The factor of a patch leads to its source: 1/2 shows the body twice as large.
+  in_range = low <= 1 / scale <= high
+  return in_range and all(augment.scale_axes) and augment.spatial_probability > 0

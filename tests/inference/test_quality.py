@@ -1,5 +1,7 @@
 """What the probabilities say of a mask, against sums by hand."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -74,3 +76,15 @@ def test_the_mean_of_models_estimates_the_mean():
   )
   assert mean.threshold == 0.625
   assert average_models([one, QualityModel()]).threshold is None
+
+
+def test_measuring_takes_two_bytes_a_voxel():
+  p = np.zeros((64, 64, 64))
+  p[28:36, 28:36, 28:36] = 0.9
+  found = _believe(p)
+  tracemalloc.start()
+  measure_features(found)
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  # The classes and the mask of one, and what is done in the organ's box.
+  assert peak < 3 * p.size

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.inference.scales import ScaledSystem, parse_scales
+from attn_unet_jax.runtime import memory
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.volume import Volume
 from tests.inference.test_mirrors import Voxelwise
@@ -79,3 +80,14 @@ def test_scales_are_read_and_refused():
   ):
     with pytest.raises(UserError, match=said):
       parse_scales(texts)
+
+
+def test_a_copy_that_memory_cannot_hold_is_refused(monkeypatch):
+  volume, system = _smooth(), Identity()
+  # Of two classes 8 bytes and 8 of the image and its weights; the answer on the scan's own grid.
+  needed = 6000 * (8 * (8 + 8) + 8)
+  monkeypatch.setattr(memory, "free_bytes", lambda: needed)
+  ScaledSystem(system, (2.0,)).predict(volume)
+  monkeypatch.setattr(memory, "free_bytes", lambda: needed - 1)
+  with pytest.raises(UserError, match=r"40 x 60 x 20 voxels of the scan scaled by 2 take .*leave"):
+    ScaledSystem(system, (2.0,)).predict(volume)

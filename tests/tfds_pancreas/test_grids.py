@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from attn_unet_jax.volumes.checks import check_pair
+from attn_unet_jax.volumes.shear import shear_degrees
 from attn_unet_jax.volumes.volume import Volume
 from tfds_pancreas.grids import make_grid_config, make_record, parse_grid_name
 
@@ -63,3 +65,19 @@ def test_a_record_is_rounded_and_clipped_whatever_lies_behind_its_axes(dtype):
   np.testing.assert_array_equal(record["image"], expected)
   assert record["image"].dtype == np.int16
   assert record["image"].flags.c_contiguous
+
+
+def test_noise_in_a_tilted_labels_header_moves_nothing():
+  affine = np.diag([0.7, 0.7, 2.5, 1])
+  affine[1, 2] = 2.5 * np.tan(np.radians(15))
+  noisy = affine.copy()
+  noisy[0, 2] = -1e-7
+  image = Volume(np.arange(12 * 11 * 10, dtype=np.int16).reshape(12, 11, 10), affine)
+  labels = (image.array > 600).astype(np.uint8)
+  label = Volume(labels, noisy)
+  assert shear_degrees(image.grid) == pytest.approx(15)
+  assert check_pair(image.grid, label.grid, ("image", "label")) is None
+  record = make_record("a", image, label, 1.5)
+  assert record["image"].shape == record["label"].shape
+  wanted = make_record("a", image, Volume(labels, affine), 1.5)
+  np.testing.assert_array_equal(record["label"], wanted["label"])

@@ -5,6 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
+from attn_unet_jax.runtime import memory
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes import Grid, Volume
 from attn_unet_jax.volumes.orientation import canonical_grid, to_canonical
 from attn_unet_jax.volumes.shear import (
@@ -113,3 +115,22 @@ def test_values_of_another_shape_are_refused():
   for slant in (slant_image, slant_labels):
     with pytest.raises(ValueError, match="do not fit the straight"):
       slant(np.zeros(SHAPE), grid)
+
+
+def test_noise_of_a_header_adds_no_column():
+  affine = tilted_affine()
+  affine[0, 2] = -1e-7
+  grid = Grid(SHAPE, affine)
+  assert straight_grid(grid).shape == straight_grid(Grid(SHAPE, tilted_affine())).shape
+  # A voxel that lies beyond the last column by that noise has its value.
+  image = slant_image(np.full(straight_grid(grid).shape, 7.0), grid).array
+  np.testing.assert_allclose(image, 7)
+
+
+def test_a_straight_grid_that_memory_cannot_hold_is_refused(monkeypatch):
+  volume = Volume(np.zeros(SHAPE, np.int16), tilted_affine(89.9))
+  voxels = np.prod(straight_grid(volume.grid).shape)
+  monkeypatch.setattr(memory, "free_bytes", lambda: int(2 * voxels) - 1)
+  for straighten in (straighten_image, straighten_labels):
+    with pytest.raises(UserError, match=r"a\.nii: 40 x \d{5} x 24 voxels on .* axes take .*header"):
+      straighten(volume, name="a.nii")

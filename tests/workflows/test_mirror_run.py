@@ -12,6 +12,9 @@ from attn_unet_jax.workflows.load_run import LoadedRun
 from attn_unet_jax.workflows.mirror_run import mirror_run, scale_run
 from tests.configs import with_keys
 
+# A patch that is a factor of 0.7 to 1 of its size shows the body up to 1/0.7 times as large.
+SHOWN = {"augment.scale": (0.7, 1.0), "augment.scale_axes": (True, True, True)}
+
 
 def run_of(config, *classes, flip=(0.0, 0.0, 0.0)):
   config = with_keys(config, {"augment.flip": flip})
@@ -46,13 +49,33 @@ def test_scales_that_training_did_not_show_are_warned_of(config, capsys):
   run = run_of(config, "kidney_left")
   assert scale_run(run, ()) is run
   assert capsys.readouterr().out == ""
-  run = dataclasses.replace(run, config=with_keys(run.config, {"augment.scale": (0.9, 1.2)}))
+  run = dataclasses.replace(run, config=with_keys(run.config, SHOWN))
   found = scale_run(run, (0.8, 1.1))
   assert isinstance(found.system, ScaledSystem)
   assert found.scales == (0.8, 1.1)
   said = capsys.readouterr().out
   assert "--tta_scales=0.8,1.1: 3 predictions of each image" in said
-  assert "not trained on scans scaled by 0.8 (config.augment.scale)" in said
+  assert (
+    "not trained on scans scaled by 0.8 (config.augment.scale, along all of scale_axes)" in said
+  )
+
+
+@pytest.mark.parametrize(
+  ("keys", "unseen"),
+  [
+    ({}, "0.8"),
+    ({"augment.scale_axes": (True, True, False)}, "0.8, 1.2"),
+    ({"augment.spatial_probability": 0.0}, "0.8, 1.2"),
+  ],
+)
+def test_a_patch_that_zooms_in_shows_a_larger_body(keys, unseen, config, capsys):
+  run = run_of(config, "pancreas")
+  run = dataclasses.replace(run, config=with_keys(run.config, SHOWN | keys))
+  scale_run(run, (0.8, 1.2))
+  assert f"not trained on scans scaled by {unseen} (config.augment" in capsys.readouterr().out
+  if not keys:
+    scale_run(run, (1.2,))
+    assert "warning" not in capsys.readouterr().out
 
 
 def test_each_member_of_an_ensemble_is_asked_what_it_was_shown(config, capsys):

@@ -111,14 +111,22 @@ def _continues_stack(one: FileHeader, stack: Sequence[FileHeader], states_study:
 
 
 def _is_in_line(one: SlicePlace, places: Sequence[SlicePlace]) -> bool:
-  """Returns whether a place lies on the axis of a stack, and is none of its places."""
+  """Returns whether a place lies in line with those of a stack, and is none of them.
+
+  A tilted gantry stacks slices sideways of their normal.
+  """
   first = places[0]
   if not np.allclose(one.axes, first.axes, atol=1e-3):
     return False
   if not np.allclose(one.spacing, first.spacing):
     return False
   normal = np.cross(*one.axes)
-  steps = one.position - np.array([place.position for place in places])
-  along = steps @ normal
-  sideways = float(np.linalg.norm(steps[0] - along[0] * normal))
+  positions = np.array([place.position for place in places])
+  along = (positions - one.position) @ normal
+  low, high = positions[along.argmin()], positions[along.argmax()]
+  length = float((high - low) @ normal)
+  # The way from slice to slice for each mm along the normal.
+  line = (high - low) / length if length > _SAME_PLACE_MM else normal
+  step = one.position - low
+  sideways = float(np.linalg.norm(step - (step @ normal) * line))
   return bool(sideways < one.spacing.min() / 2 and np.abs(along).min() > _SAME_PLACE_MM)

@@ -112,3 +112,23 @@ def test_a_multi_frame_copy_is_another_series(tmp_path):
   found = survey_files(tmp_path)
   assert (len(found.series), found.damaged) == (2, {})
   np.testing.assert_array_equal(read_dicom(tmp_path, series_uid="1.2.7").volume.array, SCAN.array)
+
+
+@pytest.mark.parametrize("k", [0, 4, 8])
+def test_a_lost_slice_of_a_tilted_series_is_missed(k, tmp_path):
+  slices = slices_of(Volume(np.zeros((5, 4, 9), np.int16), SCAN.affine))
+  for i in range(9):
+    moving(i, i * 2.5 * np.tan(np.radians(15)), axis=1)(slices)
+  slices[k].SeriesInstanceUID = "1.2.7"
+  write(tmp_path, slices)
+  with pytest.raises(UserError, match=rf"{k}\.dcm: alone in its series, but at a free place"):
+    read_dicom(tmp_path)
+
+
+def test_an_image_sideways_of_a_tilted_series_is_not_of_it(tmp_path):
+  slices = slices_of(Volume(np.zeros((5, 4, 9), np.int16), SCAN.affine))
+  for i in range(8):
+    moving(i, i * 2.5 * np.tan(np.radians(15)), axis=1)(slices)
+  slices[8].SeriesInstanceUID = "1.2.7"  # straight above the first one
+  write(tmp_path, slices)
+  assert read_dicom(tmp_path).volume.shape == (5, 4, 8)
