@@ -30,7 +30,7 @@ class DataOptions(Options):
   folder: str = option(
     "", "Or: a folder with imagesTr/NAME.nii.gz and labelsTr/NAME.nii.gz.", is_path=True
   )
-  accept: str = option("", "Doubts about scans to accept: hounsfield,geometry,rescale.", _ACCEPT)
+  accept: str = option("", f"Doubts about scans to accept: {','.join(REASONS)}.", _ACCEPT)
   accept_changes: bool = option(
     False, "Whether this start goes on although scans or labels changed since the run began."
   )

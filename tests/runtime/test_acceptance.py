@@ -1,5 +1,8 @@
+from dataclasses import fields
+
 import pytest
 
+from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.runtime.acceptance import (
   ACCEPT_HELP,
   NOTHING,
@@ -25,6 +28,11 @@ def test_a_doubt_is_refused_with_its_flag_unless_it_is_accepted():
     refuse_unless_accepted("geometry", "a.nii: odd", parse_acceptance("hounsfield,rescale"))
   line = refuse_unless_accepted("geometry", "a.nii: odd", frozenset({"geometry"}))
   assert line == "accepted (geometry): a.nii: odd"
+
+
+def test_the_help_of_the_config_names_every_reason():
+  (doc,) = [field.metadata["doc"] for field in fields(DataOptions) if field.name == "accept"]
+  assert doc.endswith(f": {','.join(REASONS)}.")
 
 
 def test_the_help_explains_every_reason():
