@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
-from attn_unet_jax.labels import UNLABELLED
+from attn_unet_jax.labels import UNLABELLED, is_foreground
 from attn_unet_jax.patches.batch import NetworkInput
 from attn_unet_jax.volumes.places import PLACES, divide_places
 
@@ -61,7 +61,7 @@ class GateWatch:
     """Returns the place of every voxel of the output, uint8 `[N, X, Y, Z]`."""
     label = np.asarray(batch.label)
     # Of soft labels, what an organ fills for more than its half is of it.
-    organ = (label != UNLABELLED) & (label > 0.5)
+    organ = is_foreground(label) & (label > 0.5)
     places = np.stack([divide_places(one, [self._spacing] * 3) for one in organ])
     places[label == UNLABELLED] = _UNKNOWN
     x, y, z = (slice(m, n - m) for m, n in zip(self._margin, label.shape[1:], strict=True))

@@ -10,7 +10,7 @@ from attn_unet_jax.cases.fold import DataFold
 from attn_unet_jax.evaluation.choose_steps import MIN_CASES, choose_steps
 from attn_unet_jax.evaluation.learn_quality import learn_quality
 from attn_unet_jax.inference.postprocess import UNCHANGED
-from attn_unet_jax.inference.quality import measure_features
+from attn_unet_jax.inference.quality import QualityModel, measure_features
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.workflows.load_run import LoadedRun
 from attn_unet_jax.workflows.quality_record import write_quality
@@ -41,8 +41,12 @@ def choose_run_steps(trained: LoadedRun, fold: DataFold, workdir: Path) -> Loade
     lambda found: features.append(measure_features(found)),
   )
   # First: where a kill comes between the two, both are made again.
+  # Of a class that the data does not label there are no scores to learn from.
+  labelled = fold.mapping.labelled_indices
   models = {
     name: learn_quality(features, chosen.scores, name, index)
+    if name in labelled
+    else QualityModel()
     for index, name in enumerate(trained.classes)
   }
   write_quality(workdir, models, trained.step)

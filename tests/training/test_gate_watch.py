@@ -1,8 +1,9 @@
 import math
 
 import numpy as np
+import pytest
 
-from attn_unet_jax.labels import UNLABELLED
+from attn_unet_jax.labels import UNLABELLED, rest_value
 from attn_unet_jax.patches.batch import NetworkInput
 from attn_unet_jax.training.gate_watch import GateWatch, average_sums
 
@@ -34,6 +35,15 @@ def test_coefficients_are_averaged_by_the_places_of_the_output():
   assert means["b"]["organ"] == 0.75
   assert means["b"]["shell"] == 0.25
   assert average_sums([watch.sum_batch(0, {})]) == {}
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_what_a_partly_labelled_set_leaves_open_is_no_organ(place):
+  whole = make_batch()
+  partial = whole._replace(label=np.where(whole.label == 0, rest_value(place), whole.label))
+  fine = np.random.default_rng(0).random((2, 8, 4, 4), np.float32)
+  sums = [GateWatch([one], (2, 2, 2), 6.0).sum_batch(0, {"a": fine}) for one in (whole, partial)]
+  np.testing.assert_array_equal(sums[0]["a"], sums[1]["a"])
 
 
 def test_a_place_without_voxels_has_no_mean():

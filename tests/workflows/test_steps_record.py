@@ -4,11 +4,14 @@ import dataclasses
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from attn_unet_jax.evaluation.choose_steps import ChosenSteps
 from attn_unet_jax.inference.options import InferenceOptions
 from attn_unet_jax.inference.postprocess import UNCHANGED, Postprocessing
+from attn_unet_jax.inference.quality import QualityModel
+from attn_unet_jax.labels import parse_mapping
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.workflows import choose_run_steps as workflow
 from attn_unet_jax.workflows.load_run import LoadedRun
@@ -69,16 +72,21 @@ def chosen(config, monkeypatch, tmp_path):
 
   def choose(fold, ids, system, recipe, observe):
     calls.append(ids)
+    # Of one class or more the last one is a cube.
+    found = believe_cube(1.0)
+    values = np.pad(found.values, [(0, 0)] * 3 + [(0, len(fold.mapping.classes) - 1)])
+    values[..., [1, -1]] = values[..., [-1, 1]]
     for _ in ids:
-      observe(believe_cube(1.0))
+      observe(found._replace(values=values))
     return ChosenSteps(STEPS, 0.7, 0.75, len(ids), [{"pancreas": {"dsc": 0.75}}] * len(ids))
 
   monkeypatch.setattr(workflow, "choose_steps", choose)
 
-  def run(step, ids=("a", "b", "c"), **keys):
-    fold = SimpleNamespace(split=SimpleNamespace(validation=ids, test=("t",)))
+  def run(step, ids=("a", "b", "c"), labels="pancreas=1", **keys):
+    split, mapping = SimpleNamespace(validation=ids, test=("t",)), parse_mapping(labels, None)
+    fold = SimpleNamespace(split=split, mapping=mapping)
     changed = with_keys(config, {f"inference.{key}": value for key, value in keys.items()})
-    trained = LoadedRun(changed, ("pancreas",), None, step)
+    trained = LoadedRun(changed, mapping.classes, None, step)
     return workflow.choose_run_steps(trained, fold, tmp_path).postprocessing
 
   run.calls = calls
@@ -97,6 +105,15 @@ def test_the_same_look_at_the_validation_cases_teaches_the_quality(chosen, tmp_p
   model = read_quality(tmp_path, ["pancreas"], 120)["pancreas"]
   assert (model.intercept, model.cases) == (-0.25, 3)  # certain of 1, and 0.75 in truth
   assert model.threshold == 0.75
+
+
+def test_of_a_class_that_the_data_does_not_label_no_quality_is_learnt(chosen, tmp_path):
+  """The liver is first in the network, and no case has a score of it."""
+  chosen(120, labels="liver=none,pancreas=1")
+  models = read_quality(tmp_path, ["liver", "pancreas"], 120)
+  assert models["liver"] == QualityModel()
+  # Certain of 1 in the pancreas's own place, where the liver's probabilities expect 0.
+  assert (models["pancreas"].intercept, models["pancreas"].cases) == (-0.25, 3)
 
 
 def test_nothing_is_chosen_where_none_is_wanted_or_cases_are_few(chosen, tmp_path):
