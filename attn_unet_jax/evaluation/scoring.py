@@ -223,7 +223,8 @@ def score_folders(
   if extra := sorted(set(predicted) - set(wanted)):
     print_line(f"{prediction}: without a reference, not scored: {len(extra)}, such as {extra[0]}")
   mapping = parse_mapping(labels, None, "labels")
-  rows = {}
+  # Of a class that is none of the values nobody knows what would be right.
+  rows, classes = {}, mapping.labelled_indices
   for case_id in show_progress(wanted, len(wanted), "cases"):
     files = predicted[case_id], wanted[case_id]
     # Canonical axes, since two programs may write one mask with different axes.
@@ -231,7 +232,7 @@ def score_folders(
     check_pair(truth.grid, answer.grid, files[::-1], ("reference", "prediction"))
     predicted_map = mapping.apply(answer.array, str(files[0]))
     truth = Volume(mapping.apply(truth.array, str(files[1])), truth.affine)
-    rows[case_id] = score_prediction(predicted_map, truth, mapping.class_indices, rules)
+    rows[case_id] = score_prediction(predicted_map, truth, classes, rules)
   return rows
 
 

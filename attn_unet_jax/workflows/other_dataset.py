@@ -176,7 +176,13 @@ def _map_classes(
       f"{', '.join(classes)}, {there} {', '.join(known)}; say which is which by "
       f"--config.data.labels={','.join(f'{name}={_find_like(name, known)}' for name in classes)}"
     )
-  return (mapping or parse_mapping(",".join(classes), names)).restrict_to(classes)
+  found = (mapping or parse_mapping(",".join(classes), names)).restrict_to(classes)
+  if not found.labelled_indices:
+    raise UserError(
+      f"{where}: config.data.labels={labels!r} labels none of the run's classes, "
+      f"{', '.join(classes)}: nothing could be scored; give one of them a value"
+    )
+  return found
 
 
 def _find_like(name: str, known: Iterable[str]) -> str:

@@ -69,6 +69,12 @@ def test_folders_are_scored_case_by_case(folders, tmp_path):
   assert (recall["n"], recall["undefined"], recall["sd"]) == (1, 1, None)
 
 
+def test_a_class_that_nobody_labelled_is_not_scored_in_folders(folders):
+  rows = score_folders(*folders, "liver=none,pancreas=1")
+  assert [list(scores) for scores in rows.values()] == [["pancreas"]] * 2
+  assert rows["a"]["pancreas"]["dsc"] == 0.5
+
+
 def test_surfaces_of_a_tilted_grid_are_measured_on_straight_axes():
   """Two blocks, one 4 mm to the front of the other, on straight slices and on tilted ones."""
   straight = np.diag([2.0, 2.0, 3.0, 1.0])

@@ -119,6 +119,12 @@ def test_a_part_is_one_of_the_other_sets_folds(run, tmp_path):
       r"are background, Liver; say which is which by "
       r"--config\.data\.labels=liver=Liver,pancreas=NAME",
     ),
+    (
+      {"folder": "other", "labels": "liver=none,pancreas=none,Spleen=1"},
+      None,
+      "other: config.data.labels='liver=none,pancreas=none,Spleen=1' labels none of the run's "
+      "classes, liver, pancreas: nothing could be scored",
+    ),
     ({"folder": "test"}, None, "a folder called 'test' would be taken for a part"),
   ],
 )
