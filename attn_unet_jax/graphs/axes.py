@@ -62,10 +62,12 @@ def reduce(graph: Graph, operation: str, x: Tensor, params: Mapping[str, Any]) -
   gone = {axis % len(x.shape) for axis in params["axes"]}
   if any(is_batched(x.shape[axis]) for axis in gone):
     raise UnsupportedProgramError("a sum or a maximum over several windows")
+  if not gone:  # to ONNX no axes are all of them
+    return x
   whole = graph.settle(x)
   places = [place for place, axis in enumerate(whole.order) if axis in gone]
   if operation == "reduce_sum":  # the one whose axes are an input in this version of ONNX
-    inputs, attributes = [whole.name, graph.add_array(np.array(places))], {}
+    inputs, attributes = [whole.name, graph.add_integers(places)], {}
   else:
     inputs, attributes = [whole.name], {"axes": places}
   name = graph.add_node(_REDUCTIONS[operation], inputs, keepdims=0, **attributes)
@@ -133,7 +135,7 @@ def cut(
     places = [x.order.index(axis) for axis in real]
     lists = ([values[axis] for axis in real] for values in (starts, limits))
     arrays = [*lists, places, [steps[axis] for axis in real]]
-    name = graph.add_node("Slice", [name, *(graph.add_array(np.array(one)) for one in arrays)])
+    name = graph.add_node("Slice", [name, *(graph.add_integers(one) for one in arrays)])
   sizes = tuple(shape[axis] if axis in real else n for axis, n in enumerate(x.sizes))
   return Tensor(name, shape, sizes, x.order, x.dtype)
 
@@ -165,7 +167,7 @@ def pad(graph: Graph, x: Tensor, value: Value, params: Mapping[str, Any]) -> Ten
     raise UnsupportedProgramError("windows that are added")
   whole = graph.settle(x)
   sides = [max(0, config[axis][side]) for side in (0, 1) for axis in whole.order]
-  inputs = [whole.name, graph.add_array(np.array(sides)), graph.settle(value).name]
+  inputs = [whole.name, graph.add_integers(sides), graph.settle(value).name]
   name = graph.add_node("Pad", inputs, mode="constant")
   shape = tuple(
     n + max(0, low) + max(0, high) for n, (low, high, _) in zip(whole.shape, config, strict=True)

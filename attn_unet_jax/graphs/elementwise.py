@@ -45,6 +45,7 @@ _SIMPLE: Mapping[str, str] = {
   "sub": "Sub",
   "tanh": "Tanh",
 }
+_LOGICAL = ("and", "not", "or")
 _COMPOSED = (
   *("clamp", "convert_element_type", "copy", "expm1", "integer_pow", "is_finite", "log1p", "ne"),
   *("rsqrt", "select_n", "square", "stop_gradient"),
@@ -67,7 +68,11 @@ def apply_elementwise(
     inputs: at least one is a tensor; scalars, and arrays of the result's number of axes.
     params: its parameters in JAX.
     result: shape and type of the result.
+
+  Raises:
+    UnsupportedProgramError: ONNX has the operation for truth values only, and these are numbers.
   """
+  _check_truth(operation, inputs)
   folded = _fold_into_convolution(graph, operation, inputs, result.shape)
   if folded is not None:
     return folded
@@ -79,6 +84,15 @@ def apply_elementwise(
   sizes = tuple(max(axis) for axis in zip(*stored, strict=True))
   name = _add_nodes(graph, operation, names, inputs, params)
   return Tensor(name, tuple(result.shape), sizes, order, np.dtype(result.dtype))
+
+
+def _check_truth(operation: str, inputs: Sequence[Value]) -> None:
+  """Raises UnsupportedProgramError where JAX combines bits, or chooses by a number."""
+  tested = inputs if operation in _LOGICAL else inputs[:1] if operation == "select_n" else ()
+  for one in tested:
+    dtype = one.dtype if isinstance(one, Tensor) else one.array.dtype
+    if dtype != np.bool_:
+      raise UnsupportedProgramError(f"the operation {operation} of {dtype}")
 
 
 def _name_in_order(graph: Graph, value: Value, order: Sequence[int]) -> str:

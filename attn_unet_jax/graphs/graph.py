@@ -60,6 +60,10 @@ class Graph:
       self.initializers[self._by_content[key]] = array
     return self._by_content[key]
 
+  def add_integers(self, values: Sequence[int]) -> str:
+    """Adds a constant of sizes or places and returns its name; of none too it is int64."""
+    return self.add_array(np.array(values, np.int64))
+
   def add_convolution(self, convolution: FoldableConvolution) -> str:
     """Adds a convolution and returns the name of its result."""
     arrays = [self.add_array(convolution.kernel), self.add_array(convolution.bias)]
@@ -86,7 +90,7 @@ class Graph:
 
   def reshape(self, name: str, sizes: Sequence[int]) -> str:
     """Reshapes a stored array; the size that depends on the number of windows is left open."""
-    return self.add_node("Reshape", [name, self.add_array(np.array(open_sizes(sizes)))])
+    return self.add_node("Reshape", [name, self.add_integers(open_sizes(sizes))])
 
   def settle(self, value: Value, order: Sequence[int] | None = None) -> Tensor:
     """Returns a tensor of the whole shape, if asked for in an order of its axes."""
@@ -108,10 +112,10 @@ class Graph:
   def _describe_shape(self, shape: Sequence[int]) -> str:
     """Returns the name of a shape's int64 array."""
     if not any(is_batched(size) for size in shape):
-      return self.add_array(np.array(shape))
+      return self.add_integers(shape)
     known = self.add_node("Shape", [self.inputs[0].name], start=0, end=1)
-    factors = self.add_array(np.array([n // BATCH if is_batched(n) else 0 for n in shape]))
-    others = self.add_array(np.array([0 if is_batched(n) else n for n in shape]))
+    factors = self.add_integers([n // BATCH if is_batched(n) else 0 for n in shape])
+    others = self.add_integers([0 if is_batched(n) else n for n in shape])
     return self.add_node("Add", [self.add_node("Mul", [known, factors]), others])
 
   def finish(self, output: Tensor, name: str) -> Any:

@@ -14,7 +14,12 @@ from attn_unet_jax.graphs.constants import compute_constants
 from attn_unet_jax.graphs.graph import Graph
 from attn_unet_jax.graphs.values import Constant, Tensor, UnsupportedProgramError, Value
 
-# Where operations keep the program that they stand for.
+# Operations that run a program once, and where they keep it. Others keep one too, as loops do and
+# sums by a function of the user's, but do not run it once.
+_CALLS = (
+  *("call", "closed_call", "core_call", "jit", "pjit", "checkpoint", "remat", "remat2"),
+  *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"),
+)
 _PROGRAMS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
@@ -67,8 +72,8 @@ def _apply(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
     return _take_branch(graph, params["branches"], values)
   if operation == "optimization_barrier":
     return list(values)
-  inner = next((params[name] for name in _PROGRAMS if name in params), None)
-  if inner is not None:
+  if operation in _CALLS:
+    inner = next(params[name] for name in _PROGRAMS if name in params)
     if isinstance(inner, Jaxpr):
       return _translate(graph, inner, [], values)
     return translate_program(graph, inner, values)
@@ -108,7 +113,7 @@ def _apply_rule(
     return [axes.stack(graph, values, params["axis"])]
   x = values[0]
   if not isinstance(x, Tensor):
-    raise UnsupportedProgramError(f"{operation} of a constant")
+    raise UnsupportedProgramError(f"the operation {operation} of a constant")
   if operation == "pad":
     return [axes.pad(graph, x, values[1], params)]
   if operation == "split":

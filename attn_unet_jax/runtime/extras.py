@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.errors import UserError, format_error
 
 
 def import_extra(module: str, extra: str, needed_by: str) -> Any:
@@ -15,12 +15,14 @@ def import_extra(module: str, extra: str, needed_by: str) -> Any:
     needed_by: the flag or key that needs it, for the message.
 
   Raises:
-    UserError: the package is not installed; the message says how to install it.
+    UserError: the package is not installed, or its installation is broken; the message says how
+      to install it.
   """
   try:
     return importlib.import_module(module)
-  except ModuleNotFoundError as error:
+  except ImportError as error:
+    fault = "is not installed" if isinstance(error, ModuleNotFoundError) else "cannot be imported"
     raise UserError(
-      f"{needed_by} needs {module.partition('.')[0]}, which is not installed ({error}): "
+      f"{needed_by} needs {module.partition('.')[0]}, which {fault} ({format_error(error)}): "
       f"pip install 'attn-unet-jax[{extra}]'"
     ) from None

@@ -17,13 +17,15 @@ from attn_unet_jax.inference.onnx_window import write_onnx_window
 from attn_unet_jax.inference.openvino_engine import EXTRA, OpenVinoEngine, Shape, import_openvino
 from attn_unet_jax.inference.sliding import SlidingWindow
 from attn_unet_jax.runtime.console import print_line
-from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.errors import UserError, format_error
 from attn_unet_jax.runtime.files import atomic_write
 from attn_unet_jax.workflows.export_network import widen_network
 from attn_unet_jax.workflows.load_run import LoadedNetwork, LoadedRun, digest_checkpoint
 from attn_unet_jax.workflows.options import EngineOptions
 
 FOLDER = "engine"
+# To be raised with every change of what `graphs` writes for a network.
+_FORMAT = 1
 _NEEDED_BY = "--engine=openvino"
 
 
@@ -31,7 +33,8 @@ def use_engine(trained: LoadedRun, options: EngineOptions) -> LoadedRun:
   """Returns the run, whose networks are computed by the engine of the options.
 
   With `auto` OpenVINO computes them if it is installed, no accelerator is present, and it says what
-  JAX says: where a network is in bfloat16, or the run deterministic, JAX stays.
+  JAX says: where a network is in bfloat16, or the run deterministic, JAX stays. It stays too where
+  OpenVINO fails, whatever with, before the first scan.
 
   Raises:
     UserError: the engine is not installed, or it cannot compute a network in this precision.
@@ -41,16 +44,25 @@ def use_engine(trained: LoadedRun, options: EngineOptions) -> LoadedRun:
   try:
     for network in trained.networks:
       _set_engine(network, options)
-  except UnsupportedProgramError as error:
-    if options.engine == "openvino":
-      raise UserError(f"{_NEEDED_BY}: {error}; use --engine=jax") from None
-    print_line(f"computed by JAX, since OpenVINO cannot: {error}")
+    version = import_openvino(_NEEDED_BY).__version__.partition("-")[0]
+  except Exception as error:  # a network of someone else, or a broken installation, raises any
     for network in trained.networks:
       network.system.use_engine(None)
-    return _stay_with_jax(trained, options)
-  version = import_openvino(_NEEDED_BY).__version__.partition("-")[0]
+    return _go_on_without(error, trained, options)
   print_line(f"engine: OpenVINO {version}, {options.precision}")
   return dataclasses.replace(trained, engine=f"openvino {version}, {options.precision}")
+
+
+def _go_on_without(error: Exception, trained: LoadedRun, options: EngineOptions) -> LoadedRun:
+  """Returns the run for JAX, and says why; raises UserError if OpenVINO was asked for."""
+  is_asked = options.engine == "openvino"
+  if isinstance(error, UserError) and (is_asked or options.precision != "float32"):
+    raise error
+  said = format_error(error)
+  if is_asked:
+    raise UserError(f"{_NEEDED_BY}: {said}; use --engine=jax") from error
+  print_line(f"computed by JAX, since OpenVINO cannot: {said}")
+  return _stay_with_jax(trained, options)
 
 
 def _is_better(trained: LoadedRun) -> bool:
@@ -78,16 +90,22 @@ def _set_engine(network: LoadedNetwork, options: EngineOptions) -> None:
   write = functools.partial(_load_or_write, network)
   uses_statistics = config.data.normalisation == "zscore"
   engine = OpenVinoEngine(write, options.precision, uses_statistics=uses_statistics)
-  # Now, and not when the first scan is read: what cannot be written is known from one window.
-  write(config.window)
+  # Now, and not when the first scan is read: what fails is known from one window.
+  if config.inference.window == "patch":
+    engine.prepare(config.window)
+  else:  # whose windows depend on the scan
+    write(config.window)
   network.system.use_engine(engine)
 
 
 def _load_or_write(network: LoadedNetwork, window: Shape) -> bytes:
   """Returns the network for a window as ONNX; that for the run's own window is kept."""
-  if window != network.found.config.window:
+  config = network.found.config
+  # The code of a network from outside the package changes without its key.
+  if window != config.window or ":" in config.model.name:
     return _write(network, window)
-  key = _digest(repr((__version__, digest_checkpoint(network.found), window)).encode())
+  known = (_FORMAT, __version__, digest_checkpoint(network.found), window)
+  key = _digest(repr(known).encode())
   folders = list(_list_folders(network.workdir))
   for folder in folders:
     if (content := _read_kept(folder, key)) is not None:

@@ -81,6 +81,9 @@ FUNCTIONS = {
   ),
   "stack": lambda hu: jnp.stack([jnp.zeros_like(hu), hu, jnp.square(hu)], -1)[:, ::2, :, 1:],
   "pad": lambda hu: jax.lax.pad(hu, np.float32(7), ((0, 0, 0), (1, 2, 0), (-1, 0, 0), (0, -2, 0))),
+  "no axes": lambda hu: hu.sum(()),
+  "calls": lambda hu: jax.jit(jax.checkpoint(jax.nn.relu))(hu),
+  "truth": lambda hu: jnp.where(~((hu > 0) & (hu < 1)) | (hu > 2), hu, -1),
   "sums of products": lambda hu: jnp.einsum("nxyz,nxwz->nywx", hu, jnp.exp(hu)),
 }
 
@@ -118,6 +121,22 @@ def test_scalars_are_inputs_too():
     (lambda hu: jnp.sort(hu), "the operation sort"),
     (lambda hu: jax.lax.cond(hu.sum() > 0, jnp.exp, jnp.sin, hu), "several windows|depends on"),
     (lambda hu: hu[:1], "a part of the windows"),
+    # Each keeps a program of its own, which a plain call would run once.
+    (lambda hu: jax.lax.fori_loop(0, 3, lambda _, x: 2 * x, hu), "the operation scan"),
+    (
+      lambda hu: jax.lax.scan(lambda x, k: (x * k, None), hu, KERNEL[0, 0, :, 0, :1])[0],
+      "the operation scan",
+    ),
+    (
+      lambda hu: jax.lax.reduce(hu, np.float32(0), lambda a, b: a + 2 * b, (1,)),
+      "the operation reduce",
+    ),
+    (lambda hu: jnp.where(hu.astype(int) & 1, hu, 0), "the operation and of int32"),
+    (lambda hu: ~hu.astype(int) + hu, "the operation not of int32"),
+    (
+      lambda hu: jax.lax.select_n(hu.astype(jnp.int32), hu, 2 * hu),
+      "the operation select_n of int32",
+    ),
   ],
 )
 def test_what_cannot_be_written_is_named(function, said):

@@ -1,13 +1,16 @@
 """Which engine computes a run, that both say the same, and what is kept of a written network."""
 
+import dataclasses
 import importlib.util
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
 from attn_unet_jax.inference.sliding import SlidingWindow
+from attn_unet_jax.models.build import external_options
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
@@ -132,6 +135,92 @@ def test_a_network_that_openvino_cannot_run_is_named(offer, capsys, tmp_path):
   assert f"computed by JAX, since {said}" in capsys.readouterr().out
   with pytest.raises(UserError, match=r"--engine=openvino: attention_unet \(the operation sort\)"):
     use_engine(trained, OPENVINO)
+  assert not list_kept(tmp_path)
+
+
+FAULTS = (
+  ImportError("no libtbb.so"),
+  RuntimeError("no CPU"),
+  ValueError("a rule"),
+  KeyError("axis"),
+)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda one: type(one).__name__)
+def test_jax_computes_where_openvino_fails(offer, monkeypatch, capsys, fault):
+  def fail(*_, **__):
+    raise fault
+
+  monkeypatch.setattr(workflow, "_is_better", lambda _: True)
+  monkeypatch.setattr(workflow, "OpenVinoEngine", fail)
+  trained = offer()
+  assert use_engine(trained, AUTO) is trained
+  said = str(fault.args[0])
+  assert f"computed by JAX, since OpenVINO cannot: {said}" in capsys.readouterr().out
+  with pytest.raises(UserError, match=f"^--engine=openvino: {said}; use --engine=jax$"):
+    use_engine(trained, OPENVINO)
+
+
+class Engine:
+  """An engine that reads what it is given, and fails to compile it if told so."""
+
+  fault = None
+
+  def __init__(self, write, *_, **__):
+    self._write = write
+
+  def prepare(self, shape):
+    self._write(shape)
+    if self.fault:
+      raise self.fault
+
+
+@pytest.fixture
+def written(monkeypatch):
+  """The windows for which a network was written, by a fake engine."""
+  windows = []
+
+  def write(_, window):
+    windows.append(window)
+    return b"onnx"
+
+  monkeypatch.setattr(workflow, "_is_better", lambda _: True)
+  monkeypatch.setattr(workflow, "import_openvino", lambda _: SimpleNamespace(__version__="2026-a"))
+  monkeypatch.setattr(workflow, "OpenVinoEngine", Engine)
+  monkeypatch.setattr(workflow, "_write", write)
+  return windows
+
+
+def test_a_network_that_does_not_compile_is_computed_by_jax(offer, written, monkeypatch, capsys):
+  monkeypatch.setattr(Engine, "fault", RuntimeError("Input type is\nnot boolean"))
+  trained = offer()
+  assert use_engine(trained, AUTO) is trained
+  assert trained.system._engine is None
+  assert "JAX, since OpenVINO cannot: Input type is not boolean" in capsys.readouterr().out
+  assert written == [trained.config.window]
+
+
+def test_a_network_is_written_again_for_another_format(offer, written, monkeypatch):
+  use_engine(offer(), AUTO)
+  use_engine(offer(), AUTO)
+  assert len(written) == 1
+  monkeypatch.setattr(workflow, "_FORMAT", workflow._FORMAT + 1)
+  use_engine(offer(), AUTO)
+  assert len(written) == 2
+
+
+def test_a_network_from_outside_the_package_is_not_kept(offer, written, tmp_path):
+  trained = offer()
+  (network,) = trained.networks
+  path = "tests.inference.test_exported_window:OneConv"
+  model = external_options(path)(name=path)
+  config = dataclasses.replace(network.found.config, model=model)
+  found = dataclasses.replace(network.found, config=config)
+  networks = (dataclasses.replace(network, found=found),)
+  trained = dataclasses.replace(trained, config=config, networks=networks)
+  use_engine(trained, AUTO)
+  use_engine(trained, AUTO)
+  assert len(written) == 2
   assert not list_kept(tmp_path)
 
 
