@@ -58,8 +58,8 @@ test-install:
 # installed, and what it needs.
 browser:
 	@command -v chromium || command -v google-chrome || command -v google-chrome-stable || \
-	  { timeout 120 apt-get update --quiet=2 && timeout 300 apt-get install --quiet=2 --yes --no-install-recommends chromium; } \
-	    >/dev/null 2>&1 || \
+	  { timeout 120 apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install --quiet=2 --yes --no-install-recommends chromium; } \
+	    </dev/null >/dev/null 2>&1 || \
 	  echo 'browser: Chromium cannot be installed here; the test of pages in a browser is skipped'
 
 lint: $(VENV)/installed-dev$(MODE)

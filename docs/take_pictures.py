@@ -9,16 +9,15 @@ import sys
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, Error, Playwright, sync_playwright
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 
 
 def main(page: Path, folder: Path) -> None:
   """Writes `report.png`: the viewer with the overlay of a gate, and the surfaces."""
-  path = next(filter(None, map(shutil.which, _BROWSERS)), None)
   with sync_playwright() as running:
-    browser = running.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+    browser = open_browser(running)
     opened = browser.new_page(viewport={"width": 1280, "height": 800})
     opened.goto(page.resolve().as_uri())
     opened.locator(".surfaces canvas[aria-label]").first.wait_for()
@@ -31,6 +30,16 @@ def main(page: Path, folder: Path) -> None:
   # Of 256 colours, for a third of the bytes.
   small = Image.open(io.BytesIO(picture)).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
   small.save(folder / "report.png", optimize=True)
+
+
+def open_browser(running: Playwright) -> Browser:
+  """Opens a browser of the system, or playwright's own; says in one line that there is none."""
+  path = next(filter(None, map(shutil.which, _BROWSERS)), None)
+  try:
+    return running.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+  except Error as error:
+    (reason, *_) = str(error).splitlines()
+    sys.exit(f"error: {path or 'no browser'}: cannot be opened ({reason}); apt install chromium")
 
 
 if __name__ == "__main__":

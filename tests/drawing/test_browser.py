@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -17,10 +18,28 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chro
 
 
 def find_browser():
-  """Finds a browser: the one that CHROMIUM names, one of the system, or playwright's own."""
+  """Finds a browser that starts: the one that CHROMIUM names, or one of the system."""
   named = os.environ.get("CHROMIUM", "")
-  found = named or next(filter(None, map(shutil.which, BROWSERS)), None)
-  return Path(found) if found else None
+  found = filter(None, [named, *map(shutil.which, BROWSERS)])
+  return next((Path(path) for path in found if starts(path)), None)
+
+
+def starts(path):
+  """Whether a browser says its version: one that Ubuntu only points to from a script does not."""
+  try:
+    said = subprocess.run([path, "--version"], timeout=20, capture_output=True, check=False)
+  except (OSError, subprocess.TimeoutExpired):
+    return False
+  return said.returncode == 0
+
+
+def test_a_browser_that_does_not_start_is_passed_over(tmp_path, monkeypatch):
+  for name, status in ((BROWSERS[0], 1), (BROWSERS[1], 0)):
+    (tmp_path / name).write_text(f"#!/bin/sh\nexit {status}\n")
+    (tmp_path / name).chmod(0o755)
+  monkeypatch.setenv("PATH", str(tmp_path))
+  monkeypatch.setenv("CHROMIUM", str(tmp_path / "missing"))
+  assert find_browser() == tmp_path / BROWSERS[1]
 
 
 @pytest.fixture(scope="module")
