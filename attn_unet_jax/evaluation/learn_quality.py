@@ -21,7 +21,8 @@ def learn_quality(
   The expected DSC is shifted by its mean error. With `MIN_CASES` cases or more, a ridge regression
   on all features takes its place if it errs less on cases that are left out one by one.
   An estimate is doubtful below the lowest of the validation cases, and below their mean less two
-  standard deviations.
+  standard deviations. Cases without a DSC, or with the class in neither mask nor reference, teach
+  nothing.
 
   Args:
     features: of each case, what `measure_features` returned.
@@ -32,6 +33,8 @@ def learn_quality(
   pairs = [
     ([case[index][key] for key in FEATURES], one[name]["dsc"])
     for case, one in zip(features, scores, strict=True)
+    # The rule `one` calls this a DSC of 1, while all features say 0.
+    if one[name]["volume_ml"] or one[name]["reference_volume_ml"]
   ]
   defined = [(x, y) for x, y in pairs if np.isfinite(y)]
   if len(defined) < _MIN_SHIFTED:

@@ -13,7 +13,8 @@ def _cases(count, rule, seed=0):
   """Draws features, and the DSC that a rule makes of them."""
   rng = np.random.default_rng(seed)
   features = [[dict(zip(FEATURES, rng.uniform(0.3, 0.9, 6), strict=True))] for _ in range(count)]
-  return features, [{"pancreas": {"dsc": rule(case[0])}} for case in features]
+  volumes = {"volume_ml": 50.0, "reference_volume_ml": 60.0}
+  return features, [{"pancreas": {"dsc": rule(case[0]), **volumes}} for case in features]
 
 
 def _learn(features, scores):
@@ -65,3 +66,14 @@ def test_the_threshold_lies_below_all_validation_cases():
   assert model.threshold <= lowest
   scores[0]["pancreas"]["dsc"] = math.nan  # a case without the class teaches nothing
   assert _learn(features, scores).cases == 7
+
+
+def test_two_empty_masks_teach_nothing_and_a_missed_organ_does():
+  """By the rule `one` they have a DSC of 1, and all features of an empty mask are 0."""
+  features, scores = _cases(8, lambda case: case["expected_dice"] - 0.1)
+  expected = _learn(features, scores)
+  features.append([dict.fromkeys(FEATURES, 0.0)])
+  agreed = {"dsc": 1.0, "volume_ml": 0.0, "reference_volume_ml": 0.0}
+  assert _learn(features, [*scores, {"pancreas": agreed}]) == expected
+  missed = {"dsc": 0.0, "volume_ml": 0.0, "reference_volume_ml": 60.0}
+  assert _learn(features, [*scores, {"pancreas": missed}]).cases == 9

@@ -22,6 +22,7 @@ from tests.inference.test_quality import _cube as believe_cube
 
 STEPS = Postprocessing(threshold=0.4, smallest_ml=0.5, fill_holes=True)
 OPTIONS = InferenceOptions()
+SCORES = {"dsc": 0.75, "volume_ml": 1.0, "reference_volume_ml": 1.0}
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -78,7 +79,7 @@ def chosen(config, monkeypatch, tmp_path):
     values[..., [1, -1]] = values[..., [-1, 1]]
     for _ in ids:
       observe(found._replace(values=values))
-    return ChosenSteps(STEPS, 0.7, 0.75, len(ids), [{"pancreas": {"dsc": 0.75}}] * len(ids))
+    return ChosenSteps(STEPS, 0.7, 0.75, len(ids), [{"pancreas": SCORES}] * len(ids))
 
   monkeypatch.setattr(workflow, "choose_steps", choose)
 
