@@ -15,9 +15,6 @@ from attn_unet_jax.cases.working_cases import WorkingCases
 from attn_unet_jax.labels import LabelMapping, parse_mapping
 from attn_unet_jax.runtime.errors import UserError
 
-# The key of a run's list of folds for the cases of its second data set.
-_ALSO = "also"
-
 
 @dataclasses.dataclass(frozen=True)
 class DataFold:
@@ -44,7 +41,7 @@ class DataFold:
     if not (thin and self.data.also):
       return cases
     # Opened here alone: a run is scored and used without its second set.
-    ids = self.listing[_ALSO]
+    ids = self.listing[folds.ALSO]
     return JoinedCases(cases, open_second_set(self.data, self.mapping.classes, ids))
 
   def to_json(self) -> str:
@@ -57,7 +54,7 @@ class DataFold:
     described = f"classes {self.mapping.describe()}; {parts} cases (folds {self.listing['name']!r})"
     if not self.data.also:
       return described
-    also = f"{len(self.listing[_ALSO])} training cases of {self.data.also}"
+    also = f"{len(self.listing[folds.ALSO])} training cases of {self.data.also}"
     return f"{described}; {also} for {self.data.also_share:.3g} of the patches"
 
 
@@ -88,8 +85,11 @@ def open_fold(
   split, listing = folds.choose_split(
     dataset.ids, dataset.parts, source, data.fold, without_gone=without_gone
   )
-  if data.also and _ALSO not in listing:
-    listing = {**listing, _ALSO: choose_second_cases(data, split.ids)}
+  if written is None:
+    # A list that another run wrote names the cases of that run's second set.
+    listing.pop(folds.ALSO, None)
+  if data.also and folds.ALSO not in listing:
+    listing = {**listing, folds.ALSO: choose_second_cases(data, split.ids)}
   boxes, path = None, Path(data.boxes)
   if data.boxes:
     # The run's copy counts, like its folds; `path` only names the boxes in the message.

@@ -17,6 +17,8 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import read_json
 
 PARTS = ("training", "validation", "test")
+# The key of a run's own list of folds for the cases of its second data set.
+ALSO = "also"
 # The number of a fold, or all of them.
 FoldChoice = int | Literal["all"]
 _HASH_FOLDS = 5

@@ -25,7 +25,7 @@ def choose_second_cases(data: DataOptions, own: Collection[str]) -> list[str]:
     UserError: the set is missing, its folds do not fit it, or a case of it is called as one of the
       run's own.
   """
-  options = _second_options(data)
+  options = second_options(data)
   dataset = open_dataset(options)
   ids: Sequence[str] = dataset.ids
   if options.folds or dataset.parts is not None:
@@ -51,7 +51,7 @@ def open_second_set(data: DataOptions, classes: Sequence[str], ids: Sequence[str
   Raises:
     UserError: the set is missing, labels none of the classes, or has lost a case.
   """
-  options = _second_options(data)
+  options = second_options(data)
   dataset = open_dataset(options)
   mapping = parse_mapping(options.labels, dataset.label_names, "config.data.also_labels")
   aligned = mapping.align_to(classes)
@@ -59,15 +59,34 @@ def open_second_set(data: DataOptions, classes: Sequence[str], ids: Sequence[str
     raise UserError(
       f"config.data.also_labels={options.labels!r}: none of the run's classes {', '.join(classes)}"
     )
+  if not ids:
+    raise UserError(
+      f"config.data.also={data.also}: all cases of the run are gone; put them back, or choose "
+      "another --workdir"
+    )
   if gone := sorted(set(ids) - set(dataset.ids)):
     raise UserError(
       f"config.data.also={data.also}: {len(gone)} cases of the run are no longer there, such as "
-      f"{gone[0]}; put them back, or choose another --workdir"
+      f"{gone[0]}; put them back, choose another --workdir, or go on without them by "
+      "--config.data.accept_changes=true"
     )
   return WorkingCases(ids, dataset, aligned, options, thin=True, place=1)
 
 
-def _second_options(data: DataOptions) -> DataOptions:
+def list_gone_cases(data: DataOptions, ids: Sequence[str]) -> list[str]:
+  """Lists the cases that are no longer in the second set of a run, sorted.
+
+  Args:
+    data: the run's options of the data.
+    ids: the cases of the second set that train.
+
+  Raises:
+    UserError: the set is missing.
+  """
+  return sorted(set(ids) - set(open_dataset(second_options(data)).ids))
+
+
+def second_options(data: DataOptions) -> DataOptions:
   """Returns the options of the data with the second set in place of the run's own."""
   is_folder = Path(data.also).is_dir()
   return dataclasses.replace(

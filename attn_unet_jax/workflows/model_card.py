@@ -6,13 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from attn_unet_jax import __version__
+from attn_unet_jax.cases.second_set import second_options
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.labels import class_names
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import read_json_object, write_text
-from attn_unet_jax.workflows.run_facts import WAY_OUT, list_facts
+from attn_unet_jax.workflows.run_facts import (
+  SECOND_SET,
+  WAY_OUT,
+  describe_second_set,
+  list_facts,
+)
 from attn_unet_jax.workflows.stages.chain import BOUNDARY, FIRST, INTERIOR
 
 CARD = "MODEL_CARD.md"
@@ -23,12 +29,10 @@ _LICENCES = {
   "phantom_ct": "drawn by this program (Apache-2.0); no data of patients",
 }
 _UNKNOWN_LICENCE = "not known to this program; it is that of the data's source"
-# What the scores of such data say nothing about.
+# What is in such data, whose scores say nothing of patients.
 _DRAWN = {
-  "phantom_ct": "Its scans are phantoms, drawn by a program. "
-  "Scores on them say nothing of patients.",
-  "painted_ct": "Its images were painted by a program on label maps. Scores on them say nothing of "
-  "scans of patients.",
+  "phantom_ct": "scans are phantoms, drawn by a program",
+  "painted_ct": "images were painted by a program on label maps",
 }
 _LIMITS = (
   "Not a medical device. It is for research, and nobody has reviewed its masks.",
@@ -76,7 +80,7 @@ def describe_model(workdir: Path) -> str:
   config = load_config(workdir / "config.json")
   record = read_json_object(workdir / "run.json", WAY_OUT)
   summary = read_json_object(workdir / "evaluation" / "summary.json", WAY_OUT)
-  source = config.data.dataset.partition("/")[0]
+  source, second = _find_sources(config)
   classes = ", ".join(class_names(config.data.labels))
   lines = [
     f"# Model card: {workdir.resolve().name}",
@@ -85,7 +89,7 @@ def describe_model(workdir: Path) -> str:
     "",
     "## Limits",
     "",
-    *(f"- {limit}" for limit in (*_LIMITS, *filter(None, [_DRAWN.get(source)]))),
+    *(f"- {limit}" for limit in (*_LIMITS, *_list_drawn(source, second))),
     "",
     "## Data and recipe",
     "",
@@ -97,6 +101,11 @@ def describe_model(workdir: Path) -> str:
     ),
     f"| steps after the network | {_describe_steps(summary)} |",
     f"| licence of the data | {_LICENCES.get(source, _UNKNOWN_LICENCE)} |",
+    *(
+      [f"| licence of the {SECOND_SET} | {_LICENCES.get(second, _UNKNOWN_LICENCE)} |"]
+      if second is not None
+      else []
+    ),
     "| licence of the network's values | for its owner to say; the program's is Apache-2.0 |",
     "",
     "## Scores",
@@ -106,12 +115,36 @@ def describe_model(workdir: Path) -> str:
   return "\n".join(lines).rstrip() + "\n"
 
 
+def _find_sources(config: RunConfig) -> tuple[str, str | None]:
+  """Returns the first part of the name of each data set, '' of a folder; None: no second set."""
+  second = second_options(config.data).dataset if config.data.also else None
+  return config.data.dataset.partition("/")[0], second and second.partition("/")[0]
+
+
+def _list_drawn(source: str, second: str | None) -> Iterator[str]:
+  """Yields what a program drew of the data."""
+  if source in _DRAWN:
+    yield f"Its {_DRAWN[source]}. Scores on them say nothing of patients."
+  if second in _DRAWN:
+    yield f"Of its {SECOND_SET}, which it was trained on, the {_DRAWN[second]}."
+
+
+def _name_set(name: str) -> str:
+  """Returns the name of records, or of a folder without its place."""
+  path = Path(name)
+  # The folder may be gone since: the name of records has two parts at most.
+  is_place = path.is_dir() or path.is_absolute() or len(path.parts) > 2 or ".." in path.parts
+  return path.resolve().name if is_place else name
+
+
 def _list_facts(
   config: RunConfig, record: Mapping[str, Any], workdir: Path, summary: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
   facts = dict(list_facts(config, record, workdir, summary))
   # A card goes to others, whom the folders of this machine do not concern.
   facts["data"] = config.data.dataset or Path(config.data.folder).name
+  if config.data.also:
+    facts[SECOND_SET] = describe_second_set(_name_set(config.data.also), config, workdir)
   versions = record.get("versions")
   if isinstance(versions, dict) and "jax" in versions:
     facts["trained with"] = f"JAX {versions['jax']}, Python {record.get('python', 'unknown')}"

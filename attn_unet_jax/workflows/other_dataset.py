@@ -97,6 +97,8 @@ def open_other_dataset(
 def list_seen_cases(run: RunConfig, listing: Path) -> list[str] | None:
   """Lists the ids of a run's training and validation cases; None if it has no list of folds.
 
+  Those of its second data set count as well.
+
   Args:
     run: its config.
     listing: its list of folds, which is missing if `attn_unet_jax.convert` made the run.
@@ -106,9 +108,11 @@ def list_seen_cases(run: RunConfig, listing: Path) -> list[str] | None:
   """
   if not listing.exists():
     return None
-  own = folds.pick_fold(folds.read_folds(listing) | {"name": str(listing)}, run.data.fold)
+  written = folds.read_folds(listing) | {"name": str(listing)}
+  own = folds.pick_fold(written, run.data.fold)
+  also = written.get(folds.ALSO, []) if run.data.also else []
   # Validation cases are seen as well, since they chose the checkpoint.
-  return [*own["training"], *own["validation"]]
+  return [*own["training"], *own["validation"], *also]
 
 
 def _other_data(run: RunConfig, changes: Mapping[str, Any], part: str | None) -> DataOptions:

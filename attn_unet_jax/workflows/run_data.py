@@ -13,6 +13,7 @@ from attn_unet_jax.cases.digests import (
   read_digests,
 )
 from attn_unet_jax.cases.fold import DataFold, open_fold
+from attn_unet_jax.cases.second_set import list_gone_cases
 from attn_unet_jax.config.schema import RunConfig, replace_keys
 from attn_unet_jax.runs.folder import has_progress
 from attn_unet_jax.runtime import hosts
@@ -85,9 +86,23 @@ def open_run_data(config: RunConfig, workdir: Path, listing: Path | None = None)
   changes = hosts.run_on_primary(compare_data) if own.exists() else ""
   # Where a case is gone, the run goes on without it only if that is accepted.
   fold = open_fold(config.data, own, without_gone=accepts)
+  if accepts and config.data.also:
+    fold, gone = _leave_out_gone(fold)
+    changes = "; ".join(filter(None, [changes, gone]))
   if changes:
     print_line(f"accepted changes of the data: {changes}")
   return RunData(config, fold, found[0] if found else None, changes)
+
+
+def _leave_out_gone(fold: DataFold) -> tuple[DataFold, str]:
+  """Leaves out the cases that are gone from the second set; returns also what they are."""
+  also = fold.listing[folds.ALSO]
+  gone = list_gone_cases(fold.data, also)
+  if not gone:
+    return fold, ""
+  kept = [case for case in also if case not in gone]
+  told = f"gone from config.data.also: {len(gone)} cases, such as {gone[0]}"
+  return dataclasses.replace(fold, listing={**fold.listing, folds.ALSO: kept}), told
 
 
 def _compare_data(config: RunConfig, workdir: Path, listing: Path) -> tuple[str, DataDigests]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from attn_unet_jax.cases.folds import PARTS, FoldChoice
+from attn_unet_jax.cases.folds import ALSO, PARTS, FoldChoice
 from attn_unet_jax.config.schema import RunConfig, flatten
 from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.runtime.console import format_duration
@@ -13,6 +13,7 @@ from attn_unet_jax.workflows.describe_needs import count_parameters
 from attn_unet_jax.workflows.fold_runs import list_fold_runs
 from attn_unet_jax.workflows.stages.chain import BOUNDARY, FIRST, INTERIOR
 
+SECOND_SET = "second data set"
 WAY_OUT = "put it right, or remove it: the report goes on without it"
 
 
@@ -50,6 +51,8 @@ def list_facts(
     ),
     ("seed", str(config.seed)),
   ]
+  if config.data.also:
+    facts.insert(2, (SECOND_SET, describe_second_set(config.data.also, config, workdir)))
   if "total_wall_seconds" in record:
     facts.append(("time", format_duration(float(record["total_wall_seconds"]))))
   if record.get("devices"):
@@ -59,6 +62,22 @@ def list_facts(
   if "checkpoint_step" in summary:
     facts.append(("scored checkpoint", f"step {summary['checkpoint_step']}"))
   return facts
+
+
+def describe_second_set(name: str, config: RunConfig, workdir: Path) -> str:
+  """Says how many cases of a run's second data set train, for how many of the patches.
+
+  Args:
+    name: what the set is called.
+    config: the run's.
+    workdir: its folder.
+
+  Raises:
+    UserError: `folds.json` is damaged.
+  """
+  listing = read_json_object(workdir / "folds.json", WAY_OUT)
+  count = len(listing[ALSO]) if ALSO in listing else "an unknown number of"
+  return f"{name}, {count} training cases, {config.data.also_share:.3g} of the patches"
 
 
 def count_run_parameters(config: RunConfig, workdir: Path) -> list[int]:

@@ -70,7 +70,9 @@ def test_a_run_keeps_the_cases_that_it_began_with(data, tmp_path):
   for part in ("imagesTr", "labelsTr"):
     (tmp_path / "also" / part / "y.nii.gz").unlink()
   fold = open_fold(data, listing)  # a run is scored without its second set
-  with pytest.raises(UserError, match=r"data\.also=.*no longer there, such as y"):
+  with pytest.raises(
+    UserError, match=r"data\.also=.*no longer there, such as y; .*accept_changes=true"
+  ):
     fold.load("training")
 
 
@@ -83,6 +85,20 @@ def test_a_case_that_may_be_tested_is_not_trained_on(data, tmp_path):
   folds.write_text(json.dumps({"folds": [one]}))
   chosen = open_fold(replace(data, also_folds=str(folds)))
   assert list(chosen.load("training").also.ids) == ["x"]
+
+
+def test_a_list_of_another_run_names_no_cases_of_the_second_set(data, tmp_path):
+  _add(tmp_path / "also", "a", (8, 4, 7))
+  others = tmp_path / "folds.json"
+  one = {"training": ["b"], "validation": ["c"], "test": ["a"]}
+  others.write_text(json.dumps({"folds": [one], "also": ["a", "x"]}))
+  data = replace(data, folds=str(others))
+  with pytest.raises(UserError, match="called as cases of the run's own set, such as a"):
+    open_fold(data)
+  assert "also" not in json.loads(open_fold(replace(data, also="")).to_json())
+  for part in ("imagesTr", "labelsTr"):
+    (tmp_path / "also" / part / "a.nii.gz").unlink()
+  assert open_fold(data).listing["also"] == ["x", "y", "z"]
 
 
 def test_a_set_without_a_class_of_the_run_is_refused(data):

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from attn_unet_jax.config.stored import to_json
+from attn_unet_jax.config.stored import load_config, to_json
 from attn_unet_jax.evaluation.scoring import write_scores
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.workflows.model_card import card_after_training, describe_model
+from attn_unet_jax.workflows.run_facts import list_facts
 from tests.configs import with_keys
 
 
@@ -68,6 +69,32 @@ def test_a_card_without_scores_says_so_and_names_no_place(make, tmp_path):
   write_scores({"a": {"pancreas": {"dsc": 1.0, "volume_ml": 1.0, "reference_volume_ml": 1.0}}},
                workdir / "evaluation", {"part": "validation"})  # fmt: skip
   assert "It has not been tested." in describe_model(workdir)
+
+
+def test_a_card_knows_both_data_sets(make, tmp_path):
+  workdir = make(**{"data.also": "painted_ct/maps", "data.also_share": 0.25})
+  (workdir / "folds.json").write_text(json.dumps({"folds": [], "also": ["SECRET5", "SECRET6"]}))
+  text = describe_model(workdir)
+  said = "| second data set | painted_ct/maps, 2 training cases, 0.25 of the patches |"
+  assert said in text
+  assert "Its scans are phantoms" in text
+  assert "Of its second data set, which it was trained on, the images were painted by" in text
+  assert "| licence of the second data set | not known to this program" in text
+  assert "SECRET" not in text
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_card_names_no_place_of_the_second_set(make, tmp_path, is_there):
+  folder = tmp_path / "private" / "scans"
+  if is_there:
+    folder.mkdir(parents=True)
+  workdir = make(**{"data.also": str(folder)})
+  config = load_config(workdir / "config.json")
+  listed = dict(list_facts(config, {}, workdir, {}))
+  assert listed["second data set"].startswith(f"{folder}, an unknown number of training cases")
+  text = describe_model(workdir)
+  assert "| second data set | scans, " in text
+  assert "private" not in text
 
 
 def test_the_stages_of_a_run_have_cards_of_their_own(make, capsys):

@@ -65,6 +65,18 @@ def test_the_runs_own_cases_are_those_of_its_fold(run, tmp_path):
     list_seen_cases(run, listing)
 
 
+def test_training_cases_of_the_second_set_were_seen(run, tmp_path):
+  listing = tmp_path / "folds.json"
+  own = {"training": ["a"], "validation": ["b"], "test": ["c"]}
+  listing.write_text(json.dumps({"name": "mine", "folds": [own], "also": ["x", "y"]}))
+  run = with_keys(run, {"data.fold": 0, "data.also": _folder(tmp_path / "also", "xyz", NAMES)})
+  seen = list_seen_cases(run, listing)
+  assert seen == ["a", "b", "x", "y"]
+  other = open_other_dataset(run, {"folder": run.data.also}, None, seen)
+  assert other.about["seen_in_training"] == ["x", "y"]
+  assert list_seen_cases(with_keys(run, {"data.also": ""}), listing) == ["a", "b"]
+
+
 def test_a_run_of_no_data_has_no_set_of_its_own(run, tmp_path):
   """As `convert` makes it, even if its config names one: nobody knows what it was trained on."""
   assert list_seen_cases(run, tmp_path / "folds.json") is None

@@ -102,6 +102,35 @@ def test_accepted_changes_are_recorded_and_the_next_start_accepts_no_others(run,
     train_run(config, workdir)
 
 
+def test_a_case_that_went_from_the_second_set_is_left_out_where_that_is_accepted(run, tmp_path):
+  config, workdir, _ = run
+  also = tmp_path / "also"
+  for seed, name in enumerate("xyz"):
+    add_case(also, name, seed)
+  config = with_keys(config, {"data.also": str(also)})
+  train_run(config, workdir)
+
+  def drop(name):
+    for part in ("imagesTr", "labelsTr"):
+      (also / part / f"{name}.nii.gz").unlink()
+
+  drop("y")
+  before = _files(workdir)
+  with pytest.raises(UserError, match=r"data\.also=.*such as y; .*data\.accept_changes=true$"):
+    train_run(config, workdir)
+  assert _files(workdir) == before
+  train_run(with_keys(config, ACCEPT), workdir)
+  assert json.loads((workdir / "folds.json").read_text())["also"] == ["x", "z"]
+  (accepted,) = json.loads((workdir / "run.json").read_text())["accepted_data_changes"]
+  assert accepted["changes"] == "gone from config.data.also: 1 cases, such as y"
+  train_run(config, workdir)
+  drop("x")
+  drop("z")
+  add_case(also, "w")
+  with pytest.raises(UserError, match="all cases of the run are gone"):
+    train_run(with_keys(config, ACCEPT), workdir)
+
+
 def test_a_case_that_went_is_left_out_where_that_is_accepted(run):
   config, workdir, data = run
   train_run(config, workdir)
