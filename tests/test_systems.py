@@ -28,18 +28,23 @@ SHORT = {
 DILATED = {"model.dilation_rates": ((1, 2),), "model.prior_size": 4}
 
 
-def slow(name, experiment):
+def slow(name, experiment, mark=pytest.mark.slow):
   """A system that takes up to a minute, nearly all of it to compile."""
   file = experiment.__name__.rpartition(".")[2]
-  return pytest.param(name, experiment, {}, marks=pytest.mark.slow, id=f"{file}-{name}")
+  return pytest.param(name, experiment, {}, marks=mark, id=f"{file}-{name}")
+
+
+def soak(name, experiment):
+  """One that differs from a slow one by its recipe, its gates or its blocks alone."""
+  return slow(name, experiment, pytest.mark.soak)
 
 
 SYSTEMS = [
   pytest.param("dense_vnet", dense_vnet, SHORT, id="dense_vnet-dense_vnet"),
   pytest.param("dense_dilated", dense_vnet, DILATED, id="dense_vnet-dense_dilated"),
-  *(slow("attention_unet", experiment) for experiment in (pancreas, pancreas_1mm)),
-  *(slow("dual_attention", dual_attention), slow("hnn", hnn), slow("unet", pancreas)),
-  *(slow("unet3d", unet3d), slow("vnet", vnet), slow("vnet_caffe", vnet)),
+  *(slow("attention_unet", pancreas), slow("dual_attention", dual_attention), slow("hnn", hnn)),
+  *(slow("unet3d", unet3d), slow("vnet", vnet)),
+  *(soak("attention_unet", pancreas_1mm), soak("unet", pancreas), soak("vnet_caffe", vnet)),
 ]
 
 

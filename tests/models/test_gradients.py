@@ -20,18 +20,24 @@ DROPPED = {"dilation_rates": ((1, 1), (1,)), "prior_size": 2, "channels_kept": 0
 GATES = {"gating": "shared", "gate": "softmax", "gate_finest": True}
 
 
-def slow(name, scale, title=None, **options):
-  return pytest.param(
-    name, {"feature_scale": scale, **options}, id=title or name, marks=pytest.mark.slow
-  )
+def slow(name, scale, title=None, mark=pytest.mark.slow, **options):
+  return pytest.param(name, {"feature_scale": scale, **options}, id=title or name, marks=mark)
 
 
 SMALL = [
   pytest.param("dense_dilated", {"feature_scale": 8.0, **DENSE}, id="dense_dilated"),
-  *(slow("attention_unet", 64.0), slow("dual_attention", 64.0), slow("unet", 64.0)),
+  *(slow("attention_unet", 64.0), slow("dual_attention", 64.0)),
   *(slow("vnet_caffe", 16.0), slow("hnn", 64.0, trunk_norm="group")),
   slow("dense_vnet", 2.0, title="dense_vnet_dropping", **DROPPED),
-  slow("attention_unet", 64.0, title="attention_unet_shared_softmax_finest", **GATES),
+  # Attention U-Net without its gates, and with others; test_gates.py has these by themselves.
+  slow("unet", 64.0, mark=pytest.mark.soak),
+  slow(
+    "attention_unet",
+    64.0,
+    title="attention_unet_shared_softmax_finest",
+    mark=pytest.mark.soak,
+    **GATES,
+  ),
 ]
 
 

@@ -163,7 +163,7 @@ def test_a_signal_to_one_host_ends_all_and_one_device_trains_the_rest(phantoms, 
   _assert_same_end(config, one, two, LINE)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_signal_to_one_host_before_a_validation_leaves_it_to_the_next_start(phantoms, tmp_path):
   config, two = _make_config(phantoms), tmp_path / "two"
   ended = _wait_for(_start_processes("tests.tiny_run", config, two, ((), ["--stop_in_save=10"])))
