@@ -46,7 +46,9 @@ class DataOptions(Options):
   )
   also_labels: str = option("", "What its labels mean, as data.labels; '': the same.")
   also_folds: str = option(
-    "", "A list of folds whose training cases are taken; '': its own part, or all.", is_path=True
+    "",
+    "A list of folds by name, or a JSON file, whose training cases are taken; '': its own, or all.",
+    is_path=True,
   )
   also_share: float = option(0.5, "Share of the patches that are of the second data set.", _SHARE)
   boxes: str = option(

@@ -216,8 +216,8 @@ def _move_slices(
   result = np.empty(target.shape[::-1], array.dtype).T
   for z in range(target.shape[2]):
     matrix, moved = places(z)
-    # Without a shear in the plane, the diagonal says it all, and takes a fraction of the time.
-    slope = np.diag(matrix) if abs(matrix[0, 1]) * target.shape[1] < 1e-3 else matrix
+    # A shear in the plane that is rounding would move the first column beyond the slice's edge.
+    slope = np.eye(2) if abs(matrix[0, 1]) * target.shape[1] < 1e-3 else matrix
     result[:, :, z] = ndimage.affine_transform(
       array[:, :, z], slope, moved, target.shape[:2], order=1, mode=mode, cval=beyond
     )
