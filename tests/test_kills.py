@@ -130,14 +130,9 @@ def _kill(config, workdir, epoch, delay=0.0, *, in_save=False):
   return "steps" if last() % 5 else "between"
 
 
-@pytest.mark.parametrize(
-  ("source", "kills", "epochs"),
-  [
-    pytest.param("resident", 5, 24, marks=pytest.mark.slow),
-    pytest.param("streaming", 5, 24, marks=pytest.mark.soak),
-    *[pytest.param(source, 20, 63, marks=pytest.mark.soak) for source in SOURCES],
-  ],
-)
+@pytest.mark.soak
+@pytest.mark.parametrize(("kills", "epochs"), [(5, 24), (20, 63)])
+@pytest.mark.parametrize("source", SOURCES)
 def test_killed_at_random_moments_and_started_again(
   phantoms, undisturbed, tmp_path, source, kills, epochs
 ):
