@@ -176,9 +176,8 @@ def test_a_signal_to_one_host_before_a_validation_leaves_it_to_the_next_start(ph
   _assert_same_end(config, tmp_path / "one", two, LINE)
 
 
-@pytest.mark.parametrize(
-  "killed", [pytest.param(0, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.soak)]
-)
+@pytest.mark.soak
+@pytest.mark.parametrize("killed", [0, 1])
 def test_a_host_that_is_killed_takes_the_others_along_and_the_run_goes_on(
   phantoms, tmp_path, killed
 ):
