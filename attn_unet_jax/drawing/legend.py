@@ -17,6 +17,7 @@ def write_legend(
   *,
   size: int,
   lines: int,
+  expected_dsc: Mapping[str, float] | None = None,
 ) -> None:
   """Writes an entry for every class, as many as fit, and how many do not.
 
@@ -28,10 +29,13 @@ def write_legend(
     width: of a line; entries that do not fit into it start another.
     size: of the font.
     lines: how many there may be.
+    expected_dsc: by class, where it is estimated.
   """
   at, line = x, 0
   for value, (name, ml) in enumerate(millilitres.items(), 1):
     text = name if ml is None else f"{name} {ml:.1f} ml"
+    if expected_dsc and name in expected_dsc:
+      text += f", expected DSC {expected_dsc[name]:.2f}"
     # Ample for any letters of the font; what is cut is cut by `width` below.
     needed = min(width, size * (1.6 + 0.56 * len(text)))
     rest = len(millilitres) - value + 1

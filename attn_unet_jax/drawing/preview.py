@@ -1,6 +1,6 @@
 """A picture of one scan with its mask, of 1280 x 800 pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -36,6 +36,8 @@ def draw_preview(
   mask: Volume,
   classes: Sequence[str],
   style: SliceStyle | None = None,
+  *,
+  expected_dsc: Mapping[str, float] | None = None,
 ) -> bytes:
   """Draws three planes through the organ, and below them the slices of its largest area.
 
@@ -45,6 +47,7 @@ def draw_preview(
     mask: class indices uint8 on the image's grid.
     classes: the names of the values 1, 2, ...
     style: window and outline.
+    expected_dsc: by class, where it is estimated; it stands in the legend.
 
   Returns:
     a PNG file.
@@ -59,7 +62,8 @@ def draw_preview(
   sizes = " x ".join(f"{size:.3g}" for size in image.spacing)
   about = f"voxels of {sizes} mm, window {low:g} to {high:g} HU"
   canvas.write(about, _WIDTH - _MARGIN, 12, size=15, colour=GREY, anchor="ra")
-  write_legend(canvas, millilitres, _MARGIN, 40, _WIDTH - 2 * _MARGIN, size=16, lines=2)
+  width = _WIDTH - 2 * _MARGIN
+  write_legend(canvas, millilitres, _MARGIN, 40, width, size=16, lines=2, expected_dsc=expected_dsc)
   organ = mask.array > 0
   half = (_HEIGHT - _TITLE) // 2
   _draw_planes(canvas, image, mask, find_centre(organ), half, style)

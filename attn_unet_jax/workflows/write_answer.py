@@ -163,7 +163,9 @@ def _write_maps(answer: ScanAnswer, run: AnsweringRun, options: AnswerOptions) -
 
 
 def _draw_answer(answer: ScanAnswer, run: AnsweringRun) -> None:
-  picture = draw_preview(answer.scan.path.name, answer.image, answer.mask, run.classes)
+  expected = {name: one.expected_dsc for name, one in answer.quality.items()}
+  name = answer.scan.path.name
+  picture = draw_preview(name, answer.image, answer.mask, run.classes, expected_dsc=expected)
   with atomic_write(_name_beside(answer.target, ".png")) as temporary:
     temporary.write_bytes(picture)
 

@@ -49,6 +49,16 @@ def test_a_preview_shows_seven_slices_and_its_legend_whatever_the_axes():
   np.testing.assert_array_equal(open_png(turned), pixels)
 
 
+def test_the_legend_of_a_preview_has_the_expected_dsc_of_a_class():
+  plain, *judged = (
+    open_png(draw_preview("a", drawn_ct(), drawn_label(), ("pancreas",), expected_dsc=expected))
+    for expected in ({}, {"pancreas": 0.46}, {"liver": 0.46})
+  )
+  assert (judged[0][40:86] != plain[40:86]).any()
+  np.testing.assert_array_equal(judged[0][86:], plain[86:])
+  np.testing.assert_array_equal(judged[1], plain)
+
+
 def test_a_preview_of_an_empty_mask_shows_the_scan():
   empty = Volume(drawn_label().array * 0, drawn_label().affine)
   pixels = open_png(draw_preview("a", drawn_ct(), empty, ("pancreas",)))
