@@ -35,14 +35,14 @@ def main() -> None:
   workdir = Path(_WORKDIR.value or "")
   config = CONFIG_FLAGS.read(run=workdir)
   from attn_unet_jax.runtime import hosts  # loads JAX, which --help and mistakes do without
-  from attn_unet_jax.workflows.model_card import card_after_training
+  from attn_unet_jax.workflows.model_card import write_card_after_training
   from attn_unet_jax.workflows.report_run import report_after_training
   from attn_unet_jax.workflows.train_run import train_run
 
   with hosts.join_hosts(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
     print_line(f"device: {xla.describe_devices()}")
     train_run(config, workdir)
-    hosts.run_on_primary(card_after_training, workdir)
+    hosts.run_on_primary(write_card_after_training, workdir)
     hosts.run_on_primary(report_after_training, workdir)
 
 

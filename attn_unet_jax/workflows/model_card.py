@@ -56,7 +56,7 @@ def write_model_card(workdir: Path) -> Path:
   return path
 
 
-def card_after_training(workdir: Path) -> None:
+def write_card_after_training(workdir: Path) -> None:
   """Writes the cards of a run that is done and of its stages.
 
   Says what prevents it and raises nothing.

@@ -9,7 +9,7 @@ from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime import hosts
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.files import read_json_object
-from attn_unet_jax.workflows.model_card import card_after_training
+from attn_unet_jax.workflows.model_card import write_card_after_training
 from attn_unet_jax.workflows.pool_scores import pool_scores
 from attn_unet_jax.workflows.report_run import report_after_training
 from attn_unet_jax.workflows.run_data import open_run_data
@@ -61,7 +61,7 @@ def train_folds(config: RunConfig, workdir: Path, train_fold: TrainFold) -> None
       print_line(f"fold {number} of {count}")
       # What this start accepts of the data is accepted in each fold.
       train_fold(replace_keys(config, key), folder, listing)
-      hosts.run_on_primary(card_after_training, folder)
+      hosts.run_on_primary(write_card_after_training, folder)
       hosts.run_on_primary(report_after_training, folder)
     hosts.run_on_primary(pool_scores, workdir)
   last = run_folder.name_fold(count - 1)

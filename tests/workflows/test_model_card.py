@@ -7,7 +7,7 @@ import pytest
 from attn_unet_jax.config.stored import load_config, to_json
 from attn_unet_jax.evaluation.scoring import write_scores
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.workflows.model_card import card_after_training, describe_model
+from attn_unet_jax.workflows.model_card import write_card_after_training, describe_model
 from attn_unet_jax.workflows.run_facts import list_facts
 from tests.configs import with_keys
 
@@ -102,7 +102,7 @@ def test_the_stages_of_a_run_have_cards_of_their_own(make, capsys):
   stage = workdir / "stage1"
   stage.mkdir()
   (stage / "config.json").write_text((workdir / "config.json").read_text())
-  card_after_training(workdir)
+  write_card_after_training(workdir)
   assert "liver" in (workdir / "MODEL_CARD.md").read_text()
   assert "liver" in (stage / "MODEL_CARD.md").read_text()
   assert f"model card: {workdir}/MODEL_CARD.md" in capsys.readouterr().out
@@ -113,6 +113,6 @@ def test_a_card_that_fails_is_said_and_ends_no_run(make, tmp_path, capsys):
   (workdir / "run.json").write_text("[")
   with pytest.raises(UserError, match=r"run\.json: not readable as JSON"):
     describe_model(workdir)
-  card_after_training(workdir)
+  write_card_after_training(workdir)
   assert capsys.readouterr().out.startswith("no model card (UserError: ")
   assert not (workdir / "MODEL_CARD.md").exists()

@@ -61,7 +61,7 @@ def run(config, tmp_path, monkeypatch):
   found = SimpleNamespace(classes=("pancreas",), variables=None, step=3)
   monkeypatch.setattr(train, "load_best", lambda _: found)
   monkeypatch.setattr(train_folds, "report_after_training", lambda _: None)
-  monkeypatch.setattr(train_folds, "card_after_training", lambda _: None)
+  monkeypatch.setattr(train_folds, "write_card_after_training", lambda _: None)
   return SimpleNamespace(
     config=with_keys(config, keys), workdir=workdir, data=data, asked=asked, stop=stop
   )
