@@ -7,7 +7,7 @@ import pytest
 from attn_unet_jax.config.stored import load_config, to_json
 from attn_unet_jax.evaluation.scoring import write_scores
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.workflows.model_card import write_card_after_training, describe_model
+from attn_unet_jax.workflows.model_card import describe_model, write_card_after_training
 from attn_unet_jax.workflows.run_facts import list_facts
 from tests.configs import with_keys
 
