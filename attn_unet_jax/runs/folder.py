@@ -19,6 +19,7 @@ from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.file_lock import LockHeldError, acquire_file_lock
 from attn_unet_jax.runtime.files import read_json, read_json_object, write_text
+from attn_unet_jax.runtime.signals import StopRequest, defer_signals
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "nibabel")
 
@@ -136,12 +137,16 @@ def record_run(
   try:
     yield
   except BaseException as error:
-    # If the disk is full, the error that stopped the run says so; a second one would hide it.
-    with suppress(OSError):
+    # A second signal must not break off the record of the first. If the disk is full, the error
+    # that stopped the run says so; a second one would hide it.
+    with defer_signals(StopRequest()), suppress(OSError):
       finish_record(f"{type(error).__name__}: {error}")
     raise
   _require_same_folder(workdir)
-  finish_record("done")
+  stop = StopRequest()
+  with defer_signals(stop):
+    finish_record("done")
+  stop.raise_if_stopped()
 
 
 def _require_same_folder(workdir: Path) -> None:

@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 
 import pytest
 
@@ -6,6 +8,7 @@ from attn_unet_jax.config.stored import load_config, to_json
 from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
+from attn_unet_jax.runtime.signals import Interrupted
 from attn_unet_jax.workflows.run_folder import open_run_folder
 from tests.configs import with_keys
 
@@ -157,3 +160,27 @@ def test_folds_are_progress_of_a_run_of_all_folds_alone(tmp_path, content, begun
   assert not run_folder.has_progress(tmp_path)
   (tmp_path / "fold_0" / "checkpoints" / "3").mkdir(parents=True)
   assert run_folder.has_progress(tmp_path) == begun
+
+
+@pytest.mark.parametrize("raised", [Interrupted(signal.SIGTERM), None])
+def test_a_signal_while_the_end_is_recorded_breaks_nothing_off(tmp_path, monkeypatch, raised):
+  """An impatient person sends a second signal while the first is still being obeyed."""
+  write = run_folder.write_text
+
+  def write_interrupted(*arguments):
+    os.kill(os.getpid(), signal.SIGTERM)
+    write(*arguments)
+
+  def raise_interrupted(number, _):
+    raise Interrupted(number)
+
+  before = signal.signal(signal.SIGTERM, raise_interrupted)
+  try:
+    with pytest.raises(Interrupted), run_folder.record_run(tmp_path):
+      monkeypatch.setattr(run_folder, "write_text", write_interrupted)
+      if raised:
+        raise raised
+  finally:
+    signal.signal(signal.SIGTERM, before)
+  ended = json.loads((tmp_path / "run.json").read_text())["exit"]
+  assert ended == (f"Interrupted: {raised}" if raised else "done")
