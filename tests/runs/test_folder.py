@@ -174,12 +174,16 @@ def test_a_signal_while_the_end_is_recorded_breaks_nothing_off(tmp_path, monkeyp
   def raise_interrupted(number, _):
     raise Interrupted(number)
 
-  before = signal.signal(signal.SIGTERM, raise_interrupted)
-  try:
-    with pytest.raises(Interrupted), run_folder.record_run(tmp_path):
+  def record_interrupted():
+    with run_folder.record_run(tmp_path):
       monkeypatch.setattr(run_folder, "write_text", write_interrupted)
       if raised:
         raise raised
+
+  before = signal.signal(signal.SIGTERM, raise_interrupted)
+  try:
+    with pytest.raises(Interrupted):
+      record_interrupted()
   finally:
     signal.signal(signal.SIGTERM, before)
   ended = json.loads((tmp_path / "run.json").read_text())["exit"]
