@@ -3,7 +3,8 @@
 import csv
 import io
 import math
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from attn_unet_jax.runtime.errors import UserError
@@ -60,3 +61,19 @@ def read_gate_rows(path: Path) -> list[GateRow]:
       f"{path}: not as the run wrote it ({error}); put it right, or move the file away: the run "
       "goes on without it"
     ) from None
+
+
+def average_runs(runs: Sequence[Sequence[GateRow]]) -> list[GateRow]:
+  """Returns the mean of each epoch and gate over the runs that have it, such as those of folds."""
+  found: dict[tuple[int, str], list[Mapping[str, float]]] = {}
+  for epoch, gate, means in (row for rows in runs for row in rows):
+    found.setdefault((epoch, gate), []).append(means)
+  return [
+    (epoch, gate, {place: _average([one[place] for one in means]) for place in PLACES})
+    for (epoch, gate), means in sorted(found.items())
+  ]
+
+
+def _average(values: Sequence[float]) -> float:
+  known = [value for value in values if math.isfinite(value)]
+  return statistics.fmean(known) if known else math.nan

@@ -1,6 +1,7 @@
 """Writes the page of a run, `report.html`: its summary, curves, scores and cases."""
 
 import csv
+import functools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -17,11 +18,13 @@ from attn_unet_jax.drawing.page.document import RunPage, write_document
 from attn_unet_jax.drawing.page.volumes import MAX_VOXELS, EmbeddedCase, embed_case
 from attn_unet_jax.evaluation.gate_places import average_cases, read_gate_means
 from attn_unet_jax.labels import class_names
-from attn_unet_jax.runs.attention_csv import read_gate_rows
+from attn_unet_jax.runs.attention_csv import GateRow, average_runs, read_gate_rows
+from attn_unet_jax.runs.folder import has_progress
 from attn_unet_jax.runs.metrics_csv import read_metrics
 from attn_unet_jax.runtime.console import print_line, show_progress
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import check_writable, read_json_object, write_text
+from attn_unet_jax.volumes.box import Box
 from attn_unet_jax.volumes.checks import check_pair
 from attn_unet_jax.volumes.nifti import read_label, read_nifti
 from attn_unet_jax.volumes.orientation import to_canonical
@@ -59,8 +62,8 @@ def report_run(workdir: Path, *, attention: bool = False) -> Path:
   record = read_json_object(workdir / "run.json", WAY_OUT)
   summary = read_json_object(workdir / "evaluation" / "summary.json", WAY_OUT)
   scores = _read_scores(workdir / "evaluation" / "cases.csv")
-  measure = open_attention(workdir) if attention else None
   fold_runs = list_fold_runs(workdir)
+  measure = _open_attention(workdir, fold_runs) if attention else None
   gates = {
     case: means
     for one in fold_runs or [workdir]
@@ -81,7 +84,7 @@ def report_run(workdir: Path, *, attention: bool = False) -> Path:
     thumbnails=thumbnails,
     gates=average_cases(gates),
     gate_cases=gates,
-    gate_epochs=read_gate_rows(workdir / ATTENTION),
+    gate_epochs=_read_gate_epochs(workdir, fold_runs),
     record=[
       (name, (workdir / name).read_text(errors="replace"))
       for name in ("config.json", "run.json", "folds.json")
@@ -139,6 +142,27 @@ def choose_roles(count: int) -> dict[int, str]:
     if 0 <= rank < count:
       roles.setdefault(rank, role)
   return dict(sorted(roles.items()))
+
+
+def _open_attention(workdir: Path, fold_runs: Sequence[Path]) -> MeasureAttention:
+  """Opens the gates of a run; of a run of all folds, those of the fold that tests each case."""
+  if not fold_runs:
+    return open_attention(workdir)
+  open_once = functools.cache(open_attention)
+  # A network without gates is refused before anything is drawn.
+  open_once(next(filter(has_progress, fold_runs), fold_runs[0]))
+
+  def measure(image: Volume, box: Box | None, case_id: str) -> dict[str, Volume]:
+    return open_once(_find_run(workdir, _name_prediction(case_id)))(image, box, case_id)
+
+  return measure
+
+
+def _read_gate_epochs(workdir: Path, fold_runs: Sequence[Path]) -> list[GateRow]:
+  """Reads where the gates looked after each epoch; of a run of all folds, the mean over them."""
+  if not fold_runs:
+    return read_gate_rows(workdir / ATTENTION)
+  return average_runs([read_gate_rows(one / ATTENTION) for one in fold_runs])
 
 
 def _draw_cases(
@@ -219,14 +243,22 @@ def _embed(
 
 def find_prediction(workdir: Path, case_id: str, part: str = "test") -> Path:
   """Returns the file of a case's mask: the run's, or that of the fold that tests the case."""
+  return _find_of_case(workdir, _name_prediction(case_id, part))
+
+
+def _name_prediction(case_id: str, part: str = "test") -> str:
   beside = "" if part == "test" else f"{part}/"
-  return _find_of_case(workdir, f"predictions/{beside}{case_id}.nii.gz")
+  return f"predictions/{beside}{case_id}.nii.gz"
 
 
 def _find_of_case(workdir: Path, name: str) -> Path:
   """Returns a file of a case: the run's, or that of the fold that tests the case."""
-  found = (run / name for run in list_fold_runs(workdir) if (run / name).exists())
-  return next(found, workdir / name)
+  return _find_run(workdir, name) / name
+
+
+def _find_run(workdir: Path, name: str) -> Path:
+  """Returns the run that has a file of a case: the fold that tests the case, or the run itself."""
+  return next((one for one in list_fold_runs(workdir) if (one / name).exists()), workdir)
 
 
 def _read_uncertainty(workdir: Path, case_id: str, image: Volume) -> Volume | None:

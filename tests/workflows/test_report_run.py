@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from attn_unet_jax.config.stored import to_json
+from attn_unet_jax.config.stored import load_config, to_json
 from attn_unet_jax.evaluation.gate_places import write_gate_means
 from attn_unet_jax.runs.attention_csv import GateLog
 from attn_unet_jax.runtime.errors import UserError
@@ -141,3 +141,39 @@ def test_a_page_shows_where_the_gates_look_and_what_the_run_doubts(run, monkeypa
     "mean coefficient in the organ 0.5"
   )
   assert "uncertainty" not in others[0]["maps"]
+
+
+def test_each_case_of_all_folds_is_looked_at_by_the_fold_that_tests_it(run, monkeypatch):
+  workdir, _ = run
+  config = load_config(workdir / "config.json")
+  (workdir / "config.json").write_text(to_json(with_keys(config, {"data.fold": "all"})))
+  tested = {"fold_0": "ab", "fold_1": "cd"}
+  folds = [{"training": ["a"], "validation": ["a"], "test": [*names]} for names in tested.values()]
+  (workdir / "folds.json").write_text(json.dumps({"name": "own", "folds": folds}))
+  for number, (fold, names) in enumerate(tested.items()):
+    for name in names:
+      path = workdir / fold / "predictions" / f"{name}.nii.gz"
+      path.parent.mkdir(parents=True, exist_ok=True)
+      (workdir / "predictions" / path.name).rename(path)
+    means = {"level2/0": {"organ": 0.25 + number / 2, "shell": 0.5, "elsewhere": 0.0}}
+    GateLog(workdir / fold, 0).write_epoch(1, means)
+  opened, looked = [], {}
+
+  def open_attention(folder):
+    opened.append(folder.name)
+
+    def measure(image, box, case):
+      looked[case] = folder.name
+      return {"level2/0": Volume(np.full(image.shape, 0.5, np.float32), image.affine)}
+
+    return measure
+
+  monkeypatch.setattr(workflow, "open_attention", open_attention)
+  text = report_run(workdir, attention=True).read_text()
+  assert looked == {name: fold for fold, names in tested.items() for name in names}
+  assert sorted(opened) == [*tested]  # each once
+  (data,) = [line for line in text.splitlines() if 'id="data"' in line]
+  data = json.loads(data.partition(">")[2].removesuffix("</script>"))
+  assert all("attention level2/0" in one["maps"] for one in data["shown"])
+  assert data["gates"][0]["curves"][0]["points"] == [[1, 0.5]]
+  assert "validation loss, mean over the folds</h3>" in text

@@ -241,7 +241,8 @@ def _write_viewer(page: RunPage) -> Iterator[str]:
 
 def _write_attention(page: RunPage) -> Iterator[str]:
   if page.gate_epochs:
-    yield "<h3>After each epoch, on the patches of the validation loss</h3>"
+    mean = ", mean over the folds" if page.fold_metrics else ""
+    yield f"<h3>After each epoch, on the patches of the validation loss{mean}</h3>"
     yield '<div class="charts" id="gates"></div>'
   if page.gates:
     yield "<h3>In whole scans</h3>"
