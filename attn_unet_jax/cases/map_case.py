@@ -2,9 +2,8 @@
 
 from attn_unet_jax.cases.boxes import box_voxels
 from attn_unet_jax.cases.dataset import NativeCase
-from attn_unet_jax.cases.foreground import foreground_positions
 from attn_unet_jax.cases.options import DataOptions
-from attn_unet_jax.cases.prepare import WorkingCase, resample_classes, working_grid_for
+from attn_unet_jax.cases.prepare import WorkingCase, list_centres, resample_classes, working_grid_for
 from attn_unet_jax.labels import LabelMapping
 from attn_unet_jax.painting.material_map import check_values, find_materials
 from attn_unet_jax.volumes.box import Box, crop_volume
@@ -47,5 +46,5 @@ def prepare_map(
   if box:
     where = box_voxels(box, grid, data.patch, case.id)
     materials, classes = crop_volume(materials, where), crop_volume(classes, where)
-  positions = foreground_positions(classes.array, soft=data.has_soft_labels)
+  positions = list_centres(classes.array, data)
   return WorkingCase(case.id, materials.array, classes.array, 0.0, 1.0, positions)

@@ -81,6 +81,10 @@ class DataOptions(Options):
     (-160.0, 240.0), "Lower and upper end of the intensity window, HU.", _WINDOW
   )
   patch: tuple[int, int, int] = option((160, 160, 96), "Patch size, voxels of the working grid.")
+  foreground_choice: Literal["voxels", "classes"] = option(
+    "voxels",
+    "What is equally likely as a patch's centre: all foreground voxels, or all classes of a case.",
+  )
   prepared: str = option(
     "", "Folder of prepared scans that runs share; '': the run's own.", is_path=True
   )

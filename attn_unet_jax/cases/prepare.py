@@ -114,8 +114,14 @@ def prepare_case(
     where = box_voxels(box, image.grid, data.patch, case.id)
     image, classes = crop_volume(image, where), crop_volume(classes, where)
   mean, sd = measure_intensity(image.array)
-  positions = foreground_positions(classes.array, soft=data.has_soft_labels)
+  positions = list_centres(classes.array, data)
   return WorkingCase(case.id, image.array, classes.array, mean, sd, positions)
+
+
+def list_centres(label: np.ndarray, data: DataOptions) -> np.ndarray:
+  """Lists the voxels of a label on which patches may be centred; see `foreground_positions`."""
+  by_class = data.foreground_choice == "classes"
+  return foreground_positions(label, soft=data.has_soft_labels, by_class=by_class)
 
 
 def resample_classes(

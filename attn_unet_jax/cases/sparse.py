@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from attn_unet_jax.cases.options import DataOptions
-from attn_unet_jax.cases.prepare import WorkingCase
+from attn_unet_jax.cases.prepare import WorkingCase, list_centres
 from attn_unet_jax.labels import UNLABELLED
 
 
@@ -14,8 +14,9 @@ def keep_labelled_slices(case: WorkingCase, data: DataOptions) -> WorkingCase:
   every = data.labelled_slices
   if not any(every):
     return case
-  # `positions` may lie in slices that lose their labels, so they have to be listed again.
-  return dataclasses.replace(case, label=keep_slices(case.label, every), positions=None)
+  label = keep_slices(case.label, every)
+  # The positions may lie in slices that lose their labels, so they have to be listed again.
+  return dataclasses.replace(case, label=label, positions=list_centres(label, data))
 
 
 def keep_slices(label: np.ndarray, every: tuple[int, int, int]) -> np.ndarray:

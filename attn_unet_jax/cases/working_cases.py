@@ -113,6 +113,8 @@ class WorkingCases(Sequence[WorkingCase]):
       recipe += (sorted(data.acceptance),)
     if self.as_maps:
       recipe += ("materials",)
+    if data.foreground_choice != "voxels":
+      recipe += (data.foreground_choice,)
     known = (*mapping.values, mapping.unlabelled, mapping.background)
     # Sorted, because the repr of a set depends on more than its values.
     values = [sorted(values) for values in known]

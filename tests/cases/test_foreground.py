@@ -31,6 +31,20 @@ def test_of_many_some_are_taken_from_end_to_end():
   assert set(steps) == {label.size // MOST, label.size // MOST + 1}
 
 
+def test_by_class_a_small_organ_is_drawn_as_often_as_a_large_one():
+  label = np.zeros((20, 30, 40), np.uint8)
+  label[:10], label[12, 3, 4], label[13, 3, 4:7], label[15] = 1, 2, 3, UNLABELLED
+  listed = foreground_positions(label, by_class=True)
+  classes, counts = np.unique(label[tuple(listed.T)], return_counts=True)
+  np.testing.assert_array_equal(classes, [1, 2, 3])
+  assert set(counts) == {MOST // 3}
+  small = listed[label[tuple(listed.T)] == 3]
+  assert len(np.unique(small, axis=0)) == 3
+  assert foreground_positions(np.zeros_like(label), by_class=True).shape == (0, 3)
+  # Where all are few, none is listed twice more often than needed.
+  assert len(foreground_positions(label[12:], by_class=True)) == 2 * 3
+
+
 @pytest.fixture
 def case():
   rng = np.random.default_rng(0)
