@@ -3,7 +3,12 @@
 from attn_unet_jax.cases.boxes import box_voxels
 from attn_unet_jax.cases.dataset import NativeCase
 from attn_unet_jax.cases.options import DataOptions
-from attn_unet_jax.cases.prepare import WorkingCase, list_centres, resample_classes, working_grid_for
+from attn_unet_jax.cases.prepare import (
+  WorkingCase,
+  list_centres,
+  resample_classes,
+  working_grid_for,
+)
 from attn_unet_jax.labels import LabelMapping
 from attn_unet_jax.painting.material_map import check_values, find_materials
 from attn_unet_jax.volumes.box import Box, crop_volume
