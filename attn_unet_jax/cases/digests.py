@@ -31,15 +31,26 @@ class CaseDigest:
 
 @dataclasses.dataclass(frozen=True)
 class DataDigests:
-  """The data of a run: `cases`, the digests of its cases by id, and `ids`, all of the data set."""
+  """The data of a run.
+
+  Attributes:
+    cases: the digests of its cases by id.
+    ids: all cases of the data set.
+    also: the same of the second data set; None where there is none, or nothing is known of it.
+  """
 
   cases: Mapping[str, CaseDigest]
   ids: Sequence[str]
+  also: "DataDigests | None" = None
 
   def to_json(self) -> dict[str, Any]:
     """Returns the content of the file that `read_digests` reads."""
+    also = {"also": self.also._list_cases()} if self.also else {}
+    return {"format": _FORMAT, **self._list_cases(), **also}
+
+  def _list_cases(self) -> dict[str, Any]:
     cases = {case: dataclasses.asdict(digest) for case, digest in self.cases.items()}
-    return {"format": _FORMAT, "cases": cases, "ids": list(self.ids)}
+    return {"cases": cases, "ids": list(self.ids)}
 
 
 def read_digests(path: Path) -> DataDigests | None:
@@ -55,15 +66,20 @@ def read_digests(path: Path) -> DataDigests | None:
   try:
     if content["format"] != _FORMAT:
       raise ValueError(f"format {content['format']!r} of another version")
-    cases = {
-      str(case): CaseDigest(
-        str(said["image"]), str(said["label"]), tuple(int(number) for number in said["stamp"])
-      )
-      for case, said in content["cases"].items()
-    }
-    return DataDigests(cases, [str(case) for case in content["ids"]])
+    also = content.get("also")
+    return _read_cases(content, _read_cases(also) if also is not None else None)
   except (KeyError, TypeError, ValueError, AttributeError) as error:
     raise UserError(f"{path}: not the digests of a run's data ({error}); {way_out}") from None
+
+
+def _read_cases(content: Mapping[str, Any], also: DataDigests | None = None) -> DataDigests:
+  cases = {
+    str(case): CaseDigest(
+      str(said["image"]), str(said["label"]), tuple(int(number) for number in said["stamp"])
+    )
+    for case, said in content["cases"].items()
+  }
+  return DataDigests(cases, [str(case) for case in content["ids"]], also)
 
 
 def digest_cases(

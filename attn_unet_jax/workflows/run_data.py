@@ -13,7 +13,7 @@ from attn_unet_jax.cases.digests import (
   read_digests,
 )
 from attn_unet_jax.cases.fold import DataFold, open_fold
-from attn_unet_jax.cases.second_set import list_gone_cases
+from attn_unet_jax.cases.second_set import list_gone_cases, second_options
 from attn_unet_jax.config.schema import RunConfig, replace_keys
 from attn_unet_jax.runs.folder import has_progress
 from attn_unet_jax.runtime import hosts
@@ -68,7 +68,7 @@ def open_run_data(config: RunConfig, workdir: Path, listing: Path | None = None)
   found: list[DataDigests] = []
   if not begun:
     fold = open_fold(config.data, listing, without_gone=accepts and listing is not None)
-    hosts.run_on_primary(lambda: found.append(digest_cases(fold.dataset, fold.split.ids)))
+    hosts.run_on_primary(lambda: found.append(_digest_fold(fold)))
     return RunData(config, fold, found[0] if found else None)
   own = workdir / "folds.json"
 
@@ -87,32 +87,47 @@ def open_run_data(config: RunConfig, workdir: Path, listing: Path | None = None)
   # Where a case is gone, the run goes on without it only if that is accepted.
   fold = open_fold(config.data, own, without_gone=accepts)
   if accepts and config.data.also:
-    fold, gone = _leave_out_gone(fold)
-    changes = "; ".join(filter(None, [changes, gone]))
+    fold = _leave_out_gone(fold)
   if changes:
     print_line(f"accepted changes of the data: {changes}")
   return RunData(config, fold, found[0] if found else None, changes)
 
 
-def _leave_out_gone(fold: DataFold) -> tuple[DataFold, str]:
-  """Leaves out the cases that are gone from the second set; returns also what they are."""
+def _digest_fold(fold: DataFold) -> DataDigests:
+  """Digests the cases of a run that begins."""
+  own = digest_cases(fold.dataset, fold.split.ids)
+  if not fold.data.also:
+    return own
+  second = open_dataset(second_options(fold.data))
+  return dataclasses.replace(own, also=digest_cases(second, fold.listing[folds.ALSO]))
+
+
+def _leave_out_gone(fold: DataFold) -> DataFold:
+  """Leaves out the cases that are gone from the second set."""
   also = fold.listing[folds.ALSO]
   gone = list_gone_cases(fold.data, also)
-  if not gone:
-    return fold, ""
   kept = [case for case in also if case not in gone]
-  told = f"gone from config.data.also: {len(gone)} cases, such as {gone[0]}"
-  return dataclasses.replace(fold, listing={**fold.listing, folds.ALSO: kept}), told
+  return dataclasses.replace(fold, listing={**fold.listing, folds.ALSO: kept})
 
 
 def _compare_data(config: RunConfig, workdir: Path, listing: Path) -> tuple[str, DataDigests]:
   """Returns the changes of the data since the run began, in words, and the digests of today."""
   dataset, known = open_dataset(config.data), read_digests(workdir / _FILE)
-  own = folds.pick_fold(folds.read_folds(listing), config.data.fold)
+  written = folds.read_folds(listing)
+  own = folds.pick_fold(written, config.data.fold)
   ids = {case for part in folds.PARTS for case in own[part]}
   now = digest_cases(dataset, ids & set(dataset.ids), known)
-  if known is None:
+  changes = describe_changes(ids, known, now)
+  has_second = bool(config.data.also) and folds.ALSO in written
+  if known is None or (has_second and known.also is None):
     print_line(
       f"{workdir}: an earlier version recorded no digests of the data; from now on they are there"
     )
-  return describe_changes(ids, known, now), now
+  if not has_second:
+    return changes, now
+  second, also = open_dataset(second_options(config.data)), set(written[folds.ALSO])
+  before = known.also if known else None
+  then = digest_cases(second, also & set(second.ids), before)
+  if told := describe_changes(also, before, then):
+    changes = "; ".join(filter(None, [changes, f"of config.data.also: {told}"]))
+  return changes, dataclasses.replace(now, also=then)

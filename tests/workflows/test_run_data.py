@@ -116,19 +116,49 @@ def test_a_case_that_went_from_the_second_set_is_left_out_where_that_is_accepted
 
   drop("y")
   before = _files(workdir)
-  with pytest.raises(UserError, match=r"data\.also=.*such as y; .*data\.accept_changes=true$"):
+  told = r"\(of config\.data\.also: gone: y\).*data\.accept_changes=true$"
+  with pytest.raises(UserError, match=told):
     train_run(config, workdir)
   assert _files(workdir) == before
   train_run(with_keys(config, ACCEPT), workdir)
   assert json.loads((workdir / "folds.json").read_text())["also"] == ["x", "z"]
   (accepted,) = json.loads((workdir / "run.json").read_text())["accepted_data_changes"]
-  assert accepted["changes"] == "gone from config.data.also: 1 cases, such as y"
+  assert accepted["changes"] == "of config.data.also: gone: y"
   train_run(config, workdir)
   drop("x")
   drop("z")
   add_case(also, "w")
   with pytest.raises(UserError, match="all cases of the run are gone"):
     train_run(with_keys(config, ACCEPT), workdir)
+
+
+def test_a_change_of_the_second_set_is_refused(run, tmp_path, capsys):
+  config, workdir, data = run
+  also = tmp_path / "also"
+  for seed, name in enumerate("xyz"):
+    add_case(also, name, seed)
+  config = with_keys(config, {"data.also": str(also)})
+  train_run(config, workdir)
+  train_run(config, workdir)
+  _redraw(also, "y")
+  _redraw(data, "c")
+  add_case(also, "w")
+  told = (
+    r"\(changed: label of c; of config\.data\.also: changed: label of y; new, and in no part of "
+    r"the run: w\)"
+  )
+  with pytest.raises(UserError, match=told):
+    train_run(config, workdir)
+  train_run(with_keys(config, ACCEPT), workdir)
+  train_run(config, workdir)
+  # A run of the version before, which recorded the own set alone.
+  digests = json.loads((workdir / "digests.json").read_text())
+  del digests["also"]
+  (workdir / "digests.json").write_text(json.dumps(digests))
+  capsys.readouterr()
+  train_run(config, workdir)
+  assert "an earlier version recorded no digests" in capsys.readouterr().out
+  assert set(json.loads((workdir / "digests.json").read_text())["also"]["cases"]) == set("xyz")
 
 
 def test_a_case_that_went_is_left_out_where_that_is_accepted(run):
