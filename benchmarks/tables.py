@@ -67,6 +67,18 @@ def three_rows_table(rows: dict[str, dict[str, Any]]) -> str:
   return table(["training", "step", "DSC", "precision", "recall", "ASSD mm"], body)
 
 
+def painter_table(rows: list[dict[str, Any]]) -> str:
+  """A row per variant of the painter: validation DSC of each seed, and their mean."""
+  found: dict[str, list[float]] = {}
+  for row in rows:
+    found.setdefault(row["name"], []).append(row["dsc"])
+  cells = [
+    [name, f"{statistics.mean(values):.3f}", ", ".join(f"{value:.3f}" for value in values)]
+    for name, values in found.items()
+  ]
+  return table(["pancreas.py:real, with", "validation DSC", "of each seed"], cells)
+
+
 def ablation_table(rows: list[dict[str, Any]]) -> str:
   """Both networks, each seed's mean DSC over the test cases, and the differences by seed."""
   names = list(dict.fromkeys(row["name"] for row in rows))

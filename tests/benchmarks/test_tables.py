@@ -10,6 +10,7 @@ from benchmarks.tables import (
   METRICS,
   ablation_table,
   curves_table,
+  painter_table,
   papers_table,
   systems_table,
   three_rows_table,
@@ -71,3 +72,10 @@ def test_the_three_rows_show_the_scores_of_each_training():
   lines = three_rows_table({"before": row, "after": row | {"checkpoint_step": 200}}).splitlines()
   shown = "0.500 ± 0.250 | 0.500 ± 0.250 | 0.500 ± 0.250 | 3.2 ± 1.0 (11)"
   assert lines[2:] == [f"| before | 320 | {shown} |", f"| after | 200 | {shown} |"]
+
+
+def test_the_painter_s_variants_are_averaged_over_seeds():
+  rows = [{"name": "a", "seed": 0, "dsc": 0.5}, {"name": "b", "seed": 0, "dsc": 0.25}]
+  rows.append({"name": "a", "seed": 1, "dsc": 0.6})
+  lines = painter_table(rows).splitlines()
+  assert lines[2:] == ["| a | 0.550 | 0.500, 0.600 |", "| b | 0.250 | 0.250 |"]

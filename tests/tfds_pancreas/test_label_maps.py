@@ -38,7 +38,9 @@ def test_a_dataset_json_does_as_well(tmp_path):
   assert read_organs_of_values(tmp_path) == {0: "background", 1: "pancreas"}
 
 
-@pytest.mark.parametrize(("name", "count"), [("gibson8", 8), ("totalsegmentator104", 104)])
+@pytest.mark.parametrize(
+  ("name", "count"), [("gibson8", 8), ("amos22", 15), ("totalsegmentator104", 104)]
+)
 def test_lists_that_come_along_name_organs_only(tmp_path, name, count):
   organs = read_names_from(tmp_path, {"labels": name})
   assert sorted(organs) == list(range(count + 1))
@@ -104,11 +106,28 @@ def test_a_map_that_cannot_be_painted_is_named(tmp_path, value, said):
 
 
 def test_maps_are_found_by_their_names(tmp_path):
-  for name in ("b.nii.gz", "a.nii", ".hidden.nii", "labels.json"):
+  for name in ("b.nii.gz", "a.nii", ".hidden.nii"):
     (tmp_path / name).write_text("")
+  (tmp_path / "labels.json").write_text('{"7": "pancreas"}')
   assert list(find_maps(tmp_path)) == ["a", "b"]
   (tmp_path / "a.nii.gz").write_text("")
   with pytest.raises(UserError, match="the same name"):
+    find_maps(tmp_path)
+
+
+def test_folders_of_several_sets_each_name_their_own_values(tmp_path):
+  for folder, name, value in (("amos", "x", 10), ("own", "y", 2)):
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / f"{name}.nii.gz").write_text("")
+    (tmp_path / folder / "labels.json").write_text(f'{{"{value}": "pancreas"}}')
+  (tmp_path / "no_maps").mkdir()
+  found = find_maps(tmp_path)
+  assert {name: (file.path.parent.name, dict(file.organs)) for name, file in found.items()} == {
+    "x": ("amos", {0: "background", 10: "pancreas"}),
+    "y": ("own", {0: "background", 2: "pancreas"}),
+  }
+  (tmp_path / "own" / "x.nii.gz").write_text("")
+  with pytest.raises(UserError, match=r"own/x.nii.gz: .*amos/x.nii.gz has the same name"):
     find_maps(tmp_path)
 
 

@@ -7,12 +7,13 @@ import pytest
 from scipy import ndimage
 
 from attn_unet_jax.volumes.nifti import read_nifti
+from attn_unet_jax.volumes.nifti_folder import list_nifti_files
 from attn_unet_jax.volumes.volume import Volume
 from tests.conftest import SHARED
 from tests.painted_maps import KEPT, draw_partial_map
 from tfds_pancreas.abdomen.organs import ALL_ORGANS, ORGANS
 from tfds_pancreas.painted_ct import painting
-from tfds_pancreas.painted_ct.label_maps import find_maps, read_map
+from tfds_pancreas.painted_ct.label_maps import read_map
 from tfds_pancreas.painted_ct.map_deformation import (
   DeformationSpread,
   draw_source_indices,
@@ -177,9 +178,8 @@ def read_real_map(folder, names, tmp_path, map_id):
   if not (SHARED / folder).is_dir():
     pytest.skip(f"{SHARED / folder} is not there")
   (tmp_path / "labels.json").write_text(f'{{"labels": "{names}"}}')
-  return read_map(
-    find_maps(SHARED / folder)[map_id], tuple(read_organs_of_values(tmp_path).items())
-  )
+  path = list_nifti_files(SHARED / folder)[map_id]
+  return read_map(path, tuple(read_organs_of_values(tmp_path).items()))
 
 
 def test_a_real_map_of_eight_organs_is_completed_and_painted(tmp_path):

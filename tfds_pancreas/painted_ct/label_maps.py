@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from attn_unet_jax.volumes.nifti_folder import list_nifti_files
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
 from tfds_pancreas.abdomen.organs import ALL_ORGANS
+from tfds_pancreas.painted_ct.organ_names import read_organs_of_values
 
 SPLITS = ("train", "validation", "test")
 # Value and organ of each label. No dict: `read_map` remembers its last result by its arguments.
@@ -21,13 +23,33 @@ OrgansOfValues = tuple[tuple[int, str], ...]
 _LEAST_ML = 5.0  # of pancreas; of a healthy adult it is 40 to 150
 
 
-def find_maps(folder: Path) -> dict[str, Path]:
-  """Returns the file of each map id: every .nii and .nii.gz of a folder that is not hidden.
+class MapFile(NamedTuple):
+  """The file of a label map, and what its values mean."""
+
+  path: Path
+  organs: OrgansOfValues
+
+
+def find_maps(folder: Path) -> dict[str, MapFile]:
+  """Finds the label maps of a folder, or of the folders in it, by their ids.
+
+  Maps are the .nii and .nii.gz that are not hidden. Each folder of maps names its own values, so
+  that maps of several sets can be painted together.
 
   Raises:
-    UserError: there is none, or two have one name.
+    UserError: there is none, two have one name, or the names of values are missing or unreadable.
   """
-  found = list_nifti_files(folder)
+  folders = [folder]
+  if folder.is_dir() and not list_nifti_files(folder):
+    folders = [path for path in sorted(folder.iterdir()) if path.is_dir()]
+  found: dict[str, MapFile] = {}
+  for place in folders:
+    if files := list_nifti_files(place):
+      organs = tuple(read_organs_of_values(place).items())
+      for name, path in files.items():
+        if name in found:
+          raise UserError(f"{path}: {found[name].path} has the same name; rename one of them")
+        found[name] = MapFile(path, organs)
   if not found:
     raise UserError(f"{folder}: no label map (.nii or .nii.gz) in it; name the folder of the maps")
   return found
@@ -111,12 +133,12 @@ def _crop_to_organs(volume: Volume, table: np.ndarray) -> Volume:
   return Volume(table[volume.array], volume.affine)
 
 
-def find_map_problems(maps: Mapping[str, Path], organs: OrgansOfValues) -> dict[str, str]:
+def find_map_problems(maps: Mapping[str, MapFile]) -> dict[str, str]:
   """Returns what is wrong with each map that cannot be painted."""
   found = {}
-  for name, path in maps.items():
+  for name, file in maps.items():
     try:
-      read_map(path, organs)
+      read_map(*file)
     except UserError as error:
       found[name] = str(error)
   return found

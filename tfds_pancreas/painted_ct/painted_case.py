@@ -1,30 +1,29 @@
 """One painting: which map it is made of, and how it is made."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from attn_unet_jax.runtime.errors import UserError
 from tfds_pancreas.abdomen.organs import ALL_ORGANS
 from tfds_pancreas.checked_case import CheckedCase, VolumePair
-from tfds_pancreas.painted_ct.label_maps import OrgansOfValues, read_map
+from tfds_pancreas.painted_ct.label_maps import MapFile, read_map
 from tfds_pancreas.painted_ct.painting import PaintingRecipe, paint_map
 
 
 @dataclass(frozen=True)
 class PaintingJob:
-  """A painting to be made: number `number` of the map `map_id`, which is the file `path`."""
+  """A painting to be made: number `number` of the map `map_id`, which is `file`."""
 
   id: str
   map_id: str
-  path: Path
+  file: MapFile
   number: int
 
 
-def paint_case(job: PaintingJob, organs: OrgansOfValues, recipe: PaintingRecipe) -> CheckedCase:
+def paint_case(job: PaintingJob, recipe: PaintingRecipe) -> CheckedCase:
   """Paints a map; what is wrong with the map becomes a problem of the case."""
   case = CheckedCase(job.id)
   try:
-    image, label = paint_map(read_map(job.path, organs), job.map_id, job.number, recipe)
+    image, label = paint_map(read_map(*job.file), job.map_id, job.number, recipe)
   except UserError as error:
     case.problems.append(str(error))
     return case

@@ -13,13 +13,7 @@ from tfds_pancreas.abdomen.organs import ALL_ORGANS
 from tfds_pancreas.checked_builder import CheckedBuilder
 from tfds_pancreas.checked_case import CheckedCase
 from tfds_pancreas.grids import GridConfig, make_grid_config, parse_grid_name
-from tfds_pancreas.painted_ct.label_maps import (
-  OrgansOfValues,
-  find_map_problems,
-  find_maps,
-  split_maps,
-)
-from tfds_pancreas.painted_ct.organ_names import read_organs_of_values
+from tfds_pancreas.painted_ct.label_maps import find_map_problems, find_maps, split_maps
 from tfds_pancreas.painted_ct.painted_case import PaintingJob, paint_case
 from tfds_pancreas.painted_ct.painting import PaintingRecipe
 
@@ -67,7 +61,7 @@ the image, and what the map does not name, are synthetic."""
   LABELS: ClassVar = ALL_ORGANS
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     "painted_ct is made from label maps of abdomens: --manual_dir is a folder of them (.nii.gz) "
-    "with a labels.json that names their values"
+    "with a labels.json that names their values, or of such folders"
   )
   BUILDER_CONFIGS = (
     PaintedConfig(
@@ -93,7 +87,6 @@ the image, and what the map does not name, are synthetic."""
     *(make_config(name) for name in ("native", "iso2mm")),
   )
   make_config = staticmethod(make_config)
-  _organs: OrgansOfValues = ()
 
   def find_cases(self, root: Path) -> Mapping[str, Sequence[PaintingJob]]:
     """Lists every painting of every map that can be painted.
@@ -103,8 +96,7 @@ the image, and what the map does not name, are synthetic."""
     """
     # Maps are tried before they are split, so that a bad one leaves no split short of paintings.
     maps = find_maps(root)
-    self._organs = tuple(read_organs_of_values(root).items())
-    self._left_out = find_map_problems(maps, self._organs)
+    self._left_out = find_map_problems(maps)
     if self._left_out and not self._skip_bad_cases:
       raise UserError(
         f"{len(self._left_out)} of {len(maps)} label maps cannot be painted; correct them, or "
@@ -122,7 +114,7 @@ the image, and what the map does not name, are synthetic."""
 
   def get_case_reader(self) -> Callable[[PaintingJob], CheckedCase]:
     """Returns the function that paints a map."""
-    return partial(paint_case, organs=self._organs, recipe=self.builder_config.recipe)
+    return partial(paint_case, recipe=self.builder_config.recipe)
 
   @property
   def case_exclusions(self) -> Mapping[str, str]:

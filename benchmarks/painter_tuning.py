@@ -1,0 +1,95 @@
+"""What of the painter helps on real CT: short trainings on one budget, two seeds each.
+
+  python -m benchmarks.painter_tuning --data_dir=data --workdir=runs/painter
+
+Each variant changes `pancreas.py:real` in one thing and is trained for the same number of steps on
+the same patients. Its figure is the DSC over the validation slabs after the last step. The scores
+of the test patients, which `main` writes too, are read by nothing here. Hours of two cores: what is
+done stays, a variant that was stopped goes on, and the JSON is written after each.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from attn_unet_jax.runs.metrics_csv import read_metrics
+from attn_unet_jax.runtime.console import print_line
+from attn_unet_jax.runtime.process import run_command
+from benchmarks import runs
+from benchmarks.page import write_section
+from benchmarks.result import keep, machine
+from benchmarks.tables import painter_table
+
+_SLABS = "slabs"  # the variant of pancreas.py without any painting
+# The reader's words -> what differs from pancreas.py:real.
+VARIANTS: dict[str, tuple[str, ...]] = {
+  "as it is: half painted, CT densities, six organs": (),
+  "real slabs alone": (_SLABS,),
+  "a quarter painted": ("--config.data.also_share=0.25",),
+  "three quarters painted": ("--config.data.also_share=0.75",),
+  "painted alone": ("--config.data.also_share=0.999",),
+  "the pancreas alone": (
+    *("--config.data.labels=pancreas=pancreas+tumour", "--config.data.also_labels=pancreas"),
+  ),
+  "free means, as SynthSeg": ("--config.painting.free_tissues=1.0",),
+  "CT densities alone": ("--config.painting.free_tissues=0.0",),
+  "no texture": ("--config.painting.texture=(0.0,0.0)",),
+  "fat in the pancreas to 60 %": ("--config.painting.fat=(0.0,0.6)",),
+  "wider poses": (
+    *("--config.augment.rotate_deg=(15.0,15.0,15.0)", "--config.augment.deform_sd=(3.0,3.0,1.4)"),
+  ),
+  "narrow poses": (
+    *("--config.augment.rotate_deg=(0.0,0.0,5.0)", "--config.augment.scale=(0.95,1.05)"),
+    "--config.augment.deform_sd=(0.0,0.0,0.0)",
+  ),
+  "no noise of nnU-Net's": (
+    *("--config.augment.noise_probability=0.0", "--config.augment.blur_probability=0.0"),
+    *("--config.augment.low_resolution_probability=0.0", "--config.augment.gamma_probability=0.0"),
+  ),
+}
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
+_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the records are.")
+_SEEDS = flags.DEFINE_integer("seeds", 2, "Runs of each variant.", lower_bound=1)
+_EPOCHS = flags.DEFINE_integer("epochs", 8, "Epochs of 50 steps of each run.", lower_bound=1)
+_ONLY = flags.DEFINE_multi_string("only", [], "Variants to run, by a part of their name; '': all.")
+_PAGE = flags.DEFINE_string("page", "", "Page to write the table into; '': none.")
+_OUTPUT = flags.DEFINE_string("output", "benchmarks/results/painter_tuning.json", "JSON to write.")
+
+
+def main() -> None:
+  """Trains variant after variant, prints and writes."""
+  chosen = [
+    name for name in VARIANTS if not _ONLY.value or any(part in name for part in _ONLY.value)
+  ]
+  rows: list[dict[str, object]] = []
+  for seed in range(_SEEDS.value):
+    for name in chosen:
+      rows.append({"name": name, "seed": seed, "dsc": _train_variant(name, seed)})
+      keep({"machine": machine(), "epochs": _EPOCHS.value, "runs": rows}, _OUTPUT.value)
+      print_line(f"{name}, seed {seed}: validation DSC {rows[-1]['dsc']:.3f}")
+  text = painter_table(rows)
+  print(text)
+  if _PAGE.value:
+    write_section(Path(_PAGE.value), "painter", text)
+
+
+def _train_variant(name: str, seed: int) -> float:
+  """Trains a variant and returns its DSC over the validation slabs."""
+  workdir = Path(_WORKDIR.value or "") / f"{list(VARIANTS).index(name):02d}_{seed}"
+  differing, epochs = VARIANTS[name], _EPOCHS.value
+  is_slabs = differing == (_SLABS,)
+  budget = (f"--config.train.epochs={epochs}", f"--config.train.validate_every={epochs}")
+  runs.train(
+    "pancreas.py:slabs" if is_slabs else "pancreas.py:real",
+    workdir,
+    f"--config.data.dir={_DATA_DIR.value}",
+    f"--config.seed={seed}",
+    *budget,
+    *(() if is_slabs else differing),
+  )
+  return float(read_metrics(workdir / "metrics.csv")[-1]["validation_dsc"])
+
+
+if __name__ == "__main__":
+  run_command(main)
