@@ -156,6 +156,8 @@ def read_value(key: str, text: str, kind: Any, default: Any) -> Any:
       return text.lower() in _TRUE
     raise UserError(f"config.{key}={text!r}: must be true or false")
   value = _evaluate_literal(text)
+  if kind == tuple[str, ...] and isinstance(value, str):  # `tensorboard,mlflow`
+    value = tuple(filter(None, map(str.strip, text.split(","))))
   # `--config.loss_options.class_weights=1` is a tuple of one, as `48,48,48` is one of three.
   if typing.get_origin(kind) is tuple:
     value = value if isinstance(value, tuple) else (value,)

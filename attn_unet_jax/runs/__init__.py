@@ -1,1 +1,1 @@
-"""The folder of a run: its lock, its record, `metrics.csv` and TensorBoard events."""
+"""The folder of a run: its lock, its record, `metrics.csv`, and writers such as TensorBoard."""

@@ -4,12 +4,14 @@ import csv
 import io
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from attn_unet_jax.drawing.curves import draw_curves
 from attn_unet_jax.runs.attention_csv import GateLog
+from attn_unet_jax.runs.writers import open_writers
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import atomic_write, write_text
@@ -31,13 +33,21 @@ _MAX_SHOWN = 60  # characters of a wrong line that its message shows
 
 
 class EpochLog:
-  """A log of epochs: `metrics.csv`, `attention.csv`, `curves.png` and TensorBoard.
+  """A log of epochs: `metrics.csv`, `attention.csv`, `curves.png` and writers such as TensorBoard.
 
   A run that resumes after epoch k keeps the lines up to k. It trains the later epochs again, since
   its checkpoint does not hold them, and writes their lines again.
+
+  Args:
+    workdir: the folder of the run.
+    epochs_done: k.
+    writers: some of `WRITERS`.
+
+  Raises:
+    UserError: a file is damaged, or a writer cannot be opened.
   """
 
-  def __init__(self, workdir: Path, epochs_done: int):
+  def __init__(self, workdir: Path, epochs_done: int, writers: Sequence[str] = ("tensorboard",)):
     self._path = workdir / "metrics.csv"
     self._draws, self._is_drawn, self._drawn_at = True, True, -math.inf
     kept = [row for row in read_metrics(self._path) if int(row["epoch"]) <= epochs_done]
@@ -48,10 +58,18 @@ class EpochLog:
     writer.writerows(kept)
     # Rewritten whole, in one step: a kill leaves the old file or the new one.
     write_text(self._path, text.getvalue())
-    # Imported here: the import takes time, and commands that do not train never need it.
-    from attn_unet_jax.runs.tensorboard import EventFile
+    self._writers = open_writers(writers, workdir, epochs_done + 1)
 
-    self._events = EventFile(workdir, epochs_done + 1)
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+  ) -> None:
+    self.close(done=kind is None)
 
   def write_epoch(self, row: dict[str, Any]) -> None:
     """Adds an epoch; a value that was not measured is None.
@@ -65,23 +83,27 @@ class EpochLog:
       csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(
         {k: _format_value(row[k]) for k in COLUMNS}
       )
-    # TensorBoard takes numbers only: an epoch without validation is a gap in its curve.
+    # Writers take numbers only: an epoch without validation is a gap in its curve.
     measured = [name for name in COLUMNS[1:] if row[name] is not None]
-    self._events.write_epoch(row["epoch"], {name: row[name] for name in measured})
+    self._write_scalars(row["epoch"], {name: row[name] for name in measured})
     self._is_drawn = False
     # Of epochs of less than a second, as in a trial, not every one is drawn.
     if time.monotonic() - self._drawn_at > _DRAW_EVERY_S:
       self._draw_curves()
 
   def write_gates(self, epoch: int, gates: Mapping[str, Mapping[str, float]]) -> None:
-    """Adds an epoch to `attention.csv` and to TensorBoard: coefficients by gate and place."""
+    """Adds an epoch to `attention.csv` and to the writers: coefficients by gate and place."""
     if not gates:
       return
     self._gates.write_epoch(epoch, gates)
     tags = {
       f"attention/{name}/{place}": one for name in gates for place, one in gates[name].items()
     }
-    self._events.write_epoch(epoch, {tag: one for tag, one in tags.items() if math.isfinite(one)})
+    self._write_scalars(epoch, {tag: one for tag, one in tags.items() if math.isfinite(one)})
+
+  def _write_scalars(self, epoch: int, values: Mapping[str, float]) -> None:
+    for writer in self._writers:
+      writer.write_epoch(epoch, values)
 
   def _draw_curves(self) -> None:
     """Draws the curves; what prevents that ends no training, and is said once."""
@@ -99,9 +121,14 @@ class EpochLog:
       print_line(f"no curves.png from now on: {error}")
     self._is_drawn, self._drawn_at = True, time.monotonic()
 
-  def close(self) -> None:
-    """Closes the event file, and draws the curves to their end."""
-    self._events.close()
+  def close(self, *, done: bool = True) -> None:
+    """Closes the writers, and draws the curves to their end.
+
+    Args:
+      done: whether the training came to its end.
+    """
+    for writer in self._writers:
+      writer.close(done=done)
     self._draw_curves()
 
 

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 # If PyTorch is installed, tensorboardX imports it, which takes seconds, for plots that are not used
@@ -34,13 +35,13 @@ class EventFile:
     start = SessionLog(status=SessionLog.START)
     self._writer.write_event(Event(step=first, session_log=start))
 
-  def write_epoch(self, epoch: int, values: dict[str, float]) -> None:
+  def write_epoch(self, epoch: int, values: Mapping[str, float]) -> None:
     """Adds an epoch and flushes it to the disk."""
     entries = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
     event = Event(wall_time=time.time(), step=epoch, summary=Summary(value=entries))
     self._writer.write_event(event)
     self._writer.flush()
 
-  def close(self) -> None:
-    """Closes the file."""
+  def close(self, *, done: bool) -> None:
+    """Closes the file, which says nothing of how the training ended."""
     self._writer.close()

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -76,7 +76,9 @@ def train_network(
   step = _FirstCompiled(compile_step(recipe, module, streamed=inputs.streamed))
   pace = PaceReport(len(steps), recipe.train.steps_per_epoch)
   with (
-    hosts.open_on_primary(lambda: closing(metrics_csv.EpochLog(workdir, epochs_done))) as log,
+    hosts.open_on_primary(
+      metrics_csv.EpochLog, workdir, epochs_done, recipe.train.writers
+    ) as log,
     inputs.source.feeds(steps) as feeds,
     _defer_shared_signals() as stop,
   ):

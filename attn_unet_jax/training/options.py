@@ -6,6 +6,7 @@ from typing import Any
 
 from attn_unet_jax.losses.options import LossOptions
 from attn_unet_jax.patches.options import BatchOptions, PatchRecipe
+from attn_unet_jax.runs.writers import WRITERS
 from attn_unet_jax.runtime.options import (
   BELOW_ONE,
   NOT_NEGATIVE,
@@ -127,6 +128,11 @@ class TrainOptions(BatchOptions):
   validate_every: int = option(10, "Epochs between validations on whole scans.", POSITIVE)
   save_every: int = option(10, "Epochs between checkpoints; each validation saves too.", POSITIVE)
   keep: int = option(2, "Latest checkpoints that are kept, beside the best.", POSITIVE)
+  writers: tuple[str, ...] = option(
+    ("tensorboard",),
+    "Where the scalars of each epoch are written, beside metrics.csv.",
+    one_of(*WRITERS),
+  )
   skip_nonfinite: int = option(
     0, "Updates skipped for a NaN or inf before the run is stopped.", NOT_NEGATIVE
   )

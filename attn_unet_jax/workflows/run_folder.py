@@ -11,6 +11,7 @@ from attn_unet_jax.config.stored import (
   to_json,
 )
 from attn_unet_jax.runs.folder import has_progress, lock_folder
+from attn_unet_jax.runs.trackers import forget_tracker_ids
 from attn_unet_jax.runtime import hosts
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
@@ -23,6 +24,7 @@ KEYS_THAT_MAY_CHANGE = (
   *("data.accept", "data.dir", "data.folder", "data.prepared", "data.source", "model.remat"),
   "inference.postprocess",
   *("evaluation.nsd_mm", "train.keep", "train.save_every", "train.skip_nonfinite"),
+  "train.writers",
   *("parallel.data", "parallel.mode", "parallel.space"),
 )
 
@@ -51,6 +53,7 @@ def open_run_folder(workdir: Path, config: RunConfig) -> bool:
       # Of an earlier network, whose steps would be taken for those of this one.
       remove_record(workdir)
       remove_quality(workdir)
+      forget_tracker_ids(workdir)
     # For a resumed run too, whose config may have allowed changes.
     write_text(path, to_json(config))
   except OSError as error:

@@ -6,6 +6,7 @@ from attn_unet_jax.cases.boxes import check_same_boxes
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.config.stored import to_json
 from attn_unet_jax.runs import folder as run_folder
+from attn_unet_jax.runs.writers import check_writers
 from attn_unet_jax.runtime import hosts
 from attn_unet_jax.training.mesh import pin_device_count
 from attn_unet_jax.workflows.run_data import open_run_data
@@ -26,6 +27,7 @@ def train_run(config: RunConfig, workdir: Path) -> None:
   """
   remedy = f"start all with the same flags, or, {hosts.SEPARATE_RUNS_HINT}"
   hosts.check_same_on_hosts("--config", to_json(config), remedy)
+  hosts.run_on_primary(check_writers, config.train.writers)
   config = keep_earlier_defaults(pin_device_count(config), workdir)
   if config.data.fold == "all":
     train_folds(config, workdir, _train_fold)
