@@ -76,9 +76,7 @@ def train_network(
   step = _FirstCompiled(compile_step(recipe, module, streamed=inputs.streamed))
   pace = PaceReport(len(steps), recipe.train.steps_per_epoch)
   with (
-    hosts.open_on_primary(
-      metrics_csv.EpochLog, workdir, epochs_done, recipe.train.writers
-    ) as log,
+    hosts.open_on_primary(metrics_csv.EpochLog, workdir, epochs_done, recipe.train.writers) as log,
     inputs.source.feeds(steps) as feeds,
     _defer_shared_signals() as stop,
   ):
