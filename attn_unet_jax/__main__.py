@@ -15,6 +15,7 @@ COMMANDS = {
   "train": ("attn_unet_jax.main", "trains a network, then tests it"),
   "predict": ("attn_unet_jax.predict", "segments scans with a trained run"),
   "evaluate": ("attn_unet_jax.evaluate", "scores a run, or folders of masks"),
+  "serve": ("attn_unet_jax.serve", "answers scans over HTTP with a trained run"),
   "export": ("attn_unet_jax.export", "writes a network that runs without this program"),
   "report": ("attn_unet_jax.report", "makes a page of a run: curves, scores, cases"),
   "check": ("attn_unet_jax.check", "looks at scans and labels before any training"),

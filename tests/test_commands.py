@@ -466,7 +466,7 @@ def test_a_folder_without_a_run_is_refused(scan, tmp_path):
   assert list(tmp_path.iterdir()) == []
 
 
-OTHERS = ("predict", "evaluate", "export", "info", "check", "compare", "report", "convert")
+OTHERS = ("predict", "serve", "evaluate", "export", "info", "check", "compare", "report", "convert")
 
 
 @pytest.mark.parametrize(

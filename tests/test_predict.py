@@ -18,6 +18,7 @@ from attn_unet_jax.inference.quality import QualityModel
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import read_label, write_nifti
 from attn_unet_jax.volumes.volume import Volume
+from attn_unet_jax.workflows import answer_scan as answering
 from attn_unet_jax.workflows import segment_scans as workflow
 from attn_unet_jax.workflows.list_scans import list_scans
 from attn_unet_jax.workflows.load_run import LoadedRun
@@ -281,14 +282,14 @@ def test_a_doubt_that_is_not_accepted_any_more_is_refused(answered, tmp_path, ca
 def test_a_scan_for_which_memory_does_not_suffice_stops_no_other(told, tmp_path, monkeypatch):
   for name in "ab":
     _scan(tmp_path / "scans" / f"{name}.nii")
-  real = workflow.write_answer
+  real = answering.write_answer
 
   def write(answer, *rest):
     if answer.target.name.startswith("a"):
       raise MemoryError
     return real(answer, *rest)
 
-  monkeypatch.setattr(workflow, "write_answer", write)
+  monkeypatch.setattr(answering, "write_answer", write)
   with pytest.raises(UserError, match=r"1 of 2 scans not segmented: .*a\.nii: out of memory"):
     told(tmp_path / "scans", tmp_path / "masks")
   assert sorted(_made_masks(tmp_path)) == ["b.nii.gz"]
@@ -322,7 +323,7 @@ def test_the_table_has_a_line_for_each_scan(told, tmp_path):
 def test_a_kill_loses_no_line(told, tmp_path, monkeypatch):
   for name in "abc":
     _scan(tmp_path / "scans" / f"{name}.nii")
-  real, seen = workflow.write_answer, []
+  real, seen = answering.write_answer, []
 
   def kill_third(answer, *rest):
     seen.append(answer)
@@ -330,7 +331,7 @@ def test_a_kill_loses_no_line(told, tmp_path, monkeypatch):
       raise KeyboardInterrupt
     return real(answer, *rest)
 
-  monkeypatch.setattr(workflow, "write_answer", kill_third)
+  monkeypatch.setattr(answering, "write_answer", kill_third)
   with pytest.raises(KeyboardInterrupt):
     told(tmp_path / "scans", tmp_path / "masks")
   assert sorted(_lines(tmp_path / "masks")) == ["a", "b"]

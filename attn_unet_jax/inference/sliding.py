@@ -14,6 +14,7 @@ from attn_unet_jax.inference.plan import WindowPlan, find_origin
 from attn_unet_jax.inference.planner import WindowPlanner
 from attn_unet_jax.patches.batch import normalise_intensity, output_shape
 from attn_unet_jax.runtime.console import print_line, show_progress
+from attn_unet_jax.runtime.deadline import check_deadline
 from attn_unet_jax.runtime.signals import acknowledge_signals
 from attn_unet_jax.volumes.intensity import IntensityStatistics, measure_intensity
 from attn_unet_jax.volumes.volume import Volume
@@ -173,6 +174,7 @@ class SlidingWindow:
     # One window behind: the device computes the next one while the host adds this one up.
     pending: tuple[Shape, jax.Array | np.ndarray] | None = None
     for corner in show_progress(corners, len(corners), "windows"):
+      check_deadline()
       where = tuple(
         slice(a + c, a + c + n) for a, c, n in zip(origin, corner, plan.window, strict=True)
       )

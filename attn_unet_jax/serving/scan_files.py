@@ -1,0 +1,143 @@
+"""Keeps the scans that clients send, in folders that only this process uses, until they expire."""
+
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from attn_unet_jax.serving.errors import RequestError
+
+SENT = "sent"  # the folder of a job's scan, which goes once there is an answer
+_SUFFIXES = (".nii.gz", ".nii", ".zip")
+_MAX_HELD = 32  # scans of viewers, so that these cannot fill the disk
+
+
+@dataclass(frozen=True)
+class SentFile:
+  """A file of a request: the name that the client gives it, and its content."""
+
+  name: str
+  content: IO[bytes]
+
+
+@dataclass(frozen=True)
+class SentScan:
+  """A scan of a client.
+
+  Attributes:
+    path: its file, or the folder of its slices.
+    name: what the client calls it.
+  """
+
+  path: Path
+  name: str
+
+
+@dataclass
+class _HeldScan:
+  scan: SentScan
+  used: float = field(default_factory=time.monotonic)
+
+
+def save_scan(files: Sequence[SentFile], folder: Path) -> SentScan:
+  """Writes what a client sends into a folder: a NIfTI file, a .zip, or many slices of a series.
+
+  Raises:
+    RequestError: there is nothing, or its name says that it is something else.
+  """
+  if not files:
+    raise RequestError(422, "no file: send a NIfTI file, or a .zip of a DICOM series, as `file`")
+  name = PurePosixPath(files[0].name).name  # of no use as a path here
+  if len(files) > 1:
+    path = folder / "series"
+    path.mkdir()
+    for number, file in enumerate(files):
+      _write(file.content, path / f"{number}.dcm")
+    return SentScan(path, f"{name} and {len(files) - 1} more")
+  suffix = next((end for end in _SUFFIXES if name.lower().endswith(end)), None)
+  if suffix is None:
+    raise RequestError(
+      415, f"{name or 'a file without a name'}: send .nii, .nii.gz, or a .zip of a DICOM series"
+    )
+  # The client's own name never becomes one here.
+  path = folder / f"scan{suffix}"
+  _write(files[0].content, path)
+  return SentScan(path, name)
+
+
+def _write(content: IO[bytes], path: Path) -> None:
+  with path.open("wb") as file:
+    shutil.copyfileobj(content, file)
+
+
+class ScanFiles:
+  """Keeps scans by a key, such as that of a session, until nobody has used them for a while.
+
+  Args:
+    folder: an empty folder.
+    expiry_seconds: for how long an unused scan is kept.
+  """
+
+  def __init__(self, folder: Path, expiry_seconds: float):
+    self._folder, self._expiry = folder, expiry_seconds
+    self._held: dict[Hashable, _HeldScan] = {}
+    self._lock = threading.Lock()
+
+  def add(self, key: Hashable, files: Sequence[SentFile]) -> SentScan:
+    """Keeps a scan, in the place of an earlier one of the same key.
+
+    Raises:
+      RequestError: as of `save_scan`, or too many are kept.
+    """
+    if len(self._held) >= _MAX_HELD and key not in self._held:
+      raise RequestError(503, f"{_MAX_HELD} scans are kept already; send this one again later")
+    folder = self._folder / uuid.uuid4().hex
+    folder.mkdir()
+    try:
+      scan = save_scan(files, folder)
+    except BaseException:
+      shutil.rmtree(folder, ignore_errors=True)
+      raise
+    with self._lock:
+      earlier, self._held[key] = self._held.get(key), _HeldScan(scan)
+    if earlier:
+      _remove(earlier)
+    return scan
+
+  def find(self, key: Hashable) -> SentScan | None:
+    """Returns a scan, which then is kept for as long again; None if there is none."""
+    with self._lock:
+      held = self._held.get(key)
+      if held is None:
+        return None
+      held.used = time.monotonic()
+      return held.scan
+
+  def remove(self, key: Hashable) -> SentScan | None:
+    """Removes a scan; returns it as it was, or None."""
+    with self._lock:
+      held = self._held.pop(key, None)
+    if held is None:
+      return None
+    _remove(held)
+    return held.scan
+
+  def remove_expired(self) -> None:
+    """Removes the scans that nobody has used for the time."""
+    now = time.monotonic()
+    with self._lock:
+      old = [key for key, held in self._held.items() if now - held.used > self._expiry]
+    for key in old:
+      self.remove(key)
+
+  def __len__(self) -> int:
+    """Returns how many scans are kept."""
+    return len(self._held)
+
+
+def _remove(held: _HeldScan) -> None:
+  shutil.rmtree(held.scan.path.parent, ignore_errors=True)

@@ -1,0 +1,147 @@
+"""The calls of MONAI Label's clients, in the forms in which 3D Slicer and OHIF make them."""
+
+import email
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("starlette")
+pytest.importorskip("httpx2")
+
+from attn_unet_jax.volumes.nifti import read_label
+from tests.serving.services import SHAPE, open_service, pack_scan
+
+
+def read_parts(answer):
+  """The parts of a response by their names: their files' names, and contents."""
+  head = f"Content-Type: {answer.headers['content-type']}\r\n\r\n".encode()
+  message = email.message_from_bytes(head + answer.content)
+  return {
+    part.get_param("name", header="content-disposition"): (
+      part.get_filename(),
+      part.get_payload(decode=True),
+    )
+    for part in message.get_payload()
+  }
+
+
+def read_nrrd(content):
+  """The header by its keys, and the voxels as [X, Y, Z]."""
+  header, _, body = content.partition(b"\n\n")
+  lines = [line.partition(": ") for line in header.decode().split("\n")[1:]]
+  keys = {key: value for key, _, value in lines}
+  body = gzip.decompress(body) if keys["encoding"] == "gzip" else body
+  shape = tuple(map(int, keys["sizes"].split()))
+  return keys, np.frombuffer(body, np.uint8).reshape(shape, order="F")
+
+
+def test_info_has_what_the_viewers_read():
+  with open_service() as client:
+    info = client.get("/info/").json()
+  assert info["labels"] == ["pancreas"]
+  assert info["models"]["a"]["type"] == "segmentation"
+  assert info["models"]["a"]["labels"] == {"pancreas": 1}
+  empty = ("trainers", "strategies", "scoring", "train_stats")
+  assert all(info[key] == {} for key in empty)
+  assert info["datastore"] == {"total": 0, "completed": 0, "label_tags": {}}
+  assert "config" not in info  # by which 3D Slicer knows a server that is too old
+
+
+def test_3d_slicer_sends_a_volume_by_its_name_and_gets_json_and_nrrd(tmp_path):
+  params = {"params": json.dumps({"client_id": "user-xyz"})}
+  asked = {"params": json.dumps({"client_id": "user-xyz", "result_extension": ".nrrd"})}
+  with open_service() as client:
+    sent = client.put(
+      "/datastore/?image=CT+1", data=params, files={"file": ("x.nii.gz", pack_scan(tmp_path))}
+    )
+    assert sent.json() == {"image": "CT 1"}
+    answer = client.post("/infer/a?image=CT+1", files={"params": (None, asked["params"])})
+    assert answer.status_code == 200, answer.text
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    parts = read_parts(answer)
+    said = json.loads(parts["params"][1])
+    assert said["label_names"] == {"pancreas": 1}
+    assert said["classes"][0]["voxels"] == np.prod(SHAPE) // 2
+    assert parts["image"][0] == "mask.nrrd"
+    keys, voxels = read_nrrd(parts["image"][1])
+    assert keys["space"] == "left-posterior-superior"
+    assert keys["space directions"] == "(1.0,0.0,0.0) (0.0,-1.0,0.0) (0.0,0.0,1.0)"
+    assert keys["space origin"] == "(-5.0,6.0,7.0)"
+    image = client.post("/infer/a?image=CT+1&output=image", data=params)
+    (tmp_path / "m.nii.gz").write_bytes(image.content)
+    np.testing.assert_array_equal(read_label(tmp_path / "m.nii.gz").array, voxels)
+
+
+def test_a_session_keeps_its_scan_until_it_is_removed(tmp_path):
+  with open_service() as client:
+    sent = client.put("/session/", files=[("files", ("x.nii.gz", pack_scan(tmp_path)))]).json()
+    session = sent["session_id"]
+    assert client.get(f"/session/{session}").status_code == 200
+    asked = f"/infer/a?image=CT&session_id={session}&output=json"
+    for _ in range(2):
+      assert client.post(asked, data={"params": "{}"}).json()["scan"] == "x.nii.gz"
+    assert client.delete(f"/session/{session}").status_code == 200
+    assert client.get(f"/session/{session}").status_code == 404
+    refused = client.post(asked, data={"params": "{}"})
+    assert refused.status_code == 404
+    assert f"session '{session}'" in refused.json()["error"]
+
+
+def test_two_viewers_that_use_one_name_get_their_own_masks(tmp_path):
+  with open_service() as client:
+    for user in "ab":
+      client.put(
+        "/datastore/?image=CT",
+        data={"params": json.dumps({"client_id": user})},
+        files={"file": (f"{user}.nii.gz", pack_scan(tmp_path))},
+      )
+    for user in "ab":
+      asked = {"params": json.dumps({"client_id": user})}
+      said = client.post("/infer/a?image=CT&output=json", data=asked).json()
+      assert said["scan"] == f"{user}.nii.gz"
+    other = {"params": json.dumps({"client_id": "c"})}
+    assert client.post("/infer/a?image=CT&output=json", data=other).status_code == 404
+
+
+def test_viewers_cannot_fill_the_disk(tmp_path, monkeypatch):
+  monkeypatch.setattr("attn_unet_jax.serving.scan_files._MAX_HELD", 1)
+  scan = pack_scan(tmp_path)
+  with open_service() as client:
+    statuses = [
+      client.put(f"/datastore/?image={name}", files={"file": ("x.nii.gz", scan)}).status_code
+      for name in "aab"
+    ]
+  assert statuses == [200, 200, 503]
+
+
+@pytest.mark.parametrize(
+  ("path", "params", "status", "said"),
+  [
+    ("/infer/b?image=x", "{}", 404, "no model 'b'; this service has 'a'"),
+    ("/infer/a?image=x&output=png", "{}", 422, "output=png: none of image, json, all, dicom_seg"),
+    ("/infer/a?image=x", "[]", 422, "params: must be an object in JSON"),
+    ("/infer/a?image=x", "{", 422, "params: must be an object in JSON"),
+    ("/infer/a?image=x", '{"result_extension": ".mha"}', 422, "result_extension=.mha: none of"),
+    ("/infer/a?image=1.2.3", "{}", 404, "image '1.2.3'"),
+  ],
+)
+def test_a_call_that_cannot_be_answered_is_refused(path, params, status, said):
+  with open_service() as client:
+    refused = client.post(path, data={"params": params})
+    assert refused.status_code == status
+    assert said in refused.json()["error"]
+
+
+def test_a_scan_that_is_refused_and_one_that_is_compressed(tmp_path):
+  with open_service() as client:
+    refused = client.post("/infer/a", files={"file": ("ct.nii.gz", pack_scan(tmp_path, bad=True))})
+    assert (refused.status_code, refused.json()["error"][:11]) == (422, "ct.nii.gz: ")
+    params = {"result_extension": ".nrrd", "result_compress": True}
+    answer = client.post(
+      "/infer/a?output=image",
+      data={"params": json.dumps(params)},
+      files={"file": ("ct.nii.gz", pack_scan(tmp_path))},
+    )
+    assert read_nrrd(answer.content)[0]["encoding"] == "gzip"
