@@ -18,7 +18,7 @@ DEMO_FLAGS ?=
 MUTATION_FLAGS ?=
 
 .PHONY: docs demo test test-slow test-all test-soak test-targets test-install lint format bench bench-engine mutation
-.PHONY: browser pictures lock audit install-bench install-bench-oldest install-targets test-oldest test-all-oldest test-newest
+.PHONY: browser archive pictures lock audit install-bench install-bench-oldest install-targets test-oldest test-all-oldest test-newest
 
 demo: $(VENV)/installed$(MODE)
 	$(BIN)/python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
@@ -61,6 +61,14 @@ browser:
 	  { timeout 120 apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install --quiet=2 --yes --no-install-recommends chromium; } \
 	    </dev/null >/dev/null 2>&1 || \
 	  echo 'browser: Chromium cannot be installed here; the test of pages in a browser is skipped'
+
+# For tests/serving/test_archive.py, of which one test is skipped without it. From Debian: 54 MB. As at
+# runlevel 1, so that no server is started where it is installed.
+archive:
+	@command -v Orthanc || test -x /usr/sbin/Orthanc || \
+	  { timeout 120 apt-get update --quiet=2 && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install --quiet=2 --yes --no-install-recommends orthanc-dicomweb; } \
+	    </dev/null >/dev/null 2>&1 || \
+	  echo 'archive: Orthanc cannot be installed here; the test against a DICOM archive is skipped'
 
 lint: $(VENV)/installed-dev$(MODE)
 	$(BIN)/ruff format --check .
