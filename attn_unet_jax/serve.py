@@ -29,7 +29,13 @@ _WORKDIR = flags.DEFINE_string(
 _HOST = flags.DEFINE_string(
   "host", "127.0.0.1", "Address to listen at; another one than this machine's needs a token."
 )
-_PORT = flags.DEFINE_integer("port", 8000, "Port to listen at.", lower_bound=1, upper_bound=65535)
+_PORT = flags.DEFINE_integer(
+  "port",
+  8000,
+  "Port to listen at; 0 takes one that is free, and says which.",
+  lower_bound=0,
+  upper_bound=65535,
+)
 _TOKEN_FILE = flags.DEFINE_string(
   "token_file",
   None,

@@ -253,6 +253,39 @@ def test_an_ensemble_of_equal_runs_gives_the_mask_of_one(trained, scan, tmp_path
   np.testing.assert_array_equal(*masks)
 
 
+@pytest.mark.slow
+def test_a_service_gives_the_mask_of_predict_and_ends_by_a_signal(trained, scan, tmp_path):
+  httpx2 = pytest.importorskip("httpx2")
+  flags = (f"--workdir={trained[0]}", f"--input={scan}", f"--output={tmp_path}/mask.nii.gz")
+  done = run_command("attn_unet_jax.predict", *flags)
+  assert done.returncode == 0, done.stderr
+  (tmp_path / "temporary").mkdir()
+  with subprocess.Popen(
+    [sys.executable, "-m", "attn_unet_jax.serve", f"--workdir={trained[0]}", "--port=0"],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    env={**os.environ, "JAX_PLATFORMS": "cpu", "TMPDIR": str(tmp_path / "temporary")},
+  ) as process:
+    try:
+      said = next(line for line in process.stdout if line.startswith("listens at "))
+      url = said.split()[2].rstrip(",")
+      assert httpx2.get(f"{url}/info/").json()["labels"] == ["liver"]
+      answer = httpx2.post(
+        f"{url}/infer/a?output=image", files={"file": ("ct.nii.gz", scan.read_bytes())}, timeout=300
+      )
+    finally:
+      process.send_signal(signal.SIGTERM)
+      errors = process.communicate(timeout=300)[1]
+  assert (answer.status_code, process.returncode, errors) == (200, 143, "")
+  (tmp_path / "served.nii.gz").write_bytes(answer.content)
+  served, mask = read_label(tmp_path / "served.nii.gz"), read_label(tmp_path / "mask.nii.gz")
+  np.testing.assert_array_equal(served.array, mask.array)
+  np.testing.assert_array_equal(served.affine, mask.affine)
+  assert not any((tmp_path / "temporary").iterdir())
+
+
 def test_dicom_gives_the_mask_of_the_same_scan_as_nifti(trained, scan, tmp_path):
   scans, masks, image = tmp_path / "scans", tmp_path / "masks", on_axes(read_nifti(scan), "LPS")
   files = write_volume(scans / "folder" / "nested", image)

@@ -14,7 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.console import print_line
+from attn_unet_jax.runtime.errors import UserError, format_error
 from attn_unet_jax.serving import job_routes, viewer_calls, viewer_scans
 from attn_unet_jax.serving.errors import RequestError
 from attn_unet_jax.serving.gate import Gate, respond_error
@@ -66,7 +67,12 @@ def build_application(work: ScanWork, options: ServiceOptions) -> Starlette:
       *viewer_scans.ROUTES,
     ],
     middleware=layers,
-    exception_handlers={UserError: _respond_user_error, HTTPException: _respond_http_error},
+    exception_handlers={
+      UserError: _respond_user_error,
+      HTTPException: _respond_http_error,
+      OSError: _respond_system_error,
+      Exception: _respond_fault,
+    },
     lifespan=keep_state,
   )
 
@@ -84,3 +90,22 @@ async def _respond_http_error(_: Request, error: Exception) -> Response:
   """Responds to what is no call of this service, or no form."""
   assert isinstance(error, HTTPException)
   return respond_error(RequestError(error.status_code, error.detail))
+
+
+async def _respond_system_error(_: Request, error: Exception) -> Response:
+  """Responds where the disk is full, or the system refuses something else."""
+  print_line(f"507 {format_error(error)}")  # which may name folders that no client knows
+  reason = error.strerror if isinstance(error, OSError) else None
+  return respond_error(RequestError(507, f"the scan cannot be taken: {reason or 'a system error'}"))
+
+
+async def _respond_fault(_: Request, __: Exception) -> Response:
+  """Responds to a fault of the program, whose traceback the server prints."""
+  return respond_error(RequestError(500, "a fault of the service; its log has more"))
+
+
+def break_off_jobs(application: Starlette) -> None:
+  """Asks the jobs of an application that runs to be broken off; also from a signal's handler."""
+  service = getattr(application.state, "service", None)
+  if service is not None:  # it may not have started yet
+    service.queue.break_off()

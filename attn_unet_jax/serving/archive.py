@@ -13,19 +13,30 @@ import urllib.request
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 
+from attn_unet_jax.runtime.deadline import check_deadline
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.serving.errors import RequestError
 
 _TIMEOUT_S = 60.0  # without a byte
-_MAX_JSON_BYTES = 1 << 24
+_MAX_JSON_BYTES, _PIECE_BYTES = 1 << 24, 1 << 20
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 _MAX_UID = 64
 # The tags of StudyInstanceUID, FailedSOPSequence and FailureReason.
 _STUDY_UID, _FAILED, _REASON = "0020000D", "00081198", "00081197"
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+  """Follows the archive nowhere, since the header that proves who asks would go there as well."""
+
+  def redirect_request(self, *_: Any) -> None:
+    """Returns no request, by which the redirection is an error."""
+
+
+_OPENER = urllib.request.build_opener(_NoRedirect)
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,10 @@ def fetch_series(archive: Archive, series_uid: str, folder: Path, max_bytes: int
   media = 'multipart/related; type="application/dicom"; transfer-syntax=*'
   path = f"studies/{study_uid}/series/{series_uid}"
   headers, body = _ask(archive, path, max_bytes, {"Accept": media})
-  parts = _split_parts(headers.get_boundary() or "", body)
+  boundary = headers.get_boundary() or ""
+  if boundary and f"\r\n--{boundary}--".encode() not in body:
+    raise RequestError(502, f"{archive.url}: broke off within series {series_uid}")
+  parts = _split_parts(boundary, body)
   if not parts:
     raise RequestError(502, f"{archive.url}: sent no instances of series {series_uid}")
   folder.mkdir()
@@ -137,8 +151,8 @@ def _ask(
   known = {"Authorization": archive.authorization} if archive.authorization else {}
   request = urllib.request.Request(f"{archive.url}/{path}", body, {**headers, **known})
   try:
-    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
-      content = response.read(max_bytes + 1)
+    with _OPENER.open(request, timeout=_TIMEOUT_S) as response:
+      content = _read_body(response, max_bytes)
       answered: email.message.Message = response.headers
   except urllib.error.HTTPError as error:
     error.close()
@@ -148,6 +162,15 @@ def _ask(
   if len(content) > max_bytes:
     raise RequestError(413, f"{archive.url}: sends more than the {max_bytes} bytes that are taken")
   return answered, content
+
+
+def _read_body(response: HTTPResponse, max_bytes: int) -> bytes:
+  """Reads a response, or one piece more of it than may be; breaks off when the time is over."""
+  content = bytearray()
+  while len(content) <= max_bytes and (piece := response.read1(_PIECE_BYTES)):
+    check_deadline()
+    content += piece
+  return bytes(content)
 
 
 def _parse_json(archive: Archive, content: bytes) -> Any:

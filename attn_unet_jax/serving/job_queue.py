@@ -74,7 +74,7 @@ class JobQueue:
     self._segment, self._options, self._folder, self._sweep = segment, options, folder, sweep
     self._waiting: queue.Queue[Job | None] = queue.Queue()
     self._jobs: dict[str, Job] = {}
-    self._lock = threading.Lock()
+    self._lock = threading.RLock()
     self._thread = threading.Thread(target=self._work, name="segmenter", daemon=True)
     self._thread.start()
 
@@ -84,7 +84,7 @@ class JobQueue:
     Raises:
       RequestError: as many wait as may.
     """
-    if self._waiting.qsize() >= self._options.max_waiting:
+    if self.count_waiting() >= self._options.max_waiting:
       raise RequestError(
         503, f"{self._options.max_waiting} scans are waiting already; send this one again later"
       )
@@ -121,17 +121,22 @@ class JobQueue:
     with self._lock:
       job = self._jobs.get(job_id)
     if job is None:
-      raise RequestError(404, f"no job {job_id!r}; answers are kept for a while only")
+      raise self.missing(job_id)
     return job
 
+  def missing(self, job_id: str) -> RequestError:
+    """Returns what is said of a job that is not there."""
+    return RequestError(404, f"no job {job_id!r}; answers are kept for a while only")
+
   def count_waiting(self) -> int:
-    """Counts the requests that are neither done nor computed now."""
-    return self._waiting.qsize()
+    """Counts the requests that are neither done nor computed now, nor removed."""
+    with self._lock:
+      return sum(job.state == "waiting" for job in self._jobs.values())
 
   def count_ahead(self, job: Job) -> int:
     """Counts the jobs that are computed before one that waits."""
     with self._lock:
-      ids = [one.id for one in self._jobs.values() if not one.answer.done() and not one.removed]
+      ids = [one.id for one in self._jobs.values() if not one.answer.done()]
     return ids.index(job.id) if job.id in ids else 0
 
   def remove(self, job: Job) -> None:
@@ -142,6 +147,11 @@ class JobQueue:
       self._jobs.pop(job.id, None)
     if job.answer.done():  # else the thread does it, when it is through with the files
       shutil.rmtree(job.folder, ignore_errors=True)
+
+  def break_off(self) -> None:
+    """Asks for all to be broken off; whoever waits for an answer learns that there is none."""
+    for job in list(self._jobs.values()):  # without the lock, which a signal's handler cannot get
+      job.deadline.cancel()
 
   def close(self) -> None:
     """Breaks off what is computed and ends the thread."""

@@ -11,7 +11,7 @@ from starlette.routing import Route
 from attn_unet_jax.serving.archive import is_uid
 from attn_unet_jax.serving.errors import RequestError
 from attn_unet_jax.serving.job_queue import Job
-from attn_unet_jax.serving.requests import is_set, list_files, read_acceptance
+from attn_unet_jax.serving.requests import MAX_FIELDS, is_set, list_files, read_acceptance
 from attn_unet_jax.serving.scan_files import SENT, SentFile, save_scan
 from attn_unet_jax.serving.segmenter import ScanRequest
 from attn_unet_jax.serving.state import ServiceState, read_state, remove_folder
@@ -24,7 +24,7 @@ async def add_job(request: Request) -> Response:
   state.queue.check_room()
   folder = state.queue.make_folder()
   try:
-    async with request.form() as form:
+    async with request.form(max_fields=MAX_FIELDS) as form:
       files = list_files(form, "file", "files")
       wanted = await run_in_threadpool(
         _read_request, state, {**request.query_params}, files, folder
@@ -64,11 +64,15 @@ async def describe_job(request: Request) -> Response:
 
 async def send_mask(request: Request) -> Response:
   """Returns the mask of a job that is done."""
-  job = read_state(request).queue.find(request.path_params["job"])
+  queue = read_state(request).queue
+  job = queue.find(request.path_params["job"])
   if not job.answer.done():
     raise RequestError(409, f"job {job.id} is {job.state}; ask for it until it is done")
   answer = job.answer.result()
-  content = await run_in_threadpool(answer.mask.read_bytes)
+  try:
+    content = await run_in_threadpool(answer.mask.read_bytes)
+  except FileNotFoundError:  # it has been removed, or has expired, since it was found
+    raise queue.missing(job.id) from None
   return Response(content, media_type=read_media_type(job.request.output_format))
 
 

@@ -1,12 +1,15 @@
 """The options of the service: the flags of `serve`."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.serving.archive import Archive
 
+# As browsers write it: no path, not even a last slash, no capital letters.
+_ORIGIN = re.compile(r"https?://[a-z0-9.\[\]:_-]+")
 _SHORTEST_TOKEN = 16
 _MEBIBYTE = 1 << 20
 
@@ -17,7 +20,7 @@ class ServiceOptions:
 
   Attributes:
     host: the address to listen at.
-    port: the port to listen at.
+    port: the port to listen at; 0: any that is free.
     token: what requests must know; '': nothing.
     origins: of the pages in browsers that may send requests, such as `https://viewer.example`.
     max_upload_mib: the largest body of a request, and the largest series of the archive.
@@ -28,8 +31,8 @@ class ServiceOptions:
     archive: where series are read and masks are stored; None: nowhere.
 
   Raises:
-    UserError: the service could be reached from other machines, and needs a token; or the token is
-      too short.
+    UserError: the service could be reached from other machines, and needs a token; the token is
+      too short; or an origin is none.
   """
 
   host: str = "127.0.0.1"
@@ -44,7 +47,13 @@ class ServiceOptions:
   archive: Archive | None = None
 
   def __post_init__(self) -> None:
-    """Checks that strangers are not answered."""
+    """Checks that strangers are not answered, and that every origin can be one."""
+    for origin in self.origins:
+      if not _ORIGIN.fullmatch(origin):
+        raise UserError(
+          f"--allow_origins={origin}: write SCHEME://HOST or SCHEME://HOST:PORT alone, such as "
+          "https://viewer.example"
+        )
     if not self.token and not is_loopback(self.host):
       raise UserError(
         f"--host={self.host}: other machines could send scans; give --token_file=FILE with a "

@@ -15,6 +15,7 @@ from attn_unet_jax.serving.job_queue import Job, JobQueue
 from attn_unet_jax.serving.scan_files import SentFile
 from attn_unet_jax.serving.segmenter import ServedAnswer
 
+MAX_FIELDS = 64  # in a form, beside its files; clients send fewer than ten
 _LOOK_EVERY_S = 1.0  # whether a client still waits
 
 

@@ -1,10 +1,12 @@
 """Opens a run and answers requests until a signal comes."""
 
+import socket
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 from attn_unet_jax.runtime.console import print_line
-from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.errors import UserError, format_error
 from attn_unet_jax.runtime.extras import import_extra
 from attn_unet_jax.runtime.files import check_writable
 from attn_unet_jax.serving.options import ServiceOptions
@@ -12,6 +14,8 @@ from attn_unet_jax.workflows.options import AnswerOptions
 from attn_unet_jax.workflows.segment_scans import open_work
 
 EXTRA = "serve"
+
+_STOP_S = 5  # for requests that are being answered when a signal comes
 
 
 def run_service(workdirs: Sequence[Path], answers: AnswerOptions, options: ServiceOptions) -> None:
@@ -28,29 +32,62 @@ def run_service(workdirs: Sequence[Path], answers: AnswerOptions, options: Servi
   uvicorn = import_extra("uvicorn", EXTRA, "serve")
   for module in ("starlette", "python_multipart"):
     import_extra(module, EXTRA, "serve")
-  from attn_unet_jax.serving.application import build_application  # imports Starlette
+  from attn_unet_jax.serving.application import (  # imports Starlette
+    break_off_jobs,
+    build_application,
+  )
 
   if options.keep:
     check_writable(options.keep)
     options.keep.mkdir(parents=True, exist_ok=True)
+  listener = _take_address(options.host, options.port)  # before what takes long
   work = open_work(workdirs, answers)
   if work.trained.config.data.boxes:
     raise UserError(
       f"{workdirs[0]}: works inside boxes, and a service has none of the scans to come; serve "
       "another run"
     )
-  print_line(f"listens at http://{options.host}:{options.port}, for one scan after the other")
+  application = build_application(work, options)
   config = uvicorn.Config(
-    build_application(work, options),
-    host=options.host,
-    port=options.port,
+    application,
     log_level="warning",
     server_header=False,
-    timeout_graceful_shutdown=5,
+    timeout_graceful_shutdown=_STOP_S,
   )
+  server = uvicorn.Server(config)
+  stop = server.handle_exit
+
+  def stop_at_once(number: int, frame: FrameType | None) -> None:
+    break_off_jobs(application)  # else clients that wait would delay the end
+    stop(number, frame)
+
+  server.handle_exit = stop_at_once
+  with listener:
+    listener.listen()
+    port = listener.getsockname()[1]
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    print_line(f"listens at http://{host}:{port}, for one scan after the other")
+    server.run(sockets=[listener])
+
+
+def _take_address(host: str, port: int) -> socket.socket:
+  """Returns a socket at an address, which refuses connections until it listens.
+
+  Raises:
+    UserError: the address is none, or it is taken.
+  """
+  taken = f"--host={host} --port={port}: cannot listen there"
   try:
-    uvicorn.Server(config).run()
-  except SystemExit:  # uvicorn has logged why it cannot listen
-    raise UserError(
-      f"--host={options.host} --port={options.port}: cannot listen there; choose another --port"
-    ) from None
+    (family, kind, _, _, address), *_ = socket.getaddrinfo(
+      host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+  except (OSError, UnicodeError) as error:
+    raise UserError(f"{taken} ({format_error(error)}); choose another --host") from None
+  listener = socket.socket(family, kind)
+  try:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(address)
+  except OSError as error:
+    listener.close()
+    raise UserError(f"{taken} ({error.strerror}); choose another --port") from None
+  return listener

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from attn_unet_jax.runtime.console import escape_controls
 from attn_unet_jax.serving.errors import RequestError
 
 SENT = "sent"  # the folder of a job's scan, which goes once there is an answer
 _SUFFIXES = (".nii.gz", ".nii", ".zip")
+_LONGEST_NAME = 255
 _MAX_HELD = 32  # scans of viewers, so that these cannot fill the disk
 
 
@@ -51,7 +53,7 @@ def save_scan(files: Sequence[SentFile], folder: Path) -> SentScan:
   """
   if not files:
     raise RequestError(422, "no file: send a NIfTI file, or a .zip of a DICOM series, as `file`")
-  name = PurePosixPath(files[0].name).name  # of no use as a path here
+  name = _clean_name(files[0].name)
   if len(files) > 1:
     path = folder / "series"
     path.mkdir()
@@ -67,6 +69,11 @@ def save_scan(files: Sequence[SentFile], folder: Path) -> SentScan:
   path = folder / f"scan{suffix}"
   _write(files[0].content, path)
   return SentScan(path, name)
+
+
+def _clean_name(name: str) -> str:
+  """Returns a client's name of a file as it may stand in a line; it never is a path here."""
+  return escape_controls(PurePosixPath(name).name)[-_LONGEST_NAME:]
 
 
 def _write(content: IO[bytes], path: Path) -> None:
@@ -93,17 +100,17 @@ class ScanFiles:
     Raises:
       RequestError: as of `save_scan`, or too many are kept.
     """
-    if len(self._held) >= _MAX_HELD and key not in self._held:
-      raise RequestError(503, f"{_MAX_HELD} scans are kept already; send this one again later")
+    self._check_room(key)
     folder = self._folder / uuid.uuid4().hex
     folder.mkdir()
     try:
       scan = save_scan(files, folder)
+      with self._lock:  # so that two that come at once do not both get the last place
+        self._check_room(key)
+        earlier, self._held[key] = self._held.get(key), _HeldScan(scan)
     except BaseException:
       shutil.rmtree(folder, ignore_errors=True)
       raise
-    with self._lock:
-      earlier, self._held[key] = self._held.get(key), _HeldScan(scan)
     if earlier:
       _remove(earlier)
     return scan
@@ -133,6 +140,10 @@ class ScanFiles:
       old = [key for key, held in self._held.items() if now - held.used > self._expiry]
     for key in old:
       self.remove(key)
+
+  def _check_room(self, key: Hashable) -> None:
+    if len(self._held) >= _MAX_HELD and key not in self._held:
+      raise RequestError(503, f"{_MAX_HELD} scans are kept already; send this one again later")
 
   def __len__(self) -> int:
     """Returns how many scans are kept."""

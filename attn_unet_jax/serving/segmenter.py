@@ -9,6 +9,7 @@ from typing import Any
 from attn_unet_jax.runtime.acceptance import NOTHING, Acceptance
 from attn_unet_jax.runtime.deadline import Deadline, check_deadline, keep_deadline
 from attn_unet_jax.runtime.errors import UserError, format_error
+from attn_unet_jax.runtime.files import atomic_write, write_text
 from attn_unet_jax.serving.archive import fetch_series, store_instance
 from attn_unet_jax.serving.errors import RequestError
 from attn_unet_jax.serving.options import ServiceOptions
@@ -57,6 +58,11 @@ class Segmenter:
   def __init__(self, work: ScanWork, options: ServiceOptions):
     self.work, self._options = work, options
 
+  @property
+  def model_name(self) -> str:
+    """The name of the run for clients, who know no folder of this machine."""
+    return "+".join(Path(one).resolve().name for one in self.work.run.name.split(","))
+
   def check_request(self, request: ScanRequest) -> None:
     """Refuses, before anything waits, a request that this service cannot answer.
 
@@ -85,6 +91,7 @@ class Segmenter:
     try:
       with keep_deadline(deadline):
         answer = self._segment(scan, request, folder)
+        check_deadline()  # before anything is stored or kept that nobody wants any more
     except RequestError:
       raise
     except UserError as error:
@@ -113,16 +120,16 @@ class Segmenter:
       raise UserError(record.error)
     facts = json.loads((folder / "mask.json").read_bytes())
     said = [line.replace(str(scan.path), scan.name) for line in facts["warnings"]]
-    return ServedAnswer(
-      target, {**facts, "scan": scan.name, "warnings": said, "seconds": record.seconds}
-    )
+    facts |= {"run": self.model_name, "scan": scan.name, "warnings": said}
+    return ServedAnswer(target, {**facts, "seconds": record.seconds})
 
   def _keep(self, answer: ServedAnswer, name: str) -> None:
     assert self._options.keep is not None
     kept = self._options.keep / f"{name}{answer.mask.name.removeprefix('mask')}"
+    text = json.dumps({**answer.facts, "mask": kept.name}, indent=2)
     try:
-      shutil.copyfile(answer.mask, kept)
-      text = json.dumps({**answer.facts, "mask": kept.name}, indent=2)
-      (self._options.keep / f"{name}.json").write_text(f"{text}\n", encoding="utf-8")
+      with atomic_write(kept) as temporary:
+        shutil.copyfile(answer.mask, temporary)
+      write_text(self._options.keep / f"{name}.json", f"{text}\n")
     except OSError as error:
       raise RequestError(507, f"the mask cannot be kept: {error.strerror}") from None

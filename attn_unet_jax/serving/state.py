@@ -29,11 +29,6 @@ class ServiceState:
   queue: JobQueue
   scans: ScanFiles
 
-  @property
-  def model_name(self) -> str:
-    """The name under which viewers show the run."""
-    return "+".join(Path(one).resolve().name for one in self.segmenter.work.run.name.split(","))
-
 
 def read_state(request: Request) -> ServiceState:
   """Returns the state of the service that a request reached."""

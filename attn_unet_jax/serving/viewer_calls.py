@@ -19,6 +19,7 @@ from attn_unet_jax.serving.archive import is_uid
 from attn_unet_jax.serving.errors import RequestError
 from attn_unet_jax.serving.gate import is_token
 from attn_unet_jax.serving.requests import (
+  MAX_FIELDS,
   is_set,
   list_files,
   read_acceptance,
@@ -53,7 +54,7 @@ async def describe_service(request: Request) -> Response:
       "description": "Segmentation of CT",
       "version": __version__,
       "labels": list(run.classes),
-      "models": {state.model_name: model},
+      "models": {state.segmenter.model_name: model},
       "trainers": {},
       "strategies": {},
       "scoring": {},
@@ -75,12 +76,12 @@ class _Wanted(NamedTuple):
 async def infer(request: Request) -> Response:
   """Segments a scan while the client waits: `POST /infer/{model}`."""
   state, model = read_state(request), request.path_params["model"]
-  if model != state.model_name:
-    raise RequestError(404, f"no model {model!r}; this service has {state.model_name!r}")
+  if model != state.segmenter.model_name:
+    raise RequestError(404, f"no model {model!r}; this service has {state.segmenter.model_name!r}")
   state.queue.check_room()
   folder = state.queue.make_folder()
   try:
-    async with request.form() as form:
+    async with request.form(max_fields=MAX_FIELDS) as form:
       params, files = read_params(form), list_files(form, "file")
       wanted = await run_in_threadpool(_read_wanted, state, request, params, files, folder)
     state.segmenter.check_request(wanted.request)
@@ -127,7 +128,7 @@ def _find_scan(
   """Finds the scan that is meant: one in the request, one sent before, or a series' UID."""
   image, session = (request.query_params.get(name, "") for name in ("image", "session_id"))
   series = params.get("series")
-  if series is not None and not is_uid(str(series)):
+  if series is not None and not (isinstance(series, str) and is_uid(series)):
     raise RequestError(422, f"series={series}: no DICOM UID")
   if files:
     return save_scan(files, folder / SENT), series
@@ -185,7 +186,7 @@ async def describe_auth(request: Request) -> Response:
 async def give_token(request: Request) -> Response:
   """Takes the token as a password, and returns it as the client will send it."""
   token = read_state(request).options.token
-  async with request.form(max_files=0) as form:
+  async with request.form(max_files=0, max_fields=MAX_FIELDS) as form:
     given = form.get("password")
   if not token:
     return JSONResponse({"access_token": None, "token_type": None})

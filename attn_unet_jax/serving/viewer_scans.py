@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from attn_unet_jax.serving.errors import RequestError
-from attn_unet_jax.serving.requests import list_files, read_params
+from attn_unet_jax.serving.requests import MAX_FIELDS, list_files, read_params
 from attn_unet_jax.serving.scan_files import SentScan
 from attn_unet_jax.serving.state import ServiceState, read_state
 
@@ -32,7 +32,7 @@ def name_image(request: Request, params: dict[str, Any], image: str) -> ImageKey
 async def add_session(request: Request) -> Response:
   """Takes a scan, or the slices of one, under an id that the service chooses."""
   state, session_id = read_state(request), uuid.uuid4().hex
-  async with request.form() as form:
+  async with request.form(max_fields=MAX_FIELDS) as form:
     files = list_files(form, "files", "file")
     scan = await run_in_threadpool(state.scans.add, session_id, files)
   info = _describe_session(state, session_id, scan)
@@ -56,7 +56,7 @@ async def remove_session(request: Request) -> Response:
 async def add_image(request: Request) -> Response:
   """Takes a scan under the name that the viewer gives it."""
   state = read_state(request)
-  async with request.form() as form:
+  async with request.form(max_fields=MAX_FIELDS) as form:
     files = list_files(form, "file")
     image = request.query_params.get("image") or (files[0].name if files else "")
     key = name_image(request, read_params(form), image)

@@ -19,6 +19,7 @@ import pytest
 pytest.importorskip("starlette")
 pytest.importorskip("httpx2")
 
+from attn_unet_jax.runtime.deadline import Deadline, keep_deadline
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.serving.archive import (
   Archive,
@@ -47,7 +48,12 @@ class DrawnArchive(http.server.BaseHTTPRequestHandler):
     elif self.path == f"/web/studies/{STUDY}/series/{SERIES}":
       head = b"--b\r\nContent-Type: application/dicom\r\n\r\n"
       body = b"\r\n".join(head + file for file in self.server.files) + b"\r\n--b--\r\n"
-      self.answer(200, 'multipart/related; type="application/dicom"; boundary="b"', body)
+      kind = 'multipart/related; type="application/dicom"; boundary="b"'
+      self.answer(200, kind, body[: len(body) - self.server.lost])
+    elif self.path.startswith("/moved/"):
+      self.send_response(302)
+      self.send_header("Location", self.path.replace("/moved/", "/web/"))
+      self.end_headers()
     else:
       self.answer(404, "text/plain", b"")
 
@@ -72,7 +78,7 @@ def drawn(tmp_path):
   source = write_source(tmp_path / "source", "shuffled")
   with http.server.ThreadingHTTPServer(("127.0.0.1", 0), DrawnArchive) as server:
     server.files = [file.read_bytes() for file in sorted(source.iterdir())]
-    server.asked, server.stored = [], []
+    server.asked, server.stored, server.lost = [], [], 0
     server.says = 200, "application/dicom+json", b'{"00081198": {"vr": "SQ"}}'  # as Orthanc's
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -111,6 +117,25 @@ def test_what_an_archive_does_not_have_or_do_is_said(drawn, tmp_path):
   statuses = [one.value.status for one in (missing, large, conflict, silent)]
   assert statuses == [404, 413, 502, 502]
   assert not list(tmp_path.glob("[ab]"))
+
+
+def test_a_part_of_a_series_is_not_taken_for_the_whole(drawn, tmp_path):
+  drawn.lost = 100
+  with pytest.raises(RequestError, match=r"broke off within series 1\.2\.3"):
+    fetch_series(drawn.archive, SERIES, tmp_path / "a", 1 << 20)
+  assert not (tmp_path / "a").exists()
+
+
+def test_the_header_that_proves_who_asks_follows_no_redirection(drawn, tmp_path):
+  moved = Archive(drawn.archive.url.replace("/web", "/moved"), "Bearer secret")
+  with pytest.raises(RequestError, match="answered 302 Found"):
+    fetch_series(moved, SERIES, tmp_path / "a", 1 << 20)
+  assert [path.partition("?")[0] for path, _ in drawn.asked] == ["/moved/series"]
+
+
+def test_an_archive_does_not_delay_what_is_not_wanted_any_more(drawn, tmp_path):
+  with keep_deadline(Deadline(0)), pytest.raises(UserError, match="broken off"):
+    fetch_series(drawn.archive, SERIES, tmp_path / "a", 1 << 20)
 
 
 def test_an_instance_is_sent_in_one_part(drawn):

@@ -1,5 +1,7 @@
 """Scans are sent as jobs, several at once, and refused as `predict` refuses them."""
 
+import errno
+import json
 import threading
 import zipfile
 
@@ -10,7 +12,10 @@ import pytest
 pytest.importorskip("starlette")
 pytest.importorskip("httpx2")
 
+from starlette.testclient import TestClient
+
 from attn_unet_jax.runtime.deadline import check_deadline
+from attn_unet_jax.serving.application import break_off_jobs
 from attn_unet_jax.volumes.nifti import read_label, write_nifti
 from tests.dicom_sources import read_frame_points, write_source
 from tests.serving.services import AFFINE, SHAPE, open_service, pack_scan, predict_half, send, wait
@@ -23,7 +28,8 @@ def test_a_scan_becomes_a_mask_on_its_grid_and_nothing_is_left(tmp_path, monkeyp
     job = send(client, pack_scan(tmp_path))
     said = wait(client, job)
     assert said["state"] == "done", said
-    assert (said["scan"], said["checkpoint_step"], said["engine"]) == ("ct.nii.gz", 7, "a network")
+    assert (said["run"], said["checkpoint_step"], said["engine"]) == ("a", 7, "a network")
+    assert said["scan"] == "ct.nii.gz"
     (pancreas,) = said["classes"]
     assert pancreas["voxels"] == np.prod(SHAPE) // 2
     mask = client.get(f"{job}/mask")
@@ -84,8 +90,8 @@ def test_what_is_no_call_or_no_form_is_refused_in_one_line_too():
 
 def test_a_name_of_a_client_is_no_path_here(tmp_path):
   with open_service() as client:
-    job = send(client, pack_scan(tmp_path), name="../../../ct.nii.gz")
-    assert wait(client, job)["scan"] == "ct.nii.gz"
+    job = send(client, pack_scan(tmp_path), name="../../../\u202ect.nii.gz")
+    assert wait(client, job)["scan"] == r"\u202ect.nii.gz"
 
 
 def test_as_many_wait_as_may_and_what_is_removed_is_not_computed(tmp_path):
@@ -109,9 +115,10 @@ def test_as_many_wait_as_may_and_what_is_removed_is_not_computed(tmp_path):
     assert "2 scans are waiting already" in refused.json()["error"]
     assert client.get(f"{third}/mask").status_code == 409
     client.delete(second)
+    fourth = send(client, scan)  # in the place of the one that is gone
     go.set()
-    assert wait(client, third)["state"] == "done"
-    assert len(computed) == 2
+    assert wait(client, third)["state"] == wait(client, fourth)["state"] == "done"
+    assert len(computed) == 3
 
 
 def test_work_that_takes_too_long_is_broken_off(tmp_path):
@@ -143,6 +150,38 @@ def test_a_fault_of_the_program_ends_one_request_alone(tmp_path, capsys):
   assert "AssertionError: a fault" in capsys.readouterr().err
 
 
+def test_a_full_disk_is_named_and_a_fault_before_the_queue_is_told_in_one_line(
+  tmp_path, monkeypatch
+):
+  errors = iter((OSError(errno.ENOSPC, "No space left on device", "/secret"), ValueError("secret")))
+
+  def fail(*_):
+    raise next(errors)
+
+  monkeypatch.setattr("attn_unet_jax.serving.job_routes.save_scan", fail)
+  with open_service() as client:
+    client = TestClient(client.app, client.base_url, raise_server_exceptions=False)
+    said = [client.post("/jobs", files={"file": ("a.nii", b"0")}) for _ in range(2)]
+  assert [one.status_code for one in said] == [507, 500]
+  assert said[0].json() == {"error": "the scan cannot be taken: No space left on device"}
+  assert said[1].json() == {"error": "a fault of the service; its log has more"}
+
+
+def test_all_is_broken_off_at_a_signal(tmp_path):
+  entered = threading.Event()
+
+  def never(volume):
+    while True:
+      entered.set()
+      check_deadline()
+
+  with open_service(never) as client:
+    job = send(client, pack_scan(tmp_path))
+    assert entered.wait(60)
+    break_off_jobs(client.app)
+    assert "no longer wanted" in wait(client, job)["error"]
+
+
 def test_an_answer_that_nobody_fetches_expires(tmp_path, monkeypatch):
   monkeypatch.setattr("attn_unet_jax.serving.job_queue._SWEEP_EVERY_S", 0.01)
   with open_service(expiry_seconds=0.01) as client:
@@ -161,6 +200,7 @@ def test_masks_are_kept_where_that_is_asked_for(tmp_path):
     wait(client, job)
   name = job.rpartition("/")[2]
   assert {path.name for path in kept.iterdir()} == {f"{name}.nii.gz", f"{name}.json"}
+  assert json.loads((kept / f"{name}.json").read_text())["mask"] == f"{name}.nii.gz"
   assert read_label(kept / f"{name}.nii.gz").array.any()
 
 

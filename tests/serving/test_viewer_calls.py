@@ -125,6 +125,7 @@ def test_viewers_cannot_fill_the_disk(tmp_path, monkeypatch):
     ("/infer/a?image=x", "{", 422, "params: must be an object in JSON"),
     ("/infer/a?image=x", '{"result_extension": ".mha"}', 422, "result_extension=.mha: none of"),
     ("/infer/a?image=1.2.3", "{}", 404, "image '1.2.3'"),
+    ("/infer/a?image=x", '{"series": 1.2}', 422, "series=1.2: no DICOM UID"),
   ],
 )
 def test_a_call_that_cannot_be_answered_is_refused(path, params, status, said):
