@@ -26,6 +26,11 @@ class Deadline:
     """Whether the work is to be broken off."""
     return self._cancelled.is_set() or time.monotonic() >= self._end
 
+  @property
+  def reason(self) -> str:
+    """Why the work is to be broken off."""
+    return "no longer wanted" if self._cancelled.is_set() else f"not done within {self.seconds:g} s"
+
   def cancel(self) -> None:
     """Asks for the work to be broken off; from any thread."""
     self._cancelled.set()
@@ -53,4 +58,4 @@ def check_deadline() -> None:
   """
   deadline = _current.get()
   if deadline is not None and deadline.is_over:
-    raise UserError(f"broken off: not done within {deadline.seconds:g} s, or no longer wanted")
+    raise UserError(f"broken off: {deadline.reason}")

@@ -65,6 +65,7 @@ async def wait_for_answer(request: Request, queue: JobQueue, job: Job) -> Served
   while not answer.done():
     await asyncio.wait([answer], timeout=_LOOK_EVERY_S)
     if not answer.done() and await request.is_disconnected():
+      answer.add_done_callback(asyncio.Future.exception)  # else asyncio prints that nobody asked
       await run_in_threadpool(queue.remove, job)
       raise RequestError(499, "the client went away")
   return answer.result()

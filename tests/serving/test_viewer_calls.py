@@ -1,8 +1,10 @@
 """The calls of MONAI Label's clients, in the forms in which 3D Slicer and OHIF make them."""
 
 import email
+import gc
 import gzip
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import pytest
 pytest.importorskip("starlette")
 pytest.importorskip("httpx2")
 
+from attn_unet_jax.runtime.deadline import check_deadline
 from attn_unet_jax.volumes.nifti import read_label
 from tests.serving.services import SHAPE, open_service, pack_scan
 
@@ -146,3 +149,39 @@ def test_a_scan_that_is_refused_and_one_that_is_compressed(tmp_path):
       files={"file": ("ct.nii.gz", pack_scan(tmp_path))},
     )
     assert read_nrrd(answer.content)[0]["encoding"] == "gzip"
+
+
+def test_the_scan_of_a_client_that_goes_away_is_broken_off(tmp_path, capsys, caplog):
+  ended = threading.Event()
+
+  def never(volume):
+    try:
+      while True:
+        check_deadline()
+    finally:
+      ended.set()
+
+  async def leave(app, request):
+    """Sends a scan, then nothing but the word that the client is gone."""
+    headers = [(name.lower(), value) for name, value in request.headers.raw]
+    scope = {"type": "http", "method": "POST", "path": "/infer/a", "query_string": b""}
+    messages = [{"type": "http.request", "body": request.read()}]
+
+    async def receive():
+      return messages.pop() if messages else {"type": "http.disconnect"}
+
+    async def send(message):
+      sent.append(message)
+
+    sent = []
+    await app({**scope, "headers": headers, "client": None}, receive, send)
+    return sent[0]["status"]
+
+  with open_service(never) as client:
+    files = {"file": ("a.nii.gz", pack_scan(tmp_path))}
+    request = client.build_request("POST", "/infer/a", files=files)
+    assert client.portal.call(leave, client.app, request) == 499
+    assert ended.wait(60)
+    assert client.get("/health").json()["waiting"] == 0
+  gc.collect()
+  assert "never retrieved" not in capsys.readouterr().err + caplog.text
