@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from attn_unet_jax.inference.segment import segment_scan as segment_volume
+from attn_unet_jax.runs.builtin import find_run
 from attn_unet_jax.runtime.acceptance import parse_acceptance
 from attn_unet_jax.volumes.judge import Judge
 from attn_unet_jax.volumes.scan import is_dicom_scan
@@ -17,13 +18,14 @@ def load_run(workdir: str | Path) -> LoadedRun:
   """Opens a run with its best checkpoint; one of all folds as the mean of its folds.
 
   Args:
-    workdir: the folder of a run, made by `attn_unet_jax.main`.
+    workdir: the folder of a run, made by `attn_unet_jax.main`, or the name of a network that comes
+      with the program, such as `builtin:pancreas`.
 
   Raises:
     UserError: no run, or one without a checkpoint.
   """
   # For a command the shell has replaced the ~; from Python nobody has.
-  return open_ensemble([Path(workdir).expanduser()])
+  return open_ensemble([find_run(str(workdir)).expanduser()])
 
 
 def read_scan(path: str | Path, series: str | None = None, accept: str = "") -> Volume:

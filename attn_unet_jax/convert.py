@@ -17,6 +17,7 @@ from pathlib import Path
 from absl import flags
 
 from attn_unet_jax.config.flags import CONFIG_FLAGS, define_config
+from attn_unet_jax.runs.builtin import find_own_run
 from attn_unet_jax.runtime import process
 
 _INPUT = flags.DEFINE_string("input", None, "A state_dict: .safetensors or .pth.", required=True)
@@ -26,11 +27,12 @@ define_config()
 
 def main() -> None:
   """Converts what the flags say."""
+  workdir = find_own_run(_WORKDIR.value or "", "name another folder")
   # Weights come without data: the config says how scans are to be prepared.
   config = CONFIG_FLAGS.read(data=False)
   from attn_unet_jax.workflows.convert_weights import convert_weights  # loads JAX
 
-  convert_weights(Path(_INPUT.value or ""), config, Path(_WORKDIR.value or ""))
+  convert_weights(Path(_INPUT.value or ""), config, workdir)
 
 
 def run() -> None:

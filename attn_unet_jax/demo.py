@@ -13,6 +13,7 @@ import sys
 from absl import flags
 
 from attn_unet_jax.config.flags import CONFIG_FLAGS
+from attn_unet_jax.runs.builtin import find_own_run
 from attn_unet_jax.runtime import process
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "Folder of the run.")
@@ -21,6 +22,7 @@ _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of the records.")
 
 def main() -> None:
   """Builds, then trains, each by its own command."""
+  find_own_run(_WORKDIR.value or "", "name another folder")  # before anything is built
   keys = [f"--config.{key}={text}" for key, text in CONFIG_FLAGS.texts.items()]
   data = f"--config.data.dir={_DATA_DIR.value}"
   _run("tfds_pancreas.build", "--dataset=phantom_ct/demo", f"--data_dir={_DATA_DIR.value}")

@@ -8,8 +8,9 @@ The first segments the run's test cases again with its best checkpoint and write
 predictions/ in the run; --part chooses the validation or the training cases instead. The second
 does so with every case of another data set (or --config.data.folder=DIR), or with a --part of its
 folds: the run's classes are found there by name, and the files go into evaluation/NAME and
-predictions/NAME. The third compares folders of NIfTI masks, file by file of the same name. Of a run
-of all folds the first scores each case by the fold that did not see it, the second by their mean.
+predictions/NAME, in the run or in --output. The third compares folders of NIfTI masks, file by file
+of the same name. Of a run of all folds the first scores each case by the fold that did not see it,
+the second by their mean. --workdir=builtin:NAME is a network that comes with the program.
 """
 
 import math
@@ -20,6 +21,8 @@ from absl import flags
 
 from attn_unet_jax.cases.folds import PARTS
 from attn_unet_jax.evaluation.options import EMPTY_RULES, EvaluationOptions
+from attn_unet_jax.runs.builtin import announce_releases, find_run, name_run
+from attn_unet_jax.runs.release import is_release
 from attn_unet_jax.runtime import process, xla
 from attn_unet_jax.runtime.acceptance import ACCEPT_HELP, parse_acceptance
 from attn_unet_jax.runtime.console import print_line
@@ -32,7 +35,12 @@ _PART = flags.DEFINE_enum(
 )
 _PREDICTION = flags.DEFINE_string("prediction", None, "Folder of predicted masks (NIfTI).")
 _REFERENCE = flags.DEFINE_string("reference", None, "Folder of reference masks, the same names.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder for cases.csv and summary.json.")
+_OUTPUT = flags.DEFINE_string(
+  "output",
+  None,
+  "Folder for cases.csv and summary.json; of a run on another data set, for evaluation/ and "
+  "predictions/, instead of the run's own.",
+)
 _LABELS = flags.DEFINE_string(
   "labels", None, "CLASS=VALUE,... of the masks in folders; pancreas=1."
 )
@@ -88,13 +96,13 @@ _OTHER_SET = {
 def main() -> None:
   """Scores what the flags name."""
   other = {key: flag.value for key, flag in _OTHER_SET.items() if flag.value is not None}
-  if _WORKDIR.value and not (_PREDICTION.value or _REFERENCE.value or _OUTPUT.value):
+  if _WORKDIR.value and not (_PREDICTION.value or _REFERENCE.value):
     if _LABELS.value is not None:
       raise UserError(
         f"--labels={_LABELS.value}: is for --prediction and --reference; a run knows its own, and "
         "--config.data.labels says those of another set"
       )
-    _score_run(Path(_WORKDIR.value), other)
+    _score_run(find_run(_WORKDIR.value), other)
   elif (
     _PREDICTION.value
     and _REFERENCE.value
@@ -139,8 +147,8 @@ def _parse_tolerance(text: str) -> float:
 def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
   accept = parse_acceptance(_ACCEPT.value or "")
   rules = _read_rules()
+  _check_output(workdir, other)
   from attn_unet_jax.cases.fold import open_fold  # these load JAX
-  from attn_unet_jax.config.stored import load_config
   from attn_unet_jax.inference.mirrors import parse_mirrors
   from attn_unet_jax.inference.scales import parse_scales
   from attn_unet_jax.workflows.evaluate_run import (
@@ -157,10 +165,11 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
   from attn_unet_jax.workflows.mirror_run import mirror_run, scale_run
   from attn_unet_jax.workflows.model_card import write_model_card
   from attn_unet_jax.workflows.open_ensemble import open_ensemble
-  from attn_unet_jax.workflows.other_dataset import list_seen_cases, open_other_dataset
+  from attn_unet_jax.workflows.other_dataset import open_other_for_run
   from attn_unet_jax.workflows.pool_scores import check_pooling, pool_scores
 
   mirrors, scales = parse_mirrors(_TTA.value or ""), parse_scales(_TTA_SCALES.value or [])
+  announce_releases([workdir])
   print_line(f"device: {xla.describe_devices()}")
 
   def open_as_asked(run: Path) -> LoadedRun:
@@ -192,9 +201,23 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
     return
   wanted = want_maps(workdir)
   trained = open_as_asked(workdir)
-  seen = list_seen_cases(load_config(workdir / "config.json"), workdir / "folds.json")
-  others = open_other_dataset(trained.config, other, _PART.value, seen)
-  evaluate_other(trained, others, workdir, wanted)
+  others = open_other_for_run(workdir, trained.config, other, _PART.value)
+  evaluate_other(trained, others, Path(_OUTPUT.value) if _OUTPUT.value else workdir, wanted)
+
+
+def _check_output(workdir: Path, other: dict[str, str | int]) -> None:
+  """Refuses scores that would lie where nobody looks for them, or in a release."""
+  if _OUTPUT.value and not other:
+    raise UserError(
+      f"--output={_OUTPUT.value}: is for another data set, --config.data.dataset or "
+      "--config.data.folder; the scores of a run's own cases lie in the run"
+    )
+  if is_release(workdir) and not (other and _OUTPUT.value):
+    raise UserError(
+      f"--workdir={name_run(workdir)}: a release has no cases of its own, and nothing is written "
+      "into it; name a data set by --config.data.dataset or --config.data.folder, and "
+      "--output=FOLDER"
+    )
 
 
 def run() -> None:

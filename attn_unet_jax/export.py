@@ -1,15 +1,18 @@
-"""Exports a run as one file that runs without this program: StableHLO with a runner, or ONNX.
+"""Exports a run: as one file that runs without this program, or as a release for this program.
 
   python -m attn_unet_jax.export --workdir=runs/a --output=EXPORTED
   python -m attn_unet_jax.export --workdir=runs/a,runs/b --output=EXPORTED/pancreas.stablehlo
   python -m attn_unet_jax.export --workdir=runs/a --output=EXPORTED --format=onnx
+  python -m attn_unet_jax.export --workdir=runs/a --output=NAME --format=release --licence=LICENCE
 
 The folder gets three files: the network as StableHLO for cpu, cuda and tpu (network.stablehlo);
 what else a segmentation needs, such as spacing, windows and classes (network.json); and
 run_exported.py, which segments NIfTI scans with jax, numpy, scipy and nibabel alone. Several runs
 are averaged. With --format=onnx it gets network.onnx and network.json: the network was run in
 onnxruntime, and its probabilities differ from the run's in float32 by 1e-5 at most (needs the extra
-onnx).
+onnx). --format=release writes a small folder that is a --workdir of this program wherever it is
+installed: the parameters in 16 bits, config, scores, model card and licence. The run must have been
+tested, and --licence names the licence of what it learnt.
 """
 
 from pathlib import Path
@@ -17,8 +20,10 @@ from typing import Any, cast
 
 from absl import flags
 
+from attn_unet_jax.runs.release import read_release
 from attn_unet_jax.runtime import process
 from attn_unet_jax.runtime.console import print_line
+from attn_unet_jax.runtime.errors import UserError
 
 _WORKDIR = flags.DEFINE_string(
   "workdir",
@@ -32,22 +37,39 @@ _OUTPUT = flags.DEFINE_string(
 _FORMAT = flags.DEFINE_enum(
   "format",
   "stablehlo",
-  ["stablehlo", "onnx"],
-  "How the network is written: stablehlo for JAX; onnx (needs the extra onnx) for other runtimes.",
+  ["stablehlo", "onnx", "release"],
+  "How the network is written: stablehlo for JAX; onnx (needs the extra onnx) for other runtimes; "
+  "release for this program.",
+)
+_LICENCE = flags.DEFINE_string(
+  "licence", None, "Of a release: the licence of the network's values, which follows its data's."
+)
+_TRAINED_ON = flags.DEFINE_string(
+  "trained_on", None, "Of a release: its data in words, such as '18 slabs of portal venous CT'."
 )
 
 
 def main() -> None:
   """Exports what the flags say."""
+  is_release = _FORMAT.value == "release"
+  for flag in () if is_release else (_LICENCE, _TRAINED_ON):
+    if flag.value is not None:
+      raise UserError(f"--{flag.name}: is for --format=release")
   from attn_unet_jax.workflows.export_run import export_run  # these load JAX
   from attn_unet_jax.workflows.open_ensemble import split_workdirs
+  from attn_unet_jax.workflows.release_run import describe_rounding, release_run
 
-  files = export_run(
-    split_workdirs(_WORKDIR.value or ""),
-    Path(_OUTPUT.value or ""),
-    cast(Any, _FORMAT.value),  # one of those that the flag allows
-  )
-  for path in files:
+  workdirs, output = split_workdirs(_WORKDIR.value or ""), Path(_OUTPUT.value or "")
+  if is_release:
+    if len(workdirs) > 1:
+      raise UserError("--format=release: of one run; name one of them by --workdir")
+    files = release_run(workdirs[0], output, _LICENCE.value or "", _TRAINED_ON.value or "")
+    size = sum(path.stat().st_size for path in files)
+    print_line(f"rounded to 16 bits: {describe_rounding(read_release(output).rounding)}")
+    print_line(f"{output}: {size / 2**20:.1f} MiB in {len(files)} files")
+    return
+  # The format is one of those that the flag allows.
+  for path in export_run(workdirs, output, cast(Any, _FORMAT.value)):
     print_line(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
 
 

@@ -1,6 +1,7 @@
 """Says what a config asks of a machine, as JSON: parameters, operations, memory, devices.
 
   python -m attn_unet_jax.info --config=experiments/pancreas.py
+  python -m attn_unet_jax.info --workdir=runs/a
 
 Starts no training and reads no data, unless --count_foreground=STEPS asks for the part of
 foreground in the patches of so many steps: the number for --config.loss_options.foreground.
@@ -18,14 +19,21 @@ a100, h100, h200 with pip install '.[cuda]', and v5e, v5p, v6e with '.[tpu]'; it
 several minutes.
 """
 
+import dataclasses
 import json
 
 from absl import flags
 
 from attn_unet_jax.config.flags import CONFIG_FLAGS, define_config
+from attn_unet_jax.runs.builtin import find_run
+from attn_unet_jax.runs.release import NOTICE, is_release, read_release
 from attn_unet_jax.runtime import process
+from attn_unet_jax.runtime.errors import UserError
 
-define_config()
+define_config(required=False)
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "A run whose config counts without --config, or builtin:NAME."
+)
 _COUNT = flags.DEFINE_integer(
   "count_foreground", 0, "Steps whose patches are read to count foreground.", lower_bound=0
 )
@@ -37,10 +45,17 @@ _TARGET = flags.DEFINE_string(
 def main() -> None:
   """Prints what the config asks for."""
   # Only to count foreground are scans needed: the rest follows from shapes.
-  config = CONFIG_FLAGS.read(data=bool(_COUNT.value))
+  run = find_run(_WORKDIR.value) if _WORKDIR.value else None
+  if run is None and flags.FLAGS.config is None:
+    raise UserError(process.describe_missing("config", __doc__ or ""))
+  config = CONFIG_FLAGS.read(data=bool(_COUNT.value), run=run)
   from attn_unet_jax.workflows.describe_needs import describe_needs  # loads JAX
 
-  print(json.dumps(describe_needs(config, _COUNT.value or 0, _TARGET.value), indent=2))
+  needs = describe_needs(config, _COUNT.value or 0, _TARGET.value)
+  if run and is_release(run):
+    needs["release"] = {"notice": NOTICE, **dataclasses.asdict(read_release(run))}
+    del needs["release"]["seen"]  # digests, which tell a reader nothing
+  print(json.dumps(needs, indent=2))
 
 
 def run() -> None:

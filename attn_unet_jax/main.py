@@ -10,11 +10,10 @@ the other, and pools their scores. Several hosts train one run where each starts
 docs/how-to/use-several-hosts.md.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from attn_unet_jax.config.flags import CONFIG_FLAGS, define_config
+from attn_unet_jax.runs.builtin import find_own_run
 from attn_unet_jax.runtime import process, xla
 from attn_unet_jax.runtime.console import print_line
 
@@ -32,7 +31,8 @@ _PROCESS = flags.DEFINE_integer("process", None, "With HOST:PORT: which one this
 
 def main() -> None:
   """Trains a run, alone or as one of several hosts."""
-  workdir = Path(_WORKDIR.value or "")
+  text = _WORKDIR.value or ""
+  workdir = find_own_run(text, f"--config.init.workdir={text} starts a run from it")
   config = CONFIG_FLAGS.read(run=workdir)
   from attn_unet_jax.runtime import hosts  # loads JAX, which --help and mistakes do without
   from attn_unet_jax.workflows.model_card import write_card_after_training

@@ -15,7 +15,8 @@ uint8: 0 background, then the classes in the order of config.data.labels, whose 
 file's extension. The millilitres of each class are printed, written with --json, and for a folder
 of masks stand in volumes.csv; --preview draws them. Masks in a folder that are there already, of
 the same run and scans, are left unless --again is given. A scan that cannot be segmented is named,
-the others are; the status is 2 then.
+the others are; the status is 2 then. --workdir=builtin:NAME is a network that comes with the
+program; builtin:pancreas is used where no run is named, if this version has it.
 """
 
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any, cast
 
 from absl import flags
 
+from attn_unet_jax.runs.builtin import announce_releases, choose_standard
 from attn_unet_jax.runtime import process, xla
 from attn_unet_jax.runtime.acceptance import ACCEPT_HELP, parse_acceptance
 from attn_unet_jax.runtime.console import print_line
@@ -30,8 +32,8 @@ from attn_unet_jax.runtime.console import print_line
 _WORKDIR = flags.DEFINE_string(
   "workdir",
   None,
-  "Folder of the run; or several, a,b,c, whose answers are averaged.",
-  required=True,
+  "Folder of the run; or several, a,b,c, whose answers are averaged. Or builtin:NAME, a network "
+  "that comes with the program; without the flag builtin:pancreas, if there is one.",
 )
 _INPUT = flags.DEFINE_string(
   "input",
@@ -119,6 +121,9 @@ def main() -> None:
   from attn_unet_jax.workflows.segment_scans import segment_scans
 
   source, output = Path(_INPUT.value or ""), Path(_OUTPUT.value or "")
+  missing = process.describe_missing("workdir", __doc__ or "")
+  workdirs = split_workdirs(_WORKDIR.value or choose_standard(missing))
+  announce_releases(workdirs)
   print_line(f"device: {xla.describe_devices()}")
   options = AnswerOptions(
     series=_SERIES.value,
@@ -136,7 +141,7 @@ def main() -> None:
     engine=EngineOptions(cast(Any, _ENGINE.value), cast(Any, _PRECISION.value)),
     output_format=cast(Any, _FORMAT.value),  # one of those that the flag allows
   )
-  segment_scans(split_workdirs(_WORKDIR.value or ""), source, output, options)
+  segment_scans(workdirs, source, output, options)
 
 
 def run() -> None:

@@ -7,10 +7,9 @@ end; this command writes it again, also of a run that is still being trained. Th
 run's data, where config.json says it lies. --attention shows in them where the gates look.
 """
 
-from pathlib import Path
-
 from absl import flags
 
+from attn_unet_jax.runs.builtin import find_own_run, find_run
 from attn_unet_jax.runtime import process
 from attn_unet_jax.runtime.console import print_line
 
@@ -25,7 +24,8 @@ def main() -> None:
   """Reports the run that the flag names."""
   from attn_unet_jax.workflows.report_run import report_run  # loads JAX
 
-  workdir = Path(_WORKDIR.value or "")
+  text = _WORKDIR.value or ""
+  workdir = find_own_run(text, f"{find_run(text) / 'MODEL_CARD.md'} has data, recipe and scores")
   print_line(f"report: {report_run(workdir, attention=bool(_ATTENTION.value))}")
 
 

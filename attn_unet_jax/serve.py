@@ -17,14 +17,14 @@ from typing import Any, cast
 
 from absl import flags
 
+from attn_unet_jax.runs.builtin import announce_releases, choose_standard
 from attn_unet_jax.runtime import process, xla
 from attn_unet_jax.runtime.console import print_line
 
 _WORKDIR = flags.DEFINE_string(
   "workdir",
   None,
-  "Folder of the run; or several, a,b,c, whose answers are averaged.",
-  required=True,
+  "Folder of the run; or several, a,b,c, whose answers are averaged. Or builtin:NAME, as of predict.",
 )
 _HOST = flags.DEFINE_string(
   "host", "127.0.0.1", "Address to listen at; another one than this machine's needs a token."
@@ -105,9 +105,12 @@ def main() -> None:
       _DICOMWEB.value, read_secret(Path(proof), "--dicomweb_auth_file") if proof else ""
     ),
   )
+  missing = process.describe_missing("workdir", __doc__ or "")
+  workdirs = split_workdirs(_WORKDIR.value or choose_standard(missing))
+  announce_releases(workdirs)
   print_line(f"device: {xla.describe_devices()}")
   answers = AnswerOptions(engine=EngineOptions(cast(Any, _ENGINE.value)))
-  run_service(split_workdirs(_WORKDIR.value or ""), answers, options)
+  run_service(workdirs, answers, options)
 
 
 def run() -> None:

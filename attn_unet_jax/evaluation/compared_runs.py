@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from attn_unet_jax.runs.builtin import PREFIX
+from attn_unet_jax.runs.release import is_release
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import read_json_object
 
@@ -48,6 +50,11 @@ def read_run(path: Path, read_config: ReadConfig, part: str = "test") -> ScoredR
   Raises:
     UserError: the run is missing or not evaluated, or a file is not readable.
   """
+  if str(path).startswith(PREFIX) or is_release(path):
+    raise UserError(
+      f"--workdirs: {path}: a release has no scores by case; evaluate --workdir={path} "
+      "--output=FOLDER scores it on a data set, and the folder of that cases.csv can be compared"
+    )
   if not path.is_dir():
     raise UserError(f"--workdirs: {path}: no such folder; name runs of attn_unet_jax.main")
   is_run = (path / "config.json").is_file()

@@ -1,1 +1,1 @@
-"""The folder of a run: its lock, its record, `metrics.csv`, and writers such as TensorBoard."""
+"""The folder of a run: lock, record, `metrics.csv`, writers such as TensorBoard; releases."""

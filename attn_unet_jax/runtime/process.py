@@ -139,10 +139,15 @@ def _explain_flag_error(message: str, docstring: str) -> str:
     return f"{match[1]}={match[2]}: takes no value but true and false; write {match[1]} alone"
   if not (match := _MISSING.search(message)):
     return message
+  return describe_missing(match[1], docstring)
+
+
+def describe_missing(flag: str, docstring: str) -> str:
+  """Says that a flag is missing, with the example of it in a command's docstring."""
   examples = _EXAMPLE.findall(docstring)
-  example = next((text for text in examples if f"--{match[1]}" in text), "")
+  example = next((text for text in examples if f"--{flag}" in text), "")
   line = " ".join(example.replace("\\", " ").split())
-  return f"--{match[1]} is missing" + (f"; for example: {line}" if line else "")
+  return f"--{flag} is missing" + (f"; for example: {line}" if line else "")
 
 
 def _run_main(main: Callable[[], None]) -> None:

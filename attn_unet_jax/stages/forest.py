@@ -5,21 +5,18 @@ version of it. A test checks that the predictions are those of scikit-learn.
 """
 
 import dataclasses
-import io
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from attn_unet_jax.runtime.arrays import load_arrays, refuse_arrays, save_arrays
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.runtime.files import atomic_write
-from attn_unet_jax.runtime.memory import require_memory
 from attn_unet_jax.stages.features import COUNT as NUM_FEATURES
 from attn_unet_jax.stages.optional import require_extra
 
 _TREES, _DEPTH = 50, 15
+WAY_OUT = "remove it and start attn_unet_jax.main again, which writes a new one"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +59,9 @@ def load_forest(path: Path) -> RandomForest:
   Raises:
     UserError: the file is missing or damaged, or its arrays are no forest.
   """
-  arrays = load_arrays(path, [field.name for field in dataclasses.fields(RandomForest)])
+  arrays = load_arrays(path, [field.name for field in dataclasses.fields(RandomForest)], WAY_OUT)
   if fault := _find_fault(arrays):
-    raise refuse_arrays(path, fault)
+    raise refuse_arrays(path, fault, WAY_OUT)
   threshold = float(arrays.pop("threshold"))
   return dataclasses.replace(_of_arrays(arrays), threshold=threshold)
 
@@ -147,48 +144,3 @@ _KINDS = {
   "right": np.int32,
   "value": np.float64,
 }
-
-
-def refuse_arrays(path: Path, why: object) -> UserError:
-  """Returns the error that says why an `.npz` file cannot be used, and the way out."""
-  return UserError(
-    f"{path}: not readable ({why}); remove it and start attn_unet_jax.main again, which writes a "
-    "new one"
-  )
-
-
-def save_arrays(path: Path, **arrays: Any) -> None:
-  """Writes arrays to an `.npz` file, atomically."""
-  content = io.BytesIO()
-  np.savez_compressed(content, **arrays)
-  with atomic_write(path) as beside:
-    beside.write_bytes(content.getvalue())
-
-
-def load_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-  """Reads arrays of these names from an `.npz` file, without unpickling anything.
-
-  Raises:
-    UserError: the file is missing or damaged, or holds other arrays.
-    OSError: the file cannot be read for another reason, such as permissions or a failing disk.
-  """
-  try:
-    content = path.read_bytes()
-    _require_unpacked_size(path, content)
-    with np.load(io.BytesIO(content), allow_pickle=False) as file:
-      if set(file.files) != set(names):
-        raise ValueError(f"it holds {', '.join(file.files)}, not {', '.join(names)}")
-      return {name: file[name] for name in names}
-  except Exception as error:  # zipfile, zlib and NumPy's header each raise their own
-    if isinstance(error, UserError) or (
-      isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
-    ):
-      raise  # such an error says nothing about the content: the advice below would be wrong
-    raise refuse_arrays(path, error) from None
-
-
-def _require_unpacked_size(path: Path, content: bytes) -> None:
-  """Refuses a file whose arrays would not fit into memory once they are unpacked."""
-  with zipfile.ZipFile(io.BytesIO(content)) as packed:
-    unpacked = sum(member.file_size for member in packed.infolist())
-  require_memory(unpacked, f"{path}: its arrays", "remove it and start attn_unet_jax.main again")

@@ -7,14 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from attn_unet_jax.labels import UNLABELLED
+from attn_unet_jax.runtime.arrays import load_arrays, refuse_arrays, save_arrays
 from attn_unet_jax.stages.features import COUNT as NUM_FEATURES
-from attn_unet_jax.stages.forest import (
-  RandomForest,
-  grow_forest,
-  load_arrays,
-  refuse_arrays,
-  save_arrays,
-)
+from attn_unet_jax.stages.forest import WAY_OUT, RandomForest, grow_forest
 
 # In steps of 0.05, as the release of Roth et al. 2018 tries thresholds.
 _THRESHOLDS = np.arange(1, 20) / 20  # 0.05 to 0.95
@@ -56,11 +51,10 @@ def load_table(path: Path) -> SuperpixelTable:
   Raises:
     UserError: the file is missing or damaged, or its arrays are no table.
   """
-  table = SuperpixelTable(
-    **load_arrays(path, [field.name for field in dataclasses.fields(SuperpixelTable)])
-  )
+  names = [field.name for field in dataclasses.fields(SuperpixelTable)]
+  table = SuperpixelTable(**load_arrays(path, names, WAY_OUT))
   if fault := _find_fault(table):
-    raise refuse_arrays(path, fault)
+    raise refuse_arrays(path, fault, WAY_OUT)
   return table
 
 

@@ -1,1 +1,1 @@
-"""Loads parameters from another run, from the released PyTorch weights, or from VGG-16."""
+"""Parameters from another run, from a release, from the released PyTorch weights, from VGG-16."""

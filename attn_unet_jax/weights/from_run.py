@@ -20,6 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from attn_unet_jax.labels import class_names
 from attn_unet_jax.models.build import build_network
 from attn_unet_jax.models.options import NetworkOptions
+from attn_unet_jax.runs.builtin import name_run
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import (
@@ -70,7 +71,7 @@ class StartingRun:
   def make_record(self) -> dict[str, Any]:
     """Returns what `run.json` records of the other run."""
     return {
-      "workdir": str(self.other.workdir.resolve()),
+      "workdir": name_run(self.other.workdir.resolve()),
       "checkpoint_step": self.other.step,
       "classes_taken": [name for name in self.classes if name in self.other_classes],
       "classes_fresh": [name for name in self.classes if name not in self.other_classes],
@@ -81,7 +82,7 @@ class StartingRun:
     about = self.make_record()
     fresh = f", fresh {', '.join(about['classes_fresh'])}" if about["classes_fresh"] else ""
     taken = ", ".join(about["classes_taken"])
-    return f"step {self.other.step} of {self.other.workdir}: {taken}{fresh}"
+    return f"step {self.other.step} of {name_run(self.other.workdir)}: {taken}{fresh}"
 
   def make_state(
     self, recipe: TrainingRecipe, model: NetworkOptions, module: nn.Module
@@ -136,7 +137,7 @@ def check_starting_run(
     )
     if wanted != theirs.get(name):
       raise UserError(
-        f"--config.init.workdir={workdir}: its network differs from this one; the first "
+        f"--config.init.workdir={name_run(workdir)}: its network differs from this one; the first "
         f"difference is {name}, {theirs.get(name, 'missing')} there, {wanted or 'missing'} here. "
         f"Use the config.model of {workdir / 'config.json'}"
       )

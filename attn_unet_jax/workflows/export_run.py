@@ -11,6 +11,7 @@ from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.inference import run_exported
 from attn_unet_jax.inference.postprocess import Postprocessing
 from attn_unet_jax.patches.batch import output_shape
+from attn_unet_jax.runs.release import NOTICE, is_release, read_release
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import (
   atomic_write,
@@ -29,7 +30,7 @@ _FORMAT = 1
 _RUNNER = "run_exported.py"
 # Without the names of cases, which may be those of patients.
 _SCORES = ("checkpoint_step", "cases", "classes", "counts")
-_LICENCE = "Apache-2.0 for the program and run_exported.py; the network's is for its owner to say"
+_LICENCE = "Apache-2.0 for the program and run_exported.py; the network's {}"
 
 
 def export_run(
@@ -58,7 +59,7 @@ def export_run(
   steps = open_ensemble(workdirs).postprocessing
   exported = export_network(workdirs, members, export_format)
   contract = {
-    **_describe_network(path, exported),
+    **_describe_network(path, exported, workdirs),
     **_describe_scan(members[0], steps),
     "runs": [_describe_run(*one) for one in zip(workdirs, members, strict=True)],
   }
@@ -123,12 +124,17 @@ def _windows(member: BestCheckpoint) -> dict[str, Any]:
   }
 
 
-def _describe_network(path: Path, exported: ExportedNetwork) -> dict[str, Any]:
+def _describe_network(
+  path: Path, exported: ExportedNetwork, workdirs: Sequence[Path]
+) -> dict[str, Any]:
+  releases = [read_release(workdir) for workdir in workdirs if is_release(workdir)]
+  known = " and ".join(dict.fromkeys(f"is {one.licence}" for one in releases))
+  owners = "is for its owner to say" if len(releases) < len(workdirs) else ""
   return {
     "format": _FORMAT,
     "program": f"attn_unet_jax {__version__}",
-    "licence": _LICENCE,
-    "notice": "not a medical device",
+    "licence": _LICENCE.format(", and ".join(filter(None, [known, owners]))),
+    "notice": NOTICE,
     "network": {"file": path.name, **exported.about},
   }
 

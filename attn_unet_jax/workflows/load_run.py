@@ -18,10 +18,12 @@ from attn_unet_jax.inference.segment import Locate
 from attn_unet_jax.inference.sliding import SegmentationSystem, SlidingWindow
 from attn_unet_jax.labels import class_names
 from attn_unet_jax.runs.folder import has_progress
+from attn_unet_jax.runs.release import PARAMETERS, WAY_OUT, is_release, read_release
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.xla import make_deterministic
 from attn_unet_jax.training.checkpoint import restore_best
 from attn_unet_jax.training.state import abstract_state
+from attn_unet_jax.weights.released import load_variables
 from attn_unet_jax.workflows.network import build_run_network
 from attn_unet_jax.workflows.quality_record import read_quality
 from attn_unet_jax.workflows.steps_record import read_steps
@@ -83,9 +85,13 @@ class LoadedRun:
 def load_best(workdir: Path) -> BestCheckpoint:
   """Loads the best checkpoint of a run by validation DSC, or the newest if none was validated.
 
+  That of a release is its only one.
+
   Raises:
     UserError: there is no run, or it has no intact checkpoint.
   """
+  # First of all: a damaged file must not be taken for what it says.
+  release = read_release(workdir) if is_release(workdir) else None
   config = load_config(workdir / "config.json")
   if config.deterministic:
     make_deterministic()  # before anything is compiled, for results like those in training
@@ -97,6 +103,10 @@ def load_best(workdir: Path) -> BestCheckpoint:
     raise UserError(f"{workdir}: a run of all folds; name one of them, such as {workdir}/fold_0")
   classes = class_names(config.data.labels)
   module = build_run_network(config, len(classes) + 1)
+  if release:
+    like = abstract_state(config, module).variables
+    variables = load_variables(workdir / PARAMETERS, like, WAY_OUT)
+    return BestCheckpoint(config, classes, module, variables, release.checkpoint_step)
   if not has_progress(workdir):
     raise UserError(f"{workdir}: no checkpoint yet; train it with attn_unet_jax.main first")
   # Restoring needs the shapes of the parameters only, not their values.

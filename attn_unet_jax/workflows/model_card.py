@@ -1,5 +1,6 @@
 """Writes the model card of a run, `MODEL_CARD.md`: what it was made of, its scores, its limits."""
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from attn_unet_jax.cases.second_set import second_options
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.labels import class_names
+from attn_unet_jax.runs.release import is_release, read_release
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import read_json_object, write_text
@@ -22,8 +24,9 @@ from attn_unet_jax.workflows.run_facts import (
 from attn_unet_jax.workflows.stages.chain import BOUNDARY, FIRST, INTERIOR
 
 CARD = "MODEL_CARD.md"
-# By the first part of a data set's name, what its makers say.
+# By a data set's name or the first part of it, what its makers say.
 _LICENCES = {
+  "folder_ct/native_msd07_slabs": "CC BY-SA 4.0 (Medical Segmentation Decathlon)",
   "decathlon_pancreas": "CC BY-SA 4.0 (Medical Segmentation Decathlon)",
   "pancreas_ct": "CC BY 3.0 (The Cancer Imaging Archive)",
   "phantom_ct": "drawn by this program (Apache-2.0); no data of patients",
@@ -35,7 +38,8 @@ _DRAWN = {
   "painted_ct": "images were painted by a program on label maps",
 }
 _LIMITS = (
-  "Not a medical device. It is for research, and nobody has reviewed its masks.",
+  "Not a medical device. It is for research, and nobody has reviewed its masks: do not diagnose, "
+  "plan, treat or measure a patient by them.",
   "It takes CT in Hounsfield units. Nothing is known of scans unlike its data: of another "
   "protocol, age, disease or pose.",
   "It always answers, also where a scan has none of its classes.",
@@ -71,19 +75,43 @@ def write_card_after_training(workdir: Path) -> None:
     print_line(f"no model card ({type(error).__name__}: {error}); the run is complete")
 
 
-def describe_model(workdir: Path) -> str:
-  """Returns the card of a run in Markdown, from its own files.
+@dataclasses.dataclass(frozen=True)
+class ReleaseFacts:
+  """What the card of a release says beside what its run's files say.
+
+  Attributes:
+    name: what the network is called.
+    licence: that of its values.
+    trained_on: its data, in words.
+    rounding: how its answers differ from the run's, in words.
+  """
+
+  name: str
+  licence: str
+  trained_on: str
+  rounding: str
+
+
+def describe_model(workdir: Path, release: ReleaseFacts | None = None) -> str:
+  """Returns the card of a run in Markdown, from its own files; a release has its card with it.
+
+  Args:
+    workdir: the folder of the run.
+    release: what is said of it where it is released.
 
   Raises:
     UserError: there is no run, or a file of it is damaged.
   """
+  if is_release(workdir):
+    read_release(workdir)  # which finds a damaged card
+    return (workdir / CARD).read_text(encoding="utf-8")
   config = load_config(workdir / "config.json")
   record = read_json_object(workdir / "run.json", WAY_OUT)
   summary = read_json_object(workdir / "evaluation" / "summary.json", WAY_OUT)
   source, second = _find_sources(config)
   classes = ", ".join(class_names(config.data.labels))
   lines = [
-    f"# Model card: {workdir.resolve().name}",
+    f"# Model card: {release.name if release else workdir.resolve().name}",
     "",
     f"Segments {classes} on CT, by attn_unet_jax {__version__}.",
     "",
@@ -100,19 +128,33 @@ def describe_model(workdir: Path) -> str:
       for name, value in _list_facts(config, record, workdir, summary)
     ),
     f"| steps after the network | {_describe_steps(summary)} |",
-    f"| licence of the data | {_LICENCES.get(source, _UNKNOWN_LICENCE)} |",
+    f"| licence of the data | {_find_licence(config.data.dataset)} |",
     *(
-      [f"| licence of the {SECOND_SET} | {_LICENCES.get(second, _UNKNOWN_LICENCE)} |"]
+      [f"| licence of the {SECOND_SET} | {_find_licence(second_options(config.data).dataset)} |"]
       if second is not None
       else []
     ),
-    "| licence of the network's values | for its owner to say; the program's is Apache-2.0 |",
+    *_describe_licence(release),
     "",
     "## Scores",
     "",
     *_describe_scores(summary),
   ]
   return "\n".join(lines).rstrip() + "\n"
+
+
+def _find_licence(dataset: str) -> str:
+  names = (dataset, dataset.partition("/")[0])
+  return next((_LICENCES[name] for name in names if name in _LICENCES), _UNKNOWN_LICENCE)
+
+
+def _describe_licence(release: ReleaseFacts | None) -> Iterator[str]:
+  """Yields the rows about the values of the network."""
+  if release:
+    yield f"| trained on, in its makers' words | {_escape(release.trained_on)} |"
+    yield f"| rounded to 16 bits | {_escape(release.rounding)} |"
+  owner = _escape(release.licence) if release else "for its owner to say"
+  yield f"| licence of the network's values | {owner}; the program's is Apache-2.0 |"
 
 
 def _find_sources(config: RunConfig) -> tuple[str, str | None]:
@@ -129,7 +171,7 @@ def _list_drawn(source: str, second: str | None) -> Iterator[str]:
     yield f"Of its {SECOND_SET}, which it was trained on, the {_DRAWN[second]}."
 
 
-def _name_set(name: str) -> str:
+def name_set(name: str) -> str:
   """Returns the name of records, or of a folder without its place."""
   path = Path(name)
   # The folder may be gone since: the name of records has two parts at most.
@@ -144,7 +186,7 @@ def _list_facts(
   # A card goes to others, whom the folders of this machine do not concern.
   facts["data"] = config.data.dataset or Path(config.data.folder).name
   if config.data.also:
-    facts[SECOND_SET] = describe_second_set(_name_set(config.data.also), config, workdir)
+    facts[SECOND_SET] = describe_second_set(name_set(config.data.also), config, workdir)
   versions = record.get("versions")
   if isinstance(versions, dict) and "jax" in versions:
     facts["trained with"] = f"JAX {versions['jax']}, Python {record.get('python', 'unknown')}"

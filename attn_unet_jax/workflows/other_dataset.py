@@ -16,7 +16,9 @@ from attn_unet_jax.cases.fold import DataFold
 from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.config.resolve import check_data
 from attn_unet_jax.config.schema import RunConfig, replace_keys
+from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.labels import LabelMapping, class_names, parse_mapping
+from attn_unet_jax.runs.release import is_release, read_release
 from attn_unet_jax.runtime.errors import UserError
 
 _SHOWN = 15  # names on one line of the screen
@@ -42,6 +44,29 @@ class OtherDataset:
     more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
     rest = f" (background: {', '.join(others[:_SHOWN])}{more})" if others else ""
     return f"{self.name}: {len(self.fold.split.test)} cases, classes {mapping}{rest}"
+
+
+def open_other_for_run(
+  workdir: Path, run: RunConfig, changes: Mapping[str, Any], part: str | None
+) -> OtherDataset:
+  """Opens a data set that is not the run's own, and says which cases of it the run has seen.
+
+  Args:
+    workdir: the folder of the run, or a release.
+    run: its config.
+    changes: as of `open_other_dataset`.
+    part: the same.
+
+  Raises:
+    UserError: as of `open_other_dataset`, or the run's list of folds is damaged.
+  """
+  seen = list_seen_cases(load_config(workdir / "config.json"), workdir / "folds.json")
+  other = open_other_dataset(run, changes, part, seen)
+  if not is_release(workdir):
+    return other
+  # Which has digests alone of the cases that it has seen, and no data set of its own.
+  found = read_release(workdir).find_seen(other.fold.split.test)
+  return dataclasses.replace(other, about={**other.about, "seen_in_training": found})
 
 
 def open_other_dataset(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from attn_unet_jax.cases.boxes import check_boxes, read_boxes
+from attn_unet_jax.runs.builtin import name_run
 from attn_unet_jax.runtime.console import estimate_time_left, print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import check_writable
@@ -84,7 +85,7 @@ def open_work(workdirs: Sequence[Path], options: AnswerOptions) -> ScanWork:
     trained = leave_unprocessed(trained)
   trained = scale_run(mirror_run(trained, options.mirrors), options.scales)
   trained = use_engine(trained, options.engine)
-  name = ",".join(map(str, workdirs))
+  name = ",".join(map(name_run, workdirs))
   run = AnsweringRun(name, trained.step, trained.classes, trained.engine)
   return ScanWork(trained, run, options, None, measure)
 

@@ -12,6 +12,7 @@ from attn_unet_jax.evaluation.scoring import mean_dsc
 from attn_unet_jax.inference.sliding import SlidingWindow
 from attn_unet_jax.painting.material_map import check_names
 from attn_unet_jax.runs import folder as run_folder
+from attn_unet_jax.runs.builtin import announce_releases, find_run
 from attn_unet_jax.runtime import hosts
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.files import write_text
@@ -140,8 +141,9 @@ def open_starting_run(config: RunConfig, module: nn.Module) -> StartingRun | Non
   """
   if not config.init.workdir:
     return None
-  workdir = Path(config.init.workdir)
+  workdir = find_run(config.init.workdir)
   found = load_best(workdir)
+  announce_releases([workdir])
   other = OtherRun(workdir, found.classes, found.variables, found.step)
   return check_starting_run(config, config.model, module, other)
 

@@ -16,6 +16,7 @@ from attn_unet_jax.graphs.values import UnsupportedProgramError
 from attn_unet_jax.inference.onnx_window import write_onnx_window
 from attn_unet_jax.inference.openvino_engine import EXTRA, OpenVinoEngine, Shape, import_openvino
 from attn_unet_jax.inference.sliding import SlidingWindow
+from attn_unet_jax.runs.release import is_release
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError, format_error
 from attn_unet_jax.runtime.files import atomic_write
@@ -119,8 +120,8 @@ def _load_or_write(network: LoadedNetwork, window: Shape) -> bytes:
 
 
 def _list_folders(workdir: Path) -> Iterator[Path]:
-  """Yields where written networks are kept: the run's folder; the user's if that is read-only."""
-  if os.access(workdir, os.W_OK):
+  """Yields where written networks are kept: the run's folder, but of a release; the user's."""
+  if os.access(workdir, os.W_OK) and not is_release(workdir):
     yield workdir / FOLDER
   with contextlib.suppress(RuntimeError):  # a user without a home
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
