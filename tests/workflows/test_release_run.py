@@ -316,7 +316,7 @@ def test_names_are_told(shipped, monkeypatch):
 
 def test_what_would_be_written_into_a_release_is_refused(shipped):
   for text in ("builtin:tiny", str(shipped / "tiny")):
-    with pytest.raises(UserError, match="nothing is written.*; do that"):
+    with pytest.raises(UserError, match=r"nothing is written.*; do that"):
       builtin.find_own_run(text, "do that")
     with pytest.raises(UserError, match="a release has no scores by case"):
       read_run(Path(text), dict)
