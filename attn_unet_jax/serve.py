@@ -24,7 +24,7 @@ from attn_unet_jax.runtime.console import print_line
 _WORKDIR = flags.DEFINE_string(
   "workdir",
   None,
-  "Folder of the run; or several, a,b,c, whose answers are averaged. Or builtin:NAME, as of predict.",
+  "Folder of the run; or several, a,b,c, whose answers are averaged; builtin:NAME as of predict.",
 )
 _HOST = flags.DEFINE_string(
   "host", "127.0.0.1", "Address to listen at; another one than this machine's needs a token."
