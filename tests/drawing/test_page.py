@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.drawing.page.coding import encode_volume
-from attn_unet_jax.drawing.page.document import RunPage, find_worst, write_document
+from attn_unet_jax.drawing.page.document import RunPage, write_document
 from attn_unet_jax.drawing.page.overlays import embed_maps
+from attn_unet_jax.drawing.page.spreads import collect_spreads, find_worst
 from attn_unet_jax.drawing.page.volumes import (
   CODED_HU,
   choose_steps,
@@ -20,6 +21,7 @@ from attn_unet_jax.drawing.page.volumes import (
 )
 from attn_unet_jax.runs.metrics_csv import COLUMNS
 from attn_unet_jax.volumes import Grid, Volume
+from attn_unet_jax.volumes.places import PLACES
 from benchmarks.orientations import on_axes
 from tests.drawn_ct import ORGAN, drawn_ct, drawn_label
 
@@ -266,3 +268,33 @@ def test_a_run_without_scores_and_epochs_has_a_page():
 )
 def test_which_end_is_the_worse_depends_on_the_metric(metric, worst):
   assert find_worst(metric, {"a": 0.1, "b": 0.2}) == worst
+
+
+def test_of_many_cases_and_scores_a_part_is_drawn_and_the_page_says_so():
+  classes, metrics = [f"c{n}" for n in range(10)], ["dsc", *(f"m{n}" for n in range(9))]
+  scores = [
+    {"case": f"case{case}", "class": name, **dict.fromkeys(metrics, str(case / 1000))}
+    for case in range(1000)
+    for name in classes
+  ]
+  drawn, left_out = collect_spreads(scores)
+  assert (len(drawn), left_out) == (48, 52)
+  # Every class has its first metrics.
+  assert [spread["title"] for spread in drawn if ": dsc" in spread["title"]] == [
+    f"{name}: dsc, 300 of 1000 cases" for name in classes
+  ]
+  first = drawn[0]
+  values = [value for _, value in first["cases"]]
+  assert (values[0], values[-1], len(values)) == (0.0, 0.999, 300)
+  assert max(np.diff(values)) < 0.005
+  assert (first["median"], first["worst"]) == (pytest.approx(0.4995), "case0")
+  gates = {f"case{n}": {"level2/0": dict.fromkeys(PLACES, 0.5)} for n in range(150)}
+  means = {"level2/0": dict.fromkeys(PLACES, (0.5, 0.0))}
+  text = make_page(scores=scores, shown=[], thumbnails=[], gates=means, gate_cases=gates)
+  assert "Not drawn: 52 of 100 diagrams." in text
+  assert "500 of 10000 lines of cases.csv, the lowest DSC first" in text
+  assert "The first 100 of 150 cases of attention.csv" in text
+  assert text.count("<tr>") < 700
+  (data,) = re.findall(r'id="data">(.*?)</script>', text)
+  # No link leads to a case that is nowhere on the page.
+  assert len(json.loads(data)["places"]) == len(re.findall(r'id="case-', text)) == 50

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from itertools import islice
 from typing import Any
 
 from attn_unet_jax.volumes.places import PLACES, SHELL_MM
@@ -10,6 +11,7 @@ from attn_unet_jax.volumes.places import PLACES, SHELL_MM
 # By case and gate the mean coefficient by place.
 GateTable = Mapping[str, Mapping[str, Mapping[str, float]]]
 
+_MAX_CASES = 100  # in the table of each case
 _NAMES = ("in the organ", f"within {SHELL_MM:g} mm of it", "elsewhere")
 
 
@@ -45,9 +47,11 @@ def write_gates(
     organ, elsewhere = gate["organ"][0], gate["elsewhere"][0]
     ratio = f"{organ / elsewhere:.2f}" if elsewhere else ""
     yield _write_row([name, *cells, ratio.replace("nan", "")])
-  yield "</tbody></table></div><details><summary>Each case</summary>"
+  few = len(cases) <= _MAX_CASES
+  part = "Each case" if few else f"The first {_MAX_CASES} of {len(cases)} cases of attention.csv"
+  yield f"</tbody></table></div><details><summary>{part}</summary>"
   yield from _open_table(["case", "gate", *_NAMES])
-  for case, gates in cases.items():
+  for case, gates in islice(cases.items(), _MAX_CASES):
     for name, gate_means in gates.items():
       yield _write_row([case, name, *(_format(gate_means[place]) for place in PLACES)])
   yield "</tbody></table></div></details>"

@@ -179,7 +179,8 @@ const charts = (() => {
       (spread.worst ? `; worst: ${spread.worst} ${show(spread.worstValue)}` : "");
     said.textContent = rest;
     spread.cases.forEach(([id, one], index) => {
-      const link = node("a", { href: "#case-" + data.places[id], "aria-label": `${id} ${show(one)}` }, svg);
+      const to = data.places[id];
+      const link = node("a", { ...(to === undefined ? {} : { href: "#case-" + to }), tabindex: 0, "aria-label": `${id} ${show(one)}` }, svg);
       // Neighbours lie on three rows, so that equal values stay apart.
       const at = { cx: place(one, low, high, 20, width - 20), cy: row + ((index % 3) - 1) * 13, r: 5.5 };
       const dot = node("circle", { class: "case", ...at }, link);

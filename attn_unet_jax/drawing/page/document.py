@@ -2,8 +2,6 @@
 
 import html
 import json
-import math
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -13,6 +11,7 @@ from attn_unet_jax.drawing import colours
 from attn_unet_jax.drawing.colours import to_hex
 from attn_unet_jax.drawing.curves import PANELS, list_points
 from attn_unet_jax.drawing.page.attention import GateTable, collect_gate_panels, write_gates
+from attn_unet_jax.drawing.page.spreads import choose_lines, collect_spreads
 from attn_unet_jax.drawing.page.volumes import CODED_HU, EmbeddedCase
 
 WINDOWS_HU = (
@@ -27,9 +26,6 @@ _OUTLINES = (
   (colours.GREEN, colours.YELLOW),
   (colours.PURPLE, colours.VERMILION),
 )
-# Whether more is better; of other columns, such as volumes, neither end is the worse one.
-_HIGHER_IS_BETTER = ("dsc", "iou", "precision", "recall", "specificity", "nsd", "box_recall")
-_LOWER_IS_BETTER = ("assd", "hd", "volume_error_abs", "ece")
 # The page may load nothing and send nothing, whatever stands in it.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
@@ -75,7 +71,7 @@ class RunPage:
 
 def write_document(page: RunPage) -> str:
   """Returns the page of a run as HTML that needs no other file and no network."""
-  places = {case_id: number for number, case_id in enumerate(_list_cases(page.scores))}
+  places = _number_cases(page)
   sections = [
     ("summary", "Summary", [*_write_summary(page)]),
     ("training", "Training", ['<div class="charts" id="curves"></div>', *_write_epochs(page)]),
@@ -131,21 +127,12 @@ def write_page(
   )
 
 
-def find_worst(metric: str, values: Mapping[str, float]) -> str:
-  """Returns the case with the worst value of a metric; '' if neither end is the worse one."""
-  if metric.startswith(_HIGHER_IS_BETTER):
-    return min(values, key=lambda case: values[case])
-  if metric.startswith(_LOWER_IS_BETTER):
-    return max(values, key=lambda case: values[case])
-  return ""
-
-
-def _list_cases(scores: Sequence[Mapping[str, str]]) -> list[str]:
-  return list(dict.fromkeys(row["case"] for row in scores))
-
-
-def _list_metrics(scores: Sequence[Mapping[str, str]]) -> list[str]:
-  return [name for name in (scores[0] if scores else ()) if name not in ("case", "class", "fold")]
+def _number_cases(page: RunPage) -> dict[str, int]:
+  """Returns a number for each case that links can lead to: with a picture or a line."""
+  there = {one.id for one in (*page.shown, *page.thumbnails)}
+  there |= {row["case"] for row in choose_lines(page.scores)}
+  names = dict.fromkeys(row["case"] for row in page.scores)
+  return {case: number for number, case in enumerate(names) if case in there}
 
 
 def _write_summary(page: RunPage) -> Iterator[str]:
@@ -201,13 +188,14 @@ def _write_epochs(page: RunPage) -> Iterator[str]:
 def _write_cases(page: RunPage, places: Mapping[str, int]) -> Iterator[str]:
   if not page.scores:
     return
-  yield '<p class="soft">A dot is a case and leads to it; the line is the median.</p>'
+  drawn, left_out = collect_spreads(page.scores)
+  more = f" Not drawn: {left_out} of {len(drawn) + left_out} diagrams." if left_out else ""
+  yield f'<p class="soft">A dot is a case and leads to it; the line is the median.{more}</p>'
   yield '<div class="charts" id="spreads"></div>'
-  yield "<details open><summary>All cases, the lowest DSC first</summary>"
-  # Those without a DSC last: NaN is neither less nor more than a number.
-  rows = sorted(
-    page.scores, key=lambda row: (math.isnan(v := _parse_number(row.get("dsc", ""))), v)
-  )
+  rows = choose_lines(page.scores)
+  few = len(rows) == len(page.scores)
+  part = "All cases" if few else f"{len(rows)} of {len(page.scores)} lines of cases.csv"
+  yield f"<details open><summary>{part}, the lowest DSC first</summary>"
   pictured = {one.id for one in (*page.shown, *page.thumbnails)}
   cells, named = [], set(pictured)
   for row in rows:
@@ -278,7 +266,7 @@ def _collect_data(
     "panels": _collect_panels(page) if epochs else [],
     "gates": collect_gate_panels(page.gate_epochs),
     "epochs": [min(epochs), max(epochs)] if epochs else [1, 1],
-    "spreads": list(_collect_spreads(page.scores)),
+    "spreads": collect_spreads(page.scores)[0],
     "scatters": [],
     "places": places,
     **describe_style(page.classes),
@@ -357,34 +345,6 @@ def _collect_panels(page: RunPage) -> list[dict[str, Any]]:
     }
     for panel in PANELS
   ]
-
-
-def _collect_spreads(scores: Sequence[Mapping[str, str]]) -> Iterator[dict[str, Any]]:
-  """Yields the distribution of each metric over the cases, class after class."""
-  names = list(dict.fromkeys(row["class"] for row in scores))
-  for name in names:
-    for metric in _list_metrics(scores):
-      values = {row["case"]: _parse_number(row[metric]) for row in scores if row["class"] == name}
-      values = {case: value for case, value in values.items() if math.isfinite(value)}
-      if not values:
-        continue
-      worst = find_worst(metric, values)
-      yield {
-        "title": f"{name}: {metric}" if len(names) > 1 else metric,
-        "cases": [*values.items()],
-        "median": statistics.median(values.values()),
-        "worst": worst,
-        "worstValue": values.get(worst),
-        # Shares are shown on their whole range, so that pages can be compared.
-        "limits": [0, 1] if all(0 <= value <= 1 for value in values.values()) else None,
-      }
-
-
-def _parse_number(text: str) -> float:
-  try:
-    return float(text)
-  except ValueError:
-    return math.nan
 
 
 def _read_asset(name: str) -> str:
