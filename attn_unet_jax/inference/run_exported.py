@@ -189,7 +189,7 @@ def main(scan: str, mask: str, network: str = "") -> None:
   for name, value in about["classes"].items():
     if value:
       ml = np.count_nonzero(values == value) * abs(np.linalg.det(image.affine[:3, :3])) / 1000
-      print(f"{value} {name} {ml:.1f} ml")
+      print(f"{value} {name} {ml:.2f} ml")
 
 
 if __name__ == "__main__":

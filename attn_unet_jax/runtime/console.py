@@ -11,6 +11,8 @@ from tqdm import tqdm
 
 _BAR_EVERY_S, _LINE_EVERY_S = 0.5, 60.0
 
+_WARNING = "warning: "
+
 # True on every host of a run but the primary one. A module's variable, so that who prints a line
 # need not know how many hosts there are.
 _silent = False
@@ -29,6 +31,11 @@ def escape_controls(text: str) -> str:
   would obey some of them: move its cursor, change its title, or show a text backwards.
   """
   return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def strip_severity(line: str) -> str:
+  """Returns a line of the screen for a list of warnings, in which its first word says nothing."""
+  return line.removeprefix(_WARNING)
 
 
 def print_line(line: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from attn_unet_jax.runtime.acceptance import Acceptance
+from attn_unet_jax.runtime.console import strip_severity
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import read_json, write_text
 from attn_unet_jax.volumes.dicom.files import is_zip
@@ -180,10 +181,10 @@ def format_table(records: Sequence[AnswerRecord]) -> str:
     writer.writerow(
       [
         *(record.name, record.scan),
-        *("" if volume is None else f"{volume:.6g}" for volume in volumes),
+        *("" if volume is None else f"{volume:.2f}" for volume in volumes),
         *("" if dsc is None else f"{dsc:.3f}" for dsc in expected),
         "" if record.seconds is None else f"{record.seconds:.1f}",
-        " | ".join(record.warnings),
+        " | ".join(map(strip_severity, record.warnings)),
         record.error,
       ]
     )

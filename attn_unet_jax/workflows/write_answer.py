@@ -12,6 +12,7 @@ from attn_unet_jax.drawing.preview import draw_preview
 from attn_unet_jax.inference.doubt import map_entropy, map_gates, map_probabilities
 from attn_unet_jax.inference.quality import MaskQuality
 from attn_unet_jax.inference.segment import ScanProbabilities
+from attn_unet_jax.runtime.console import strip_severity
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import atomic_write, write_text
 from attn_unet_jax.volumes.dicom.source import SourceSeries
@@ -109,14 +110,17 @@ def write_answer(
 
 
 def measure_classes(mask: Volume, classes: Sequence[str]) -> list[dict[str, Any]]:
-  """Returns value, name, voxels and millilitres of each class, in the order of their values."""
+  """Returns value, name, voxels and millilitres of each class, in the order of their values.
+
+  Millilitres are rounded to 0.01, wherever they are shown or written; `voxels` is exact.
+  """
   counts = np.bincount(mask.array.ravel(), minlength=len(classes) + 1).tolist()
   return [
     {
       "value": value,
       "name": name,
       "voxels": counts[value],
-      "millilitres": counts[value] * mask.voxel_volume_ml,
+      "millilitres": round(counts[value] * mask.voxel_volume_ml, 2),
     }
     for value, name in enumerate(classes, 1)
   ]
@@ -181,6 +185,6 @@ def _write_volumes(
     "engine": run.engine,
     "voxel_volume_ml": answer.mask.voxel_volume_ml,
     "classes": volumes,
-    "warnings": answer.warnings,
+    "warnings": [strip_severity(line) for line in answer.warnings],
   }
   write_text(_name_beside(answer.target, ".json"), json.dumps(content, indent=2) + "\n")
