@@ -107,7 +107,7 @@ def test_every_class_has_its_millilitres_and_its_name(config, monkeypatch, tmp_p
   answer[5, 6, 7] = (0, 0, 1)
   _scan(scan, spacing=10.0)
   workflow.segment_scans([Path("run")], scan, mask, AnswerOptions(as_json=True))
-  assert f"1/1 {mask}: 1 liver 112.0 ml, 2 spleen 1.0 ml; " in capsys.readouterr().out
+  assert f"1/1 {mask}: 1 liver 112.00 ml, 2 spleen 1.00 ml; " in capsys.readouterr().out
   said = json.loads((tmp_path / "out" / "m.json").read_text())
   assert said["voxel_volume_ml"] == pytest.approx(1)
   assert [(one["value"], one["name"], one["voxels"]) for one in said["classes"]] == [
@@ -462,7 +462,7 @@ def test_the_quality_of_each_mask_is_told_and_doubt_is_flagged(told, tmp_path, m
   told(tmp_path / "scans", tmp_path / "masks", as_json=True)
   said = capsys.readouterr().out
   assert "a.nii: the expected DSC of pancreas, 0.50, is below the run's threshold, 0.75" in said
-  assert "1 pancreas 0.3 ml, expected DSC 0.50; " in said
+  assert "1 pancreas 0.34 ml, expected DSC 0.50; " in said
   (one,) = json.loads((tmp_path / "masks" / "a.json").read_text())["classes"]
   assert (one["expected_dsc"], one["doubtful"]) == (0.5, True)
   with (tmp_path / "masks" / "volumes.csv").open() as file:

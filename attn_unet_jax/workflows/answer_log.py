@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from attn_unet_jax.runtime.acceptance import Acceptance
-from attn_unet_jax.runtime.console import strip_severity
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import read_json, write_text
 from attn_unet_jax.volumes.dicom.files import is_zip
@@ -184,7 +183,7 @@ def format_table(records: Sequence[AnswerRecord]) -> str:
         *("" if volume is None else f"{volume:.2f}" for volume in volumes),
         *("" if dsc is None else f"{dsc:.3f}" for dsc in expected),
         "" if record.seconds is None else f"{record.seconds:.1f}",
-        " | ".join(map(strip_severity, record.warnings)),
+        " | ".join(record.warnings),
         record.error,
       ]
     )

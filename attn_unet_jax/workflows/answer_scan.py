@@ -9,7 +9,7 @@ from typing import Any
 from attn_unet_jax import __version__
 from attn_unet_jax.inference.quality import estimate_quality
 from attn_unet_jax.inference.segment import Locate, make_mask, predict_scan
-from attn_unet_jax.runtime.console import print_line
+from attn_unet_jax.runtime.console import print_line, strip_severity
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.box import Box
 from attn_unet_jax.volumes.judge import Judge
@@ -95,7 +95,7 @@ def answer_scan(scan: FoundScan, target: Path, work: ScanWork) -> tuple[AnswerRe
 
 
 def _describe_class(measured: Mapping[str, Any]) -> str:
-  text = f"{measured['value']} {measured['name']} {measured['millilitres']:.1f} ml"
+  text = f"{measured['value']} {measured['name']} {measured['millilitres']:.2f} ml"
   return (
     f"{text}, expected DSC {measured['expected_dsc']:.2f}" if "expected_dsc" in measured else text
   )
@@ -109,9 +109,9 @@ def _segment_file(scan: FoundScan, target: Path, work: ScanWork, warnings: list[
   file = scan.path if scan.survey is None else None
   for window in _list_windows(work.trained):
     for line in Judge(work.options.accept, window).judge_scan(image, scan.path, file):
-      if line not in warnings:  # which all windows have in common
+      if strip_severity(line) not in warnings:  # which all windows have in common
         print_line(line)
-        warnings.append(line)
+        warnings.append(strip_severity(line))
   locate = work.choose_locator(target)
   require_answer_memory(image.grid, work.trained, work.options, scan.path)
   found = predict_scan(image, work.trained.system, config, locate, scan.path)
@@ -120,10 +120,10 @@ def _segment_file(scan: FoundScan, target: Path, work: ScanWork, warnings: list[
   for name, one in quality.items():
     if one.doubtful:
       line = (
-        f"warning: {scan.path}: the expected DSC of {name}, {one.expected_dsc:.2f}, is below the "
+        f"{scan.path}: the expected DSC of {name}, {one.expected_dsc:.2f}, is below the "
         f"run's threshold, {work.trained.quality[name].threshold:.2f}; look at the mask"
       )
-      print_line(line)
+      print_line(f"warning: {line}")
       warnings.append(line)
   kept = found if work.options.saves_maps else None
   gates = work.measure(image, found.box, str(scan.path)) if work.measure else {}

@@ -12,7 +12,6 @@ from attn_unet_jax.drawing.preview import draw_preview
 from attn_unet_jax.inference.doubt import map_entropy, map_gates, map_probabilities
 from attn_unet_jax.inference.quality import MaskQuality
 from attn_unet_jax.inference.segment import ScanProbabilities
-from attn_unet_jax.runtime.console import strip_severity
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import atomic_write, write_text
 from attn_unet_jax.volumes.dicom.source import SourceSeries
@@ -185,6 +184,6 @@ def _write_volumes(
     "engine": run.engine,
     "voxel_volume_ml": answer.mask.voxel_volume_ml,
     "classes": volumes,
-    "warnings": [strip_severity(line) for line in answer.warnings],
+    "warnings": answer.warnings,
   }
   write_text(_name_beside(answer.target, ".json"), json.dumps(content, indent=2) + "\n")
