@@ -1,0 +1,69 @@
+"""What the benchmark on real CT makes of scores, labels and folds."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from attn_unet_jax.evaluation.scoring import write_scores
+from benchmarks import real_ct
+
+
+@pytest.fixture
+def network(tmp_path, monkeypatch):
+  """A network of these classes."""
+  monkeypatch.setattr(real_ct, "_NETWORK", SimpleNamespace(value="runs/a"))
+  monkeypatch.setattr(real_ct, "_WORKDIR", SimpleNamespace(value=str(tmp_path)))
+  labels = "pancreas=pancreas+tumour,liver=none,kidney=none"
+  config = SimpleNamespace(data=SimpleNamespace(labels=labels))
+  monkeypatch.setattr(real_ct, "load_config", lambda _: config)
+
+
+def test_scores_are_told_by_case_and_on_average(tmp_path):
+  def row(dsc):
+    return {"pancreas": {"dsc": dsc, "volume_ml": 1.0, "reference_volume_ml": 1.0}}
+
+  rows = {"a": row(0.2), "b": row(0.9), "c": row(0.4), "d": row(float("nan"))}
+  write_scores(rows, tmp_path, {"part": "test", "checkpoint_step": 6})
+  found = real_ct.summarise(tmp_path)
+  assert found["checkpoint_step"] == 6
+  said = found["classes"]["pancreas"]
+  assert (said["cases"], said["median"]) == (3, 0.4)
+  assert said["mean"] == pytest.approx(0.5)
+  assert said["ci95_low"] < 0.5 < said["ci95_high"]
+  assert [said[name] for name in ("worst", "middle", "best")] == ["a", "c", "b"]
+  assert said["dsc"] == {"a": 0.2, "b": 0.9, "c": 0.4}
+  assert "ci95_low" not in real_ct.describe_scores({"a": 0.5})
+
+
+def test_classes_are_found_in_the_labels_of_each_set(network):
+  slabs = real_ct._map_labels({"pancreas": ("pancreas", "tumour")})
+  assert slabs == "pancreas=pancreas+tumour,liver=none,kidney=none"
+  assert real_ct._map_labels({}) == "pancreas=pancreas,liver=liver,kidney=kidney_left+kidney_right"
+  some = real_ct._map_labels({}, {"pancreas", "kidney_left", "kidney_right"})
+  assert some == "pancreas=pancreas,liver=none,kidney=kidney_left+kidney_right"
+
+
+def test_fine_tunings_learn_from_no_case_that_the_network_has_seen(network):
+  own = real_ct.read_folds(real_ct.FOLD_LIST)["folds"][0]
+  tests = set()
+  for count in real_ct.FEW:
+    (fold,) = json.loads(real_ct._write_folds(count).read_text())["folds"]
+    assert len(fold["training"]) == count
+    assert {*fold["training"], *fold["test"]} <= {*own["test"]}
+    assert not {*fold["training"]} & {*fold["test"]}
+    tests.add(tuple(fold["test"]))
+  assert len(tests) == 1  # the same, so that they can be compared
+
+
+def test_a_part_is_stored_beside_what_was_measured_before(network, tmp_path, monkeypatch):
+  output = tmp_path / "real_ct.json"
+  monkeypatch.setattr(real_ct, "_OUTPUT", SimpleNamespace(value=str(output)))
+  for part in ("slabs", "scan"):
+    real_ct._store(part, {"of": part})
+  monkeypatch.setattr(real_ct, "_NETWORK", SimpleNamespace(value="builtin:x"))
+  real_ct._store("slabs", {"of": "another"})
+  assert json.loads(output.read_text()) == {
+    "a": {"slabs": {"of": "slabs"}, "scan": {"of": "scan"}},
+    "builtin:x": {"slabs": {"of": "another"}},
+  }
