@@ -165,7 +165,7 @@ def _map_labels(parts: Mapping[str, Sequence[str]], names: Collection[str] | Non
   """
   found = []
   for name in class_names(load_config(find_run(_network()) / "config.json").data.labels):
-    labels = parts.get(name) or _UNIONS.get(name, (name,))
+    labels: Sequence[str] = parts.get(name) or _UNIONS.get(name) or (name,)
     is_there = name in parts if parts else names is None or all(one in names for one in labels)
     found.append(f"{name}={'+'.join(labels) if is_there else 'none'}")
   return ",".join(found)
