@@ -152,6 +152,8 @@ def _paint_beside(config: ConfigDict) -> None:
   others = "liver=none,spleen=none,stomach=none,duodenum=none,kidney=none"
   config.data.labels = f"pancreas=pancreas+tumour,{others}"
   config.data.foreground_choice = "classes"
+  # Only the pancreas has validation cases to choose by; that these are one piece is known.
+  config.inference.one_piece = "pancreas,liver,spleen,stomach,duodenum"
   config.painting.enabled = True
   config.painting.free_tissues = 0.1
   config.painting.fat = (0.0, 0.35)

@@ -121,6 +121,11 @@ def _check_largest_component(config: RunConfig) -> None:
   fits = not config.inference.largest_component or config.data.target == "interior"
   rule = "False for data.target=boundary: so thin a layer falls into many pieces"
   _require_rule(fits, "inference.largest_component", config.inference.largest_component, rule)
+  pieces, names = config.inference.one_piece, class_names(config.data.labels)
+  fits = not pieces or config.data.target == "interior"
+  _require_rule(fits, "inference.one_piece", pieces, rule.replace("False", "empty"))
+  known = set(config.inference.one_piece_names) <= set(names)
+  _require_rule(known, "inference.one_piece", pieces, f"classes out of {', '.join(names)}")
 
 
 def _check_hnn(config: RunConfig) -> None:

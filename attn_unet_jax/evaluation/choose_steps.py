@@ -44,8 +44,12 @@ class ChosenSteps(NamedTuple):
   scores: Sequence[Scores] = ()
 
 
-def list_candidates() -> list[Postprocessing]:
-  """Lists the steps to choose from, those that do least first, and nothing at all before them."""
+def list_candidates(values: tuple[int, ...] = ()) -> list[Postprocessing]:
+  """Lists the steps to choose from, those that do least first, and nothing at all before them.
+
+  Args:
+    values: the classes that they are for; (): every class.
+  """
   components = [{}, {"largest": True}, *({"smallest_ml": ml} for ml in _SMALLEST_ML)]
   found = [
     Postprocessing(threshold=threshold, fill_holes=fills, **rule)  # type: ignore[arg-type]
@@ -53,7 +57,8 @@ def list_candidates() -> list[Postprocessing]:
     for fills in (False, True)
     for rule in components
   ]
-  return sorted(found, key=_count_changes)
+  for_values = [dataclasses.replace(steps, values=values) for steps in found if steps != UNCHANGED]
+  return [UNCHANGED, *sorted(for_values, key=_count_changes)]
 
 
 def _count_changes(steps: Postprocessing) -> int:
@@ -81,7 +86,10 @@ def choose_steps(
     recipe: the options of the prediction and of its scores.
     observe: is given what the system says about each case, in their order.
   """
-  candidates = list_candidates() if len(ids) >= MIN_CASES else [UNCHANGED]
+  candidates = [UNCHANGED]
+  if len(ids) >= MIN_CASES:
+    labelled = tuple(fold.mapping.labelled_indices.values())
+    candidates = list_candidates(labelled if len(labelled) < len(fold.mapping.classes) else ())
   rows: dict[Postprocessing, list[Scores]] = {steps: [] for steps in candidates}
   for case_id in show_progress(ids, len(ids), "cases"):
     case = fold.dataset.load(case_id)
@@ -141,7 +149,8 @@ def _score_candidates(
   scores = {}
   for threshold in dict.fromkeys(steps.threshold for steps in candidates):
     # Interpolated once for all that follows it, and cropped, for organs are small.
-    labels = make_labels(found, recipe, threshold)
+    first = next(steps for steps in candidates if steps.threshold == threshold)
+    labels = make_labels(found, recipe, first)
     classes = fold.mapping.labelled_indices
     where = _find_content((labels > 0) | np.isin(reference, [*classes.values()]))
     for steps in candidates:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from attn_unet_jax.cases.options import DataOptions
+from attn_unet_jax.labels import class_names
 from attn_unet_jax.runtime.options import BELOW_ONE, NOT_NEGATIVE, Options, one_of, option
 
 
@@ -26,9 +27,18 @@ class InferenceOptions(Options):
   largest_component: bool = option(
     False, "Whether only the largest component of each class's mask is kept; V-Net: yes."
   )
+  one_piece: str = option(
+    "",
+    "Classes, such as pancreas,liver, of which each is one piece: the largest component is kept.",
+  )
   postprocess: Literal["validation", "none"] = option(
     "validation", "Whether steps after the network are chosen on the validation cases, 3 or more."
   )
+
+  @property
+  def one_piece_names(self) -> tuple[str, ...]:
+    """The classes of `one_piece`."""
+    return tuple(name for part in self.one_piece.split(",") if (name := part.strip()))
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,13 @@ class PredictionRecipe:
 
   data: DataOptions = DataOptions()
   inference: InferenceOptions = InferenceOptions()
+
+  @property
+  def one_piece_values(self) -> tuple[int, ...]:
+    """The values of the classes of which only the largest component is kept."""
+    asked, every = self.inference.one_piece_names, self.inference.largest_component
+    names = enumerate(class_names(self.data.labels), 1)
+    return tuple(value for value, name in names if every or name in asked)
 
   @property
   def window(self) -> tuple[int, int, int]:

@@ -22,12 +22,15 @@ class Postprocessing:
     largest: whether only the largest component of each class is kept.
     smallest_ml: components of less than so many millilitres are removed.
     fill_holes: whether background that a class encloses becomes that class.
+    values: the classes that all this is for; (): every class. Of a class without validation labels
+      nobody knows what helps: there are two kidneys, and one would not remain.
   """
 
   threshold: float = 0.5
   largest: bool = False
   smallest_ml: float = 0.0
   fill_holes: bool = False
+  values: tuple[int, ...] = ()
 
   def __post_init__(self) -> None:
     if not (0 < self.threshold < 1 and 0 <= self.smallest_ml < float("inf")):
@@ -39,22 +42,31 @@ class Postprocessing:
     words += ["largest component"] if self.largest else []
     words += [f"components from {self.smallest_ml:g} ml"] if self.smallest_ml else []
     words += ["holes filled"] if self.fill_holes else []
+    if words and self.values:
+      words.append(f"of class {', '.join(map(str, self.values))} alone")
     return ", ".join(words) or "nothing"
 
 
 UNCHANGED = Postprocessing()
 
 
-def weigh_background(probabilities: np.ndarray, threshold: float) -> np.ndarray:
+def weigh_classes(probabilities: np.ndarray, steps: Postprocessing) -> np.ndarray:
   """Returns probabilities `[X, Y, Z, K]` whose largest one decides by the threshold.
 
   The background is multiplied by t / (1 - t): of two classes p and 1 - p, the first is then the
-  larger one where p > t. As this is linear it may come before an interpolation.
+  larger one where p > t. Where the steps are for some classes, these are divided by it instead. As
+  this is linear it may come before an interpolation.
   """
-  if threshold == 0.5:
+  if steps.threshold == 0.5:
     return probabilities
-  weights = np.ones(probabilities.shape[-1], np.float32)
-  weights[0] = threshold / (1 - threshold)
+  weights, odds = (
+    np.ones(probabilities.shape[-1], np.float32),
+    steps.threshold / (1 - steps.threshold),
+  )
+  if steps.values:
+    weights[list(steps.values)] = 1 / odds
+  else:
+    weights[0] = odds
   result: np.ndarray = probabilities * weights
   return result
 
@@ -70,6 +82,15 @@ def postprocess_mask(labels: np.ndarray, steps: Postprocessing, voxel_ml: float)
   Returns:
     an array of the same shape and type; the same one if there is nothing to do.
   """
+  if not steps.values:
+    return _change_components(labels, steps, voxel_ml)
+  concerned = np.where(np.isin(labels, steps.values), labels, 0)
+  changed = _change_components(concerned, steps, voxel_ml)
+  # Holes are filled with nothing but background, whatever else is in them.
+  return np.where((concerned > 0) | (labels == 0), changed, labels)
+
+
+def _change_components(labels: np.ndarray, steps: Postprocessing, voxel_ml: float) -> np.ndarray:
   if steps.largest:
     labels = largest_components(labels)
   if steps.smallest_ml:

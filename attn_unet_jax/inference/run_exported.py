@@ -133,16 +133,18 @@ def predict(hu: Array, about: Any, network: Callable[..., jax.Array]) -> Array:
 def keep_components(mask: Array, steps: Any, voxel_ml: float) -> Array:
   """Takes the steps that follow the choice of the likeliest class, class by class."""
   result, smallest = np.zeros_like(mask), steps["smallest_ml"] / voxel_ml - 1e-6
-  for value in range(1, int(mask.max()) + 1):
+  classes = range(1, int(mask.max()) + 1)
+  concerned = steps["values"] or classes
+  for value in classes:
     pieces, _ = ndimage.label(mask == value)
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
-    kept = sizes >= max(smallest, 1)
-    if steps["largest"]:
+    kept = sizes >= max(smallest if value in concerned else 0, 1)
+    if value in steps["one_piece"] or (steps["largest"] and value in concerned):
       kept &= np.arange(sizes.size) == sizes.argmax()
     result[kept[pieces]] = value
   filled = result.copy()
-  for value in range(1, int(result.max()) + 1) if steps["fill_holes"] else ():
+  for value in concerned if steps["fill_holes"] else ():
     filled[ndimage.binary_fill_holes(result == value) & (result == 0)] = value
   return filled
 
@@ -167,7 +169,8 @@ def segment(image: Any, about: Any, network: Callable[..., jax.Array]) -> Array:
   best = np.full(hu.shape, -1, np.float32)
   mask = np.zeros(hu.shape, np.uint8)
   for value in range(found.shape[-1]):
-    share = np.float32(steps["threshold"] / (1 - steps["threshold"]) if value == 0 else 1)
+    odds, values = steps["threshold"] / (1 - steps["threshold"]), steps["values"]
+    share = np.float32((1 / odds if value in values else 1) if values else (1, odds)[value == 0])
     here = resample(found[..., value] * share, new_mm, hu.shape, old_mm)
     mask[here > best] = value
     best = np.maximum(best, here)

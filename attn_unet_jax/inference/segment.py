@@ -12,7 +12,7 @@ from attn_unet_jax.inference.postprocess import (
   UNCHANGED,
   Postprocessing,
   postprocess_mask,
-  weigh_background,
+  weigh_classes,
 )
 from attn_unet_jax.inference.sliding import SegmentationSystem
 from attn_unet_jax.volumes.box import Box, crop_volume, paste_probabilities
@@ -97,22 +97,24 @@ def make_mask(
   found: ScanProbabilities, recipe: PredictionRecipe, postprocessing: Postprocessing = UNCHANGED
 ) -> Volume:
   """Returns the class indices, uint8, on the scan's own grid."""
-  labels = make_labels(found, recipe, postprocessing.threshold)
+  labels = make_labels(found, recipe, postprocessing)
   mask = postprocess_mask(labels, postprocessing, found.native.voxel_volume_ml)
   return slant_labels(mask, found.native)
 
 
 def make_labels(
-  found: ScanProbabilities, recipe: PredictionRecipe, threshold: float = UNCHANGED.threshold
+  found: ScanProbabilities, recipe: PredictionRecipe, steps: Postprocessing = UNCHANGED
 ) -> np.ndarray:
-  """Returns class indices, uint8, on the scan's canonical grid.
+  """Returns class indices, uint8, on the scan's canonical grid, by the threshold of the steps.
 
-  With `inference.largest_component` each class is one connected component.
+  With `inference.largest_component` each class is one connected component, and so is each class of
+  `inference.one_piece`.
   """
-  weighed = weigh_background(found.values, threshold)
+  weighed = weigh_classes(found.values, steps)
   labels = probabilities_to_labels(weighed, found.grid, found.canonical).array
   # On the native grid: a component of the working grid may fall apart when it is interpolated.
-  return largest_components(labels) if recipe.inference.largest_component else labels
+  values = recipe.one_piece_values
+  return largest_components(labels, values) if values else labels
 
 
 def predict_within(

@@ -1,5 +1,7 @@
 """Finds the connected components of masks: voxels that hang together by their faces."""
 
+from collections.abc import Collection
+
 import numpy as np
 from scipy import ndimage
 
@@ -22,11 +24,12 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
   return largest
 
 
-def largest_components(labels: np.ndarray) -> np.ndarray:
+def largest_components(labels: np.ndarray, values: Collection[int] | None = None) -> np.ndarray:
   """Keeps the largest component of every class and makes its other components background.
 
   Args:
     labels: class indices uint8 [X, Y, Z], 0 is the background.
+    values: the classes to do so with; None: all.
 
   Returns:
     a new array of the same shape and type.
@@ -35,7 +38,9 @@ def largest_components(labels: np.ndarray) -> np.ndarray:
   # Within its bounding box, an organ takes a small part of the time of a whole scan.
   for value, where in enumerate(ndimage.find_objects(labels), 1):
     if where is not None:
-      kept[where][largest_component(labels[where] == value)] = value
+      mask = labels[where] == value
+      is_concerned = values is None or value in values
+      kept[where][largest_component(mask) if is_concerned else mask] = value
   return kept
 
 

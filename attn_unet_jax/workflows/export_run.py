@@ -141,7 +141,6 @@ def _describe_network(
 
 def _describe_scan(first: BestCheckpoint, steps: Postprocessing) -> dict[str, Any]:
   config: RunConfig = first.config
-  keeps_one = config.inference.largest_component or steps.largest
   return {
     "scan": {
       "unit": "HU",
@@ -157,7 +156,7 @@ def _describe_scan(first: BestCheckpoint, steps: Postprocessing) -> dict[str, An
     },
     "target": config.data.target,
     "classes": {name: value for value, name in enumerate(("background", *first.classes))},
-    "after": {**dataclasses.asdict(steps), "largest": keeps_one},
+    "after": {**dataclasses.asdict(steps), "one_piece": list(config.one_piece_values)},
   }
 
 

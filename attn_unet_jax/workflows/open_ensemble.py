@@ -21,6 +21,7 @@ from attn_unet_jax.workflows.open_run import open_run_or_stages
 _SHARED = (
   *("data.spacing_mm", "data.blur_mm", "data.target", "stages.count"),
   "inference.largest_component",
+  "inference.one_piece",
 )
 
 

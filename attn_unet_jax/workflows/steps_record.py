@@ -65,6 +65,8 @@ def read_record(workdir: Path) -> StepsRecord | None:
       largest=_read_switch(said["largest"]),
       smallest_ml=float(said["smallest_ml"]),
       fill_holes=_read_switch(said["fill_holes"]),
+      # A version before chose for all classes, and said nothing of them.
+      values=tuple(int(value) for value in said.get("values", ())),
     )
     return StepsRecord(steps, int(content["checkpoint_step"]))
   except (KeyError, TypeError, ValueError, OverflowError) as error:

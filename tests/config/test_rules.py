@@ -52,6 +52,11 @@ def test_one_piece_of_a_boundary_is_refused():
   _check(inference__largest_component=True)
   with pytest.raises(UserError, match=r"inference\.largest_component=True: must be False"):
     _check(inference__largest_component=True, data__target="boundary")
+  _check(inference__one_piece="pancreas")
+  with pytest.raises(UserError, match=r"inference\.one_piece='liver': must be classes out of pan"):
+    _check(inference__one_piece="liver")
+  with pytest.raises(UserError, match=r"inference\.one_piece='pancreas': must be empty"):
+    _check(inference__one_piece="pancreas", data__target="boundary")
 
 
 @pytest.mark.parametrize(

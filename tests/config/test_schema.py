@@ -57,6 +57,7 @@ CALLED = {
   "augment": ("augmentation", "options", "self"),
   "data": ("data", "options", "self"),
   "evaluation": ("rules",),
+  "inference": ("self",),
 }
 
 

@@ -90,6 +90,23 @@ def with_hollows(labels):
   return p
 
 
+def test_of_classes_without_labels_nothing_is_chosen(recipe):
+  """The steps are for the labelled class alone: of the other one nobody knows what helps."""
+  labels = organs(3)
+  recipe = with_keys(recipe, {"data.labels": "pancreas=1,kidney=none"})
+  fold = make_fold(labels)
+  fold.mapping = parse_mapping("pancreas=1,kidney=none", None)
+  p = with_debris(labels, 5)
+
+  class TwoClasses(Network):
+    def predict(self, volume):
+      found = super().predict(volume)
+      return np.concatenate([found, np.zeros_like(found[..., :1])], -1)
+
+  found = choose_steps(fold, fold.split.validation, TwoClasses(p), recipe)
+  assert found.steps == Postprocessing(largest=True, values=(1,))
+
+
 @pytest.mark.parametrize(
   ("spoil", "expected"),
   [

@@ -7,7 +7,7 @@ from attn_unet_jax.inference.postprocess import (
   UNCHANGED,
   Postprocessing,
   postprocess_mask,
-  weigh_background,
+  weigh_classes,
 )
 from attn_unet_jax.inference.segment import segment_scan
 from attn_unet_jax.volumes.volume import Volume
@@ -70,15 +70,39 @@ def test_of_two_classes_the_threshold_is_a_probability():
   p = np.linspace(0, 1, 101, dtype=np.float32)
   probabilities = np.stack([1 - p, p], -1)[:, None, None]
   for threshold in (0.3, 0.5, 0.7):
-    found = weigh_background(probabilities, threshold)[:, 0, 0].argmax(-1) == 1
+    found = weigh_classes(probabilities, Postprocessing(threshold))[:, 0, 0].argmax(-1) == 1
     away = np.abs(p - threshold) > 1e-3
     np.testing.assert_array_equal(found[away], (p > threshold)[away])
-  assert weigh_background(probabilities, 0.5) is probabilities
+  assert weigh_classes(probabilities, UNCHANGED) is probabilities
 
 
 def test_of_several_classes_the_likeliest_is_taken_where_it_beats_the_background():
   probabilities = np.array([[0.5, 0.3, 0.2], [0.5, 0.2, 0.3], [0.7, 0.2, 0.1]], np.float32)
-  assert weigh_background(probabilities, 0.3).argmax(-1).tolist() == [1, 2, 0]
+  assert weigh_classes(probabilities, Postprocessing(0.3)).argmax(-1).tolist() == [1, 2, 0]
+
+
+def test_a_threshold_for_some_classes_leaves_the_others_as_likely_as_they_are():
+  probabilities = np.array([[0.5, 0.3, 0.2], [0.5, 0.1, 0.4], [0.2, 0.3, 0.5]], np.float32)
+  found = weigh_classes(probabilities, Postprocessing(0.3, values=(1,)))
+  assert found.argmax(-1).tolist() == [1, 0, 1]
+  of_all = weigh_classes(probabilities, Postprocessing(0.3, values=(1, 2)))
+  expected = weigh_classes(probabilities, Postprocessing(0.3))
+  assert of_all.argmax(-1).tolist() == expected.argmax(-1).tolist()
+
+
+def test_steps_for_one_class_keep_both_kidneys():
+  """A class that no validation case labels stays as the network said."""
+  labels = np.zeros((9, 7, 7), np.uint8)
+  labels[0, 0, 0], labels[1:6, 1:6, 1:6], labels[2:5, 2:5, 2:5] = 1, 1, 0
+  labels[3, 3, 3], labels[7, :2, :2], labels[7, 5:, 5:6] = 2, 2, 2
+  steps = Postprocessing(largest=True, smallest_ml=3.0, fill_holes=True, values=(1,))
+  found = postprocess_mask(labels, steps, 1.0)
+  np.testing.assert_array_equal(found == 2, labels == 2)
+  assert not found[0, 0, 0]
+  assert np.count_nonzero(found == 1) == 5**3 - 1  # filled but for the voxel of the other class
+  for_all = postprocess_mask(labels, Postprocessing(largest=True), 1.0)
+  assert np.count_nonzero(for_all == 2) == 4
+  assert steps.describe().endswith("holes filled, of class 1 alone")
 
 
 def test_a_scan_is_segmented_by_the_steps_on_its_own_grid(config):

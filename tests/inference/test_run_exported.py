@@ -67,13 +67,15 @@ def test_the_body_is_found_where_a_prediction_finds_it(scan):
     Postprocessing(smallest_ml=0.9),
     Postprocessing(largest=True, smallest_ml=2.5, fill_holes=True),
     Postprocessing(fill_holes=True),
+    Postprocessing(largest=True, smallest_ml=2.5, fill_holes=True, values=(3,)),
+    Postprocessing(smallest_ml=0.9, fill_holes=True, values=(1, 3)),
   ],
 )
 def test_the_steps_after_the_network_are_the_same(steps):
   rng = np.random.default_rng(0)
   mask = rng.choice(4, (12, 11, 10), p=[0.3, 0.35, 0.3, 0.05]).astype(np.uint8)
   mask[mask == 2] = 0  # a class that is absent
-  after = vars(steps)
+  after = {**vars(steps), "one_piece": []}
   expected = postprocess_mask(mask, steps, 0.3)
   np.testing.assert_array_equal(runner.keep_components(mask, after, 0.3), expected)
 
@@ -112,6 +114,7 @@ def predict_both(config, scan, monkeypatch, padding="SAME", steps=None):
     ({}, "SAME"),
     ({"data.patch": (24, 8, 40), "inference.overlap": 0.3}, "VALID"),
     ({"inference.window": "plan", "data.patch": (9, 8, 7), "data.spacing_mm": 11.0}, "SAME"),
+    ({"data.labels": "a=1,b=2", "inference.one_piece": "b"}, "SAME"),
     ({"data.blur_mm": 6.0, "data.spacing_mm": 7.3, "inference.largest_component": True}, "SAME"),
   ],
 )
@@ -122,6 +125,14 @@ def test_masks_are_those_of_a_prediction(config, monkeypatch, axes, keys, paddin
   assert found.dtype == np.uint8
   assert {0, 1, 2} == set(np.unique(expected))
   np.testing.assert_array_equal(found, expected)
+
+
+def test_a_threshold_for_one_class_is_that_of_a_prediction(config, monkeypatch):
+  steps = Postprocessing(0.3, largest=True, values=(2,))
+  expected, found = predict_both(config, drawn_ct(), monkeypatch, steps=steps)
+  np.testing.assert_array_equal(found, expected)
+  without, _ = predict_both(config, drawn_ct(), monkeypatch)
+  assert (found != without).any()
 
 
 def test_windows_within_the_body_leave_out_air(config, monkeypatch):

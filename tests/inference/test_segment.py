@@ -157,6 +157,20 @@ def test_one_piece_alone_if_so_configured_from_every_orientation(config):
     np.testing.assert_array_equal(to_canonical(mask).array, rod)
 
 
+def test_some_classes_are_one_piece_and_others_are_not(config):
+  hu = np.full((12, 10, 8), -1000, np.int16)
+  hu[1:6, 2, 2] = hu[8, 2, 2] = 300
+  hu[1:6, 6, 6] = hu[8, 6, 6] = 600
+  scan = Volume(hu, np.diag([2.0, 2.0, 2.0, 1.0]))
+  p = np.stack([hu < 0, hu == 300, hu == 600], -1).astype(np.float32)
+  system = SimpleNamespace(predict=lambda volume: p)
+  keys = {"data.spacing_mm": 2.0, "data.labels": "liver=1,kidney=2"}
+  config = with_keys(config, {**keys, "inference.one_piece": "liver"})
+  expected = p.argmax(-1)
+  expected[8, 2, 2] = 0
+  np.testing.assert_array_equal(segment_scan(scan, system, config).mask.array, expected)
+
+
 def test_the_piece_is_one_on_the_scans_own_grid(config):
   """Two blocks that a voxel of 2 mm joins: a grid of 4 mm does not see it."""
   working = np.zeros((16, 8, 8), np.float32)

@@ -99,9 +99,11 @@ def test_a_run_becomes_a_network_a_contract_and_a_runner(offer, tmp_path):
   assert about["classes"] == {"background": 0, "pancreas": 1}
   assert about["after"] == {
     "threshold": 0.5,
-    "largest": True,
-    "smallest_ml": 2.0,
+    "largest": False,
+    "smallest_ml": 0.0,
     "fill_holes": False,
+    "values": [],
+    "one_piece": [1],
   }
   assert about["network"]["inputs"] == [
     {"name": "hu", "dtype": "float32", "shape": ["n", "16", "16", "16"]}
