@@ -100,7 +100,7 @@ def test_a_run_becomes_a_network_a_contract_and_a_runner(offer, tmp_path):
   assert about["after"] == {
     "threshold": 0.5,
     "largest": False,
-    "smallest_ml": 0.0,
+    "smallest_ml": 2.0,
     "fill_holes": False,
     "values": [],
     "one_piece": [1],
