@@ -17,8 +17,10 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import read_json_object, write_text
 from attn_unet_jax.workflows.run_facts import (
   SECOND_SET,
+  START,
   WAY_OUT,
   describe_second_set,
+  describe_start,
   list_facts,
 )
 from attn_unet_jax.workflows.stages.chain import BOUNDARY, FIRST, INTERIOR
@@ -187,6 +189,8 @@ def _list_facts(
   facts["data"] = config.data.dataset or Path(config.data.folder).name
   if config.data.also:
     facts[SECOND_SET] = describe_second_set(name_set(config.data.also), config, workdir)
+  if START in facts:
+    facts[START] = describe_start(record, with_place=False)
   versions = record.get("versions")
   if isinstance(versions, dict) and "jax" in versions:
     facts["trained with"] = f"JAX {versions['jax']}, Python {record.get('python', 'unknown')}"

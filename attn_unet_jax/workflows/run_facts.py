@@ -14,6 +14,7 @@ from attn_unet_jax.workflows.fold_runs import list_fold_runs
 from attn_unet_jax.workflows.stages.chain import BOUNDARY, FIRST, INTERIOR
 
 SECOND_SET = "second data set"
+START = "started from"
 WAY_OUT = "put it right, or remove it: the report goes on without it"
 
 
@@ -53,6 +54,8 @@ def list_facts(
   ]
   if config.data.also:
     facts.insert(2, (SECOND_SET, describe_second_set(config.data.also, config, workdir)))
+  if told := describe_start(record):
+    facts.append((START, told))
   if "total_wall_seconds" in record:
     facts.append(("time", format_duration(float(record["total_wall_seconds"]))))
   if record.get("devices"):
@@ -62,6 +65,20 @@ def list_facts(
   if "checkpoint_step" in summary:
     facts.append(("scored checkpoint", f"step {summary['checkpoint_step']}"))
   return facts
+
+
+def describe_start(record: Mapping[str, Any], *, with_place: bool = True) -> str:
+  """Says which run a run started from; '' where it started from random weights.
+
+  Args:
+    record: what `run.json` says.
+    with_place: whether the folder of that run is named, and not its name alone.
+  """
+  init = record.get("init")
+  if not isinstance(init, dict) or "workdir" not in init:
+    return ""
+  place = str(init["workdir"])
+  return f"step {init.get('checkpoint_step')} of {place if with_place else Path(place).name}"
 
 
 def describe_second_set(name: str, config: RunConfig, workdir: Path) -> str:

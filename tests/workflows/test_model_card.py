@@ -71,6 +71,16 @@ def test_a_card_without_scores_says_so_and_names_no_place(make, tmp_path):
   assert "It has not been tested." in describe_model(workdir)
 
 
+def test_a_card_says_which_run_it_started_from(make, tmp_path):
+  workdir = make()
+  assert "started from" not in describe_model(workdir)
+  init = {"workdir": str(tmp_path / "runs|1" / "before"), "checkpoint_step": 15}
+  (workdir / "run.json").write_text(json.dumps({"init": init}))
+  text = describe_model(workdir)
+  assert "| started from | step 15 of before |" in text
+  assert str(tmp_path) not in text
+
+
 def test_a_card_knows_both_data_sets(make, tmp_path):
   workdir = make(**{"data.also": "painted_ct/maps", "data.also_share": 0.25})
   (workdir / "folds.json").write_text(json.dumps({"folds": [], "also": ["SECRET5", "SECRET6"]}))
