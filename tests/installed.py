@@ -69,6 +69,11 @@ def main() -> None:
   image, mask = nib.load(scan), nib.load(f"masks/{scan.name}")
   assert image.shape == mask.shape
   assert np.array_equal(image.affine, mask.affine)
+  said = run("predict", f"--input={scan}", "--output=shipped/mask.nii.gz", "--json")
+  assert said.startswith("builtin:pancreas: "), said
+  assert "not a medical device" in said
+  classes = json.loads(Path("shipped/mask.json").read_text())["classes"]
+  assert [one["name"] for one in classes][:2] == ["pancreas", "liver"]
   Path("reference").mkdir()
   Path("reference", scan.name).symlink_to(Path("runs/own/predictions", scan.name).resolve())
   run("evaluate", "--prediction=masks", "--reference=reference", "--output=scores")
