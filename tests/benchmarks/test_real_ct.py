@@ -4,9 +4,16 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from absl import flags
 
 from attn_unet_jax.evaluation.scoring import write_scores
-from benchmarks import real_ct
+
+_BEFORE = set(flags.FLAGS)
+from benchmarks import real_ct  # noqa: E402
+
+# Its flags are called as those of a command are that another test imports into the same process.
+for _name in set(flags.FLAGS) - _BEFORE:
+  delattr(flags.FLAGS, _name)
 
 
 @pytest.fixture
