@@ -17,36 +17,9 @@ from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.process import run_command
 from benchmarks import runs
 from benchmarks.page import write_section
+from benchmarks.painter_variants import VARIANTS
 from benchmarks.result import keep, machine
 from benchmarks.tables import painter_table
-
-_SLABS = "slabs"  # the variant of pancreas.py without any painting
-# The reader's words -> what differs from pancreas.py:real.
-VARIANTS: dict[str, tuple[str, ...]] = {
-  "as it is: half painted, CT densities, six organs": (),
-  "real slabs alone": (_SLABS,),
-  "a quarter painted": ("--config.data.also_share=0.25",),
-  "three quarters painted": ("--config.data.also_share=0.75",),
-  "painted alone": ("--config.data.also_share=0.999",),
-  "the pancreas alone": (
-    *("--config.data.labels=pancreas=pancreas+tumour", "--config.data.also_labels=pancreas"),
-  ),
-  "free means, as SynthSeg": ("--config.painting.free_tissues=1.0",),
-  "CT densities alone": ("--config.painting.free_tissues=0.0",),
-  "no texture": ("--config.painting.texture=(0.0,0.0)",),
-  "fat in the pancreas to 60 %": ("--config.painting.fat=(0.0,0.6)",),
-  "wider poses": (
-    *("--config.augment.rotate_deg=(15.0,15.0,15.0)", "--config.augment.deform_sd=(3.0,3.0,1.4)"),
-  ),
-  "narrow poses": (
-    *("--config.augment.rotate_deg=(0.0,0.0,5.0)", "--config.augment.scale=(0.95,1.05)"),
-    "--config.augment.deform_sd=(0.0,0.0,0.0)",
-  ),
-  "no noise of nnU-Net's": (
-    *("--config.augment.noise_probability=0.0", "--config.augment.blur_probability=0.0"),
-    *("--config.augment.low_resolution_probability=0.0", "--config.augment.gamma_probability=0.0"),
-  ),
-}
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the records are.")
@@ -77,16 +50,16 @@ def main() -> None:
 def _train_variant(name: str, seed: int) -> float:
   """Trains a variant and returns its DSC over the validation slabs."""
   workdir = Path(_WORKDIR.value or "") / f"{list(VARIANTS).index(name):02d}_{seed}"
-  differing, epochs = VARIANTS[name], _EPOCHS.value
-  is_slabs = differing == (_SLABS,)
+  experiment, *differing = VARIANTS[name]
+  epochs = _EPOCHS.value
   budget = (f"--config.train.epochs={epochs}", f"--config.train.validate_every={epochs}")
   runs.train(
-    "pancreas.py:slabs" if is_slabs else "pancreas.py:real",
+    experiment,
     workdir,
     f"--config.data.dir={_DATA_DIR.value}",
     f"--config.seed={seed}",
     *budget,
-    *(() if is_slabs else differing),
+    *differing,
   )
   return float(read_metrics(workdir / "metrics.csv")[-1]["validation_dsc"])
 

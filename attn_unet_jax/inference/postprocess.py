@@ -59,10 +59,8 @@ def weigh_classes(probabilities: np.ndarray, steps: Postprocessing) -> np.ndarra
   """
   if steps.threshold == 0.5:
     return probabilities
-  weights, odds = (
-    np.ones(probabilities.shape[-1], np.float32),
-    steps.threshold / (1 - steps.threshold),
-  )
+  odds = steps.threshold / (1 - steps.threshold)
+  weights = np.ones(probabilities.shape[-1], np.float32)
   if steps.values:
     weights[list(steps.values)] = 1 / odds
   else:

@@ -166,12 +166,12 @@ def segment(image: Any, about: Any, network: Callable[..., jax.Array]) -> Array:
     hu = ndimage.gaussian_filter(hu, about["scan"]["blur_mm"] / old_mm, mode="nearest")
   working = np.clip(np.rint(resample(hu, old_mm, shape, new_mm)), -32768, 32767).astype(np.int16)
   found, steps = predict(working, about, network), about["after"]
+  odds = steps["threshold"] / (1 - steps["threshold"])
+  weights = dict.fromkeys(steps["values"], 1 / odds) or {0: odds}
   best = np.full(hu.shape, -1, np.float32)
   mask = np.zeros(hu.shape, np.uint8)
   for value in range(found.shape[-1]):
-    odds, values = steps["threshold"] / (1 - steps["threshold"]), steps["values"]
-    share = np.float32((1 / odds if value in values else 1) if values else (1, odds)[value == 0])
-    here = resample(found[..., value] * share, new_mm, hu.shape, old_mm)
+    here = resample(found[..., value] * np.float32(weights.get(value, 1)), new_mm, hu.shape, old_mm)
     mask[here > best] = value
     best = np.maximum(best, here)
   mask = keep_components(mask, steps, abs(np.linalg.det(affine[:3, :3])) / 1000)

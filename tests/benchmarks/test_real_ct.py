@@ -1,29 +1,22 @@
 """What the benchmark on real CT makes of scores, labels and folds."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
 import pytest
-from absl import flags
 
 from attn_unet_jax.evaluation.scoring import write_scores
-
-_BEFORE = set(flags.FLAGS)
-from benchmarks import real_ct  # noqa: E402
-
-# Its flags are called as those of a command are that another test imports into the same process.
-for _name in set(flags.FLAGS) - _BEFORE:
-  delattr(flags.FLAGS, _name)
+from benchmarks import real_ct_parts as real_ct
 
 
 @pytest.fixture
-def network(tmp_path, monkeypatch):
+def setup(tmp_path, monkeypatch):
   """A network of these classes."""
-  monkeypatch.setattr(real_ct, "_NETWORK", SimpleNamespace(value="runs/a"))
-  monkeypatch.setattr(real_ct, "_WORKDIR", SimpleNamespace(value=str(tmp_path)))
   labels = "pancreas=pancreas+tumour,liver=none,kidney=none"
   config = SimpleNamespace(data=SimpleNamespace(labels=labels))
   monkeypatch.setattr(real_ct, "load_config", lambda _: config)
+  return real_ct.Setup("runs/a", "data", tmp_path, tmp_path / "real_ct.json")
 
 
 def test_scores_are_told_by_case_and_on_average(tmp_path):
@@ -43,19 +36,21 @@ def test_scores_are_told_by_case_and_on_average(tmp_path):
   assert "ci95_low" not in real_ct.describe_scores({"a": 0.5})
 
 
-def test_classes_are_found_in_the_labels_of_each_set(network):
-  slabs = real_ct._map_labels({"pancreas": ("pancreas", "tumour")})
+def test_classes_are_found_in_the_labels_of_each_set(setup):
+  slabs = real_ct.map_labels(setup, {"pancreas": ("pancreas", "tumour")})
   assert slabs == "pancreas=pancreas+tumour,liver=none,kidney=none"
-  assert real_ct._map_labels({}) == "pancreas=pancreas,liver=liver,kidney=kidney_left+kidney_right"
-  some = real_ct._map_labels({}, {"pancreas", "kidney_left", "kidney_right"})
+  assert (
+    real_ct.map_labels(setup, {}) == "pancreas=pancreas,liver=liver,kidney=kidney_left+kidney_right"
+  )
+  some = real_ct.map_labels(setup, {}, {"pancreas", "kidney_left", "kidney_right"})
   assert some == "pancreas=pancreas,liver=none,kidney=kidney_left+kidney_right"
 
 
-def test_fine_tunings_learn_from_no_case_that_the_network_has_seen(network):
+def test_fine_tunings_learn_from_no_case_that_the_network_has_seen(setup):
   own = real_ct.read_folds(real_ct.FOLD_LIST)["folds"][0]
   tests = set()
   for count in real_ct.FEW:
-    (fold,) = json.loads(real_ct._write_folds(count).read_text())["folds"]
+    (fold,) = json.loads(real_ct.write_folds(setup, count).read_text())["folds"]
     assert len(fold["training"]) == count
     assert {*fold["training"], *fold["test"]} <= {*own["test"]}
     assert not {*fold["training"]} & {*fold["test"]}
@@ -63,14 +58,12 @@ def test_fine_tunings_learn_from_no_case_that_the_network_has_seen(network):
   assert len(tests) == 1  # the same, so that they can be compared
 
 
-def test_a_part_is_stored_beside_what_was_measured_before(network, tmp_path, monkeypatch):
-  output = tmp_path / "real_ct.json"
-  monkeypatch.setattr(real_ct, "_OUTPUT", SimpleNamespace(value=str(output)))
+def test_a_part_is_stored_beside_what_was_measured_before(setup):
   for part in ("slabs", "scan"):
-    real_ct._store(part, {"of": part})
-  monkeypatch.setattr(real_ct, "_NETWORK", SimpleNamespace(value="builtin:x"))
-  real_ct._store("slabs", {"of": "another"})
-  assert json.loads(output.read_text()) == {
+    real_ct.store_part(setup, part, {"of": part})
+  another = dataclasses.replace(setup, network="builtin:x")
+  real_ct.store_part(another, "slabs", {"of": "another"})
+  assert json.loads(setup.output.read_text()) == {
     "a": {"slabs": {"of": "slabs"}, "scan": {"of": "scan"}},
     "builtin:x": {"slabs": {"of": "another"}},
   }

@@ -1,0 +1,60 @@
+"""The variants that `benchmarks.painter_tuning` trains."""
+
+_REAL = "pancreas.py:real"
+# In the reader's words -> the experiment, and what differs from it.
+VARIANTS: dict[str, tuple[str, ...]] = {
+  "as it is: half painted, CT densities, six organs": (_REAL,),
+  "real slabs alone": ("pancreas.py:slabs",),
+  "a quarter painted": (
+    _REAL,
+    "--config.data.also_share=0.25",
+  ),
+  "three quarters painted": (
+    _REAL,
+    "--config.data.also_share=0.75",
+  ),
+  "painted alone": (
+    _REAL,
+    "--config.data.also_share=0.999",
+  ),
+  "the pancreas alone": (
+    _REAL,
+    "--config.data.labels=pancreas=pancreas+tumour",
+    "--config.data.also_labels=pancreas",
+    "--config.inference.one_piece=pancreas",
+  ),
+  "free means, as SynthSeg": (
+    _REAL,
+    "--config.painting.free_tissues=1.0",
+  ),
+  "CT densities alone": (
+    _REAL,
+    "--config.painting.free_tissues=0.0",
+  ),
+  "no texture": (
+    _REAL,
+    "--config.painting.texture=(0.0,0.0)",
+  ),
+  "fat in the pancreas to 60 %": (
+    _REAL,
+    "--config.painting.fat=(0.0,0.6)",
+  ),
+  "wider poses": (
+    _REAL,
+    "--config.augment.rotate_deg=(15.0,15.0,15.0)",
+    "--config.augment.deform_sd=(3.0,3.0,1.4)",
+  ),
+  "narrow poses": (
+    _REAL,
+    "--config.augment.rotate_deg=(0.0,0.0,5.0)",
+    "--config.augment.scale=(0.95,1.05)",
+    "--config.augment.deform_sd=(0.0,0.0,0.0)",
+  ),
+  "no noise of nnU-Net's": (
+    _REAL,
+    "--config.augment.noise_probability=0.0",
+    "--config.augment.blur_probability=0.0",
+    "--config.augment.low_resolution_probability=0.0",
+    "--config.augment.gamma_probability=0.0",
+  ),
+}
