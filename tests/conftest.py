@@ -151,19 +151,23 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def run_command(
-  module: str, *arguments: str, env: dict[str, str] | None = None, timeout: float = 300
+  module: str,
+  *arguments: str,
+  env: dict[str, str] | None = None,
+  timeout: float = 300,
+  cwd: Path = ROOT,
 ) -> subprocess.CompletedProcess[str]:
-  """Runs `python -m module` as a user does, from the project's root.
+  """Runs `python -m module` as a user does, from the project's root unless `cwd` names a folder.
 
   In a fork, see tests/forked_commands.py, unless `env` says what is read as Python or JAX loads.
   """
   standard = {**os.environ, "JAX_PLATFORMS": "cpu"}
   whole = standard | (env or {})
   if module.startswith("attn_unet_jax.") and _FORKED.can_run(whole, standard):
-    return _FORKED.run(module, arguments, whole, timeout)
+    return _FORKED.run(module, arguments, whole, timeout, cwd)
   return subprocess.run(
     [sys.executable, "-m", module, *arguments],
-    cwd=ROOT,
+    cwd=cwd,
     env=whole,
     capture_output=True,
     text=True,

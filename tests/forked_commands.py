@@ -2,10 +2,10 @@
 
   python -m tests.forked_commands
 
-reads a line of JSON for each command: module, arguments, environment, and the files of its output
-and errors. It answers with two lines: the fork's id, then its status as `subprocess` has it. A fork
-runs the module as `python -m` does, from the first line of the command's own file, and ends as an
-interpreter ends.
+reads a line of JSON for each command: module, arguments, environment, folder, and the files of its
+output and errors. It answers with two lines: the fork's id, then its status as `subprocess` has it.
+A fork runs the module as `python -m` does, from the first line of the command's own file, and ends
+as an interpreter ends.
 """
 
 import gc
@@ -45,12 +45,13 @@ class ForkedCommands:
     return _early(env) == _early(self._environment)
 
   def run(
-    self, module: str, arguments: Sequence[str], env: dict[str, str], timeout: float
+    self, module: str, arguments: Sequence[str], env: dict[str, str], timeout: float, cwd: Path
   ) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m module` from the project's root."""
+    """Runs `python -m module` in a folder, with the project's root as its path of modules."""
     with tempfile.TemporaryDirectory() as folder:
       files = [str(Path(folder, name)) for name in ("output", "errors")]
       request = {"module": module, "arguments": arguments, "env": env, "files": files}
+      request["folder"] = str(cwd)
       status = self._ask(self._server or self._start(), json.dumps(request), timeout)
       output, errors = (Path(file).read_text() for file in files)
     return subprocess.CompletedProcess([module, *arguments], status, output, errors)
@@ -130,6 +131,7 @@ def _become(request: dict[str, Any]) -> None:
   for number, file in enumerate(request["files"], 1):
     os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
   sys.argv[1:] = request["arguments"]
+  os.chdir(request["folder"])
 
 
 if __name__ == "__main__":

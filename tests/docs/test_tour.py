@@ -1,0 +1,109 @@
+"""The tour, a page and a notebook: their blocks and cells run, on the tiny phantoms.
+
+Both are of one run, which the page's command trains, so that the tests train it once.
+"""
+
+import ast
+import contextlib
+import importlib
+import json
+import os
+import re
+import shlex
+
+import pytest
+
+from tests.configs import small_config
+from tests.conftest import ROOT, flags_of, run_command
+
+NOTEBOOK = ROOT / "notebooks" / "tour.ipynb"
+PAGE = ROOT / "docs" / "start" / "tour.md"
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SMALL = [flag for flag in flags_of(small_config()) if "dataset" not in flag]
+
+
+def code_cells() -> list[dict]:
+  cells = json.loads(NOTEBOOK.read_text())["cells"]
+  return [cell for cell in cells if cell["cell_type"] == "code"]
+
+
+def test_the_notebook_is_stored_without_outputs():
+  assert [cell for cell in code_cells() if cell["outputs"] or cell["execution_count"]] == []
+
+
+def test_what_it_imports_of_this_project_exists():
+  trees = [ast.parse("".join(cell["source"])) for cell in code_cells()]
+  trees += [ast.parse(path.read_text()) for path in (ROOT / "docs").rglob("*.py")]
+  nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+  own = [node for node in nodes if node.module.startswith(("attn_unet_jax", "tfds_pancreas"))]
+  assert own
+  for node in own:
+    module = importlib.import_module(node.module)
+    assert [name.name for name in node.names if not hasattr(module, name.name)] == []
+
+
+@pytest.fixture(scope="module")
+def toured(tmp_path_factory):
+  """Follows the page: its blocks run as they stand, but for the size of data and network.
+
+  Returns the folder, and what each command printed.
+  """
+  folder, printed = tmp_path_factory.mktemp("tour"), {}
+  with contextlib.chdir(folder):
+    for language, block in BLOCK.findall(PAGE.read_text()):
+      block = block.replace("phantom_ct/demo", "phantom_ct/tiny")
+      if language == "python":
+        exec(compile(block, PAGE.name, "exec"), {})
+        continue
+      _, _, module, *flags = shlex.split(block)
+      if module == "attn_unet_jax.main":
+        flags += [*SMALL, "--config.data.dataset=phantom_ct/tiny"]
+      # The build is no fork of a command: it has to find the project by itself.
+      env = {"PYTHONPATH": str(ROOT)} if module.startswith("tfds_pancreas") else None
+      done = run_command(module, *flags, cwd=folder, env=env, timeout=900)
+      assert done.returncode == 0, done.stderr
+      printed[module.rpartition(".")[2]] = done.stdout
+  return folder, printed
+
+
+@pytest.mark.slow
+def test_the_page_goes_from_data_to_where_the_network_looks(toured):
+  folder, printed = toured
+  assert [*printed] == ["build", "main", "predict", "report"]
+  assert "epoch 2/2" in printed["main"]
+  for name in ("mask.nii.gz", "mask.png", "runs/tour/report.html"):
+    assert (folder / name).stat().st_size > 1000
+  (pancreas,) = json.loads((folder / "mask.json").read_text())["classes"]
+  assert pancreas["name"] == "pancreas"
+  page = (folder / "runs" / "tour" / "report.html").read_text()
+  (data,) = [line for line in page.splitlines() if 'id="data"' in line]
+  data = json.loads(data.partition(">")[2].removesuffix("</script>"))
+  assert "attention level3/0" in data["shown"][0]["maps"]
+  assert "level3/0: mean coefficient" in [panel["title"] for panel in data["gates"]]
+
+
+@pytest.mark.slow
+def test_the_cells_show_the_run_of_the_page(toured, monkeypatch, capsys):
+  """Each cell runs in one namespace, as in Jupyter; the run is there, and is only tested again."""
+  plt = pytest.importorskip("matplotlib.pyplot", reason="the extra `notebook` is not installed")
+  plt.switch_backend("Agg")
+  shown = []
+  monkeypatch.setattr(plt, "show", lambda: shown.append(plt.gcf()))
+  monkeypatch.setenv("DEMO_FLAGS", shlex.join(SMALL))
+  monkeypatch.setenv("DEMO_DATASET", "phantom_ct/tiny")
+  monkeypatch.setenv("DEMO_FOLDER", str(toured[0]))
+  monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+  monkeypatch.chdir(NOTEBOOK.parent)
+  namespace: dict = {}
+  for cell in code_cells():
+    exec(compile("".join(cell["source"]), NOTEBOOK.name, "exec"), namespace)
+  printed = capsys.readouterr().out
+  assert "resuming" in printed
+  assert f"over {len(namespace['test'])} phantoms" in printed
+  assert "report.html" in printed
+  # A phantom, the losses, two predictions and the gates; an outline of the organ in each slice.
+  assert len(shown) == 5
+  outlined = [len(figure.axes[0].collections) for figure in (shown[0], *shown[2:4])]
+  assert all(count >= 1 for count in outlined)
+  assert [len(ax.lines) for ax in shown[4].axes] == [3] * len(namespace["gates"])
+  plt.close("all")
