@@ -19,7 +19,11 @@ from tests.conftest import ROOT, flags_of, run_command
 NOTEBOOK = ROOT / "notebooks" / "tour.ipynb"
 PAGE = ROOT / "docs" / "start" / "tour.md"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-SMALL = [flag for flag in flags_of(small_config()) if "dataset" not in flag]
+# Single gates: less to compile, and still two levels of them.
+SMALL = [
+  *(flag for flag in flags_of(small_config()) if "dataset" not in flag),
+  "--config.model.gates=1",
+]
 
 
 def code_cells() -> list[dict]:
