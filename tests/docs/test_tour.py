@@ -75,8 +75,9 @@ def test_the_page_goes_from_data_to_where_the_network_looks(toured):
   folder, printed = toured
   assert [*printed] == ["build", "main", "predict", "report"]
   assert "epoch 2/2" in printed["main"]
-  for name in ("mask.nii.gz", "mask.png", "runs/tour/report.html"):
-    assert (folder / name).stat().st_size > 1000
+  # So short a training finds nothing: the mask is empty, and drawn.
+  assert (folder / "mask.nii.gz").is_file()
+  assert (folder / "mask.png").stat().st_size > 1000
   (pancreas,) = json.loads((folder / "mask.json").read_text())["classes"]
   assert pancreas["name"] == "pancreas"
   page = (folder / "runs" / "tour" / "report.html").read_text()
