@@ -26,8 +26,9 @@ _EXPERIMENT = re.compile(r"experiments/([a-z0-9_]+)\.py(?::([a-z_]+))?")
 
 
 def pages() -> list[Path]:
-  """Returns every page for readers: those of docs/ and of the root."""
-  return sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+  """Returns every page for readers: those of docs/ and of the root, and the notebooks."""
+  notebooks = (ROOT / "notebooks").glob("*.ipynb")
+  return sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *notebooks])
 
 
 def broken_links(page: Path) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The tour, a page and a notebook: their blocks and cells run, on the tiny phantoms.
 
-Both are of one run, which the page's command trains, so that the tests train it once.
+Both are of one run, which the page's command trains, so that the tests train it once. What is done
+with a scan of the reader's own, whose name is in capitals, is not run here.
 """
 
 import ast
@@ -10,15 +11,21 @@ import json
 import os
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
+from attn_unet_jax.config.experiment import load_experiment
+from attn_unet_jax.workflows.options import AnswerOptions
+from attn_unet_jax.workflows.write_answer import list_beside
 from tests.configs import small_config
 from tests.conftest import ROOT, flags_of, run_command
 
 NOTEBOOK = ROOT / "notebooks" / "tour.ipynb"
 PAGE = ROOT / "docs" / "start" / "tour.md"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+OWN = re.compile(r"[A-Z_]+(\.|$)")
+NAMED = re.compile(r"`([\w/.]+\.(?:gz|json|png|html))`")
 # Single gates: less to compile, and still two levels of them.
 SMALL = [
   *(flag for flag in flags_of(small_config()) if "dataset" not in flag),
@@ -38,12 +45,56 @@ def test_the_notebook_is_stored_without_outputs():
 def test_what_it_imports_of_this_project_exists():
   trees = [ast.parse("".join(cell["source"])) for cell in code_cells()]
   trees += [ast.parse(path.read_text()) for path in (ROOT / "docs").rglob("*.py")]
+  trees += [ast.parse(block) for language, block in BLOCK.findall(PAGE.read_text()) if language]
   nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
   own = [node for node in nodes if node.module.startswith(("attn_unet_jax", "tfds_pancreas"))]
   assert own
   for node in own:
     module = importlib.import_module(node.module)
     assert [name.name for name in node.names if not hasattr(module, name.name)] == []
+
+
+def test_each_block_reads_what_an_earlier_one_has_made():
+  text, made = PAGE.read_text(), set()
+  for language, block in BLOCK.findall(text):
+    for read, written in map(files_of_call if language else files_of_command, steps(block)):
+      assert {name for name in read if not OWN.match(name)} <= made, block
+      made |= written
+  named = set(NAMED.findall(text))
+  assert len(named) > 3
+  assert named <= made
+
+
+def steps(block):
+  """The commands of a block, or its calls of Python."""
+  if block.startswith("python -m"):
+    return block.splitlines()
+  return [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)]
+
+
+def files_of_command(line):
+  """What a command of the tour reads and what it writes: records, runs, scans."""
+  _, _, module, *words = shlex.split(line)
+  flags = dict(word.removeprefix("--").partition("=")[::2] for word in words)
+  workdir, verb = flags.get("workdir"), module.rpartition(".")[2]
+  if verb == "build":
+    return set(), {flags["dataset"], flags["data_dir"]}
+  if verb == "main":
+    data = load_experiment(flags["config"]).data
+    return {data.dataset, data.dir}, {workdir}
+  if verb == "report":
+    return {workdir}, {f"{workdir}/report.html"}
+  assert verb == "predict"
+  beside = AnswerOptions(as_json="json" in flags, preview="preview" in flags)
+  written = [flags["output"], *map(str, list_beside(Path(flags["output"]), beside))]
+  return {flags["input"], *filter(None, [workdir])}, set(written)
+
+
+def files_of_call(call):
+  """The same of a call of Python."""
+  given = {one.value for one in call.args if isinstance(one, ast.Constant)}
+  reads = ast.unparse(call.func) == "open_records"
+  return (given, set()) if reads else (set(), given)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +109,8 @@ def toured(tmp_path_factory):
       block = block.replace("phantom_ct/demo", "phantom_ct/tiny")
       if language == "python":
         exec(compile(block, PAGE.name, "exec"), {})
+        continue
+      if "SCAN" in block:
         continue
       _, _, module, *flags = shlex.split(block)
       if module == "attn_unet_jax.main":
