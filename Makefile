@@ -15,6 +15,8 @@ NEWEST ?= 3.14 3.13 3.12
 TARGETS_BIN := .venv-targets/bin
 DEMO_RUN ?= runs/demo
 DEMO_FLAGS ?=
+SLABS ?= ../shared/data/msd07_slabs
+SLAB ?= msd_138
 MUTATION_FLAGS ?=
 
 .PHONY: docs demo test test-slow test-all test-soak test-targets test-install lint format bench bench-engine mutation
@@ -79,10 +81,16 @@ lint: $(VENV)/installed-dev$(MODE)
 docs: $(VENV)/installed-dev$(MODE)
 	$(BIN)/python docs/generate_reference.py
 
-# The picture in the README, from the page of the demo's run, which `make demo` has trained.
+# The pictures of the pages: of the demo's run, which `make demo` has trained, and of a slab of real CT,
+# a test patient of the network that comes along.
 pictures: $(VENV)/installed-dev$(MODE) browser
 	$(BIN)/python -m attn_unet_jax.report --workdir=$(DEMO_RUN) --attention
 	$(BIN)/python docs/take_pictures.py $(DEMO_RUN)/report.html docs/images
+	@if test -d $(SLABS); then \
+	  $(BIN)/python docs/draw_attention.py $(SLABS) $(SLAB) docs/images/attention.png; \
+	else \
+	  echo 'pictures: no slabs of real CT in $(SLABS); attention.png stays as it is (SLABS=FOLDER names another)'; \
+	fi
 
 # After a change of requirements.txt or of the extra 'dev', or for newer versions: the two locks for
 # all Pythons, and the bill of materials of what runs. No address of an index goes into them.
