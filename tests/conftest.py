@@ -37,15 +37,21 @@ _FORKED = ForkedCommands(ROOT)
 
 # Begun first, lest one worker be left with such a file when the others have nothing to do.
 _LONGEST = (
-  "tests/runtime/test_hosts.py",
   "tests/test_systems.py",
-  "tests/test_kills.py",
-  "tests/training/test_compile.py",
   "tests/test_commands.py",
-  "tests/workflows/stages/test_commands.py",
-  "tests/models/test_gradients.py",
+  "tests/runtime/test_hosts.py",
+  "tests/training/test_compile.py",
+  "tests/training/test_inputs.py",
+  "tests/training/test_loop.py",
   "tests/weights/test_from_pytorch.py",
+  "tests/workflows/stages/test_commands.py",
+  "tests/test_kills.py",
   "tests/training/test_lowering.py",
+  "tests/training/test_step.py",
+  "tests/models/test_precision.py",
+  "tests/test_refusals.py",
+  "tests/workflows/test_earlier_run.py",
+  "tests/test_commands_fuzz.py",
 )
 
 

@@ -1,7 +1,7 @@
 """The commands as a user runs them, on the tiny phantoms, with a TensorFlow that must not load.
 
 With the smallest network, as there are dozens of processes. Attention U-Net goes through the same
-commands in the tests of an earlier run and of the notebook, and in `make demo`.
+commands in the tests of an earlier run, and in `make demo`.
 """
 
 import csv
@@ -178,6 +178,7 @@ def _scores(workdir):
   return {row["case"].removeprefix("x_"): float(row["dsc"]) for row in rows}
 
 
+@pytest.mark.slow
 def test_evaluate_scores_another_set_by_the_names_of_its_classes(trained, other_set):
   workdir, _ = trained
   evaluation = workdir / "evaluation"
@@ -286,6 +287,7 @@ def test_a_service_gives_the_mask_of_predict_and_ends_by_a_signal(trained, scan,
   assert not any((tmp_path / "temporary").iterdir())
 
 
+@pytest.mark.slow
 def test_dicom_gives_the_mask_of_the_same_scan_as_nifti(trained, scan, tmp_path):
   scans, masks, image = tmp_path / "scans", tmp_path / "masks", on_axes(read_nifti(scan), "LPS")
   files = write_volume(scans / "folder" / "nested", image)
@@ -322,6 +324,7 @@ def test_predict_takes_the_chosen_series(trained, scan, tmp_path):
   assert nib.load(output).shape == (*image.shape[:2], 9)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no real scans beside the project")
 def test_a_real_scan_gives_the_same_mask_from_every_orientation(trained, tmp_path):
   scan = read_nifti(SHARED / "ct_nifti_3mm" / "ct.nii.gz")
@@ -418,6 +421,7 @@ def test_a_bad_scan_ends_predict_with_status_2_and_no_output(
   assert not output.parent.exists() or not list(output.parent.iterdir())
 
 
+@pytest.mark.slow
 def test_outputs_that_do_not_fit_are_refused(trained, scan, tmp_path):
   (tmp_path / "file").write_text("")
   for output, complaint in (
@@ -479,6 +483,7 @@ def test_a_reader_that_leaves_early_is_no_traceback():
   assert process.returncode == 141
 
 
+@pytest.mark.slow
 def test_evaluate_that_cannot_write_is_one_line(trained):
   blocked = trained[0] / "predictions" / "validation"
   shutil.rmtree(blocked, ignore_errors=True)

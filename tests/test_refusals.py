@@ -42,6 +42,7 @@ def test_evaluate_refuses_flags_before_any_work(flags, complaint):
   assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_evaluate_refuses_a_part_that_cannot_be_pooled_before_any_fold_is_opened(config, tmp_path):
   (tmp_path / "config.json").write_text(to_json(with_keys(config, {"data.fold": "all"})))
   (tmp_path / "folds.json").write_text(json.dumps({"folds": by_hash("abcdefghij")}))
@@ -51,6 +52,7 @@ def test_evaluate_refuses_a_part_that_cannot_be_pooled_before_any_fold_is_opened
   assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_convert_tries_the_folder_before_it_reads_the_weights(tmp_path):
   flags = ("--config=tests/small.py", f"--input={tmp_path}/none.pth", "--workdir=LICENSE/run")
   done = run_command("attn_unet_jax.convert", *flags)
@@ -78,10 +80,14 @@ def test_convert_tries_the_folder_before_it_reads_the_weights(tmp_path):
     pytest.param(["--config.data.labels=pancreas=9+x"], "'x' must be one of", marks=SLOW),
     (["--config.data.labels=spleeen"], "'spleeen' must be one of"),
     pytest.param(["--config.data.fold=3"], "config.data.fold=3", marks=SLOW),
-    (["--config.data.dir=nowhere"], "tfds_pancreas.build"),
-    (["--config.data.spacing_mm=0.001"], ": voxels of 0.001 mm in its field of"),
-    (["--config.data.dataset=", "--config.data.folder=nowhere"], "imagesTr/NAME.nii.gz"),
-    (["--workdir=LICENSE/run"], "cannot be written"),
+    pytest.param(["--config.data.dir=nowhere"], "tfds_pancreas.build", marks=SLOW),
+    pytest.param(
+      ["--config.data.spacing_mm=0.001"], ": voxels of 0.001 mm in its field of", marks=SLOW
+    ),
+    pytest.param(
+      ["--config.data.dataset=", "--config.data.folder=nowhere"], "imagesTr/NAME.nii.gz", marks=SLOW
+    ),
+    pytest.param(["--workdir=LICENSE/run"], "cannot be written", marks=SLOW),
     pytest.param(["--config=none.py"], "none.py", marks=SLOW),
     pytest.param(["--config.data.boxes=nowhere.json"], "nowhere.json: No such file", marks=SLOW),
     pytest.param(["--config.init.workdir=nowhere"], "nowhere/config.json: not found", marks=SLOW),

@@ -135,6 +135,7 @@ def test_an_import_that_runs_up_would_be_found(tmp_path):
   assert _faults(_arrows(tmp_path)) == ["losses imports models", "volumes imports cases"]
 
 
+@pytest.mark.slow
 def test_a_folder_is_worked_on_without_tensorflow_datasets():
   modules = "attn_unet_jax.workflows.segment_scans, attn_unet_jax.workflows.train_run"
   code = f"import sys, {modules}; sys.exit('tensorflow_datasets' in sys.modules)"

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from benchmarks.conv_works import works
 from tests.conftest import draw, run_command
@@ -16,6 +17,7 @@ def test_all_forms_compute_the_same():
     np.testing.assert_allclose(packed[name](), work(), atol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_every_shape_has_its_rows(tmp_path):
   output = tmp_path / "forms.json"
   flags = ["--shrink=20", "--batch=1", "--repeats=1", "--calls=1", "--voxels=1,2"]

@@ -45,6 +45,7 @@ def test_a_contender_that_fails_is_told_and_the_others_go_on():
   assert (list(found), found["b"]["speed_up"], found["b"]["tflop_per_s"]) == (["a", "b"], 1.0, None)
 
 
+@pytest.mark.slow
 def test_operations_are_those_of_the_convolutions():
   """By hand the 3x3x3 ones alone: along an axis of n voxels 3 n - 2 taps do not fall outside."""
   encoder = {16: [(1, 16), (16, 16)], 8: [(16, 32), (32, 32)], 4: [(32, 64), (64, 64)]}

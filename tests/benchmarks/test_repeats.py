@@ -36,6 +36,7 @@ def test_a_digest_sees_every_bit_type_and_shape():
   assert len({repeats.digest(x) for x in [tree, *others]}) == 5
 
 
+@pytest.mark.slow
 def test_every_step_is_taken_and_repeats(phantoms, tmp_path):
   """A step that is fed for another changes nothing: the parameters would stay as after one."""
   folders = {"data.dir": str(phantoms), "data.prepared": str(tmp_path / "prepared")}
@@ -64,6 +65,7 @@ def test_the_command_measures_in_processes_of_both_kinds(phantoms, tmp_path):
   assert told["environment"]["devices"] == ["cpu: cpu"]
 
 
+@pytest.mark.slow
 def test_determinism_that_is_asked_of_all_is_refused():
   env = {"XLA_FLAGS": "--xla_gpu_deterministic_ops=true"}
   done = run_command("benchmarks.deterministic_cost", env=env)

@@ -2,6 +2,8 @@
 
 import importlib.util
 
+import pytest
+
 from attn_unet_jax.config.reference import render_page
 from attn_unet_jax.config.schema import list_keys
 from tests.conftest import ROOT
@@ -18,6 +20,7 @@ def test_the_page_of_keys_is_that_of_the_program():
     assert f"| `{key.name}` |" in page
 
 
+@pytest.mark.slow
 def test_the_page_of_commands_is_that_of_the_program(monkeypatch):
   monkeypatch.chdir(ROOT)
   page = (ROOT / "docs/reference/commands.md").read_text()

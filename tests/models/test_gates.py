@@ -138,7 +138,10 @@ def test_block_combines_its_gates_to_the_skips_channels(number):
   np.testing.assert_allclose(out, expected)
 
 
-@pytest.mark.parametrize("variant", ["sigmoid", "softplus", "softmax"])
+@pytest.mark.parametrize(
+  "variant",
+  ["sigmoid", *(pytest.param(x, marks=pytest.mark.slow) for x in ("softplus", "softmax"))],
+)
 def test_gradients_and_the_compiled_program(variant):
   # No custom_vjp in a gate: its convolutions are matrix products, so both modes are checked.
   x, g = draw(1, 4, 4, 2, 2), draw(1, 2, 2, 1, 3, seed=1)

@@ -24,20 +24,17 @@ def slow(name, scale, title=None, mark=pytest.mark.slow, **options):
   return pytest.param(name, {"feature_scale": scale, **options}, id=title or name, marks=mark)
 
 
+def soak(name, scale, title=None, **options):
+  return slow(name, scale, title, pytest.mark.soak, **options)
+
+
 SMALL = [
-  pytest.param("dense_dilated", {"feature_scale": 8.0, **DENSE}, id="dense_dilated"),
-  *(slow("attention_unet", 64.0), slow("dual_attention", 64.0)),
-  *(slow("vnet_caffe", 16.0), slow("hnn", 64.0, trunk_norm="group")),
+  slow("dense_dilated", 8.0, **DENSE),
   slow("dense_vnet", 2.0, title="dense_vnet_dropping", **DROPPED),
-  # Attention U-Net without its gates, and with others; test_gates.py has these by themselves.
-  slow("unet", 64.0, mark=pytest.mark.soak),
-  slow(
-    "attention_unet",
-    64.0,
-    title="attention_unet_shared_softmax_finest",
-    mark=pytest.mark.soak,
-    **GATES,
-  ),
+  # A shorter test of each is here, in its own file, or, of gates, in test_gates.py.
+  *(soak("attention_unet", 64.0), soak("dual_attention", 64.0), soak("unet", 64.0)),
+  *(soak("vnet_caffe", 16.0), soak("hnn", 64.0, trunk_norm="group")),
+  soak("attention_unet", 64.0, title="attention_unet_shared_softmax_finest", **GATES),
 ]
 
 
@@ -71,9 +68,10 @@ def loss_of(name, options):
   return loss, variables["params"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "scale"), [("unet", 64.0), ("vnet_caffe", 16.0)])
 def test_a_small_instance_along_a_direction(name, scale):
-  """The fast suite's one instance of these: forward, and reverse mode against a difference."""
+  """CI's one instance of these: forward, and reverse mode against a difference."""
   loss, params = loss_of(name, {"feature_scale": scale})
   both = jax.jit(jax.value_and_grad(loss))
   value, gradient = both(params)

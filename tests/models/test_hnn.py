@@ -154,6 +154,7 @@ def test_top_two_where_probabilities_round_to_0_and_1():
   np.testing.assert_array_equal(mean_of_top_two(a, b, c), mean_of_top_two(c, a, b))
 
 
+@pytest.mark.slow
 def test_no_gradient_between_views_nor_through_their_fusion(tiny):
   """The axial maps move the axial network alone, and the fused answer moves nothing."""
   with jax.enable_x64(True):
@@ -197,6 +198,7 @@ def test_gradients(one_view):
     check_grads(ready, (params,), order=1, modes=["rev"], eps=1e-7)
 
 
+@pytest.mark.slow
 def test_forward_gradients_and_no_jit(one_view):
   with jax.enable_x64(True):
     loss, params = one_view

@@ -14,6 +14,8 @@ from attn_unet_jax.models.options import NETWORKS
 from attn_unet_jax.training.cost import _iterate_equations
 from tests import networks
 
+FAST = ("attention_unet", "unet3d")  # those of the fast suite
+
 
 def _forward(module):
   """Traces a training forward pass: its equations, its outputs and the variables, all abstract."""
@@ -33,7 +35,10 @@ def _types(tree):
   return {x.dtype for x in jax.tree.leaves(tree)}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+  "name",
+  [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS],
+)
 def test_bfloat16_computes_and_float32_keeps(name):
   module = networks.build_native(name, dtype="bfloat16", feature_scale=16.0)
   equations, (logits, _, changed), variables = _forward(module)
@@ -53,10 +58,16 @@ _GATES = ({"gate": "softmax"}, {"gate": "softplus"}, {"gating": "shared"}, {"gat
 @pytest.mark.parametrize(
   ("name", "options"),
   [
-    *((name, {}) for name in NETWORKS),
-    *(("attention_unet", options) for options in _GATES),
-    ("dual_attention", {"channel_reduction": 2}),
-    ("dual_attention", {"attention_joining": "max"}),
+    *((name, {}) for name in FAST),
+    *(
+      pytest.param(*case, marks=pytest.mark.slow)
+      for case in [
+        *((name, {}) for name in NETWORKS if name not in FAST),
+        *(("attention_unet", options) for options in _GATES),
+        ("dual_attention", {"channel_reduction": 2}),
+        ("dual_attention", {"attention_joining": "max"}),
+      ]
+    ),
   ],
 )
 def test_no_gradient_is_summed_up_in_bfloat16(name, options):
@@ -123,7 +134,12 @@ def _kept(module, variables, x):
 
 @pytest.mark.parametrize(
   ("name", "one", "most"),
-  [("attention_unet", 2, 9), ("unet3d", 2, 7), ("vnet", 2, 9), ("dense_vnet", 1, 3)],
+  [
+    pytest.param("attention_unet", 2, 9, marks=pytest.mark.slow),
+    ("unet3d", 2, 7),
+    pytest.param("vnet", 2, 9, marks=pytest.mark.slow),
+    ("dense_vnet", 1, 3),
+  ],
 )
 def test_a_rematerialised_network_keeps_less_for_its_backward_pass(name, one, most):
   found, structures = [], []

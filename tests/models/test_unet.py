@@ -58,7 +58,9 @@ def test_nearest_patch(patch, nearest):
   assert network.output_margin == (0, 0, 0)
 
 
-@pytest.mark.parametrize("upsampling", ["align_corners", "half_pixel"])
+@pytest.mark.parametrize(
+  "upsampling", ["align_corners", pytest.param("half_pixel", marks=pytest.mark.slow)]
+)
 def test_deep_supervision_is_a_convolution_of_the_concatenated_maps(upsampling):
   rng = np.random.default_rng(0)
   levels = [jnp.asarray(rng.normal(size=(1, s, s, s, 8 // s)), jnp.float32) for s in (8, 4, 2, 1)]

@@ -97,6 +97,7 @@ def test_centre_by_hand():
   np.testing.assert_array_equal(crop_centre(x, (3, 2, 4)), x[:, 2:5, 2:4])
 
 
+@pytest.mark.slow
 def test_padded_and_unpadded_agree_where_padding_does_not_reach():
   """Every crop in place: the same parameters, and 92 voxels that lie on the 96's pooling grid."""
   padded, unpadded = (UNet3D(feature_scale=64, padding=p, conv="planes") for p in ("SAME", "VALID"))

@@ -124,6 +124,7 @@ def loss_of(tiny):
   return loss, params
 
 
+@pytest.mark.slow
 def test_gradients(tiny):
   """Reverse mode; one program gives values and gradients, for compiling is all the cost."""
   with jax.enable_x64(True):

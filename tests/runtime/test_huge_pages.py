@@ -66,6 +66,7 @@ def test_a_command_asks_and_a_program_that_imports_the_package_does_not(tmp_path
   assert _count_page_faults(tmp_path, COMMAND, MALLOC_TOP_PAD_="0") > 4 * SMALL
 
 
+@pytest.mark.slow
 def test_commands_do_so_before_jax_is_loaded():
   """Python lists the modules of the first start, which asks, and of the second one."""
   done = _run_python(

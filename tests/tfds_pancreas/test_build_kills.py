@@ -97,6 +97,7 @@ def test_killed_in_the_middle_it_is_no_data_set_and_the_next_build_is_clean(halt
   assert [path.name for path in (data / NATIVE).iterdir()] == ["1.0.0"]
 
 
+@pytest.mark.slow
 def test_sigterm_ends_it_with_143_and_one_line(halted_build):
   process, workers, _, data = halted_build
   os.killpg(process.pid, signal.SIGTERM)  # to the workers as well, as batch systems do

@@ -332,6 +332,7 @@ def test_all_bad_cases_are_named_at_once_and_the_good_one_is_not(complaint, skip
   assert not any(value in complaint for value in PATIENT.values())
 
 
+@pytest.mark.slow
 def test_beam_names_the_same_cases_and_leaves_out_the_same(
   bad_files, complaint, skipping, tmp_path
 ):
@@ -378,6 +379,7 @@ def test_an_unknown_grid_is_refused(config, tmp_path):
     build_dataset(f"pancreas_ct/{config}", tmp_path, manual_dir=tmp_path)
 
 
+@pytest.mark.slow
 def test_the_command_skips_bad_cases_and_says_where_the_figures_are(bad_files, tmp_path):
   flags = [f"--manual_dir={bad_files}", f"--data_dir={tmp_path}", "--skip_bad_cases"]
   done = run_command("tfds_pancreas.build", "--dataset=pancreas_ct/iso4mm", *flags)

@@ -121,6 +121,7 @@ def test_what_crosses_implicitly_is_refused(config, tmp_path, monkeypatch):
     _train(config, tmp_path)
 
 
+@pytest.mark.slow
 def test_where_a_patch_came_from_is_told_in_the_whole_scan(config, tmp_path):
   """Though it is cut inside a box, and a scan that is smaller than the patch is padded."""
   config = with_keys(
@@ -213,6 +214,7 @@ def test_losses_are_measured_on_as_many_patches_at_a_time_as_a_device_trains_on(
     assert rows[4][name] == pytest.approx(rows[1][name], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_named_folder_of_prepared_scans_serves_every_run_and_source(
   config, tmp_path, monkeypatch
 ):

@@ -123,7 +123,9 @@ def test_a_validation_without_a_score_chooses_no_checkpoint(setting, tmp_path, c
   assert list_saved_steps(tmp_path / "checkpoints") == [3, 6]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+  "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_the_next_start_gives_the_same_bits(
   setting, undisturbed, tmp_path, number
 ):
@@ -143,6 +145,7 @@ def test_a_signal_saves_and_the_next_start_gives_the_same_bits(
   assert [row["epoch"] for row in read_metrics(tmp_path / "metrics.csv")] == ["1", "2", "3"]
 
 
+@pytest.mark.slow
 def test_a_signal_in_validation_breaks_in_and_the_epoch_is_validated_again(
   setting, undisturbed, tmp_path
 ):
@@ -206,6 +209,7 @@ def test_an_epoch_is_saved_before_it_is_validated(setting, undisturbed, tmp_path
     assert store.best_step == 9
 
 
+@pytest.mark.slow
 def test_a_kill_between_the_score_and_the_log_loses_neither(
   setting, undisturbed, tmp_path, monkeypatch
 ):
@@ -277,7 +281,9 @@ def _signal_in_the_losses(monkeypatch):
 
 
 @pytest.mark.parametrize(
-  "signalled", [lambda patch: _signal_at(patch, 5), _signal_in_the_losses], ids=["step", "losses"]
+  "signalled",
+  [lambda patch: _signal_at(patch, 5), pytest.param(_signal_in_the_losses, marks=pytest.mark.slow)],
+  ids=["step", "losses"],
 )
 def test_a_signal_before_a_validation_leaves_it_to_the_next_start(
   setting, undisturbed, tmp_path, monkeypatch, signalled
@@ -328,6 +334,7 @@ def test_a_stop_within_an_epoch_resumes_to_the_same_bits(
   assert_same(_train(setting, tmp_path), undisturbed[0])
 
 
+@pytest.mark.slow
 def test_a_run_whose_log_was_moved_away_within_an_epoch_goes_on_without_it(
   setting, undisturbed, tmp_path, monkeypatch
 ):
@@ -341,6 +348,7 @@ def test_a_run_whose_log_was_moved_away_within_an_epoch_goes_on_without_it(
   assert [row["epoch"] for row in read_metrics(tmp_path / "metrics.csv")] == ["2", "3"]
 
 
+@pytest.mark.slow
 def test_a_signal_breaks_off_the_wait_for_a_feed(setting, undisturbed, tmp_path, monkeypatch):
   """Such as for scans that a streaming source still prepares."""
   opened = loop.open_inputs
@@ -375,7 +383,7 @@ def _breaking(setting, skip):
   return config, fold
 
 
-@pytest.mark.parametrize("skip", [1, 0])
+@pytest.mark.parametrize("skip", [pytest.param(1, marks=pytest.mark.slow), 0])
 def test_a_broken_step_is_named_though_a_signal_comes_in_it(
   setting, tmp_path, monkeypatch, capsys, skip
 ):
@@ -393,7 +401,7 @@ def test_a_broken_step_is_named_though_a_signal_comes_in_it(
     assert "left out" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("skip", [2, 0])
+@pytest.mark.parametrize("skip", [2, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_broken_step_is_told_though_a_signal_comes_while_its_patches_are_looked_up(
   setting, tmp_path, monkeypatch, capsys, skip
 ):
@@ -454,6 +462,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(setting, tmp_path, capsys):
   assert not list((tmp_path / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 def test_a_state_whose_losses_are_not_finite_takes_no_checkpoints_place(setting, tmp_path):
   """The last update of an epoch is too large, and only the best and the newest are kept."""
   config, module, fold = setting

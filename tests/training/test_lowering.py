@@ -95,13 +95,10 @@ def _convolutions(text):
   ("what", "dtype"),
   [
     ("window", "bfloat16"),
-    *(
-      pytest.param(*case, marks=pytest.mark.slow)
-      for case in [
-        *(("window", "float32"), ("step", "float32"), ("step", "bfloat16")),
-        ("streamed step", "bfloat16"),
-      ]
-    ),
+    pytest.param("window", "float32", marks=pytest.mark.slow),
+    pytest.param("step", "bfloat16", marks=pytest.mark.slow),
+    pytest.param("step", "float32", marks=pytest.mark.soak),
+    pytest.param("streamed step", "bfloat16", marks=pytest.mark.slow),
   ],
 )
 def test_lowers_for_gpu_and_tpu_in_their_own_form(what, dtype):
@@ -149,6 +146,7 @@ def test_no_augmentation_is_left_out():
   assert left == {"spatial_probability", "deform_spacing", "deform_probability", *ranges}
 
 
+@pytest.mark.slow
 def test_the_form_is_that_of_the_platform_lowered_for():
   """By hand: 8 of the convolutions have at least 512 voxels, so six products, 10 have three."""
   config = _config("float32")
@@ -156,6 +154,7 @@ def test_the_form_is_that_of_the_platform_lowered_for():
   assert _convolutions(_program(config, "window", ["cuda"]))[0] == {5: 18}
 
 
+@pytest.mark.slow
 def test_slices_lower_as_2d_convolutions_on_every_platform():
   """13 of 3x3 in each of three views, the slices in the batch."""
   config = with_keys(_config("bfloat16"), {"model.name": "hnn"})
@@ -165,6 +164,7 @@ def test_slices_lower_as_2d_convolutions_on_every_platform():
     assert "custom_call" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["unet", "unet3d", "vnet", "vnet_caffe"])
 def test_the_other_networks_lower_too(name):
   padding = {"model.padding": "SAME"} if name == "unet3d" else {}  # the others always pad

@@ -276,7 +276,7 @@ def test_the_average_follows_parameters_and_statistics(config):
       np.testing.assert_allclose(b, a, rtol=1e-12)  # the average does not act on the training
 
 
-@pytest.mark.parametrize("cause", ["gradient", "loss"])
+@pytest.mark.parametrize("cause", ["gradient", pytest.param("loss", marks=pytest.mark.slow)])
 def test_a_broken_step_changes_nothing_and_is_repeated(config, cause):
   """The square root's gradient is infinite where its value is not; a rate of 1e308 breaks both."""
   with jax.enable_x64(True):

@@ -199,6 +199,7 @@ def _content(workdir):
   return found | {"cases": (workdir / "evaluation" / "cases.csv").read_bytes()}
 
 
+@pytest.mark.slow
 def test_stopped_between_any_two_stages_it_goes_on_to_the_same_result(setup, tmp_path):
   config, _, stages = setup
   train_stages(config, tmp_path / "whole")
