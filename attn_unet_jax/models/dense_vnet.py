@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from attn_unet_jax.models.initial_values import scaled_normal
 from attn_unet_jax.models.layers import BatchNorm, Conv, remat_block
 from attn_unet_jax.models.ops import conv as convolution
 from attn_unet_jax.models.ops.dilation import convolve_dilated
@@ -21,7 +22,7 @@ from attn_unet_jax.models.ops.resize import upsample
 
 _LEAST_PRIOR = 1e-6  # below it the logarithm would run away
 # NiftyNet's initialiser is truncated. That of the released U-Nets is not, see `layers`.
-_truncated_kaiming = nn.initializers.kaiming_normal()
+_truncated_kaiming = scaled_normal(2.0, truncated=True)
 
 
 class DenseVNet(nn.Module):

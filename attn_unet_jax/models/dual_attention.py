@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from attn_unet_jax.models.initial_values import scaled_normal
 from attn_unet_jax.models.layers import Conv, ConvNormRelu
 from attn_unet_jax.models.ops import conv as convolution
 from attn_unet_jax.models.ops.resize import Upsampling, max_pool, upsample
@@ -22,7 +23,7 @@ ParallelSkips = Literal["levels", "own"]
 _BIAS = 2.0  # of both attentions: sigmoid(2) = 0.88, so all starts nearly open
 _VOXELS = (1, 2, 3)
 # A tenth of the kaiming-normal deviation: a hundredth of its variance.
-small_normal = nn.initializers.variance_scaling(0.02, "fan_in", "normal")
+small_normal = scaled_normal(0.02)
 
 
 class DualAttentionUNet(UNet):

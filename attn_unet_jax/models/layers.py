@@ -12,10 +12,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from attn_unet_jax.models.initial_values import draw_normal, draw_uniform, scaled_normal
 from attn_unet_jax.models.ops import conv as convolution
 
 # nn.initializers.kaiming_normal truncates; that of the released code does not.
-kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+kaiming_normal = scaled_normal(2.0)
 
 
 def uniform_bias(fan_in: int) -> nn.initializers.Initializer:
@@ -23,14 +24,14 @@ def uniform_bias(fan_in: int) -> nn.initializers.Initializer:
   bound = 1 / math.sqrt(fan_in)
 
   def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    return jax.random.uniform(key, shape, dtype, -bound, bound)
+    return draw_uniform(key, shape, dtype, -bound, bound)
 
   return init
 
 
 def scale_around_one(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
   """Draws the released code's initial batch-norm scale, N(1, 0.02)."""
-  return 1 + 0.02 * jax.random.normal(key, shape, dtype)
+  return draw_normal(key, shape, dtype, 1, 0.02)
 
 
 class Conv(nn.Module):

@@ -6,11 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from attn_unet_jax.models.initial_values import scaled_normal
 from attn_unet_jax.models.layers import add_bias
 from attn_unet_jax.models.ops import conv as convolution
 
 # Every output voxel sums over the input channels once, so the fan-in leaves out the kernel's 2x2x2.
-kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal", batch_axis=(0, 1, 2))
+kaiming_normal = scaled_normal(2.0, lambda shape: shape[-2])
 
 
 class UpConv(nn.Module):

@@ -6,12 +6,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from attn_unet_jax.models.initial_values import mean_fan, scaled_normal
 from attn_unet_jax.models.layers import add_bias, remat_block
 from attn_unet_jax.models.ops import conv as convolution
 from attn_unet_jax.models.upconv import UpConv
 
 # Caffe's MSRA filler with the average of fan-in and fan-out.
-msra = nn.initializers.variance_scaling(2.0, "fan_avg", "normal")
+msra = scaled_normal(2.0, mean_fan)
 
 
 class VNet(nn.Module):

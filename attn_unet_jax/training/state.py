@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax import struct
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from attn_unet_jax.models import build
 from attn_unet_jax.training.optimizer import build_optimizer
@@ -49,8 +50,12 @@ def create_state(recipe: TrainingRecipe, module: nn.Module) -> TrainState:
 
   The parameters are drawn on the host, so a seed gives equal ones whatever the devices are.
   """
+  traced = _trace_initialisation(module)
+  jaxpr, _ = dce_jaxpr(traced.jaxpr.jaxpr, [True] * len(traced.jaxpr.out_avals), instantiate=True)
   key = jax.device_put(jax.random.key(recipe.seed, impl=_KEY), _get_host_device())
-  variables = _trace_initialisation(module).lower().compile()(key)
+  # By operations, of which many are alike: one program of all would be compiled for half a minute.
+  leaves = jax.core.eval_jaxpr(jaxpr, traced.jaxpr.consts, key)
+  variables = jax.tree.unflatten(jax.tree.structure(traced.out_info), leaves)
   result: TrainState = jax.device_put(make_initial_state(recipe, variables), jax.local_devices()[0])
   return result
 
@@ -71,13 +76,10 @@ def _trace_initialisation(module: nn.Module) -> jax.stages.Traced:
   """
   # Parameters depend neither on the patch nor on how convolutions are computed. So this takes the
   # smallest patch of the network, and the form that is traced in a quarter of the time.
-  image = jax.ShapeDtypeStruct((1, *build.nearest_patch(module, (1, 1, 1)), 1), jnp.float32)
+  shape = (1, *build.nearest_patch(module, (1, 1, 1)), 1)
   traced_module = module.clone(conv="native") if hasattr(module, "conv") else module
-  initialise = jax.jit(
-    lambda key: traced_module.lazy_init(key, image, train=False),
-    in_shardings=jax.sharding.SingleDeviceSharding(_get_host_device()),
-  )
-  # With a constant key XLA would draw all parameters while it compiles.
+  # `lazy_init` would leave out what is computed of the image, but traces for longer.
+  initialise = jax.jit(lambda key: traced_module.init(key, jnp.zeros(shape), train=False))
   return initialise.trace(jax.eval_shape(lambda: jax.random.key(0, impl=_KEY)))
 
 
@@ -91,6 +93,11 @@ def _get_host_device() -> jax.Device:
 
 def make_initial_state(recipe: TrainingRecipe, variables: Mapping[str, Any]) -> TrainState:
   """Makes the state before the first step from given parameters and batch statistics."""
+  # In one program, since each kind of zeros would be one too.
+  return jax.jit(functools.partial(_begin, recipe))(dict(variables))
+
+
+def _begin(recipe: TrainingRecipe, variables: Mapping[str, Any]) -> TrainState:
   params, batch_stats = variables["params"], variables.get("batch_stats", {})
   variables_to_average = {"params": params, "batch_stats": batch_stats}
   # A copy, since a step consumes the buffers of both and they must not be shared.

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
@@ -50,7 +49,7 @@ def load_pytorch_state(source: Path, recipe: TrainingRecipe, model: NetworkOptio
     raise UserError(
       f"{source}: {error}; the file holds {describe_state_dict(state_dict)}"
     ) from None
-  return make_initial_state(recipe, jax.tree.map(jnp.asarray, variables))
+  return make_initial_state(recipe, jax.device_put(variables))
 
 
 def _make_trunk_state(
@@ -74,7 +73,7 @@ def _make_trunk_state(
       f"{source}: {error}; needed is torchvision's vgg16 (without batch norm), and "
       f"config.model.feature_scale=1 (now {model.feature_scale:g})"
     ) from None
-  return make_initial_state(recipe, {"params": jax.tree.map(jnp.asarray, params)})
+  return make_initial_state(recipe, {"params": jax.device_put(params)})
 
 
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -99,12 +99,10 @@ class StartingRun:
     ours, theirs = (flatten_dict(v, sep="/") for v in (fresh.variables, self.other.variables))
     blocks = class_blocks(recipe, model, len(self.classes))
     taken = {
-      name: jnp.asarray(
-        copy_common_classes(value, theirs[name], blocks[name], self.classes, self.other_classes)
-      )
+      name: copy_common_classes(value, theirs[name], blocks[name], self.classes, self.other_classes)
       for name, value in ours.items()
     }
-    return make_initial_state(recipe, unflatten_dict(taken, sep="/"))
+    return make_initial_state(recipe, jax.device_put(unflatten_dict(taken, sep="/")))
 
 
 def check_starting_run(

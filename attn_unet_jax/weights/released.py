@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from attn_unet_jax.runtime.arrays import load_arrays, refuse_arrays, save_arrays
@@ -21,9 +20,9 @@ _LARGEST = float(np.finfo(np.float16).max)
 def round_variables(variables: Mapping[str, Any]) -> dict[str, Any]:
   """Returns parameters and batch statistics as they are after they were stored."""
   result: dict[str, Any] = jax.tree.map(
-    lambda x: jnp.asarray(_pack(np.asarray(x)).astype(x.dtype)), dict(variables)
+    lambda x: _pack(np.asarray(x)).astype(x.dtype), dict(variables)
   )
-  return result
+  return jax.device_put(result)
 
 
 def save_variables(path: Path, variables: Mapping[str, Any]) -> None:
@@ -60,9 +59,10 @@ def load_variables(path: Path, like: Mapping[str, Any], way_out: str) -> dict[st
     if not np.isfinite(arrays[name]).all():
       raise refuse_arrays(path, f"{name} has values that are NaN or infinite", way_out)
   result: dict[str, Any] = jax.tree_util.tree_map_with_path(
-    lambda keys, leaf: jnp.asarray(arrays[_name(keys)].astype(leaf.dtype)), dict(like)
+    lambda keys, leaf: arrays[_name(keys)].astype(leaf.dtype), dict(like)
   )
-  return result
+  # In one go: `jnp.asarray` would compile a program for each shape.
+  return jax.device_put(result)
 
 
 def _pack(values: np.ndarray) -> np.ndarray:
