@@ -48,7 +48,7 @@ def scaled_normal(
     sd = np.sqrt(np.float32(scale / fan(shape)))
     if truncated:
       block = _draw_truncated(key, _size_block(shape), sd / np.float32(_SD_WITHIN_TWO))
-      return _take(block, tuple(shape)).astype(dtype)
+      return _take(block, shape, dtype)
     return draw_normal(key, shape, dtype, 0, sd)
 
   return init
@@ -59,13 +59,13 @@ def draw_normal(
 ) -> jax.Array:
   """Draws N(mean, sd^2)."""
   block = _draw_normal(key, _size_block(shape), np.float32(mean), np.float32(sd))
-  return _take(block, tuple(shape)).astype(dtype)
+  return _take(block, shape, dtype)
 
 
 def draw_uniform(key: jax.Array, shape: Shape, dtype: Any, low: float, high: float) -> jax.Array:
   """Draws U(low, high)."""
   block = _draw_uniform(key, _size_block(shape), np.float32(low), np.float32(high))
-  return _take(block, tuple(shape)).astype(dtype)
+  return _take(block, shape, dtype)
 
 
 def _size_block(shape: Shape) -> int:
@@ -76,8 +76,13 @@ def _size_block(shape: Shape) -> int:
   return size
 
 
+def _take(block: jax.Array, shape: Shape, dtype: Any) -> jax.Array:
+  result: jax.Array = _cut(block, tuple(shape)).astype(dtype)
+  return result
+
+
 @functools.partial(jax.jit, static_argnums=1)
-def _take(block: jax.Array, shape: Shape) -> jax.Array:
+def _cut(block: jax.Array, shape: Shape) -> jax.Array:
   return block[: math.prod(shape)].reshape(shape)
 
 

@@ -94,7 +94,8 @@ def _get_host_device() -> jax.Device:
 def make_initial_state(recipe: TrainingRecipe, variables: Mapping[str, Any]) -> TrainState:
   """Makes the state before the first step from given parameters and batch statistics."""
   # In one program, since each kind of zeros would be one too.
-  return jax.jit(functools.partial(_begin, recipe))(dict(variables))
+  result: TrainState = jax.jit(functools.partial(_begin, recipe))(dict(variables))
+  return result
 
 
 def _begin(recipe: TrainingRecipe, variables: Mapping[str, Any]) -> TrainState:

@@ -19,10 +19,10 @@ _LARGEST = float(np.finfo(np.float16).max)
 
 def round_variables(variables: Mapping[str, Any]) -> dict[str, Any]:
   """Returns parameters and batch statistics as they are after they were stored."""
-  result: dict[str, Any] = jax.tree.map(
-    lambda x: _pack(np.asarray(x)).astype(x.dtype), dict(variables)
+  result: dict[str, Any] = jax.device_put(
+    jax.tree.map(lambda x: _pack(np.asarray(x)).astype(x.dtype), dict(variables))
   )
-  return jax.device_put(result)
+  return result
 
 
 def save_variables(path: Path, variables: Mapping[str, Any]) -> None:
@@ -58,11 +58,12 @@ def load_variables(path: Path, like: Mapping[str, Any], way_out: str) -> dict[st
       raise refuse_arrays(path, f"{name} is {found}, and its config says {leaf.shape}", way_out)
     if not np.isfinite(arrays[name]).all():
       raise refuse_arrays(path, f"{name} has values that are NaN or infinite", way_out)
-  result: dict[str, Any] = jax.tree_util.tree_map_with_path(
+  host = jax.tree_util.tree_map_with_path(
     lambda keys, leaf: arrays[_name(keys)].astype(leaf.dtype), dict(like)
   )
   # In one go: `jnp.asarray` would compile a program for each shape.
-  return jax.device_put(result)
+  result: dict[str, Any] = jax.device_put(host)
+  return result
 
 
 def _pack(values: np.ndarray) -> np.ndarray:
