@@ -3,8 +3,8 @@
   python -I tests/installed.py
 
 Run by the Python of an environment in which only `pip install .` was done. Works in a folder of
-its own: the demo in small, then a training folder of its scans: check, train, predict, evaluate,
-info.
+its own: the demo with a tiny network on a coarse grid, then a training folder of its scans: check,
+train, predict, evaluate, info.
 """
 
 import json
@@ -24,6 +24,11 @@ from attn_unet_jax.volumes.nifti import write_nifti
 
 COMMAND = Path(sys.executable).with_name("attn-unet-jax")
 FEW_STEPS = ("--config.train.epochs=1", "--config.train.steps_per_epoch=2")
+TINY = (
+  "--config.model.feature_scale=32",
+  "--config.data.spacing_mm=10",
+  "--config.data.patch=(16,16,16)",
+)
 LABELS = "--config.data.labels=pancreas=10,background=*"
 
 
@@ -54,7 +59,7 @@ def main() -> None:
   here = Path(attn_unet_jax.__file__)
   assert "site-packages" in here.parts, f"{here} is not an installed package"
   assert run("--version").strip() == attn_unet_jax.__version__
-  run("demo", *FEW_STEPS)
+  run("demo", *FEW_STEPS, *TINY)
   assert Path("runs/demo/evaluation/summary.json").is_file()
   assert "viewer" in Path("runs/demo/report.html").read_text()
 
