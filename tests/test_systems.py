@@ -43,9 +43,10 @@ SYSTEMS = [
   pytest.param("dense_dilated", dense_vnet, DILATED, id="dense_vnet-dense_dilated"),
   slow("dense_vnet", dense_vnet, SHORT),
   *(slow("dual_attention", dual_attention), slow("hnn", hnn)),
-  *(slow("unet3d", unet3d), slow("vnet", vnet)),
+  slow("unet3d", unet3d),
   soak("attention_unet", pancreas),  # `make demo`, and the run of an earlier version
-  *(soak("attention_unet", pancreas_1mm), soak("unet", pancreas), soak("vnet_caffe", vnet)),
+  *(soak("attention_unet", pancreas_1mm), soak("unet", pancreas)),
+  *(soak("vnet", vnet), soak("vnet_caffe", vnet)),
 ]
 
 

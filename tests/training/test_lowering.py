@@ -98,7 +98,7 @@ def _convolutions(text):
     pytest.param("window", "float32", marks=pytest.mark.slow),
     pytest.param("step", "bfloat16", marks=pytest.mark.slow),
     pytest.param("step", "float32", marks=pytest.mark.soak),
-    pytest.param("streamed step", "bfloat16", marks=pytest.mark.slow),
+    pytest.param("streamed step", "bfloat16", marks=pytest.mark.soak),
   ],
 )
 def test_lowers_for_gpu_and_tpu_in_their_own_form(what, dtype):
@@ -118,9 +118,12 @@ def test_lowers_for_gpu_and_tpu_in_their_own_form(what, dtype):
   assert on_gpu == 16 * on_tpu
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_step_of_eight_devices_lowers_for_gpu_and_tpu():
-  """Its batch over four, its patches over two: in a process that sees as many."""
+  """Its batch over four, its patches over two: in a process that sees as many.
+
+  test_topology.py compiles the like, where the compilers are.
+  """
   program = """
 from tests.configs import with_keys
 from tests.training.test_lowering import _config, _program
