@@ -13,10 +13,11 @@ of several series. The last three forms take many: every scan in a folder, those
 matches, and those in the column input of a table (its column output names their masks). Masks are
 uint8: 0 background, then the classes in the order of config.data.labels, whose names stand in the
 file's extension. The millilitres of each class are printed, written with --json, and for a folder
-of masks stand in volumes.csv; --preview draws them. Masks in a folder that are there already, of
-the same run and scans, are left unless --again is given. A scan that cannot be segmented is named,
-the others are; the status is 2 then. --workdir=builtin:NAME is a network that comes with the
-program; builtin:pancreas is used where no run is named, if this version has it.
+of masks stand in volumes.csv; --preview draws them, and --report writes a page with a viewer. Masks
+in a folder that are there already, of the same run and scans, are left unless --again is given. A
+scan that cannot be segmented is named, the others are segmented; the status is 2 then.
+--workdir=builtin:NAME is a network that comes with the program; builtin:pancreas is used where no
+run is named, if this version has it.
 """
 
 from pathlib import Path
@@ -64,6 +65,12 @@ _AGAIN = flags.DEFINE_bool(
 )
 _PREVIEW = flags.DEFINE_bool(
   "preview", False, "Also draw each scan with its mask, to NAME.png beside it."
+)
+_REPORT = flags.DEFINE_bool(
+  "report",
+  False,
+  "Also write a page with a viewer of each scan and its mask, to NAME.html beside it. With "
+  "--attention and --save_uncertainty it shows these maps too.",
 )
 _NO_POSTPROCESS = flags.DEFINE_bool(
   "no_postprocess", False, "Without the steps after the network that the run chose on validation."
@@ -138,6 +145,7 @@ def main() -> None:
     scales=parse_scales(_TTA_SCALES.value or []),
     as_json=bool(_JSON.value),
     preview=bool(_PREVIEW.value),
+    report=bool(_REPORT.value),
     engine=EngineOptions(cast(Any, _ENGINE.value), cast(Any, _PRECISION.value)),
     output_format=cast(Any, _FORMAT.value),  # one of those that the flag allows
   )

@@ -118,9 +118,13 @@ def test_every_class_has_its_millilitres_and_its_name(config, monkeypatch, tmp_p
   (extension,) = nib.load(mask).header.extensions
   assert extension.get_code() == 6  # a comment
   assert json.loads(extension.text) == {"labels": {"background": 0, "liver": 1, "spleen": 2}}
-  workflow.segment_scans([Path("run")], scan, tmp_path / "n.nii", AnswerOptions(preview=True))
+  pictures = AnswerOptions(preview=True, report=True, save_uncertainty=True)
+  workflow.segment_scans([Path("run")], scan, tmp_path / "n.nii", pictures)
   assert not (tmp_path / "n.json").exists()
   assert (tmp_path / "n.png").read_bytes().startswith(b"\x89PNG")
+  page = (tmp_path / "n.html").read_text()
+  assert "<td>spleen</td><td>1.00</td>" in page
+  assert '"uncertainty":{"place"' in page
   np.testing.assert_array_equal(read_label(tmp_path / "n.nii").array, read_label(mask).array)
 
 

@@ -38,6 +38,7 @@ class AnswerOptions:
     save_uncertainty: whether to write their entropy, to NAME_uncertainty.nii.gz.
     attention: whether to write the coefficients of the network's gates, to NAME_attention.nii.gz.
     preview: whether to draw each scan with its mask, to NAME.png.
+    report: whether to write a page with a viewer of each scan and its mask, to NAME.html.
     engine: what computes the networks.
   """
 
@@ -54,6 +55,7 @@ class AnswerOptions:
   save_uncertainty: bool = False
   attention: bool = False
   preview: bool = False
+  report: bool = False
   engine: EngineOptions = EngineOptions()
 
   @property

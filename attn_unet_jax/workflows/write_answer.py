@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from attn_unet_jax.drawing.page.answer import AnswerPage, write_answer_page
+from attn_unet_jax.drawing.page.volumes import embed_case
 from attn_unet_jax.drawing.preview import draw_preview
 from attn_unet_jax.inference.doubt import map_entropy, map_gates, map_probabilities
 from attn_unet_jax.inference.quality import MaskQuality
@@ -16,6 +18,7 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import atomic_write, write_text
 from attn_unet_jax.volumes.dicom.source import SourceSeries
 from attn_unet_jax.volumes.nifti import write_nifti, write_shares
+from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.scan import FoundScan
 from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows.options import AnswerOptions
@@ -101,6 +104,8 @@ def write_answer(
     _write_maps(answer, run, options)
     if options.preview:
       _draw_answer(answer, run)
+    if options.report:
+      _write_page(answer, volumes, run, options)
   except OSError as error:
     raise UserError(
       f"{error.filename or answer.target.parent}: cannot be written ({error.strerror})"
@@ -137,6 +142,7 @@ def list_beside(target: Path, options: AnswerOptions) -> list[Path]:
   ends = {
     ".json": options.as_json,
     ".png": options.preview,
+    ".html": options.report,
     _PROBABILITIES: options.save_probabilities,
     _UNCERTAINTY: options.save_uncertainty,
     _ATTENTION: options.attention,
@@ -171,6 +177,29 @@ def _draw_answer(answer: ScanAnswer, run: AnsweringRun) -> None:
   picture = draw_preview(name, answer.image, answer.mask, run.classes, expected_dsc=expected)
   with atomic_write(_name_beside(answer.target, ".png")) as temporary:
     temporary.write_bytes(picture)
+
+
+def _write_page(
+  answer: ScanAnswer,
+  volumes: Sequence[dict[str, Any]],
+  run: AnsweringRun,
+  options: AnswerOptions,
+) -> None:
+  """Writes a page with a viewer of the scan, its mask, and the maps that are asked for."""
+  maps = {f"attention {gate}": one for gate, one in answer.gates.items()}
+  if options.save_uncertainty and answer.probabilities is not None:
+    maps["uncertainty"] = to_canonical(map_entropy(answer.probabilities))
+  name, mask = answer.scan.path.name, answer.mask.array
+  page = AnswerPage(
+    title=name,
+    lead=f"Its mask by {run.name}, step {run.step}. Nobody has reviewed it.",
+    classes=run.classes,
+    millilitres=[one["millilitres"] for one in volumes],
+    expected_dsc=[answer.quality[one].expected_dsc for one in run.classes if answer.quality],
+    warnings=answer.warnings,
+    case=embed_case(name, "", "", answer.image, None, mask, maps=maps),
+  )
+  write_text(_name_beside(answer.target, ".html"), write_answer_page(page))
 
 
 def _write_volumes(

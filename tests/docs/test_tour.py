@@ -117,13 +117,13 @@ def toured(tmp_path_factory):
         flags += [*SMALL, "--config.data.dataset=phantom_ct/tiny"]
       # The build is no fork of a command: it has to find the project by itself.
       env = {"PYTHONPATH": str(ROOT)} if module.startswith("tfds_pancreas") else None
-      done = run_command(module, *flags, cwd=folder, env=env, timeout=900)
+      done = run_command(module, *flags, cwd=folder, env=env, timeout=3000)
       assert done.returncode == 0, done.stderr
       printed[module.rpartition(".")[2]] = done.stdout
   return folder, printed
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_page_goes_from_data_to_where_the_network_looks(toured):
   folder, printed = toured
   assert [*printed] == ["build", "main", "predict", "report"]
@@ -140,7 +140,7 @@ def test_the_page_goes_from_data_to_where_the_network_looks(toured):
   assert "level3/0: mean coefficient" in [panel["title"] for panel in data["gates"]]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_cells_show_the_run_of_the_page(toured, monkeypatch, capsys):
   """Each cell runs in one namespace, as in Jupyter; the run is there, and is only tested again."""
   plt = pytest.importorskip("matplotlib.pyplot", reason="the extra `notebook` is not installed")

@@ -11,7 +11,7 @@ import pytest
 
 from attn_unet_jax.drawing.page.comparison import ComparisonPage, Scatter, write_comparison
 from attn_unet_jax.volumes.volume import Volume
-from tests.drawing.test_page import EVIL, embed, make_page
+from tests.drawing.test_page import EVIL, embed, make_answer, make_page
 from tests.drawn_ct import drawn_ct, drawn_label
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
@@ -109,6 +109,26 @@ def test_the_page_of_a_comparison_draws_its_cases(browser, tmp_path):
   assert opened.locator("#thumbs canvas").count() == 2
   opened.locator("#scatters a").first.focus()
   assert opened.locator("#scatters .said").inner_text() == f"{EVIL}: 0.5 and 0.75"
+  assert opened.evaluate("document.documentElement.scrollWidth") <= 390
+  assert said == []
+
+
+def test_the_page_of_an_answer_shows_its_mask_alone(browser, tmp_path):
+  (tmp_path / "answer.html").write_text(make_answer(), encoding="utf-8")
+  opened = browser.new_page(viewport={"width": 390, "height": 800})
+  said = []
+  opened.on("console", lambda message: said.append(message.text))
+  opened.on("pageerror", lambda error: said.append(str(error)))
+  opened.goto((tmp_path / "answer.html").as_uri())
+  for part in (".planes", ".surfaces"):
+    opened.locator(f"{part} canvas[aria-label]").first.wait_for(timeout=20_000)
+  assert opened.locator(".surfaces canvas").count() == 1
+  assert not opened.locator("#case-choice").is_visible()
+  before = look(opened, ".planes")
+  opened.get_by_label("prediction", exact=True).uncheck()
+  opened.wait_for_timeout(200)
+  assert look(opened, ".planes") != before
+  assert "truth" not in opened.locator("main").inner_text()
   assert opened.evaluate("document.documentElement.scrollWidth") <= 390
   assert said == []
 

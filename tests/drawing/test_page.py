@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from attn_unet_jax.drawing.page.answer import AnswerPage, write_answer_page
 from attn_unet_jax.drawing.page.coding import encode_volume
 from attn_unet_jax.drawing.page.document import RunPage, write_document
 from attn_unet_jax.drawing.page.overlays import embed_maps
@@ -83,6 +84,32 @@ def make_page(**changes):
     "record": [(EVIL, EVIL)],
   }
   return write_document(RunPage(**{**page, **changes}))
+
+
+def make_answer(**changes):
+  page = {
+    "title": EVIL,
+    "lead": EVIL,
+    "classes": [EVIL, *"bcdefg"],
+    "millilitres": [1.234] * 7,
+    "expected_dsc": [0.5] * 7,
+    "warnings": [EVIL],
+    "case": embed_case(EVIL, "", "", drawn_ct(), None, drawn_label().array),
+  }
+  return write_answer_page(AnswerPage(**{**page, **changes}))
+
+
+def test_the_page_of_an_answer_has_its_texts_as_text_and_a_colour_for_each_class():
+  page = Page(make_answer())
+  assert page.texts["strong"] == EVIL
+  assert "1.23" in page.texts["td"]
+  assert "0.50" in page.texts["td"]
+  (data,) = [one for one in page.texts["script"].splitlines() if one.startswith('{"panels"')]
+  data = json.loads(data[: data.rindex("}") + 1])
+  assert data["kinds"] == ["prediction"]
+  assert len({one["prediction"] for one in data["classes"]}) == 7
+  assert {*data["shown"][0]["volumes"]} == {"image", "prediction"}
+  assert "expected DSC" not in make_answer(expected_dsc=[])
 
 
 def test_what_is_embedded_is_read_back():

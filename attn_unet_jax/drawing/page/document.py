@@ -279,6 +279,7 @@ def _collect_data(
 def describe_style(classes: Sequence[str]) -> dict[str, Any]:
   """Returns what the viewer's script reads of classes, windows and codes."""
   return {
+    "kinds": ["truth", "prediction"],
     "classes": [
       {"name": name, "truth": to_hex(truth), "prediction": to_hex(prediction)}
       for index, name in enumerate(classes)

@@ -102,14 +102,15 @@ const surfaces = (() => {
     let shown = null, moves = false;
     const title = element("h3", {}, root, "Surfaces");
     const about = element("p", { class: "soft" }, root);
-    about.textContent = "Drag, or use the arrow keys, to turn both. At first they are seen from the " +
+    const what = data.kinds.length > 1 ? "both" : "it";
+    about.textContent = `Drag, or use the arrow keys, to turn ${what}. The first view is from the ` +
       "front, a little from above.";
     const controls = element("div", { class: "controls" }, root);
     const label = element("label", {}, controls);
     const box = element("input", { type: "checkbox" }, label);
     label.append(" turn by themselves");
     const grid = element("div", { class: "surfaces" }, root);
-    const views = ["truth", "prediction"].map((kind) => {
+    const views = data.kinds.map((kind) => {
       const figure = element("figure", {}, grid);
       const canvas = element("canvas", { role: "img", tabindex: "0" }, figure);
       element("figcaption", {}, figure, kind);
@@ -157,9 +158,9 @@ const surfaces = (() => {
     });
 
     return (one, volumes) => {
-      one.clouds ??= {
-        truth: findSurface(volumes.truth, one), prediction: findSurface(volumes.prediction, one),
-      };
+      one.clouds ??= Object.fromEntries(
+        data.kinds.map((kind) => [kind, findSurface(volumes[kind], one)]),
+      );
       const framed = frame(Object.values(one.clouds));
       for (const part of [title, about, controls, grid]) part.hidden = !framed;
       shown = framed && { one, clouds: one.clouds, framed };

@@ -2,6 +2,9 @@
 // The viewer of cases: three planes of each, drawn on canvases from the volumes in the page.
 (() => {
   const { data, element } = charts;
+  const { kinds } = data; // of masks: truth and prediction; of an answer the prediction alone
+  const isDashed = (kind) => kind === "prediction" && kinds.length > 1;
+  const allShown = () => Object.fromEntries(kinds.map((kind) => [kind, true]));
   const planes = ["sagittal", "coronal", "axial"];
   const sides = [["A", "P"], ["R", "L"], ["R", "L"]];
 
@@ -107,13 +110,13 @@
     stretch(pen, pixels, canvas);
     if (state.map in volumes.maps) paintMap(pen, canvas, one, volumes, axis, number, state);
     const sx = canvas.width / grey.columns, sy = canvas.height / grey.rows;
-    for (const kind of ["truth", "prediction"]) {
+    for (const kind of kinds) {
       if (!state.shown[kind]) continue;
       const plane = cut(volumes[kind], one.shape, axis, number);
       data.classes.forEach((about, index) => {
         pen.strokeStyle = about[kind];
         pen.lineWidth = state.line;
-        pen.setLineDash(kind === "truth" ? [] : [3 * state.line, 2 * state.line]);
+        pen.setLineDash(isDashed(kind) ? [3 * state.line, 2 * state.line] : []);
         pen.beginPath();
         for (const line of outline(plane, index + 1)) {
           line.forEach(([x, y], i) => (i ? pen.lineTo(x * sx, y * sy) : pen.moveTo(x * sx, y * sy)));
@@ -169,12 +172,13 @@
     const root = document.getElementById("viewer");
     if (!root || !data.shown.length) return;
     const state = {
-      one: null, at: [0, 0, 0], window: data.windows[0][1], shown: { truth: true, prediction: true },
+      one: null, at: [0, 0, 0], window: data.windows[0][1], shown: allShown(),
       map: "", size: 640, line: 3,
     };
     const controls = element("div", { class: "controls" }, root);
     const label = element("label", { class: "choice" }, controls, "Case");
     const select = element("select", { id: "case-choice" }, label);
+    label.hidden = data.shown.length < 2;
     data.shown.forEach((one, index) => {
       element("option", { value: index }, select, `${one.role}: ${one.id}, ${one.score}`);
     });
@@ -185,7 +189,7 @@
     });
     const lines = element("fieldset", {}, controls);
     element("legend", {}, lines, "Outlines");
-    for (const kind of ["truth", "prediction"]) {
+    for (const kind of kinds) {
       const about = element("label", {}, lines);
       const box = element("input", { type: "checkbox" }, about);
       box.checked = true;
@@ -198,9 +202,9 @@
     const mapControls = element("div", { class: "controls" }, root);
     const legend = element("div", {}, root);
     for (const about of data.classes) {
-      for (const kind of ["truth", "prediction"]) {
+      for (const kind of kinds) {
         const key = element("span", { class: "key" }, legend);
-        const style = kind === "truth" ? "none" : "7 4";
+        const style = isDashed(kind) ? "7 4" : "none";
         const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
         svg.setAttribute("viewBox", "0 0 30 10");
         svg.setAttribute("aria-hidden", "true");
@@ -209,7 +213,8 @@
         for (const [name, value] of Object.entries(ends)) line.setAttribute(name, value);
         line.setAttribute("stroke-dasharray", style);
         svg.append(line);
-        key.append(svg, `${about.name}, ${kind} (${kind === "truth" ? "solid" : "dashed"})`);
+        const said = `, ${kind} (${isDashed(kind) ? "dashed" : "solid"})`;
+        key.append(svg, about.name + (kinds.length > 1 ? said : ""));
       }
     }
     const about = element("p", { class: "soft" }, root);
@@ -293,7 +298,8 @@
       state.one = data.shown[index];
       state.at = [...state.one.centre];
       select.value = index;
-      about.textContent = `${state.one.id}: ${state.one.score}. Shown: ${state.one.about}. ` +
+      const { id, score } = state.one;
+      about.textContent = `${[id, score].filter(Boolean).join(": ")}. Shown: ${state.one.about}. ` +
         "A click into a plane takes the others there.";
       offerMaps();
       draw();
@@ -320,11 +326,11 @@
     const root = document.getElementById("thumbs");
     for (const one of data.thumbs) {
       const figure = element("figure", { id: "case-" + data.places[one.id] }, root);
-      const alt = `${one.id}, axial slice, outlines of truth and prediction`;
+      const alt = `${one.id}, axial slice, outlines of ${kinds.join(" and ")}`;
       const canvas = element("canvas", { role: "img", "aria-label": alt }, figure);
       element("figcaption", {}, figure, `${one.id}: ${one.score}`);
       const state = {
-        window: data.windows[0][1], shown: { truth: true, prediction: true }, map: "",
+        window: data.windows[0][1], shown: allShown(), map: "",
         ...(root.classList.contains("pairs") ? { size: 640, line: 4 } : { size: 320, line: 2 }),
       };
       paint(canvas, one, await load(one), 2, 0, state);

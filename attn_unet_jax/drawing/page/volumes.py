@@ -10,7 +10,7 @@ from attn_unet_jax.drawing.page.coding import encode_volume
 from attn_unet_jax.drawing.page.overlays import EmbeddedMap, embed_maps
 from attn_unet_jax.drawing.planes import find_centre, find_region
 from attn_unet_jax.volumes.orientation import to_canonical
-from attn_unet_jax.volumes.volume import Volume
+from attn_unet_jax.volumes.volume import Grid, Volume
 
 # HU and the codes that stand for them, linear in between: steps of 2.5 HU in soft tissue, of 27 HU
 # in lungs and bone.
@@ -33,7 +33,8 @@ class EmbeddedCase:
     spacing: of these voxels, mm.
     centre: the voxel in the middle of the organ.
     about: which part of the scan this is.
-    volumes: `image`, `truth` and `prediction`, each as `encode_volume` writes it.
+    volumes: `image`, `prediction` and, where it is known, `truth`, each as `encode_volume` writes
+      it.
     maps: by name, of gates and of uncertainty; see `drawing.page.overlays`.
     map_shape: of the maps, which cover the same part of the scan by fewer voxels.
   """
@@ -55,7 +56,7 @@ def embed_case(
   role: str,
   score: str,
   image: Volume,
-  truth: np.ndarray,
+  truth: np.ndarray | None,
   prediction: np.ndarray,
   max_voxels: int = MAX_VOXELS,
   *,
@@ -71,7 +72,7 @@ def embed_case(
     role: what it is shown for.
     score: in words.
     image: HU, axes as in its file.
-    truth: class indices on the image's grid.
+    truth: class indices on the image's grid; None where nobody knows them.
     prediction: class indices on the same grid.
     max_voxels: beyond so many, only every second voxel along the finest axes is kept.
     one_slice: keep only the axial slice through the middle of the organ.
@@ -82,11 +83,12 @@ def embed_case(
       truth and prediction.
   """
   canonical = to_canonical(image)
-  classes = [
-    to_canonical(Volume(np.where(array == _UNLABELLED, 0, array), image.affine)).array
-    for array in (truth, prediction)
-  ]
-  organ = (classes[0] > 0) | (classes[1] > 0) if around is None else around
+  classes = {
+    kind: to_canonical(Volume(np.where(array == _UNLABELLED, 0, array), image.affine)).array
+    for kind, array in (("truth", truth), ("prediction", prediction))
+    if array is not None
+  }
+  organ = _unite(classes) if around is None else around
   region = find_region(organ, canonical.spacing, _AROUND_MM)
   if one_slice:
     middle = find_centre(organ)[2]
@@ -97,12 +99,12 @@ def embed_case(
     slice(part.start + step // 2, part.start + length, step)
     for part, length, step in zip(region, size, steps, strict=True)
   )
-  hu, (true, predicted) = canonical.array[kept], [array[kept] for array in classes]
+  hu, masks = canonical.array[kept], {kind: array[kept] for kind, array in classes.items()}
   corner = np.eye(4)
   corner[:3, :3] = np.diag(steps)
   corner[:3, 3] = [part.start for part in kept]
-  shown = Volume(true, canonical.affine @ corner)
-  map_shape, found = embed_maps(shown.grid, maps or {}, about_maps)
+  shown = Grid(hu.shape, canonical.affine @ corner)
+  map_shape, found = embed_maps(shown, maps or {}, about_maps)
   spacing = [step * mm for step, mm in zip(steps, canonical.spacing, strict=True)]
   return EmbeddedCase(
     case_id,
@@ -110,16 +112,21 @@ def embed_case(
     score,
     hu.shape,
     (spacing[0], spacing[1], spacing[2]),
-    find_centre((true > 0) | (predicted > 0)),
+    find_centre(_unite(masks)),
     _describe_part(canonical.shape, size, steps),
     {
       "image": encode_volume(code_hu(hu)),
-      "truth": encode_volume(true.astype(np.uint8)),
-      "prediction": encode_volume(predicted.astype(np.uint8)),
+      **{kind: encode_volume(mask.astype(np.uint8)) for kind, mask in masks.items()},
     },
     found,
     map_shape,
   )
+
+
+def _unite(masks: Mapping[str, np.ndarray]) -> np.ndarray:
+  """Returns the voxels that any of some masks has in a class."""
+  united: np.ndarray = np.any([mask > 0 for mask in masks.values()], axis=0)
+  return united
 
 
 def choose_steps(
