@@ -6,8 +6,8 @@
 Every key of docs/reference/config.md is a flag (--config.optimizer.learning_rate=3e-4). Started
 again on the same workdir it goes on where it stopped, by the config that is there if none is given;
 SIGTERM and SIGINT save and leave. --config.data.fold=all trains every fold of the list, one after
-the other, and pools their scores. Several hosts train one run where each starts it: see
-docs/how-to/use-several-hosts.md.
+the other, or one on each device with --parallel_folds, and pools their scores. Several hosts train
+one run where each starts it: see docs/how-to/use-several-hosts.md.
 """
 
 from absl import flags
@@ -16,6 +16,7 @@ from attn_unet_jax.config.flags import CONFIG_FLAGS, define_config
 from attn_unet_jax.runs.builtin import find_own_run
 from attn_unet_jax.runtime import process, xla
 from attn_unet_jax.runtime.console import print_line
+from attn_unet_jax.runtime.errors import UserError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 # Not required: a run that has begun has its own config.
@@ -27,6 +28,12 @@ _COORDINATOR = flags.DEFINE_string(
 )
 _PROCESSES = flags.DEFINE_integer("processes", None, "With HOST:PORT: how many hosts.")
 _PROCESS = flags.DEFINE_integer("process", None, "With HOST:PORT: which one this is, from 0.")
+_PARALLEL_FOLDS = flags.DEFINE_bool(
+  "parallel_folds",
+  False,
+  "With --config.data.fold=all: train folds side by side, one on each GPU; without a GPU, each on "
+  "a part of the cores.",
+)
 
 
 def main() -> None:
@@ -34,14 +41,18 @@ def main() -> None:
   text = _WORKDIR.value or ""
   workdir = find_own_run(text, f"--config.init.workdir={text} starts a run from it")
   config = CONFIG_FLAGS.read(run=workdir)
+  if _PARALLEL_FOLDS.value and config.data.fold != "all":
+    raise UserError("--parallel_folds: is for all folds; add --config.data.fold=all")
   from attn_unet_jax.runtime import hosts  # loads JAX, which --help and mistakes do without
+  from attn_unet_jax.workflows.fold_places import find_devices
   from attn_unet_jax.workflows.model_card import write_card_after_training
   from attn_unet_jax.workflows.report_run import report_after_training
   from attn_unet_jax.workflows.train_run import train_run
 
   with hosts.join_hosts(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
-    print_line(f"device: {xla.describe_devices()}")
-    train_run(config, workdir)
+    devices = find_devices() if _PARALLEL_FOLDS.value else None
+    print_line(f"device: {devices.described if devices else xla.describe_devices()}")
+    train_run(config, workdir, devices)
     hosts.run_on_primary(write_card_after_training, workdir)
     hosts.run_on_primary(report_after_training, workdir)
 

@@ -9,6 +9,7 @@ from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runs.writers import check_writers
 from attn_unet_jax.runtime import hosts
 from attn_unet_jax.training.mesh import pin_device_count
+from attn_unet_jax.workflows.fold_places import FoundDevices
 from attn_unet_jax.workflows.run_data import open_run_data
 from attn_unet_jax.workflows.run_folder import keep_earlier_defaults
 from attn_unet_jax.workflows.stages.pipeline import train_stages
@@ -16,10 +17,10 @@ from attn_unet_jax.workflows.train import train_and_test
 from attn_unet_jax.workflows.train_folds import train_folds
 
 
-def train_run(config: RunConfig, workdir: Path) -> None:
+def train_run(config: RunConfig, workdir: Path, devices: FoundDevices | None = None) -> None:
   """Trains a run of one network, of all stages or of all folds, or resumes it, and tests it.
 
-  All hosts call this.
+  All hosts call this. `devices` are those on which all folds are trained side by side.
 
   Raises:
     UserError: config, data and devices do not fit each other; nothing has been written then.
@@ -30,12 +31,12 @@ def train_run(config: RunConfig, workdir: Path) -> None:
   hosts.run_on_primary(check_writers, config.train.writers)
   config = keep_earlier_defaults(pin_device_count(config), workdir)
   if config.data.fold == "all":
-    train_folds(config, workdir, _train_fold)
+    train_folds(config, workdir, train_fold, devices)
   else:
-    _train_fold(config, workdir)
+    train_fold(config, workdir)
 
 
-def _train_fold(config: RunConfig, workdir: Path, listing: Path | None = None) -> None:
+def train_fold(config: RunConfig, workdir: Path, listing: Path | None = None) -> None:
   """Trains a run on one fold; `listing` is as of `open_run_data`."""
   if config.stages.count > 1:
     # Stages open their own folds.

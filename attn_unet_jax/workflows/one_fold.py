@@ -1,0 +1,42 @@
+"""Trains one fold of a run of all folds in a process of its own, started by `parallel_folds`.
+
+Standard input has one line of JSON, what is asked for, and stays open as long as the process that
+started this one lives. When it ends, this one saves and leaves, as by SIGTERM.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from attn_unet_jax.runtime import process
+
+
+def main() -> None:
+  """Trains the fold that standard input names."""
+  asked = json.loads(sys.stdin.readline())
+  sys.argv[1:] = asked["command"]  # for the record of the run
+  # Before JAX and NumPy count them.
+  if asked["cores"] and hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, asked["cores"])
+  threading.Thread(target=_stop_with_parent, daemon=True).start()
+  from attn_unet_jax.config.schema import replace_keys
+  from attn_unet_jax.config.stored import load_config
+  from attn_unet_jax.workflows.train_folds import train_and_describe
+  from attn_unet_jax.workflows.train_run import train_fold
+
+  workdir = Path(asked["workdir"])
+  keys = {"data.fold": asked["fold"], "data.accept_changes": asked["accept_changes"]}
+  config = replace_keys(load_config(workdir / "config.json"), keys)
+  train_and_describe(config, workdir, train_fold)
+
+
+def _stop_with_parent() -> None:
+  sys.stdin.read()
+  os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+  process.run_command(main)
