@@ -30,6 +30,12 @@ _MIN_SPAN_HU = 250
 _MIN_CROP_SPAN_HU = 30
 # Above the densest metal of scanners with an extended scale, which ends at 30 710 HU.
 _MAX_HU = 31_000
+# Beyond air, of a CT whose intercept was left out. Of an MR far fewer lie where tissue would be.
+_MIN_TISSUE_SHARE = 0.5
+# MR and PET have no value below 0, but for overshoot, and what surrounds the body is close to it.
+_DARK = 0.05  # of the highest value
+_MIN_DARK_SHARE = 0.2
+_MIN_EQUAL_SHARE = 0.75  # of the neighbours in a label map; noise makes them differ in an image
 _BYTE = (0, 255)
 _OVERSHOOT = 8  # of interpolation, beyond the ends of an 8-bit picture
 
@@ -52,7 +58,7 @@ def intensity_findings(
     return
   sample = sample_voxels(image.array)
   values = _drop_padding(sample)
-  problem = _scale_finding(values, name)
+  problem = _scale_finding(values, image.array, name)
   if problem:
     yield problem
     return  # on another scale the limits below mean nothing
@@ -88,11 +94,13 @@ def _looks_like_ct(values: np.ndarray) -> bool:
   )
 
 
-def _scale_finding(values: np.ndarray, name: object) -> Finding | None:
+def _scale_finding(values: np.ndarray, array: np.ndarray, name: object) -> Finding | None:
   """Returns what the values are, if they are no Hounsfield units."""
   low, high = float(values.min()), float(values.max())
   seen = f"{name}: values from {low:g} to {high:g} are no Hounsfield units"
   usual = np.percentile(values, (0.1, 99.9))
+  if _is_label_map(values, array):
+    return _scale_error(f"{seen} but those of a label map; give the CT that it belongs to")
   # Before anything else: tissue above 0 HU keeps its values where those below are wrapped around.
   if low < -_MAX_HU or usual[1] > _MAX_HU:
     return _scale_error(
@@ -115,6 +123,11 @@ def _scale_finding(values: np.ndarray, name: object) -> Finding | None:
       f"{seen}: air lies at {air:.0f} instead of -1000, as if the intercept was left out; "
       f"subtract {offset}"
     )
+  if dark := _measure_dark_ground(values, usual[1]):
+    return _scale_error(
+      f"{seen}: nothing lies below 0, and {dark:.0%} of the voxels are dark, as in another modality"
+      " (MR, PET), or where slope and intercept were left out; give a CT, converted from its DICOM"
+    )
   # A crop inside the body has no air. Tissue in the right place then speaks for Hounsfield units.
   tissue = _share_between(values, *_TISSUE_HU)
   if tissue >= 0.05 and low > _AIR_HU[1]:
@@ -123,7 +136,7 @@ def _scale_finding(values: np.ndarray, name: object) -> Finding | None:
       "warning",
       "hounsfield",
       f"{name}: nearly all values lie from {most}; a CT reaches from air (-1000) or fat (-100) to "
-      "bone (above 300): a tight crop, or no Hounsfield units: look at it",
+      "bone (above 300): a tight crop, another modality, or another scale: look at it",
     )
   return _scale_error(
     f"{seen}: {tissue:.1%} of the voxels lie between {_TISSUE_HU[0]} and {_TISSUE_HU[1]}, where "
@@ -142,6 +155,28 @@ def _is_byte_picture(values: np.ndarray) -> bool:
   return bool(low <= values.min() and values.max() <= high and black > 0.05)
 
 
+def _is_label_map(values: np.ndarray, array: np.ndarray) -> bool:
+  """Returns whether values are numbers of labels: whole, and mostly those of their neighbours."""
+  if values.min() < 0 or not np.array_equal(values, np.rint(values)):
+    return False
+  step = max(1, round((array.size / _SAMPLE_VOXELS) ** 0.5))
+  rows = array[:, ::step, ::step]
+  first, second = rows[:-1], rows[1:]
+  is_labelled = first > 0
+  return bool(is_labelled.any() and (first == second)[is_labelled].mean() >= _MIN_EQUAL_SHARE)
+
+
+def _measure_dark_ground(values: np.ndarray, high: float) -> float:
+  """Returns the share of voxels close to 0 where no value is plainly below it; 0 if they are few.
+
+  Args:
+    values: the sample.
+    high: the highest usual value.
+  """
+  share = _share_between(values, -_DARK * high, _DARK * high)
+  return share if values.min() >= -_DARK * high and share >= _MIN_DARK_SHARE else 0.0
+
+
 def _find_offset(values: np.ndarray) -> int:
   """Returns the offset that, subtracted, makes the values those of a CT; 0 if none does."""
   # Values this low are air or lung already, so the intercept was applied.
@@ -149,7 +184,9 @@ def _find_offset(values: np.ndarray) -> int:
     return 0
   for offset in _COMMON_OFFSETS:
     shifted = values - np.float32(offset)
-    if _share_between(shifted, *_AIR_HU) > _MIN_AIR_SHARE and _looks_like_ct(shifted):
+    body = shifted[shifted > _AIR_HU[1]]
+    is_ct = _share_between(shifted, *_AIR_HU) > _MIN_AIR_SHARE and _looks_like_ct(shifted)
+    if is_ct and _share_between(body, *_TISSUE_HU) >= _MIN_TISSUE_SHARE:
       return offset
   return 0
 

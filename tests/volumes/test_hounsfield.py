@@ -5,7 +5,7 @@ import pytest
 
 from attn_unet_jax.volumes import Volume
 from attn_unet_jax.volumes.hounsfield import intensity_findings, measure_range, sample_voxels
-from attn_unet_jax.volumes.nifti import read_nifti
+from attn_unet_jax.volumes.nifti import read_label, read_nifti
 from tests.conftest import SHARED
 from tests.drawn_ct import drawn_ct
 
@@ -83,6 +83,50 @@ def test_errors_say_what_the_values_are(array, kind, words):
   ((severity, found_kind, text),) = list_findings(array)
   assert (severity, found_kind) == ("error", kind)
   assert re.search(words, text), text
+
+
+def draw_mr(high, dtype):
+  """A bright body of many tissues in a dark field, whose noise is a magnitude: never below 0."""
+  rng = np.random.default_rng(0)
+  x, y, _ = np.indices((40, 32, 30)) - 16
+  signal = np.where(np.hypot(x - 4, y) < 13, 0.2 + 0.6 * rng.random((40, 32, 30)) ** 2, 0)
+  noise = rng.normal(0, 0.01, (2, *signal.shape))
+  return (high * np.hypot(signal + noise[0], noise[1])).astype(dtype)
+
+
+@pytest.mark.parametrize("high", [400, 900, 2500, 20_000])
+def test_another_modality_is_named(high):
+  for array in (draw_mr(high, np.int16), draw_mr(high, np.float32)):
+    ((severity, kind, text),) = list_findings(array)
+    assert (severity, kind) == ("error", "hounsfield")
+    assert re.search(r"\d\d% of the voxels are dark, as in another modality \(MR, PET\)", text), (
+      text
+    )
+  # Interpolated, it falls a little below 0 here and there.
+  rung = draw_mr(high, np.float32)
+  rung[::6, ::6, ::6] = -0.03 * high
+  ((severity, _, text),) = list_findings(rung)
+  assert (severity, "another modality" in text) == ("error", True)
+
+
+@pytest.mark.parametrize("values", [(0, 1), (0, 1, 2, 3), (0, 205, 420, 850), (0, 117, 4000)])
+def test_a_label_map_is_named(values):
+  labels = np.zeros((40, 32, 30), np.int16)
+  for number, value in enumerate(values):
+    labels[10 + 5 * number : 15 + 5 * number, 5:25, 5:20] = value
+  for array in (labels, labels.astype(np.float64)):
+    ((severity, kind, text),) = list_findings(array)
+    assert (severity, kind) == ("error", "hounsfield")
+    assert text.endswith("but those of a label map; give the CT that it belongs to")
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no real scans beside the project")
+@pytest.mark.parametrize("name", ["organ_labels/amos_0001", "mask_pairs/reference"])
+def test_real_label_maps_are_named(name):
+  path = SHARED / name
+  path = path.with_name(f"{path.name}.nii.gz") if not path.is_dir() else next(path.iterdir())
+  ((severity, _, text),) = list_findings(read_label(path).array)
+  assert (severity, "those of a label map" in text) == ("error", True)
 
 
 def test_padding_and_clipping_are_warnings_with_shares():
