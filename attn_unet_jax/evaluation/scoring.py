@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from attn_unet_jax.evaluation.surface_scores import assd_mm, hausdorff_mm, surfa
 from attn_unet_jax.inference.doubt import map_entropy
 from attn_unet_jax.inference.options import PredictionRecipe
 from attn_unet_jax.inference.postprocess import UNCHANGED, Postprocessing
-from attn_unet_jax.inference.segment import Locate, make_mask, predict_scan
+from attn_unet_jax.inference.segment import Locate, ScanProbabilities, make_mask, predict_scan
 from attn_unet_jax.inference.sliding import SegmentationSystem
 from attn_unet_jax.labels import UNLABELLED, parse_mapping
 from attn_unet_jax.runtime.console import print_line, show_progress
@@ -67,6 +67,7 @@ def score_cases(
   surfaces: bool = False,
   postprocessing: Postprocessing = UNCHANGED,
   doubts: Path | None = None,
+  observe: Callable[[str, ScanProbabilities], object] | None = None,
 ) -> dict[str, Scores]:
   """Segments cases and returns their scores by case id.
 
@@ -84,6 +85,7 @@ def score_cases(
       for a scattered prediction, and of calibration (ECE).
     postprocessing: the steps after the network.
     doubts: folder for the entropy of each prediction; None: it is not written.
+    observe: is given each case and what the system says about it.
   """
   rows = {}
   for case_id in show_progress(ids, len(ids), "cases"):
@@ -91,6 +93,8 @@ def score_cases(
     # A system of stages finds its own boxes.
     find = locate or always_box(fold.boxes[case_id] if fold.boxes else None)
     found = predict_scan(case.image, system, recipe, find, case_id)
+    if observe:
+      observe(case_id, found)
     prediction = make_mask(found, recipe, postprocessing)
     reference = make_reference(case, fold, recipe)
     # Of a class that the data does not label nobody knows what would be right.

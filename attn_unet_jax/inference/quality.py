@@ -1,4 +1,4 @@
-"""How good a mask probably is: its expected DSC, estimated from the network's probabilities."""
+"""How good a mask probably is: its expected DSC, by probabilities and agreement of networks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,17 +45,25 @@ class MaskQuality:
 
 
 def estimate_quality(
-  found: ScanProbabilities, models: Mapping[str, QualityModel]
+  found: ScanProbabilities, models: Mapping[str, QualityModel], agreement: Sequence[float] = ()
 ) -> dict[str, MaskQuality]:
   """Estimates the DSC of each class.
+
+  Where several runs are averaged, the estimate is at most the DSC of their masks with that of the
+  mean. If the truth was one more opinion like theirs, that would be its DSC too. (Roy et al. 2019,
+  "Bayesian QuickNAT", estimate by the agreement of samples.)
 
   Args:
     found: what a system says about a scan.
     models: by class, in the order of their values 1, 2, ...
+    agreement: of the members of an ensemble, for each class; (): there are none.
   """
   answers = {}
-  for features, (name, model) in zip(measure_features(found), models.items(), strict=True):
-    expected = model.estimate(features)
+  limits = agreement or [1.0] * len(models)
+  for features, limit, (name, model) in zip(
+    measure_features(found), limits, models.items(), strict=True
+  ):
+    expected = min(model.estimate(features), limit)
     doubtful = model.threshold is not None and expected < model.threshold
     answers[name] = MaskQuality(expected, doubtful)
   return answers
@@ -86,7 +94,7 @@ def measure_features(found: ScanProbabilities) -> list[dict[str, float]]:
 
   All are 0 for an empty mask.
   """
-  labels = _find_likeliest(found.values)
+  labels = find_likeliest(found.values)
   voxel_ml = found.grid.voxel_volume_ml
   return [
     _measure_class(found.values[..., index], labels == index, voxel_ml)
@@ -94,7 +102,7 @@ def measure_features(found: ScanProbabilities) -> list[dict[str, float]]:
   ]
 
 
-def _find_likeliest(values: np.ndarray) -> np.ndarray:
+def find_likeliest(values: np.ndarray) -> np.ndarray:
   """Returns the likeliest class of each voxel, uint8 [X, Y, Z]."""
   # Plane by plane: indices of the whole scan would be int64, 8 bytes a voxel.
   labels = np.empty(values.shape[:-1], np.uint8)

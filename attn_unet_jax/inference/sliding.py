@@ -1,6 +1,7 @@
 """Slides a network over a working-grid volume, in overlapping windows with Gaussian weights."""
 
 import math
+import time
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -13,13 +14,16 @@ from attn_unet_jax.inference.options import PredictionRecipe
 from attn_unet_jax.inference.plan import WindowPlan, find_origin
 from attn_unet_jax.inference.planner import WindowPlanner
 from attn_unet_jax.patches.batch import normalise_intensity, output_shape
-from attn_unet_jax.runtime.console import print_line, show_progress
+from attn_unet_jax.runtime.console import format_duration, print_line, show_progress
 from attn_unet_jax.runtime.deadline import check_deadline
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.signals import acknowledge_signals
 from attn_unet_jax.volumes.intensity import IntensityStatistics, measure_intensity
 from attn_unet_jax.volumes.volume import Volume
 
 Shape = tuple[int, int, int]
+
+_WORTH_SAYING_S = 10.0
 
 
 class SegmentationSystem(Protocol):
@@ -100,20 +104,29 @@ class SlidingWindow:
     self._engine = engine
 
   def predict(self, volume: Volume) -> np.ndarray:
-    """Predicts class probabilities, float32 `[X, Y, Z, K]`, in a few such arrays of host memory."""
+    """Predicts class probabilities, float32 `[X, Y, Z, K]`, in a few such arrays of host memory.
+
+    Raises:
+      UserError: the device's memory holds no window that is small enough for the network.
+    """
     # Of the scan before padding, as in training, where a case is measured when it is prepared.
     intensity = measure_intensity(volume.array)
     part, plan = self._planner.plan_scan(volume, self._compile)
     while True:
-      if self._announces:
-        self._announce_plan(plan, volume)
+      is_announced = self._announces and self._announce_plan(plan, volume)
       try:
-        return self._blend(volume.array, part, plan, intensity)
+        return self._blend(volume.array, part, plan, intensity, is_announced)
       except jax.errors.JaxRuntimeError as error:
-        smaller = self._planner.plan_smaller(part, plan)
-        if "RESOURCE_EXHAUSTED" not in str(error) or smaller.window == plan.window:
+        if "RESOURCE_EXHAUSTED" not in str(error):
           raise
-        print_line(f"windows of {_times(plan.window)} voxels do not fit into the device's memory")
+        said = f"windows of {_times(plan.window)} voxels do not fit into the device's memory"
+        smaller = self._planner.plan_smaller(part, plan)
+        if smaller.window == plan.window:
+          raise UserError(
+            f"{said}, and this run takes no smaller ones; end what else is on the device, or "
+            "compute on the processor by JAX_PLATFORMS=cpu"
+          ) from error
+        print_line(said)
         plan = smaller
 
   def _compile(self, shape: Shape) -> int:
@@ -128,15 +141,18 @@ class SlidingWindow:
       self._compiled[shape] = held.temp_size_in_bytes + held.output_size_in_bytes if held else 0
     return self._compiled[shape]
 
-  def _announce_plan(self, plan: WindowPlan, volume: Volume) -> None:
-    if plan.window != self._announced:
-      self._announced = plan.window
-      times = plan.voxels / math.prod(volume.shape)
-      print_line(
-        f"windows of {_times(plan.window)} voxels: {plan.windows} in a scan of "
-        f"{_times(volume.shape)}, {times:.2g} times its voxels; "
-        f"{self._compile(plan.window) / 2**30:.2g} GiB a window"
-      )
+  def _announce_plan(self, plan: WindowPlan, volume: Volume) -> bool:
+    """Says what the windows are; returns False where they are those of the last scan."""
+    if plan.window == self._announced:
+      return False
+    self._announced = plan.window
+    times = plan.voxels / math.prod(volume.shape)
+    print_line(
+      f"windows of {_times(plan.window)} voxels: {plan.windows} in a scan of "
+      f"{_times(volume.shape)}, {times:.2g} times its voxels; "
+      f"{self._compile(plan.window) / 2**30:.2g} GiB a window"
+    )
+    return True
 
   def _blend(
     self,
@@ -144,8 +160,12 @@ class SlidingWindow:
     part: tuple[slice, slice, slice],
     plan: WindowPlan,
     intensity: IntensityStatistics,
+    is_announced: bool,
   ) -> np.ndarray:
-    """Averages the probabilities of all windows; the rest of the scan is background."""
+    """Averages the probabilities of all windows; the rest of the scan is background.
+
+    If they were announced, a line says after the first two of them how long all will take.
+    """
     origin = find_origin(part, plan, hu.shape, self._planner.unit)
     area = tuple(slice(a, a + n) for a, n in zip(origin, plan.extent, strict=True))
     end = (area[0].stop, area[1].stop, area[2].stop)
@@ -157,7 +177,14 @@ class SlidingWindow:
     inside[...] = 0
     weight = np.zeros((*plan.extent, 1), np.float32)
     weights = gaussian_weights(plan.inner)
-    for corner, probabilities in self._predict_windows(padded, origin, plan, intensity):
+    began = time.monotonic()
+    for index, (corner, probabilities) in enumerate(
+      self._predict_windows(padded, origin, plan, intensity)
+    ):
+      # From one answer to the next: the first one also waits for the second to be asked for.
+      if is_announced and index == 1:
+        _announce_time(time.monotonic() - began, plan.windows)
+      began = time.monotonic()
       where = tuple(slice(c, c + n) for c, n in zip(corner, plan.inner, strict=True))
       inside[where] += probabilities * weights
       weight[where] += weights
@@ -192,6 +219,12 @@ class SlidingWindow:
       return self._engine.predict(hu, *intensity)
     answer: jax.Array = self.window(self.variables, hu, *intensity)
     return answer
+
+
+def _announce_time(seconds: float, windows: int) -> None:
+  """Says how long so many windows take, by the seconds of one; not if that is short."""
+  if (whole := seconds * windows) >= _WORTH_SAYING_S:
+    print_line(f"a window takes {seconds:.3g} s: the scan about {format_duration(whole)}")
 
 
 def _pad_volume(

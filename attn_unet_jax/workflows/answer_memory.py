@@ -55,5 +55,7 @@ def _bytes_averaged(trained: LoadedRun, classes: int) -> float:
   # Each average waits with what it has while the next prediction is made.
   waiting = (len(trained.members) > 1) + len(trained.mirrors)
   largest = max((1.0, *trained.scales)) ** 3
+  # What each member says is the likeliest class, for their agreement.
+  said = len(trained.members)
   # Scaled answers come back as an array more, beside the mean.
-  return largest * (plain + waiting * array) + 2 * array * bool(trained.scales)
+  return largest * (plain + waiting * array + said) + 2 * array * bool(trained.scales)

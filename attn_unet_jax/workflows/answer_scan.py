@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from attn_unet_jax import __version__
-from attn_unet_jax.inference.quality import estimate_quality
 from attn_unet_jax.inference.segment import Locate, make_mask, predict_scan
 from attn_unet_jax.runtime.console import print_line, strip_severity
 from attn_unet_jax.runtime.errors import UserError
@@ -114,9 +113,10 @@ def _segment_file(scan: FoundScan, target: Path, work: ScanWork, warnings: list[
         warnings.append(strip_severity(line))
   locate = work.choose_locator(target)
   require_answer_memory(image.grid, work.trained, work.options, scan.path)
+  work.trained.forget_agreement()
   found = predict_scan(image, work.trained.system, config, locate, scan.path)
   mask = make_mask(found, config, work.trained.postprocessing)
-  quality = estimate_quality(found, work.trained.quality) if work.trained.quality else {}
+  quality = work.trained.estimate_quality(found)
   for name, one in quality.items():
     if one.doubtful:
       line = (

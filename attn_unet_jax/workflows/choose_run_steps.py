@@ -13,12 +13,14 @@ from attn_unet_jax.inference.postprocess import UNCHANGED
 from attn_unet_jax.inference.quality import QualityModel, measure_features
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.workflows.load_run import LoadedRun
-from attn_unet_jax.workflows.quality_record import write_quality
+from attn_unet_jax.workflows.quality_record import read_quality, write_quality
 from attn_unet_jax.workflows.steps_record import read_record, write_record
 
 
 def choose_run_steps(trained: LoadedRun, fold: DataFold, workdir: Path) -> LoadedRun:
   """Returns the run with the steps that are best on its validation cases, and records them.
+
+  It has the estimate of quality too that was learnt there.
 
   There are none where the run's config wants none, or where there are too few validation cases.
 
@@ -30,7 +32,8 @@ def choose_run_steps(trained: LoadedRun, fold: DataFold, workdir: Path) -> Loade
     return trained
   record = read_record(workdir)
   if record and record.checkpoint_step == trained.step:
-    return dataclasses.replace(trained, postprocessing=record.steps)
+    quality = read_quality(workdir, trained.classes, trained.step)
+    return dataclasses.replace(trained, postprocessing=record.steps, quality=quality)
   print_line(f"choosing the steps after the network on {len(ids)} validation cases")
   features: list[list[dict[str, float]]] = []
   chosen = choose_steps(
@@ -56,4 +59,4 @@ def choose_run_steps(trained: LoadedRun, fold: DataFold, workdir: Path) -> Loade
   else:
     scores = f"validation DSC {chosen.before:.3f} to {chosen.after:.3f}"
     print_line(f"chosen: {chosen.steps.describe()} ({scores})")
-  return dataclasses.replace(trained, postprocessing=chosen.steps)
+  return dataclasses.replace(trained, postprocessing=chosen.steps, quality=models)

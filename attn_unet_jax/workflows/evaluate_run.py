@@ -7,9 +7,15 @@ from typing import Any
 
 from attn_unet_jax.cases.fold import DataFold
 from attn_unet_jax.config.schema import replace_keys
+from attn_unet_jax.evaluation.quality_scores import (
+  QUALITY,
+  rank_estimates,
+  write_estimates,
+)
 from attn_unet_jax.evaluation.scoring import score_cases, write_scores
 from attn_unet_jax.inference.mirrors import AXES
 from attn_unet_jax.inference.postprocess import UNCHANGED
+from attn_unet_jax.inference.segment import ScanProbabilities
 from attn_unet_jax.runtime.acceptance import Acceptance
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
@@ -127,8 +133,20 @@ def _score_and_write(
     check_writable(written)
   ids = getattr(fold.split, part)
   # Those of an earlier evaluation are not of these masks.
-  for stale in (folder / ATTENTION, *(doubts / f"{case_id}.nii.gz" for case_id in ids)):
+  for stale in (
+    folder / ATTENTION,
+    folder / QUALITY,
+    *(doubts / f"{case_id}.nii.gz" for case_id in ids),
+  ):
     stale.unlink(missing_ok=True)
+  estimates: dict[str, dict[str, float]] = {}
+
+  def observe(case_id: str, found: ScanProbabilities) -> None:
+    quality = trained.estimate_quality(found)
+    estimates[case_id] = {name: one.expected_dsc for name, one in quality.items()}
+    trained.forget_agreement()
+
+  trained.forget_agreement()
   # With surface distances, which validation leaves out because they are slow.
   rows = score_cases(
     fold,
@@ -140,6 +158,7 @@ def _score_and_write(
     surfaces=True,
     postprocessing=trained.postprocessing,
     doubts=doubts if wanted.uncertainty else None,
+    observe=observe if trained.quality else None,
   )
   about = {**about, "checkpoint_step": trained.step}
   if trained.mirrors:
@@ -149,7 +168,11 @@ def _score_and_write(
   if trained.postprocessing != UNCHANGED:
     about["postprocessing"] = dataclasses.asdict(trained.postprocessing)
     print_line(f"after the network: {trained.postprocessing.describe()}")
+  ranked = rank_estimates(estimates, rows)
+  if ranked:
+    about["quality"] = {name: one._asdict() for name, one in ranked.items()}
   write_scores(rows, folder, about, trained.config.evaluation.empty_masks)
+  write_estimates(folder, estimates, rows, ranked)
   print_line(f"segmentations: {predictions}/*.nii.gz")
   if wanted.measure:
     write_attention(wanted.measure, fold, ids, folder)

@@ -12,9 +12,10 @@ from flax import linen as nn
 
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.config.stored import load_config
+from attn_unet_jax.inference.agreement import MemberAgreement
 from attn_unet_jax.inference.postprocess import UNCHANGED, Postprocessing
-from attn_unet_jax.inference.quality import QualityModel
-from attn_unet_jax.inference.segment import Locate
+from attn_unet_jax.inference.quality import MaskQuality, QualityModel, estimate_quality
+from attn_unet_jax.inference.segment import Locate, ScanProbabilities
 from attn_unet_jax.inference.sliding import SegmentationSystem, SlidingWindow
 from attn_unet_jax.labels import class_names
 from attn_unet_jax.runs.folder import has_progress
@@ -59,7 +60,8 @@ class LoadedRun:
   averages over mirror images, `scales` the scales of further copies. `members` has the configs of
   the runs that an ensemble averages; of a single run it is empty. `networks` are those that
   `system` and `locate` use; `engine` is what computes them, with its version. `quality` estimates
-  by class how good a mask is; empty where the probabilities do not tell.
+  by class how good a mask is; empty where the probabilities do not tell. `agreement` is how far the
+  members agree; None for a single run.
   """
 
   config: RunConfig
@@ -75,11 +77,24 @@ class LoadedRun:
   networks: tuple[LoadedNetwork, ...] = ()
   engine: str = f"jax {jax.__version__}"
   quality: Mapping[str, QualityModel] = dataclasses.field(default_factory=dict)
+  agreement: MemberAgreement | None = None
 
   @property
   def configs(self) -> tuple[RunConfig, ...]:
     """The configs of all runs that answer."""
     return self.members or (self.config,)
+
+  def estimate_quality(self, found: ScanProbabilities) -> dict[str, MaskQuality]:
+    """Estimates by class the DSC of what `system` has just said; empty where nothing tells it."""
+    if not self.quality:
+      return {}
+    agreement = self.agreement.measure() if self.agreement else ()
+    return estimate_quality(found, self.quality, agreement)
+
+  def forget_agreement(self) -> None:
+    """Makes the next scan the first one that members are said to agree about."""
+    if self.agreement:
+      self.agreement.clear()
 
 
 def load_best(workdir: Path) -> BestCheckpoint:

@@ -69,14 +69,16 @@ def open_ensemble(workdirs: Sequence[Path]) -> LoadedRun:
   if len(steps) > 1:
     print_line("no steps after the networks, since the runs chose different ones")
   digests = [member.digest for member in members]
+  system = EnsembleSystem([member.system for member in members])
   return dataclasses.replace(
     first,
-    system=EnsembleSystem([member.system for member in members]),
+    system=system,
     digest=hashlib.sha256(repr(digests).encode()).hexdigest() if all(digests) else "",
     postprocessing=steps.pop() if len(steps) == 1 else UNCHANGED,
     quality=_average_quality(members),
     members=tuple(config for member in members for config in member.configs),
     networks=tuple(network for member in members for network in member.networks),
+    agreement=system.agreement,
   )
 
 

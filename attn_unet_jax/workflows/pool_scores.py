@@ -9,6 +9,12 @@ from typing import Any, NamedTuple
 from attn_unet_jax.cases.folds import read_folds
 from attn_unet_jax.evaluation.compared_runs import read_scores
 from attn_unet_jax.evaluation.overlap import Scores
+from attn_unet_jax.evaluation.quality_scores import (
+  Estimates,
+  rank_estimates,
+  read_estimates,
+  write_estimates,
+)
 from attn_unet_jax.evaluation.scoring import write_scores
 from attn_unet_jax.runs.folder import name_fold
 from attn_unet_jax.runtime.console import print_line
@@ -23,6 +29,7 @@ _AGAIN = "evaluate the run again"
 class _FoldScores(NamedTuple):
   rows: dict[str, Scores]
   summary: dict[str, Any]
+  estimates: Estimates
 
 
 def check_pooling(workdir: Path, part: str) -> None:
@@ -73,8 +80,15 @@ def pool_scores(workdir: Path, part: str = "test") -> None:
     ],
   }
   about |= {key: found[0].summary[key] for key in ("tta", "tta_scales") if key in found[0].summary}
+  # Each fold has learnt an estimate of its own, and each case has that of its fold.
+  estimates = {case: one for fold in found for case, one in fold.estimates.items()}
+  ranked = rank_estimates(estimates, rows)
+  if ranked:
+    about["quality"] = {name: one._asdict() for name, one in ranked.items()}
   rule = found[0].summary.get("empty_masks", "reference")
-  write_scores(rows, workdir / "evaluation" / beside, about, rule, fold_of)
+  folder = workdir / "evaluation" / beside
+  write_scores(rows, folder, about, rule, fold_of)
+  write_estimates(folder, estimates, rows, ranked)
   for name in means[0]:
     said = ", ".join(_format_mean(mean[name]) for mean in means)
     print_line(f"{name}, mean dsc of the folds: {said}")
@@ -97,7 +111,8 @@ def _read_fold(folder: Path, beside: str) -> _FoldScores:
   for name, cases in by_class.items():
     for case, scores in cases.items():
       rows.setdefault(case, {})[name] = dict(scores)
-  return _FoldScores(rows, read_json_object(evaluation / "summary.json", _AGAIN))
+  estimates = {case: one for case, one in read_estimates(evaluation).items() if case in rows}
+  return _FoldScores(rows, read_json_object(evaluation / "summary.json", _AGAIN), estimates)
 
 
 def _check_same_rules(one: Path, first: _FoldScores, other: Path, scored: _FoldScores) -> None:

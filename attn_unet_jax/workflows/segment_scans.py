@@ -104,6 +104,7 @@ def _check_beside(listing: ScanListing, options: AnswerOptions) -> None:
   targets = [target for _, target in listing.scans]
   owners = {path.resolve(): path for path in targets}
   owners |= {scan.path.resolve(): scan.path for scan, _ in listing.scans}
+  owners |= {path.resolve(): path for path, _, _ in listing.broken}
   for target in targets:
     for beside in list_beside(target, options):
       if other := owners.get(beside.resolve()):

@@ -11,6 +11,7 @@ from attn_unet_jax.cases.target import native_boundary
 from attn_unet_jax.evaluation import scoring
 from attn_unet_jax.evaluation.options import EvaluationOptions
 from attn_unet_jax.evaluation.scoring import mean_dsc, score_folders, write_scores
+from attn_unet_jax.inference.quality import QualityModel
 from attn_unet_jax.inference.segment import ScanProbabilities
 from attn_unet_jax.labels import parse_mapping
 from attn_unet_jax.runtime.errors import UserError
@@ -354,6 +355,14 @@ def test_another_part_is_scored_beside_the_test_cases_and_inside_the_runs_boxes(
   evaluate_run(LoadedRun(config, ("a",), None, 7), fold, tmp_path, "validation", wanted)
   assert stale.read_text().startswith("case,gate,organ,shell,elsewhere\nx,level2/0,")
   assert (tmp_path / "uncertainty" / "validation" / "x.nii.gz").is_file()
+  # What the run expects of its masks stands beside what they are.
+  judging = LoadedRun(config, ("a",), None, 7, quality={"a": QualityModel(intercept=-0.25)})
+  evaluate_run(judging, fold, tmp_path, "validation")
+  assert (folder / "quality.csv").read_text() == "case,class,expected_dsc,dsc\nx,a,0.75,1\n"
+  summary = json.loads((folder / "summary.json").read_text())
+  assert summary["quality"] == {"a": {"cases": 1, "spearman": None, "mean_difference": 0.25}}
+  evaluate_run(LoadedRun(config, ("a",), None, 7), fold, tmp_path, "validation")
+  assert not (folder / "quality.csv").exists()
 
 
 def test_masks_of_a_folder_are_compared_voxel_by_voxel_however_they_are_stored(tmp_path):

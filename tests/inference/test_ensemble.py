@@ -32,3 +32,19 @@ def test_members_are_averaged():
   by_hand = (members[0].answer + members[1].answer + members[2].answer) / 3
   np.testing.assert_allclose(found, by_hand, rtol=1e-6)
   assert found.dtype == np.float32
+
+
+def test_members_agree_as_far_as_their_masks_are_that_of_the_mean():
+  members = [Constant(seed) for seed in range(3)]
+  system = EnsembleSystem(members)
+  assert system.agreement.measure() == []
+  system.predict(VOLUME)
+  mean = (members[0].answer + members[1].answer + members[2].answer).argmax(-1)
+  masks = [member.answer.argmax(-1) for member in members]
+  dsc = [2 * (mask * mean).sum() / (mask.sum() + mean.sum()) for mask in masks]
+  assert system.agreement.measure() == [pytest.approx(np.mean(dsc))]
+  # The voxels of further predictions of the scan, such as mirrored ones, are added.
+  system.predict(VOLUME)
+  assert system.agreement.measure() == [pytest.approx(np.mean(dsc))]
+  system.agreement.clear()
+  assert system.agreement.measure() == []

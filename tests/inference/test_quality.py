@@ -67,6 +67,15 @@ def test_an_estimate_below_the_threshold_is_doubtful():
   assert QualityModel(intercept=3.0).estimate(measure_features(_cube(1.0))[0]) == 1
 
 
+def test_members_that_disagree_lower_the_estimate():
+  models = {"pancreas": QualityModel(threshold=0.7)}
+  for agreement, expected, doubtful in ((0.6, 0.6, True), (0.9, 0.9, False), (1.0, 1.0, False)):
+    found = estimate_quality(_cube(1.0), models, [agreement])["pancreas"]
+    assert (found.expected_dsc, found.doubtful) == (expected, doubtful)
+  found = estimate_quality(_cube(1.0), {"pancreas": QualityModel(intercept=-0.5)}, [0.9])
+  assert found["pancreas"].expected_dsc == 0.5
+
+
 def test_the_mean_of_models_estimates_the_mean():
   one, other = QualityModel(intercept=-0.5, threshold=0.5), QualityModel(threshold=0.75)
   features = measure_features(_cube(0.9))[0]

@@ -11,9 +11,11 @@ import pytest
 
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.inference import planner
+from attn_unet_jax.inference import sliding as module
 from attn_unet_jax.inference.plan import window_starts
 from attn_unet_jax.inference.sliding import SlidingWindow, gaussian_weights
 from attn_unet_jax.patches.padded_case import pad_case
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.signals import StopRequest, defer_signals
 from attn_unet_jax.volumes.intensity import measure_intensity
 from attn_unet_jax.volumes.volume import Volume
@@ -313,8 +315,28 @@ def test_no_smaller_window_than_the_patch_is_tried(config, thin):
     raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
 
   sliding.window = _Compiled(sliding.use({}).window.lower, fail)
-  with pytest.raises(jax.errors.JaxRuntimeError):
+  said = r"windows of 16x16x16 voxels do not fit into the device's memory, and this run takes no"
+  with pytest.raises(UserError, match=said):
     sliding.predict(thin)
+
+
+def test_how_long_a_scan_takes_is_said_after_its_first_windows(config, thin, monkeypatch, capsys):
+  config = with_keys(config, {"data.patch": (16, 16, 16)})
+  sliding = SlidingWindow(config, _Identity("borders"), announce=True).use({})
+  window, clock = sliding.window, [0.0]
+
+  def take_seconds(*arguments):
+    clock[0] += 1.5
+    return window(*arguments)
+
+  sliding.window = _Compiled(window.lower, take_seconds)
+  monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+  sliding.predict(thin)
+  windows, took = capsys.readouterr().out.splitlines()
+  assert windows.startswith("windows of 16x16x16 voxels: 42 in a scan")
+  assert took == "a window takes 1.5 s: the scan about 1m03s"
+  sliding.predict(thin)  # the next scan's windows are known
+  assert capsys.readouterr().out == ""
 
 
 def test_a_window_takes_no_more_than_the_memory_that_is_free(config, thin, monkeypatch):

@@ -30,13 +30,13 @@ def require(config, monkeypatch):
 
 
 def test_each_average_takes_an_array_of_probabilities(require, config):
-  # Two classes of 4 bytes; the image twice and the weights are 8 more.
+  # Two classes of 4 bytes; the image twice and the weights are 8 more; a byte for each member.
   for changes, needed in (
     ({}, 16),
     ({"mirrors": (1,)}, 24),
     ({"mirrors": (1, 2)}, 32),
-    ({"members": (config, config)}, 24),
-    ({"members": (config, config), "mirrors": (0,)}, 32),
+    ({"members": (config, config)}, 26),
+    ({"members": (config, config), "mirrors": (0,)}, 34),
     ({"scales": (0.9,)}, 32),
     ({"scales": (0.5, 2.0)}, 8 * 16 + 16),
   ):

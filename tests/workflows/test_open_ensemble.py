@@ -7,8 +7,10 @@ import pytest
 
 from attn_unet_jax.config.schema import replace_keys
 from attn_unet_jax.inference.postprocess import UNCHANGED, Postprocessing
+from attn_unet_jax.inference.quality import QualityModel
+from attn_unet_jax.inference.segment import ScanProbabilities
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.volumes.volume import Volume
+from attn_unet_jax.volumes.volume import Grid, Volume
 from attn_unet_jax.workflows import open_ensemble as module
 from attn_unet_jax.workflows.load_run import LoadedRun
 from attn_unet_jax.workflows.open_ensemble import open_ensemble, split_workdirs
@@ -49,6 +51,22 @@ def test_probabilities_of_runs_are_averaged(open_runs):
   found = joined.system.predict(Volume(np.zeros((2, 2, 2), np.int16), np.eye(4)))
   np.testing.assert_allclose(found, 1)  # of 0, 1 and 2
   assert joined.classes == ("pancreas",)
+
+
+def test_what_an_ensemble_expects_is_at_most_how_far_its_members_agree(open_runs):
+  model = QualityModel()
+  joined = open_runs({"quality": {"pancreas": model}}, {"quality": {"pancreas": model}})
+  grid = Grid((1, 1, 2), np.eye(4))
+  answers = [np.array([[[[0.0, 1.0], [b, 1 - b]]]], np.float32) for b in (0.1, 0.8)]
+  for network, answer in zip(joined.system._members, answers, strict=True):
+    network.predict = lambda _, answer=answer: answer
+  volume = Volume(np.zeros((1, 1, 2), np.int16), np.eye(4))
+  for _ in range(2):  # the first scan is not counted in the second
+    joined.forget_agreement()
+    found = ScanProbabilities(joined.system.predict(volume), grid, grid, grid, None)
+    expected = joined.estimate_quality(found)["pancreas"].expected_dsc
+    # The mean sees both voxels, and so does the first member; the second sees one.
+    assert expected == pytest.approx(min(2 * 1.55 / 3.55, (1 + 2 / 3) / 2))
 
 
 def test_one_run_is_itself(open_runs):

@@ -10,6 +10,7 @@ import pytest
 from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.cases.folds import by_hash
 from attn_unet_jax.config.stored import load_config
+from attn_unet_jax.evaluation.quality_scores import rank_estimates, write_estimates
 from attn_unet_jax.evaluation.scoring import write_scores
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.signals import Interrupted
@@ -51,6 +52,9 @@ def run(config, tmp_path, monkeypatch):
   def evaluate(trained, fold, folder, part="test"):
     rows = {case: {"pancreas": _score(trained.config.data.fold)} for case in fold.split.test}
     write_scores(rows, folder / "evaluation", {"part": part, "checkpoint_step": trained.step})
+    estimates = {case: {"pancreas": 0.2 + trained.config.data.fold / 5} for case in rows}
+    ranked = rank_estimates(estimates, rows)
+    write_estimates(folder / "evaluation", estimates, rows, ranked)
 
   for module in (train, train_folds):
     monkeypatch.setattr(module, "check_training", lambda *_: None)
@@ -95,7 +99,11 @@ def test_every_case_is_scored_by_the_fold_that_did_not_see_it(run, capsys):
   assert summary["cases"] == 10
   assert summary["classes"]["pancreas"]["dsc"]["mean"] == pytest.approx(0.7)
   assert [fold["dsc"]["pancreas"] for fold in summary["folds"]] == [0.5, 0.6, 0.7, 0.8, 0.9]
-  assert "folds: 0.500, 0.600, 0.700, 0.800, 0.900" in capsys.readouterr().out
+  out = capsys.readouterr().out
+  assert "folds: 0.500, 0.600, 0.700, 0.800, 0.900" in out
+  # Of a fold that has two cases of one score each no order is known, of all there is.
+  assert summary["quality"]["pancreas"]["spearman"] == pytest.approx(1)
+  assert "pancreas: expected against true DSC: Spearman's rho 1.000" in out
   for number in range(5):  # each is an ordinary run
     folder = run.workdir / f"fold_{number}"
     assert load_config(folder / "config.json") == with_keys(run.config, {"data.fold": number})
