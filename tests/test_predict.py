@@ -1,5 +1,6 @@
 """Which scans a path holds, and that one which cannot be segmented does not keep the others."""
 
+import collections
 import csv
 import dataclasses
 import json
@@ -17,10 +18,11 @@ from attn_unet_jax.inference.postprocess import Postprocessing
 from attn_unet_jax.inference.quality import QualityModel
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import read_label, write_nifti
+from attn_unet_jax.volumes.scan import FoundScan
 from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows import answer_scan as answering
 from attn_unet_jax.workflows import segment_scans as workflow
-from attn_unet_jax.workflows.list_scans import list_scans
+from attn_unet_jax.workflows.list_scans import ScanListing, list_scans
 from attn_unet_jax.workflows.load_run import LoadedRun
 from attn_unet_jax.workflows.options import AnswerOptions
 from tests.configs import with_keys
@@ -475,6 +477,17 @@ def test_the_quality_of_each_mask_is_told_and_doubt_is_flagged(told, tmp_path, m
   assert "look at the mask" in row["warnings"]
   assert "warning: " not in row["warnings"]
   assert (one["millilitres"], row["pancreas_ml"]) == (0.34, "0.34")  # 336 voxels of 1 mm^3
+
+
+def test_files_beside_a_mask_overwrite_no_scan_that_is_left_out(tmp_path):
+  """As a NIfTI file among series whose masks are DICOM."""
+  (tmp_path / "a").mkdir()
+  series = FoundScan(tmp_path / "a"), tmp_path / "a.dcm"
+  left_out = tmp_path / "a_uncertainty.nii.gz", tmp_path / "a_uncertainty.dcm", "is no DICOM"
+  listing = ScanListing([series], collections.Counter(), [left_out])
+  workflow._check_beside(listing, AnswerOptions(as_json=True))
+  with pytest.raises(UserError, match=r"a_uncertainty\.nii\.gz, beside the mask a\.dcm, would ov"):
+    workflow._check_beside(listing, AnswerOptions(save_uncertainty=True))
 
 
 def test_files_beside_a_mask_overwrite_no_other_mask(told, tmp_path):

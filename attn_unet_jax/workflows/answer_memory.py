@@ -1,9 +1,12 @@
 """How much host memory an answer takes beyond that of a plain prediction."""
 
 import math
+from collections.abc import Sequence
+
+import numpy as np
 
 from attn_unet_jax.runtime.memory import require_memory
-from attn_unet_jax.volumes.volume import Grid
+from attn_unet_jax.volumes.volume import Grid, Volume
 from attn_unet_jax.workflows.load_run import LoadedRun
 from attn_unet_jax.workflows.options import AnswerOptions
 
@@ -26,20 +29,13 @@ def require_answer_memory(
   Raises:
     UserError: memory cannot hold the answer.
   """
-  classes = 1 + len(trained.classes)
   # A box of a scan may be small, and what it averages with it.
   if trained.locate is None and options.boxes_file is None:
-    voxels = math.prod(
-      max(1, round(extent / trained.config.data.spacing_mm)) for extent in grid.field_mm
-    )
-    require_memory(
-      int(voxels * _bytes_averaged(trained, classes)),
-      f"{name}: the probabilities that are averaged",
-      "leave out axes of --tta or scales of --tta_scales, or name fewer runs",
-    )
+    spacing = trained.config.data.spacing_mm
+    _require_averages([max(1, round(extent / spacing)) for extent in grid.field_mm], trained, name)
   if options.saves_maps:
     # Of the maps themselves, and of one class that is interpolated.
-    maps = _INT16 * classes * options.save_probabilities + 2 * _FLOAT32
+    maps = _INT16 * (1 + len(trained.classes)) * options.save_probabilities + 2 * _FLOAT32
     require_memory(
       math.prod(grid.shape) * maps,
       f"{name}: maps on its own grid of {' x '.join(map(str, grid.shape))} voxels",
@@ -47,9 +43,37 @@ def require_answer_memory(
     )
 
 
-def _bytes_averaged(trained: LoadedRun, classes: int) -> float:
+class MemoryGuard:
+  """A run's system, which refuses volumes whose averages memory cannot hold.
+
+  For where cases are predicted one after the other, and nothing is known of them before.
+  """
+
+  def __init__(self, trained: LoadedRun):
+    self._trained = trained
+
+  def predict(self, volume: Volume) -> np.ndarray:
+    """Predicts class probabilities, float32 `[X, Y, Z, K]`.
+
+    Raises:
+      UserError: memory cannot hold what is averaged.
+    """
+    size = " x ".join(map(str, volume.shape))
+    _require_averages(volume.shape, self._trained, f"a case of {size} voxels")
+    return self._trained.system.predict(volume)
+
+
+def _require_averages(shape: Sequence[int], trained: LoadedRun, name: object) -> None:
+  require_memory(
+    int(math.prod(shape) * _bytes_averaged(trained)),
+    f"{name}: the probabilities that are averaged",
+    "leave out axes of --tta or scales of --tta_scales, or name fewer runs",
+  )
+
+
+def _bytes_averaged(trained: LoadedRun) -> float:
   """Returns the bytes per voxel of the working grid at the peak of a prediction."""
-  array = _FLOAT32 * classes
+  array = _FLOAT32 * (1 + len(trained.classes))
   # As of one prediction: the image and its padded copy, sums of probabilities and of weights.
   plain = array + 2 * _INT16 + _FLOAT32
   # Each average waits with what it has while the next prediction is made.

@@ -20,6 +20,7 @@ from attn_unet_jax.runtime.acceptance import Acceptance
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import check_writable, read_json_object
+from attn_unet_jax.workflows.answer_memory import MemoryGuard
 from attn_unet_jax.workflows.load_run import LoadedRun
 from attn_unet_jax.workflows.measure_attention import (
   ATTENTION,
@@ -151,7 +152,7 @@ def _score_and_write(
   rows = score_cases(
     fold,
     ids,
-    trained.system,
+    MemoryGuard(trained),
     trained.config,
     trained.locate,
     predictions,

@@ -1,14 +1,15 @@
 """What memory cannot hold is refused before it is computed."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from attn_unet_jax.runtime import memory
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.volumes.volume import Grid
-from attn_unet_jax.workflows.answer_memory import require_answer_memory
+from attn_unet_jax.volumes.volume import Grid, Volume
+from attn_unet_jax.workflows.answer_memory import MemoryGuard, require_answer_memory
 from attn_unet_jax.workflows.load_run import LoadedRun
 from attn_unet_jax.workflows.options import AnswerOptions
 from tests.configs import with_keys
@@ -43,6 +44,19 @@ def test_each_average_takes_an_array_of_probabilities(require, config):
     require(needed, **changes)
     with pytest.raises(UserError, match=r"scan\.nii: the probabilities that are averaged take"):
       require(needed - 0.1, **changes)
+
+
+def test_cases_that_are_scored_are_checked_one_by_one(config, monkeypatch):
+  asked = []
+  system = SimpleNamespace(predict=lambda volume: asked.append(volume) or "answer")
+  run = LoadedRun(config, ("pancreas",), system, 1, mirrors=(1, 2))
+  volume = Volume(np.zeros((10, 20, 30), np.int16), np.eye(4))
+  monkeypatch.setattr(memory, "free_bytes", lambda: 32 * volume.array.size)
+  assert MemoryGuard(run).predict(volume) == "answer"
+  monkeypatch.setattr(memory, "free_bytes", lambda: 32 * volume.array.size - 1)
+  with pytest.raises(UserError, match=r"a case of 10 x 20 x 30 voxels: .*leave out axes of --tta"):
+    MemoryGuard(run).predict(volume)
+  assert asked == [volume]
 
 
 def test_maps_are_counted_on_the_grid_of_the_scan(require):
