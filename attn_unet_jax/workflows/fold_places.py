@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -19,8 +19,6 @@ from attn_unet_jax.runtime.xla import describe_devices
 ids = [device.local_hardware_id for device in jax.local_devices()]
 print(json.dumps([jax.default_backend(), ids, describe_devices()]))
 """
-# JAX reads the one or the other; numbers are those among the devices that the user lets it see.
-_VISIBLE = ("JAX_CUDA_VISIBLE_DEVICES", "JAX_ROCM_VISIBLE_DEVICES")
 
 
 class FoundDevices(NamedTuple):
@@ -36,12 +34,12 @@ class FoldPlace(NamedTuple):
 
   Attributes:
     name: of the place, for the screen.
-    environment: variables for its process.
+    gpu: the number of the GPU, among those that this process may see; None: there is none.
     cores: the cores that it may use; (): all.
   """
 
   name: str
-  environment: Mapping[str, str]
+  gpu: int | None = None
   cores: tuple[int, ...] = ()
 
 
@@ -72,14 +70,11 @@ def find_devices() -> FoundDevices:
 def list_places(found: FoundDevices, folds: int) -> list[FoldPlace]:
   """Lists places for at most so many folds: a GPU each, or equal parts of the cores."""
   if found.platform == "gpu":
-    return [
-      FoldPlace(f"GPU {number}", dict.fromkeys(_VISIBLE, str(number)))
-      for number in found.numbers[:folds]
-    ]
+    return [FoldPlace(f"GPU {number}", gpu=number) for number in found.numbers[:folds]]
   cores = list_usable_cores()
   count = min(folds, len(cores))
   parts = [tuple(cores[number::count]) for number in range(count)]
-  return [FoldPlace(_describe_cores(part), {}, part) for part in parts]
+  return [FoldPlace(_describe_cores(part), cores=part) for part in parts]
 
 
 def _describe_cores(cores: Sequence[int]) -> str:

@@ -22,11 +22,16 @@ def main() -> None:
   if asked["cores"] and hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, asked["cores"])
   threading.Thread(target=_stop_with_parent, daemon=True).start()
+  import jax
+
   from attn_unet_jax.config.schema import replace_keys
   from attn_unet_jax.config.stored import load_config
   from attn_unet_jax.workflows.train_folds import train_and_describe
   from attn_unet_jax.workflows.train_run import train_fold
 
+  if asked["gpu"] is not None:
+    for key in ("jax_cuda_visible_devices", "jax_rocm_visible_devices"):
+      jax.config.update(key, str(asked["gpu"]))
   workdir = Path(asked["workdir"])
   keys = {"data.fold": asked["fold"], "data.accept_changes": asked["accept_changes"]}
   config = replace_keys(load_config(workdir / "config.json"), keys)
@@ -34,7 +39,9 @@ def main() -> None:
 
 
 def _stop_with_parent() -> None:
-  sys.stdin.read()
+  # Not by `sys.stdin`, whose lock a thread that waits would hold when the interpreter ends.
+  while os.read(sys.stdin.fileno(), 1):
+    pass
   os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -2,7 +2,6 @@
 
 import collections
 import json
-import os
 import subprocess
 import sys
 import time
@@ -81,19 +80,18 @@ def _start(workdir: Path, number: int, place: FoldPlace, accept_changes: bool) -
   folder.mkdir(exist_ok=True)
   path = folder / LOG
   with path.open("a", encoding="utf-8") as written:
+    end = written.tell()  # before the process, which shares the file's position
     process = subprocess.Popen(
       _COMMAND,
       stdin=subprocess.PIPE,
       stdout=written,
       stderr=subprocess.STDOUT,
       text=True,
-      env={**os.environ, **place.environment},
       # Ctrl-C in a terminal reaches the group that is in the foreground: it is passed on once.
       start_new_session=True,
     )
-    end = written.tell()
   assert process.stdin is not None
-  asked = {"workdir": str(workdir), "fold": number, "cores": place.cores}
+  asked = {"workdir": str(workdir), "fold": number, "gpu": place.gpu, "cores": place.cores}
   asked |= {"accept_changes": accept_changes, "command": sys.argv[1:]}
   try:
     process.stdin.write(f"{json.dumps(asked)}\n")

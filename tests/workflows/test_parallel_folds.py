@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -28,12 +29,12 @@ FAKE = """
 import json, os, signal, sys, time
 asked = json.loads(sys.stdin.readline())
 fold = asked["fold"]
-about = [asked, os.environ.get("PLACE"), time.monotonic()]
+about = [asked, asked["gpu"], time.monotonic()]
 print("epoch 1/2: loss of", fold, flush=True)
 {}
 open(f"{{asked['workdir']}}/{{fold}}.json", "w").write(json.dumps([*about, time.monotonic()]))
 """
-PLACES = [FoldPlace(f"GPU {number}", {"PLACE": str(number)}) for number in (0, 1)]
+PLACES = [FoldPlace(f"GPU {number}", gpu=number) for number in (0, 1)]
 
 
 @pytest.fixture
@@ -54,11 +55,12 @@ def test_each_place_has_one_fold_at_a_time(train, tmp_path, capsys):
   assert told[0][0] == {
     "workdir": str(tmp_path),
     "fold": 0,
+    "gpu": 0,
     "cores": [],
     "accept_changes": True,
     "command": sys.argv[1:],
   }
-  assert (told[0][1], told[2][1]) == ("0", "1")
+  assert (told[0][1], told[2][1]) == (0, 1)
   assert told[0][2] < told[2][3]  # side by side
   assert told[2][2] < told[0][3]
   (before,) = [one for one in (told[0], told[2]) if one[1] == told[3][1]]
@@ -126,7 +128,7 @@ def _raise(number, _):
 
 def test_places_are_gpus_or_parts_of_the_cores(monkeypatch):
   gpus = list_places(FoundDevices("gpu", (0, 1, 2), "3 x GPU"), 2)
-  assert [place.environment["JAX_CUDA_VISIBLE_DEVICES"] for place in gpus] == ["0", "1"]
+  assert [(place.gpu, place.cores) for place in gpus] == [(0, ()), (1, ())]
   monkeypatch.setattr(fold_places, "list_usable_cores", lambda: [3, 5, 7, 9, 11])
   cpu = FoundDevices("cpu", (0,), "cpu, 5 cores")
   assert [place.cores for place in list_places(cpu, 2)] == [(3, 7, 11), (5, 9)]
@@ -137,7 +139,7 @@ def test_places_are_gpus_or_parts_of_the_cores(monkeypatch):
 def test_devices_are_looked_for_by_another_process(monkeypatch, told, fails):
   answer = subprocess.CompletedProcess([], int(fails), f"said\n{json.dumps(told)}\n", "broken")
   monkeypatch.setattr(subprocess, "run", lambda *_, **__: answer)
-  monkeypatch.setattr(fold_places.jax.config, "update", lambda *change: changes.append(change))
+  monkeypatch.setattr(jax.config, "update", lambda *change: changes.append(change))
   changes = []
   if fails:
     with pytest.raises(RuntimeError, match="broken"):
@@ -158,13 +160,14 @@ def test_the_process_of_a_fold_trains_what_it_is_asked_for(config, tmp_path, mon
   keys = {"data.fold": "all", "train.epochs": 7}
   (tmp_path / "config.json").write_text(to_json(with_keys(config, keys)))
   asked = {"workdir": str(tmp_path), "fold": 3, "accept_changes": True}
-  asked |= {"cores": [5], "command": ["--workdir=run"]}
+  asked |= {"gpu": 2, "cores": [5], "command": ["--workdir=run"]}
   reader, writer = os.pipe()
   os.write(writer, f"{json.dumps(asked)}\n".encode())
   done, stopped = [], threading.Event()
   monkeypatch.setattr(sys, "argv", ["one_fold"])
   monkeypatch.setattr(os, "sched_setaffinity", lambda *given: done.append(given), raising=False)
   monkeypatch.setattr(os, "kill", lambda *_: stopped.set())
+  monkeypatch.setattr(jax.config, "update", lambda *given: done.append(given))
   monkeypatch.setattr(train_folds, "train_and_describe", lambda *given: done.append(given[:2]))
   with os.fdopen(reader) as stdin:
     monkeypatch.setattr(sys, "stdin", stdin)
@@ -173,7 +176,8 @@ def test_the_process_of_a_fold_trains_what_it_is_asked_for(config, tmp_path, mon
     os.close(writer)  # as where the process that asked is killed
     assert stopped.wait(30)
   trained = with_keys(config, {**keys, "data.fold": 3, "data.accept_changes": True})
-  assert done == [(0, [5]), (trained, tmp_path)]
+  keys = "jax_cuda_visible_devices", "jax_rocm_visible_devices"
+  assert done == [(0, [5]), *((key, "2") for key in keys), (trained, tmp_path)]
   assert sys.argv == ["one_fold", "--workdir=run"]
 
 
