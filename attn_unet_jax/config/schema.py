@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from attn_unet_jax.augment.options import OKTAY_2018
 from attn_unet_jax.evaluation.options import EvaluationOptions, ScoringRecipe
@@ -163,6 +163,8 @@ def default() -> ConfigDict:
       draft[section] = ConfigDict(values)
     else:
       draft.update(values)
+  # A number or `all`: a plain value would take others of its own type alone.
+  draft.data.fold = FieldReference(draft.data.fold, field_type=object)
   # The names alone: the other keys depend on them, and must not outlive another choice.
   draft.model = ConfigDict({"name": AttentionUNetOptions().name})
   draft.optimizer = ConfigDict({"name": AdamOptions().name})

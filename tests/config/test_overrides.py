@@ -47,6 +47,8 @@ def _another(key, value):
     (["--config.data.folder="], "data.folder", ""),
     (["--config.data.folder=5"], "data.folder", "5"),
     (["--config.data.label_resampling=onehot_linear"], "data.label_resampling", "onehot_linear"),
+    (["--config.data.fold=all"], "data.fold", "all"),
+    (["--config.data.fold=all", "--config.data.fold=2"], "data.fold", 2),
     (["--config.deterministic=true"], "deterministic", True),
     (["--config.deterministic=1"], "deterministic", True),
     (["--config.deterministic"], "deterministic", True),

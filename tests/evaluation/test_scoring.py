@@ -356,7 +356,8 @@ def test_another_part_is_scored_beside_the_test_cases_and_inside_the_runs_boxes(
   assert stale.read_text().startswith("case,gate,organ,shell,elsewhere\nx,level2/0,")
   assert (tmp_path / "uncertainty" / "validation" / "x.nii.gz").is_file()
   # What the run expects of its masks stands beside what they are.
-  judging = LoadedRun(config, ("a",), None, 7, quality={"a": QualityModel(intercept=-0.25)})
+  expected = {"a": QualityModel(intercept=-0.25), "b": QualityModel(), "unknown": QualityModel()}
+  judging = LoadedRun(config, ("a",), None, 7, quality=expected)
   evaluate_run(judging, fold, tmp_path, "validation")
   assert (folder / "quality.csv").read_text() == "case,class,expected_dsc,dsc\nx,a,0.75,1\n"
   summary = json.loads((folder / "summary.json").read_text())

@@ -206,7 +206,8 @@ def test_folds_side_by_side_are_those_one_after_the_other(phantoms, tmp_path):
   keys = {f"--config.{key}={value}" for key, value in SMALLEST.items()}
   keys |= {f"--config.data.folds={folds}", "--config.data.fold=all"}
   one, other = tmp_path / "one", tmp_path / "other"
-  run_command("attn_unet_jax.main", *run_flags(phantoms, one), *keys)
+  done = run_command("attn_unet_jax.main", *run_flags(phantoms, one), *keys)
+  assert (done.returncode, done.stderr) == (0, "")
   flags = (*run_flags(phantoms, other), *keys, "--parallel_folds")
   done = run_command("attn_unet_jax.main", *flags, env={"OMP_NUM_THREADS": "1"}, timeout=600)
   assert (done.returncode, done.stderr) == (0, "")
