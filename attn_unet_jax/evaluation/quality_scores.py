@@ -46,10 +46,9 @@ def rank_estimates(estimates: Estimates, rows: Mapping[str, Scores]) -> dict[str
   """
   pairs: dict[str, list[tuple[float, float]]] = {}
   for case, expected in estimates.items():
-    for name, value in expected.items():
-      dsc = rows[case].get(name, {}).get("dsc", math.nan)
-      if not math.isnan(dsc):
-        pairs.setdefault(name, []).append((value, dsc))
+    for name, scores in rows[case].items():  # the classes that the data labels
+      if name in expected and not math.isnan(scores["dsc"]):
+        pairs.setdefault(name, []).append((expected[name], scores["dsc"]))
   return {name: _rank_pairs(np.array(found)) for name, found in pairs.items()}
 
 
@@ -75,9 +74,9 @@ def write_estimates(
   writer = csv.writer(text, lineterminator="\n")
   writer.writerow(_COLUMNS)
   for case, expected in estimates.items():
-    for name, value in expected.items():
-      dsc = rows[case].get(name, {}).get("dsc", math.nan)
-      writer.writerow([case, name, f"{value:.6g}", f"{dsc:.6g}"])
+    for name, scores in rows[case].items():  # the classes that the data labels
+      if name in expected:
+        writer.writerow([case, name, f"{expected[name]:.6g}", f"{scores['dsc']:.6g}"])
   write_text(folder / QUALITY, text.getvalue())
   for name, one in ranked.items():
     rho = "undefined" if one.spearman is None else f"{one.spearman:.3f}"
