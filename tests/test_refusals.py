@@ -69,6 +69,7 @@ def test_convert_tries_the_folder_before_it_reads_the_weights(tmp_path):
       ["--config.nothing=3"], "docs/reference/config.md and --help list the keys", marks=SLOW
     ),
     pytest.param(["--config.data.fold=one"], "config.data.fold", marks=SLOW),
+    pytest.param(["--parallel_folds"], "add --config.data.fold=all", marks=SLOW),
     pytest.param(["--nonsense=1"], "nonsense", marks=SLOW),
     pytest.param(["stray"], "'stray' is not a flag", marks=SLOW),
     (["--config.train.epochs=0"], "config.train.epochs=0: must be above 0"),

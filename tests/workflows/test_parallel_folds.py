@@ -186,13 +186,6 @@ def test_the_process_of_a_fold_trains_what_it_is_asked_for(config, tmp_path, mon
   assert sys.argv == ["one_fold", "--workdir=run"]
 
 
-def test_without_all_folds_the_flag_is_refused(tmp_path):
-  flags = run_flags(tmp_path, tmp_path / "run")
-  done = run_command("attn_unet_jax.main", *flags, "--parallel_folds")
-  assert done.returncode == 2
-  assert done.stderr == "error: --parallel_folds: is for all folds; add --config.data.fold=all\n"
-
-
 @pytest.mark.soak
 def test_folds_side_by_side_are_those_one_after_the_other(phantoms, tmp_path):
   """By the commands; the second start finds one of two folds missing."""
