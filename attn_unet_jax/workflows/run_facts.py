@@ -39,7 +39,7 @@ def list_facts(
   facts = [
     ("data", config.data.folder or f"{config.data.dataset} in {config.data.dir}"),
     ("cases", count_cases(workdir, config.data.fold)),
-    ("labels", config.data.labels),
+    ("labels", config.data.labels.replace(",", ", ")),
     ("network", config.model.name),
     ("parameters", " + ".join(f"{count:,}" for count in count_run_parameters(config, workdir))),
     ("patch", f"{patch} voxels of {config.data.spacing_mm:g} mm"),

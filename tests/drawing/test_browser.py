@@ -129,6 +129,7 @@ def test_the_page_of_an_answer_shows_its_mask_alone(browser, tmp_path):
   opened.wait_for_timeout(200)
   assert look(opened, ".planes") != before
   assert "truth" not in opened.locator("main").inner_text()
+  assert [key.inner_text() for key in opened.locator("#viewer .key").all()] == [EVIL, *"bcdefg"]
   assert opened.evaluate("document.documentElement.scrollWidth") <= 390
   assert said == []
 

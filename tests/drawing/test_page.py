@@ -11,7 +11,7 @@ import pytest
 
 from attn_unet_jax.drawing.page.answer import AnswerPage, write_answer_page
 from attn_unet_jax.drawing.page.coding import encode_volume
-from attn_unet_jax.drawing.page.document import RunPage, write_document
+from attn_unet_jax.drawing.page.document import RunPage, describe_style, write_document
 from attn_unet_jax.drawing.page.overlays import embed_maps
 from attn_unet_jax.drawing.page.spreads import collect_spreads, find_worst
 from attn_unet_jax.drawing.page.volumes import (
@@ -26,6 +26,7 @@ from attn_unet_jax.volumes.places import PLACES
 from benchmarks.orientations import on_axes
 from tests.drawn_ct import ORGAN, drawn_ct, drawn_label
 
+KINDS = ("truth", "prediction")
 EVIL = "<script>alert('x')</script>&\"'--><b>"
 
 
@@ -110,6 +111,22 @@ def test_the_page_of_an_answer_has_its_texts_as_text_and_a_colour_for_each_class
   assert len({one["prediction"] for one in data["classes"]}) == 7
   assert {*data["shown"][0]["volumes"]} == {"image", "prediction"}
   assert "expected DSC" not in make_answer(expected_dsc=[])
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 7])
+def test_no_two_of_seven_classes_look_alike(count):
+  looks = [
+    (one[kind], kind) for one in describe_style("abcdefg"[:count])["classes"] for kind in KINDS
+  ]
+  assert len(set(looks)) == 2 * count
+
+
+def test_scores_are_explained_where_they_stand():
+  spread = {"mean": 0.625, "sd": 0.25, "n": 2, "undefined": 1}
+  page = make_page(summary={"classes": {"a": {"recall": spread}}})
+  assert "how much of the truth was found" in page
+  assert "overlap of prediction" not in page
+  assert "overlap of prediction" in make_page()
 
 
 def test_what_is_embedded_is_read_back():

@@ -8,7 +8,7 @@ from importlib import resources
 from typing import Any
 
 from attn_unet_jax.drawing import colours
-from attn_unet_jax.drawing.colours import to_hex
+from attn_unet_jax.drawing.colours import Colour, choose_colour, to_hex
 from attn_unet_jax.drawing.curves import PANELS, list_points
 from attn_unet_jax.drawing.page.attention import GateTable, collect_gate_panels, write_gates
 from attn_unet_jax.drawing.page.spreads import choose_lines, collect_spreads
@@ -20,11 +20,23 @@ WINDOWS_HU = (
   ("wide", (-1000, 1000)),
 )
 _SCRIPTS = ("charts.js", "surface.js", "viewer.js")
-# Of truth and prediction, class after class: the two differ in colour and in the line's style.
+# Of truth and prediction, class after class: the two differ in colour and in the line's style. More
+# classes than these have a colour each, and the style alone tells truth from prediction.
 _OUTLINES = (
   (colours.SKY_BLUE, colours.ORANGE),
   (colours.GREEN, colours.YELLOW),
   (colours.PURPLE, colours.VERMILION),
+)
+# What a reader who does not know the field has to know of the table of scores.
+_SCORES = (
+  ("dsc", "dsc: overlap of prediction and truth, 1 is perfect"),
+  ("recall", "recall: how much of the truth was found"),
+  ("precision", "precision: how much of the prediction is right"),
+  ("assd_mm", "assd: mean distance of the two surfaces"),
+  ("hd_mm", "hd: their largest distance"),
+  ("hd95_mm", "hd95: the distance that 95 % of them keep"),
+  ("nsd_2mm", "nsd: the share of them within that distance"),
+  ("ece", "ece: how far probabilities are from frequencies"),
 )
 # The page may load nothing and send nothing, whatever stands in it.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -156,6 +168,8 @@ def _write_summary(page: RunPage) -> Iterator[str]:
     values = "".join(f"<td>{_escape(cell)}</td>" for cell in cells)
     yield f'<tr><th scope="row">{_escape(metric)}</th>{values}</tr>'
   yield "</tbody></table></div>"
+  said = "; ".join(text for name, text in _SCORES if name in metrics)
+  yield f'<p class="soft">{_escape(said)}</p>' if said else ""
 
 
 def _format_spread(found: Mapping[str, Any] | None) -> str:
@@ -282,12 +296,18 @@ def describe_style(classes: Sequence[str]) -> dict[str, Any]:
     "kinds": ["truth", "prediction"],
     "classes": [
       {"name": name, "truth": to_hex(truth), "prediction": to_hex(prediction)}
-      for index, name in enumerate(classes)
-      for truth, prediction in [_OUTLINES[index % len(_OUTLINES)]]
+      for name, (truth, prediction) in zip(classes, _choose_outlines(len(classes)), strict=True)
     ],
     "windows": WINDOWS_HU,
     "codes": CODED_HU,
   }
+
+
+def _choose_outlines(count: int) -> Sequence[tuple[Colour, Colour]]:
+  """Returns the colours of the truth and of the prediction of so many classes."""
+  if count <= len(_OUTLINES):
+    return _OUTLINES[:count]
+  return [(choose_colour(value), choose_colour(value)) for value in range(1, count + 1)]
 
 
 def embed_volumes(case: EmbeddedCase, kind: str, volumes: dict[str, str]) -> dict[str, Any]:

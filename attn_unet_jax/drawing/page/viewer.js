@@ -168,6 +168,34 @@
     return group;
   }
 
+  // Where truth and prediction of a class share a colour, one key has it for both.
+  function explainLines(legend) {
+    const say = (kind) => `${kind} (${isDashed(kind) ? "dashed" : "solid"})`;
+    const isShared = data.classes.every((one) => kinds.every((kind) => one[kind] === one[kinds[0]]));
+    if (!isShared) {
+      for (const one of data.classes) {
+        for (const kind of kinds) addKey(legend, one[kind], isDashed(kind), `${one.name}, ${say(kind)}`);
+      }
+      return;
+    }
+    for (const one of data.classes) addKey(legend, one[kinds[0]], false, one.name);
+    if (kinds.length < 2) return;
+    for (const kind of kinds) addKey(legend, "currentColor", isDashed(kind), say(kind));
+  }
+
+  function addKey(legend, colour, dashed, text) {
+    const key = element("span", { class: "key" }, legend);
+    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    svg.setAttribute("viewBox", "0 0 30 10");
+    svg.setAttribute("aria-hidden", "true");
+    const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
+    const ends = { x1: 0, x2: 30, y1: 5, y2: 5, stroke: colour, "stroke-width": 4 };
+    for (const [name, value] of Object.entries(ends)) line.setAttribute(name, value);
+    line.setAttribute("stroke-dasharray", dashed ? "7 4" : "none");
+    svg.append(line);
+    key.append(svg, text);
+  }
+
   function build() {
     const root = document.getElementById("viewer");
     if (!root || !data.shown.length) return;
@@ -201,22 +229,7 @@
     }
     const mapControls = element("div", { class: "controls" }, root);
     const legend = element("div", {}, root);
-    for (const about of data.classes) {
-      for (const kind of kinds) {
-        const key = element("span", { class: "key" }, legend);
-        const style = isDashed(kind) ? "7 4" : "none";
-        const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-        svg.setAttribute("viewBox", "0 0 30 10");
-        svg.setAttribute("aria-hidden", "true");
-        const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
-        const ends = { x1: 0, x2: 30, y1: 5, y2: 5, stroke: about[kind], "stroke-width": 4 };
-        for (const [name, value] of Object.entries(ends)) line.setAttribute(name, value);
-        line.setAttribute("stroke-dasharray", style);
-        svg.append(line);
-        const said = `, ${kind} (${isDashed(kind) ? "dashed" : "solid"})`;
-        key.append(svg, about.name + (kinds.length > 1 ? said : ""));
-      }
-    }
+    explainLines(legend);
     const about = element("p", { class: "soft" }, root);
     const grid = element("div", { class: "planes" }, root);
     const views = [2, 1, 0].map((axis) => {
