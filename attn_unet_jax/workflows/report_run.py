@@ -15,6 +15,7 @@ from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.drawing.page.attention import describe_places
 from attn_unet_jax.drawing.page.document import RunPage, write_document
+from attn_unet_jax.drawing.page.overlays import ABOUT_ENTROPY
 from attn_unet_jax.drawing.page.volumes import MAX_VOXELS, EmbeddedCase, embed_case
 from attn_unet_jax.evaluation.gate_places import average_cases, read_gate_means
 from attn_unet_jax.labels import class_names
@@ -225,7 +226,7 @@ def _embed(
     about = {f"attention {gate}": describe_places(means[gate]) for gate in found}
   if role and (doubt := _read_uncertainty(workdir, case_id, case.image)):
     maps["uncertainty"] = doubt
-    about["uncertainty"] = "entropy of the prediction: 0 where it is decided, 1 where it guesses"
+    about["uncertainty"] = ABOUT_ENTROPY
   voxels = MAX_VOXELS if role else _THUMBNAIL_VOXELS
   return embed_case(
     case_id,

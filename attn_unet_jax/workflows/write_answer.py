@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from attn_unet_jax.drawing.page.answer import AnswerPage, write_answer_page
+from attn_unet_jax.drawing.page.overlays import ABOUT_ENTROPY, ABOUT_GATES
 from attn_unet_jax.drawing.page.volumes import embed_case
 from attn_unet_jax.drawing.preview import draw_preview
 from attn_unet_jax.inference.doubt import map_entropy, map_gates, map_probabilities
@@ -187,17 +188,19 @@ def _write_page(
 ) -> None:
   """Writes a page with a viewer of the scan, its mask, and the maps that are asked for."""
   maps = {f"attention {gate}": one for gate, one in answer.gates.items()}
+  about = dict.fromkeys(maps, ABOUT_GATES)
   if options.save_uncertainty and answer.probabilities is not None:
     maps["uncertainty"] = to_canonical(map_entropy(answer.probabilities))
+    about["uncertainty"] = ABOUT_ENTROPY
   name, mask = answer.scan.path.name, answer.mask.array
   page = AnswerPage(
     title=name,
-    lead=f"Its mask by {run.name}, step {run.step}. Nobody has reviewed it.",
+    lead=f"Segmented by {run.name}, step {run.step}; reviewed by nobody, and not for diagnosis.",
     classes=run.classes,
     millilitres=[one["millilitres"] for one in volumes],
     expected_dsc=[answer.quality[one].expected_dsc for one in run.classes if answer.quality],
     warnings=answer.warnings,
-    case=embed_case(name, "", "", answer.image, None, mask, maps=maps),
+    case=embed_case(name, "", "", answer.image, None, mask, maps=maps, about_maps=about),
   )
   write_text(_name_beside(answer.target, ".html"), write_answer_page(page))
 

@@ -102,7 +102,7 @@ const surfaces = (() => {
     let shown = null, moves = false;
     const title = element("h3", {}, root, "Surfaces");
     const about = element("p", { class: "soft" }, root);
-    const what = data.kinds.length > 1 ? "both" : "it";
+    const what = data.kinds.length > 1 ? "both" : "them";
     about.textContent = `Drag, or use the arrow keys, to turn ${what}. The first view is from the ` +
       "front, a little from above.";
     const controls = element("div", { class: "controls" }, root);

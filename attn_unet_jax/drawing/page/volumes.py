@@ -155,4 +155,4 @@ def _describe_part(whole: tuple[int, ...], size: tuple[int, ...], steps: tuple[i
   )
   if max(steps) == 1:
     return f"{share}, every voxel"
-  return f"{share}; of the voxels along X, Y, Z every {', '.join(map(str, steps))}. is shown"
+  return f"{share}; one voxel of each {' x '.join(map(str, steps))}"
