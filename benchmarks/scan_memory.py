@@ -55,8 +55,9 @@ class _FirstWindows:
 def draw_scan(slices: int) -> Volume:
   """Draws a trunk that fills most of its field, HU int16."""
   size = 512
-  x, y = (np.arange(size) - size / 2) / (size / 2)
-  flat = np.where((x[:, None] / 0.9) ** 2 + (y / 0.7) ** 2 < 1, 40, -1000).astype(np.int16)
+  place = (np.arange(size) - size / 2) / (size / 2)
+  inside = (place[:, None] / 0.9) ** 2 + (place / 0.7) ** 2 < 1
+  flat = np.where(inside, 40, -1000).astype(np.int16)
   array = np.empty((size, size, slices), np.int16, order="F")
   rng = np.random.default_rng(0)
   for z in range(slices):

@@ -46,12 +46,20 @@ def print_line(line: str) -> None:
 
 
 def show_progress(items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
-  """Yields the items, with a bar and the time left on a terminal.
+  """Yields the items, and shows how many are done and the time left.
 
-  In a log nothing is shown, since a bar would fill it. Callers print plain lines there.
+  On a terminal by a bar, in a log, which a bar would fill, by a line a minute.
   """
-  shown = sys.stderr.isatty() and not _silent
-  return iter(tqdm(items, total=total, desc=what, leave=False, disable=not shown))
+  if sys.stderr.isatty() and not _silent:
+    yield from tqdm(items, total=total, desc=what, leave=False)
+    return
+  began = said = time.monotonic()
+  for done, item in enumerate(items):
+    now = time.monotonic()
+    if done and now - said >= _LINE_EVERY_S:
+      print_line(f"{what}: {done} of {total}, {estimate_time_left(now - began, done, total)} left")
+      said = now
+    yield item
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 import io
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,6 +23,14 @@ def test_a_bar_is_shown_on_a_terminal_only(monkeypatch, terminal):
   monkeypatch.setattr(sys, "stderr", screen)
   assert list(console.show_progress(range(3), 3, "windows")) == [0, 1, 2]
   assert ("windows" in screen.getvalue()) == terminal
+
+
+def test_a_log_gets_a_line_a_minute(monkeypatch, capsys):
+  monkeypatch.setattr(sys, "stderr", Screen(False))
+  clock = iter([0, 0, 25, 50, 75, 100, 125, 150])
+  monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+  assert list(console.show_progress(range(7), 7, "windows")) == [*range(7)]
+  assert capsys.readouterr().out == ("windows: 3 of 7, 1m40s left\nwindows: 6 of 7, 25s left\n")
 
 
 def _watch(monkeypatch, screen, counts, last):

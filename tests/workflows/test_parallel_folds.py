@@ -200,10 +200,10 @@ def test_folds_side_by_side_are_those_one_after_the_other(phantoms, tmp_path):
   keys |= {f"--config.data.folds={folds}", "--config.data.fold=all"}
   one, other = tmp_path / "one", tmp_path / "other"
   done = run_command("attn_unet_jax.main", *run_flags(phantoms, one), *keys)
-  assert (done.returncode, done.stderr) == (0, "")
+  assert (done.returncode, done.stderr) == (0, ""), done.stderr
   flags = (*run_flags(phantoms, other), *keys, "--parallel_folds")
   done = run_command("attn_unet_jax.main", *flags, env={"OMP_NUM_THREADS": "1"}, timeout=600)
-  assert (done.returncode, done.stderr) == (0, "")
+  assert (done.returncode, done.stderr) == (0, ""), done.stderr
   assert "fold 1: epoch 2/2: loss train" in done.stdout
   tables = [read_metrics(folder / "fold_1" / "metrics.csv") for folder in (one, other)]
   losses = [[row["train_seg_loss"] for row in table] for table in tables]
