@@ -9,7 +9,8 @@ signal comes in the validation at step N, with --stop_in_save=N in the save at i
 the ids of the training cases that this process read are written there; --unreadable=ID is a case
 that it cannot read; with --other_start this process draws other parameters than those of the seed;
 with --slow_steps=FILE the number of each step (from 1) is written there as it begins, and it lasts
-20 ms longer.
+20 ms longer; with --kept=PART each step leaves out others of the voxels, by a random stream;
+--grace=SECONDS is the time in which this process must leave when another has left.
 """
 
 import json
@@ -47,6 +48,8 @@ _STOP_AT = flags.DEFINE_integer("stop_at", -1, "Step whose validation a signal e
 _STOP_IN_SAVE = flags.DEFINE_integer("stop_in_save", -1, "Step in whose save a signal comes.")
 _OTHER_START = flags.DEFINE_bool("other_start", False, "Whether other parameters are drawn here.")
 _NETWORK = flags.DEFINE_bool("network", False, "Whether the config's network is trained.")
+_KEPT = flags.DEFINE_float("kept", 1.0, "Part of the voxels that a step keeps.")
+_GRACE = flags.DEFINE_float("grace", hosts._GRACE_S, "Seconds to leave in.")
 _READS = flags.DEFINE_string("reads", None, "File for the ids of the cases that were read.")
 _SLOW_STEPS = flags.DEFINE_string("slow_steps", None, "File for the number of the step begun.")
 _UNREADABLE = flags.DEFINE_string("unreadable", None, "A case that cannot be read.")
@@ -59,12 +62,13 @@ define_config()
 def main() -> None:
   config, workdir = CONFIG_FLAGS.read(), Path(_WORKDIR.value)
   dtype, read = jnp.result_type(float), []
-  module = Line(batch_norm=True, dtype=dtype)
+  module = Line(batch_norm=True, kept=_KEPT.value, dtype=dtype)
   if _NETWORK.value:
     module = build_run_network(config, 2).clone(dtype=dtype)  # no config can ask for float64
     if dtype == jnp.float64:
       state.make_initial_state = wide.start
 
+  hosts._GRACE_S = _GRACE.value
   if _OTHER_START.value:
     state.make_initial_state = _other_start
 
