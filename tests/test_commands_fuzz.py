@@ -1,4 +1,4 @@
-"""300 damaged files through the commands, in bounded time and memory: each is named or answered."""
+"""Damaged files through the commands, in bounded time and memory: each is named or answered."""
 
 import csv
 import gzip
@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 from tests.damaged_files import damage_bytes
 from tfds_pancreas.records import open_records
 
-SCANS, PAIRS = 60, 120
+PAIRS = 120
 MEMORY_KIB = 12 << 20  # of addresses: XLA reserves more of them than it fills
 _HEADER_BYTES = 352
 
@@ -57,8 +57,9 @@ def write_damaged(folder, volume, count: int, rng: np.random.Generator) -> set[s
   return names
 
 
-def test_predict_answers_or_names_each_scan(case, tmp_path):
-  names = write_damaged(tmp_path / "scans", case.image, SCANS, np.random.default_rng(0))
+@pytest.mark.parametrize("count", [12, pytest.param(60, marks=pytest.mark.soak)])
+def test_predict_answers_or_names_each_scan(case, tmp_path, count):
+  names = write_damaged(tmp_path / "scans", case.image, count, np.random.default_rng(0))
   with tarfile.open(ROOT / "tests" / "workflows" / "run_of_0_1_0.tar.xz") as archive:
     archive.extractall(tmp_path, filter="data")
   flags = (f"--input={tmp_path}/scans", f"--output={tmp_path}/masks")
@@ -71,7 +72,7 @@ def test_predict_answers_or_names_each_scan(case, tmp_path):
   refused = {name for name, row in rows.items() if row["error"]}
   assert refused | set(masks) == names
   assert not refused & set(masks)
-  assert 10 < len(refused) < SCANS - 10
+  assert count / 6 < len(refused) < count * 5 / 6
   for path in masks.values():
     read_label(path)
 

@@ -99,9 +99,9 @@ def test_a_network_that_answers_for_less_is_asked_about_the_whole_scan(config, d
   )
   margin = (4, 4, 4)
   low, high = config.data.window_hu
-  seen = set()
+  cut, seen = jax.jit(lambda step: make_training_batch(config, data, step, margin).image), set()
   for step in range(30):
-    image = np.asarray(make_training_batch(config, data, step, margin).image)[..., 0]
+    image = np.asarray(cut(step))[..., 0]
     assert image.shape[1:] == (12, 13, 14)
     for patch in np.rint(image * (high - low) + low):
       scan = np.clip(np.asarray(data.image[0]), low, high)
@@ -168,9 +168,11 @@ def pair(config, case):
 
 def test_a_matched_patch_has_the_other_scans_intensities(config, pair):
   config = with_keys(config, EIGHT | {"data.window_hu": (-2000.0, 2000.0)})
-  plain = make_training_batch(config, pair, 0).image * 4000 - 2000
-  config = with_keys(config, {"augment.histogram_probability": 1.0})
-  matched = make_training_batch(config, pair, 0).image * 4000 - 2000
+  matching = with_keys(config, {"augment.histogram_probability": 1.0})
+  plain, matched = (
+    jax.jit(lambda data, keys=keys: make_training_batch(keys, data, 0).image)(pair) * 4000 - 2000
+    for keys in (config, matching)
+  )
   which = np.asarray(sample_batch(make_plan(config, 2), config.seed, 0).case)
   assert set(which) == {0, 1}
   for case, before, after in zip(which, plain, matched, strict=True):
@@ -200,6 +202,7 @@ def test_without_matching_the_program_is_as_if_there_were_none(config, data, pai
   np.testing.assert_allclose(make_training_batch(config, pair, 0).image, plain.image, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_no_two_draws_of_a_patch_share_a_key(monkeypatch):
   """Of its place, its reference and its augmentation: else one would tell of the other."""
   key, patch = jax.random.key(3), (4, 4, 4)

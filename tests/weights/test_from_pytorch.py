@@ -95,9 +95,13 @@ def test_logits_are_those_of_the_same_network_in_pytorch(
   np.testing.assert_allclose(np.moveaxis(logits, -1, 1), expected, atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_gradients_are_those_of_the_same_network_in_pytorch(config, tmp_path):
-  """Compiled as for users: fusions once lost part of this very gradient, see `larger_of_two`."""
+  """Compiled as for users: fusions once lost part of this very gradient, see `larger_of_two`.
+
+  That has a short test in test_layers.py. Here logits are compared with PyTorch's, and in
+  test_attention_unet.py gradients with differences.
+  """
   net, config = twin(2), config_of(config, 2)
   config = with_keys(config, {"model.conv": "auto"})
   torch.save(net.state_dict(), tmp_path / "weights.pth")
@@ -167,9 +171,10 @@ def nested(net, heads, slices):
 
 @pytest.mark.slow
 def test_imagenets_trunk_answers_in_every_view_as_in_pytorch(config, tmp_path):
-  net = vgg16()
+  """An eighth of VGG-16's width."""
+  net = vgg16(8)
   torch.save(net.state_dict(), tmp_path / "vgg16.pth")
-  config = with_keys(config, {"model.name": "hnn", "model.feature_scale": 1.0})
+  config = with_keys(config, {"model.name": "hnn", "model.feature_scale": 8.0})
   params = load_pytorch_state(tmp_path / "vgg16.pth", config, config.model).params
   rng = np.random.default_rng(1)
   for view in params.values():
@@ -186,7 +191,7 @@ def test_imagenets_trunk_answers_in_every_view_as_in_pytorch(config, tmp_path):
     with torch.no_grad():
       expected = nested(net, heads, np.moveaxis(x[0, ..., 0], axis - 1, 0))
     assert expected.std() > 0.1
-    np.testing.assert_allclose(np.moveaxis(found[axis][0], axis - 1, 0), expected, atol=1e-3)
+    np.testing.assert_allclose(np.moveaxis(found[axis][0], axis - 1, 0), expected, atol=3e-4)
 
 
 @pytest.mark.slow
@@ -232,7 +237,7 @@ def test_a_training_starts_from_imagenets_trunk_or_says_that_it_does_not(
 
 @pytest.mark.slow
 def test_another_vgg_or_another_width_is_refused(config, tmp_path):
-  state_dict = vgg16().state_dict()
+  state_dict = vgg16(8).state_dict()
   torch.save(state_dict, tmp_path / "vgg16.pth")
   config = with_keys(config, {"model.name": "hnn", "model.feature_scale": 32.0})
   with pytest.raises(
@@ -240,7 +245,7 @@ def test_another_vgg_or_another_width_is_refused(config, tmp_path):
   ):
     load_pytorch_state(tmp_path / "vgg16.pth", config, config.model)
   del state_dict["features.28.weight"]
-  config = with_keys(config, {"model.feature_scale": 1.0})
+  config = with_keys(config, {"model.feature_scale": 8.0})
   torch.save(state_dict, tmp_path / "vgg13.pth")
   with pytest.raises(UserError, match=r"vgg13\.pth: features\.28\.weight is missing; needed is"):
     load_pytorch_state(tmp_path / "vgg13.pth", config, config.model)
