@@ -124,4 +124,7 @@ def save_small(png: bytes, output: Path) -> None:
 
 
 if __name__ == "__main__":
-  main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
+  try:
+    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
+  except UserError as error:
+    sys.exit(f"error: {error}")

@@ -34,8 +34,8 @@ _SCORES = (
   ("precision", "precision: how much of the prediction is right"),
   ("assd_mm", "assd: mean distance of the two surfaces"),
   ("hd_mm", "hd: their largest distance"),
-  ("hd95_mm", "hd95: the distance that 95 % of them keep"),
-  ("nsd_2mm", "nsd: the share of them within that distance"),
+  ("hd95_mm", "hd95: the distance within which 95 % of each surface lies"),
+  ("nsd_2mm", "nsd: the share of both surfaces that lies so near to the other"),
   ("ece", "ece: how far probabilities are from frequencies"),
 )
 # The page may load nothing and send nothing, whatever stands in it.
