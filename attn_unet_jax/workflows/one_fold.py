@@ -6,10 +6,14 @@ started this one lives. When it ends, this one saves and leaves, as by SIGTERM.
 
 import json
 import os
+import select
 import signal
 import sys
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from attn_unet_jax.runtime import process
 
@@ -21,7 +25,11 @@ def main() -> None:
   # Before JAX and NumPy count them.
   if asked["cores"] and hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, asked["cores"])
-  threading.Thread(target=_stop_with_parent, daemon=True).start()
+  with _stop_with_parent():
+    _train(asked)
+
+
+def _train(asked: Mapping[str, Any]) -> None:
   import jax
 
   from attn_unet_jax.config.schema import replace_keys
@@ -38,11 +46,24 @@ def main() -> None:
   train_and_describe(config, workdir, train_fold)
 
 
-def _stop_with_parent() -> None:
-  # Not by `sys.stdin`, whose lock a thread that waits would hold when the interpreter ends.
-  while os.read(sys.stdin.fileno(), 1):
-    pass
-  os.kill(os.getpid(), signal.SIGTERM)
+@contextmanager
+def _stop_with_parent() -> Iterator[None]:
+  """Stops this process when standard input is closed, for as long as the work inside lasts."""
+  reader, writer = os.pipe()
+
+  def watch() -> None:
+    ready, _, _ = select.select([sys.stdin.fileno(), reader], [], [])
+    if reader not in ready:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  watcher = threading.Thread(target=watch, daemon=True)
+  watcher.start()
+  try:
+    yield
+  finally:
+    os.close(writer)  # which ends the watcher
+    watcher.join()
+    os.close(reader)
 
 
 if __name__ == "__main__":

@@ -173,13 +173,17 @@ def test_the_process_of_a_fold_trains_what_it_is_asked_for(config, tmp_path, mon
   monkeypatch.setattr(os, "sched_setaffinity", lambda *given: done.append(given), raising=False)
   monkeypatch.setattr(os, "kill", lambda *_: stopped.set())
   monkeypatch.setattr(jax.config, "update", lambda *given: done.append(given))
-  monkeypatch.setattr(train_folds, "train_and_describe", lambda *given: done.append(given[:2]))
-  with os.fdopen(reader) as stdin:
-    monkeypatch.setattr(sys, "stdin", stdin)
-    one_fold.main()
+
+  def train(config, workdir, _):
+    done.append((config, workdir))
     assert not stopped.is_set()
     os.close(writer)  # as where the process that asked is killed
     assert stopped.wait(30)
+
+  monkeypatch.setattr(train_folds, "train_and_describe", train)
+  with os.fdopen(reader) as stdin:
+    monkeypatch.setattr(sys, "stdin", stdin)
+    one_fold.main()
   trained = with_keys(config, {**keys, "data.fold": 3, "data.accept_changes": True})
   keys = "jax_cuda_visible_devices", "jax_rocm_visible_devices"
   assert done == [(0, [5]), *((key, "2") for key in keys), (trained, tmp_path)]
