@@ -210,7 +210,7 @@ def test_folds_side_by_side_are_those_one_after_the_other(phantoms, tmp_path):
   assert (done.returncode, done.stderr) == (0, ""), done.stderr
   assert "fold 1: epoch 2/2: loss train" in done.stdout
   tables = [read_metrics(folder / "fold_1" / "metrics.csv") for folder in (one, other)]
-  losses = [[row["train_seg_loss"] for row in table] for table in tables]
+  losses = [[float(row["train_seg_loss"]) for row in table] for table in tables]
   np.testing.assert_allclose(*losses, rtol=1e-3)
   shutil.rmtree(other / "fold_1")
   done = run_command("attn_unet_jax.main", *flags, env={"OMP_NUM_THREADS": "1"}, timeout=600)
