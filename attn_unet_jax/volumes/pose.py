@@ -19,7 +19,8 @@ The scan is looked at on voxels of about 4 mm, which takes a fraction of a secon
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -93,6 +94,10 @@ class _Trunk(NamedTuple):
     return float(np.count_nonzero(mask) * self.mm.prod() / 1000)
 
 
+# By the axis that the trunk crosses; None if there is nothing like one.
+FindTrunk = Callable[[int], _Trunk | None]
+
+
 def pose_findings(image: Volume, name: object) -> Iterator[Finding]:
   """Yields what in the anatomy contradicts the header's axes, or that there is no abdomen.
 
@@ -104,7 +109,12 @@ def pose_findings(image: Volume, name: object) -> Iterator[Finding]:
   if min(hu.shape) < 2 or mm.max() > _COARSEST_MM:
     return
   covered = _measure_sides(hu, mm)
-  signs = _list_signs(hu, mm, covered)
+
+  @functools.cache
+  def find_trunk(axis: int) -> _Trunk | None:
+    return _find_trunk(hu, mm, axis)
+
+  signs = _list_signs(find_trunk, covered)
   if signs:
     yield Finding(
       "error" if len(signs) > 1 else "warning",
@@ -113,7 +123,7 @@ def pose_findings(image: Volume, name: object) -> Iterator[Finding]:
       "the scan flipped or turned? a mask of it would be wrong: correct its header",
     )
     return
-  if part := _name_other_part(hu, mm, covered):
+  if part := _name_other_part(find_trunk, covered):
     yield Finding(
       "warning",
       "no_abdomen",
@@ -171,18 +181,17 @@ def _find_trunk(hu: np.ndarray, mm: np.ndarray, axis: int) -> _Trunk | None:
   return trunk if min(trunk.widths) > 0 else None
 
 
-def _list_signs(hu: np.ndarray, mm: np.ndarray, covered: np.ndarray) -> list[str]:
+def _list_signs(find_trunk: FindTrunk, covered: np.ndarray) -> list[str]:
   """Lists what contradicts the canonical axes of a scan."""
   along = _find_other_axis(covered)
   if along is not None:
-    trunk = _find_trunk(hu, mm, along)
+    trunk = find_trunk(along)
     with_spine = trunk and any(max(_find_spine(trunk, axis)) >= _MANY_SLICES for axis in (0, 1))
     if not with_spine and covered[2].max() > _FREE:
       return []
     body = f"the body runs along {'XYZ'[along]}, with air where head or feet would be"
     return [body, "so does the spine"] if with_spine else [body]
-  trunk = _find_trunk(hu, mm, 2)
-  if covered[:2].max() > _CROPPED or trunk is None:
+  if covered[:2].max() > _CROPPED or (trunk := find_trunk(2)) is None:
     return []
   width, depth = trunk.widths
   if min(width, depth) < _LEAST_MM[1] or max(width, depth) < _LEAST_MM[0]:
@@ -269,17 +278,16 @@ def _has_liver_left(trunk: _Trunk, solid: np.ndarray) -> bool:
   return float(np.average(trunk.places[0], weights=solid.sum(axis=(1, 2)))) <= -_SOLID_SIDE
 
 
-def _name_other_part(hu: np.ndarray, mm: np.ndarray, covered: np.ndarray) -> str:
+def _name_other_part(find_trunk: FindTrunk, covered: np.ndarray) -> str:
   """Names the part of the body if it is plainly not the abdomen; else ''."""
-  trunk = _find_trunk(hu, mm, 2)
-  if trunk is None or covered[:2].max() > _CROPPED:
+  if covered[:2].max() > _CROPPED or (trunk := find_trunk(2)) is None:
     return ""
-  values = hu[trunk.inside]
+  values = trunk.hu[trunk.inside]
   bone, tissue = np.mean(values > 1.5 * _BONE_HU), np.mean(np.abs(values) < _SOLID_HU[1])
   if bone > _HEAD_BONE and tissue > 0.5 and max(trunk.widths) < _HEAD_MM:
     return f"{bone:.0%} of the body is bone, as in a head"
   area = np.maximum(trunk.inside.sum(axis=(0, 1)), 1)
   share = _find_lungs(trunk).sum(axis=(0, 1)) / area
-  if hu.shape[2] * mm[2] >= _LEAST_HEIGHT_MM and share.min() > _CHEST_LUNG:
+  if trunk.hu.shape[2] * trunk.mm[2] >= _LEAST_HEIGHT_MM and share.min() > _CHEST_LUNG:
     return "lungs from the first slice to the last, as in a chest"
   return ""
