@@ -86,6 +86,7 @@ docs: $(VENV)/installed-dev$(MODE)
 pictures: $(VENV)/installed-dev$(MODE) browser
 	$(BIN)/python -m attn_unet_jax.report --workdir=$(DEMO_RUN) --attention
 	$(BIN)/python docs/take_pictures.py $(DEMO_RUN)/report.html docs/images
+	cp $(DEMO_RUN)/curves.png docs/images/curves.png
 	@if test -d $(SLABS); then \
 	  $(BIN)/python docs/draw_attention.py $(SLABS) $(SLAB) docs/images/attention.png; \
 	else \
