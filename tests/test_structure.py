@@ -148,3 +148,16 @@ def test_what_only_parses_text_loads_no_jax(module):
   code = f"import sys, {module}; sys.exit('jax' in sys.modules)"
   done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr or f"{module} loads JAX"
+
+
+def test_no_test_imports_a_benchmark_with_flags():
+  """Flags of two commands of one name cannot be in one process, and pytest imports all tests."""
+  commands = {
+    path.stem for path in (ROOT / "benchmarks").glob("*.py") if "DEFINE" in path.read_text()
+  }
+  assert "real_ct" in commands
+  for path in sorted((ROOT / "tests").rglob("test_*.py")):
+    for node in ast.parse(path.read_text()).body:  # those inside functions come later
+      if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("benchmarks"):
+        names = {node.module.rpartition(".")[2], *(alias.name for alias in node.names)}
+        assert not names & commands, f"{path}:{node.lineno}"

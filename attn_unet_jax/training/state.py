@@ -52,11 +52,13 @@ def create_state(recipe: TrainingRecipe, module: nn.Module) -> TrainState:
   """
   traced = _trace_initialisation(module)
   jaxpr, _ = dce_jaxpr(traced.jaxpr.jaxpr, [True] * len(traced.jaxpr.out_avals), instantiate=True)
-  key = jax.device_put(jax.random.key(recipe.seed, impl=_KEY), _get_host_device())
-  # By operations, of which many are alike: one program of all would be compiled for half a minute.
-  leaves = jax.core.eval_jaxpr(jaxpr, traced.jaxpr.consts, key)
-  variables = jax.tree.unflatten(jax.tree.structure(traced.out_info), leaves)
-  result: TrainState = jax.device_put(make_initial_state(recipe, variables), jax.local_devices()[0])
+  with jax.default_device(_get_host_device()):
+    key = jax.random.key(recipe.seed, impl=_KEY)
+    # By operations, of which many are alike: one program of all would take XLA half a minute.
+    leaves = jax.core.eval_jaxpr(jaxpr, traced.jaxpr.consts, key)
+    variables = jax.tree.unflatten(jax.tree.structure(traced.out_info), leaves)
+    state = make_initial_state(recipe, variables)
+  result: TrainState = jax.device_put(state, jax.local_devices()[0])
   return result
 
 

@@ -124,7 +124,7 @@ def _explain_status(status: int, errors: Sequence[str]) -> str:
 
 
 def _raise_failed(workdir: Path, failed: Mapping[int, tuple[int, str]]) -> None:
-  reasons = "; ".join(f"fold {number}: {why}" for number, (_, why) in failed.items())
+  reasons = "; ".join(f"fold {number}: {why}" for number, (_, why) in sorted(failed.items()))
   text = (
     f"{workdir}: {len(failed)} of its folds failed ({reasons}); {LOG} in the folder of each has "
     "more. Start again to go on with them"

@@ -3,7 +3,7 @@
 import pytest
 
 from attn_unet_jax.runtime.errors import UserError
-from benchmarks.quality import rank_tables
+from benchmarks.quality_tables import rank_tables
 
 
 def test_kinds_are_ranked_alone_and_together(tmp_path):
