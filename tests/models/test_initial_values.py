@@ -18,7 +18,7 @@ KEY = jax.random.key(3, impl="rbg")
 SHAPES = ((2, 3, 5), (4, 4, 4), (5, 13))
 
 
-def _compiled(init, shape):
+def _draw_as_one_program(init, shape):
   # As one program, in which XLA folds constants; a function of its own for each, so that none is
   # found in a cache.
   return np.asarray(jax.jit(lambda key: init(key, shape, jnp.float32))(KEY))
@@ -34,8 +34,10 @@ def _compiled(init, shape):
   ],
 )
 def test_scaled_normals_are_those_of_flax(ours, theirs, shape):
-  np.testing.assert_array_equal(_compiled(ours, shape), _compiled(theirs, shape))
-  np.testing.assert_array_equal(ours(KEY, shape, jnp.float32), _compiled(ours, shape))
+  np.testing.assert_array_equal(
+    _draw_as_one_program(ours, shape), _draw_as_one_program(theirs, shape)
+  )
+  np.testing.assert_array_equal(ours(KEY, shape, jnp.float32), _draw_as_one_program(ours, shape))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
