@@ -151,8 +151,6 @@ def test_a_scan_that_is_refused_and_one_that_is_compressed(tmp_path):
     assert read_nrrd(answer.content)[0]["encoding"] == "gzip"
 
 
-# What is collected may be of other tests: highdicom leaves databases, of which Python 3.13 warns.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_scan_of_a_client_that_goes_away_is_broken_off(tmp_path, capsys, caplog):
   ended = threading.Event()
 
