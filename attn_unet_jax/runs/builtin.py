@@ -4,7 +4,7 @@ Each is a release in the package's own folder. Names are resolved here and nowhe
 the program sees the folder of a run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from attn_unet_jax.runs.release import is_release, read_release, require_no_release
@@ -53,6 +53,24 @@ def find_run(text: str) -> Path:
   return FOLDER / text.removeprefix(PREFIX)
 
 
+def split_runs(text: str, flag: str) -> list[str]:
+  """Splits the names of runs at their commas; a folder whose own name has commas is one run.
+
+  Args:
+    text: the value of the flag.
+    flag: its name, for the message.
+
+  Raises:
+    UserError: a name is empty.
+  """
+  if Path(text).is_dir() or "," not in text:
+    return [text]
+  names = [name.strip() for name in text.split(",")]
+  if not all(names):
+    raise UserError(f"--{flag}={text}: an empty name; write --{flag}=runs/a,runs/b")
+  return names
+
+
 def find_own_run(text: str, way_out: str) -> Path:
   """Returns the folder of a run that is written into.
 
@@ -76,7 +94,7 @@ def name_run(workdir: Path) -> str:
   return f"{PREFIX}{workdir.name}" if workdir.parent == FOLDER else str(workdir)
 
 
-def announce_releases(workdirs: Sequence[Path]) -> None:
+def announce_releases(workdirs: Iterable[Path]) -> None:
   """Prints a line for each release among runs: what it learnt, and what it is not.
 
   Raises:

@@ -260,6 +260,22 @@ def restore_best(folder: Path, like: TrainState) -> TrainState:
   raise _all_damaged_error(folder, damaged)
 
 
+def restore_step(folder: Path, step: int, like: TrainState) -> TrainState:
+  """Restores the state of one step. The folder is not changed.
+
+  Raises:
+    UserError: there is no checkpoint of that step, or it is damaged.
+  """
+  steps = list_saved_steps(folder)
+  if step not in steps:
+    there = f"there are those of {', '.join(map(str, steps))}" if steps else "there is none yet"
+    raise UserError(f"{folder}: no checkpoint of step {step}; {there}")
+  try:
+    return restore_checkpoint(folder / str(step), like)
+  except integrity.DamagedError as error:
+    raise UserError(f"{folder}/{step}: damaged ({error}); name another checkpoint") from error
+
+
 def restore_checkpoint(
   path: Path, like: TrainState, sharding: Sharding | None = None
 ) -> TrainState:

@@ -46,7 +46,10 @@ class InitOptions(Options):
   """The options of the start: from which run, and which parameters stay as they are."""
 
   workdir: str = option(
-    "", "A run to start from: its best parameters, classes matched by name.", is_path=True
+    "",
+    "A run to start from: its best parameters, or those of RUN@STEP; classes matched by name. "
+    "Several, with commas: their mean.",
+    is_path=True,
   )
   freeze: str = option(
     "",

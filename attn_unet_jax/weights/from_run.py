@@ -1,6 +1,8 @@
-"""Starts a run from the parameters and batch statistics of another run.
+"""Starts a run from the parameters and batch statistics of another run, or from the mean of several.
 
-`config.init.workdir` names the other run; its best checkpoint is used. Apart from their classes
+`config.init.workdir` names the other run; its best checkpoint is used, or the one of `RUN@STEP`. Of
+several, with commas between them, the mean of each array is taken, which serves for checkpoints
+that lie on one path of training (Izmailov et al. 2018, arXiv:1803.05407). Apart from their classes
 both networks must be equal. Along an axis that counts classes, each class takes the values of the
 other run's class of that name. The background takes those of the background, and a class that the
 other run lacks keeps its random initial values. Building the network with one more class shows
@@ -8,7 +10,7 @@ which axes count classes. The step number and the optimiser's state start from z
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ _BACKGROUND = "background"
 
 @dataclasses.dataclass(frozen=True)
 class OtherRun:
-  """A run that has been trained, at its best checkpoint.
+  """A run that has been trained, at one of its checkpoints.
 
   Attributes:
     workdir: its folder.
@@ -50,29 +52,37 @@ class OtherRun:
   variables: Mapping[str, Any]
   step: int
 
+  def make_record(self) -> dict[str, Any]:
+    """Returns what `run.json` records of the checkpoint."""
+    return {"workdir": name_run(self.workdir.resolve()), "checkpoint_step": self.step}
+
+  def __str__(self) -> str:
+    """Returns a few words for the screen."""
+    return f"step {self.step} of {name_run(self.workdir)}"
+
 
 @dataclasses.dataclass(frozen=True)
 class StartingRun:
-  """A run that a new run can start from, since the two networks fit.
+  """What a new run can start from, since the networks fit.
 
   Attributes:
-    other: the run that has been trained.
+    others: the run that has been trained, or several of the same classes, for their mean.
     classes: the classes of the new run, background first.
   """
 
-  other: OtherRun
+  others: tuple[OtherRun, ...]
   classes: tuple[str, ...]
 
   @property
   def other_classes(self) -> tuple[str, ...]:
-    """Returns the classes of the other run, background first."""
-    return (_BACKGROUND, *self.other.classes)
+    """Returns the classes of the other runs, background first."""
+    return (_BACKGROUND, *self.others[0].classes)
 
   def make_record(self) -> dict[str, Any]:
-    """Returns what `run.json` records of the other run."""
+    """Returns what `run.json` records of the other runs."""
+    records = [other.make_record() for other in self.others]
     return {
-      "workdir": name_run(self.other.workdir.resolve()),
-      "checkpoint_step": self.other.step,
+      **(records[0] if len(records) == 1 else {"mean_of": records}),
       "classes_taken": [name for name in self.classes if name in self.other_classes],
       "classes_fresh": [name for name in self.classes if name not in self.other_classes],
     }
@@ -82,7 +92,8 @@ class StartingRun:
     about = self.make_record()
     fresh = f", fresh {', '.join(about['classes_fresh'])}" if about["classes_fresh"] else ""
     taken = ", ".join(about["classes_taken"])
-    return f"step {self.other.step} of {name_run(self.other.workdir)}: {taken}{fresh}"
+    mean = "the mean of " if len(self.others) > 1 else ""
+    return f"{mean}{', '.join(map(str, self.others))}: {taken}{fresh}"
 
   def make_state(
     self, recipe: TrainingRecipe, model: NetworkOptions, module: nn.Module
@@ -96,7 +107,8 @@ class StartingRun:
     """
     # Classes that the other run lacks keep these values.
     fresh = create_state(recipe, module)
-    ours, theirs = (flatten_dict(v, sep="/") for v in (fresh.variables, self.other.variables))
+    other = average_arrays([other.variables for other in self.others])
+    ours, theirs = (flatten_dict(v, sep="/") for v in (fresh.variables, other))
     blocks = class_blocks(recipe, model, len(self.classes))
     taken = {
       name: copy_common_classes(value, theirs[name], blocks[name], self.classes, self.other_classes)
@@ -105,22 +117,56 @@ class StartingRun:
     return make_initial_state(recipe, jax.device_put(unflatten_dict(taken, sep="/")))
 
 
+def average_arrays(trees: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+  """Returns the mean of each array over trees of the same form; of one tree, that tree."""
+  if len(trees) == 1:
+    return trees[0]
+
+  # In float64, so that the mean of equal arrays is that array to the bit.
+  def average(*arrays: Any) -> np.ndarray:
+    return np.mean(arrays, axis=0, dtype=np.float64).astype(arrays[0].dtype)
+
+  averaged: Mapping[str, Any] = jax.tree.map(average, *trees)
+  return averaged
+
+
 def check_starting_run(
-  recipe: TrainingRecipe, model: NetworkOptions, module: nn.Module, other: OtherRun
+  recipe: TrainingRecipe, model: NetworkOptions, module: nn.Module, others: Sequence[OtherRun]
 ) -> StartingRun:
-  """Checks that a run can start from another.
+  """Checks that a run can start from another, or from the mean of several.
 
   Args:
     recipe: the options of the new training.
     model: the options of its network.
     module: its network.
-    other: the run that `config.init.workdir` names.
+    others: the runs that `config.init.workdir` names.
 
   Raises:
-    UserError: the networks differ in more than their classes; names the first such parameter.
+    UserError: the networks differ in more than their classes; names the first such parameter. Or
+      runs whose mean is asked for have different classes.
   """
+  found = StartingRun(tuple(others), (_BACKGROUND, *class_names(recipe.data.labels)))
+  first = others[0]
+  for other in others:
+    if other.classes != first.classes:
+      raise UserError(
+        f"--config.init.workdir={name_run(other.workdir)}: has the classes "
+        f"{', '.join(other.classes)}, and {name_run(first.workdir)} has {', '.join(first.classes)}; "
+        "a mean is taken of runs of the same classes in the same order"
+      )
+    _check_network(recipe, model, module, other, found)
+  return found
+
+
+def _check_network(
+  recipe: TrainingRecipe,
+  model: NetworkOptions,
+  module: nn.Module,
+  other: OtherRun,
+  found: StartingRun,
+) -> None:
+  """Refuses a run whose network differs in more than its classes."""
   workdir = other.workdir
-  found = StartingRun(other, (_BACKGROUND, *class_names(recipe.data.labels)))
   ours, theirs = (
     {name: leaf.shape for name, leaf in flatten_dict(variables, sep="/").items()}
     for variables in (abstract_state(recipe, module).variables, other.variables)
@@ -139,7 +185,6 @@ def check_starting_run(
         f"difference is {name}, {theirs.get(name, 'missing')} there, {wanted or 'missing'} here. "
         f"Use the config.model of {workdir / 'config.json'}"
       )
-  return found
 
 
 def class_blocks(

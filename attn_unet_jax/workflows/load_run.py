@@ -22,7 +22,7 @@ from attn_unet_jax.runs.folder import has_progress
 from attn_unet_jax.runs.release import PARAMETERS, WAY_OUT, is_release, read_release
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.xla import make_deterministic
-from attn_unet_jax.training.checkpoint import restore_best
+from attn_unet_jax.training.checkpoint import restore_best, restore_step
 from attn_unet_jax.training.state import abstract_state
 from attn_unet_jax.weights.released import load_variables
 from attn_unet_jax.workflows.network import build_run_network
@@ -32,7 +32,7 @@ from attn_unet_jax.workflows.steps_record import read_steps
 
 @dataclasses.dataclass(frozen=True)
 class BestCheckpoint:
-  """The best checkpoint of a run, of step `step`; `classes` do not include the background."""
+  """The best checkpoint of a run, or the one that was asked for; `classes` lack the background."""
 
   config: RunConfig
   classes: tuple[str, ...]
@@ -97,13 +97,17 @@ class LoadedRun:
       self.agreement.clear()
 
 
-def load_best(workdir: Path) -> BestCheckpoint:
+def load_best(workdir: Path, step: int | None = None) -> BestCheckpoint:
   """Loads the best checkpoint of a run by validation DSC, or the newest if none was validated.
 
   That of a release is its only one.
 
+  Args:
+    workdir: the run's folder.
+    step: the step of another checkpoint, instead of the best.
+
   Raises:
-    UserError: there is no run, or it has no intact checkpoint.
+    UserError: there is no run, or it has no intact checkpoint, or none of that step.
   """
   # First of all: a damaged file must not be taken for what it says.
   release = read_release(workdir) if is_release(workdir) else None
@@ -119,13 +123,17 @@ def load_best(workdir: Path) -> BestCheckpoint:
   classes = class_names(config.data.labels)
   module = build_run_network(config, len(classes) + 1)
   if release:
-    like = abstract_state(config, module).variables
-    variables = load_variables(workdir / PARAMETERS, like, WAY_OUT)
+    if step not in (None, release.checkpoint_step):
+      only = f"its only checkpoint is of step {release.checkpoint_step}"
+      raise UserError(f"{workdir}: a release; {only}, and none of step {step}")
+    values = abstract_state(config, module).variables
+    variables = load_variables(workdir / PARAMETERS, values, WAY_OUT)
     return BestCheckpoint(config, classes, module, variables, release.checkpoint_step)
   if not has_progress(workdir):
     raise UserError(f"{workdir}: no checkpoint yet; train it with attn_unet_jax.main first")
   # Restoring needs the shapes of the parameters only, not their values.
-  state = restore_best(workdir / "checkpoints", abstract_state(config, module))
+  folder, like = workdir / "checkpoints", abstract_state(config, module)
+  state = restore_best(folder, like) if step is None else restore_step(folder, step, like)
   return BestCheckpoint(config, classes, module, state.variables, int(state.step))
 
 

@@ -9,7 +9,7 @@ from attn_unet_jax.config.schema import RunConfig, flatten
 from attn_unet_jax.inference.ensemble import EnsembleSystem
 from attn_unet_jax.inference.postprocess import UNCHANGED
 from attn_unet_jax.inference.quality import QualityModel, average_models
-from attn_unet_jax.runs.builtin import find_run
+from attn_unet_jax.runs.builtin import find_run, split_runs
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.workflows.fold_runs import expand_fold_runs
@@ -33,12 +33,7 @@ def split_workdirs(text: str) -> list[Path]:
   Raises:
     UserError: a name is empty or there twice, or no such network comes with the program.
   """
-  if Path(text).is_dir() or "," not in text:
-    return [find_run(text)]
-  names = [name.strip() for name in text.split(",")]
-  if not all(names):
-    raise UserError(f"--workdir={text}: an empty name; write --workdir=runs/a,runs/b")
-  workdirs = [find_run(name) for name in names]
+  workdirs = [find_run(name) for name in split_runs(text, "workdir")]
   if len({workdir.resolve() for workdir in workdirs}) < len(workdirs):
     raise UserError(f"--workdir={text}: a run is there twice")
   return workdirs

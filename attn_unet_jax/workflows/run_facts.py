@@ -68,17 +68,23 @@ def list_facts(
 
 
 def describe_start(record: Mapping[str, Any], *, with_place: bool = True) -> str:
-  """Says which run a run started from; '' where it started from random weights.
+  """Says which run, or mean of runs, a run started from; '' where it started from random weights.
 
   Args:
     record: what `run.json` says.
     with_place: whether the folder of that run is named, and not its name alone.
   """
   init = record.get("init")
-  if not isinstance(init, dict) or "workdir" not in init:
+  if not isinstance(init, dict):
     return ""
-  place = str(init["workdir"])
-  return f"step {init.get('checkpoint_step')} of {place if with_place else Path(place).name}"
+  members = init.get("mean_of", [init])
+  told = [
+    f"step {one.get('checkpoint_step')} of "
+    f"{one['workdir'] if with_place else Path(str(one['workdir'])).name}"
+    for one in (members if isinstance(members, list) else [])
+    if isinstance(one, dict) and "workdir" in one
+  ]
+  return f"{'the mean of ' if len(told) > 1 else ''}{', '.join(told)}"
 
 
 def describe_second_set(name: str, config: RunConfig, workdir: Path) -> str:

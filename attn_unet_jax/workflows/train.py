@@ -12,7 +12,6 @@ from attn_unet_jax.evaluation.scoring import mean_dsc
 from attn_unet_jax.inference.sliding import SlidingWindow
 from attn_unet_jax.painting.material_map import check_names
 from attn_unet_jax.runs import folder as run_folder
-from attn_unet_jax.runs.builtin import announce_releases, find_run
 from attn_unet_jax.runtime import hosts
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.files import write_text
@@ -22,13 +21,13 @@ from attn_unet_jax.training.loop import train_network
 from attn_unet_jax.training.mesh import check_patch, replicate, select_devices
 from attn_unet_jax.training.optimizer import check_patterns
 from attn_unet_jax.training.state import TrainState, abstract_state
-from attn_unet_jax.weights.from_run import OtherRun, StartingRun, check_starting_run
 from attn_unet_jax.workflows.choose_run_steps import choose_run_steps
 from attn_unet_jax.workflows.evaluate_run import evaluate_run
 from attn_unet_jax.workflows.load_run import LoadedRun, load_best
 from attn_unet_jax.workflows.network import build_run_network
 from attn_unet_jax.workflows.run_data import RunData
 from attn_unet_jax.workflows.run_folder import open_run_folder
+from attn_unet_jax.workflows.starting_run import open_starting_run
 
 
 def train_and_test(
@@ -131,21 +130,6 @@ def describe_accepted(config: RunConfig, fold: DataFold) -> dict[str, list[str]]
     "reasons": sorted(config.data.acceptance),
     "findings": fold.dataset.judged.accepted,
   }
-
-
-def open_starting_run(config: RunConfig, module: nn.Module) -> StartingRun | None:
-  """Opens the run that `config.init.workdir` names; None where a run starts from random weights.
-
-  Raises:
-    UserError: there is no such run, or its weights do not fit this network.
-  """
-  if not config.init.workdir:
-    return None
-  workdir = find_run(config.init.workdir)
-  found = load_best(workdir)
-  announce_releases([workdir])
-  other = OtherRun(workdir, found.classes, found.variables, found.step)
-  return check_starting_run(config, config.model, module, other)
 
 
 def open_training_folder(

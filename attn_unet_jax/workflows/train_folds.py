@@ -16,10 +16,10 @@ from attn_unet_jax.workflows.parallel_folds import train_side_by_side
 from attn_unet_jax.workflows.pool_scores import pool_scores
 from attn_unet_jax.workflows.report_run import report_after_training
 from attn_unet_jax.workflows.run_data import open_run_data
+from attn_unet_jax.workflows.starting_run import open_starting_run
 from attn_unet_jax.workflows.train import (
   check_training,
   describe_accepted,
-  open_starting_run,
   open_training_folder,
 )
 

@@ -1,5 +1,7 @@
 """Classes matched by name along every axis that counts them; what does not fit is refused."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +14,9 @@ from attn_unet_jax.training.state import abstract_state
 from attn_unet_jax.weights import from_run
 from attn_unet_jax.workflows.network import build_run_network
 from attn_unet_jax.workflows.run_folder import open_run_folder
-from attn_unet_jax.workflows.train import open_starting_run
+from attn_unet_jax.workflows.starting_run import open_starting_run
 from tests.configs import small_config, with_keys
+from tests.conftest import assert_same
 
 
 def test_axes_that_count_classes():
@@ -83,6 +86,17 @@ def source(tmp_path_factory):
   return workdir, state, config
 
 
+@pytest.fixture(scope="module")
+def later(source):
+  """Two steps more of that run, of which the first is its best."""
+  workdir, state, _ = source
+  added = [jax.tree.map(lambda a, k=k: a + jnp.asarray(k, a.dtype), state) for k in (1, 4)]
+  with open_checkpoints(workdir / "checkpoints", 9) as store:
+    for step, more in zip((8, 9), added, strict=True):
+      store.save(more.replace(step=jnp.array(step, jnp.int32)), validation_dsc=0.1)
+  return [state, *added]
+
+
 def _starting(source, **keys):
   return with_keys(source[2], {"init.workdir": str(source[0]), **keys})
 
@@ -111,6 +125,50 @@ def test_the_state_that_a_run_starts_from(source, monkeypatch):
     "classes_fresh": ["kidney"],
   }
   assert "step 7" in str(origin)
+
+
+def test_the_mean_of_several_checkpoints(source, later):
+  """The best of the run, of step 7, and two others: of each array the mean."""
+  workdir = source[0]
+  config = _starting(source, **{"init.workdir": f"{workdir}, {workdir}@8,{workdir}@9"})
+  module = build_run_network(config, 3)
+  origin = open_starting_run(config, module)
+  state = origin.make_state(config, config.model, module)
+  for name in ("params", "batch_stats"):
+    jax.tree.map(
+      lambda mean, *each: np.testing.assert_allclose(mean, np.mean(each, axis=0), rtol=1e-6),
+      getattr(state, name),
+      *(getattr(one, name) for one in later),
+    )
+  record = origin.make_record()
+  assert [one["checkpoint_step"] for one in record["mean_of"]] == [7, 8, 9]
+  assert {one["workdir"] for one in record["mean_of"]} == {str(workdir)}
+  assert str(origin).startswith(f"the mean of step 7 of {workdir}, step 8 of {workdir}, step 9 of")
+
+
+def test_one_checkpoint_that_is_not_the_best(source, later):
+  config = _starting(source, **{"init.workdir": f"{source[0]}@9"})
+  module = build_run_network(config, 3)
+  origin = open_starting_run(config, module)
+  assert_same(origin.make_state(config, config.model, module).params, later[2].params)
+  assert origin.make_record()["checkpoint_step"] == 9
+
+
+def test_the_mean_of_equal_arrays_is_that_array_to_the_bit():
+  tree = {"a": np.random.default_rng(0).normal(size=50).astype(np.float32)}
+  mean = from_run.average_arrays([tree] * 3)["a"]
+  np.testing.assert_array_equal(mean, tree["a"])
+  assert mean.dtype == np.float32
+
+
+def test_a_mean_of_runs_of_other_classes_is_refused(source):
+  config, module = source[2], build_run_network(source[2], 3)
+  first = from_run.OtherRun(source[0], ("liver", "spleen"), source[1].variables, 7)
+  turned = dataclasses.replace(first, classes=("spleen", "liver"))
+  with pytest.raises(
+    UserError, match="has the classes spleen, liver, and .* has liver, spleen; a m"
+  ):
+    from_run.check_starting_run(config, config.model, module, [first, turned])
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,10 @@ def test_a_card_says_which_run_it_started_from(make, tmp_path):
   (workdir / "run.json").write_text(json.dumps({"init": init}))
   text = describe_model(workdir)
   assert "| started from | step 15 of before |" in text
+  mean = {"mean_of": [init, {"workdir": "after", "checkpoint_step": 30}]}
+  (workdir / "run.json").write_text(json.dumps({"init": mean}))
+  told = "| started from | the mean of step 15 of before, step 30 of after |"
+  assert told in describe_model(workdir)
   assert str(tmp_path) not in text
 
 

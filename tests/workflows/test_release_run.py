@@ -39,7 +39,7 @@ from attn_unet_jax.workflows.release_run import release_run
 from attn_unet_jax.workflows.run_folder import open_run_folder
 from attn_unet_jax.workflows.segment_scans import segment_scans
 from attn_unet_jax.workflows.steps_record import write_record
-from attn_unet_jax.workflows.train import open_starting_run
+from attn_unet_jax.workflows.starting_run import open_starting_run
 from tests.configs import SMALLEST, small_config, with_keys
 from tests.conftest import ROOT, flip_a_bit
 from tests.drawn_ct import drawn_ct

@@ -168,10 +168,8 @@ def test_a_run_to_start_from_that_is_missing_is_refused_before_anything_is_writt
   run, monkeypatch
 ):
   config = with_keys(run.config, {"init.workdir": "nowhere"})
-  with monkeypatch.context() as patch:
-    patch.setattr(train, "load_best", load_best)
-    with pytest.raises(UserError, match=r"nowhere/config\.json: not found"):
-      train_run(config, run.workdir)
+  with pytest.raises(UserError, match=r"nowhere/config\.json: not found"):
+    train_run(config, run.workdir)
   assert not run.workdir.exists()
   # Where all folds have begun, it is no longer needed.
   train_run(run.config, run.workdir)
