@@ -14,6 +14,7 @@ from attn_unet_jax.drawing.page.volumes import EmbeddedCase, embed_case
 from attn_unet_jax.evaluation.compared_runs import ScoredRun
 from attn_unet_jax.evaluation.comparison import ComparisonTable
 from attn_unet_jax.evaluation.comparison_text import explain_table, render_cells, render_commands
+from attn_unet_jax.evaluation.missing_truth import TRUTH, find_missing_truth
 from attn_unet_jax.labels import class_names
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.checks import check_pair
@@ -37,6 +38,7 @@ def render_comparison(
   """Returns the page; without the data or the masks it has no pictures, and says why."""
   pictures, missing = _draw_cases(table.metrics[0], runs, part)
   head, *rows = render_cells(table, shown=True)
+  classes, unknown = _list_classes(runs[0])
   return write_comparison(
     ComparisonPage(
       title=title or "Comparison of runs",
@@ -44,13 +46,26 @@ def render_comparison(
       head=head,
       rows=rows,
       notes=[explain_table(table), *(f"{one}." for one in table.notes), *missing],
-      classes=[*runs[0].scores],
+      classes=classes,
       scatters=_list_scatters(table, runs),
       runs=[run.name for run in runs],
       pictures=pictures,
+      unknown=unknown,
       record=[("Made by", render_commands(runs, command))],
     )
   )
+
+
+def _list_classes(run: ScoredRun) -> tuple[Sequence[str], Sequence[str]]:
+  """Returns the classes of a run's masks, and those of them without a truth."""
+  if not run.config:
+    return [*run.scores], []
+  labels = str(run.config["data.labels"])
+  volumes = {
+    name: [case.get(TRUTH, math.nan) for case in cases.values()]
+    for name, cases in run.scores.items()
+  }
+  return class_names(labels), find_missing_truth(labels, volumes).classes
 
 
 def _list_scatters(table: ComparisonTable, runs: Sequence[ScoredRun]) -> list[Scatter]:

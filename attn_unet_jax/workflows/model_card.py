@@ -21,6 +21,7 @@ from attn_unet_jax.workflows.run_facts import (
   WAY_OUT,
   describe_second_set,
   describe_start,
+  list_drawn,
   list_facts,
 )
 from attn_unet_jax.workflows.stages.chain import BOUNDARY, FIRST, INTERIOR
@@ -34,11 +35,6 @@ _LICENCES = {
   "phantom_ct": "drawn by this program (Apache-2.0); no data of patients",
 }
 _UNKNOWN_LICENCE = "not known to this program; it is that of the data's source"
-# What is in such data, whose scores say nothing of patients.
-_DRAWN = {
-  "phantom_ct": "scans are phantoms, drawn by a program",
-  "painted_ct": "images were painted by a program on label maps",
-}
 _LIMITS = (
   "Not a medical device. It is for research, and nobody has reviewed its masks: do not diagnose, "
   "plan, treat or measure a patient by them.",
@@ -110,7 +106,6 @@ def describe_model(workdir: Path, release: ReleaseFacts | None = None) -> str:
   config = load_config(workdir / "config.json")
   record = read_json_object(workdir / "run.json", WAY_OUT)
   summary = read_json_object(workdir / "evaluation" / "summary.json", WAY_OUT)
-  source, second = _find_sources(config)
   classes = ", ".join(class_names(config.data.labels))
   lines = [
     f"# Model card: {release.name if release else workdir.resolve().name}",
@@ -119,7 +114,7 @@ def describe_model(workdir: Path, release: ReleaseFacts | None = None) -> str:
     "",
     "## Limits",
     "",
-    *(f"- {limit}" for limit in (*_LIMITS, *_list_drawn(source, second))),
+    *(f"- {limit}" for limit in (*_LIMITS, *list_drawn(config))),
     "",
     "## Data and recipe",
     "",
@@ -133,7 +128,7 @@ def describe_model(workdir: Path, release: ReleaseFacts | None = None) -> str:
     f"| licence of the data | {_find_licence(config.data.dataset)} |",
     *(
       [f"| licence of the {SECOND_SET} | {_find_licence(second_options(config.data).dataset)} |"]
-      if second is not None
+      if config.data.also
       else []
     ),
     *_describe_licence(release),
@@ -157,20 +152,6 @@ def _describe_licence(release: ReleaseFacts | None) -> Iterator[str]:
     yield f"| rounded to 16 bits | {_escape(release.rounding)} |"
   owner = _escape(release.licence) if release else "for its owner to say"
   yield f"| licence of the network's values | {owner}; the program's is Apache-2.0 |"
-
-
-def _find_sources(config: RunConfig) -> tuple[str, str | None]:
-  """Returns the first part of the name of each data set, '' of a folder; None: no second set."""
-  second = second_options(config.data).dataset if config.data.also else None
-  return config.data.dataset.partition("/")[0], second and second.partition("/")[0]
-
-
-def _list_drawn(source: str, second: str | None) -> Iterator[str]:
-  """Yields what a program drew of the data."""
-  if source in _DRAWN:
-    yield f"Its {_DRAWN[source]}. Scores on them say nothing of patients."
-  if second in _DRAWN:
-    yield f"Of its {SECOND_SET}, which it was trained on, the {_DRAWN[second]}."
 
 
 def name_set(name: str) -> str:

@@ -15,9 +15,11 @@ from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.drawing.page.attention import describe_places
 from attn_unet_jax.drawing.page.document import RunPage, write_document
-from attn_unet_jax.drawing.page.overlays import ABOUT_ENTROPY
+from attn_unet_jax.drawing.page.overlays import ABOUT_ENTROPY, ABOUT_GATES
 from attn_unet_jax.drawing.page.volumes import MAX_VOXELS, EmbeddedCase, embed_case
 from attn_unet_jax.evaluation.gate_places import average_cases, read_gate_means
+from attn_unet_jax.evaluation.missing_truth import TRUTH, find_missing_truth
+from attn_unet_jax.evaluation.published import list_published
 from attn_unet_jax.labels import class_names
 from attn_unet_jax.runs.attention_csv import GateRow, average_runs, read_gate_rows
 from attn_unet_jax.runs.folder import has_progress
@@ -38,7 +40,7 @@ from attn_unet_jax.workflows.measure_attention import (
   measure_places,
   open_attention,
 )
-from attn_unet_jax.workflows.run_facts import WAY_OUT, list_facts
+from attn_unet_jax.workflows.run_facts import WAY_OUT, list_drawn, list_facts
 
 REPORT = "report.html"
 _MAX_PICTURED = 20  # of which two worst, two median and two best are shown whole
@@ -71,16 +73,20 @@ def report_run(workdir: Path, *, attention: bool = False) -> Path:
     for case, means in read_gate_means(one / "evaluation" / ATTENTION).items()
   }
   shown, thumbnails, notes = _draw_cases(workdir, config, scores, measure)
+  classes = class_names(config.data.labels)
+  missing = find_missing_truth(config.data.labels, _collect_volumes(scores))
   page = RunPage(
     title=f"Run {workdir.resolve().name}",
-    lead=_describe_state(record),
+    lead=f"A network that outlines {', '.join(classes)} in CT scans. {_describe_state(record)}",
     facts=list_facts(config, record, workdir, summary),
-    notes=notes,
+    notes=[*list_drawn(config), *missing.describe(), *notes],
     metrics=read_metrics(workdir / "metrics.csv"),
     fold_metrics={one.name: read_metrics(one / "metrics.csv") for one in fold_runs},
-    classes=class_names(config.data.labels),
+    classes=classes,
     summary=summary,
     scores=scores,
+    unknown=missing.classes,
+    published=list_published(config.data.dataset, classes),
     shown=shown,
     thumbnails=thumbnails,
     gates=average_cases(gates),
@@ -223,7 +229,9 @@ def _embed(
     found = measure(case.image, box, case_id)
     means = measure_places(found, case, fold)
     maps = {f"attention {gate}": one for gate, one in found.items()}
-    about = {f"attention {gate}": describe_places(means[gate]) for gate in found}
+    about = {
+      f"attention {gate}": f"{describe_places(means[gate])}; {ABOUT_GATES}" for gate in found
+    }
   if role and (doubt := _read_uncertainty(workdir, case_id, case.image)):
     maps["uncertainty"] = doubt
     about["uncertainty"] = ABOUT_ENTROPY
@@ -294,6 +302,14 @@ def _read_scores(path: Path) -> list[dict[str, str]]:
   ):
     raise UserError(f"{path}: not a table of scores; {WAY_OUT}")
   return rows
+
+
+def _collect_volumes(scores: Sequence[Mapping[str, str]]) -> dict[str, list[float]]:
+  """Returns by class the volume of the truth in each case."""
+  found: dict[str, list[float]] = {}
+  for row in scores:
+    found.setdefault(row["class"], []).append(_to_float(row.get(TRUTH)))
+  return found
 
 
 def _to_float(text: str | None) -> float:

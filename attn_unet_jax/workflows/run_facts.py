@@ -1,10 +1,12 @@
 """Facts about a run, as its files say them: for its page and its model card."""
 
+import collections
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from attn_unet_jax.cases.folds import ALSO, PARTS, FoldChoice
+from attn_unet_jax.cases.second_set import second_options
 from attn_unet_jax.config.schema import RunConfig, flatten
 from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.runtime.console import format_duration
@@ -15,6 +17,11 @@ from attn_unet_jax.workflows.stages.chain import BOUNDARY, FIRST, INTERIOR
 
 SECOND_SET = "second data set"
 START = "started from"
+# What is in such data, whose scores say nothing of patients.
+_DRAWN = {
+  "phantom_ct": "scans are phantoms, drawn by a program",
+  "painted_ct": "images were painted by a program on label maps",
+}
 WAY_OUT = "put it right, or remove it: the report goes on without it"
 
 
@@ -59,12 +66,33 @@ def list_facts(
   if "total_wall_seconds" in record:
     facts.append(("time", format_duration(float(record["total_wall_seconds"]))))
   if record.get("devices"):
-    facts.append(("devices", ", ".join(map(str, record["devices"]))))
+    facts.append(("devices", _describe_devices(record)))
   if record.get("git_revision"):
     facts.append(("program", str(record["git_revision"])[:12]))
   if "checkpoint_step" in summary:
     facts.append(("scored checkpoint", f"step {summary['checkpoint_step']}"))
   return facts
+
+
+def _describe_devices(record: Mapping[str, Any]) -> str:
+  """Names each kind of device with its number; of a CPU, its cores."""
+  counts = collections.Counter(str(device) for device in record["devices"])
+  if [*counts] == ["cpu: cpu"]:
+    return f"CPU, {record.get('cpu_count', 'unknown')} cores"
+  # Stored as `platform: kind`.
+  kinds = {device: device.partition(": ")[2] or device for device in counts}
+  return ", ".join(f"{count} x {kinds[device]}" for device, count in counts.items())
+
+
+def list_drawn(config: RunConfig) -> list[str]:
+  """Returns a sentence about each data set of a run that a program drew."""
+  said = []
+  if drawn := _DRAWN.get(config.data.dataset.partition("/")[0]):
+    said.append(f"Its {drawn}. Scores on them say nothing of patients.")
+  second = second_options(config.data).dataset if config.data.also else ""
+  if drawn := _DRAWN.get(second.partition("/")[0]):
+    said.append(f"Of its {SECOND_SET}, which it was trained on, the {drawn}.")
+  return said
 
 
 def describe_start(record: Mapping[str, Any], *, with_place: bool = True) -> str:

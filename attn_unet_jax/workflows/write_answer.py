@@ -194,12 +194,13 @@ def _write_page(
     about["uncertainty"] = ABOUT_ENTROPY
   name, mask = answer.scan.path.name, answer.mask.array
   page = AnswerPage(
-    title=name,
+    title=f"Scan {name}",
     lead=f"Segmented by {run.name}, step {run.step}; reviewed by nobody, and not for diagnosis.",
     classes=run.classes,
     millilitres=[one["millilitres"] for one in volumes],
     expected_dsc=[answer.quality[one].expected_dsc for one in run.classes if answer.quality],
-    warnings=answer.warnings,
+    # The path of the scan begins each; whoever gets the page has no use for it.
+    warnings=[one.removeprefix(f"{answer.scan.path}: ") for one in answer.warnings],
     case=embed_case(name, "", "", answer.image, None, mask, maps=maps, about_maps=about),
   )
   write_text(_name_beside(answer.target, ".html"), write_answer_page(page))

@@ -14,6 +14,7 @@ from attn_unet_jax.drawing.page.coding import encode_volume
 from attn_unet_jax.drawing.page.document import RunPage, describe_style, write_document
 from attn_unet_jax.drawing.page.overlays import embed_maps
 from attn_unet_jax.drawing.page.spreads import collect_spreads, find_worst
+from attn_unet_jax.drawing.page.summary import find_meaning
 from attn_unet_jax.drawing.page.volumes import (
   CODED_HU,
   choose_steps,
@@ -125,8 +126,32 @@ def test_scores_are_explained_where_they_stand():
   spread = {"mean": 0.625, "sd": 0.25, "n": 2, "undefined": 1}
   page = make_page(summary={"classes": {"a": {"recall": spread}}})
   assert "how much of the truth was found" in page
-  assert "overlap of prediction" not in page
-  assert "overlap of prediction" in make_page()
+  assert "twice what both share" not in page
+  assert "twice what both share" in make_page()
+
+
+@pytest.mark.parametrize("metric", ["nsd_2mm", "hd95_mm", "volume_error_abs_ml", "box_recall"])
+def test_a_score_has_the_meaning_of_the_longest_name_that_it_begins_with(metric):
+  said = {
+    "nsd_2mm": "share of both surfaces",
+    "hd95_mm": "the distance within which 95 %",
+    "volume_error_abs_ml": "without its sign",
+    "box_recall": "in the box",
+  }
+  assert said[metric] in find_meaning(metric)
+  assert find_meaning("own_score") == ""
+
+
+def test_a_class_without_a_truth_is_known_to_the_script():
+  classes = describe_style(["a", "b"], ["b"])["classes"]
+  assert [one["known"] for one in classes] == [True, False]
+
+
+def test_published_figures_stand_below_the_scores():
+  assert "Published" not in make_page()
+  page = Page(make_page(published=[(EVIL, "a network", "0.5 \u00b1 0.1", "12")]))
+  assert EVIL in page.texts["th"]
+  assert "0.5 \u00b1 0.1" in page.texts["td"]
 
 
 def test_what_is_embedded_is_read_back():

@@ -100,3 +100,14 @@ def test_masks_of_other_class_orders_are_compared_by_the_names_of_their_classes(
     found.append(decode_volume(body, tuple(one["shape"])))
   np.testing.assert_array_equal(*found)
   assert set(np.unique(found[0])) >= {0, 1}
+
+
+def test_a_class_that_the_data_does_not_label_keeps_its_place_in_the_masks(runs, tmp_path):
+  for workdir in runs[:2]:
+    path = workdir / "config.json"
+    path.write_text(to_json(with_keys(load_config(path), {"data.labels": "liver=none,pancreas=1"})))
+  _, data = make_page(runs[:2], tmp_path / "two.html")
+  assert [(one["name"], one["known"]) for one in data["classes"]] == [
+    ("liver", False),
+    ("pancreas", True),
+  ]

@@ -36,7 +36,9 @@ def run(config, tmp_path, monkeypatch):
   (workdir / "config.json").write_text(to_json(config))
   fold = {"training": ["a"], "validation": ["a"], "test": [*NAMES]}
   (workdir / "folds.json").write_text(json.dumps({"name": "own", "folds": [fold]}))
-  (workdir / "run.json").write_text(json.dumps({"exit": "done", "total_wall_seconds": 75.0}))
+  (workdir / "run.json").write_text(
+    json.dumps({"exit": "done", "total_wall_seconds": 75.0, "devices": ["gpu: NVIDIA H200"] * 2})
+  )
   (workdir / "evaluation").mkdir()
   with (workdir / "evaluation" / "cases.csv").open("w") as file:
     writer = csv.writer(file)
@@ -56,6 +58,7 @@ def test_a_page_shows_the_run_and_its_cases(run):
     "It is trained and tested.",
     "1,234,567",
     "1m15s",
+    "2 x NVIDIA H200",
     "1 training, 1 validation, 4 test",
   ):
     assert shown in text
@@ -66,6 +69,22 @@ def test_a_page_shows_the_run_and_its_cases(run):
     ("c", "median"),
     ("b", "second best"),
     ("a", "best"),
+  ]
+
+
+def test_a_page_says_which_classes_have_no_truth(run):
+  workdir, _ = run
+  config = load_config(workdir / "config.json")
+  labels = {"data.labels": "pancreas=1,liver=none"}
+  (workdir / "config.json").write_text(to_json(with_keys(config, labels)))
+  text = report_run(workdir).read_text()
+  assert "A network that outlines pancreas, liver in CT scans." in text
+  assert "<strong>Without a truth: liver. " in text
+  (data,) = [line for line in text.splitlines() if 'id="data"' in line]
+  data = json.loads(data.partition(">")[2].removesuffix("</script>"))
+  assert [(one["name"], one["known"]) for one in data["classes"]] == [
+    ("pancreas", True),
+    ("liver", False),
   ]
 
 

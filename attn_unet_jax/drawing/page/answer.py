@@ -10,8 +10,8 @@ from attn_unet_jax.drawing.page.document import (
   describe_style,
   embed_volumes,
   write_page,
-  write_table,
 )
+from attn_unet_jax.drawing.page.summary import write_table
 from attn_unet_jax.drawing.page.volumes import EmbeddedCase
 
 _EXPECTED = (

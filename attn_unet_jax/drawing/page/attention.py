@@ -2,15 +2,20 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from itertools import islice
 from typing import Any
 
+from attn_unet_jax.drawing.page.summary import write_table
 from attn_unet_jax.volumes.places import PLACES, SHELL_MM
 
 # By case and gate the mean coefficient by place.
 GateTable = Mapping[str, Mapping[str, Mapping[str, float]]]
 
+ABOUT_GATE_NAMES = (
+  "An attention gate multiplies the features of a skip connection by a coefficient for each place: "
+  "at 1 they pass, at 0 they are held back. One that is higher in the organ than elsewhere looks "
+  "at the organ. level2/0 is the first gate of level 2; the lower the level, the finer its grid."
+)
 _MAX_CASES = 100  # in the table of each case
 _NAMES = ("in the organ", f"within {SHELL_MM:g} mm of it", "elsewhere")
 
@@ -37,24 +42,24 @@ def write_gates(
   if not means:
     return
   yield (
-    '<p class="soft">A gate multiplies the features of a skip connection by a coefficient: at 1 '
-    "they pass, at 0 they are held back. level4/0 is the first gate of the coarsest level that has "
-    f"gates. These are means over {len(cases)} scored cases, \u00b1 their standard deviation.</p>"
+    f'<p class="soft">Means over {len(cases)} scored cases, \u00b1 their standard deviation.</p>'
   )
-  yield from _open_table(["gate", *_NAMES, "organ : elsewhere"])
+  rows = []
   for name, gate in means.items():
-    cells = [_format(*gate[place]) for place in PLACES]
     organ, elsewhere = gate["organ"][0], gate["elsewhere"][0]
     ratio = f"{organ / elsewhere:.2f}" if elsewhere else ""
-    yield _write_row([name, *cells, ratio.replace("nan", "")])
+    rows.append([name, *(_format(*gate[place]) for place in PLACES), ratio.replace("nan", "")])
+  yield from write_table(["gate", *_NAMES, "organ : elsewhere"], rows)
   few = len(cases) <= _MAX_CASES
   part = "Each case" if few else f"The first {_MAX_CASES} of {len(cases)} cases of attention.csv"
-  yield f"</tbody></table></div><details><summary>{part}</summary>"
-  yield from _open_table(["case", "gate", *_NAMES])
-  for case, gates in islice(cases.items(), _MAX_CASES):
-    for name, gate_means in gates.items():
-      yield _write_row([case, name, *(_format(gate_means[place]) for place in PLACES)])
-  yield "</tbody></table></div></details>"
+  yield f"<details><summary>{part}</summary>"
+  rows = [
+    [case, name, *(_format(gate_means[place]) for place in PLACES)]
+    for case, gates in islice(cases.items(), _MAX_CASES)
+    for name, gate_means in gates.items()
+  ]
+  yield from write_table(["case", "gate", *_NAMES], rows)
+  yield "</details>"
 
 
 def collect_gate_panels(epochs: Sequence[tuple[int, str, Mapping[str, float]]]) -> list[Any]:
@@ -67,7 +72,8 @@ def collect_gate_panels(epochs: Sequence[tuple[int, str, Mapping[str, float]]]) 
     {
       "title": f"{gate}: mean coefficient",
       "logarithmic": False,
-      "limits": None,
+      # From 0, so that heights stand to one another as the coefficients do.
+      "limits": [0, 0],
       "curves": [
         {
           "name": name,
@@ -88,14 +94,3 @@ def _format(mean: float, deviation: float = math.nan) -> str:
   if not math.isfinite(mean):
     return "none"
   return f"{mean:.3f}" + (f" \u00b1 {deviation:.3f}" if math.isfinite(deviation) else "")
-
-
-def _open_table(columns: Sequence[str]) -> Iterator[str]:
-  head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
-  yield f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>'
-
-
-def _write_row(cells: Sequence[str]) -> str:
-  first, *rest = (escape(cell) for cell in cells)
-  values = "".join(f"<td>{cell}</td>" for cell in rest)
-  return f'<tr><th scope="row">{first}</th>{values}</tr>'

@@ -9,8 +9,8 @@ from attn_unet_jax.drawing.page.document import (
   describe_style,
   embed_volumes,
   write_page,
-  write_table,
 )
+from attn_unet_jax.drawing.page.summary import write_table
 from attn_unet_jax.drawing.page.volumes import EmbeddedCase
 
 
@@ -48,6 +48,7 @@ class ComparisonPage:
     runs: the names of the runs, in the order of the pictures.
     pictures: of the cases that differ most, the same slice by each run.
     record: titles and texts.
+    unknown: the classes without a truth in any case.
   """
 
   title: str
@@ -60,6 +61,7 @@ class ComparisonPage:
   runs: Sequence[str]
   pictures: Sequence[tuple[str, Sequence[EmbeddedCase]]] = ()
   record: Sequence[tuple[str, str]] = ()
+  unknown: Sequence[str] = ()
 
 
 def write_comparison(page: ComparisonPage) -> str:
@@ -80,7 +82,7 @@ def write_comparison(page: ComparisonPage) -> str:
     "epochs": [1, 1],
     "places": places,
     "scatters": [_describe_scatter(one) for one in page.scatters],
-    **describe_style(page.classes),
+    **describe_style(page.classes, page.unknown),
     "shown": [],
     "thumbs": thumbs,
   }
@@ -118,6 +120,7 @@ def _write_pictures(page: ComparisonPage) -> Iterator[str]:
     '<p class="soft">Of each case the axial slice in which the runs differ most, by each run. '
     "Truth is outlined solid, the prediction dashed.</p>"
   )
+  yield '<div id="keys"></div>'
   # The script draws them, the runs of a case in one row.
   yield f'<div class="thumbs pairs" id="thumbs" style="--runs: {len(page.runs)}"></div>'
 

@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -10,8 +11,14 @@ from typing import Any
 from attn_unet_jax.drawing import colours
 from attn_unet_jax.drawing.colours import Colour, choose_colour, to_hex
 from attn_unet_jax.drawing.curves import PANELS, list_points
-from attn_unet_jax.drawing.page.attention import GateTable, collect_gate_panels, write_gates
-from attn_unet_jax.drawing.page.spreads import choose_lines, collect_spreads
+from attn_unet_jax.drawing.page.attention import (
+  ABOUT_GATE_NAMES,
+  GateTable,
+  collect_gate_panels,
+  write_gates,
+)
+from attn_unet_jax.drawing.page.spreads import choose_lines, collect_spreads, parse_number
+from attn_unet_jax.drawing.page.summary import write_summary, write_table
 from attn_unet_jax.drawing.page.volumes import CODED_HU, EmbeddedCase
 
 WINDOWS_HU = (
@@ -26,17 +33,6 @@ _OUTLINES = (
   (colours.SKY_BLUE, colours.ORANGE),
   (colours.GREEN, colours.YELLOW),
   (colours.PURPLE, colours.VERMILION),
-)
-# What a reader who does not know the field has to know of the table of scores.
-_SCORES = (
-  ("dsc", "dsc: overlap of prediction and truth, 1 is perfect"),
-  ("recall", "recall: how much of the truth was found"),
-  ("precision", "precision: how much of the prediction is right"),
-  ("assd_mm", "assd: mean distance of the two surfaces"),
-  ("hd_mm", "hd: their largest distance"),
-  ("hd95_mm", "hd95: the distance within which 95 % of each surface lies"),
-  ("nsd_2mm", "nsd: the share of both surfaces that lies so near to the other"),
-  ("ece", "ece: how far probabilities are from frequencies"),
 )
 # The page may load nothing and send nothing, whatever stands in it.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -56,6 +52,8 @@ class RunPage:
     classes: the names of the classes.
     summary: the content of `summary.json`; empty without scores.
     scores: the rows of `cases.csv`.
+    unknown: the classes without a truth in any case.
+    published: figures of papers on the same data: paper, method, DSC, cases.
     shown: the cases of the viewer.
     thumbnails: further cases, of one slice each.
     gates: by gate and place the mean coefficient over the cases, and its standard deviation.
@@ -73,6 +71,8 @@ class RunPage:
   classes: Sequence[str] = ()
   summary: Mapping[str, Any] = field(default_factory=dict)
   scores: Sequence[Mapping[str, str]] = ()
+  unknown: Sequence[str] = ()
+  published: Sequence[Sequence[str]] = ()
   shown: Sequence[EmbeddedCase] = ()
   thumbnails: Sequence[EmbeddedCase] = ()
   gates: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
@@ -85,8 +85,12 @@ def write_document(page: RunPage) -> str:
   """Returns the page of a run as HTML that needs no other file and no network."""
   places = _number_cases(page)
   sections = [
-    ("summary", "Summary", [*_write_summary(page)]),
-    ("training", "Training", ['<div class="charts" id="curves"></div>', *_write_epochs(page)]),
+    (
+      "summary",
+      "Summary",
+      [*write_summary(page.facts, page.notes, page.summary, page.published)],
+    ),
+    ("training", "Training", [*_write_training(page)]),
     ("scores", "Scores of the cases", [*_write_cases(page, places)]),
     ("pictures", "Cases", [*_write_viewer(page)]),
     ("attention", "Where the gates look", [*_write_attention(page)]),
@@ -147,40 +151,14 @@ def _number_cases(page: RunPage) -> dict[str, int]:
   return {case: number for number, case in enumerate(names) if case in there}
 
 
-def _write_summary(page: RunPage) -> Iterator[str]:
-  yield from (f"<p><strong>{_escape(note)}</strong></p>" for note in page.notes)
-  yield '<dl class="facts">'
-  yield from (
-    f"<div><dt>{_escape(name)}</dt><dd>{_escape(value)}</dd></div>" for name, value in page.facts
+def _write_training(page: RunPage) -> Iterator[str]:
+  yield (
+    '<p class="soft">The loss is what the training lowers, here on patches that stay the same. The '
+    "DSC is the overlap of prediction and truth over whole scans, 1 is perfect. The learning rate "
+    "is how far one update moves the network.</p>"
   )
-  yield "</dl>"
-  classes = page.summary.get("classes", {})
-  if not classes:
-    yield '<p class="soft">There are no scores yet.</p>'
-    return
-  metrics = list(dict.fromkeys(name for one in classes.values() for name in one))
-  yield "<h3>Mean over the cases \u00b1 standard deviation, 95 % interval of the mean, cases</h3>"
-  yield '<div class="wide"><table><thead><tr><th scope="col">score</th>'
-  yield "".join(f'<th scope="col">{_escape(name)}</th>' for name in classes)
-  yield "</tr></thead><tbody>"
-  for metric in metrics:
-    cells = (_format_spread(one.get(metric)) for one in classes.values())
-    values = "".join(f"<td>{_escape(cell)}</td>" for cell in cells)
-    yield f'<tr><th scope="row">{_escape(metric)}</th>{values}</tr>'
-  yield "</tbody></table></div>"
-  said = "; ".join(text for name, text in _SCORES if name in metrics)
-  yield f'<p class="soft">{_escape(said)}</p>' if said else ""
-
-
-def _format_spread(found: Mapping[str, Any] | None) -> str:
-  """Formats a score of `summary.json`: mean, standard deviation and number of cases."""
-  if not found or found.get("mean") is None:
-    return "undefined"
-  spread = "" if found.get("sd") is None else f" \u00b1 {found['sd']:.3f}"
-  ends = found.get("ci95_low"), found.get("ci95_high")
-  interval = "" if None in ends else f", {ends[0]:.3f} to {ends[1]:.3f}"
-  count = found.get("n", 0)
-  return f"{found['mean']:.3f}{spread}{interval} (n {count} of {count + found.get('undefined', 0)})"
+  yield '<div class="charts" id="curves"></div>'
+  yield from _write_epochs(page)
 
 
 def _write_epochs(page: RunPage) -> Iterator[str]:
@@ -212,6 +190,7 @@ def _write_cases(page: RunPage, places: Mapping[str, int]) -> Iterator[str]:
   yield f"<details open><summary>{part}, the lowest DSC first</summary>"
   pictured = {one.id for one in (*page.shown, *page.thumbnails)}
   cells, named = [], set(pictured)
+  columns = [name for name in rows[0] if name != "case"]
   for row in rows:
     case, anchor = row["case"], f"case-{places[row['case']]}"
     # Where there is no picture, the links to the case lead to its first row.
@@ -221,13 +200,18 @@ def _write_cases(page: RunPage, places: Mapping[str, int]) -> Iterator[str]:
       else "span" + f' id="{anchor}"' * (case not in named)
     )
     named.add(case)
-    cells.append([f"<{tag}>{_escape(case)}</{tag.partition(' ')[0]}>", *map(_escape, _rest(row))])
-  yield from write_table(["case", *_rest({key: key for key in rows[0]})], cells, escaped=True)
+    rest = (_escape(_shorten(name, row[name])) for name in columns)
+    cells.append([f"<{tag}>{_escape(case)}</{tag.partition(' ')[0]}>", *rest])
+  yield from write_table(["case", *columns], cells, escaped=True)
   yield "</details>"
 
 
-def _rest(row: Mapping[str, str]) -> list[str]:
-  return [value for key, value in row.items() if key != "case"]
+def _shorten(column: str, text: str) -> str:
+  """Returns a cell of `cases.csv` for a reader: four digits of a score, and no NaN."""
+  if column in ("class", "fold"):
+    return text
+  value = parse_number(text)
+  return f"{value:.4g}" if math.isfinite(value) else "undefined"
 
 
 def _write_viewer(page: RunPage) -> Iterator[str]:
@@ -242,6 +226,8 @@ def _write_viewer(page: RunPage) -> Iterator[str]:
 
 
 def _write_attention(page: RunPage) -> Iterator[str]:
+  if page.gate_epochs or page.gates:
+    yield f'<p class="soft">{_escape(ABOUT_GATE_NAMES)}</p>'
   if page.gate_epochs:
     mean = ", mean over the folds" if page.fold_metrics else ""
     yield f"<h3>After each epoch, on the patches of the validation loss{mean}</h3>"
@@ -254,20 +240,6 @@ def _write_attention(page: RunPage) -> Iterator[str]:
 def _write_record(page: RunPage) -> Iterator[str]:
   for title, text in page.record:
     yield f"<details><summary>{_escape(title)}</summary><pre>{_escape(text)}</pre></details>"
-
-
-def write_table(
-  columns: Sequence[str], rows: Sequence[Sequence[str]], *, escaped: bool = False
-) -> Iterator[str]:
-  """Yields a table as HTML; with `escaped` its cells are HTML already."""
-  yield '<div class="wide"><table><thead><tr>'
-  yield "".join(f'<th scope="col">{_escape(name)}</th>' for name in columns)
-  yield "</tr></thead><tbody>"
-  for row in rows:
-    yield "".join(f"<td>{cell if escaped else _escape(cell)}</td>" for cell in row).join(
-      ("<tr>", "</tr>")
-    )
-  yield "</tbody></table></div>"
 
 
 def _collect_data(
@@ -283,19 +255,29 @@ def _collect_data(
     "spreads": collect_spreads(page.scores)[0],
     "scatters": [],
     "places": places,
-    **describe_style(page.classes),
+    **describe_style(page.classes, page.unknown),
     "shown": [embed_volumes(case, "shown", volumes) for case in page.shown],
     "thumbs": [embed_volumes(case, "thumb", volumes) for case in page.thumbnails],
   }
   return data, volumes
 
 
-def describe_style(classes: Sequence[str]) -> dict[str, Any]:
-  """Returns what the viewer's script reads of classes, windows and codes."""
+def describe_style(classes: Sequence[str], unknown: Sequence[str] = ()) -> dict[str, Any]:
+  """Returns what the viewer's script reads of classes, windows and codes.
+
+  Args:
+    classes: their names.
+    unknown: those without a truth in any case.
+  """
   return {
     "kinds": ["truth", "prediction"],
     "classes": [
-      {"name": name, "truth": to_hex(truth), "prediction": to_hex(prediction)}
+      {
+        "name": name,
+        "known": name not in unknown,
+        "truth": to_hex(truth),
+        "prediction": to_hex(prediction),
+      }
       for name, (truth, prediction) in zip(classes, _choose_outlines(len(classes)), strict=True)
     ],
     "windows": WINDOWS_HU,

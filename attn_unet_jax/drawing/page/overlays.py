@@ -10,7 +10,9 @@ from attn_unet_jax.drawing.page.coding import encode_volume
 from attn_unet_jax.volumes.volume import Grid, Volume
 
 # What is said of maps beside their colours.
-ABOUT_GATES = "an attention gate: at 1 features pass, at 0 they are held back"
+ABOUT_GATES = (
+  "a gate passes features at 1 and holds them back at 0; the lower its level, the finer its grid"
+)
 ABOUT_ENTROPY = "entropy of the prediction: 0 where it is decided, 1 where it guesses"
 _SPACING_MM = 4.0  # of the embedded maps: the gates of level 2 decide for 8 mm on a grid of 2 mm
 

@@ -171,14 +171,18 @@
   // Where truth and prediction of a class share a colour, one key has it for both.
   function explainLines(legend) {
     const say = (kind) => `${kind} (${isDashed(kind) ? "dashed" : "solid"})`;
+    const named = (one) => one.name + (kinds.length > 1 && !one.known ? " (no truth)" : "");
     const isShared = data.classes.every((one) => kinds.every((kind) => one[kind] === one[kinds[0]]));
     if (!isShared) {
       for (const one of data.classes) {
-        for (const kind of kinds) addKey(legend, one[kind], isDashed(kind), `${one.name}, ${say(kind)}`);
+        for (const kind of kinds) {
+          if (kind === "truth" && !one.known) continue;
+          addKey(legend, one[kind], isDashed(kind), `${named(one)}, ${say(kind)}`);
+        }
       }
       return;
     }
-    for (const one of data.classes) addKey(legend, one[kinds[0]], false, one.name);
+    for (const one of data.classes) addKey(legend, one[kinds[0]], false, named(one));
     if (kinds.length < 2) return;
     for (const kind of kinds) addKey(legend, "currentColor", isDashed(kind), say(kind));
   }
@@ -336,7 +340,8 @@
   }
 
   async function buildThumbs() {
-    const root = document.getElementById("thumbs");
+    const root = document.getElementById("thumbs"), keys = document.getElementById("keys");
+    if (keys) explainLines(keys);
     for (const one of data.thumbs) {
       const figure = element("figure", { id: "case-" + data.places[one.id] }, root);
       const alt = `${one.id}, axial slice, outlines of ${kinds.join(" and ")}`;
