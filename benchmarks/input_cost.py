@@ -24,8 +24,9 @@ from absl import flags
 from flax import linen as nn
 
 from attn_unet_jax.cases.fold import open_fold
+from attn_unet_jax.config.build import replace_keys
 from attn_unet_jax.config.flags import CONFIG_FLAGS, define_config
-from attn_unet_jax.config.schema import RunConfig, replace_keys
+from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.runs.folder import describe_environment
 from attn_unet_jax.runtime import process
 from attn_unet_jax.runtime.console import print_line

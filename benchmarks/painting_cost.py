@@ -18,7 +18,8 @@ import numpy as np
 
 from attn_unet_jax.augment.options import Augmentation
 from attn_unet_jax.cases.prepare import WorkingCase
-from attn_unet_jax.config.schema import RunConfig, replace_keys
+from attn_unet_jax.config.build import replace_keys
+from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.painting.material_map import find_materials
 from attn_unet_jax.patches.batch import make_training_batch
 from attn_unet_jax.patches.device_source import ResidentSet, make_resident

@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from attn_unet_jax.config.schema import RunConfig, replace_keys
+from attn_unet_jax.config.build import replace_keys
+from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.config.stored import to_json
 from attn_unet_jax.evaluation.gate_places import write_gate_means
 from attn_unet_jax.evaluation.scoring import write_scores

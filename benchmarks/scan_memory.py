@@ -18,9 +18,10 @@ import numpy as np
 import psutil
 from absl import flags
 
+from attn_unet_jax.config.build import replace_keys
 from attn_unet_jax.config.experiment import load_experiment
 from attn_unet_jax.config.resolve import resolve_draft
-from attn_unet_jax.config.schema import RunConfig, replace_keys
+from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.inference.quality import QualityModel, estimate_quality
 from attn_unet_jax.inference.segment import make_mask, predict_scan
 from attn_unet_jax.inference.sliding import SlidingWindow

@@ -17,7 +17,8 @@ import numpy as np
 from absl import app, flags
 
 from attn_unet_jax.cases.fold import open_fold
-from attn_unet_jax.config.schema import RunConfig, replace_keys
+from attn_unet_jax.config.build import replace_keys
+from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.evaluation.overlap import score_case
 from attn_unet_jax.evaluation.scoring import score_cases
 from attn_unet_jax.inference.segment import segment_scan

@@ -11,7 +11,8 @@ import numpy as np
 from flax import linen as nn
 
 from attn_unet_jax.cases.fold import open_fold
-from attn_unet_jax.config.schema import RunConfig, replace_keys
+from attn_unet_jax.config.build import replace_keys
+from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.patches.batch import StepInput, StreamedBatch
 from attn_unet_jax.training.compile import Step
 from attn_unet_jax.training.inputs import open_inputs

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from attn_unet_jax.config.schema import RunConfig, replace_keys
+from attn_unet_jax.config.build import replace_keys
+from attn_unet_jax.config.schema import RunConfig
 
 with_keys = replace_keys
 # One stack of one layer, and a stride: a third of the time of an Attention U-Net, nearly all of

@@ -9,15 +9,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from attn_unet_jax.config.build import replace_keys
+from attn_unet_jax.config.draft import check_complete, flatten_draft
 from attn_unet_jax.config.schema import (
   Key,
   RunConfig,
-  check_complete,
-  flatten_draft,
   list_keys,
   network_options,
   read_keys,
-  replace_keys,
   suggest_key,
 )
 from attn_unet_jax.models.options import COMPUTING

@@ -3,8 +3,10 @@
 from ml_collections import ConfigDict
 
 from attn_unet_jax.cases.options import DataOptions
+from attn_unet_jax.config.build import build
+from attn_unet_jax.config.draft import check_complete, flatten_draft
 from attn_unet_jax.config.rules import check_rules
-from attn_unet_jax.config.schema import RunConfig, build, check_complete, flatten_draft
+from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.runtime.errors import UserError
 
 

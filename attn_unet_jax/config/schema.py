@@ -1,9 +1,10 @@
 """Every key of a run, composed from the options of the packages.
 
-An experiment (`experiments/*.py`) changes a draft that `default()` makes; flags
-`--config.section.key=value` change it again; `resolve_draft` makes a `RunConfig` of it, whose
-sections are the packages' own options. The keys of `model`, `optimizer` and `loss_options` depend
-on the network, the optimiser and the losses: there a draft holds only what was said.
+`draft.py` makes the draft that an experiment (`experiments/*.py`) changes; flags
+`--config.section.key=value` change it again; `resolve_draft` makes a `RunConfig` of it, by
+`build.py`, whose sections are the packages' own options. The keys of `model`, `optimizer` and
+`loss_options` depend on the network, the optimiser and the losses: there a draft holds only what
+was said.
 """
 
 import dataclasses
@@ -12,19 +13,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict, FieldReference
-
 from attn_unet_jax.augment.options import OKTAY_2018
 from attn_unet_jax.evaluation.options import EvaluationOptions, ScoringRecipe
 from attn_unet_jax.inference.options import InferenceOptions
-from attn_unet_jax.losses.options import LOSSES, LossOptions, LossTerm, NoOptions
+from attn_unet_jax.losses.options import LOSSES, LossOptions
 from attn_unet_jax.models.options import NETWORKS, AttentionUNetOptions, NetworkOptions
 from attn_unet_jax.painting.options import Painting
 from attn_unet_jax.patches.options import PatchOptions
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.options import (
   NOT_NEGATIVE,
-  OptionError,
   Options,
   Rule,
   field_types,
@@ -97,7 +95,7 @@ def _are_weights(pairs: tuple[Any, ...]) -> bool:
 LossWeights = _loss_weights()
 
 # Sections whose keys are always the same, with what stands there where nothing is said.
-_FIXED: dict[str, Options] = {
+FIXED_SECTIONS: dict[str, Options] = {
   "": GeneralOptions(),
   "init": InitOptions(),
   "data": PatchOptions(),
@@ -134,7 +132,7 @@ def list_keys() -> Iterator[Key]:
   """Lists every key; one that several networks, optimisers or losses read comes once for each."""
   # The defaults of a section are those of its object, not of its class: a run augments as the paper
   # does, while an Augmentation by itself draws nothing.
-  for section, options in _FIXED.items():
+  for section, options in FIXED_SECTIONS.items():
     yield from _keys_of(section, type(options), "", options)
   for name, network in NETWORKS.items():
     yield from _keys_of("model", network, name)
@@ -149,84 +147,9 @@ def _keys_of(
 ) -> Iterator[Key]:
   kinds = field_types(options)
   for field in dataclasses.fields(options):
-    name = _join_key(section, _flag_name(field))
+    name = join_key(section, flag_name(field))
     default = getattr(defaults, field.name) if defaults else field.default
     yield Key(name, kinds[field.name], field, reader, default)
-
-
-def default() -> ConfigDict:
-  """Makes the draft of a run: every key of the fixed sections, locked, so that a typo fails."""
-  draft = ConfigDict()
-  for section, options in _FIXED.items():
-    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
-    if section:
-      draft[section] = ConfigDict(values)
-    else:
-      draft.update(values)
-  # A number or `all`: a plain value would take others of its own type alone.
-  draft.data.fold = FieldReference(draft.data.fold, field_type=object)
-  # The names alone: the other keys depend on them, and must not outlive another choice.
-  draft.model = ConfigDict({"name": AttentionUNetOptions().name})
-  draft.optimizer = ConfigDict({"name": AdamOptions().name})
-  draft.loss_options = ConfigDict()
-  # An unknown key in a locked section fails where the experiment file sets it, with its line.
-  draft.lock()
-  for section in OPEN_SECTIONS:  # a typo in these is found by `resolve_draft`
-    draft[section].unlock()
-  return draft
-
-
-def check_complete(draft: ConfigDict) -> None:
-  """Checks that a draft was made by `default()`.
-
-  Raises:
-    UserError: it lacks keys.
-  """
-  flat = flatten_draft(draft)
-  if missing := [key for key in flatten_draft(default()) if key not in flat]:
-    raise UserError(f"config: keys {missing[:5]} are missing; start from default()")
-
-
-def flatten_draft(draft: ConfigDict, prefix: str = "") -> dict[str, Any]:
-  """Returns `{'data.patch': (48, 48, 48), ...}` of a draft."""
-  flat: dict[str, Any] = {}
-  for key, value in draft.items():
-    if isinstance(value, ConfigDict):
-      flat |= flatten_draft(value, f"{prefix}{key}.")
-    else:
-      flat[prefix + key] = value
-  return flat
-
-
-def build(values: Mapping[str, Any]) -> RunConfig:
-  """Makes a config of values by key; a key that is not given has its default.
-
-  Raises:
-    UserError: an unknown key, a value that is not allowed, or a key that nothing reads.
-  """
-  said: dict[str, dict[str, Any]] = {section: {} for section in (*_FIXED, *OPEN_SECTIONS)}
-  # The last dot divides: a section has no dot in it, and the key of a general option has none.
-  for key, value in values.items():
-    section, _, name = key.rpartition(".")
-    if section not in said:
-      raise UserError(f"unknown config key config.{key}; {suggest_key(key)}")
-    said[section][name] = value
-  fixed = {
-    section: _make_options(section, options, said[section]) for section, options in _FIXED.items()
-  }
-  # `loss` is no section of the run's config: its weights and options become the terms of a sum.
-  general: Any = fixed[""]
-  sections: Any = {name: options for name, options in fixed.items() if name not in ("", "loss")}
-  return RunConfig(
-    seed=general.seed,
-    deterministic=general.deterministic,
-    model=_choose_options("model", network_options(said["model"].get("name")), said["model"]),
-    optimizer=_choose_options(
-      "optimizer", _optimizer_options(said["optimizer"].get("name")), said["optimizer"]
-    ),
-    loss=_make_loss(fixed["loss"], said["loss_options"]),
-    **sections,
-  )
 
 
 def network_options(name: Any = None) -> type[NetworkOptions]:
@@ -248,94 +171,24 @@ def network_options(name: Any = None) -> type[NetworkOptions]:
   return NETWORKS[name]
 
 
-def _optimizer_options(name: Any = None) -> type[OptimizerOptions]:
+def optimizer_options(name: Any = None) -> type[OptimizerOptions]:
+  """Returns the options of an optimiser by its name.
+
+  Raises:
+    UserError: there is no such optimiser.
+  """
   name = AdamOptions().name if name is None else name
   if name not in OPTIMIZERS:
     raise UserError(f"config.optimizer.name={name!r}: must be one of {tuple(OPTIMIZERS)}")
   return OPTIMIZERS[name]
 
 
-def _make_options(section: str, defaults: Options, said: Mapping[str, Any]) -> Options:
-  """Makes the options of a section with some values said."""
-  known = {field.name for field in dataclasses.fields(defaults)}
-  for name in said:
-    if name not in known:
-      key = _join_key(section, name)
-      raise UserError(f"unknown config key config.{key}; {suggest_key(key)}")
-  try:
-    return dataclasses.replace(defaults, **said)
-  except OptionError as error:
-    raise _make_refusal(section, error) from None
-
-
-def _choose_options(section: str, options: type[Any], said: Mapping[str, Any]) -> Any:
-  """Makes the options of a network or optimiser; refuses a key that it does not read."""
-  chosen = options()
-  fields = {field.name: field for field in dataclasses.fields(options)}
-  for name in said:
-    if name not in fields:
-      raise UserError(_explain_unread_key(section, name, chosen.name))
-  # Only when all values are known is it known which conditions hold.
-  made = _make_options(section, chosen, said)
-  for name in said:
-    if unmet := _find_unmet_condition(made, fields[name]):
-      raise UserError(
-        f"config.{section}.{name}: only {unmet[0]}={unmet[1]} reads it, and "
-        f"config.{section}.{unmet[0]} is {getattr(made, unmet[0])!r}"
-      )
-  return made
-
-
-def _find_unmet_condition(
+def find_unmet_condition(
   options: Options, field: "dataclasses.Field[Any]"
 ) -> tuple[str, Any] | None:
   """Returns the condition under which a field is read, where it does not hold."""
   only_if: tuple[str, Any] | None = field.metadata.get("only_if")
   return only_if if only_if and getattr(options, only_if[0]) != only_if[1] else None
-
-
-def _make_loss(weights: Any, said: Mapping[str, Any]) -> LossOptions:
-  """Makes the loss of its weights and options; refuses an option that no term reads."""
-  # In the order of names: a sum's last bits depend on it.
-  named = {name: getattr(weights, name) for name in sorted(LOSSES)} | dict(weights.external)
-  # A term of weight 0 is no term: it would cost its computation, and a NaN in it would spread.
-  chosen = {name: weight for name, weight in named.items() if weight}
-  terms: list[LossTerm] = []
-  read: set[str] = set()
-  for name, weight in chosen.items():
-    options = LOSSES[name].options if name in LOSSES else NoOptions
-    names = {_flag_name(field): field.name for field in dataclasses.fields(options)}
-    own = {names[key]: value for key, value in said.items() if key in names}
-    # Several terms may read one option. It is refused only where no term does.
-    read |= names.keys()
-    try:
-      terms.append(LossTerm(name, weight, options(**own)))
-    except OptionError as error:
-      raise _make_refusal(
-        "loss_options", error, {field: key for key, field in names.items()}
-      ) from None
-  for key in said:
-    if key not in read:
-      raise UserError(_explain_unread_key("loss_options", key, " + ".join(chosen) or "no loss"))
-  return LossOptions(tuple(terms))
-
-
-def _make_refusal(
-  section: str, error: OptionError, flag_names: Mapping[str, str] | None = None
-) -> UserError:
-  key = _join_key(section, (flag_names or {}).get(error.key, error.key))
-  return UserError(f"config.{key}={error.value!r}: must be {error.rule}")
-
-
-def _explain_unread_key(section: str, name: str, chosen: str) -> str:
-  """Says that what was chosen does not read a key, and who does."""
-  key = _join_key(section, name)
-  readers = [known.reader for known in list_keys() if known.name == key]
-  if not readers:
-    return f"unknown config key config.{key}; {suggest_key(key)}"
-  return (
-    f"config.{key}: {chosen} does not read it; it is a key of {', '.join(dict.fromkeys(readers))}"
-  )
 
 
 def suggest_key(key: str) -> str:
@@ -353,7 +206,7 @@ def suggest_key(key: str) -> str:
 def flatten(config: RunConfig) -> dict[str, Any]:
   """Returns every key that a run reads with its value: `{'data.patch': (48, 48, 48), ...}`."""
   flat: dict[str, Any] = {"seed": config.seed, "deterministic": config.deterministic}
-  for section in (*filter(None, _FIXED), *OPEN_SECTIONS):
+  for section in (*filter(None, FIXED_SECTIONS), *OPEN_SECTIONS):
     if section == "loss":
       # Losses of weight 0 too: one that a stored config leaves out gets its default weight.
       flat |= {f"loss.{name}": config.loss.weights.get(name, 0.0) for name in sorted(LOSSES)}
@@ -369,34 +222,20 @@ def flatten(config: RunConfig) -> dict[str, Any]:
 
 def _flatten_options(section: str, options: Any) -> dict[str, Any]:
   return {
-    _join_key(section, _flag_name(field)): getattr(options, field.name)
+    join_key(section, flag_name(field)): getattr(options, field.name)
     for field in dataclasses.fields(options)
     # `build` would refuse a key whose condition does not hold.
-    if not _find_unmet_condition(options, field)
+    if not find_unmet_condition(options, field)
   }
-
-
-def replace_keys(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
-  """Returns a config with some keys changed; what a new choice does not read is left out.
-
-  Args:
-    config: a run's config.
-    changes: values by key.
-
-  Raises:
-    UserError: an unknown key, a value that is not allowed, or a changed key that nothing reads.
-  """
-  values = flatten(config) | dict(changes)
-  read = read_keys(values)
-  # What was asked for stays in, even if nothing reads it: `build` then refuses it by name.
-  return build({key: value for key, value in values.items() if key in read or key in changes})
 
 
 def read_keys(values: Mapping[str, Any]) -> set[str]:
   """Returns the keys that a run reads whose network, optimiser, schedule and losses are given."""
   network = network_options(values.get("model.name"))
-  chosen = {"model": network, "optimizer": _optimizer_options(values.get("optimizer.name"))}
-  keys = {key.name for section, o in _FIXED.items() for key in _keys_of(section, type(o), "")}
+  chosen = {"model": network, "optimizer": optimizer_options(values.get("optimizer.name"))}
+  keys = {
+    key.name for section, o in FIXED_SECTIONS.items() for key in _keys_of(section, type(o), "")
+  }
   for section, options in chosen.items():
     for key in _keys_of(section, options, ""):
       only_if = key.field.metadata.get("only_if")
@@ -410,9 +249,11 @@ def read_keys(values: Mapping[str, Any]) -> set[str]:
   return keys
 
 
-def _flag_name(field: "dataclasses.Field[Any]") -> str:
+def flag_name(field: "dataclasses.Field[Any]") -> str:
+  """Returns the last part of an option's key, which may differ from the name of its field."""
   return field.metadata.get("key") or field.name
 
 
-def _join_key(section: str, name: str) -> str:
+def join_key(section: str, name: str) -> str:
+  """Returns the whole key; that of a general option has no section."""
   return f"{section}.{name}" if section else name

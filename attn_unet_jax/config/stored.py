@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from attn_unet_jax.config.build import build
 from attn_unet_jax.config.rules import check_rules
-from attn_unet_jax.config.schema import RunConfig, build, flatten, list_keys, read_keys
+from attn_unet_jax.config.schema import RunConfig, flatten, list_keys, read_keys
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import read_json
 

@@ -1,4 +1,4 @@
-"""Starts a run from the parameters and batch statistics of another run, or from the mean of several.
+"""Starts a run from the parameters and batch statistics of another run, or of several.
 
 `config.init.workdir` names the other run; its best checkpoint is used, or the one of `RUN@STEP`. Of
 several, with commas between them, the mean of each array is taken, which serves for checkpoints
@@ -151,8 +151,8 @@ def check_starting_run(
     if other.classes != first.classes:
       raise UserError(
         f"--config.init.workdir={name_run(other.workdir)}: has the classes "
-        f"{', '.join(other.classes)}, and {name_run(first.workdir)} has {', '.join(first.classes)}; "
-        "a mean is taken of runs of the same classes in the same order"
+        f"{', '.join(other.classes)}, and {name_run(first.workdir)} has "
+        f"{', '.join(first.classes)}; a mean is taken of runs of the same classes in the same order"
       )
     _check_network(recipe, model, module, other, found)
   return found

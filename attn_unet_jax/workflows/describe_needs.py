@@ -6,7 +6,8 @@ from typing import Any
 import jax
 
 from attn_unet_jax.cases.fold import open_fold
-from attn_unet_jax.config.schema import RunConfig, flatten, replace_keys
+from attn_unet_jax.config.build import replace_keys
+from attn_unet_jax.config.schema import RunConfig, flatten
 from attn_unet_jax.labels import class_names
 from attn_unet_jax.patches.batch import measure_foreground
 from attn_unet_jax.training import topology

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from attn_unet_jax.cases.fold import DataFold
-from attn_unet_jax.config.schema import replace_keys
+from attn_unet_jax.config.build import replace_keys
 from attn_unet_jax.evaluation.quality_scores import (
   QUALITY,
   rank_estimates,

@@ -32,7 +32,7 @@ def main() -> None:
 def _train(asked: Mapping[str, Any]) -> None:
   import jax
 
-  from attn_unet_jax.config.schema import replace_keys
+  from attn_unet_jax.config.build import replace_keys
   from attn_unet_jax.config.stored import load_config
   from attn_unet_jax.workflows.train_folds import train_and_describe
   from attn_unet_jax.workflows.train_run import train_fold

@@ -4,7 +4,7 @@ import hashlib
 from functools import partial
 from pathlib import Path
 
-from attn_unet_jax.config.schema import replace_keys
+from attn_unet_jax.config.build import replace_keys
 from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.stages import forest

@@ -14,8 +14,9 @@ from attn_unet_jax.cases.boxes import check_boxes, read_boxes
 from attn_unet_jax.cases.dataset import Dataset, open_dataset
 from attn_unet_jax.cases.fold import DataFold
 from attn_unet_jax.cases.options import DataOptions
+from attn_unet_jax.config.build import replace_keys
 from attn_unet_jax.config.resolve import check_data
-from attn_unet_jax.config.schema import RunConfig, replace_keys
+from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.labels import LabelMapping, class_names, parse_mapping
 from attn_unet_jax.runs.release import is_release, read_release

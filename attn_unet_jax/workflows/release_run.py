@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from attn_unet_jax import __version__
-from attn_unet_jax.config.schema import RunConfig, replace_keys
+from attn_unet_jax.config.build import replace_keys
+from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.config.stored import load_config, to_json
 from attn_unet_jax.inference.onnx_window import draw_windows
 from attn_unet_jax.inference.sliding import SlidingWindow

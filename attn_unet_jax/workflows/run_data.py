@@ -14,7 +14,8 @@ from attn_unet_jax.cases.digests import (
 )
 from attn_unet_jax.cases.fold import DataFold, open_fold
 from attn_unet_jax.cases.second_set import list_gone_cases, second_options
-from attn_unet_jax.config.schema import RunConfig, replace_keys
+from attn_unet_jax.config.build import replace_keys
+from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.runs.folder import has_progress
 from attn_unet_jax.runtime import hosts
 from attn_unet_jax.runtime.console import print_line

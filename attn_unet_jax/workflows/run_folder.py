@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from attn_unet_jax.config.schema import RunConfig, flatten, replace_keys
+from attn_unet_jax.config.build import replace_keys
+from attn_unet_jax.config.schema import RunConfig, flatten
 from attn_unet_jax.config.stored import (
   EARLIER_DEFAULTS,
   find_differences,

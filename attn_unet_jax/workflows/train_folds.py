@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from attn_unet_jax.config.schema import RunConfig, replace_keys
+from attn_unet_jax.config.build import replace_keys
+from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.config.stored import find_differences, load_config
 from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime import hosts

@@ -9,9 +9,10 @@ import pytest
 
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.config import default
+from attn_unet_jax.config.build import replace_keys
 from attn_unet_jax.config.overrides import apply_overrides
 from attn_unet_jax.config.resolve import resolve_draft
-from attn_unet_jax.config.schema import flatten, replace_keys
+from attn_unet_jax.config.schema import flatten
 from attn_unet_jax.config.stored import find_differences, load_config, to_json
 from attn_unet_jax.losses.total import sum_terms
 from attn_unet_jax.patches.batch import make_training_batch

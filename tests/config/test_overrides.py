@@ -3,10 +3,11 @@
 import pytest
 
 from attn_unet_jax.config import default
+from attn_unet_jax.config.draft import flatten_draft
 from attn_unet_jax.config.experiment import load_experiment
 from attn_unet_jax.config.overrides import apply_overrides, take_overrides
 from attn_unet_jax.config.resolve import resolve_draft
-from attn_unet_jax.config.schema import flatten_draft, list_keys
+from attn_unet_jax.config.schema import list_keys
 from attn_unet_jax.runtime.errors import UserError
 
 DEFAULTS = {key.name: key.default for key in list_keys()}

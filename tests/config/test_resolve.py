@@ -6,8 +6,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from attn_unet_jax.config import default
+from attn_unet_jax.config.build import replace_keys
 from attn_unet_jax.config.resolve import resolve_draft
-from attn_unet_jax.config.schema import RunConfig, replace_keys
+from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.runtime.errors import UserError
 
 # What reads a key that not every run reads.

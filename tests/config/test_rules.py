@@ -2,8 +2,9 @@
 
 import pytest
 
+from attn_unet_jax.config.build import replace_keys
 from attn_unet_jax.config.rules import check_rules
-from attn_unet_jax.config.schema import RunConfig, replace_keys
+from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.runtime.errors import UserError
 
 

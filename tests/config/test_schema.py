@@ -12,18 +12,11 @@ import pytest
 
 from attn_unet_jax.augment.occasional import OCCASIONAL
 from attn_unet_jax.config import default
+from attn_unet_jax.config.build import build, replace_keys
 from attn_unet_jax.config.experiment import load_experiment
 from attn_unet_jax.config.overrides import apply_overrides
 from attn_unet_jax.config.resolve import resolve_draft
-from attn_unet_jax.config.schema import (
-  OPEN_SECTIONS,
-  RunConfig,
-  build,
-  flatten,
-  list_keys,
-  replace_keys,
-  suggest_key,
-)
+from attn_unet_jax.config.schema import OPEN_SECTIONS, RunConfig, flatten, list_keys, suggest_key
 from attn_unet_jax.losses.options import LOSSES
 from attn_unet_jax.losses.total import load_loss
 from attn_unet_jax.models.options import NETWORKS

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from attn_unet_jax.config.build import replace_keys
 from attn_unet_jax.config.experiment import load_experiment
 from attn_unet_jax.config.overrides import apply_overrides
 from attn_unet_jax.config.resolve import resolve_draft
-from attn_unet_jax.config.schema import RunConfig, flatten, replace_keys
+from attn_unet_jax.config.schema import RunConfig, flatten
 from attn_unet_jax.config.stored import EARLIER_DEFAULTS, find_differences, load_config, to_json
 from attn_unet_jax.losses.options import LOSSES
 from attn_unet_jax.models.options import NETWORKS

@@ -99,7 +99,7 @@ def follow(tmp_path, monkeypatch):
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / folder)])
         packages[Path(name).stem] = package
     # The section `loss` has a key for every line of LOSSES, made when the program starts.
-    monkeypatch.setitem(schema._FIXED, "loss", schema._loss_weights()())
+    monkeypatch.setitem(schema.FIXED_SECTIONS, "loss", schema._loss_weights()())
     return resolve(final_flags(page))
 
   yield {"outside": outside, "inside": inside}

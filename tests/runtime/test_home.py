@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from attn_unet_jax.config.draft import default
 from attn_unet_jax.config.resolve import resolve_draft
-from attn_unet_jax.config.schema import default, list_keys
+from attn_unet_jax.config.schema import list_keys
 from attn_unet_jax.runtime import home
 from attn_unet_jax.runtime.errors import UserError
 

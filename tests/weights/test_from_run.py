@@ -166,7 +166,7 @@ def test_a_mean_of_runs_of_other_classes_is_refused(source):
   first = from_run.OtherRun(source[0], ("liver", "spleen"), source[1].variables, 7)
   turned = dataclasses.replace(first, classes=("spleen", "liver"))
   with pytest.raises(
-    UserError, match="has the classes spleen, liver, and .* has liver, spleen; a m"
+    UserError, match=r"has the classes spleen, liver, and .* has liver, spleen; a m"
   ):
     from_run.check_starting_run(config, config.model, module, [first, turned])
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attn_unet_jax.config.schema import replace_keys
+from attn_unet_jax.config.build import replace_keys
 from attn_unet_jax.inference.postprocess import UNCHANGED, Postprocessing
 from attn_unet_jax.inference.quality import QualityModel
 from attn_unet_jax.inference.segment import ScanProbabilities

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import attn_unet_jax
-from attn_unet_jax.config.schema import replace_keys
+from attn_unet_jax.config.build import replace_keys
 from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.evaluation.choose_steps import ChosenSteps
 from attn_unet_jax.evaluation.compared_runs import read_run
@@ -38,8 +38,8 @@ from attn_unet_jax.workflows.quality_record import write_quality
 from attn_unet_jax.workflows.release_run import release_run
 from attn_unet_jax.workflows.run_folder import open_run_folder
 from attn_unet_jax.workflows.segment_scans import segment_scans
-from attn_unet_jax.workflows.steps_record import write_record
 from attn_unet_jax.workflows.starting_run import open_starting_run
+from attn_unet_jax.workflows.steps_record import write_record
 from tests.configs import SMALLEST, small_config, with_keys
 from tests.conftest import ROOT, flip_a_bit
 from tests.drawn_ct import drawn_ct

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from attn_unet_jax.config.schema import RunConfig, replace_keys
+from attn_unet_jax.config.build import replace_keys
+from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.config.stored import load_config, to_json
 from attn_unet_jax.runtime import file_lock
 from attn_unet_jax.runtime.errors import UserError

@@ -13,7 +13,8 @@ from attn_unet_jax.cases import boxes as box_files
 from attn_unet_jax.cases.boxes import Boxes
 from attn_unet_jax.cases.fold import DataFold
 from attn_unet_jax.cases.folds import PARTS
-from attn_unet_jax.config.schema import RunConfig, replace_keys
+from attn_unet_jax.config.build import replace_keys
+from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.files import write_text
 from attn_unet_jax.stages.cases import label_box, make_volume, replace_split, whole_cases
