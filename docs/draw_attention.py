@@ -17,6 +17,7 @@ from PIL import Image
 from attn_unet_jax.api import load_run, read_scan, segment
 from attn_unet_jax.cases.folds import read_folds
 from attn_unet_jax.drawing.canvas import GREY, Canvas
+from attn_unet_jax.drawing.colours import blend_shares, shade_shares
 from attn_unet_jax.drawing.options import SliceStyle
 from attn_unet_jax.drawing.planes import AXIAL, Place, draw_slice, find_largest_slices, find_region
 from attn_unet_jax.inference.doubt import map_gates
@@ -35,8 +36,6 @@ _BAR = 70, 14
 _MARGIN_MM = 60.0  # around the organ, so that its neighbours are seen
 # As classes: in the colours that the page of a run gives to truth and prediction.
 _OF_NETWORK, _OF_EXPERT = 1, 2
-# The colours of that page's overlays.
-_RAMP = np.array([[0, 0, 0], [110, 20, 110], [220, 60, 70], [250, 150, 20], [250, 250, 110]])
 
 
 def main(slabs: Path, name: str, output: Path) -> None:
@@ -95,22 +94,14 @@ def draw_tiles(
   plain = draw(image.array, None, SliceStyle())
   # Drawn as if it were an image: in the same place and of the same size.
   overlay = draw(shares, None, SliceStyle(window_hu=(0.0, 1.0)))[..., 0] / 255
-  weight = (40 / 255 + 0.6 * overlay)[..., None]
-  blended = plain * (1 - weight) + choose_colours(overlay) * weight
-  yield np.where(by_expert != plain, by_expert, blended).astype(np.uint8)
-
-
-def choose_colours(shares: np.ndarray) -> np.ndarray:
-  """Returns the colours of shares from 0 to 1, as RGB in a last axis."""
-  steps = np.linspace(0, 1, len(_RAMP))
-  return np.stack([np.interp(shares, steps, part) for part in _RAMP.T], -1)
+  yield np.where(by_expert != plain, by_expert, blend_shares(plain, overlay)).astype(np.uint8)
 
 
 def write_bar(canvas: Canvas, right: int, y: int, high: float) -> None:
   """Draws the bar of colours, from 0 to the highest coefficient, that ends at the right side."""
   width, height = _BAR
   left = right - width - 42
-  bar = choose_colours(np.linspace(0, 1, width)[None].repeat(height, 0)).astype(np.uint8)
+  bar = shade_shares(np.linspace(0, 1, width)[None].repeat(height, 0)).astype(np.uint8)
   canvas.paste(bar, left, y + 3)
   canvas.write("0", left - 5, y, size=17, colour=GREY, anchor="ra")
   canvas.write(f"{high:.2f}", right, y, size=17, colour=GREY, anchor="ra")

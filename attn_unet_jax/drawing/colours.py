@@ -1,5 +1,7 @@
 """Colours that people with any colour vision tell apart (Okabe and Ito, 2008)."""
 
+import numpy as np
+
 Colour = tuple[int, int, int]
 
 ORANGE: Colour = (230, 159, 0)
@@ -13,6 +15,10 @@ PURPLE: Colour = (204, 121, 167)
 # Bright ones first, as the outlines lie on grey tissue.
 _OF_CLASSES = (ORANGE, SKY_BLUE, YELLOW, PURPLE, GREEN, VERMILION, BLUE)
 
+# Of overlays, from 0 to 1: ever brighter, so that they are read without colour too. The pages have
+# the same in `page/viewer.js`.
+_RAMP = np.array([[0, 0, 0], [110, 20, 110], [220, 60, 70], [250, 150, 20], [250, 250, 110]])
+
 
 def choose_colour(value: int) -> Colour:
   """Returns the colour of class `value`, from 1; the colours repeat after the seventh class."""
@@ -22,3 +28,24 @@ def choose_colour(value: int) -> Colour:
 def to_hex(colour: Colour) -> str:
   """Writes a colour as `#e69f00`."""
   return "#" + "".join(f"{part:02x}" for part in colour)
+
+
+def shade_shares(shares: np.ndarray) -> np.ndarray:
+  """Returns the colours of shares from 0 to 1, as RGB in a last axis, float64."""
+  steps = np.linspace(0, 1, len(_RAMP))
+  return np.stack([np.interp(shares, steps, part) for part in _RAMP.T], -1)
+
+
+def blend_shares(picture: np.ndarray, shares: np.ndarray) -> np.ndarray:
+  """Lays the colours of shares over a picture, the denser the higher they are.
+
+  Args:
+    picture: RGB [H, W, 3].
+    shares: from 0 to 1, [H, W].
+
+  Returns:
+    RGB [H, W, 3], float64.
+  """
+  weight = (40 / 255 + 0.6 * shares)[..., None]
+  blended: np.ndarray = picture * (1 - weight) + shade_shares(shares) * weight
+  return blended

@@ -79,12 +79,19 @@ def _render_command(module: str, flags: Sequence[str]) -> str:
   return " \\\n  ".join([f"python -m attn_unet_jax.{module}", *map(shlex.quote, flags)])
 
 
-def render_cells(table: ComparisonTable, *, shown: bool) -> Iterator[list[str]]:
+def render_cells(
+  table: ComparisonTable, *, shown: bool, with_config: bool = True
+) -> Iterator[list[str]]:
   """Yields the head and the rows, for people if `shown`, otherwise for programs.
 
   Cells are plain text: what a format must escape is left to it.
+
+  Args:
+    table: the table.
+    shown: whether people read it.
+    with_config: whether the values in which the configs differ have columns.
   """
-  keys = list(table.rows[0].config)
+  keys = list(table.rows[0].config) if with_config else []
   # A column of classes says nothing to people if there is only one class.
   several = len({row.name for row in table.rows}) > 1 or not shown
   steps = any(row.step is not None for row in table.rows)
@@ -105,6 +112,13 @@ def render_cells(table: ComparisonTable, *, shown: bool) -> Iterator[list[str]]:
     if table.ranks:
       cells += _render_rank(row, shown=shown)
     yield cells + _render_tests(row, shown=shown)
+
+
+def render_differences(table: ComparisonTable) -> list[list[str]]:
+  """Returns a row for each key of the config whose values differ: the key, and each run's value."""
+  of_runs = {row.run: row.config for row in table.rows}  # the rows of a run have one config
+  keys = next(iter(of_runs.values()))
+  return [[key, *(_render_value(config[key]) for config in of_runs.values())] for key in keys]
 
 
 def _render_summary(found: ScoreSummary, cases: int, *, shown: bool) -> list[str]:

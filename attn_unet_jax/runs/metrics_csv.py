@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -100,6 +100,24 @@ class EpochLog:
       f"attention/{name}/{place}": one for name in gates for place, one in gates[name].items()
     }
     self._write_scalars(epoch, {tag: one for tag, one in tags.items() if math.isfinite(one)})
+
+  def write_picture(self, epoch: int, name: str, draw: Callable[[str], bytes]) -> None:
+    """Adds a picture of an epoch to the writers that take one; what prevents that ends no training.
+
+    Args:
+      epoch: of the picture.
+      name: what it shows.
+      draw: returns a PNG file with a title, or b'' where there is nothing to draw.
+    """
+    if not self._writers:
+      return
+    try:
+      png = draw(f"{name}, epoch {epoch}")
+    except Exception as error:
+      print_line(f"no picture of epoch {epoch}: {error}")
+      return
+    for writer in self._writers if png else ():
+      writer.write_picture(epoch, name, png)
 
   def _write_scalars(self, epoch: int, values: Mapping[str, float]) -> None:
     for writer in self._writers:

@@ -38,6 +38,13 @@ class EventFile:
   def write_epoch(self, epoch: int, values: Mapping[str, float]) -> None:
     """Adds an epoch and flushes it to the disk."""
     entries = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+    self._write(epoch, entries)
+
+  def write_picture(self, epoch: int, name: str, png: bytes) -> None:
+    """Adds a picture, a PNG file."""
+    self._write(epoch, [Summary.Value(tag=name, image=Summary.Image(encoded_image_string=png))])
+
+  def _write(self, epoch: int, entries: list[Summary.Value]) -> None:
     event = Event(wall_time=time.time(), step=epoch, summary=Summary(value=entries))
     self._writer.write_event(event)
     self._writer.flush()

@@ -18,6 +18,13 @@ class ScalarWriter(Protocol):
     """Ends the writing; `done` says whether the training came to its end."""
 
 
+class EpochWriter(ScalarWriter, Protocol):
+  """What takes pictures too."""
+
+  def write_picture(self, epoch: int, name: str, png: bytes) -> None:
+    """Adds a picture of an epoch."""
+
+
 class _Forgiving:
   """A writer to a service, whose fault ends no training: it is said once, and no more is written.
 
@@ -30,6 +37,9 @@ class _Forgiving:
 
   def write_epoch(self, epoch: int, values: Mapping[str, float]) -> None:
     self._try(lambda writer: writer.write_epoch(epoch, values))
+
+  def write_picture(self, epoch: int, name: str, png: bytes) -> None:
+    """Writes nothing: no part of a scan goes to a service."""
 
   def close(self, *, done: bool) -> None:
     self._try(lambda writer: writer.close(done=done))
@@ -46,25 +56,25 @@ class _Forgiving:
 
 # Each imports its package only when it is asked for: TensorBoard's takes time, the others are
 # extras.
-def _open_tensorboard(workdir: Path, first: int) -> ScalarWriter:
+def _open_tensorboard(workdir: Path, first: int) -> EpochWriter:
   from attn_unet_jax.runs.tensorboard import EventFile
 
   return EventFile(workdir, first)
 
 
-def _open_mlflow(workdir: Path, first: int) -> ScalarWriter:
+def _open_mlflow(workdir: Path, first: int) -> EpochWriter:
   from attn_unet_jax.runs.mlflow_run import MLflowRun
 
   return _Forgiving("MLflow", MLflowRun(workdir))
 
 
-def _open_wandb(workdir: Path, first: int) -> ScalarWriter:
+def _open_wandb(workdir: Path, first: int) -> EpochWriter:
   from attn_unet_jax.runs.wandb_run import WandbRun
 
   return _Forgiving("W&B", WandbRun(workdir))
 
 
-_OPENERS: Mapping[str, Callable[[Path, int], ScalarWriter]] = {
+_OPENERS: Mapping[str, Callable[[Path, int], EpochWriter]] = {
   "tensorboard": _open_tensorboard,
   "mlflow": _open_mlflow,
   "wandb": _open_wandb,
@@ -88,7 +98,7 @@ def check_writers(names: Sequence[str]) -> None:
     import_wandb()
 
 
-def open_writers(names: Sequence[str], workdir: Path, first: int) -> list[ScalarWriter]:
+def open_writers(names: Sequence[str], workdir: Path, first: int) -> list[EpochWriter]:
   """Opens writers of a run.
 
   Args:
@@ -99,7 +109,7 @@ def open_writers(names: Sequence[str], workdir: Path, first: int) -> list[Scalar
   Raises:
     UserError: as of `check_writers`, or the run that an earlier start wrote to is gone.
   """
-  opened: list[ScalarWriter] = []
+  opened: list[EpochWriter] = []
   try:
     for name in dict.fromkeys(names):
       opened.append(_OPENERS[name](workdir, first))

@@ -19,6 +19,7 @@ from attn_unet_jax.training.optimizer import build_rate_schedule
 from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import TrainState
 from attn_unet_jax.training.step import measure_fixed
+from attn_unet_jax.training.watched_patch import WatchedPatch
 
 
 class ValidationScore(NamedTuple):
@@ -58,23 +59,26 @@ class EpochReport:
     self._measure = jax.jit(
       lambda variables, batch: measure_fixed(recipe, module, variables, batch)
     )
-    self._watch = GateWatch(
-      fixed.get("validation", ()), module.output_margin, recipe.data.spacing_mm
-    )
+    watched = fixed.get("validation", ()), module.output_margin, recipe.data.spacing_mm
+    self._watch, self._patch = GateWatch(*watched), WatchedPatch(*watched)
     self._gates: dict[str, dict[str, float]] = {}
 
-  def measure_epoch(self, epoch: int, state: TrainState, seconds: float) -> dict[str, Any]:
+  def measure_epoch(
+    self, epoch: int, state: TrainState, seconds: float, steps: int
+  ) -> dict[str, Any]:
     """Measures the epoch's row of the log, whose validation DSC is still None.
 
     Args:
       epoch: the number of the epoch, from 1.
       state: the state after it, on one device.
-      seconds: the time that its steps took.
+      seconds: the time that its steps of this start took.
+      steps: how many these were.
 
     Raises:
       UserError: a loss is not finite.
     """
     row = {"epoch": epoch, "train_seconds": seconds, **self._measure_losses(state)}
+    row["patches"] = steps * self._recipe.train.batch_size
     # The optimiser's schedule counts updates, not steps; the last one used the rate before.
     updates = int(state.step) - int(state.skipped)
     row["learning_rate"] = float(build_rate_schedule(self._recipe)(max(0, updates - 1)))
@@ -91,6 +95,8 @@ class EpochReport:
       if self._gates:  # before the epoch's own line, without which it is trained again
         self._log.write_gates(row["epoch"], self._gates)
       self._log.write_epoch(row)
+      if score:
+        self._log.write_picture(row["epoch"], "validation patch", self._patch.draw)
       self._print_row(row, score)
 
   def _measure_losses(self, state: TrainState) -> dict[str, Any]:
@@ -100,10 +106,11 @@ class EpochReport:
       with self._announce_first_part():
         values, sums = [], []
         for number, batch in enumerate(self._fixed[part]):
-          value, gates = self._measure(state.variables, batch)
+          value, gates, classes = self._measure(state.variables, batch)
           values.append(float(value))
           if part == "validation":
             sums.append(self._watch.sum_batch(number, gates))
+            self._patch.keep(number, classes, gates)
       self._gates = average_sums(sums) or self._gates
       row[f"{column}_seg_loss"] = loss = sum(values) / len(values)
       # The time of the training is the time of its steps, which the caller has measured.
@@ -128,11 +135,12 @@ class EpochReport:
     epoch, epochs = row["epoch"], self._recipe.train.epochs
     # From the mean duration of the epochs since this start, validations included.
     left = (time.monotonic() - self._began) / (epoch - self._first) * (epochs - epoch)
+    pace = f"{row['patches'] / row['train_seconds']:.3g} patches a second"
     dsc = f", validation DSC {_format_score(score)}" if score else ""
     console.print_line(
       f"epoch {epoch}/{epochs}: loss train {row['train_seg_loss']:.4f}, "
       f"validation {row['validation_seg_loss']:.4f}, test {row['test_seg_loss']:.4f}{dsc}; "
-      f"{row['train_seconds']:.1f} s, {console.format_duration(left)} left"
+      f"{row['train_seconds']:.1f} s, {pace}, {console.format_duration(left)} left"
     )
 
 

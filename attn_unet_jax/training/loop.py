@@ -85,12 +85,14 @@ def train_network(
     watch = NonfiniteWatch(recipe, locate_patches, int(state.skipped), workdir / "nonfinite")
     report = EpochReport(recipe, module, inputs.fixed, log, epochs_done)
     for epoch in range(epochs_done + 1, recipe.train.epochs + 1):
+      done = int(state.step)
       state, seconds = _train_epoch(recipe, step, state, feeds, epoch, stop, store, watch, pace)
+      done = int(state.step) - done
       is_validated = epoch == recipe.train.epochs or epoch % recipe.train.validate_every == 0
       score = None
       try:
         measure = stop.interruptible(report.measure_epoch)
-        row = hosts.run_on_primary(measure, epoch, get_first_device_copy(state), seconds)
+        row = hosts.run_on_primary(measure, epoch, get_first_device_copy(state), seconds, done)
         if is_validated or epoch % recipe.train.save_every == 0:
           # Only now that its losses are known to be finite, so a bad state cannot evict the last
           # good checkpoint.

@@ -236,14 +236,17 @@ def fixed_loss(
 
 def measure_fixed(
   recipe: TrainingRecipe, module: nn.Module, variables: Any, batch: NetworkInput
-) -> tuple[Array, dict[str, Array]]:
-  """Computes `fixed_loss`, and the coefficients of each gate `[N, x, y, z]` on its own grid.
+) -> tuple[Array, dict[str, Array], Array]:
+  """Computes `fixed_loss`, and what else of the same forward pass is looked at.
 
-  A gate that has a coefficient for each channel has their mean.
+  Returns:
+    the loss, the coefficients of each gate `[N, x, y, z]` on its own grid (of one that has a
+    coefficient for each channel their mean), and the most probable class of each voxel, uint8.
   """
   logits, out = module.apply(variables, batch.image, train=False)
   gates = {name: one.astype(jnp.float32).mean(-1) for name, one in out.get("gates", {}).items()}
-  return _compute_loss(recipe, module, _make_output(logits, out), batch), gates
+  classes = jnp.argmax(logits, -1).astype(jnp.uint8)
+  return _compute_loss(recipe, module, _make_output(logits, out), batch), gates, classes
 
 
 def _compute_loss(

@@ -1,7 +1,8 @@
 """Makes the page of a comparison: the table, each case by two runs, and what differs most."""
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,12 @@ from attn_unet_jax.drawing.page.comparison import ComparisonPage, Scatter, write
 from attn_unet_jax.drawing.page.volumes import EmbeddedCase, embed_case
 from attn_unet_jax.evaluation.compared_runs import ScoredRun
 from attn_unet_jax.evaluation.comparison import ComparisonTable
-from attn_unet_jax.evaluation.comparison_text import explain_table, render_cells, render_commands
+from attn_unet_jax.evaluation.comparison_text import (
+  explain_table,
+  render_cells,
+  render_commands,
+  render_differences,
+)
 from attn_unet_jax.evaluation.missing_truth import TRUTH, find_missing_truth
 from attn_unet_jax.labels import class_names
 from attn_unet_jax.runtime.errors import UserError
@@ -37,18 +43,24 @@ def render_comparison(
 ) -> str:
   """Returns the page; without the data or the masks it has no pictures, and says why."""
   pictures, missing = _draw_cases(table.metrics[0], runs, part)
-  head, *rows = render_cells(table, shown=True)
+  names = _shorten_names(runs)
+  table = dataclasses.replace(
+    table, rows=[dataclasses.replace(row, run=names[row.run]) for row in table.rows]
+  )
+  head, *rows = render_cells(table, shown=True, with_config=False)
   classes, unknown = _list_classes(runs[0])
   return write_comparison(
     ComparisonPage(
       title=title or "Comparison of runs",
-      lead=note or f"{len(runs)} runs, compared on the {part} cases; the others with the first.",
+      lead=note
+      or f"{len(runs)} runs on their {part} cases, each compared with {names[runs[0].name]}.",
       head=head,
       rows=rows,
+      differences=render_differences(table),
       notes=[explain_table(table), *(f"{one}." for one in table.notes), *missing],
       classes=classes,
-      scatters=_list_scatters(table, runs),
-      runs=[run.name for run in runs],
+      scatters=_list_scatters(table, runs, names),
+      runs=[*names.values()],
       pictures=pictures,
       unknown=unknown,
       record=[("Made by", render_commands(runs, command))],
@@ -68,7 +80,15 @@ def _list_classes(run: ScoredRun) -> tuple[Sequence[str], Sequence[str]]:
   return class_names(labels), find_missing_truth(labels, volumes).classes
 
 
-def _list_scatters(table: ComparisonTable, runs: Sequence[ScoredRun]) -> list[Scatter]:
+def _shorten_names(runs: Sequence[ScoredRun]) -> dict[str, str]:
+  """Returns by the path of a run what it is called on the page: its folder, if that is unique."""
+  short = {run.name: Path(run.name).resolve().name for run in runs}
+  return short if len(set(short.values())) == len(short) else {name: name for name in short}
+
+
+def _list_scatters(
+  table: ComparisonTable, runs: Sequence[ScoredRun], names: Mapping[str, str]
+) -> list[Scatter]:
   """Lists a diagram for each metric, class and run but the first."""
   first, *others = runs
   tested = {(row.run, row.name): row for row in table.rows}
@@ -76,18 +96,18 @@ def _list_scatters(table: ComparisonTable, runs: Sequence[ScoredRun]) -> list[Sc
   for metric in table.metrics:
     for name in dict.fromkeys(row.name for row in table.rows):
       for run in others:
-        about, row = "", tested[run.name, name]
+        about, row = "", tested[names[run.name], name]
         if metric == table.metrics[0] and row.tests:
           n, difference, p_wilcoxon, p_t = row.tests
           about = (
             f"Mean difference {difference:+.3f} over {n} cases; p {_show(p_wilcoxon)} by "
             f"Wilcoxon's signed rank test ({_show(row.p_holm)} adjusted by Holm's rule), "
-            f"{_show(p_t)} by the paired t test."
+            f"{_show(p_t)} by the paired t test. Of {names[run.name]} less {names[first.name]}."
           )
         cases = _pair_scores(first, run, name, metric)
         if cases:
           title = f"{name}: {metric}"
-          found.append(Scatter(title, first.name, run.name, cases, about))
+          found.append(Scatter(title, names[first.name], names[run.name], cases, about))
   return found
 
 
@@ -162,7 +182,7 @@ def _draw_case(
   affine[:3, 3] += affine[:3, 2] * number
   return [
     embed_case(
-      f"{case_id}, {run.name}",
+      f"{case_id}, {name}",
       "",
       _describe_scores(run, case_id, metric),
       Volume(image.array[:, :, layer], affine),
@@ -172,7 +192,7 @@ def _draw_case(
       one_slice=True,
       around=shown,
     )
-    for run, mask in zip(runs, masks, strict=True)
+    for run, name, mask in zip(runs, _shorten_names(runs).values(), masks, strict=True)
   ]
 
 

@@ -97,7 +97,16 @@ def test_the_page_of_a_comparison_draws_its_cases(browser, tmp_path):
   pictures = [embed(case, "", one_slice=True) for case in (EVIL, f"{EVIL} (b)")]
   scatter = Scatter("dsc", "a", EVIL, [(EVIL, 0.5, 0.75), ("c", 0.25, 0.5)], "p 0.5")
   made = ComparisonPage(
-    EVIL, "", ["run"], [["a"], [EVIL]], [], ["pancreas"], [scatter], ["a", "b"], [(EVIL, pictures)]
+    EVIL,
+    "",
+    ["run"],
+    [["a"], [EVIL]],
+    [[EVIL, "1", "2"]],
+    [],
+    ["pancreas"],
+    [scatter],
+    ["a", "b"],
+    [(EVIL, pictures)],
   )
   (tmp_path / "two.html").write_text(write_comparison(made), encoding="utf-8")
   opened = browser.new_page(viewport={"width": 390, "height": 800})
@@ -107,6 +116,8 @@ def test_the_page_of_a_comparison_draws_its_cases(browser, tmp_path):
   opened.goto((tmp_path / "two.html").as_uri())
   assert opened.locator("#scatters circle").count() == 2
   assert opened.locator("#thumbs canvas").count() == 2
+  assert opened.locator("#differences th").last.inner_text() == EVIL
+  assert "truth (solid)" in opened.locator("#keys").inner_text()
   opened.locator("#scatters a").first.focus()
   assert opened.locator("#scatters .said").inner_text() == f"{EVIL}: 0.5 and 0.75"
   assert opened.evaluate("document.documentElement.scrollWidth") <= 390

@@ -16,6 +16,14 @@ def _row(epoch):
   return {**dict.fromkeys(COLUMNS, 0.25), "epoch": epoch, "validation_dsc": None}
 
 
+def _read_events(path):
+  data, at = path.read_bytes(), 0
+  while at < len(data):  # TFRecord: length, checksum, event, checksum
+    (length,) = struct.unpack("<Q", data[at : at + 8])
+    yield Event.FromString(data[at + 12 : at + 12 + length])
+    at += 12 + length + 4
+
+
 def test_a_run_that_goes_on_rewrites_what_its_checkpoint_does_not_hold(tmp_path):
   log = EpochLog(tmp_path, 0)
   for epoch in (1, 2, 3):
@@ -81,13 +89,10 @@ def test_tensorboard_has_the_same_values(tmp_path):
   log.write_epoch({**_row(4), "learning_rate": 0.5})
   log.close()
   (path,) = tmp_path.glob("events.*")
-  data, values, starts, at = path.read_bytes(), {}, [], 0
-  while at < len(data):  # TFRecord: length, checksum, event, checksum
-    (length,) = struct.unpack("<Q", data[at : at + 8])
-    event = Event.FromString(data[at + 12 : at + 12 + length])
+  values, starts = {}, []
+  for event in _read_events(path):
     starts += [event.step] * (event.session_log.status == SessionLog.START)
     values |= {value.tag: (event.step, value.simple_value) for value in event.summary.value}
-    at += 12 + length + 4
   assert starts == [4]
   assert values.pop("learning_rate") == (4, 0.5)
   assert values == dict.fromkeys(COLUMNS[1:-2], (4, 0.25))
@@ -137,3 +142,18 @@ def test_the_curves_are_drawn_and_a_picture_that_cannot_be_ends_no_training(
   log.close()
   assert len(read_metrics(tmp_path / "metrics.csv")) == 4
   assert capsys.readouterr().out == "no curves.png from now on: no room\n"
+
+
+def test_a_picture_goes_to_tensorboard_and_a_fault_in_drawing_ends_nothing(tmp_path, capsys):
+  with EpochLog(tmp_path, 0) as log:
+    log.write_picture(3, "patch", lambda title: title.encode())
+    log.write_picture(4, "patch", lambda _: b"")
+    log.write_picture(5, "patch", lambda _: 1 / 0)
+  assert capsys.readouterr().out == "no picture of epoch 5: division by zero\n"
+  (path,) = tmp_path.glob("events.*")
+  found = [
+    (event.step, value.tag, value.image.encoded_image_string)
+    for event in _read_events(path)
+    for value in event.summary.value
+  ]
+  assert found == [(3, "patch", b"patch, epoch 3")]

@@ -52,8 +52,9 @@ def test_a_page_shows_each_case_by_both_runs_and_what_differs_most(runs, tmp_pat
   (scatter,) = data["scatters"]
   assert scatter["cases"][0] == ["a", 1.0, 0.25]
   assert scatter["about"].startswith("Mean difference -0.125 over 4 cases; p ")
+  assert scatter["about"].endswith("Of other less run.")
   ids = [one["id"] for one in data["thumbs"]]
-  assert ids[:3] == [f"a, {first}", f"a, {other}", f"d, {first}"]
+  assert ids[:3] == ["a, run", "a, other", "d, run"]
   assert len(ids) == len(set(ids)) == 8
   assert (data["places"]["a"], data["places"]["d"]) == (0, 2)
   # The slice is that in which the masks differ, and the same for both.
@@ -69,6 +70,21 @@ def test_a_page_shows_each_case_by_both_runs_and_what_differs_most(runs, tmp_pat
   assert found.any()
   assert not missed.any()
   assert capsys.readouterr().out.endswith(f"table: {tmp_path / 'two.html'}\n")
+
+
+def test_settings_that_differ_stand_apart_from_the_scores(runs, tmp_path):
+  first, other, _ = runs
+  config = load_config(other / "config.json")
+  (other / "config.json").write_text(to_json(with_keys(config, {"seed": 12345})))
+  text, _ = make_page((first, other), tmp_path / "two.html")
+  scores, differences = text.split('id="differences"')
+  assert "<td>12345</td>" in differences
+  assert "12345" not in scores
+  # Folders of one name are called by their paths.
+  (tmp_path / "b").mkdir()
+  other.rename(tmp_path / "b" / "run")
+  _, data = make_page((first, tmp_path / "b" / "run"), tmp_path / "two.html")
+  assert data["thumbs"][0]["id"] == f"a, {first}"
 
 
 def test_a_page_says_why_there_are_no_pictures(runs, tmp_path):

@@ -42,6 +42,7 @@ class ComparisonPage:
     lead: a sentence about it.
     head: the names of the table's columns.
     rows: its cells.
+    differences: a row for each setting in which the runs differ: its name, and each run's value.
     notes: what the table means, and what is missing.
     classes: the names of the classes.
     scatters: the diagrams.
@@ -55,6 +56,7 @@ class ComparisonPage:
   lead: str
   head: Sequence[str]
   rows: Sequence[Sequence[str]]
+  differences: Sequence[Sequence[str]]
   notes: Sequence[str]
   classes: Sequence[str]
   scatters: Sequence[Scatter]
@@ -88,10 +90,12 @@ def write_comparison(page: ComparisonPage) -> str:
   }
   sections = [
     ("table", "Scores", [*write_table(page.head, page.rows), *_write_notes(page.notes)]),
-    ("cases", "Case by case", ['<div class="charts" id="scatters"></div>']),
+    ("differences", "What differs in the settings", [*_write_differences(page)]),
+    ("cases", "Case by case", [*_write_scatters(page)]),
     ("pictures", "The cases that differ most", [*_write_pictures(page)]),
     ("record", "Record", [*_write_record(page.record)]),
   ]
+  sections = [section for section in sections if section[2]]
   return write_page(page.title, page.lead, sections, data, volumes)
 
 
@@ -110,6 +114,22 @@ def _describe_scatter(scatter: Scatter) -> dict[str, Any]:
 
 def _write_notes(notes: Sequence[str]) -> Iterator[str]:
   yield from (f"<p>{escape(note)}</p>" for note in notes)
+
+
+def _write_differences(page: ComparisonPage) -> Iterator[str]:
+  if page.differences:
+    yield from write_table(["setting", *page.runs], page.differences, kind="words")
+
+
+def _write_scatters(page: ComparisonPage) -> Iterator[str]:
+  if not page.scatters:
+    return
+  yield (
+    '<p class="soft">A dot is a case: further to the right the higher its score by the run that is '
+    "named below, further up the higher by the run named at the side. On the dashed line both are "
+    "alike.</p>"
+  )
+  yield '<div class="charts" id="scatters"></div>'
 
 
 def _write_pictures(page: ComparisonPage) -> Iterator[str]:
