@@ -118,7 +118,9 @@ def render_differences(table: ComparisonTable) -> list[list[str]]:
   """Returns a row for each key of the config whose values differ: the key, and each run's value."""
   of_runs = {row.run: row.config for row in table.rows}  # the rows of a run have one config
   keys = next(iter(of_runs.values()))
-  return [[key, *(_render_value(config[key]) for config in of_runs.values())] for key in keys]
+  return [
+    [key, *(_render_value(config[key]) or "-" for config in of_runs.values())] for key in keys
+  ]
 
 
 def _render_summary(found: ScoreSummary, cases: int, *, shown: bool) -> list[str]:

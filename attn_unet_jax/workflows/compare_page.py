@@ -56,6 +56,7 @@ def render_comparison(
       or f"{len(runs)} runs on their {part} cases, each compared with {names[runs[0].name]}.",
       head=head,
       rows=rows,
+      metrics=table.metrics,
       differences=render_differences(table),
       notes=[explain_table(table), *(f"{one}." for one in table.notes), *missing],
       classes=classes,
@@ -100,9 +101,9 @@ def _list_scatters(
         if metric == table.metrics[0] and row.tests:
           n, difference, p_wilcoxon, p_t = row.tests
           about = (
-            f"Mean difference {difference:+.3f} over {n} cases; p {_show(p_wilcoxon)} by "
-            f"Wilcoxon's signed rank test ({_show(row.p_holm)} adjusted by Holm's rule), "
-            f"{_show(p_t)} by the paired t test. Of {names[run.name]} less {names[first.name]}."
+            f"Mean difference, {names[run.name]} less {names[first.name]}: {difference:+.3f} over "
+            f"{n} cases; p {_show(p_wilcoxon)} by Wilcoxon's signed rank test "
+            f"({_show(row.p_holm)} adjusted by Holm's rule), {_show(p_t)} by the paired t test."
           )
         cases = _pair_scores(first, run, name, metric)
         if cases:

@@ -97,16 +97,17 @@ def test_the_page_of_a_comparison_draws_its_cases(browser, tmp_path):
   pictures = [embed(case, "", one_slice=True) for case in (EVIL, f"{EVIL} (b)")]
   scatter = Scatter("dsc", "a", EVIL, [(EVIL, 0.5, 0.75), ("c", 0.25, 0.5)], "p 0.5")
   made = ComparisonPage(
-    EVIL,
-    "",
-    ["run"],
-    [["a"], [EVIL]],
-    [[EVIL, "1", "2"]],
-    [],
-    ["pancreas"],
-    [scatter],
-    ["a", "b"],
-    [(EVIL, pictures)],
+    title=EVIL,
+    lead="",
+    head=["run"],
+    rows=[["a"], [EVIL]],
+    metrics=["dsc"],
+    differences=[[EVIL, "1", "2"]],
+    notes=[],
+    classes=["pancreas"],
+    scatters=[scatter],
+    runs=["a", "b"],
+    pictures=[(EVIL, pictures)],
   )
   (tmp_path / "two.html").write_text(write_comparison(made), encoding="utf-8")
   opened = browser.new_page(viewport={"width": 390, "height": 800})
@@ -117,6 +118,7 @@ def test_the_page_of_a_comparison_draws_its_cases(browser, tmp_path):
   assert opened.locator("#scatters circle").count() == 2
   assert opened.locator("#thumbs canvas").count() == 2
   assert opened.locator("#differences th").last.inner_text() == EVIL
+  assert "overlap of prediction and truth" in opened.locator("#table").inner_text()
   assert "truth (solid)" in opened.locator("#keys").inner_text()
   opened.locator("#scatters a").first.focus()
   assert opened.locator("#scatters .said").inner_text() == f"{EVIL}: 0.5 and 0.75"

@@ -51,8 +51,7 @@ def test_a_page_shows_each_case_by_both_runs_and_what_differs_most(runs, tmp_pat
   assert not [tag for tag, _ in page.found if tag == "b"]
   (scatter,) = data["scatters"]
   assert scatter["cases"][0] == ["a", 1.0, 0.25]
-  assert scatter["about"].startswith("Mean difference -0.125 over 4 cases; p ")
-  assert scatter["about"].endswith("Of other less run.")
+  assert scatter["about"].startswith("Mean difference, other less run: -0.125 over 4 cases; p ")
   ids = [one["id"] for one in data["thumbs"]]
   assert ids[:3] == ["a, run", "a, other", "d, run"]
   assert len(ids) == len(set(ids)) == 8

@@ -10,7 +10,7 @@ from attn_unet_jax.drawing.page.document import (
   embed_volumes,
   write_page,
 )
-from attn_unet_jax.drawing.page.summary import write_table
+from attn_unet_jax.drawing.page.summary import write_meanings, write_table
 from attn_unet_jax.drawing.page.volumes import EmbeddedCase
 
 
@@ -42,6 +42,7 @@ class ComparisonPage:
     lead: a sentence about it.
     head: the names of the table's columns.
     rows: its cells.
+    metrics: the scores that it has.
     differences: a row for each setting in which the runs differ: its name, and each run's value.
     notes: what the table means, and what is missing.
     classes: the names of the classes.
@@ -56,6 +57,7 @@ class ComparisonPage:
   lead: str
   head: Sequence[str]
   rows: Sequence[Sequence[str]]
+  metrics: Sequence[str]
   differences: Sequence[Sequence[str]]
   notes: Sequence[str]
   classes: Sequence[str]
@@ -89,7 +91,7 @@ def write_comparison(page: ComparisonPage) -> str:
     "thumbs": thumbs,
   }
   sections = [
-    ("table", "Scores", [*write_table(page.head, page.rows), *_write_notes(page.notes)]),
+    ("table", "Scores", [*_write_scores(page)]),
     ("differences", "What differs in the settings", [*_write_differences(page)]),
     ("cases", "Case by case", [*_write_scatters(page)]),
     ("pictures", "The cases that differ most", [*_write_pictures(page)]),
@@ -112,8 +114,10 @@ def _describe_scatter(scatter: Scatter) -> dict[str, Any]:
   }
 
 
-def _write_notes(notes: Sequence[str]) -> Iterator[str]:
-  yield from (f"<p>{escape(note)}</p>" for note in notes)
+def _write_scores(page: ComparisonPage) -> Iterator[str]:
+  yield from write_table(page.head, page.rows)
+  yield from (f"<p>{escape(note)}</p>" for note in page.notes)
+  yield from write_meanings(page.metrics)
 
 
 def _write_differences(page: ComparisonPage) -> Iterator[str]:

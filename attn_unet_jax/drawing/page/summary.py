@@ -57,7 +57,7 @@ def write_summary(
           for metric in metrics]  # fmt: skip
   yield from write_table(["score", *classes], rows, kind="scores")
   yield from _write_published(published)
-  yield from _write_meanings(metrics)
+  yield from write_meanings(metrics)
 
 
 def write_table(
@@ -79,6 +79,15 @@ def write_table(
     values = "".join(f"<td>{cell}</td>" for cell in rest)
     yield f'<tr><th scope="row">{first}</th>{values}</tr>'
   yield "</tbody></table></div>"
+
+
+def write_meanings(metrics: Sequence[str]) -> Iterator[str]:
+  """Yields what scores mean, for a reader who does not know the field."""
+  yield '<details open><summary>What the scores mean</summary><dl class="meanings">'
+  for metric in metrics:
+    if meaning := find_meaning(metric):
+      yield f"<div><dt>{escape(metric)}</dt><dd>{escape(meaning)}</dd></div>"
+  yield "</dl></details>"
 
 
 def find_meaning(metric: str) -> str:
@@ -103,11 +112,3 @@ def _write_published(published: Sequence[Sequence[str]]) -> Iterator[str]:
     return
   yield "<h3>Published DSC of the pancreas on the same data, by other folds or methods</h3>"
   yield from write_table(["paper", "method", "DSC", "cases"], published, kind="words")
-
-
-def _write_meanings(metrics: Sequence[str]) -> Iterator[str]:
-  yield '<details open><summary>What the scores mean</summary><dl class="meanings">'
-  for metric in metrics:
-    if meaning := find_meaning(metric):
-      yield f"<div><dt>{escape(metric)}</dt><dd>{escape(meaning)}</dd></div>"
-  yield "</dl></details>"
