@@ -25,7 +25,7 @@ from attn_unet_jax.runtime.files import atomic_write, remove_unfinished_files
 _DEAD_S = 24 * 3600.0
 # To be raised whenever `prepare_case` gives other values, or refuses what it did not: older files
 # are then ignored.
-_VERSION = 4
+_VERSION = 5
 _WRITER = "group_size:1,zstd:1"  # reads five times as fast as the default, a tenth larger
 _READER = "readahead_buffer_size:0,max_parallelism:0"  # for random access
 

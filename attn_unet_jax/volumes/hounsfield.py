@@ -35,8 +35,11 @@ _MIN_TISSUE_SHARE = 0.5
 # MR and PET have no value below 0, but for overshoot, and what surrounds the body is close to it.
 _DARK = 0.05  # of the highest value
 _MIN_DARK_SHARE = 0.2
+_MIN_NEGATED_SHARE = (
+  0.1  # where air would be with the other sign; few of a CT's voxels are so dense
+)
 _MIN_EQUAL_SHARE = 0.75  # of the neighbours in a label map; noise makes them differ in an image
-_BYTE = (0, 255)
+_BYTE, _SIGNED_BYTE = (0, 255), (-128, 127)
 _OVERSHOOT = 8  # of interpolation, beyond the ends of an 8-bit picture
 
 
@@ -107,8 +110,13 @@ def _scale_finding(values: np.ndarray, array: np.ndarray, name: object) -> Findi
       f"{seen}: no tissue and no metal has such values; were negative ones stored without a sign? "
       "convert the scan again from its DICOM"
     )
-  if _looks_like_ct(values):
-    return None
+  if (low, high) != _SIGNED_BYTE and _looks_like_ct(values):
+    if not _is_negated(values):
+      return None
+    return _scale_error(
+      f"{seen}: air lies at 1000 instead of -1000, as by a slope of the wrong sign; convert the "
+      "scan again from its DICOM"
+    )
   if usual[1] - usual[0] < _MIN_CROP_SPAN_HU:
     return _scale_error(
       f"{seen} (air is -1000, bone about 1000); give the scan as it was before normalisation"
@@ -145,14 +153,21 @@ def _scale_finding(values: np.ndarray, array: np.ndarray, name: object) -> Findi
   )
 
 
+def _is_negated(values: np.ndarray) -> bool:
+  """Returns whether the voxels that would be air have the other sign."""
+  negated = _share_between(values, -_AIR_HU[1], -_AIR_HU[0])
+  return negated >= max(_MIN_NEGATED_SHARE, 10 * _share_between(values, *_AIR_HU))
+
+
 def _is_byte_picture(values: np.ndarray) -> bool:
   """Returns whether values are those of a picture with 8 bits, perhaps interpolated."""
-  if _BYTE[0] <= values.min() and values.max() <= _BYTE[1]:
+  ends = float(values.min()), float(values.max())
+  if (_BYTE[0] <= ends[0] and ends[1] <= _BYTE[1]) or ends == _SIGNED_BYTE:
     return True
   low, high = _BYTE[0] - _OVERSHOOT, _BYTE[1] + _OVERSHOOT
   # Interpolated, it still has its black around the body.
   black = _share_between(values, low, _BYTE[0] + _OVERSHOOT)
-  return bool(low <= values.min() and values.max() <= high and black > 0.05)
+  return bool(low <= ends[0] and ends[1] <= high and black > 0.05)
 
 
 def _is_label_map(values: np.ndarray, array: np.ndarray) -> bool:

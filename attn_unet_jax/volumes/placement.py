@@ -18,13 +18,17 @@ from attn_unet_jax.volumes.volume import Grid, corner_distance_mm
 
 # Far beyond what scanners of people reconstruct, and so a spacing in another unit.
 _POSSIBLE_MM = (0.05, 50.0)
+# The longest side of a person's field of view. A short one counts only where it has many voxels: a
+# crop has few.
+_POSSIBLE_FIELD_MM = (60.0, 2500.0)
+_MANY_VOXELS = 128
 # Two forms of a header that differ by less give an organ the same size.
 _SAME_SPACING = 0.02
 _TURNED_DEGREES = 45.0
 
 
 def spacing_findings(grid: Grid, name: object) -> Iterator[Finding]:
-  """Yields an error if the voxels of the file `name` have a size that no CT has."""
+  """Yields an error if the voxels, or the field, of the file `name` have a size that no CT has."""
   low, high = _POSSIBLE_MM
   odd = [mm for mm in grid.spacing if not low <= mm <= high]
   if odd:
@@ -34,6 +38,17 @@ def spacing_findings(grid: Grid, name: object) -> Iterator[Finding]:
       "geometry",
       f"{name}: voxels of {spacing} mm, a CT has {low:g} to {high:g}; its unit may be another than "
       "mm: correct the spacing in its header",
+    )
+    return
+  side = max(grid.field_mm)
+  is_crop = sum(size >= _MANY_VOXELS for size in grid.shape) < 2
+  if side > _POSSIBLE_FIELD_MM[1] or (side < _POSSIBLE_FIELD_MM[0] and not is_crop):
+    field = " x ".join(f"{mm:g}" for mm in grid.field_mm)
+    yield Finding(
+      "error",
+      "geometry",
+      f"{name}: a field of view of {field} mm, which is not that of a person; its unit may be "
+      "another than mm: correct the spacing in its header",
     )
 
 

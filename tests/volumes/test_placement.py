@@ -100,6 +100,24 @@ def test_voxels_that_no_ct_has_are_an_error(mm):
   assert f"a.nii: voxels of 1 x 1 x {mm:g} mm, a CT has 0.05 to 50" in finding.text
 
 
+@pytest.mark.parametrize(
+  ("shape", "mm"),
+  [((512, 512, 200), 0.08), ((512, 512, 30), 7.0), ((205, 205, 150), 20.0), ((40, 40, 900), 5.0)],
+)
+def test_a_field_that_no_person_has_is_an_error(shape, mm):
+  (finding,) = spacing_findings(Grid(shape, make_affine(mm, mm, mm)), "a.nii")
+  assert (finding.severity, finding.kind) == ("error", "geometry")
+  assert f"a.nii: a field of view of {shape[0] * mm:g} x " in finding.text
+
+
+@pytest.mark.parametrize(
+  ("shape", "mm"),
+  [((512, 512, 3), 0.6), ((300, 300, 1600), 1.3), ((60, 60, 60), 0.7), ((64, 128, 64), 0.4)],
+)
+def test_slabs_crops_and_whole_bodies_pass(shape, mm):
+  assert list(spacing_findings(Grid(shape, make_affine(mm, mm, mm)), "a.nii")) == []
+
+
 @pytest.mark.parametrize("mm", [0.1, 0.3, 0.7, 5, 12, 40])
 def test_fine_and_thick_voxels_pass(mm):
   assert list(spacing_findings(Grid(SHAPE, make_affine(mm, mm, mm)), "a.nii")) == []

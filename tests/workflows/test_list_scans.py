@@ -15,7 +15,7 @@ from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.workflows import list_scans as workflow
 from attn_unet_jax.workflows.list_scans import list_scans
 from tests.conftest import SHARED
-from tests.written_dicom import slices_of, write, write_volume
+from tests.written_dicom import moving, slices_of, write, write_volume
 
 SCAN = Volume(np.arange(80, dtype=np.int16).reshape(5, 4, 4), np.diag([-0.8, -0.7, 2.5, 1]))
 MASK = "mask.nii.gz"
@@ -141,6 +141,22 @@ def test_a_copy_of_a_scan_is_a_scan(tmp_path):
   write(tmp_path / "in" / "b", slices_of(SCAN))  # an anonymiser may give every patient one UID
   found = names(tmp_path / "in", tmp_path / "masks")
   assert set(found) == {"a.nii.gz", "b.nii.gz", "z.nii.gz"}
+  for scan in found.values():
+    np.testing.assert_array_equal(scan.read().array, SCAN.array)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_patients_under_one_uid_are_scans_of_their_own(packed, tmp_path):
+  for study in (1, 2):
+    slices = slices_of(SCAN, StudyInstanceUID=f"1.9.{study}")
+    for k in range(len(slices)):
+      moving(k, study * 1.25)(slices)
+    files = write(tmp_path / ("written" if packed else "in") / f"p{study}", slices)
+    if packed:
+      (tmp_path / "in").mkdir(exist_ok=True)
+      pack(tmp_path / "in" / f"p{study}.zip", files)
+  found = names(tmp_path / "in", tmp_path / "masks")
+  assert set(found) == {"p1.nii.gz", "p2.nii.gz"}
   for scan in found.values():
     np.testing.assert_array_equal(scan.read().array, SCAN.array)
 

@@ -1,12 +1,14 @@
-"""Finds slices that dropped out of their series because a tag of theirs is damaged.
+"""Finds slices that dropped out of their series because a tag is damaged, or got into another one.
 
 A slice whose Modality or SOP class is damaged looks like another kind of file, and one whose
 SeriesInstanceUID is damaged like a series of its own. Left out in silence, a slice at the end of a
-scan would be missing without a gap.
+scan would be missing without a gap. Scans of two studies that were given one SeriesInstanceUID, as
+by an anonymiser that has one for all, would be read as one.
 """
 
 from __future__ import annotations
 
+import collections
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +33,11 @@ def find_outsiders(groups: _GROUPS, others: Iterable[FileHeader]) -> dict[Path, 
   Returns:
     file -> one line that says what is wrong.
   """
-  return {**_find_other_kinds(groups, others), **_find_lone_slices(groups)}
+  return {
+    **_find_other_kinds(groups, others),
+    **_find_lone_slices(groups),
+    **_find_second_studies(groups),
+  }
 
 
 def _find_other_kinds(groups: _GROUPS, others: Iterable[FileHeader]) -> dict[Path, str]:
@@ -85,6 +91,33 @@ def _find_lone_slices(groups: _GROUPS) -> dict[Path, str]:
           for one in members
         }
   return found
+
+
+def _find_second_studies(groups: _GROUPS) -> dict[Path, str]:
+  """Finds images that share their series with images of another study."""
+  found: dict[Path, str] = {}
+  for (uid, _), members in groups.items():
+    studies = list_studies(members)
+    if not uid or len(studies) < 2:
+      continue
+    first = next(one for one in members if one.study_uid == studies[0])
+    found |= {
+      one.file: (
+        f"{one.file}: of another study than {first.file}, and of one SeriesInstanceUID with it: "
+        "these are several scans; put each into a folder of its own, and name one"
+      )
+      for one in members
+      if one.study_uid in studies[1:]
+    }
+  return found
+
+
+def list_studies(images: Iterable[FileHeader]) -> list[str]:
+  """Lists the studies that several slices state; the UID of one slice alone may be damaged."""
+  sizes = collections.Counter[str]()
+  for one in images:
+    sizes[one.study_uid] += one.num_slices
+  return [study for study, size in sizes.items() if _is_uid(study) and size > 1]
 
 
 def _continues_stack(one: FileHeader, stack: Sequence[FileHeader], states_study: bool) -> bool:

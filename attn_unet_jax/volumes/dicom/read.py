@@ -37,7 +37,7 @@ from attn_unet_jax.volumes.dicom.series import (
   survey_files,
 )
 from attn_unet_jax.volumes.dicom.voxels import AIR_HU, check_pixel_size, read_voxels
-from attn_unet_jax.volumes.volume import Volume
+from attn_unet_jax.volumes.volume import Volume, round_spacing
 
 __all__ = [
   "AIR_HU",
@@ -56,6 +56,8 @@ _PLACE_TAGS = [
   *("PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "BitsAllocated"),
   *(*FRAME_TAGS, *RESCALE_TAGS),
 ]
+
+_FARTHEST_MM = 1e8  # no scanner places a slice a hundred kilometres away
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -146,8 +148,8 @@ def _read_slices(file: Path, stream: BinaryIO) -> list[tuple[SliceGeometry, Slic
 def _read_slice_geometry(file: Path, tags: pydicom.Dataset, frame: int | None) -> SliceGeometry:
   # PixelSpacing gives the distance between rows first (DICOM PS3.3 10.7.1.3).
   between_rows, between_columns = _read_vector(tags, "PixelSpacing", 2, file)
-  if min(between_rows, between_columns) <= 0:
-    raise UserError(f"{file}: PixelSpacing must be above 0 mm; export the file again")
+  if not (round_spacing(np.array([between_rows, between_columns])) > 0).all():
+    raise UserError(f"{file}: PixelSpacing must be at least 1e-4 mm; export the file again")
   return SliceGeometry(
     file,
     int(tags.get("InstanceNumber") or 0),
@@ -163,7 +165,8 @@ def _read_slice_geometry(file: Path, tags: pydicom.Dataset, frame: int | None) -
 def _read_vector(tags: pydicom.Dataset, name: str, size: int, file: Path) -> np.ndarray:
   value = tags.get(name)  # None also where the element is there and empty
   vector = np.array([] if value is None else value, np.float64)
-  if vector.shape != (size,) or not np.isfinite(vector).all():
+  # NaN fails the comparison too.
+  if vector.shape != (size,) or not (np.abs(vector) < _FARTHEST_MM).all():
     raise UserError(
       f"{file}: {name} must be {size} numbers in a CT slice, it is missing or damaged; without it "
       "the slice has no place: export the series again, or leave the file out"

@@ -3,7 +3,7 @@
 A CT image must state RescaleSlope and RescaleIntercept (DICOM PS3.3 C.8.2.1). HU is stored value *
 slope + intercept, unless RescaleType names another unit (C.11.1.1.2). `US`, "unspecified", says
 nothing: GDCM, and with it ITK and its relatives, writes it into every image. It counts like a
-RescaleType that is not there.
+RescaleType that is not there. Both terms also occur written out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.dicom.geometry import name_slice
 
 RESCALE_TAGS = ("RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence")
-_HOUNSFIELD_TYPES = ("", "HU", "US")
+_HOUNSFIELD_TYPES = ("", "HU", "US", "HOUNSFIELD", "UNSPECIFIED")
 # Far above metal at the end of an extended scale (about 30,000) and below what float32 counts by
 # ones. Such a value is a damaged slope or intercept.
 _MAX_HU = 1e6

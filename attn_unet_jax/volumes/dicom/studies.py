@@ -8,7 +8,7 @@ scans of their own only as far as no series lies in two of them.
 from __future__ import annotations
 
 import collections
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.dicom.files import is_zip, list_files
 from attn_unet_jax.volumes.dicom.folder import FileListing, list_folder
 from attn_unet_jax.volumes.dicom.header import FileHeader
+from attn_unet_jax.volumes.dicom.outsiders import list_studies
 from attn_unet_jax.volumes.dicom.series import (
   DicomSeries,
   FileHeaders,
@@ -23,6 +24,13 @@ from attn_unet_jax.volumes.dicom.series import (
   read_headers,
   survey_headers,
 )
+
+
+class _SeriesPart(NamedTuple):
+  """What of a series lies in one place: the places of its slices, and the studies they state."""
+
+  places: set[Hashable]
+  studies: set[str]
 
 
 class DicomListing(NamedTuple):
@@ -115,32 +123,39 @@ def _mark_divided_series(folders: Sequence[FileHeaders], zips: Sequence[FileHead
         )
 
 
-def _list_slices(parts: Iterable[FileHeaders]) -> dict[str, set[Hashable]]:
-  """Lists the slices of each series, known by their places."""
-  slices: dict[str, set[Hashable]] = {}
+def _list_slices(parts: Iterable[FileHeaders]) -> dict[str, _SeriesPart]:
+  """Lists the slices of each series."""
+  members: dict[str, list[FileHeader]] = {}
   for one in (header for part in parts for header in part.headers):
     if one.series_uid and not one.is_companion:
-      place = one.file if one.place is None else tuple(one.place.position.tolist())
-      slices.setdefault(one.series_uid, set()).add(place)
-  return slices
+      members.setdefault(one.series_uid, []).append(one)
+  return {
+    uid: _SeriesPart({_find_place(one) for one in images}, set(list_studies(images)))
+    for uid, images in members.items()
+  }
 
 
-def _find_divided(
-  some: Mapping[str, Set[Hashable]], others: Mapping[str, Set[Hashable]]
-) -> list[str]:
+def _find_place(one: FileHeader) -> Hashable:
+  return one.file if one.place is None else tuple(one.place.position.tolist())
+
+
+def _find_divided(some: Mapping[str, _SeriesPart], others: Mapping[str, _SeriesPart]) -> list[str]:
   """Finds the series of which two places hold different slices."""
-  # Where one holds all that the other one has, that is a copy: an unpacked .zip, or a scan whose
-  # anonymiser gives every patient one UID.
-  return [
-    uid
-    for uid in some
-    if uid in others and not (some[uid] <= others[uid] or others[uid] <= some[uid])
-  ]
+  return [uid for uid in some if uid in others and _are_divided(some[uid], others[uid])]
+
+
+def _are_divided(one: _SeriesPart, other: _SeriesPart) -> bool:
+  # Anonymisers may give every patient one UID: then the studies differ.
+  if one.studies and other.studies and not one.studies & other.studies:
+    return False
+  # Where one holds all that the other one has, that is a copy: an unpacked .zip, or, where the
+  # studies have one UID too, a scan of another patient.
+  return not (one.places <= other.places or other.places <= one.places)
 
 
 def _link_parts(parts: Sequence[FileHeaders]) -> list[list[FileHeaders]]:
   """Joins folders that share a series, or that hold single images of another one's study."""
-  groups: list[tuple[dict[str, set[Hashable]], list[FileHeaders]]] = []
+  groups: list[tuple[dict[str, _SeriesPart], list[FileHeaders]]] = []
   for part in parts:
     slices, members = _list_slices([part]), [part]
     apart = []

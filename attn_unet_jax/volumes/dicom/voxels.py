@@ -134,7 +134,8 @@ def _check_encoding(file: Path, tags: pydicom.Dataset) -> None:
   if "PixelData" not in tags:
     raise UserError(f"{file}: truncated or damaged, it has no pixels; copy or export it again")
   undescribed = int(tags.get("NumberOfFrames") or 1) != 1 and not is_multi_frame(tags)
-  if tags.get("SamplesPerPixel", 1) != 1 or undescribed:
+  is_grey = str(tags.get("PhotometricInterpretation", "")).startswith("MONOCHROME")
+  if tags.get("SamplesPerPixel", 1) != 1 or not is_grey or undescribed:
     raise UserError(
       f"{file}: holds colours, or several frames without a place of their own; a CT slice is one "
       "grey image: convert it to one file for each slice, or to NIfTI"

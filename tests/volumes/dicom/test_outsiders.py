@@ -132,3 +132,13 @@ def test_an_image_sideways_of_a_tilted_series_is_not_of_it(tmp_path):
   slices[8].SeriesInstanceUID = "1.2.7"  # straight above the first one
   write(tmp_path, slices)
   assert read_dicom(tmp_path).volume.shape == (5, 4, 8)
+
+
+def test_scans_of_two_studies_under_one_uid_are_not_read_as_one(tmp_path):
+  slices = slices_of(Volume(np.zeros((5, 4, 6), np.int16), SCAN.affine))
+  for one in slices[4:]:
+    one.StudyInstanceUID = "1.9"
+  write(tmp_path, slices)
+  complaint = r"4\.dcm: of another study than .*0\.dcm.*: these are several scans.*\(and 1 more"
+  with pytest.raises(UserError, match=complaint):
+    read_dicom(tmp_path)

@@ -103,7 +103,7 @@ def test_a_contradiction_cannot_be_accepted(change, tmp_path):
 @pytest.mark.parametrize(
   "change",
   [
-    *(partial(set_all, RescaleType=unit) for unit in ("HU", "hu ", "US", "")),
+    *(partial(set_all, RescaleType=unit) for unit in ("HU", "hu ", "US", "", "Hounsfield")),
     partial(set_all, RescaleSlope="1.000000", RescaleIntercept="-1024.0000"),
     partial(set_all, ModalityLUTSequence=[]),
     partial(set_all, BitsStored=12, HighBit=11, PixelRepresentation=0),
