@@ -115,7 +115,7 @@ def _describe_scatter(scatter: Scatter) -> dict[str, Any]:
 
 
 def _write_scores(page: ComparisonPage) -> Iterator[str]:
-  yield from write_table(page.head, page.rows)
+  yield from write_table(page.head, page.rows, kind="scores")
   yield from (f"<p>{escape(note)}</p>" for note in page.notes)
   yield from write_meanings(page.metrics)
 
