@@ -1,6 +1,8 @@
+import jax
 import pytest
 
 from attn_unet_jax.config.resolve import resolve_draft
+from attn_unet_jax.workflows import describe_needs as needs
 from attn_unet_jax.workflows.describe_needs import count_foreground, describe_network
 from experiments.pancreas import get_config
 from tests.configs import with_keys
@@ -33,6 +35,25 @@ def test_memory_grows_with_the_batch(facts):
   more = describe_network(with_keys(_experiment(), {"train.batch_size": 4}))
   assert more["train_step_activation_bytes"] == 2 * facts["train_step_activation_bytes"]
   assert more["inference_operations_per_window"] == facts["inference_operations_per_window"]
+
+
+@pytest.mark.parametrize(
+  ("dtype", "platform", "notes"),
+  [("bfloat16", "cpu", 1), ("float32", "cpu", 0), ("bfloat16", "gpu", 0), ("bfloat16", "tpu", 0)],
+)
+def test_bfloat16_is_said_to_gain_nothing_on_a_cpu_alone(dtype, platform, notes):
+  told = needs.list_notes(with_keys(_experiment(), {"model.dtype": dtype}), platform)
+  assert len(told) == notes
+  assert all("model.dtype='bfloat16' makes nothing faster on a CPU" in note for note in told)
+
+
+@pytest.mark.parametrize("target", [None, "h100"])
+def test_notes_are_about_the_devices_here(monkeypatch, target):
+  """Asked for a target, `info` computes on this CPU, about which nobody asked."""
+  monkeypatch.setattr(needs, "describe_target", lambda config, name: {"device": name})
+  monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+  config = with_keys(_experiment(), {"model.dtype": "bfloat16"})
+  assert ("notes" in needs.describe_needs(config, 0, target)) == (target is None)
 
 
 def test_the_foreground_of_a_set_is_counted(phantoms):

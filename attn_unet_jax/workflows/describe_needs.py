@@ -17,6 +17,10 @@ from attn_unet_jax.training.state import abstract_state
 from attn_unet_jax.workflows.network import build_run_network
 
 _PART_OF_GPU = 0.75  # the fraction of a GPU's memory that JAX allocates
+_NO_GAIN = (
+  "config.model.dtype='bfloat16' makes nothing faster on a CPU, even where the processor computes "
+  "in it: XLA's convolutions do not. float32 is at least as fast, and lets predict use OpenVINO"
+)
 
 
 def describe_needs(config: RunConfig, count_steps: int, target: str | None) -> dict[str, Any]:
@@ -36,7 +40,15 @@ def describe_needs(config: RunConfig, count_steps: int, target: str | None) -> d
     jax.config.update("jax_platforms", "cpu")
     on_devices = {"target": describe_target(config, target)}
   counted = {"foreground": count_foreground(config, count_steps)} if count_steps else {}
-  return describe_network(config) | counted | on_devices
+  # The devices here say nothing about those of a target.
+  notes = [] if target is not None else list_notes(config, jax.default_backend())
+  return describe_network(config) | counted | on_devices | ({"notes": notes} if notes else {})
+
+
+def list_notes(config: RunConfig, platform: str) -> list[str]:
+  """Lists what a user should know before a training of this config on a platform, in words."""
+  dtype = getattr(config.model, "dtype", "float32")  # a network of one's own may have none
+  return [_NO_GAIN] if dtype == "bfloat16" and platform == "cpu" else []
 
 
 def count_foreground(config: RunConfig, steps: int) -> float:
