@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 from tests.damaged_files import damage_bytes
 from tfds_pancreas.records import open_records
 
-PAIRS = 120
+PAIRS = 144
 MEMORY_KIB = 12 << 20  # of addresses: XLA reserves more of them than it fills
 _HEADER_BYTES = 352
 
@@ -90,4 +90,4 @@ def test_check_names_each_file(case, tmp_path):
   cases = json.loads((tmp_path / "checked" / "check.json").read_text())["cases"]
   assert {one["id"] for one in cases} == names
   errors = {one["id"] for one in cases if any(f["severity"] == "error" for f in one["findings"])}
-  assert 40 < len(errors) < PAIRS
+  assert PAIRS / 3 < len(errors) < PAIRS

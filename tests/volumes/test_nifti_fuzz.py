@@ -10,6 +10,7 @@ import pytest
 
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes import Volume
+from attn_unet_jax.volumes.judge import Judge
 from attn_unet_jax.volumes.nifti import read_label, read_nifti, write_nifti
 from tests.conftest import SHARED
 from tests.damaged_files import damage_bytes
@@ -32,9 +33,16 @@ def write_damaged(path: Path, content: bytes, rng: np.random.Generator) -> None:
     path.write_bytes(damage_bytes(packed, rng, len(packed)))
 
 
+def read_image(path: Path) -> Volume:
+  """Reads an image and judges its header, as every command does."""
+  image = read_nifti(path)
+  Judge().judge_grid(image.grid, path, path)
+  return image
+
+
 def read_damaged(path: Path, read) -> bool:
   """Reads a file; returns whether it was refused."""
-  began = time.monotonic()
+  began = time.process_time()
   try:
     volume = read(path)
   except UserError as error:
@@ -47,12 +55,12 @@ def read_damaged(path: Path, read) -> bool:
     assert np.isfinite(volume.affine).all()
     assert 0.001 < min(volume.spacing) <= max(volume.spacing) < 300
     refused = False
-  assert time.monotonic() - began < 20
+  assert time.process_time() - began < 20
   return refused
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-@pytest.mark.parametrize(("read", "volume"), [(read_nifti, IMAGE), (read_label, LABEL)])
+@pytest.mark.parametrize(("read", "volume"), [(read_image, IMAGE), (read_label, LABEL)])
 def test_damaged_files(suffix, read, volume, tmp_path):
   write_nifti(tmp_path / "whole.nii", volume)
   content = (tmp_path / "whole.nii").read_bytes()
@@ -70,7 +78,7 @@ def test_damaged_files(suffix, read, volume, tmp_path):
 def test_a_damaged_real_scan(tmp_path):
   content = gzip.decompress((SHARED / "ct_nifti_3mm" / "ct.nii.gz").read_bytes())
   path, rng, refused = tmp_path / "damaged.nii", np.random.default_rng(0), 0
-  for _ in range(100):
+  for _ in range(1000):
     write_damaged(path, content, rng)
-    refused += read_damaged(path, read_nifti)
-  assert 0 < refused < 100
+    refused += read_damaged(path, read_image)
+  assert 200 < refused < 1000

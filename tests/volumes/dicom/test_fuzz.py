@@ -48,14 +48,14 @@ def read_damaged(folder, files: dict[str, bytes], rng: np.random.Generator) -> b
     if name == victim:
       data = damage_bytes(data, rng, _HEADER_BYTES, first=_PREAMBLE_BYTES)
     (folder / name).write_bytes(data)
-  began, refusal = time.monotonic(), ""
+  began, refusal = time.process_time(), ""
   try:
     assert read_dicom(folder).volume.shape[2] == 3
   except UserError as error:
     refusal = str(error)
   assert "\n" not in refusal
   assert_anonymous(refusal)
-  assert time.monotonic() - began < 20
+  assert time.process_time() - began < 20
   return bool(refusal)
 
 
@@ -78,5 +78,5 @@ def test_a_damaged_real_series(tmp_path):
   series = SHARED / "ct_dicom_3slice" / "series"
   files = {path.name: path.read_bytes() for path in series.iterdir()}
   rng = np.random.default_rng(0)
-  refused = sum(read_damaged(tmp_path / "damaged", files, rng) for _ in range(200))
-  assert 0 < refused < 200
+  refused = sum(read_damaged(tmp_path / "damaged", files, rng) for _ in range(1000))
+  assert 200 < refused < 1000
