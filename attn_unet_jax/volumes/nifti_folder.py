@@ -138,9 +138,16 @@ def read_pair(image_path: Path, label_path: Path, judge: Judge = _STRICT) -> Lab
   """Reads an image and its label, and checks that both lie on one grid.
 
   Raises:
-    UserError: a file is unreadable, the image is no CT, or the two do not lie on one grid.
+    UserError: a file is unreadable, the image is no CT, the two were swapped, or they do not lie on
+      one grid.
   """
   image, label = read_nifti(image_path), read_label(label_path)
+  # Fat and air lie below 0 HU, and labels of organs do not.
+  if image.array.min() >= 0 > label.array.min() and image.array.max() < label.array.max():
+    raise UserError(
+      f"{image_path}: holds labels, and {label_path} an image: the folders were swapped; exchange "
+      "the names of the two"
+    )
   doubts = judge.judge_scan(image, image_path, image_path)
   note = check_pair(image.grid, label.grid, (image_path, label_path))
   # The label's file may store its axes in another order than the image's.

@@ -15,6 +15,7 @@ from attn_unet_jax.volumes.nifti_folder import (
   read_pair,
 )
 from attn_unet_jax.volumes.volume import Volume
+from tests.drawn_ct import drawn_ct, drawn_label
 
 
 def test_stems():
@@ -85,3 +86,12 @@ def test_a_label_comes_on_its_images_axes_and_a_shift_is_told(tmp_path):
   write_nifti(tmp_path / "l.nii", Volume((values > 0).astype(np.uint8)[::-1], turned))
   with pytest.raises(UserError, match=r"l\.nii and its image .*i\.nii: voxels up to 1\.000 mm"):
     read_pair(tmp_path / "i.nii", tmp_path / "l.nii")
+
+
+def test_swapped_folders_are_called_so(tmp_path):
+  write_nifti(tmp_path / "image.nii", drawn_label())
+  write_nifti(tmp_path / "label.nii", drawn_ct())
+  with pytest.raises(
+    UserError, match=r"image\.nii: holds labels, .*label\.nii an image: .*swapped"
+  ):
+    read_pair(tmp_path / "image.nii", tmp_path / "label.nii")
