@@ -17,7 +17,7 @@ from attn_unet_jax.labels import LabelMapping
 from attn_unet_jax.runtime.acceptance import Acceptance
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes import hounsfield
-from attn_unet_jax.volumes.checks import check_pair
+from attn_unet_jax.volumes.checks import check_pair, check_swapped
 from attn_unet_jax.volumes.finding import Finding
 from attn_unet_jax.volumes.orientation import canonical_grid, to_canonical
 from attn_unet_jax.volumes.placement import header_findings
@@ -68,6 +68,9 @@ def inspect_case(
   if image and subject.may_be_labels and looks_like_labels(image.volume.array):
     image, label = None, image
     case.figures["taken_for"] = "label map"
+  if image and label and (problem := _describe_swapped(image, label)):
+    case.findings.append(Finding("error", "swapped", problem))
+    return case
   if image:
     _inspect_image(case, image, options)
   if label:
@@ -106,6 +109,14 @@ class _OpenVolume(NamedTuple):
   volume: Volume
   name: str
   file: Path | None
+
+
+def _describe_swapped(image: _OpenVolume, label: _OpenVolume) -> str:
+  try:
+    check_swapped(image.volume, label.volume, (image.name, label.name))
+  except UserError as error:
+    return str(error)
+  return ""
 
 
 def _read_volume(part: ReadableVolume | None, case: InspectedCase) -> _OpenVolume | None:

@@ -44,6 +44,25 @@ def check_image(volume: Volume, path: object) -> None:
     )
 
 
+def check_swapped(image: Volume, label: Volume, names: tuple[object, object]) -> None:
+  """Refuses labels in the place of an image, and an image in the place of its labels.
+
+  Args:
+    image: what should be the image.
+    label: what should be its label.
+    names: their files, image first, for the message.
+
+  Raises:
+    UserError: they were swapped.
+  """
+  # Fat and air lie below 0 HU, and labels of organs do not.
+  if image.array.min() >= 0 > label.array.min() and image.array.max() < label.array.max():
+    raise UserError(
+      f"{names[0]}: holds labels, and {names[1]} an image: the folders were swapped; exchange the "
+      "names of the two"
+    )
+
+
 def working_grid_within_memory(
   grid: Grid, spacing_mm: float, name: object, bytes_per_voxel: int = _RESAMPLED_BYTES
 ) -> Grid:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import read_json
-from attn_unet_jax.volumes.checks import check_pair
+from attn_unet_jax.volumes.checks import check_pair, check_swapped
 from attn_unet_jax.volumes.judge import Judge
 from attn_unet_jax.volumes.nifti import read_label, read_nifti
 from attn_unet_jax.volumes.orientation import from_canonical, to_canonical
@@ -142,12 +142,7 @@ def read_pair(image_path: Path, label_path: Path, judge: Judge = _STRICT) -> Lab
       one grid.
   """
   image, label = read_nifti(image_path), read_label(label_path)
-  # Fat and air lie below 0 HU, and labels of organs do not.
-  if image.array.min() >= 0 > label.array.min() and image.array.max() < label.array.max():
-    raise UserError(
-      f"{image_path}: holds labels, and {label_path} an image: the folders were swapped; exchange "
-      "the names of the two"
-    )
+  check_swapped(image, label, (image_path, label_path))
   doubts = judge.judge_scan(image, image_path, image_path)
   note = check_pair(image.grid, label.grid, (image_path, label_path))
   # The label's file may store its axes in another order than the image's.

@@ -110,6 +110,12 @@ def test_each_side_is_looked_at_though_the_other_is_broken():
   assert (case.picture, case.figures) == (None, {})
 
 
+def test_swapped_folders_are_one_line_a_case():
+  case = inspect_volumes(drawn_label(), drawn_ct())
+  assert list_kinds(case) == [("error", "swapped")]
+  assert "a/image: holds labels, and a/label an image" in case.findings[0].text
+
+
 def test_a_lone_file_may_be_a_label_map():
   assert looks_like_labels(drawn_label().array)
   assert not looks_like_labels(drawn_ct().array)
