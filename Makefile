@@ -1,4 +1,4 @@
-# make demo | test | test-slow | test-all | test-soak | test-targets | lint | bench | mutation: each makes its
+# make demo | test | test-slow | test-all | test-soak | test-targets | lint | bench | bench-quick | mutation: each makes its
 # .venv itself when it is missing or stale, with the versions of the locks, by their hashes.
 # `make LOCKED= ...` takes the newest that requirements.txt and pyproject.toml allow; the names of the
 # stamps say which of both lies in a .venv.
@@ -19,7 +19,7 @@ SLABS ?= ../shared/data/msd07_slabs
 SLAB ?= msd_138
 MUTATION_FLAGS ?=
 
-.PHONY: docs demo test test-slow test-all test-soak test-targets test-install lint format bench bench-engine mutation
+.PHONY: docs demo test test-slow test-all test-soak test-targets test-install lint format bench bench-quick bench-more bench-engine mutation
 .PHONY: browser archive pictures lock audit install-bench install-bench-oldest install-targets test-oldest test-all-oldest test-newest
 
 demo: $(VENV)/installed$(MODE)
@@ -113,7 +113,15 @@ format: $(VENV)/installed-dev$(MODE)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Ours against the peers on this machine, which should be idle; the tables go into the page of speed.
 bench: $(VENV)/installed-bench$(MODE)
+	$(BIN)/python -m benchmarks.peers.compare --output=benchmarks/results/peers.json --page=docs/explanation/speed.md
+
+bench-quick: $(VENV)/installed-bench$(MODE)
+	$(BIN)/python -m benchmarks.peers.compare --quick --repeats=5 --output=runs/peers/quick.json
+
+# XLA's own convolution beside ours; how long records take; how hard the phantoms are.
+bench-more: $(VENV)/installed-bench$(MODE)
 	$(BIN)/python -m benchmarks.network_speed --torch=torch_channels_last,torch_compiled --output=benchmarks/results/network_speed.json
 	$(BIN)/python -m benchmarks.build_speed --output=benchmarks/results/build_speed.json
 	$(BIN)/python -m tfds_pancreas.build --dataset=phantom_ct/demo --data_dir=data
@@ -164,7 +172,7 @@ $(VENV)/installed-dev$(MODE): $(VENV)/installed$(MODE) pyproject.toml setup.py r
 	@touch $@
 
 $(VENV)/installed-bench$(MODE): $(VENV)/installed-dev$(MODE)
-	@echo "installing the extra 'bench' (PyTorch, to compare with) into $(VENV)"
+	@echo "installing the extra 'bench' (PyTorch and MONAI, to compare with) into $(VENV)"
 	@$(PIP_INSTALL) --editable '.[bench]'
 	@touch $@
 

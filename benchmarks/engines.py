@@ -14,43 +14,23 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.inference.onnx_window import draw_windows, write_onnx_window
 from attn_unet_jax.inference.openvino_engine import OpenVinoEngine, Precision
 from attn_unet_jax.inference.sliding import Shape, SlidingWindow
-from attn_unet_jax.models.build import build_network
 from attn_unet_jax.models.options import NETWORKS
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.huge_pages import enable_huge_pages
 from benchmarks.contenders import Work, compare, digits
+from benchmarks.drawn_network import draw_system
 from benchmarks.result import keep, machine
 
 _PATCH = flags.DEFINE_integer("patch", 64, "edge of the cubic window, in voxels")
 _NETWORK = flags.DEFINE_enum("network", "attention_unet", list(NETWORKS), "what is computed")
 _REPEATS = flags.DEFINE_integer("repeats", 7, "timed calls of each, in turn")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write")
-
-
-def draw_system(window: Shape) -> SlidingWindow:
-  """The network with drawn kernels that keep activations at their size."""
-  module, draw = build_network(NETWORKS[_NETWORK.value]()), np.random.default_rng(0)
-  image = jnp.zeros((1, *window, 1))
-  # Drawn here, since XLA compiles the network's own initialisation for minutes.
-  shapes = jax.eval_shape(lambda key: module.init(key, image, train=False), jax.random.key(0))
-
-  def fill(shape: tuple[int, ...]) -> np.ndarray:
-    if len(shape) < 2:
-      return np.ones(shape, np.float32)
-    scale = np.sqrt(2 / np.prod(shape[:-1]))
-    return (scale * draw.normal(size=shape)).astype(np.float32)
-
-  variables = jax.tree.map(lambda one: fill(one.shape), shapes)
-  return SlidingWindow(RunConfig(), module).use(variables)
 
 
 def open_engine(system: SlidingWindow, precision: Precision) -> OpenVinoEngine | None:
@@ -72,7 +52,7 @@ def main(argv: list[str]) -> None:
   """Compare, print and write."""
   del argv
   window = (_PATCH.value,) * 3
-  system, hu = draw_system(window), draw_windows(window, 1)[0]
+  system, hu = draw_system(_NETWORK.value, window), draw_windows(window, 1)[0]
 
   def compute_in_jax() -> np.ndarray:
     return np.asarray(system.window(system.variables, hu, 0.0, 1.0))

@@ -30,13 +30,13 @@ from attn_unet_jax.training.state import abstract_state
 from attn_unet_jax.volumes.judge import Judge
 from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows.network import build_run_network
+from benchmarks.drawn_scan import draw_scan
 from benchmarks.result import keep, machine
 
 _CONFIG = flags.DEFINE_string("config", "pancreas_1mm", "The recipe.")
 _WINDOWS = flags.DEFINE_integer("windows", 2, "Windows that are computed.", lower_bound=2)
 _SLICES = flags.DEFINE_integer("slices", 600, "Slices of the scan.", lower_bound=1)
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
-_SPACING_MM = (0.8, 0.8, 1.0)
 
 
 class _FirstWindows:
@@ -51,19 +51,6 @@ class _FirstWindows:
     if self._left >= 0:
       return self._window(variables, hu, *intensity)
     return np.broadcast_to(np.array([1, 0], np.float32), (*hu.shape, 2)).copy()
-
-
-def draw_scan(slices: int) -> Volume:
-  """Draws a trunk that fills most of its field, HU int16."""
-  size = 512
-  place = (np.arange(size) - size / 2) / (size / 2)
-  inside = (place[:, None] / 0.9) ** 2 + (place / 0.7) ** 2 < 1
-  flat = np.where(inside, 40, -1000).astype(np.int16)
-  array = np.empty((size, size, slices), np.int16, order="F")
-  rng = np.random.default_rng(0)
-  for z in range(slices):
-    array[..., z] = flat + rng.integers(-60, 60, flat.shape, np.int16)
-  return Volume(array, np.diag([*_SPACING_MM, 1.0]))
 
 
 def measure_memory(config: RunConfig, scan: Volume, windows: int) -> dict[str, float]:

@@ -56,9 +56,24 @@ def workloads(
     device: `cpu` or `cuda`.
     dtype: `bfloat16` is autocast's; parameters and loss are float32 in both.
   """
-  before = _allocated(device)
   torch.manual_seed(0)
-  network: Any = TorchTwin(classes=2, gates=2).to(device)
+  return make_works(
+    TorchTwin(classes=2, gates=2), variant, images, labels, device=device, dtype=dtype
+  )
+
+
+def make_works(
+  network: Any,
+  variant: str,
+  images: np.ndarray,
+  labels: np.ndarray,
+  *,
+  device: str = "cpu",
+  dtype: str = "float32",
+) -> dict[str, Work]:
+  """The works of `workloads` done by any network of two classes, still on the host."""
+  before = _allocated(device)
+  network = network.to(device)
   x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, 1))).to(device)
   y = torch.from_numpy(np.asarray(labels)).to(device)
   if variant != "torch":

@@ -1,0 +1,1 @@
+"""Ours against the peers, each in a process of its own; `python -m benchmarks.peers.compare`."""
