@@ -138,6 +138,7 @@ def write_folds(setup: Setup, count: int) -> Path:
     "test": test[max(FEW) :],
   }
   path = setup.workdir / f"folds_{count}.json"
+  path.parent.mkdir(parents=True, exist_ok=True)
   write_text(path, json.dumps({"name": f"{count} slabs", "folds": [parts]}) + "\n")
   return path
 
