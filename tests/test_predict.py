@@ -125,7 +125,7 @@ def test_every_class_has_its_millilitres_and_its_name(config, monkeypatch, tmp_p
   assert not (tmp_path / "n.json").exists()
   assert (tmp_path / "n.png").read_bytes().startswith(b"\x89PNG")
   page = (tmp_path / "n.html").read_text()
-  assert "<td>spleen</td><td>1.00</td>" in page
+  assert ">spleen</th><td>1.00</td>" in page
   assert '"uncertainty":{"place"' in page
   np.testing.assert_array_equal(read_label(tmp_path / "n.nii").array, read_label(mask).array)
 

@@ -1,13 +1,17 @@
 """Processes that do one work in turn, so that a busy machine slows them alike."""
 
+import contextlib
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from attn_unet_jax.runtime.console import print_line
@@ -165,14 +169,31 @@ def finish(command: Sequence[str], more: Mapping[str, str]) -> Finished:
     [sys.executable, "-m", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     env=make_environment(more),
   )  # fmt: skip
-  assert process.stdout
-  with process.stdout:
-    output = process.stdout.read()
-  # Of this process alone; `getrusage` would have the greatest of all children.
-  _, status, usage = os.wait4(process.pid, 0)
+  peaks: list[float] = []
+  watch = threading.Thread(target=_watch_peak, args=(process, peaks))
+  watch.start()
+  output, _ = process.communicate()
   seconds = time.perf_counter() - start
-  process.returncode = os.waitstatus_to_exitcode(status)
+  watch.join()
   if process.returncode:
     lines = output.strip().splitlines() or [""]
     raise Failed(f"status {process.returncode}: {lines[-1]}"[:300])
-  return Finished(seconds, usage.ru_maxrss / 2**20, output)
+  return Finished(seconds, max(peaks, default=0.0), output)
+
+
+def _watch_peak(process: subprocess.Popen[str], peaks: list[float]) -> None:
+  while process.poll() is None:
+    with contextlib.suppress(OSError, AssertionError):  # it has just ended
+      peaks.append(read_peak(process.pid))
+    time.sleep(0.05)
+
+
+def read_peak(pid: int | str = "self") -> float:
+  """Reads the greatest memory that a process has held, in GiB.
+
+  `getrusage` would not do: what it says begins with the memory of the process that started it.
+  """
+  text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+  found = re.search(r"^VmHWM:\s+(\d+) kB$", text, re.MULTILINE)
+  assert found
+  return int(found[1]) / 2**20

@@ -8,7 +8,6 @@ call that follows one that is not timed, `end` by the peak of its memory.
 
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers.turns import MARK
+from benchmarks.peers.turns import MARK, read_peak
 
 
 def draw_patch(edge: int) -> tuple[np.ndarray, np.ndarray]:
@@ -118,7 +117,7 @@ def main() -> None:
   answer(by=by, cores=len(os.sched_getaffinity(0)))
   for line in sys.stdin:
     if line.strip() == "end":
-      answer(peak_gib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2))
+      answer(peak_gib=round(read_peak(), 2))
       break
     call()
     start = time.perf_counter()
