@@ -146,9 +146,10 @@ def test_a_copy_of_a_scan_is_a_scan(tmp_path):
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_patients_under_one_uid_are_scans_of_their_own(packed, tmp_path):
+@pytest.mark.parametrize("tag", ["StudyInstanceUID", "FrameOfReferenceUID"])
+def test_patients_under_one_uid_are_scans_of_their_own(packed, tag, tmp_path):
   for study in (1, 2):
-    slices = slices_of(SCAN, StudyInstanceUID=f"1.9.{study}")
+    slices = slices_of(SCAN, **{tag: f"1.9.{study}"})
     for k in range(len(slices)):
       moving(k, study * 1.25)(slices)
     files = write(tmp_path / ("written" if packed else "in") / f"p{study}", slices)

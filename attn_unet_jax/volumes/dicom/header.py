@@ -34,7 +34,15 @@ _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _COMPANIONS = ("7", "9", "11", "66", "88", "104", "481")
 _HEADER_TAGS = [
   *("SOPClassUID", "Modality", "ImageType", "StudyInstanceUID", "SeriesInstanceUID"),
-  *("SeriesNumber", "Rows", "Columns", "NumberOfFrames", "SliceThickness", "ConvolutionKernel"),
+  *(
+    "FrameOfReferenceUID",
+    "SeriesNumber",
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "SliceThickness",
+    "ConvolutionKernel",
+  ),
   *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
 ]
 NOT_DICOM = "not DICOM"
@@ -66,6 +74,7 @@ class FileHeader:
     is_ct_class: whether its SOP class, in one of the two places, is that of a CT image.
     series_uid: SeriesInstanceUID; empty if there is none.
     study_uid: StudyInstanceUID; empty if there is none.
+    frame_uid: FrameOfReferenceUID; empty if there is none.
     series_number: SeriesNumber; None if there is none.
     size: (columns, rows); zeros where it is no image.
     num_slices: the number of frames; 1 where it is not stated.
@@ -81,6 +90,7 @@ class FileHeader:
   is_ct_class: bool = False
   series_uid: str = ""
   study_uid: str = ""
+  frame_uid: str = ""
   series_number: int | None = None
   size: tuple[int, int] = (0, 0)
   num_slices: int = 1
@@ -152,6 +162,7 @@ def _read_image_header(file: Path, tags: pydicom.Dataset) -> FileHeader:
     is_ct_class=True,
     series_uid=_read_uids(tags)[0],
     study_uid=_read_uids(tags)[1],
+    frame_uid=str(tags.get("FrameOfReferenceUID") or ""),
     series_number=None if number is None else int(number),
     size=(int(tags.Columns), int(tags.Rows)),
     num_slices=int(tags.get("NumberOfFrames") or 1),

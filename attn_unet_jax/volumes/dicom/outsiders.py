@@ -2,15 +2,15 @@
 
 A slice whose Modality or SOP class is damaged looks like another kind of file, and one whose
 SeriesInstanceUID is damaged like a series of its own. Left out in silence, a slice at the end of a
-scan would be missing without a gap. Scans of two studies that were given one SeriesInstanceUID, as
-by an anonymiser that has one for all, would be read as one.
+scan would be missing without a gap. Scans of two studies, or in two frames of reference, that were
+given one SeriesInstanceUID, as by an anonymiser that has one for all, would be read as one.
 """
 
 from __future__ import annotations
 
 import collections
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,7 @@ def find_outsiders(groups: _GROUPS, others: Iterable[FileHeader]) -> dict[Path, 
   return {
     **_find_other_kinds(groups, others),
     **_find_lone_slices(groups),
-    **_find_second_studies(groups),
+    **_find_second_scans(groups),
   }
 
 
@@ -93,31 +93,45 @@ def _find_lone_slices(groups: _GROUPS) -> dict[Path, str]:
   return found
 
 
-def _find_second_studies(groups: _GROUPS) -> dict[Path, str]:
-  """Finds images that share their series with images of another study."""
+def _find_second_scans(groups: _GROUPS) -> dict[Path, str]:
+  """Finds images that share their series with images of another study or frame of reference."""
   found: dict[Path, str] = {}
   for (uid, _), members in groups.items():
-    studies = list_studies(members)
-    if not uid or len(studies) < 2:
-      continue
-    first = next(one for one in members if one.study_uid == studies[0])
-    found |= {
-      one.file: (
-        f"{one.file}: of another study than {first.file}, and of one SeriesInstanceUID with it: "
-        "these are several scans; put each into a folder of its own, and name one"
-      )
-      for one in members
-      if one.study_uid in studies[1:]
-    }
+    for words, read in _SCANS_OF_THEIR_OWN.items():
+      first, *others = _list_stated(members, read) or [""]
+      if not uid or not others:
+        continue
+      file = next(one.file for one in members if read(one) == first)
+      found |= {
+        one.file: (
+          f"{one.file}: {words} than {file}, and of one SeriesInstanceUID with it: these are "
+          "several scans; put each into a folder of its own, and name one"
+        )
+        for one in members
+        if read(one) in others
+      }
   return found
 
 
-def list_studies(images: Iterable[FileHeader]) -> list[str]:
-  """Lists the studies that several slices state; the UID of one slice alone may be damaged."""
+# What all images of a scan have in common; positions in two frames of reference have nothing to do
+# with each other (DICOM PS3.3 C.7.4.1).
+_SCANS_OF_THEIR_OWN: dict[str, Callable[[FileHeader], str]] = {
+  "in another frame of reference": lambda one: one.frame_uid,
+  "of another study": lambda one: one.study_uid,
+}
+
+
+def list_scans_of_their_own(images: Sequence[FileHeader]) -> list[set[str]]:
+  """Lists the frames of reference that several slices state, and the studies."""
+  return [set(_list_stated(images, read)) for read in _SCANS_OF_THEIR_OWN.values()]
+
+
+def _list_stated(images: Iterable[FileHeader], read: Callable[[FileHeader], str]) -> list[str]:
+  """Lists the UIDs that several slices state; that of one slice alone may be damaged."""
   sizes = collections.Counter[str]()
   for one in images:
-    sizes[one.study_uid] += one.num_slices
-  return [study for study, size in sizes.items() if _is_uid(study) and size > 1]
+    sizes[read(one)] += one.num_slices
+  return [uid for uid, size in sizes.items() if _is_uid(uid) and size > 1]
 
 
 def _continues_stack(one: FileHeader, stack: Sequence[FileHeader], states_study: bool) -> bool:

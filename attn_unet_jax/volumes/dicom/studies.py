@@ -16,7 +16,7 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.dicom.files import is_zip, list_files
 from attn_unet_jax.volumes.dicom.folder import FileListing, list_folder
 from attn_unet_jax.volumes.dicom.header import FileHeader
-from attn_unet_jax.volumes.dicom.outsiders import list_studies
+from attn_unet_jax.volumes.dicom.outsiders import list_scans_of_their_own
 from attn_unet_jax.volumes.dicom.series import (
   DicomSeries,
   FileHeaders,
@@ -27,10 +27,15 @@ from attn_unet_jax.volumes.dicom.series import (
 
 
 class _SeriesPart(NamedTuple):
-  """What of a series lies in one place: the places of its slices, and the studies they state."""
+  """What of a series lies in one place.
+
+  Attributes:
+    places: those of its slices.
+    stated: the frames of reference that they state, and the studies.
+  """
 
   places: set[Hashable]
-  studies: set[str]
+  stated: list[set[str]]
 
 
 class DicomListing(NamedTuple):
@@ -130,7 +135,7 @@ def _list_slices(parts: Iterable[FileHeaders]) -> dict[str, _SeriesPart]:
     if one.series_uid and not one.is_companion:
       members.setdefault(one.series_uid, []).append(one)
   return {
-    uid: _SeriesPart({_find_place(one) for one in images}, set(list_studies(images)))
+    uid: _SeriesPart({_find_place(one) for one in images}, list_scans_of_their_own(images))
     for uid, images in members.items()
   }
 
@@ -145,9 +150,10 @@ def _find_divided(some: Mapping[str, _SeriesPart], others: Mapping[str, _SeriesP
 
 
 def _are_divided(one: _SeriesPart, other: _SeriesPart) -> bool:
-  # Anonymisers may give every patient one UID: then the studies differ.
-  if one.studies and other.studies and not one.studies & other.studies:
-    return False
+  # Anonymisers may give every patient one UID: then the studies differ, or the frames of reference.
+  for mine, theirs in zip(one.stated, other.stated, strict=True):
+    if mine and theirs and not mine & theirs:
+      return False
   # Where one holds all that the other one has, that is a copy: an unpacked .zip, or, where the
   # studies have one UID too, a scan of another patient.
   return not (one.places <= other.places or other.places <= one.places)

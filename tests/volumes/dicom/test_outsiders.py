@@ -134,11 +134,28 @@ def test_an_image_sideways_of_a_tilted_series_is_not_of_it(tmp_path):
   assert read_dicom(tmp_path).volume.shape == (5, 4, 8)
 
 
-def test_scans_of_two_studies_under_one_uid_are_not_read_as_one(tmp_path):
+@pytest.mark.parametrize(
+  ("tag", "words"),
+  [
+    ("StudyInstanceUID", "of another study"),
+    ("FrameOfReferenceUID", "in another frame of reference"),
+  ],
+)
+def test_two_scans_under_one_uid_are_not_read_as_one(tag, words, tmp_path):
   slices = slices_of(Volume(np.zeros((5, 4, 6), np.int16), SCAN.affine))
-  for one in slices[4:]:
-    one.StudyInstanceUID = "1.9"
+  for k, one in enumerate(slices):
+    setattr(one, tag, "1.9" if k > 3 else "1.8")
   write(tmp_path, slices)
-  complaint = r"4\.dcm: of another study than .*0\.dcm.*: these are several scans.*\(and 1 more"
+  complaint = rf"4\.dcm: {words} than .*0\.dcm.*: these are several scans.*\(and 1 more"
   with pytest.raises(UserError, match=complaint):
     read_dicom(tmp_path)
+
+
+@pytest.mark.parametrize("frames", [["1.1", "1.2", "1.3"], ["1.1", "1.1", ""], ["", "", ""]])
+def test_a_frame_of_reference_of_one_slice_alone_is_no_other_scan(frames, tmp_path):
+  """As of an anonymiser that draws one for each file, or forgets some."""
+  slices = slices_of(SCAN)
+  for one, uid in zip(slices, frames, strict=True):
+    one.FrameOfReferenceUID = uid
+  write(tmp_path, slices)
+  np.testing.assert_array_equal(read_dicom(tmp_path).volume.array, SCAN.array)
