@@ -44,6 +44,7 @@ def workloads(
   images: np.ndarray,
   labels: np.ndarray,
   *,
+  network: Any = None,
   device: str = "cpu",
   dtype: str = "float32",
 ) -> dict[str, Work]:
@@ -53,25 +54,12 @@ def workloads(
     variant: one of `VARIANTS`; the compiled one has its channels last.
     images: [N, X, Y, Z, 1].
     labels: [N, X, Y, Z].
+    network: of two classes, still on the host; None: the twin of the released one.
     device: `cpu` or `cuda`.
     dtype: `bfloat16` is autocast's; parameters and loss are float32 in both.
   """
   torch.manual_seed(0)
-  return make_works(
-    TorchTwin(classes=2, gates=2), variant, images, labels, device=device, dtype=dtype
-  )
-
-
-def make_works(
-  network: Any,
-  variant: str,
-  images: np.ndarray,
-  labels: np.ndarray,
-  *,
-  device: str = "cpu",
-  dtype: str = "float32",
-) -> dict[str, Work]:
-  """The works of `workloads` done by any network of two classes, still on the host."""
+  network = TorchTwin(classes=2, gates=2) if network is None else network
   before = _allocated(device)
   network = network.to(device)
   x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, 1))).to(device)

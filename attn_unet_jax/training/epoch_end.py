@@ -135,12 +135,14 @@ class EpochReport:
     epoch, epochs = row["epoch"], self._recipe.train.epochs
     # From the mean duration of the epochs since this start, validations included.
     left = (time.monotonic() - self._began) / (epoch - self._first) * (epochs - epoch)
-    pace = f"{row['patches'] / row['train_seconds']:.3g} patches a second"
+    # To this start only the validation may have been left.
+    trained = row["patches"]
+    pace = f"{trained / row['train_seconds']:.3g} patches a second, " if trained else ""
     dsc = f", validation DSC {_format_score(score)}" if score else ""
     console.print_line(
       f"epoch {epoch}/{epochs}: loss train {row['train_seg_loss']:.4f}, "
       f"validation {row['validation_seg_loss']:.4f}, test {row['test_seg_loss']:.4f}{dsc}; "
-      f"{row['train_seconds']:.1f} s, {pace}, {console.format_duration(left)} left"
+      f"{row['train_seconds']:.1f} s, {pace}{console.format_duration(left)} left"
     )
 
 

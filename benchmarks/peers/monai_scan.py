@@ -50,6 +50,7 @@ def main() -> None:
   case = Invertd("scores", transform=read, orig_keys="image", nearest_interp=False)(case)
   case["mask"] = case["scores"].argmax(0, keepdim=True).to(torch.uint8)
   path = Path(mask)
+  path.parent.mkdir(parents=True, exist_ok=True)
   SaveImaged("mask", output_dir=path.parent, output_postfix=path.name.partition(".")[0],
              separate_folder=False, print_log=False)(case)  # fmt: skip
 

@@ -62,7 +62,7 @@ def open_loader(folder: Path, steps: int) -> Any:
   )
 
 
-def train(loader: Any) -> Iterator[float]:
+def time_steps(loader: Any) -> Iterator[float]:
   """Yields the seconds of each step, its batch included."""
   layout = torch.channels_last_3d
   network = TorchTwin(classes=2, gates=2).train().to(memory_format=layout)
@@ -83,7 +83,7 @@ def train(loader: Any) -> Iterator[float]:
 def main() -> None:
   """Trains, and prints the median of the timed steps."""
   folder, steps = Path(sys.argv[1]), int(sys.argv[2])
-  seconds = list(train(open_loader(folder, steps + UNTIMED)))[UNTIMED:]
+  seconds = list(time_steps(open_loader(folder, steps + UNTIMED)))[UNTIMED:]
   print(f"{MARK_STEP}{statistics.median(seconds)}")
 
 

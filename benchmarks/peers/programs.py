@@ -11,7 +11,13 @@ from attn_unet_jax.runs.metrics_csv import read_metrics
 from attn_unet_jax.runtime.console import print_line
 from benchmarks.peers.contenders import LARGE_PAGES
 from benchmarks.peers.inputs import EXPERIMENT, write_run, write_scan, write_training_scans
-from benchmarks.peers.turns import MARK_STEP, Failed, Finished, finish, summarise_times
+from benchmarks.peers.turns import (
+  MARK_STEP,
+  FinishedProcess,
+  ProcessFailedError,
+  run_process,
+  summarise_times,
+)
 
 SLICES, SCANS, STEPS = 300, 5, 12
 Program = Callable[[], tuple[float, float]]  # does the work; its seconds and its peak in GiB
@@ -19,88 +25,77 @@ Program = Callable[[], tuple[float, float]]  # does the work; its seconds and it
 
 def compare_scans(folder: Path, repeats: int) -> dict[str, Any]:
   """Segments a scan of 512 x 512 x 300 by our `predict` and by MONAI, file to mask, in turn."""
-  scan, run, half = folder / "scan.nii.gz", folder / "run", folder / "run_bfloat16"
+  scan, run, mask = folder / "scan.nii.gz", folder / "run", folder / "masks" / "mask.nii.gz"
   write_scan(scan, SLICES)
-  write_run(run, "float32")
-  write_run(half, "bfloat16")
-
-  def predict(*flags: str) -> Program:
-    mask = folder / "ours" / "mask.nii.gz"
-    given = [f"--workdir={run}", f"--input={scan}", f"--output={mask}", *flags]
-
-    def call() -> tuple[float, float]:
-      shutil.rmtree(mask.parent, ignore_errors=True)
-      accept = "--accept=hounsfield,pose"  # the scan is drawn
-      done = finish(["attn_unet_jax.predict", *given, accept], LARGE_PAGES)
-      return done.seconds, done.peak_gib
-
-    return call
-
-  def segment_by_monai(more: Mapping[str, str]) -> Program:
-    mask = folder / "monai" / "mask.nii.gz"
-
-    def call() -> tuple[float, float]:
-      mask.parent.mkdir(exist_ok=True)
-      done = finish(["benchmarks.peers.monai_scan", str(scan), str(mask)], more)
-      return done.seconds, done.peak_gib
-
-    return call
-
-  programs = {
-    "ours": predict("--engine=auto"),
-    "ours, JAX": predict("--engine=jax"),
-    "ours, bfloat16": predict("--engine=openvino", "--precision=bfloat16"),
-    "MONAI, released network, 2 MiB pages": segment_by_monai(LARGE_PAGES),
-    "MONAI, released network, as started": segment_by_monai({}),
-  }
-  return _run_in_turn(programs, repeats)
+  write_run(run)
+  ours = ["attn_unet_jax.predict", f"--workdir={run}", f"--input={scan}", f"--output={mask}"]
+  ours += ["--again", "--accept=hounsfield,pose"]  # the scan is drawn
+  monai = ["benchmarks.peers.monai_scan", str(scan), str(folder / "monai" / "mask.nii.gz")]
+  bfloat16 = ["--engine=openvino", "--precision=bfloat16"]
+  return _run_in_turn(
+    {
+      "ours": _make_program([*ours, "--engine=auto"], LARGE_PAGES),
+      "ours, JAX": _make_program([*ours, "--engine=jax"], LARGE_PAGES),
+      "ours, bfloat16": _make_program([*ours, *bfloat16], LARGE_PAGES),
+      "MONAI, released network, 2 MiB pages": _make_program(monai, LARGE_PAGES),
+      "MONAI, released network, as started": _make_program(monai, {}),
+    },
+    repeats,
+  )
 
 
 def compare_trainings(folder: Path, repeats: int) -> dict[str, Any]:
   """Trains on five scans by our `main` and by MONAI's pipeline; seconds of a step, in turn."""
-  scans = folder / "scans"
+  scans, workdir = folder / "scans", folder / "training"
   write_training_scans(scans, SCANS)
+  flags = {
+    "data.folder": scans, "data.patch": "(64,64,64)", "data.accept": "hounsfield,pose",
+    "train.batch_size": 2, "train.epochs": 2, "train.steps_per_epoch": STEPS,
+    "train.validate_every": 2,
+  }  # fmt: skip
+  given = [f"--config.{key}={value}" for key, value in flags.items()]
+  ours = ["attn_unet_jax.main", f"--config={EXPERIMENT}", f"--workdir={workdir}", *given]
+  monai = ["benchmarks.peers.monai_training", str(scans), str(STEPS)]
 
-  def train() -> tuple[float, float]:
-    workdir = folder / "training"
-    shutil.rmtree(workdir, ignore_errors=True)
-    flags = {
-      "data.folder": scans, "data.patch": "(64,64,64)", "data.accept": "hounsfield,pose",
-      "train.batch_size": 2, "train.epochs": 2, "train.steps_per_epoch": STEPS,
-      "train.validate_every": 2,
-    }  # fmt: skip
-    given = [f"--config.{key}={value}" for key, value in flags.items()]
-    command = ["attn_unet_jax.main", f"--config={EXPERIMENT}", f"--workdir={workdir}", *given]
-    done = finish(command, LARGE_PAGES)
-    # The first epoch compiles.
-    last = read_metrics(workdir / "metrics.csv")[-1]
-    return float(last["train_seconds"]) / STEPS, done.peak_gib
+  def read_last_epoch(_: FinishedProcess) -> float:
+    """Returns the seconds of a step of the second epoch; the first one compiles."""
+    seconds = float(read_metrics(workdir / "metrics.csv")[-1]["train_seconds"]) / STEPS
+    shutil.rmtree(workdir)  # it would go on with what is done
+    return seconds
 
-  def train_by_monai(more: Mapping[str, str]) -> Program:
-    def call() -> tuple[float, float]:
-      command = ["benchmarks.peers.monai_training", str(scans), str(STEPS)]
-      done = finish(command, more)
-      return read_step(done), done.peak_gib
-
-    return call
-
-  programs = {
-    "ours": train,
-    "MONAI, released network, 2 MiB pages": train_by_monai(LARGE_PAGES),
-    "MONAI, released network, as started": train_by_monai({}),
-  }
-  return _run_in_turn(programs, repeats)
+  return _run_in_turn(
+    {
+      "ours": _make_program(ours, LARGE_PAGES, read_last_epoch),
+      "MONAI, released network, 2 MiB pages": _make_program(monai, LARGE_PAGES, read_step),
+      "MONAI, released network, as started": _make_program(monai, {}, read_step),
+    },
+    repeats,
+  )
 
 
-def read_step(done: Finished) -> float:
+def _make_program(
+  command: Sequence[str],
+  environment: Mapping[str, str],
+  read_seconds: Callable[[FinishedProcess], float] = lambda done: done.seconds,
+) -> Program:
+  """Makes what runs a module to its end, and says its seconds and its peak of memory."""
+
+  def run() -> tuple[float, float]:
+    done = run_process(command, environment)
+    return read_seconds(done), done.peak_gib
+
+  return run
+
+
+def read_step(done: FinishedProcess) -> float:
   """Returns the seconds of a step that a training printed.
 
   Raises:
-    Failed: it printed none.
+    ProcessFailedError: it printed none.
   """
   found = re.search(rf"^{re.escape(MARK_STEP)}(\S+)$", done.output, re.MULTILINE)
   if not found:
-    raise Failed("said no time of a step")
+    raise ProcessFailedError("said no time of a step")
   return float(found[1])
 
 
@@ -115,7 +110,7 @@ def _run_in_turn(programs: Mapping[str, Program], repeats: int) -> dict[str, Any
       print_line(f"{name}, {number + 1} of {repeats}")
       try:
         taken, peak = call()
-      except Failed as error:
+      except ProcessFailedError as error:
         failed[name] = str(error)
         continue
       seconds[name].append(taken)

@@ -22,11 +22,11 @@ MARK = "@peer "  # a worker's answers, among what its libraries print
 MARK_STEP = "@step "  # the seconds of a step, among them
 
 
-class Failed(Exception):
+class ProcessFailedError(Exception):
   """A worker that ended without an answer; says why."""
 
 
-class Finished(NamedTuple):
+class FinishedProcess(NamedTuple):
   """A process that did its whole work: seconds on the wall, its peak of memory, what it printed."""
 
   seconds: float
@@ -54,7 +54,7 @@ class Worker:
     """Waits for the next answer.
 
     Raises:
-      Failed: it has ended.
+      ProcessFailedError: it has ended.
     """
     assert self.process.stdout
     said = ""
@@ -63,7 +63,7 @@ class Worker:
         answer: dict[str, Any] = json.loads(line.removeprefix(MARK))
         return answer
       said = line.strip() or said
-    raise Failed(f"status {self.process.wait()}: {said}"[:300])
+    raise ProcessFailedError(f"status {self.process.wait()}: {said}"[:300])
 
 
 def start_worker(contender: Contender, work: str, patch: int) -> Worker:
@@ -127,7 +127,7 @@ def _exchange(worker: Worker, request: str) -> None:
       worker.process.stdin.write(f"{request}\n")
       worker.process.stdin.flush()
     answer = worker.ask()
-  except (Failed, BrokenPipeError) as error:
+  except (ProcessFailedError, BrokenPipeError) as error:
     worker.error = str(error)
     return
   if request == "go":
@@ -154,7 +154,7 @@ def summarise_times(seconds: Sequence[float], base: Sequence[float]) -> dict[str
   return found | ({"times_ours": round(median / statistics.median(base), 2)} if base else {})
 
 
-def finish(command: Sequence[str], more: Mapping[str, str]) -> Finished:
+def run_process(command: Sequence[str], more: Mapping[str, str]) -> FinishedProcess:
   """Runs a process from its start to its end.
 
   Args:
@@ -162,7 +162,7 @@ def finish(command: Sequence[str], more: Mapping[str, str]) -> Finished:
     more: what its environment has beyond the usual one.
 
   Raises:
-    Failed: it ended with another status than 0; says its last line.
+    ProcessFailedError: it ended with another status than 0; says its last line.
   """
   start = time.perf_counter()
   process = subprocess.Popen(
@@ -177,8 +177,8 @@ def finish(command: Sequence[str], more: Mapping[str, str]) -> Finished:
   watch.join()
   if process.returncode:
     lines = output.strip().splitlines() or [""]
-    raise Failed(f"status {process.returncode}: {lines[-1]}"[:300])
-  return Finished(seconds, max(peaks, default=0.0), output)
+    raise ProcessFailedError(f"status {process.returncode}: {lines[-1]}"[:300])
+  return FinishedProcess(seconds, max(peaks, default=0.0), output)
 
 
 def _watch_peak(process: subprocess.Popen[str], peaks: list[float]) -> None:

@@ -91,7 +91,9 @@ def make_monai(work: str, dtype: str, layout: str, edge: int) -> tuple[Callable[
   from benchmarks import torch_workloads
 
   network = AttentionUnet(3, 1, 2, channels=(16, 32, 64, 128, 256), strides=(2, 2, 2, 2))
-  works = torch_workloads.make_works(network, "torch_channels_last", *draw_patch(edge), dtype=dtype)
+  works = torch_workloads.workloads(
+    "torch_channels_last", *draw_patch(edge), network=network, dtype=dtype
+  )
   name = "train_step" if work == "training_step" else "inference"
   return works[name].call, f"monai {monai.__version__}"
 
@@ -104,7 +106,7 @@ MAKERS = {
 }
 
 
-def answer(**values: Any) -> None:
+def write_answer(**values: Any) -> None:
   """Writes a marked line."""
   print(f"\n{MARK}{json.dumps(values)}", flush=True)
 
@@ -114,15 +116,15 @@ def main() -> None:
   work, library, dtype, layout, edge = sys.argv[1:]
   call, by = MAKERS[library](work, dtype, layout, int(edge))
   call()  # PyTorch compiles, and chooses its kernels, in its first
-  answer(by=by, cores=len(os.sched_getaffinity(0)))
+  write_answer(by=by, cores=len(os.sched_getaffinity(0)))
   for line in sys.stdin:
     if line.strip() == "end":
-      answer(peak_gib=round(read_peak(), 2))
+      write_answer(peak_gib=round(read_peak(), 2))
       break
     call()
     start = time.perf_counter()
     call()
-    answer(seconds=time.perf_counter() - start)
+    write_answer(seconds=time.perf_counter() - start)
 
 
 if __name__ == "__main__":

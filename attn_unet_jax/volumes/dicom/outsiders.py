@@ -97,7 +97,7 @@ def _find_second_scans(groups: _GROUPS) -> dict[Path, str]:
   """Finds images that share their series with images of another study or frame of reference."""
   found: dict[Path, str] = {}
   for (uid, _), members in groups.items():
-    for words, read in _SCANS_OF_THEIR_OWN.items():
+    for words, read in _COMMON_UIDS.items():
       first, *others = _list_stated(members, read) or [""]
       if not uid or not others:
         continue
@@ -115,15 +115,15 @@ def _find_second_scans(groups: _GROUPS) -> dict[Path, str]:
 
 # What all images of a scan have in common; positions in two frames of reference have nothing to do
 # with each other (DICOM PS3.3 C.7.4.1).
-_SCANS_OF_THEIR_OWN: dict[str, Callable[[FileHeader], str]] = {
+_COMMON_UIDS: dict[str, Callable[[FileHeader], str]] = {
   "in another frame of reference": lambda one: one.frame_uid,
   "of another study": lambda one: one.study_uid,
 }
 
 
-def list_scans_of_their_own(images: Sequence[FileHeader]) -> list[set[str]]:
+def list_scan_uids(images: Sequence[FileHeader]) -> list[set[str]]:
   """Lists the frames of reference that several slices state, and the studies."""
-  return [set(_list_stated(images, read)) for read in _SCANS_OF_THEIR_OWN.values()]
+  return [set(_list_stated(images, read)) for read in _COMMON_UIDS.values()]
 
 
 def _list_stated(images: Iterable[FileHeader], read: Callable[[FileHeader], str]) -> list[str]:

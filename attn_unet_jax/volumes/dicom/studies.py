@@ -16,7 +16,7 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.dicom.files import is_zip, list_files
 from attn_unet_jax.volumes.dicom.folder import FileListing, list_folder
 from attn_unet_jax.volumes.dicom.header import FileHeader
-from attn_unet_jax.volumes.dicom.outsiders import list_scans_of_their_own
+from attn_unet_jax.volumes.dicom.outsiders import list_scan_uids
 from attn_unet_jax.volumes.dicom.series import (
   DicomSeries,
   FileHeaders,
@@ -135,7 +135,7 @@ def _list_slices(parts: Iterable[FileHeaders]) -> dict[str, _SeriesPart]:
     if one.series_uid and not one.is_companion:
       members.setdefault(one.series_uid, []).append(one)
   return {
-    uid: _SeriesPart({_find_place(one) for one in images}, list_scans_of_their_own(images))
+    uid: _SeriesPart({_find_place(one) for one in images}, list_scan_uids(images))
     for uid, images in members.items()
   }
 

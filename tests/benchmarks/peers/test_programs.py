@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.peers import inputs, programs, tables
-from benchmarks.peers.turns import Failed, Finished
+from benchmarks.peers.turns import FinishedProcess, ProcessFailedError
 
 
 def test_programs_run_in_turn_and_one_that_fails_is_not_started_again(capsys):
@@ -13,7 +13,7 @@ def test_programs_run_in_turn_and_one_that_fails_is_not_started_again(capsys):
     def call():
       asked.append(name)
       if seconds is None:
-        raise Failed("status 1: no")
+        raise ProcessFailedError("status 1: no")
       return seconds[asked.count(name) - 1], 2.0
 
     return call
@@ -27,9 +27,9 @@ def test_programs_run_in_turn_and_one_that_fails_is_not_started_again(capsys):
 
 
 def test_the_step_that_a_training_printed():
-  assert programs.read_step(Finished(9, 1, "epoch 1\n@step 1.25\n")) == 1.25
-  with pytest.raises(Failed, match="no time"):
-    programs.read_step(Finished(9, 1, "epoch 1\n"))
+  assert programs.read_step(FinishedProcess(9, 1, "epoch 1\n@step 1.25\n")) == 1.25
+  with pytest.raises(ProcessFailedError, match="no time"):
+    programs.read_step(FinishedProcess(9, 1, "epoch 1\n"))
 
 
 def test_what_is_drawn_is_a_data_set_of_the_program(tmp_path, monkeypatch):

@@ -61,15 +61,17 @@ def test_pages_are_those_of_the_contender_and_not_of_this_process(monkeypatch):
 def test_a_program_is_timed_to_its_end_and_its_memory_is_its_own():
   # Held for a second, as the peak is looked at from outside, now and then.
   held = "a = bytearray(b'x') * (200 * 2**20); time.sleep(1)"
-  done = turns.finish(["timeit", "-n", "1", "-r", "1", "-s", "import time", held], {})
+  done = turns.run_process(["timeit", "-n", "1", "-r", "1", "-s", "import time", held], {})
   assert 0.19 < done.peak_gib < 0.4
   assert done.seconds > 1
   assert "loop" in done.output
 
 
 def test_a_program_that_fails_is_told_with_its_last_line():
-  with pytest.raises(turns.Failed, match=r"^status 1: .*No module named no_such_module"):
-    turns.finish(["no_such_module"], {})
+  with pytest.raises(
+    turns.ProcessFailedError, match=r"^status 1: .*No module named no_such_module"
+  ):
+    turns.run_process(["no_such_module"], {})
 
 
 @pytest.mark.parametrize("work", ["training_step", "inference"])
