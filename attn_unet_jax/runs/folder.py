@@ -19,7 +19,7 @@ from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.file_lock import LockHeldError, acquire_file_lock
 from attn_unet_jax.runtime.files import read_json, read_json_object, write_text
-from attn_unet_jax.runtime.signals import StopRequest, defer_signals
+from attn_unet_jax.runtime.signals import StopRequest, defer_signals, obey_first_signal
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "nibabel")
 
@@ -125,28 +125,28 @@ def record_run(
     found = _join_lists(earlier_accepted, accepted or {})
     return {"accepted": found} if any(found.values()) else {}
 
-  # Written before the work: a process that is killed leaves 'running'.
-  _write_record(workdir, record | describe_accepted() | {"total_wall_seconds": earlier})
-
   def finish_record(reason: str) -> None:
     wall = round(time.monotonic() - began, 1)
     record.update(describe_accepted())
     ended = {"exit": reason, "wall_seconds": wall, "total_wall_seconds": round(earlier + wall, 1)}
     _write_record(workdir, record | ended | {"peak_memory_bytes": _measure_peak_memory()})
 
-  try:
-    yield
-  except BaseException as error:
-    # A second signal must not break off the record of the first. If the disk is full, the error
-    # that stopped the run says so; a second one would hide it.
-    with defer_signals(StopRequest()), suppress(OSError):
-      finish_record(f"{type(error).__name__}: {error}")
-    raise
-  _require_same_folder(workdir)
-  stop = StopRequest()
-  with defer_signals(stop):
-    finish_record("done")
-  stop.raise_if_stopped()
+  # A second signal must not break off the record of the first, nor of any other end.
+  with obey_first_signal():
+    try:
+      # Written before the work: a process that is killed leaves 'running'.
+      _write_record(workdir, record | describe_accepted() | {"total_wall_seconds": earlier})
+      yield
+    except BaseException as error:
+      # If the disk is full, the error that stopped the run says so; a second one would hide it.
+      with defer_signals(StopRequest()), suppress(OSError):
+        finish_record(f"{type(error).__name__}: {error}")
+      raise
+    _require_same_folder(workdir)
+    stop = StopRequest()
+    with defer_signals(stop):
+      finish_record("done")
+    stop.raise_if_stopped()
 
 
 def _require_same_folder(workdir: Path) -> None:

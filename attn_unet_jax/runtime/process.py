@@ -23,7 +23,12 @@ from attn_unet_jax.runtime.console import escape_controls
 from attn_unet_jax.runtime.errors import UserError, format_error
 from attn_unet_jax.runtime.home import expand_argument
 from attn_unet_jax.runtime.huge_pages import enable_huge_pages
-from attn_unet_jax.runtime.signals import STOP_SIGNALS, Interrupted, exit_status
+from attn_unet_jax.runtime.signals import (
+  STOP_SIGNALS,
+  Interrupted,
+  exit_status,
+  forget_signals,
+)
 
 _RESEND_AFTER_S = 0.1
 _HELP_FLAG = re.compile(r"--?(help(short|full)?|\?)")
@@ -190,11 +195,16 @@ def _raise_interrupted(number: int, _: FrameType | None) -> None:
 
 def _resend_dropped_signal(ignored: "sys.UnraisableHookArgs") -> None:
   """Sends a signal again that came where Python drops exceptions, such as in a finaliser."""
-  again = {Interrupted: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}.get(ignored.exc_type)
-  if again is None:
+  if isinstance(ignored.exc_value, Interrupted):
+    again = ignored.exc_value.number
+  elif isinstance(ignored.exc_value, KeyboardInterrupt):
+    again = signal.SIGINT
+  else:
     sys.__unraisablehook__(ignored)
-  else:  # later, since here it would be dropped as well
-    threading.Timer(_RESEND_AFTER_S, os.kill, (os.getpid(), again)).start()
+    return
+  forget_signals()
+  # Later, since here it would be dropped as well.
+  threading.Timer(_RESEND_AFTER_S, os.kill, (os.getpid(), again)).start()
 
 
 def _exit_with_error(message: str) -> NoReturn:

@@ -5,9 +5,10 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
@@ -32,7 +33,7 @@ class Interrupted(BaseException):
 
 @dataclasses.dataclass
 class StopRequest:
-  """A record of the signals that arrive within `defer_signals`.
+  """A record of the signals that arrive within `defer_signals` or `obey_first_signal`.
 
   Attributes:
     number: the last signal that arrived; None before the first.
@@ -45,7 +46,31 @@ class StopRequest:
   def raise_if_stopped(self) -> None:
     """Raises `Interrupted` if a signal has arrived."""
     if self.number is not None:
-      raise Interrupted(self.number)
+      raise_interrupted(self.number)
+
+
+# The requests of the contexts that are open, outermost first.
+_open_requests: list[StopRequest] = []
+
+
+def raise_interrupted(number: int) -> NoReturn:
+  """Raises `Interrupted` for a signal, of this process or of another host's.
+
+  `obey_first_signal` passes over the signals that follow.
+  """
+  _note_signal(number)
+  raise Interrupted(number)
+
+
+def forget_signals() -> None:
+  """Takes back that signals have arrived; for an `Interrupted` that Python has dropped."""
+  for request in _open_requests:
+    request.number = None
+
+
+def _note_signal(number: int) -> None:
+  for request in _open_requests:
+    request.number = number
 
 
 @contextmanager
@@ -53,17 +78,45 @@ def defer_signals(stop: StopRequest) -> Iterator[None]:
   """Records SIGTERM and SIGINT in `stop` within this context, instead of raising."""
 
   def record_signal(number: int, _: FrameType | None) -> None:
-    stop.number = number
+    _note_signal(number)
     if stop.at_once:
       stop.at_once = False  # a second signal must not break off the saving that the first began
       raise Interrupted(number)
 
-  before = {number: signal.signal(number, record_signal) for number in STOP_SIGNALS}
+  with _handle_signals(stop, record_signal):
+    yield
+
+
+@contextmanager
+def obey_first_signal() -> Iterator[None]:
+  """Raises `Interrupted` at the first SIGTERM or SIGINT within this context, passes over others.
+
+  An impatient person, or a scheduler, sends a second one while the first is still being obeyed. It
+  must not break off what that writes, wherever the program is by then.
+  """
+  stop = StopRequest()
+
+  def raise_first(number: int, _: FrameType | None) -> None:
+    if stop.number is None:
+      raise_interrupted(number)
+
+  with _handle_signals(stop, raise_first):
+    yield
+
+
+@contextmanager
+def _handle_signals(
+  stop: StopRequest, handler: Callable[[int, FrameType | None], None]
+) -> Iterator[None]:
+  """Handles the stop signals by `handler` within this context; `stop` is told of each."""
+  _open_requests.append(stop)
+  before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
   try:
     yield
   finally:
-    for number, handler in before.items():
-      signal.signal(number, handler)
+    for number, earlier in before.items():
+      signal.signal(number, earlier)
+    _open_requests.pop()
 
 
 @contextmanager

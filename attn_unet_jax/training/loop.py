@@ -14,7 +14,12 @@ from attn_unet_jax.models.hnn import HNN
 from attn_unet_jax.patches.batch import StepInput
 from attn_unet_jax.runs import metrics_csv
 from attn_unet_jax.runtime import console, hosts
-from attn_unet_jax.runtime.signals import Interrupted, StopRequest, defer_signals
+from attn_unet_jax.runtime.signals import (
+  Interrupted,
+  StopRequest,
+  defer_signals,
+  raise_interrupted,
+)
 from attn_unet_jax.training.checkpoint import CheckpointStore
 from attn_unet_jax.training.compile import Step, compile_step
 from attn_unet_jax.training.epoch_end import EpochReport, ValidationScore
@@ -98,7 +103,7 @@ def train_network(
           # good checkpoint.
           store.save(state)
         if number := stop.agree_on_signal(now=True):
-          raise Interrupted(number)
+          raise_interrupted(number)
         if is_validated:  # after saving, since it may take longer than a grace period
           found = hosts.run_on_primary(stop.interruptible(validate), get_first_device_copy(state))
           score = ValidationScore(*found)  # which hosts exchange as a plain list
@@ -186,7 +191,7 @@ def _save_and_stop(
   console.print_line(
     f"stopped by signal {number}; saved after step {int(state.step)}, start again to go on"
   )
-  raise Interrupted(number)
+  raise_interrupted(number)
 
 
 @dataclasses.dataclass

@@ -1,6 +1,9 @@
+import contextlib
 import json
 import os
 import signal
+import sys
+import time
 
 import pytest
 
@@ -8,7 +11,7 @@ from attn_unet_jax.config.stored import load_config, to_json
 from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
-from attn_unet_jax.runtime.signals import Interrupted
+from attn_unet_jax.runtime.signals import Interrupted, StopRequest, defer_signals
 from attn_unet_jax.workflows.run_folder import open_run_folder
 from tests.configs import with_keys
 
@@ -188,3 +191,42 @@ def test_a_signal_while_the_end_is_recorded_breaks_nothing_off(tmp_path, monkeyp
     signal.signal(signal.SIGTERM, before)
   ended = json.loads((tmp_path / "run.json").read_text())["exit"]
   assert ended == (f"Interrupted: {raised}" if raised else "done")
+
+
+@pytest.mark.parametrize("deferred", [False, True], ids=["raised where it is", "by the loop"])
+def test_signals_at_every_line_after_the_first_leave_the_record_whole(tmp_path, deferred):
+  """The end of a run is on the way through several contexts, some of the standard library."""
+  lines = []
+
+  def send_signal(frame, event, _):
+    if event == "line":
+      lines.append(frame.f_lineno)
+      os.kill(os.getpid(), signal.SIGINT)
+    return send_signal
+
+  def stop_run():
+    stop = StopRequest()
+    try:
+      with defer_signals(stop) if deferred else contextlib.nullcontext():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+      stop.raise_if_stopped()
+    finally:
+      sys._getframe().f_trace = sys._getframe(1).f_trace = send_signal
+      sys.settrace(send_signal)
+
+  def record_stopped_run():
+    with run_folder.record_run(tmp_path):
+      stop_run()
+
+  handler = signal.getsignal(signal.SIGINT)
+  try:
+    # Python's own error if the signal arrives after the last line of the run.
+    with pytest.raises((Interrupted, KeyboardInterrupt)):
+      record_stopped_run()
+  finally:
+    sys.settrace(None)
+  assert signal.getsignal(signal.SIGINT) is handler
+  ended = json.loads((tmp_path / "run.json").read_text())["exit"]
+  assert ended == "Interrupted: stopped by signal 2"
+  assert len(lines) > 50

@@ -3,16 +3,19 @@
 import ast
 import errno
 import logging
+import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 from absl import flags
 
 from attn_unet_jax.runtime import process, signals
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.runtime.signals import Interrupted
+from attn_unet_jax.runtime.signals import Interrupted, obey_first_signal
 from tests.conftest import ROOT, run_command
 
 STOPPED_IN_A_CALLBACK = """
@@ -130,3 +133,24 @@ def test_a_switch_that_is_given_a_value_says_how_it_is_written():
     values(["predict", "--json=a.json"])
   said = process._explain_flag_error(str(refused.value), "")
   assert said == "--json=a.json: takes no value but true and false; write --json alone"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_python_drops_is_sent_again_and_obeyed(monkeypatch, number):
+  """Python drops what a finaliser raises, and a run obeys its first signal alone."""
+
+  class Finalised:
+    def __del__(self):
+      os.kill(os.getpid(), number)
+      time.sleep(0.01)
+
+  monkeypatch.setattr(sys, "unraisablehook", process._resend_dropped_signal)
+
+  def finalise_and_wait():
+    with obey_first_signal():
+      Finalised()  # gone at once, since nothing holds it
+      time.sleep(5)
+
+  with pytest.raises(Interrupted) as stopped:
+    finalise_and_wait()
+  assert stopped.value.number == number
