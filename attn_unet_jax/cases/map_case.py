@@ -39,7 +39,7 @@ def prepare_map(
   check_values(case.label.array, case.source)
   # The image's affine serves both, as for a case that is not painted.
   label = straighten_labels(Volume(case.label.array, case.image.affine), name=case.id)
-  grid = working_grid_for(label.grid, data, case.id, in_box=box is not None)
+  grid = working_grid_for(label.grid, data, case.id)
   if data.label_resampling == "occupancy":
     organs = resample_labels(label, grid)
     classes = resample_classes(case, mapping, grid, data)

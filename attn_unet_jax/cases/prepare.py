@@ -49,38 +49,31 @@ class WorkingCase:
     return foreground_positions(self.label) if self.positions is None else self.positions
 
 
-def working_grid_for(
-  canonical: Grid, data: DataOptions, name: object, *, in_box: bool = False
-) -> Grid:
+def working_grid_for(canonical: Grid, data: DataOptions, name: object) -> Grid:
   """Returns the working grid of a scan, after checking that a prediction on it fits into memory.
 
   Args:
     canonical: the scan's grid, canonical axes.
     data: how the working grid is reached.
     name: the scan, for the message.
-    in_box: whether only a box of the scan is segmented.
 
   Raises:
     UserError: memory cannot hold the prediction.
   """
-  # Bytes per voxel at the peak of `SlidingWindow.predict`: the image and its padded copy, int16;
-  # the sums of each class's probabilities and of their weights, float32. A box may be small, so
-  # that only the image and the pasted probabilities are then known to be as large as the grid.
+  # Bytes per voxel at the peak of `SlidingWindow.predict`: the image, int16, and the sums of each
+  # class's probabilities, float32. In a box, which may be small, they are pasted: as much.
   # Training needs this check too, since its validation predicts.
-  probabilities = 4 * (1 + len(class_names(data.labels)))
-  held = probabilities + (2 if in_box else 2 + 2 + 4)
+  held = 2 + 4 * (1 + len(class_names(data.labels)))
   return working_grid_within_memory(canonical, data.spacing_mm, name, held)
 
 
-def working_image(
-  canonical: Volume, data: DataOptions, name: object = "this scan", *, in_box: bool = False
-) -> Volume:
+def working_image(canonical: Volume, data: DataOptions, name: object = "this scan") -> Volume:
   """Blurs a scan on straight axes, resamples it as configured, and rounds it to int16 HU.
 
   Raises:
     UserError: memory cannot hold a prediction on the working grid; the message names `name`.
   """
-  grid = working_grid_for(canonical.grid, data, name, in_box=in_box)
+  grid = working_grid_for(canonical.grid, data, name)
   blurred = gaussian_blur(canonical, data.blur_mm) if data.blur_mm else canonical
   working = resample_volume(blurred, grid)
   rounded = np.empty(grid.shape[::-1], np.int16)
@@ -106,9 +99,7 @@ def prepare_case(
     UserError: a label value is not in the mapping, the box lies outside the scan, or memory cannot
       hold the scan on the working grid.
   """
-  image = working_image(
-    straighten_image(case.image, case.id), data, case.id, in_box=box is not None
-  )
+  image = working_image(straighten_image(case.image, case.id), data, case.id)
   classes = resample_classes(case, mapping, image.grid, data)
   if box:
     where = box_voxels(box, image.grid, data.patch, case.id)

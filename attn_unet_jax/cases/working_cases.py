@@ -87,7 +87,7 @@ class WorkingCases(Sequence[WorkingCase]):
       UserError: memory cannot hold the grid, or the box lies outside the scan.
     """
     grid = straight_grid(self.dataset.grid(case_id))
-    working = working_grid_for(grid, self.data, case_id, in_box=self.boxes is not None)
+    working = working_grid_for(grid, self.data, case_id)
     if box := self._find_box(case_id):
       return box_voxels(box, working, self.data.patch, case_id)
     x, y, z = (slice(0, n) for n in working.shape)

@@ -59,9 +59,9 @@ class ScaledSystem:
 
 
 def _require_memory(volume: Volume, copy: Grid, scale: float, classes: int) -> None:
-  # As of a prediction: the copy and its padded copy, sums of probabilities and of weights. The
-  # answer then comes back onto the scan's own grid.
-  held = _FLOAT32 * classes + 2 * _INT16 + _FLOAT32
+  # As of a prediction: the copy, perhaps padded, and sums of probabilities. The answer then comes
+  # back onto the scan's own grid.
+  held = _FLOAT32 * classes + 2 * _INT16
   memory.require_memory(
     math.prod(copy.shape) * held + math.prod(volume.shape) * _FLOAT32 * classes,
     f"--tta_scales: {' x '.join(map(str, copy.shape))} voxels of the scan scaled by {scale:g}",

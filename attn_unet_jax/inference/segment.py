@@ -87,7 +87,7 @@ def predict_scan(
 ) -> ScanProbabilities:
   """Predicts class probabilities of a scan; arguments and errors as of `segment_scan`."""
   canonical = straighten_image(image, name)
-  working = working_image(canonical, recipe.data, name, in_box=locate is not None)
+  working = working_image(canonical, recipe.data, name)
   box = locate(working) if locate else None
   values = predict_within(working, box, system, recipe)
   return ScanProbabilities(values, working.grid, canonical.grid, image.grid, box)

@@ -1,5 +1,6 @@
 """Slides a network over a working-grid volume, in overlapping windows with Gaussian weights."""
 
+import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -175,7 +176,6 @@ class SlidingWindow:
     total[...] = self._outside
     inside = total[area]
     inside[...] = 0
-    weight = np.zeros((*plan.extent, 1), np.float32)
     weights = gaussian_weights(plan.inner)
     began = time.monotonic()
     for index, (corner, probabilities) in enumerate(
@@ -187,9 +187,8 @@ class SlidingWindow:
       began = time.monotonic()
       where = tuple(slice(c, c + n) for c, n in zip(corner, plan.inner, strict=True))
       inside[where] += probabilities * weights
-      weight[where] += weights
-    # Every voxel of the part is covered by a window, so that no weight is zero.
-    inside /= weight
+    for plane, weight in zip(inside, _sum_weights(plan, weights), strict=True):
+      plane /= weight
     return total[tuple(slice(a, a + n) for a, n in zip(low, hu.shape, strict=True))]
 
   def _predict_windows(
@@ -239,16 +238,32 @@ def _pad_volume(
     margin: what the network sees beyond its answer.
 
   Returns:
-    the padded volume, and the volume's start in it without the margin.
+    the padded volume, the same one if nothing is missing; and the volume's start in it without the
+    margin.
   """
   missing = [max(0, i - n) for n, i in zip(hu.shape, least, strict=True)]
   low = ((missing[0] + 1) // 2, (missing[1] + 1) // 2, (missing[2] + 1) // 2)
-  grown = np.pad(
-    hu, [(a, m - a) for a, m in zip(low, missing, strict=True)], constant_values=hu.min()
-  )
+  evenly = [(a, m - a) for a, m in zip(low, missing, strict=True)]
+  grown = np.pad(hu, evenly, constant_values=hu.min()) if any(missing) else hu
   # The border, so that no edge appears in what is only looked at.
   beyond = [(m, m + max(0, last - n)) for m, n, last in zip(margin, grown.shape, end, strict=True)]
-  return np.pad(grown, beyond, mode="edge"), low
+  return (np.pad(grown, beyond, mode="edge") if np.any(beyond) else grown), low
+
+
+def _sum_weights(plan: WindowPlan, weights: np.ndarray) -> Iterator[np.ndarray]:
+  """Yields the summed weights of all windows, [Y, Z, 1], for each plane across X of the extent.
+
+  Every voxel is covered by a window, so that none is zero.
+  """
+  # Plane by plane: for the whole scan they would be 4 bytes a voxel.
+  (length, *across), (n, n_y, n_z) = plan.extent, plan.inner
+  x_starts, y_starts, z_starts = plan.starts
+  for x in range(length):
+    total = np.zeros((*across, 1), np.float32)
+    for own in (weights[x - start] for start in x_starts if start <= x < start + n):
+      for y, z in itertools.product(y_starts, z_starts):
+        total[y : y + n_y, z : z + n_z] += own
+    yield total
 
 
 def gaussian_weights(window: Shape) -> np.ndarray:

@@ -74,8 +74,8 @@ def _require_averages(shape: Sequence[int], trained: LoadedRun, name: object) ->
 def _bytes_averaged(trained: LoadedRun) -> float:
   """Returns the bytes per voxel of the working grid at the peak of a prediction."""
   array = _FLOAT32 * (1 + len(trained.classes))
-  # As of one prediction: the image and its padded copy, sums of probabilities and of weights.
-  plain = array + 2 * _INT16 + _FLOAT32
+  # As of one prediction: the image, its mirrored or padded copy, and sums of probabilities.
+  plain = array + 2 * _INT16
   # Each average waits with what it has while the next prediction is made.
   waiting = (len(trained.members) > 1) + len(trained.mirrors)
   largest = max((1.0, *trained.scales)) ** 3

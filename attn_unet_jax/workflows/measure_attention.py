@@ -52,7 +52,7 @@ def open_attention(workdir: Path) -> MeasureAttention:
 
   def measure(image: Volume, box: Box | None, name: str) -> dict[str, Volume]:
     canonical = straighten_image(image, name)
-    working = working_image(canonical, found.config.data, name, in_box=box is not None)
+    working = working_image(canonical, found.config.data, name)
     values = _measure_within(working, box, system, found.config.data.patch)
     return {gate: Volume(values[..., i], working.affine) for i, gate in enumerate(system.names)}
 

@@ -84,8 +84,8 @@ def test_scales_are_read_and_refused():
 
 def test_a_copy_that_memory_cannot_hold_is_refused(monkeypatch):
   volume, system = _smooth(), Identity()
-  # Of two classes 8 bytes and 8 of the image and its weights; the answer on the scan's own grid.
-  needed = 6000 * (8 * (8 + 8) + 8)
+  # Of two classes 8 bytes and 4 of the image and a padded one; the answer on the scan's own grid.
+  needed = 6000 * (8 * (8 + 4) + 8)
   monkeypatch.setattr(memory, "free_bytes", lambda: needed)
   ScaledSystem(system, (2.0,)).predict(volume)
   monkeypatch.setattr(memory, "free_bytes", lambda: needed - 1)

@@ -31,15 +31,15 @@ def require(config, monkeypatch):
 
 
 def test_each_average_takes_an_array_of_probabilities(require, config):
-  # Two classes of 4 bytes; the image twice and the weights are 8 more; a byte for each member.
+  # Two classes of 4 bytes; the image twice is 4 more; a byte for each member.
   for changes, needed in (
-    ({}, 16),
-    ({"mirrors": (1,)}, 24),
-    ({"mirrors": (1, 2)}, 32),
-    ({"members": (config, config)}, 26),
-    ({"members": (config, config), "mirrors": (0,)}, 34),
-    ({"scales": (0.9,)}, 32),
-    ({"scales": (0.5, 2.0)}, 8 * 16 + 16),
+    ({}, 12),
+    ({"mirrors": (1,)}, 20),
+    ({"mirrors": (1, 2)}, 28),
+    ({"members": (config, config)}, 22),
+    ({"members": (config, config), "mirrors": (0,)}, 30),
+    ({"scales": (0.9,)}, 28),
+    ({"scales": (0.5, 2.0)}, 8 * 12 + 16),
   ):
     require(needed, **changes)
     with pytest.raises(UserError, match=r"scan\.nii: the probabilities that are averaged take"):
@@ -51,9 +51,9 @@ def test_cases_that_are_scored_are_checked_one_by_one(config, monkeypatch):
   system = SimpleNamespace(predict=lambda volume: asked.append(volume) or "answer")
   run = LoadedRun(config, ("pancreas",), system, 1, mirrors=(1, 2))
   volume = Volume(np.zeros((10, 20, 30), np.int16), np.eye(4))
-  monkeypatch.setattr(memory, "free_bytes", lambda: 32 * volume.array.size)
+  monkeypatch.setattr(memory, "free_bytes", lambda: 28 * volume.array.size)
   assert MemoryGuard(run).predict(volume) == "answer"
-  monkeypatch.setattr(memory, "free_bytes", lambda: 32 * volume.array.size - 1)
+  monkeypatch.setattr(memory, "free_bytes", lambda: 28 * volume.array.size - 1)
   with pytest.raises(UserError, match=r"a case of 10 x 20 x 30 voxels: .*leave out axes of --tta"):
     MemoryGuard(run).predict(volume)
   assert asked == [volume]
