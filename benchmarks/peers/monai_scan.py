@@ -9,6 +9,7 @@ the scores back to the scan's own grid, and writes the mask: the steps of MONAI'
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.inferers import sliding_window_inference
@@ -52,7 +53,7 @@ def main() -> None:
   path = Path(mask)
   path.parent.mkdir(parents=True, exist_ok=True)
   SaveImaged("mask", output_dir=path.parent, output_postfix=path.name.partition(".")[0],
-             separate_folder=False, print_log=False)(case)  # fmt: skip
+             output_dtype=np.uint8, separate_folder=False, print_log=False)(case)  # fmt: skip
 
 
 if __name__ == "__main__":
