@@ -13,6 +13,7 @@ OpenVINO.
   training_step  forward, both gradients and new statistics of one patch
   inference      the scores of one patch
   scan           a drawn scan of 512 x 512 x 300, from its file to its mask, by the paper's recipe
+                 (12 windows), and with `inference.window=plan` (6, within the body)
   training       a step of a training on five scans with augmentation, optimiser and loader included
 """
 

@@ -29,12 +29,18 @@ def write_scan(path: Path, slices: int) -> None:
     nib.save(nib.Nifti1Image(scan.array, scan.affine), path)
 
 
-def write_run(workdir: Path) -> None:
-  """Writes a run of the paper's recipe with drawn values, unless it is there."""
+def write_run(workdir: Path, window: str = "patch") -> None:
+  """Writes a run of the paper's recipe with drawn values, unless it is there.
+
+  Args:
+    workdir: its folder.
+    window: its `inference.window`.
+  """
   if (workdir / "config.json").exists():
     return
   config = resolve_draft(load_experiment(EXPERIMENT), data=False)
-  config = replace_keys(config, {"model.dtype": "float32", "data.dataset": "phantom_ct/demo"})
+  keys = {"model.dtype": "float32", "data.dataset": "phantom_ct/demo", "inference.window": window}
+  config = replace_keys(config, keys)
   draw, like = np.random.default_rng(0), abstract_state(config, build_run_network(config, 2))
 
   def fill(one: jax.ShapeDtypeStruct) -> jax.Array:

@@ -25,18 +25,21 @@ Program = Callable[[], tuple[float, float]]  # does the work; its seconds and it
 
 def compare_scans(folder: Path, repeats: int) -> dict[str, Any]:
   """Segments a scan of 512 x 512 x 300 by our `predict` and by MONAI, file to mask, in turn."""
-  scan, run, mask = folder / "scan.nii.gz", folder / "run", folder / "masks" / "mask.nii.gz"
+  scan, mask = folder / "scan.nii.gz", folder / "masks" / "mask.nii.gz"
   write_scan(scan, SLICES)
-  write_run(run)
-  ours = ["attn_unet_jax.predict", f"--workdir={run}", f"--input={scan}", f"--output={mask}"]
+  ours = ["attn_unet_jax.predict", f"--input={scan}", f"--output={mask}"]
   ours += ["--again", "--accept=hounsfield,pose"]  # the scan is drawn
+  run, within_body = [*ours, f"--workdir={folder / 'run'}"], [*ours, f"--workdir={folder / 'body'}"]
+  write_run(folder / "run")
+  write_run(folder / "body", "plan")
   monai = ["benchmarks.peers.monai_scan", str(scan), str(folder / "monai" / "mask.nii.gz")]
   bfloat16 = ["--engine=openvino", "--precision=bfloat16"]
   return _run_in_turn(
     {
-      "ours": _make_program([*ours, "--engine=auto"], LARGE_PAGES),
-      "ours, JAX": _make_program([*ours, "--engine=jax"], LARGE_PAGES),
-      "ours, bfloat16": _make_program([*ours, *bfloat16], LARGE_PAGES),
+      "ours": _make_program([*run, "--engine=auto"], LARGE_PAGES),
+      "ours, JAX": _make_program([*run, "--engine=jax"], LARGE_PAGES),
+      "ours, bfloat16": _make_program([*run, *bfloat16], LARGE_PAGES),
+      "ours, windows within the body": _make_program([*within_body, "--engine=auto"], LARGE_PAGES),
       "MONAI, released network, 2 MiB pages": _make_program(monai, LARGE_PAGES),
       "MONAI, released network, as started": _make_program(monai, {}),
     },
