@@ -27,8 +27,9 @@ demo: $(VENV)/installed$(MODE)
 	$(BIN)/python -m attn_unet_jax.main --config=experiments/pancreas.py:phantom \
 	  --workdir=$(DEMO_RUN) $(DEMO_FLAGS)
 
-# In the order of tests/conftest.py, the longest files first.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# In the order of tests/conftest.py, the longest files first. Bytecode is kept whatever the environment
+# says: else each worker, and each process that a test starts, compiles all modules again.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/installed-dev$(MODE)
 	$(PYTEST)

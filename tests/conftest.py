@@ -22,6 +22,8 @@ from tests.forked_commands import ForkedCommands
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
+# What commands load has a TensorFlow that ends the program.
+NO_TENSORFLOW = ROOT / "tests" / "no_tensorflow"
 # A quarter of the time to compile: LLVM does not optimise, and no fusion is made by way of MLIR.
 # What XLA does before is the same but for small simplifications: tests of compiled text hold too.
 # Fusions by way of MLIR are what users have; JAX 0.11 has no others, and no flag for them.
@@ -58,6 +60,9 @@ _LONGEST = (
 def pytest_configure() -> None:
   """Of the tests and the commands that they start; before JAX looks at its devices."""
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
+  # As commands set it. JAX has set 1 as it was imported here: on a busy machine XLA's alarms about
+  # slow compilations would be in the output of the commands.
+  os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
   # JAX traces programs into millions of small objects. To look through all of them for cycles after
   # every few hundred new ones takes an eighth of the time.
   gc.set_threshold(200_000, 50, 100)
@@ -166,8 +171,10 @@ def run_command(
   """Runs `python -m module` as a user does, from the project's root unless `cwd` names a folder.
 
   In a fork, see tests/forked_commands.py, unless `env` says what is read as Python or JAX loads.
+  Whether forked or not, it ends where it imports TensorFlow.
   """
-  standard = {**os.environ, "JAX_PLATFORMS": "cpu"}
+  path = os.pathsep.join(filter(None, (str(NO_TENSORFLOW), os.environ.get("PYTHONPATH"))))
+  standard = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
   whole = standard | (env or {})
   if module.startswith("attn_unet_jax.") and _FORKED.can_run(whole, standard):
     return _FORKED.run(module, arguments, whole, timeout, cwd)

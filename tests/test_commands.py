@@ -44,27 +44,18 @@ def run_flags(data_dir, workdir, **changes):
 
 
 @pytest.fixture(scope="module")
-def no_tensorflow(tmp_path_factory):
-  """An environment in which importing TensorFlow ends the program."""
-  decoy = tmp_path_factory.mktemp("decoy")
-  (decoy / "tensorflow").mkdir()
-  (decoy / "tensorflow" / "__init__.py").write_text("raise SystemExit('tensorflow was imported')")
-  return {"PYTHONPATH": str(decoy)}
-
-
-@pytest.fixture(scope="module")
-def data_dir(no_tensorflow, tmp_path_factory):
+def data_dir(tmp_path_factory):
   folder = tmp_path_factory.mktemp("data")
   flags = ("--dataset=phantom_ct/tiny", f"--data_dir={folder}")
-  done = run_command("tfds_pancreas.build", *flags, env=no_tensorflow)
+  done = run_command("tfds_pancreas.build", *flags)
   assert done.returncode == 0, done.stderr
   return folder
 
 
 @pytest.fixture(scope="module")
-def trained(no_tensorflow, data_dir, tmp_path_factory):
+def trained(data_dir, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("runs") / "a"
-  done = run_command(MAIN, *run_flags(data_dir, workdir, **TRAINED), env=no_tensorflow)
+  done = run_command(MAIN, *run_flags(data_dir, workdir, **TRAINED))
   assert done.returncode == 0, done.stderr
   return workdir, done
 
@@ -77,13 +68,13 @@ def scan(data_dir, tmp_path_factory):
   return path
 
 
-def test_the_decoy_works(no_tensorflow):
-  done = subprocess.run(
-    [sys.executable, "-c", "import tensorflow"],
-    env={"PATH": "", **no_tensorflow},
-    capture_output=True,
-    text=True,
-  )
+@pytest.mark.parametrize("env", [{}, {"JAX_TRACEBACK_FILTERING": "off"}], ids=["forked", "alone"])
+def test_a_command_that_imports_tensorflow_ends(env, tmp_path):
+  """Here by its config file; else nothing would be shown by the commands of these tests."""
+  config = tmp_path / "config.py"
+  config.write_text("import tensorflow\nfrom tests.small import get_config\n")
+  done = run_command(MAIN, f"--config={config}", f"--workdir={tmp_path}/run", env=env)
+  assert done.returncode == 1
   assert "tensorflow was imported" in done.stderr
 
 
@@ -228,10 +219,10 @@ def test_a_run_inside_boxes(data_dir, scan, tmp_path):
   assert "differs from the one that the run began with" in done.stderr
 
 
-def test_predict_writes_on_the_files_own_grid(trained, scan, no_tensorflow, tmp_path):
+def test_predict_writes_on_the_files_own_grid(trained, scan, tmp_path):
   output = tmp_path / "new" / "mask.nii.gz"
   flags = (f"--workdir={trained[0]}", f"--input={scan}", f"--output={output}")
-  done = run_command("attn_unet_jax.predict", *flags, env=no_tensorflow)
+  done = run_command("attn_unet_jax.predict", *flags)
   assert done.returncode == 0, done.stderr
   mask, image = nib.load(output), nib.load(scan)
   assert mask.shape == image.shape

@@ -29,6 +29,8 @@ from tests.configs import with_keys
 from tests.conftest import ROOT, assert_same, host_devices
 from tests.line import Line
 
+pytestmark = pytest.mark.usefixtures("shared_steps")
+
 
 @pytest.fixture
 def config(config, phantoms):

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
@@ -32,6 +33,8 @@ from attn_unet_jax.training.step import StepMetrics
 from tests.configs import small_config, with_keys
 from tests.conftest import assert_same
 from tests.line import Line
+
+pytestmark = pytest.mark.usefixtures("shared_steps")
 
 
 @pytest.fixture(scope="module")
@@ -451,7 +454,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(setting, tmp_path, capsys):
   told = json.loads((tmp_path / "nonfinite" / "batch.json").read_text())
   assert (told["step"], told["loss"]) == (3, "inf")
   cases = {case.id: case for case in fold.load("training")}
-  batch = make_training_batch(config, make_resident(list(cases.values()), (16, 16, 16)), 2)
+  cut = jax.jit(lambda data: make_training_batch(config, data, 2))
+  batch = cut(make_resident(list(cases.values()), (16, 16, 16)))
   for patch, label in zip(told["patches"], batch.label, strict=True):
     where = tuple(slice(c, c + 16) for c in patch["corner"])
     assert np.asarray(label).sum() == cases[patch["case"]].label[where].sum()  # flipped, perhaps

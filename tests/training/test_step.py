@@ -24,7 +24,7 @@ from attn_unet_jax.training.state import abstract_state, make_initial_state
 from attn_unet_jax.training.step import _make_dropout_key, fixed_loss, run_forward, train_step
 from attn_unet_jax.workflows.network import build_run_network
 from tests import networks
-from tests.configs import with_keys
+from tests.configs import small_config, with_keys
 from tests.conftest import assert_same
 from tests.line import Line
 
@@ -193,13 +193,32 @@ def _begin(config, module):
 
 
 def _steps(config, module, data, count=2, state=None):
+  """Steps on a resident set, or on a batch for each step."""
   step = jax.jit(lambda state, data: train_step(config, module, state, data))
   states, outcomes = [state or _begin(config, module)], []
-  for _ in range(count):
-    state, outcome = step(states[-1], data)
+  for number in range(count):
+    state, outcome = step(states[-1], data[number] if isinstance(data, list) else data)
     states.append(state)
     outcomes.append(outcome)
   return states, outcomes
+
+
+def _stream(config, count=3):
+  """The batches of the first steps: without schedule and crops a step compiles in half the time."""
+  cut, batches = make_training_cropper(config, _cases()), []
+  for step in range(count):
+    blocks = stack_blocks([cut(step, row) for row in range(8)])
+    parts = jax.tree.map(lambda x: x.reshape(config.train.accumulate, -1, *x.shape[1:]), blocks)
+    batches.append(StreamedBatch(jnp.int32(step), parts))
+  return batches
+
+
+@pytest.fixture(scope="module")
+def three_steps():
+  """The states of a network with batch statistics, in float64."""
+  with jax.enable_x64(True):
+    config, _ = _small(small_config())
+    return _steps(config, Line(batch_norm=True, dtype=jnp.float64), _stream(config), 3)[0]
 
 
 def test_a_plain_step_by_hand(config):
@@ -239,25 +258,23 @@ def test_a_batch_in_parts_gives_the_update_of_the_whole(config):
     assert abs(float(whole[-1].params["kernel"][0]) - 0.5) > 0.05
 
 
-def test_batch_norm_sees_a_part_at_a_time(config):
+def test_batch_norm_sees_a_part_at_a_time(config, three_steps):
   """The running mean is still the whole batch's, the variance lacks what differs between parts."""
   with jax.enable_x64(True):
-    config, data = _small(config)
-    whole, _ = _steps(config, Line(batch_norm=True, dtype=jnp.float64), data, 1)
-    config = with_keys(config, {"train.accumulate": 4})
-    parts, _ = _steps(config, Line(batch_norm=True, dtype=jnp.float64), data, 1)
-    a, b = (states[-1].batch_stats["BatchNorm_0"] for states in (whole, parts))
+    config, _ = _small(with_keys(config, {"train.accumulate": 4}))
+    parts, _ = _steps(config, Line(batch_norm=True, dtype=jnp.float64), _stream(config, 1), 1)
+    a, b = (states[1].batch_stats["BatchNorm_0"] for states in (three_steps, parts))
     np.testing.assert_allclose(b["mean"], a["mean"], rtol=1e-6)
     assert float(a["mean"][0]) > 0.01
     assert 0 < float(a["var"][0] - b["var"][0]) < 0.01
 
 
-def test_the_average_follows_parameters_and_statistics(config):
+def test_the_average_follows_parameters_and_statistics(config, three_steps):
   """By hand: d = min(decay, (1 + t) / (10 + t)) of the old average, the rest of the new values."""
   config = with_keys(config, {"optimizer.ema_decay": 0.15})
   with jax.enable_x64(True):
-    config, data = _small(config)
-    states, _ = _steps(config, Line(batch_norm=True, dtype=jnp.float64), data, 3)
+    config, _ = _small(config)
+    states, _ = _steps(config, Line(batch_norm=True, dtype=jnp.float64), _stream(config), 3)
     assert states[0].variables["params"] == states[0].params
     for read in (
       lambda variables: variables["params"]["kernel"][0],
@@ -269,10 +286,8 @@ def test_the_average_follows_parameters_and_statistics(config):
         hand = decay * hand + (1 - decay) * raw
         assert float(read(state.variables)) == pytest.approx(float(hand), rel=1e-6)
         assert float(raw) != pytest.approx(float(hand), rel=1e-6)
-    config = with_keys(config, {"optimizer.ema_decay": 0.0})
-    plain, _ = _steps(config, Line(batch_norm=True, dtype=jnp.float64), data, 3)
-    assert plain[-1].ema is None
-    for a, b in zip(*(jax.tree.leaves(s[-1].params) for s in (plain, states)), strict=True):
+    assert three_steps[-1].ema is None
+    for a, b in zip(*(jax.tree.leaves(s[-1].params) for s in (three_steps, states)), strict=True):
       np.testing.assert_allclose(b, a, rtol=1e-12)  # the average does not act on the training
 
 
