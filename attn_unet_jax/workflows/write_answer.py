@@ -119,7 +119,9 @@ def measure_classes(mask: Volume, classes: Sequence[str]) -> list[dict[str, Any]
 
   Millilitres are rounded to 0.01, wherever they are shown or written; `voxels` is exact.
   """
-  counts = np.bincount(mask.array.ravel(), minlength=len(classes) + 1).tolist()
+  # Plane by plane, as NIfTI stores them: `bincount` makes int64 of what it counts.
+  planes = [np.bincount(plane.ravel(), minlength=len(classes) + 1) for plane in mask.array.T]
+  counts = np.sum(planes, axis=0).tolist()
   return [
     {
       "value": value,
