@@ -20,6 +20,7 @@ SLAB ?= msd_138
 MUTATION_FLAGS ?=
 
 .PHONY: docs demo test test-slow test-all test-soak test-targets test-install lint format bench bench-quick bench-more bench-engine mutation
+.PHONY: install-native install-native-oldest native-races
 .PHONY: browser archive pictures lock audit install-bench install-bench-oldest install-targets test-oldest test-all-oldest test-newest
 
 demo: $(VENV)/installed$(MODE)
@@ -137,7 +138,7 @@ mutation: $(VENV)/installed-mutation$(MODE)
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.mutation --output=benchmarks/results/mutation.json $(MUTATION_FLAGS)
 
 # On the oldest Python, with every dependency at its lower bound.
-install-bench-oldest test-oldest test-all-oldest: %-oldest: $(OLDEST_VENV)/lower_bounds.txt
+install-bench-oldest install-native-oldest test-oldest test-all-oldest: %-oldest: $(OLDEST_VENV)/lower_bounds.txt
 	PIP_CONSTRAINT=$< $(MAKE) $* LOCKED= VENV=$(OLDEST_VENV) PYTHON="$$(.ci/find_python $(OLDEST))"
 
 # On the newest Python that is here: JAX's later releases leave Python 3.11 behind.
@@ -151,6 +152,20 @@ test-newest:
 install-bench: $(VENV)/installed-bench$(MODE)
 
 install-targets: .venv-targets/installed
+
+# oneDNN's convolutions for model.conv=onednn. Needs a C++ compiler; the rest comes from PyPI: 160 MB.
+install-native: $(VENV)/installed-dev$(MODE)
+	@command -v c++ >/dev/null || command -v g++ >/dev/null || \
+	  { echo 'error: install-native: there is no C++ compiler; install g++' >&2; exit 2; }
+	@$(PIP_INSTALL) ./native
+
+# The calls of many threads, watched by the thread sanitizer. Its view ends at OpenMP, so one thread there.
+native-races: install-native
+	@$(PIP_INSTALL) onednn-devel-cpu-gomp==2023.2.0
+	g++ -std=c++17 -O1 -g -fsanitize=thread -Inative/src -isystem $(VENV)/include \
+	  native/tests/drive_threads.cc native/src/convolution.cc -o $(VENV)/drive_threads \
+	  -L$(VENV)/lib -l:libdnnl.so.3 -Wl,-rpath,$(abspath $(VENV))/lib -pthread
+	OMP_NUM_THREADS=1 TSAN_OPTIONS=halt_on_error=1 $(VENV)/drive_threads
 
 $(OLDEST_VENV)/lower_bounds.txt: requirements.txt pyproject.toml .ci/lower_bounds.py
 	@mkdir -p $(OLDEST_VENV)

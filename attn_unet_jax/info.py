@@ -10,7 +10,8 @@ in the traced program; a training step is three forward passes. Activation bytes
 pass keeps: the output of every convolution and normalisation. The memory estimate is these, the
 state and the gradients; the training set, which lies in device memory too (3 bytes a voxel of the
 working grid), comes on top. `notes`, where there are any, say what would gain nothing on the
-devices here: bfloat16 on a CPU.
+devices here: bfloat16 on a CPU. `onednn` says whether model.conv=onednn can be used, and whether
+bfloat16 makes a training with it faster.
 
 --target=h100, or --target=v5e:2x4 with --config.train.batch_size=8, compiles the training step for
 devices that need not be here, and says what it holds in the memory of each and whether that fits:

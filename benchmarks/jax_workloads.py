@@ -1,5 +1,6 @@
 """The work of `network_speed` done by our network, and the operations in it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -48,7 +49,12 @@ def programs(form: Form, dtype: str = "float32") -> tuple[Any, dict[str, Any]]:
 
 
 def workloads(
-  form: Form, images: np.ndarray, labels: np.ndarray, *, dtype: str = "float32"
+  form: Form,
+  images: np.ndarray,
+  labels: np.ndarray,
+  *,
+  dtype: str = "float32",
+  names: Sequence[str] = ("train_step", "inference"),
 ) -> dict[str, Work]:
   """A train step (gradients and new statistics) and a prediction, compiled and ready to call.
 
@@ -57,10 +63,11 @@ def workloads(
     images: [N, X, Y, Z, 1].
     labels: [N, X, Y, Z].
     dtype: compute type, float32 or bfloat16.
+    names: of the works that are compiled.
   """
   draw, works = programs(form, dtype)
   given = (draw(images), jnp.asarray(images), jnp.asarray(labels))
-  return {name: _compiled(work, given) for name, work in works.items()}
+  return {name: _compiled(works[name], given) for name in names}
 
 
 def _compiled(work: Any, given: tuple[Any, ...]) -> Work:

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import pytest
 
@@ -41,10 +43,30 @@ def test_memory_grows_with_the_batch(facts):
   ("dtype", "platform", "notes"),
   [("bfloat16", "cpu", 1), ("float32", "cpu", 0), ("bfloat16", "gpu", 0), ("bfloat16", "tpu", 0)],
 )
-def test_bfloat16_is_said_to_gain_nothing_on_a_cpu_alone(dtype, platform, notes):
+def test_bfloat16_is_said_to_gain_nothing_on_a_cpu_alone(monkeypatch, dtype, platform, notes):
+  monkeypatch.setattr(needs, "multiplies_bfloat16", lambda: False)
   told = needs.list_notes(with_keys(_experiment(), {"model.dtype": dtype}), platform)
   assert len(told) == notes
   assert all("model.dtype='bfloat16' makes nothing faster on a CPU" in note for note in told)
+
+
+@pytest.mark.parametrize(
+  ("form", "is_built", "multiplies", "said"),
+  [
+    ("auto", True, True, ["bfloat16' makes nothing .*; here config.model.conv='onednn' makes"]),
+    ("auto", True, False, ["bfloat16' makes nothing .* lets predict use OpenVINO$"]),
+    ("onednn", True, True, []),
+    ("onednn", True, False, ["bfloat16' makes nothing .* lets predict use OpenVINO$"]),
+    ("onednn", False, False, ["conv='onednn' is not here.*make install-native", "bfloat16' makes"]),
+  ],
+)
+def test_bfloat16_gains_by_onednn_where_it_is_built(monkeypatch, form, is_built, multiplies, said):
+  monkeypatch.setattr(needs, "has_onednn", lambda: is_built)
+  monkeypatch.setattr(needs, "multiplies_bfloat16", lambda: multiplies)
+  config = with_keys(_experiment(), {"model.dtype": "bfloat16", "model.conv": form})
+  found = needs.list_notes(config, "cpu")
+  assert len(found) == len(said)
+  assert all(re.search(pattern, note) for pattern, note in zip(said, found, strict=True))
 
 
 @pytest.mark.parametrize("target", [None, "h100"])

@@ -162,7 +162,7 @@ def _check_space(config: RunConfig) -> None:
     raise UserError(
       f"config.parallel.space={space}: 'pmap' divides no patch; use --config.parallel.mode=jit"
     )
-  if space > 1 and form in ("planes", "winograd"):
+  if space > 1 and form in ("onednn", "planes", "winograd"):
     raise UserError(
       f"config.model.conv={form!r}: would gather the patch that config.parallel.space={space} "
       "divides; use auto"

@@ -61,8 +61,8 @@ class ConvNetworkOptions(NetworkOptions):
 
   conv: str = option(
     "auto",
-    "Form of the 3-D convolution; auto: by platform and shape.",
-    one_of("auto", "native", "packed", "planes", "winograd"),
+    "Form of the 3-D convolution; auto: by platform and shape; onednn: needs make install-native.",
+    one_of("auto", "native", "onednn", "packed", "planes", "winograd"),
   )
 
 

@@ -35,6 +35,7 @@ from attn_unet_jax.training.mesh import (
   DATA_AXIS,
   EVERYWHERE,
   SPACE_AXIS,
+  check_convolutions,
   check_patch,
   make_mesh,
   select_devices,
@@ -66,10 +67,11 @@ def compile_step(
     the compiled step, whose state and metrics are replicated.
 
   Raises:
-    UserError: see `select_devices` and `check_patch`.
+    UserError: see `select_devices`, `check_patch` and `check_convolutions`.
   """
   selected = select_devices(recipe, present)
   check_patch(recipe, module)
+  check_convolutions(module, selected)
   # The state is donated everywhere, so that the old and the new one share their memory.
   if len(selected) == 1:
     return jax.jit(lambda state, feed: train_step(recipe, module, state, feed), donate_argnums=0)

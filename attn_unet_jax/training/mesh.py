@@ -16,6 +16,7 @@ from jax.sharding import (
   SingleDeviceSharding,
 )
 
+from attn_unet_jax.models.ops.onednn_conv import require_onednn
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.divisible import check_mean_of_parts, is_mean_of_parts
 from attn_unet_jax.training.options import TrainingRecipe
@@ -140,6 +141,24 @@ def check_patch(recipe: TrainingRecipe, module: nn.Module) -> None:
     raise UserError(
       f"config.data.patch={recipe.data.patch}: with config.parallel.space={space} its X must be a "
       f"multiple of {unit} and at least {least}; the nearest is {nearest}"
+    )
+
+
+def check_convolutions(module: nn.Module, selected: Sequence[jax.Device]) -> None:
+  """Checks that the selected devices can compute the form of the network's convolutions.
+
+  Raises:
+    UserError: it is `onednn`, and its package is not there, or several CPU devices would share the
+      work.
+  """
+  if getattr(module, "conv", "") != "onednn":
+    return
+  require_onednn()
+  # XLA knows of no way to divide a call, and would give each device the whole batch.
+  if len(selected) > 1 and selected[0].platform == "cpu":
+    raise UserError(
+      f"config.model.conv='onednn': is not divided over {len(selected)} CPU devices; use "
+      "--config.parallel.data=1, or --config.model.conv=auto"
     )
 
 

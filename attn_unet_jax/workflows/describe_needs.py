@@ -9,6 +9,7 @@ from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.config.build import replace_keys
 from attn_unet_jax.config.schema import RunConfig, flatten
 from attn_unet_jax.labels import class_names
+from attn_unet_jax.models.ops.onednn_conv import has_onednn, multiplies_bfloat16
 from attn_unet_jax.patches.batch import measure_foreground
 from attn_unet_jax.training import topology
 from attn_unet_jax.training.cost import forward_cost
@@ -21,6 +22,8 @@ _NO_GAIN = (
   "config.model.dtype='bfloat16' makes nothing faster on a CPU, even where the processor computes "
   "in it: XLA's convolutions do not. float32 is at least as fast, and lets predict use OpenVINO"
 )
+_GAIN = "; here config.model.conv='onednn' makes bfloat16 faster in training"
+_ABSENT = "config.model.conv='onednn' is not here, and training needs it: make install-native"
 
 
 def describe_needs(config: RunConfig, count_steps: int, target: str | None) -> dict[str, Any]:
@@ -48,7 +51,11 @@ def describe_needs(config: RunConfig, count_steps: int, target: str | None) -> d
 def list_notes(config: RunConfig, platform: str) -> list[str]:
   """Lists what a user should know before a training of this config on a platform, in words."""
   dtype = getattr(config.model, "dtype", "float32")  # a network of one's own may have none
-  return [_NO_GAIN] if dtype == "bfloat16" and platform == "cpu" else []
+  takes_onednn = getattr(config.model, "conv", "") == "onednn"
+  notes = [_ABSENT] if takes_onednn and not has_onednn() else []
+  if dtype == "bfloat16" and platform == "cpu" and not (takes_onednn and multiplies_bfloat16()):
+    notes.append(_NO_GAIN + (_GAIN if multiplies_bfloat16() else ""))
+  return notes
 
 
 def count_foreground(config: RunConfig, steps: int) -> float:
@@ -89,6 +96,7 @@ def describe_network(config: RunConfig) -> dict[str, Any]:
     # counted.
     "train_memory_estimate_bytes": state_bytes + _count_bytes(state.params) + activations,
     "devices": [f"{device.platform}: {device.device_kind}" for device in jax.devices()],
+    "onednn": {"is_built": has_onednn(), "gains_by_bfloat16": multiplies_bfloat16()},
   }
 
 

@@ -24,6 +24,7 @@ from attn_unet_jax.patches.batch import output_shape
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.extras import import_extra
 from attn_unet_jax.workflows.load_run import BestCheckpoint
+from attn_unet_jax.workflows.network import use_own_forms
 
 ExportFormat = Literal["stablehlo", "onnx"]
 _NEEDED_BY = "--format=onnx"
@@ -48,7 +49,10 @@ def export_network(
   uses_statistics = any(one.config.data.normalisation == "zscore" for one in members)
   if export_format == "onnx":
     return _export_onnx(workdirs, members, uses_statistics)
-  systems = [SlidingWindow(one.config, one.module).use(one.variables) for one in members]
+  # A file for other machines calls nothing of this one.
+  systems = [
+    SlidingWindow(one.config, use_own_forms(one.module)).use(one.variables) for one in members
+  ]
   exported = export_window(systems, members[0].config.window, uses_statistics=uses_statistics)
   arrays = zip(name_inputs(uses_statistics=uses_statistics), exported.in_avals, strict=True)
   about = {

@@ -18,6 +18,7 @@ from attn_unet_jax.inference.quality import MaskQuality, QualityModel, estimate_
 from attn_unet_jax.inference.segment import Locate, ScanProbabilities
 from attn_unet_jax.inference.sliding import SegmentationSystem, SlidingWindow
 from attn_unet_jax.labels import class_names
+from attn_unet_jax.models.ops.onednn_conv import has_onednn
 from attn_unet_jax.runs.folder import has_progress
 from attn_unet_jax.runs.release import PARAMETERS, WAY_OUT, is_release, read_release
 from attn_unet_jax.runtime.errors import UserError
@@ -25,7 +26,7 @@ from attn_unet_jax.runtime.xla import make_deterministic
 from attn_unet_jax.training.checkpoint import restore_best, restore_step
 from attn_unet_jax.training.state import abstract_state
 from attn_unet_jax.weights.released import load_variables
-from attn_unet_jax.workflows.network import build_run_network
+from attn_unet_jax.workflows.network import build_run_network, use_own_forms
 from attn_unet_jax.workflows.quality_record import read_quality
 from attn_unet_jax.workflows.steps_record import read_steps
 
@@ -122,6 +123,9 @@ def load_best(workdir: Path, step: int | None = None) -> BestCheckpoint:
     raise UserError(f"{workdir}: a run of all folds; name one of them, such as {workdir}/fold_0")
   classes = class_names(config.data.labels)
   module = build_run_network(config, len(classes) + 1)
+  if not has_onednn():
+    # How a run was trained does not bind its user: rounding aside, all forms compute the same.
+    module = use_own_forms(module)
   if release:
     if step not in (None, release.checkpoint_step):
       only = f"its only checkpoint is of step {release.checkpoint_step}"

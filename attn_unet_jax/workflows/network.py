@@ -34,6 +34,11 @@ def build_run_network(config: RunConfig, num_classes: int) -> nn.Module:
   return module
 
 
+def use_own_forms(module: nn.Module) -> nn.Module:
+  """Returns the network with forms of convolution that need no package besides JAX."""
+  return module.clone(conv="auto") if getattr(module, "conv", "") == "onednn" else module
+
+
 def _check_large(config: RunConfig, module: nn.Module) -> None:
   if any(config.inference.patch):
     raise UserError(

@@ -18,7 +18,7 @@ from attn_unet_jax.runtime.files import write_text
 from attn_unet_jax.training.checkpoint import open_checkpoints
 from attn_unet_jax.training.epoch_end import ValidationScore
 from attn_unet_jax.training.loop import train_network
-from attn_unet_jax.training.mesh import check_patch, replicate, select_devices
+from attn_unet_jax.training.mesh import check_convolutions, check_patch, replicate, select_devices
 from attn_unet_jax.training.optimizer import check_patterns
 from attn_unet_jax.training.state import TrainState, abstract_state
 from attn_unet_jax.workflows.choose_run_steps import choose_run_steps
@@ -107,7 +107,7 @@ def check_training(config: RunConfig, fold: DataFold) -> nn.Module:
     UserError: config, data and devices do not fit each other.
   """
   module = build_run_network(config, len(fold.mapping.classes) + 1)
-  select_devices(config)
+  check_convolutions(module, select_devices(config))
   # The slices of a case show whether any scan fits into memory at this spacing.
   cases = fold.load("training")
   cases.case_slices(fold.split.training[0])

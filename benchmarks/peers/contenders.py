@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from attn_unet_jax.models.ops.onednn_conv import has_onednn
+
 # What the commands of this program set for themselves, see `attn_unet_jax.runtime.huge_pages`.
 LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
@@ -12,7 +14,8 @@ class Contender:
 
   Attributes:
     name: in tables and results.
-    library: `ours`, `openvino`, `released` (the released network in PyTorch) or `monai`.
+    library: `ours`, `onednn` (ours with oneDNN's convolutions), `openvino`, `released` (the
+      released network in PyTorch) or `monai`.
     dtype: float32 or bfloat16; bfloat16 of PyTorch is autocast's.
     layout: of PyTorch alone: `channels_last`, `default`, or `compiled`, which has channels last.
     has_large_pages: whether its memory comes in pages of 2 MiB.
@@ -32,6 +35,8 @@ class Contender:
 
 OURS = Contender("ours", "ours")
 OURS_BFLOAT16 = Contender("ours, bfloat16", "ours", "bfloat16")
+ONEDNN = Contender("ours, oneDNN", "onednn")
+ONEDNN_BFLOAT16 = Contender("ours, oneDNN, bfloat16", "onednn", "bfloat16")
 RELEASED = Contender("released, channels last, 2 MiB pages", "released", "float32", "channels_last")
 RELEASED_AS_STARTED = Contender(
   "released, channels last, as started", "released", "float32", "channels_last", False
@@ -59,9 +64,13 @@ _ENGINES = (OPENVINO, OPENVINO_BFLOAT16)
 def list_contenders(work: str, *, quick: bool) -> list[Contender]:
   """Lists who does a work on one patch; ours is first, which the ratios are against.
 
+  oneDNN's convolutions take part in training alone, where `native/` is built.
+
   Args:
     work: `training_step` or `inference`.
     quick: whether only those of the goals take part.
   """
   engines = _ENGINES if work == "inference" else ()
+  if work == "training_step" and has_onednn():
+    engines = (ONEDNN, ONEDNN_BFLOAT16)
   return [*_QUICK, *engines, *(() if quick else _MORE)]

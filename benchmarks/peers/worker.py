@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from attn_unet_jax.models.ops.conv import Form
 from benchmarks.peers.turns import MARK, read_peak
 
 
@@ -29,14 +30,23 @@ def draw_patch(edge: int) -> tuple[np.ndarray, np.ndarray]:
 def make_ours(work: str, dtype: str, layout: str, edge: int) -> tuple[Callable[[], Any], str]:
   """Makes a work of our network ready, compiled by XLA; and says by which version."""
   del layout
+  return _make_form("auto", work, dtype, edge)
+
+
+def make_onednn(work: str, dtype: str, layout: str, edge: int) -> tuple[Callable[[], Any], str]:
+  """Makes a work of our network ready whose convolutions are oneDNN's."""
+  del layout
+  return _make_form("onednn", work, dtype, edge)
+
+
+def _make_form(form: Form, work: str, dtype: str, edge: int) -> tuple[Callable[[], Any], str]:
   import jax
 
   from benchmarks import jax_workloads
 
   name = "train_step" if work == "training_step" else "inference"
-  return jax_workloads.workloads("auto", *draw_patch(edge), dtype=dtype)[name].call, (
-    f"jax {jax.__version__}"
-  )
+  works = jax_workloads.workloads(form, *draw_patch(edge), dtype=dtype, names=[name])
+  return works[name].call, f"jax {jax.__version__}"
 
 
 def make_openvino(work: str, dtype: str, layout: str, edge: int) -> tuple[Callable[[], Any], str]:
@@ -100,6 +110,7 @@ def make_monai(work: str, dtype: str, layout: str, edge: int) -> tuple[Callable[
 
 MAKERS = {
   "ours": make_ours,
+  "onednn": make_onednn,
   "openvino": make_openvino,
   "released": make_released,
   "monai": make_monai,

@@ -32,6 +32,7 @@ def test_what_stages_decide_themselves_is_refused(key, value, complaint):
     ({"loss__focal": 1.0, "train__accumulate": 2}, r"loss\.focal=1\.0: .*accumulate=2 needs"),
     ({"parallel__space": 2, "parallel__mode": "pmap"}, "space=2: 'pmap' divides no patch"),
     ({"parallel__space": 2, "model__conv": "winograd"}, "conv='winograd': would gather the patch"),
+    ({"parallel__space": 2, "model__conv": "onednn"}, "conv='onednn': would gather the patch"),
     ({"parallel__space": 2, "model__conv": "planes"}, "conv='planes': would gather the patch"),
   ],
 )

@@ -12,11 +12,14 @@ import pytest
 
 from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.models import build
+from attn_unet_jax.models.ops import onednn_conv
 from attn_unet_jax.patches.device_source import make_resident
 from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.training import mesh
 from attn_unet_jax.training.checkpoint import open_checkpoints
 from attn_unet_jax.training.compile import compile_step
 from attn_unet_jax.training.mesh import (
+  check_convolutions,
   check_patch,
   num_microbatches_on_one_device,
   pin_device_count,
@@ -289,6 +292,24 @@ def test_a_network_that_does_not_divide_its_patches_says_so(config, name):
   config = with_keys(config, {"parallel.space": 2})
   with pytest.raises(UserError, match=r"space=2: \w+ does not divide its patches"):
     check_patch(config, module)
+
+
+def test_onednn_is_for_one_cpu_device_and_needs_its_package(monkeypatch):
+  module, cpu, gpu = SimpleNamespace(conv="onednn"), *map(_device, ("cpu", "gpu"))
+  with monkeypatch.context() as patch:
+    patch.setattr(mesh, "require_onednn", lambda: None)
+    check_convolutions(module, [cpu])
+    check_convolutions(module, [gpu, gpu])
+    with pytest.raises(UserError, match=r"onednn': is not divided over 2 CPU .*parallel\.data=1"):
+      check_convolutions(module, [cpu, cpu])
+  monkeypatch.setattr(onednn_conv, "find_onednn", lambda: ImportError("no such file"))
+  check_convolutions(SimpleNamespace(conv="auto"), [cpu, cpu])
+  with pytest.raises(UserError, match=r"needs attn_unet_jax_onednn.*no such file.*install-native"):
+    check_convolutions(module, [cpu])
+
+
+def _device(platform):
+  return SimpleNamespace(platform=platform)
 
 
 def test_an_unpadded_network_is_not_divided(config):

@@ -72,6 +72,25 @@ def offer(config, monkeypatch, tmp_path):
   return make
 
 
+class FormedConv(nn.Module):
+  """One convolution of a form that needs a package."""
+
+  conv: str = "onednn"
+  num_classes: int = 2
+  patch_multiple = (1, 1, 1)
+  output_margin = (0, 0, 0)
+
+  @nn.compact
+  def __call__(self, x, train):
+    return Conv(self.num_classes, form=self.conv)(x), {}
+
+
+def test_an_exported_network_calls_no_library_of_this_machine(config):
+  found = BestCheckpoint(config, ("pancreas",), FormedConv(), draw_parameters(OneConv()), 7)
+  exported = export_network.export_network([Path("run")], [found], "stablehlo")
+  assert b"attn_unet_jax_onednn" not in exported.content
+
+
 def test_a_run_becomes_a_network_a_contract_and_a_runner(offer, tmp_path):
   runs = offer({"inference.largest_component": True})
   ((workdir, run),) = runs.items()

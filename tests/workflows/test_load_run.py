@@ -1,6 +1,7 @@
 """What tells one checkpoint from another, and what a run is opened with."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +35,20 @@ def test_a_checkpoint_is_told_by_its_values_and_by_what_a_prediction_reads(confi
   ]
   digests = {digest_checkpoint(dataclasses.replace(found, **change)) for change in others}
   assert len(digests | {own}) == 1 + len(others)
+
+
+@pytest.mark.parametrize(("is_built", "form"), [(True, "onednn"), (False, "auto")])
+def test_a_run_that_was_trained_by_onednn_is_opened_without_it(
+  config, tmp_path, monkeypatch, is_built, form
+):
+  open_run_folder(tmp_path, with_keys(config, {"model.conv": "onednn"}))
+  monkeypatch.setattr(module, "has_onednn", lambda: is_built)
+  monkeypatch.setattr(module, "has_progress", lambda _: True)
+  state = SimpleNamespace(variables={}, step=7)
+  monkeypatch.setattr(module, "restore_best", lambda *_: state)
+  found = module.load_best(tmp_path)
+  assert found.module.conv == form
+  assert found.config.model.conv == "onednn"
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """3-D convolution: the one place that decides how it is computed.
 
-Four forms of the same sum, `y[p] = sum_t x[p*stride + t - pad] . kernel[t]`:
+Five forms of the same sum, `y[p] = sum_t x[p*stride + t - pad] . kernel[t]`:
 
 - `native`: `lax.conv_general_dilated`, right on TPU and slow on XLA's CPU backend.
 - `packed`: the same with neighbouring voxels along Z as channels of one (`packed_conv.py`), up to
@@ -9,11 +9,13 @@ Four forms of the same sum, `y[p] = sum_t x[p*stride + t - pad] . kernel[t]`:
   over the kernel's planes along X.
 - `winograd`: minimal filtering F(4, 3) along X (Winograd 1980; Lavin and Gray 2016,
   arXiv:1509.09308): four output planes from six 2-D convolutions instead of twelve.
+- `onednn`: oneDNN's own on the CPU, by a package that need not be there (`onednn_conv.py`).
 
 `auto` takes `winograd` on the CPU or, where that does not fit or does not pay, `planes`; `packed`
 on CUDA, and elsewhere `native`. The platform is the one that the program is lowered for, not the
-one it is traced on. `planes` and `winograd` slice along X: a program that divides X over devices
-uses `divided`, which is `packed` on CUDA and else `native`.
+one it is traced on. `onednn` is `auto` on other platforms and for types that the processor does not
+multiply. `planes` and `winograd` slice along X: a program that divides X over devices uses
+`divided`, which is `packed` on CUDA and else `native`.
 """
 
 import functools
@@ -27,11 +29,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from attn_unet_jax.models.ops.onednn_conv import (
+  can_use_onednn,
+  convolve_by_onednn,
+  onednn_gradients,
+)
 from attn_unet_jax.models.ops.packed_conv import kernel_gradient_by_packs, packed_conv3d
 from attn_unet_jax.models.ops.single import single_dilation
 
-Form = Literal["auto", "divided", "native", "packed", "planes", "winograd"]
-FORMS: tuple[Form, ...] = ("auto", "divided", "native", "packed", "planes", "winograd")
+Form = Literal["auto", "divided", "native", "onednn", "packed", "planes", "winograd"]
+FORMS: tuple[Form, ...] = ("auto", "divided", "native", "onednn", "packed", "planes", "winograd")
+_BY_PLATFORM = ("auto", "divided", "onednn")
 Triple = tuple[int, int, int]
 Pads = tuple[tuple[int, int], ...]
 
@@ -78,6 +86,7 @@ def conv3d(
 
   Raises:
     ValueError: an unknown form.
+    UserError: `onednn` without its package.
   """
   size, steps = kernel.shape[:3], (strides[0], strides[1], strides[2])
   if form not in FORMS:
@@ -250,6 +259,7 @@ def _winograd_kernel_gradient(
 
 _COMPUTE: dict[str, Callable[..., jax.Array]] = {
   "native": _convolve_native,
+  "onednn": convolve_by_onednn,
   "packed": _convolve_packed,
   "planes": _convolve_planes,
   "winograd": _convolve_winograd,
@@ -267,10 +277,11 @@ def _choose_cpu_form(x: jax.Array, kernel: jax.Array, strides: Triple) -> Form:
 def _compute_by_platform(
   compute: Callable[..., Any], arrays: Sequence[jax.Array], strides: Triple, pads: Pads, form: Form
 ) -> Any:
-  """Calls `compute` in the form of `auto` or `divided` for the platform that is lowered for."""
+  """Calls `compute` in the form that one of `_BY_PLATFORM` is where the program is lowered for."""
   forms: dict[str, Form] = {"cuda": "packed", "default": "native"}
-  # Not for `divided`: the CPU's forms slice along X, the axis that devices divide.
-  if form == "auto":
+  if form == "onednn" and can_use_onednn(arrays[0].dtype):
+    forms["cpu"] = "onednn"
+  elif form != "divided":  # the CPU's forms slice along X, the axis that devices divide there
     forms["cpu"] = _choose_cpu_form(arrays[0], arrays[1], strides)
   # Decided at lowering, not here: a program may be lowered for another platform than this one.
   branches = {
@@ -283,24 +294,40 @@ def _compute_by_platform(
 def _compute_output(
   x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads, form: Form
 ) -> jax.Array:
-  if form not in _COMPUTE:
-    result: jax.Array = _compute_by_platform(_compute_output, (x, kernel), strides, pads, form)
+  if form in _BY_PLATFORM:
+    result: jax.Array = _compute_by_platform(_output_in_form, (x, kernel), strides, pads, form)
     return result
-  return _COMPUTE[form](x, kernel, strides, pads)
+  return _output_in_form(x, kernel, strides, pads, form)
 
 
 def _compute_gradients(
   x: jax.Array, kernel: jax.Array, g: jax.Array, strides: Triple, pads: Pads, form: Form
 ) -> tuple[jax.Array, jax.Array]:
   """Computes the gradients of `_compute_output` in x and the kernel, for the cotangent g."""
-  if form not in _COMPUTE:
+  if form in _BY_PLATFORM:
     result: tuple[jax.Array, jax.Array] = _compute_by_platform(
-      _compute_gradients, (x, kernel, g), strides, pads, form
+      _gradients_in_form, (x, kernel, g), strides, pads, form
     )
     return result
+  return _gradients_in_form(x, kernel, g, strides, pads, form)
+
+
+def _output_in_form(
+  x: jax.Array, kernel: jax.Array, strides: Triple, pads: Pads, form: Form
+) -> jax.Array:
+  return _COMPUTE[form](x, kernel, strides, pads)
+
+
+def _gradients_in_form(
+  x: jax.Array, kernel: jax.Array, g: jax.Array, strides: Triple, pads: Pads, form: Form
+) -> tuple[jax.Array, jax.Array]:
+  if form == "onednn":
+    return onednn_gradients(x, kernel, g, strides, pads)
   count = _count_packed_voxels(x, kernel, strides, pads) if form == "packed" else 1
   if form != "winograd" and count == 1:
-    result = jax.vjp(functools.partial(_COMPUTE[form], strides=strides, pads=pads), x, kernel)[1](g)
+    result: tuple[jax.Array, jax.Array] = jax.vjp(
+      functools.partial(_COMPUTE[form], strides=strides, pads=pads), x, kernel
+    )[1](g)
     return result
   # At stride 1 the input's gradient is the convolution with the flipped kernel, so it has the same
   # fast form; autodiff would transform the products instead, and is slower.
@@ -312,7 +339,7 @@ def _compute_gradients(
     kernel_gradient = _winograd_kernel_gradient(x, g, kernel, pads)
   else:
     kernel_gradient = kernel_gradient_by_packs(x, g, kernel, pads, count)
-  return _compute_output(g, flipped, strides, around, form), kernel_gradient
+  return _output_in_form(g, flipped, strides, around, form), kernel_gradient
 
 
 # A rule of our own, so that only x and the kernel are kept for the backward pass: differentiated

@@ -9,9 +9,11 @@ from jax import lax
 from jax.test_util import check_grads
 
 from attn_unet_jax.models.ops import conv
+from attn_unet_jax.models.ops.onednn_conv import has_onednn
 from tests.conftest import draw
 
 LAYOUT = ("NXYZC", "XYZIO", "NXYZC")
+FORMS = [form for form in conv.FORMS if form != "onednn" or has_onednn()]
 
 
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -45,7 +47,7 @@ CASES = [  # kernel, stride, padding, grid: what the networks use, on even, odd 
 def test_every_form_is_the_convolution_in_value_and_gradients(size, stride, padding, grid):
   x, kernel = draw(2, *grid, 2), draw(size, size, size, 2, 3, seed=1)
   strides = (stride,) * 3
-  forms = conv.FORMS
+  forms = FORMS
 
   def reference(x, kernel):
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=LAYOUT)
@@ -154,7 +156,7 @@ def test_winograd_error_in_single_precision_is_small():
   assert error < 1e-5
 
 
-@pytest.mark.parametrize("form", conv.FORMS)
+@pytest.mark.parametrize("form", FORMS)
 def test_bfloat16_stays_bfloat16_and_keeps_its_precision(form):
   x = draw(1, 8, 8, 8, 4).astype(jnp.bfloat16)
   kernel = draw(3, 3, 3, 4, 4, seed=1).astype(jnp.bfloat16)
