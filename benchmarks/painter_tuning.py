@@ -5,7 +5,8 @@
 Each variant changes `pancreas.py:real` in one thing and is trained for the same number of steps on
 the same patients. Its figure is the DSC over the validation slabs after the last step. The scores
 of the test patients, which `main` writes too, are read by nothing here. Hours of two cores: what is
-done stays, a variant that was stopped goes on, and the JSON is written after each.
+done stays, a variant that was stopped goes on, and the JSON is written after each. Rows that the JSON
+holds of as many epochs are not trained again, so that the table can be filled in several sittings.
 """
 
 from pathlib import Path
@@ -17,7 +18,7 @@ from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.process import run_command
 from benchmarks import runs
 from benchmarks.page import write_section
-from benchmarks.painter_variants import VARIANTS
+from benchmarks.painter_variants import VARIANTS, read_rows
 from benchmarks.result import keep, machine
 from benchmarks.tables import painter_table
 
@@ -35,9 +36,12 @@ def main() -> None:
   chosen = [
     name for name in VARIANTS if not _ONLY.value or any(part in name for part in _ONLY.value)
   ]
-  rows: list[dict[str, object]] = []
+  rows = read_rows(Path(_OUTPUT.value), _EPOCHS.value)
+  trained = {(row["name"], row["seed"]) for row in rows}
   for seed in range(_SEEDS.value):
     for name in chosen:
+      if (name, seed) in trained:
+        continue
       rows.append({"name": name, "seed": seed, "dsc": _train_variant(name, seed)})
       keep({"machine": machine(), "epochs": _EPOCHS.value, "runs": rows}, _OUTPUT.value)
       print_line(f"{name}, seed {seed}: validation DSC {rows[-1]['dsc']:.3f}")

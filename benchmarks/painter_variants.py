@@ -1,4 +1,8 @@
-"""The variants that `benchmarks.painter_tuning` trains."""
+"""The variants that `benchmarks.painter_tuning` trains, and what was measured of them before."""
+
+import json
+from pathlib import Path
+from typing import Any
 
 _REAL = "pancreas.py:real"
 # In the reader's words -> the experiment, and what differs from it.
@@ -58,3 +62,12 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "--config.augment.gamma_probability=0.0",
   ),
 }
+
+
+def read_rows(path: Path, epochs: int) -> list[dict[str, Any]]:
+  """Reads what a result of as many epochs holds; [] if there is none, or it is of other epochs."""
+  if not path.exists():
+    return []
+  result = json.loads(path.read_text())
+  rows: list[dict[str, Any]] = result["runs"] if result["epochs"] == epochs else []
+  return rows
