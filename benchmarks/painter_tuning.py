@@ -5,8 +5,8 @@
 Each variant changes `pancreas.py:real` in one thing and is trained for the same number of steps on
 the same patients. Its figure is the DSC over the validation slabs after the last step. The scores
 of the test patients, which `main` writes too, are read by nothing here. Hours of two cores: what is
-done stays, a variant that was stopped goes on, and the JSON is written after each. Rows that the JSON
-holds of as many epochs are not trained again, so that the table can be filled in several sittings.
+done stays, a variant that was stopped goes on, and the JSON is written after each. Its rows of as
+many epochs are not trained again, so that the table can be filled in several sittings.
 """
 
 from pathlib import Path
