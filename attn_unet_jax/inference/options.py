@@ -29,7 +29,7 @@ class InferenceOptions(Options):
   )
   one_piece: str = option(
     "",
-    "Classes, such as pancreas,liver, of which each is one piece: the largest component is kept.",
+    "Classes, such as pancreas,liver, of which the one component is kept that is surest.",
   )
   postprocess: Literal["validation", "none"] = option(
     "validation", "Whether steps after the network are chosen on the validation cases, 3 or more."
@@ -55,10 +55,9 @@ class PredictionRecipe:
 
   @property
   def one_piece_values(self) -> tuple[int, ...]:
-    """The values of the classes of which only the largest component is kept."""
-    asked, every = self.inference.one_piece_names, self.inference.largest_component
-    names = enumerate(class_names(self.data.labels), 1)
-    return tuple(value for value, name in names if every or name in asked)
+    """The values of the classes of `inference.one_piece`."""
+    asked, names = self.inference.one_piece_names, class_names(self.data.labels)
+    return tuple(value for value, name in enumerate(names, 1) if name in asked)
 
   @property
   def window(self) -> tuple[int, int, int]:

@@ -130,8 +130,11 @@ def predict(hu: Array, about: Any, network: Callable[..., jax.Array]) -> Array:
   return total[tuple(slice(b, b + n) for b, n in zip(before, hu.shape, strict=True))]
 
 
-def keep_components(mask: Array, steps: Any, voxel_ml: float) -> Array:
-  """Takes the steps that follow the choice of the likeliest class, class by class."""
+def keep_components(mask: Array, likely: Array, steps: Any, voxel_ml: float) -> Array:
+  """Takes the steps that follow the choice of the likeliest class, class by class.
+
+  `likely` is the probability of the class that each voxel has in the mask.
+  """
   result, smallest = np.zeros_like(mask), steps["smallest_ml"] / voxel_ml - 1e-6
   classes = range(1, int(mask.max()) + 1)
   concerned = steps["values"] or classes
@@ -140,7 +143,10 @@ def keep_components(mask: Array, steps: Any, voxel_ml: float) -> Array:
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
     kept = sizes >= max(smallest if value in concerned else 0, 1)
-    if value in steps["one_piece"] or (steps["largest"] and value in concerned):
+    if value in steps["one_piece"]:
+      sums = np.bincount(pieces.ravel(), (np.maximum(likely - 0.5, 0) + 1e-6).ravel())
+      kept &= np.arange(sizes.size) == sums[1:].argmax() + 1
+    elif steps["largest_component"] or (steps["largest"] and value in concerned):
       kept &= np.arange(sizes.size) == sizes.argmax()
     result[kept[pieces]] = value
   filled = result.copy()
@@ -170,11 +176,13 @@ def segment(image: Any, about: Any, network: Callable[..., jax.Array]) -> Array:
   weights = dict.fromkeys(steps["values"], 1 / odds) or {0: odds}
   best = np.full(hu.shape, -1, np.float32)
   mask = np.zeros(hu.shape, np.uint8)
+  likely = np.zeros(hu.shape, np.float32)
   for value in range(found.shape[-1]):
-    here = resample(found[..., value] * np.float32(weights.get(value, 1)), new_mm, hu.shape, old_mm)
-    mask[here > best] = value
-    best = np.maximum(best, here)
-  mask = keep_components(mask, steps, abs(np.linalg.det(affine[:3, :3])) / 1000)
+    weight = np.float32(weights.get(value, 1))
+    here = resample(found[..., value] * weight, new_mm, hu.shape, old_mm)
+    won = here > best
+    mask[won], best[won], likely[won] = value, here[won], here[won] / weight
+  mask = keep_components(mask, likely, steps, abs(np.linalg.det(affine[:3, :3])) / 1000)
   back: Array = orientations.apply_orientation(mask, orientations.ornt_transform(RAS, turn))
   return back
 

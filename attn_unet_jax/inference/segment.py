@@ -1,5 +1,6 @@
 """Segments a scan on its own grid."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,11 +18,14 @@ from attn_unet_jax.inference.postprocess import (
 from attn_unet_jax.inference.sliding import SegmentationSystem
 from attn_unet_jax.volumes.box import Box, crop_volume, paste_probabilities
 from attn_unet_jax.volumes.components import largest_components
-from attn_unet_jax.volumes.resample import probabilities_to_labels
+from attn_unet_jax.volumes.resample import interpolate_box, probabilities_to_labels
 from attn_unet_jax.volumes.shear import slant_labels, straighten_image
 from attn_unet_jax.volumes.volume import Grid, Volume
 
 Locate = Callable[[Volume], Box | None]
+
+# What a voxel of at most a half counts: of pieces without any other the largest one is kept.
+_DOUBTFUL = 1e-6
 
 
 class ScanSegmentation(NamedTuple):
@@ -107,14 +111,28 @@ def make_labels(
 ) -> np.ndarray:
   """Returns class indices, uint8, on the scan's canonical grid, by the threshold of the steps.
 
-  With `inference.largest_component` each class is one connected component, and so is each class of
-  `inference.one_piece`.
+  Of a class of `inference.one_piece` the component is kept of which the network is surest, and with
+  `inference.largest_component` that of most voxels of each other class.
   """
   weighed = weigh_classes(found.values, steps)
   labels = probabilities_to_labels(weighed, found.grid, found.canonical).array
   # On the native grid: a component of the working grid may fall apart when it is interpolated.
-  values = recipe.one_piece_values
-  return largest_components(labels, values) if values else labels
+  if values := recipe.one_piece_values:
+    labels = largest_components(labels, values, functools.partial(_weigh_surety, found))
+  return largest_components(labels) if recipe.inference.largest_component else labels
+
+
+def _weigh_surety(
+  found: ScanProbabilities, value: int, where: tuple[slice, slice, slice]
+) -> np.ndarray:
+  """Returns how far the probability of a class is above a half, in a box of the canonical grid.
+
+  A piece that is large and doubtful, such as bowel beside the organ, has less of it than the organ.
+  Where all pieces are below a half their voxels are counted.
+  """
+  probability = interpolate_box(found.values[..., value], found.grid, found.canonical, where)
+  above: np.ndarray = np.maximum(probability - 0.5, 0) + _DOUBTFUL
+  return above
 
 
 def predict_within(

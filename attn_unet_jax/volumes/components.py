@@ -1,6 +1,6 @@
 """Finds the connected components of masks: voxels that hang together by their faces."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import numpy as np
 from scipy import ndimage
@@ -9,27 +9,39 @@ from scipy import ndimage
 SIX_NEIGHBOURS = ndimage.generate_binary_structure(3, 1)
 
 
-def largest_component(mask: np.ndarray) -> np.ndarray:
+# What is inside a box of a scan, by the class: its weights, float [X, Y, Z] of the box.
+WeighVoxels = Callable[[int, tuple[slice, slice, slice]], np.ndarray]
+
+
+def largest_component(mask: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
   """Returns the largest 6-connected component of a mask, bool [X, Y, Z].
 
   Of several that are equally large the first one wins. Voxels are visited along Z first, then Y,
   then X, however the array lies in memory.
+
+  Args:
+    mask: bool [X, Y, Z].
+    weights: what a voxel counts, [X, Y, Z]; None: 1.
   """
   components, count = ndimage.label(mask, SIX_NEIGHBOURS)
   if count < 2:
     return mask
   # Counted over the mask only, so the background, component 0, has the count 0. `argmax` takes the
   # first of equal counts.
-  largest: np.ndarray = components == np.argmax(np.bincount(components[mask]))
+  counts = np.bincount(components[mask], None if weights is None else weights[mask])
+  largest: np.ndarray = components == np.argmax(counts)
   return largest
 
 
-def largest_components(labels: np.ndarray, values: Collection[int] | None = None) -> np.ndarray:
+def largest_components(
+  labels: np.ndarray, values: Collection[int] | None = None, weigh: WeighVoxels | None = None
+) -> np.ndarray:
   """Keeps the largest component of every class and makes its other components background.
 
   Args:
     labels: class indices uint8 [X, Y, Z], 0 is the background.
     values: the classes to do so with; None: all.
+    weigh: returns what the voxels in a box count for a class; None: 1.
 
   Returns:
     a new array of the same shape and type.
@@ -39,8 +51,9 @@ def largest_components(labels: np.ndarray, values: Collection[int] | None = None
   for value, where in enumerate(ndimage.find_objects(labels), 1):
     if where is not None:
       mask = labels[where] == value
-      is_concerned = values is None or value in values
-      kept[where][largest_component(mask) if is_concerned else mask] = value
+      if values is None or value in values:
+        mask = largest_component(mask, weigh(value, where) if weigh else None)
+      kept[where][mask] = value
   return kept
 
 

@@ -156,7 +156,12 @@ def _describe_scan(first: BestCheckpoint, steps: Postprocessing) -> dict[str, An
     },
     "target": config.data.target,
     "classes": {name: value for value, name in enumerate(("background", *first.classes))},
-    "after": {**dataclasses.asdict(steps), "one_piece": list(config.one_piece_values)},
+    "after": {
+      **dataclasses.asdict(steps),
+      "one_piece": list(config.one_piece_values),
+      "one_piece_of_most": "max(p - 0.5, 0) + 1e-6, summed over its voxels",
+      "largest_component": config.inference.largest_component,
+    },
   }
 
 

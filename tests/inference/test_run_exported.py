@@ -75,9 +75,10 @@ def test_the_steps_after_the_network_are_the_same(steps):
   rng = np.random.default_rng(0)
   mask = rng.choice(4, (12, 11, 10), p=[0.3, 0.35, 0.3, 0.05]).astype(np.uint8)
   mask[mask == 2] = 0  # a class that is absent
-  after = {**vars(steps), "one_piece": []}
+  after = {**vars(steps), "one_piece": [], "largest_component": False}
   expected = postprocess_mask(mask, steps, 0.3)
-  np.testing.assert_array_equal(runner.keep_components(mask, after, 0.3), expected)
+  found = runner.keep_components(mask, np.ones(mask.shape), after, 0.3)
+  np.testing.assert_array_equal(found, expected)
 
 
 def answer_smoothly(hu, mean, sd, margin):
@@ -115,6 +116,10 @@ def predict_both(config, scan, monkeypatch, padding="SAME", steps=None):
     ({"data.patch": (24, 8, 40), "inference.overlap": 0.3}, "VALID"),
     ({"inference.window": "plan", "data.patch": (9, 8, 7), "data.spacing_mm": 11.0}, "SAME"),
     ({"data.labels": "a=1,b=2", "inference.one_piece": "b"}, "SAME"),
+    (
+      {"data.labels": "a=1,b=2", "inference.one_piece": "a", "inference.largest_component": True},
+      "SAME",
+    ),
     ({"data.blur_mm": 6.0, "data.spacing_mm": 7.3, "inference.largest_component": True}, "SAME"),
   ],
 )

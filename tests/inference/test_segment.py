@@ -140,7 +140,7 @@ def test_probabilities_are_interpolated_and_not_their_answer(config):
   assert segment_scan(scan, system, config).mask.array.ravel().tolist() == [1, 0, 0, 0]
 
 
-def test_one_piece_alone_if_so_configured_from_every_orientation(config):
+def test_the_largest_piece_alone_if_so_configured_from_every_orientation(config):
   """A rod of 9 voxels, a smaller one of 8 and, by an edge of the rod, a voxel that hangs on."""
   hu = np.full((12, 10, 8), -1000, np.int16)
   hu[1:10, 2, 2] = 300
@@ -168,6 +168,28 @@ def test_some_classes_are_one_piece_and_others_are_not(config):
   config = with_keys(config, {**keys, "inference.one_piece": "liver"})
   expected = p.argmax(-1)
   expected[8, 2, 2] = 0
+  np.testing.assert_array_equal(segment_scan(scan, system, config).mask.array, expected)
+
+
+@pytest.mark.parametrize(
+  ("probabilities", "kept"),
+  [
+    ((0.55, 0.9), "small"),  # 5 times 0.05 against 2 times 0.4
+    ((0.7, 0.9), "large"),  # 5 times 0.2
+    ((0.45, 0.5), "large"),  # of three classes; none is above a half, so that voxels count
+  ],
+)
+def test_of_one_piece_that_is_kept_of_which_the_network_is_surest(config, probabilities, kept):
+  liver, other = np.zeros((2, 12, 8, 8), np.float32)
+  pieces = {"large": np.s_[1:6, 2, 2], "small": np.s_[8:10, 5, 5]}
+  for where, p in zip(pieces.values(), probabilities, strict=True):
+    liver[where], other[where] = p, (1 - p) / 2
+  system = SimpleNamespace(predict=lambda _: np.stack([1 - liver - other, liver, other], -1))
+  scan = Volume(np.zeros(liver.shape, np.int16), np.diag([2.0, 2.0, 2.0, 1.0]))
+  keys = {"data.spacing_mm": 2.0, "data.labels": "liver=1,kidney=2"}
+  config = with_keys(config, {**keys, "inference.one_piece": "liver"})
+  expected = np.zeros(liver.shape, bool)
+  expected[pieces[kept]] = True
   np.testing.assert_array_equal(segment_scan(scan, system, config).mask.array, expected)
 
 

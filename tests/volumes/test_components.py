@@ -46,6 +46,17 @@ def test_every_class_keeps_its_own():
   assert largest_components(labels.T.copy().T).dtype == np.uint8
 
 
+def test_by_weights_a_smaller_component_may_be_the_largest():
+  mask = np.zeros((7, 3, 3), bool)
+  mask[0:3, 1, 1] = mask[5:7, 1, 1] = True
+  weights = np.where(np.arange(7) < 4, 1.0, 2.0)[:, None, None] * np.ones(mask.shape)
+  expected = mask & (weights == 2.0)
+  np.testing.assert_array_equal(largest_component(mask, weights), expected)
+  labels = mask.astype(np.uint8)
+  kept = largest_components(labels, (1,), lambda value, where: value * weights[where])
+  np.testing.assert_array_equal(kept, expected)
+
+
 def test_nothing_stays_nothing():
   assert not largest_component(np.zeros((2, 2, 2), bool)).any()
   assert not largest_components(np.zeros((2, 2, 2), np.uint8)).any()

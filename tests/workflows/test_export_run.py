@@ -122,7 +122,9 @@ def test_a_run_becomes_a_network_a_contract_and_a_runner(offer, tmp_path):
     "smallest_ml": 2.0,
     "fill_holes": False,
     "values": [],
-    "one_piece": [1],
+    "one_piece": [],
+    "one_piece_of_most": "max(p - 0.5, 0) + 1e-6, summed over its voxels",
+    "largest_component": True,
   }
   assert about["network"]["inputs"] == [
     {"name": "hu", "dtype": "float32", "shape": ["n", "16", "16", "16"]}
