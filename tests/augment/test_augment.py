@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from attn_unet_jax.augment import affine, intensity
+from attn_unet_jax.augment import affine, intensity, warp
+from attn_unet_jax.augment import patch as augment
 from attn_unet_jax.augment.options import Augmentation
-from attn_unet_jax.augment.patch import augment_patch, source_shape
-from attn_unet_jax.augment.warp import draw_mirrored_axes, mirror_volume, warp_block
+from attn_unet_jax.augment.patch import source_shape
+from attn_unet_jax.augment.warp import draw_mirrored_axes, mirror_volume
 from attn_unet_jax.labels import UNLABELLED
 
+# As a step has them: one program each, where Python would run and compile forty small ones.
+augment_patch = jax.jit(augment.augment_patch, static_argnames=("patch", "augmentation"))
+warp_block = jax.jit(warp.warp_block, static_argnames=("patch", "nearest"))
 PATCH = (6, 8, 4)
 NEUTRAL = Augmentation()
 STRONG = Augmentation(

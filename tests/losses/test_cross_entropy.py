@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attn_unet_jax.losses import cross_entropy
-from tests.losses.cases import TWO, labels_of, logits_of
+from attn_unet_jax.losses import cross_entropy as module
+from tests.losses.cases import TWO, compile_losses, labels_of, logits_of
+
+cross_entropy = compile_losses(module)
 
 
 def test_cross_entropies_by_hand():

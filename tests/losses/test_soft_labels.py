@@ -18,7 +18,7 @@ def _shares(*values):
 
 
 def _value_and_gradient(name, logits, labels):
-  return jax.value_and_grad(load_loss(name))(logits, labels)
+  return jax.jit(jax.value_and_grad(load_loss(name)))(logits, labels)
 
 
 def test_the_default_loss_takes_them():
@@ -42,9 +42,8 @@ def test_shares_of_0_and_1_are_classes(name):
 def test_a_loss_is_least_where_the_probability_is_the_share(name, share):
   """A product of both would be best at a probability of 1 for every share above a half."""
   tried = np.linspace(0.05, 0.95, 19)
-  losses = [
-    float(load_loss(name)(logits_of((1 - p, p), (1 - p, p)), _shares(share, share))) for p in tried
-  ]
+  loss = jax.jit(load_loss(name))
+  losses = [float(loss(logits_of((1 - p, p), (1 - p, p)), _shares(share, share))) for p in tried]
   assert tried[np.argmin(losses)] == pytest.approx(share)
 
 

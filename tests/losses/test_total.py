@@ -43,8 +43,8 @@ def test_jit_and_vmap(name, case):
 def test_gradients(name, case):
   with jax.enable_x64(True):
     logits, labels = jnp.array(np.array(case[0]), jnp.float64), jnp.array(np.array(case[1]))
-    assert load_loss(name)(logits, labels).dtype == jnp.float64
     loss = jax.jit(lambda x: load_loss(name)(x, labels))
+    assert loss(logits).dtype == jnp.float64
     check_grads(loss, (logits,), order=1, modes=("fwd", "rev"), atol=1e-7, rtol=1e-7)
 
 
@@ -52,7 +52,7 @@ def test_gradients(name, case):
 @pytest.mark.parametrize("size", [1e4, 1e30])
 def test_extreme_logits_stay_finite(name, size):
   logits = jnp.array([-size, size, 0.0, size, -size, 0.0]).reshape(1, 2, 1, 1, 3)
-  value, slope = jax.value_and_grad(load_loss(name))(logits, labels_of(0, 1))
+  value, slope = jax.jit(jax.value_and_grad(load_loss(name)))(logits, labels_of(0, 1))
   assert jnp.isfinite(value)
   assert jnp.all(jnp.isfinite(slope))
 
@@ -127,7 +127,7 @@ def test_which_losses_are_the_mean_of_their_parts_losses(name):
   labels = jnp.array(rng.integers(0, 3, (2, 3, 2, 4)), jnp.int32)
   labels = labels.at[0, 0].set(UNLABELLED)
   options = {"class_weights": (1.0, 2.0, 5.0)} if name == "weighted_ce" else {}
-  loss = functools.partial(load_loss(name), **options)
+  loss = jax.jit(functools.partial(load_loss(name), **options))
   parts = [loss(logits[i : i + 1], labels[i : i + 1]) for i in range(2)]
   same = math.isclose(float(loss(logits, labels)), float(sum(parts)) / 2, rel_tol=1e-5)
   assert same == (not LOSSES[name].over_batch)

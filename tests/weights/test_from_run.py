@@ -66,8 +66,9 @@ def test_a_head_in_another_order_gives_the_same_logits_in_that_order():
     return from_run.copy_common_classes(np.zeros_like(old), old, axes, *names)
 
   ours = jax.tree_util.tree_map_with_path(turned, theirs)
-  expected = head.apply({"params": theirs}, levels)[..., (0, 2, 1)]
-  np.testing.assert_allclose(head.apply({"params": ours}, levels), expected, rtol=1e-5, atol=1e-5)
+  answer = jax.jit(lambda params: head.apply({"params": params}, levels))
+  expected = np.asarray(answer(theirs))[..., (0, 2, 1)]
+  np.testing.assert_allclose(answer(ours), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,9 @@ def source(tmp_path_factory):
 def later(source):
   """Two steps more of that run, of which the first is its best."""
   workdir, state, _ = source
-  added = [jax.tree.map(lambda a, k=k: a + jnp.asarray(k, a.dtype), state) for k in (1, 4)]
+  added = [
+    jax.tree.map(lambda a, k=k: jnp.asarray(np.asarray(a) + k, a.dtype), state) for k in (1, 4)
+  ]
   with open_checkpoints(workdir / "checkpoints", 9) as store:
     for step, more in zip((8, 9), added, strict=True):
       store.save(more.replace(step=jnp.array(step, jnp.int32)), validation_dsc=0.1)
@@ -105,7 +108,9 @@ def test_the_state_that_a_run_starts_from(source, monkeypatch):
   """Of two classes one stays, in another place, and one is new; no optimiser is taken over."""
   config = _starting(source, **{"data.labels": "kidney,liver"})
   module = build_run_network(config, 3)
-  zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), abstract_state(config, module))
+  zeros = jax.tree.map(
+    lambda a: jnp.asarray(np.zeros(a.shape, a.dtype)), abstract_state(config, module)
+  )
   monkeypatch.setattr(from_run, "create_state", lambda *_: zeros)
   origin = open_starting_run(config, module)
   state = origin.make_state(config, config.model, module)
