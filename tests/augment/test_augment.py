@@ -318,7 +318,7 @@ def test_parts_are_drawn_apart(strong_batch):
   """Switching the intensity part off leaves the geometry as it was."""
   image, label, step = strong_batch
   _, plain = augment_patch(KEYS[3], image, label, PATCH, SPATIAL)
-  np.testing.assert_array_equal(step(KEYS[3:4])[1][0], plain)
+  np.testing.assert_array_equal(step(KEYS[3:6])[1][0], plain)  # three keys, as above
 
 
 def test_block_of_the_wrong_shape():

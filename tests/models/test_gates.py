@@ -92,7 +92,7 @@ def test_coefficients_by_hand(variant, expected):
       "kernel": jnp.full((1, 1, 1, 1, 1), kernel),
       "bias": jnp.full(1, bias),
     }
-  _, alpha = gate.apply(variables, x, g, False)
+  _, alpha = jax.jit(gate.apply, static_argnums=3)(variables, x, g, False)
   np.testing.assert_allclose(alpha[0, (0, -1), 0, 0, 0], expected, rtol=1e-12)
 
 
@@ -123,18 +123,18 @@ def test_block_combines_its_gates_to_the_skips_channels(number):
   out, coefficients = jax.jit(block.apply, static_argnums=3)(variables, x, g, False)
   assert out.shape == x.shape
   assert [a.shape for a in coefficients] == [(1, 4, 4, 2, 1)] * number
+  alone = jax.jit(gates.AttentionGate(dtype=jnp.float64).apply, static_argnums=3)
   outputs = []
   for i in range(number):
     own = {kind: tree[f"gate{i}"] for kind, tree in variables.items()}
-    gated, alpha = gates.AttentionGate(dtype=jnp.float64).apply(own, x, g, False)
+    gated, alpha = alone(own, x, g, False)
     np.testing.assert_allclose(coefficients[i], alpha)
     outputs.append(gated)
   kernel = variables["params"]["combine"]["Conv_0"]["kernel"]
   assert kernel.shape == (1, 1, 1, 3 * number, 3)
   combine = {kind: tree["combine"] for kind, tree in variables.items()}
-  expected = gates.ConvNormRelu(3, 1, dtype=jnp.float64).apply(
-    combine, jnp.concatenate(outputs, -1), False
-  )
+  joined = jax.jit(gates.ConvNormRelu(3, 1, dtype=jnp.float64).apply, static_argnums=2)
+  expected = joined(combine, np.concatenate(outputs, -1), False)
   np.testing.assert_allclose(out, expected)
 
 

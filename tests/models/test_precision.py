@@ -93,8 +93,8 @@ def test_no_gradient_is_summed_up_in_bfloat16(name, options):
 def test_a_bias_has_the_gradient_of_all_voxels():
   """2^15 of them, each 1: in bfloat16 the sum is 2048 and less."""
   layer, x = Conv(1, size=1, dtype=jnp.bfloat16), jnp.ones((1, 32, 32, 32, 1), jnp.bfloat16)
-  variables = layer.init(jax.random.key(0), x)
-  gradient = jax.grad(lambda v: layer.apply(v, x).astype(jnp.float32).sum())(variables)
+  variables = jax.jit(layer.init)(jax.random.key(0), x)
+  gradient = jax.jit(jax.grad(lambda v: layer.apply(v, x).astype(jnp.float32).sum()))(variables)
   np.testing.assert_array_equal(gradient["params"]["bias"], [2**15])
 
 
