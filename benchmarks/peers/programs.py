@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from attn_unet_jax.models.ops.onednn_conv import has_onednn
 from attn_unet_jax.runs.metrics_csv import read_metrics
 from attn_unet_jax.runtime.console import print_line
 from benchmarks.peers.contenders import LARGE_PAGES
@@ -66,9 +67,17 @@ def compare_trainings(folder: Path, repeats: int) -> dict[str, Any]:
     shutil.rmtree(workdir)  # it would go on with what is done
     return seconds
 
+  onednn = [*ours, "--config.model.conv=onednn"]
+  by_onednn = {
+    "ours, oneDNN": _make_program(onednn, LARGE_PAGES, read_last_epoch),
+    "ours, oneDNN, bfloat16": _make_program(
+      [*onednn, "--config.model.dtype=bfloat16"], LARGE_PAGES, read_last_epoch
+    ),
+  }
   return _run_in_turn(
     {
       "ours": _make_program(ours, LARGE_PAGES, read_last_epoch),
+      **(by_onednn if has_onednn() else {}),
       "MONAI, released network, 2 MiB pages": _make_program(monai, LARGE_PAGES, read_step),
       "MONAI, released network, as started": _make_program(monai, {}, read_step),
     },
