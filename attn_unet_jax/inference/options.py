@@ -29,7 +29,7 @@ class InferenceOptions(Options):
   )
   one_piece: str = option(
     "",
-    "Classes, such as pancreas,liver, of which the one component is kept that is surest.",
+    "Classes, such as pancreas,liver, of which only the most certain component is kept.",
   )
   postprocess: Literal["validation", "none"] = option(
     "validation", "Whether steps after the network are chosen on the validation cases, 3 or more."

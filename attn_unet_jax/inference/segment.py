@@ -118,11 +118,11 @@ def make_labels(
   labels = probabilities_to_labels(weighed, found.grid, found.canonical).array
   # On the native grid: a component of the working grid may fall apart when it is interpolated.
   if values := recipe.one_piece_values:
-    labels = largest_components(labels, values, functools.partial(_weigh_surety, found))
+    labels = largest_components(labels, values, functools.partial(_weigh_certainty, found))
   return largest_components(labels) if recipe.inference.largest_component else labels
 
 
-def _weigh_surety(
+def _weigh_certainty(
   found: ScanProbabilities, value: int, where: tuple[slice, slice, slice]
 ) -> np.ndarray:
   """Returns how far the probability of a class is above a half, in a box of the canonical grid.

@@ -159,7 +159,7 @@ def _describe_scan(first: BestCheckpoint, steps: Postprocessing) -> dict[str, An
     "after": {
       **dataclasses.asdict(steps),
       "one_piece": list(config.one_piece_values),
-      "one_piece_of_most": "max(p - 0.5, 0) + 1e-6, summed over its voxels",
+      "one_piece_weights": "a voxel counts max(p - 0.5, 0) + 1e-6",
       "largest_component": config.inference.largest_component,
     },
   }
