@@ -24,6 +24,7 @@ def _load_font(size: int) -> "ImageFont.FreeTypeFont":
   from PIL import ImageFont
 
   font = ImageFont.load_default(size)
+  # Pillow's type also names a bitmap font, which it returns only where no size is asked for.
   assert isinstance(font, ImageFont.FreeTypeFont)
   return font
 
@@ -52,6 +53,7 @@ class Canvas:
 
     scale = self._scale
     tile = Image.fromarray(np.ascontiguousarray(picture))
+    # Each pixel becomes a block of equal ones, which `encode` averages back to exactly this pixel.
     tile = tile.resize((tile.width * scale, tile.height * scale), Image.Resampling.NEAREST)
     self._image.paste(tile, (x * scale, y * scale))
 
@@ -82,6 +84,7 @@ class Canvas:
     shown = escape_controls(text)
     if width is not None:
       kept = len(shown)
+      # Letters differ in width, so only trying tells how many fit. One at each end always stays.
       while font.getlength(shown) > width * self._scale and kept > 2:
         kept -= 1
         line = escape_controls(text)
@@ -94,11 +97,13 @@ class Canvas:
   ) -> None:
     """Draws a line through points."""
     scaled = [(x * self._scale, y * self._scale) for x, y in points]
+    # Pillow draws each piece of a line as a bar: without a joint thick lines gape where they turn.
     self._pen.line(scaled, fill=colour, width=max(1, round(width * self._scale)), joint="curve")
 
   def fill_box(self, x: float, y: float, width: float, height: float, colour: Colour) -> None:
     """Fills a rectangle."""
     left, top, scale = x * self._scale, y * self._scale, self._scale
+    # Less one, as Pillow fills the last row and column too.
     self._pen.rectangle(
       (left, top, left + width * scale - 1, top + height * scale - 1), fill=colour
     )

@@ -16,7 +16,7 @@ from attn_unet_jax.volumes.volume import Volume
 
 COLUMNS, ROWS = 4, 2
 TILE = 320  # pixels of a case along both axes, and _TEXT below them
-_TEXT = 80
+_TEXT = 80  # a name, and a legend of two lines
 _GAP = 8
 
 
@@ -54,6 +54,7 @@ def draw_largest_slice(
   values = image.array if image is not None else classes
   assert values is not None
   place = Place(AXIAL, largest[0] if largest else values.shape[AXIAL] // 2)
+  # The gap keeps slices apart that fill their tiles.
   inside = TILE - _GAP
   return draw_slice(image, classes, spacing, place, (inside, inside), SliceStyle())
 
@@ -77,6 +78,7 @@ def write_contact_sheets(folder: Path, cases: Iterable[SheetCase]) -> list[str]:
 
 
 def _draw_page(cases: Sequence[SheetCase]) -> bytes:
+  # The last page ends below its last case.
   rows = -(-len(cases) // COLUMNS)
   canvas = Canvas(COLUMNS * TILE, rows * (TILE + _TEXT))
   for index, case in enumerate(cases):

@@ -8,10 +8,11 @@ from attn_unet_jax.drawing.canvas import BLACK, WHITE, Canvas
 from attn_unet_jax.drawing.colours import BLUE, GREEN, ORANGE, PURPLE, VERMILION, Colour
 
 _WIDTH, _HEIGHT = 1280, 800
+# Numbers stand at the left, names of curves at the right, the title above, epochs below.
 _LEFT, _RIGHT, _TOP, _GAP, _BOTTOM = 96, 200, 72, 34, 56
 _LINES = (225, 225, 225)
 _INK = (70, 70, 70)
-_MOST_TICKS = 10
+_MOST_TICKS = 10  # on an axis: more numbers would touch
 
 
 class Curve(NamedTuple):
@@ -54,6 +55,7 @@ PANELS = (
     "DSC of the validation cases",
     (Curve("validation_dsc", "validation", VERMILION),),
     0.3,
+    # Always the whole range, so that the pictures of two runs can be compared.
     limits=(0.0, 1.0),
   ),
   Panel("learning rate", (Curve("learning_rate", "last update", PURPLE),), 0.24, logarithmic=True),
@@ -70,6 +72,7 @@ def draw_curves(title: str, rows: Sequence[Mapping[str, str]]) -> bytes:
   Returns:
     a PNG file of 1280 x 800 pixels.
   """
+  # Pillow does not smooth lines by itself.
   canvas = Canvas(_WIDTH, _HEIGHT, WHITE, oversampling=2)
   canvas.write(title, _LEFT, 14, size=22, colour=BLACK, width=_WIDTH - _LEFT - 20)
   epochs = [int(row["epoch"]) for row in rows]
@@ -81,6 +84,7 @@ def draw_curves(title: str, rows: Sequence[Mapping[str, str]]) -> bytes:
     _draw_panel(canvas, panel, rows, ends, (top, top + height))
     top += height + _GAP
   for epoch in choose_ticks(*ends):
+    # A run of few epochs has ticks in between, which are no epochs.
     if float(epoch).is_integer():
       x = _place(epoch, ends, (_LEFT, _WIDTH - _RIGHT))
       canvas.write(f"{epoch:g}", x, _HEIGHT - _BOTTOM + 8, size=14, colour=_INK, anchor="ma")
@@ -97,10 +101,13 @@ def list_points(rows: Sequence[Mapping[str, str]], column: str) -> list[tuple[in
 
 def choose_ticks(low: float, high: float) -> list[float]:
   """Returns round numbers from `low` to `high`: steps of 1, 2 or 5 times a power of ten."""
+  # One value has no range to divide, and its logarithm below does not exist.
   if not high > low:
     return [low]
   step = 10.0 ** math.floor(math.log10((high - low) / _MOST_TICKS))
+  # The range is less than 100 of these steps, so that 10 of them fit at the latest.
   step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= _MOST_TICKS)
+  # A quotient may miss its whole number by rounding, and a product too: 3 x 0.1 is not 0.3.
   first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
   return [round(number * step, 12) for number in range(first, last + 1)]
 
@@ -150,18 +157,22 @@ def _draw_panel(
 def _scale_points(panel: Panel, points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
   if not panel.logarithmic:
     return list(points)
+  # A learning rate may be 0, which no logarithmic axis has.
   return [(epoch, math.log10(value)) for epoch, value in points if value > 0]
 
 
 def _choose_limits(values: Sequence[float], panel: Panel) -> tuple[float, float]:
   shown = [*values, *(panel.limits or ())]
+  # The axis is drawn before anything is measured.
   if not shown:
     return 0.0, 1.0
   low, high = min(shown), max(shown)
   if panel.logarithmic:  # whole powers of ten
     return float(math.floor(low)), float(max(math.ceil(high), math.floor(low) + 1))
+  # A constant curve lies in the middle of its diagram.
   if high == low:
     return low - 0.5, high + 0.5
+  # Keeps the curve off the frame. Limits that were given are shown as they are.
   margin = 0.0 if panel.limits else 0.04 * (high - low)
   return low - margin, high + margin
 

@@ -64,7 +64,9 @@ def _draw_tiles(
 ) -> Iterator[tuple[str, np.ndarray]]:
   """Yields captions and RGB pictures."""
   low, high = np.percentile(patch.image, _PERCENTILES).tolist()
+  # A constant patch has no range to divide by.
   style = SliceStyle(window_hu=(low, max(high, low + 1e-6)))
+  # Of a slice only the spacing is drawn, so that the patch may lie anywhere.
   grid = np.diag([*spacing, 1.0])
 
   def draw(values: np.ndarray, classes: np.ndarray | None, look: SliceStyle) -> np.ndarray:
@@ -75,10 +77,12 @@ def _draw_tiles(
   yield "prediction", draw(patch.image, patch.prediction, style)
   plain = draw(patch.image, None, style)
   for name, coefficients in patch.gates.items():
-    top = max(float(coefficients.max()), 1e-6)
+    top = max(float(coefficients.max()), 1e-6)  # a gate may be shut everywhere
     steps = [n // size for n, size in zip(patch.image.shape, coefficients.shape, strict=True)]
+    # Blocks show the gate's own grid, where interpolation would suggest a finer one.
     fine = np.kron(coefficients / top, np.ones(steps, np.float32))
     # Drawn as if it were an image: in the same place and of the same size.
     shares = draw(fine, None, SliceStyle(window_hu=(0.0, 1.0)))[..., 0] / 255
+    # The two pictures differ where the truth's outline is, which stays on top.
     overlay = np.where(with_truth != plain, with_truth, blend_shares(plain, shares))
     yield f"{name}: dark 0, yellow {top:.2f}", overlay.astype(np.uint8)

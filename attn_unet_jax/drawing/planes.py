@@ -39,6 +39,7 @@ def cut_plane(array: np.ndarray, place: Place) -> np.ndarray:
   Returns:
     values [rows, columns]; in a sagittal slice the front is at the left.
   """
+  # Canonical axes lead to the right, the front and the head, rows of a picture down.
   plane: np.ndarray = np.take(array, place.number, place.axis)[::-1, ::-1].T
   return plane
 
@@ -83,6 +84,7 @@ def find_region(mask: np.ndarray, spacing: Sequence[float], margin_mm: float) ->
     filled = np.flatnonzero(mask.any(axis=others))
     margin = round(margin_mm / spacing[axis])
     low, high = (filled[0] - margin, filled[-1] + 1 + margin) if len(filled) else (0, None)
+    # An end beyond the volume is cut by NumPy, a negative start would count from the other end.
     bounds.append(slice(max(0, int(low)), None if high is None else int(high)))
   return bounds[0], bounds[1], bounds[2]
 
@@ -91,6 +93,7 @@ def find_outline(mask: np.ndarray, width: int) -> np.ndarray:
   """Returns the pixels of a mask [rows, columns] that are at most `width` from its outside."""
   inner = mask
   for _ in range(width):
+    # With nothing around the picture, a mask that reaches its edge is closed there.
     padded = np.pad(inner, 1)
     inner = inner & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
   outline: np.ndarray = mask & ~inner
@@ -121,6 +124,7 @@ def draw_slice(
   """
   values = image.array if image is not None else classes
   assert values is not None
+  # Of the two other axes the later one runs down the picture, as `cut_plane` transposes.
   columns, rows = (axis for axis in range(3) if axis != place.axis)
   size = fit_size(
     (values.shape[rows] * spacing[rows], values.shape[columns] * spacing[columns]), box
@@ -156,6 +160,7 @@ def fit_size(extent_mm: tuple[float, float], box: tuple[int, int]) -> tuple[int,
 
 def _resize_nearest(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   rows, columns = (
+    # The old pixel below the centre of each new one: corners would shift the mask half a pixel.
     ((np.arange(new) + 0.5) * (old / new)).astype(int)
     for new, old in zip(size, plane.shape, strict=True)
   )
@@ -165,7 +170,9 @@ def _resize_nearest(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _resize_linear(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   for axis, new in enumerate(size):
     old = plane.shape[axis]
+    # Centres on centres, as the mask's. Beyond the outer centres the value of the edge holds.
     at = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
+    # The last centre is reached from the one before it; a plane of one pixel has none.
     below = np.minimum(at.astype(int), max(0, old - 2))
     share = (at - below).astype(np.float32)
     share = share[:, None] if axis == 0 else share

@@ -54,7 +54,9 @@ def draw_preview(
   """
   style = style or SliceStyle()
   canvas = Canvas(_WIDTH, _HEIGHT)
+  # So that left is left in the picture, whatever the order of axes in the file.
   image, mask = to_canonical(image), to_canonical(mask)
+  # One pass for all classes, of which those that were not found have a count too.
   counts = np.bincount(mask.array.ravel(), minlength=len(classes) + 1).tolist()
   millilitres = {one: counts[value] * mask.voxel_volume_ml for value, one in enumerate(classes, 1)}
   canvas.write(name, _MARGIN, 8, size=22, width=_WIDTH * 0.62)
@@ -106,6 +108,7 @@ def _draw_largest(
 ) -> None:
   """Draws the axial slices with most of the organ, near it."""
   region = find_region(organ, image.spacing, _AROUND_MM)
+  # Not along z, so that slices keep the numbers of the scan. The affine's origin is not drawn.
   near = Volume(image.array[region[0], region[1]], image.affine)
   classes = mask.array[region[0], region[1]]
   chosen = find_largest_slices(organ, _LARGEST)
@@ -114,8 +117,9 @@ def _draw_largest(
     x = _MARGIN + column * (width + _MARGIN)
     box = (height - _CAPTION - _MARGIN, width)
     picture = draw_slice(near, classes, image.spacing, Place(AXIAL, index), box, style)
+    # 100 mm2 are 1 cm2.
     area = np.count_nonzero(organ[:, :, index]) * image.spacing[0] * image.spacing[1] / 100
-    caption = f"axial {index + 1}: {area:.1f} cm2"
+    caption = f"axial {index + 1}: {area:.1f} cm2"  # viewers count slices from 1
     _paste_with_caption(canvas, picture, caption, x, y, box, _SIDES[AXIAL])
 
 

@@ -47,6 +47,7 @@ def write_answer_page(page: AnswerPage) -> str:
   """Returns the page of an answer as HTML that needs no other file and no network."""
   volumes: dict[str, str] = {}
   data: dict[str, Any] = {
+    # The scripts are those of a run's page and read every one of its keys.
     "panels": [],
     "gates": [],
     "spreads": [],

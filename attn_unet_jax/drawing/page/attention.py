@@ -47,6 +47,7 @@ def write_gates(
   rows = []
   for name, gate in means.items():
     organ, elsewhere = gate["organ"][0], gate["elsewhere"][0]
+    # A gate may be shut elsewhere; where no case has the organ, its mean is NaN.
     ratio = f"{organ / elsewhere:.2f}" if elsewhere else ""
     rows.append([name, *(_format(*gate[place]) for place in PLACES), ratio.replace("nan", "")])
   yield from write_table(["gate", *_NAMES, "organ : elsewhere"], rows)
@@ -86,6 +87,7 @@ def collect_gate_panels(epochs: Sequence[tuple[int, str, Mapping[str, float]]]) 
         for name, place in zip(_NAMES, PLACES, strict=True)
       ],
     }
+    # Each once, in the order of the network.
     for gate in dict.fromkeys(gate for _, gate, _ in epochs)
   ]
 

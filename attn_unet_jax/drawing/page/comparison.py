@@ -80,6 +80,7 @@ def write_comparison(page: ComparisonPage) -> str:
       places.setdefault(picture.id, len(thumbs))
       thumbs.append(embed_volumes(picture, "thumb", volumes))
   data: dict[str, Any] = {
+    # The scripts are those of a run's page and read every one of its keys.
     "panels": [],
     "gates": [],
     "spreads": [],
@@ -97,6 +98,7 @@ def write_comparison(page: ComparisonPage) -> str:
     ("pictures", "The cases that differ most", [*_write_pictures(page)]),
     ("record", "Record", [*_write_record(page.record)]),
   ]
+  # Runs of equal settings have no differences, and without case scores there are no diagrams.
   sections = [section for section in sections if section[2]]
   return write_page(page.title, page.lead, sections, data, volumes)
 

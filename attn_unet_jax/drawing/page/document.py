@@ -120,6 +120,7 @@ def write_page(
   links = "".join(f'<a href="#{name}">{heading}</a>' for name, heading, _ in sections)
   body = [f"<header><h1>{_escape(title)}</h1><p>{_escape(lead)}</p>"]
   body += [f'<nav aria-label="sections">{links}</nav></header><main>']
+  # The tables below are plain HTML, for a reader without scripts too.
   body += ["<noscript><p>Curves and pictures need JavaScript.</p></noscript>"]
   for name, heading, content in sections:
     body += [f'<section id="{name}"><h2>{heading}</h2>', *content, "</section>"]
@@ -131,6 +132,7 @@ def write_page(
     '<link rel="icon" href="data:,">',  # else a browser asks for one
     f"<style>\n{_read_asset('report.css')}</style>",
   ]
+  # At the end of the body, so that the elements that the scripts look up exist.
   scripts = [f'<script type="application/json" id="data">{_write_json(data)}</script>']
   # Base64 has no letter that could end the element.
   scripts += [
@@ -145,6 +147,7 @@ def write_page(
 
 def _number_cases(page: RunPage) -> dict[str, int]:
   """Returns a number for each case that links can lead to: with a picture or a line."""
+  # Numbers, since the id of an element must not have the spaces that a case's name may have.
   there = {one.id for one in (*page.shown, *page.thumbnails)}
   there |= {row["case"] for row in choose_lines(page.scores)}
   names = dict.fromkeys(row["case"] for row in page.scores)
@@ -163,6 +166,7 @@ def _write_training(page: RunPage) -> Iterator[str]:
 
 def _write_epochs(page: RunPage) -> Iterator[str]:
   for name, rows in page.fold_metrics.items():
+    # A fold that has not begun has no epochs yet.
     if rows:
       yield f"<details><summary>The numbers of every epoch, {_escape(name)}</summary>"
       yield from write_table([*rows[0]], [[*row.values()] for row in rows])
@@ -190,6 +194,7 @@ def _write_cases(page: RunPage, places: Mapping[str, int]) -> Iterator[str]:
   yield f"<details open><summary>{part}, the lowest DSC first</summary>"
   pictured = {one.id for one in (*page.shown, *page.thumbnails)}
   cells, named = [], set(pictured)
+  # The case heads its row, wherever the file has its column.
   columns = [name for name in rows[0] if name != "case"]
   for row in rows:
     case, anchor = row["case"], f"case-{places[row['case']]}"
@@ -201,6 +206,7 @@ def _write_cases(page: RunPage, places: Mapping[str, int]) -> Iterator[str]:
     )
     named.add(case)
     rest = (_escape(_shorten(name, row[name])) for name in columns)
+    # An end tag has no attributes.
     cells.append([f"<{tag}>{_escape(case)}</{tag.partition(' ')[0]}>", *rest])
   yield from write_table(["case", *columns], cells, escaped=True)
   yield "</details>"
@@ -208,6 +214,7 @@ def _write_cases(page: RunPage, places: Mapping[str, int]) -> Iterator[str]:
 
 def _shorten(column: str, text: str) -> str:
   """Returns a cell of `cases.csv` for a reader: four digits of a score, and no NaN."""
+  # The name of a class or fold may look like a number.
   if column in ("class", "fold"):
     return text
   value = parse_number(text)
@@ -251,6 +258,7 @@ def _collect_data(
   data = {
     "panels": _collect_panels(page) if epochs else [],
     "gates": collect_gate_panels(page.gate_epochs),
+    # One range for all diagrams and folds, so that they can be compared by eye.
     "epochs": [min(epochs), max(epochs)] if epochs else [1, 1],
     "spreads": collect_spreads(page.scores)[0],
     "scatters": [],
@@ -302,6 +310,7 @@ def embed_volumes(case: EmbeddedCase, kind: str, volumes: dict[str, str]) -> dic
   """
 
   def embed(text: str) -> str:
+    # Texts are only ever added, so their number is not taken yet.
     place = f"{kind}-{len(volumes)}"
     volumes[place] = text
     return place

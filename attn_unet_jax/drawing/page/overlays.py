@@ -48,6 +48,7 @@ def embed_maps(
     the shape of the embedded maps, whose voxels share the extent of `shown` evenly, and the maps.
   """
   sizes = [
+    # Not finer than the part that is shown, and a thin part keeps a voxel.
     max(1, min(n, round(n * mm / _SPACING_MM)))
     for n, mm in zip(shown.shape, shown.spacing, strict=True)
   ]
@@ -60,8 +61,10 @@ def embed_maps(
   for name, volume in maps.items():
     to_map = np.linalg.inv(volume.affine) @ shown.affine
     at = np.tensordot(to_map[:3, :3], points, 1) + to_map[:3, 3, None, None, None]
+    # By default the rim beyond the outermost centres would be 0, which no gate said.
     values = map_coordinates(volume.array, at, order=1, mode="nearest")
     low, high = float(values.min()), float(values.max())
+    # A constant map has no range to divide by.
     codes = np.rint((values - low) * (255 / (high - low or 1))).astype(np.uint8)
     found[name] = EmbeddedMap(encode_volume(codes), low, high, (about or {}).get(name, ""))
   return shape, found

@@ -84,6 +84,7 @@ def embed_case(
   """
   canonical = to_canonical(image)
   classes = {
+    # The viewer would take the value of unlabelled voxels for a class.
     kind: to_canonical(Volume(np.where(array == _UNLABELLED, 0, array), image.affine)).array
     for kind, array in (("truth", truth), ("prediction", prediction))
     if array is not None
@@ -96,12 +97,14 @@ def embed_case(
   size = organ[region].shape
   steps = choose_steps(size, canonical.spacing, max_voxels)
   kept = tuple(
+    # From the middle of each block, which its voxel stands for. `part.stop` may be None.
     slice(part.start + step // 2, part.start + length, step)
     for part, length, step in zip(region, size, steps, strict=True)
   )
   hu, masks = canonical.array[kept], {kind: array[kept] for kind, array in classes.items()}
   corner = np.eye(4)
   corner[:3, :3] = np.diag(steps)
+  # The maps are laid over the voxels that are kept, not over those of the file.
   corner[:3, 3] = [part.start for part in kept]
   shown = Grid(hu.shape, canonical.affine @ corner)
   map_shape, found = embed_maps(shown, maps or {}, about_maps)
@@ -112,6 +115,7 @@ def embed_case(
     score,
     hu.shape,
     (spacing[0], spacing[1], spacing[2]),
+    # In voxels that are kept, which the viewer counts.
     find_centre(_unite(masks)),
     _describe_part(canonical.shape, size, steps),
     {
