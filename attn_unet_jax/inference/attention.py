@@ -34,6 +34,7 @@ class AttentionMaps(SlidingWindow):
     self._outside = np.zeros(len(self.names), np.float32)
 
     def measure_window(variables: Any, hu: jax.Array, mean: jax.Array, sd: jax.Array) -> jax.Array:
+      """Returns the gates' coefficients at the voxels of a window's answer, `[X', Y', Z', G]`."""
       image = normalise_intensity(recipe.data, hu, mean, sd)[None, ..., None]
       _, about = module.apply(variables, image, train=False)
       # A gate may have a coefficient for each channel, of which the mean is told.

@@ -29,6 +29,7 @@ class EnsembleSystem:
     """Predicts class probabilities, float32 `[X, Y, Z, K]`; an array of that size more."""
     first, *others = self._members
     mean = first.predict(volume)
+    # Classes are a byte a voxel: the answers themselves would be in memory all at a time.
     said = [find_likeliest(mean)]
     for count, member in enumerate(others, 2):
       answer = member.predict(volume)

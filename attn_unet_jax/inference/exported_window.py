@@ -28,11 +28,14 @@ def export_window(
   """
 
   def predict_windows(hu: jax.Array, *statistics: jax.Array) -> jax.Array:
+    """Returns the probabilities of windows by all systems together."""
     # Behind the barrier they are no constants to the compiler, which would spend minutes on sums
     # of them that take no time on the device.
     variables = jax.lax.optimization_barrier([system.variables for system in systems])
 
     def predict_window(one: jax.Array) -> jax.Array:
+      """Returns the probabilities of one window, for `map`."""
+      # Without a z-score, mean and sd are not read.
       about = statistics or (0.0, 1.0)
       pairs = zip(systems, variables, strict=True)
       return average_values(system.window(values, one, *about) for system, values in pairs)
@@ -42,6 +45,7 @@ def export_window(
     answers: jax.Array = jax.lax.map(predict_window, hu)
     return answers
 
+  # The inputs stay those that are declared, whatever the network makes of them.
   jitted = jax.jit(predict_windows, keep_unused=True)
   return export.export(jitted, platforms=PLATFORMS)(
     *declare_inputs(window, uses_statistics=uses_statistics)

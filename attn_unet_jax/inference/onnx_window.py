@@ -43,6 +43,7 @@ def write_onnx_window(
   """
 
   def predict_windows(hu: jax.Array, *statistics: jax.Array) -> jax.Array:
+    """Returns the probabilities of windows by all systems together."""
     about = statistics or (0.0, 1.0)
     return average_values(one.predict_windows(one.variables, hu, *about) for one in systems)
 
@@ -67,9 +68,11 @@ def compare_in_onnxruntime(
   """
   onnxruntime = import_extra("onnxruntime", "onnx", needed_by)
   session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+  # Two windows, since the model must take any number of them.
   hu, mean, sd = draw_windows(window, 2), np.float32(-150), np.float32(400)
   names = name_inputs(uses_statistics=uses_statistics)
   given = (hu, np.asarray(mean), np.asarray(sd))
+  # Without a z-score mean and sd are no inputs, and stay unnamed.
   (found,) = session.run(None, dict(zip(names, given, strict=False)))
   difference = 0.0
   # As `write_onnx_window` fixes them where they are no inputs.

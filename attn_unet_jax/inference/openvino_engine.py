@@ -43,6 +43,7 @@ class OpenVinoEngine:
     self._settings = {
       "INFERENCE_PRECISION_HINT": _HINTS[precision],
       "INFERENCE_NUM_THREADS": count_usable_cores(),
+      # All cores for one window: they come one at a time.
       "PERFORMANCE_HINT": "LATENCY",
     }
     self._compiled: dict[Shape, Any] = {}
@@ -109,5 +110,6 @@ def measure_memory(model: Any) -> int:
       size = math.prod(output.get_shape()) * output.get_element_type().size
       readers = (one.get_node().get_friendly_name() for one in output.get_target_inputs())
       change[index] += size
+      # Memory is free again after the last operation that reads it.
       change[max((place[name] for name in readers), default=index) + 1] -= size
   return int(max(np.cumsum(change)))

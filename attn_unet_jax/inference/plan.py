@@ -89,6 +89,7 @@ def plan_large(
   ]
 
   def rate(plan: WindowPlan) -> tuple[int, int, int]:
+    """Returns what a plan costs, to be compared with that of others."""
     size = math.prod(plan.window)
     # Of plans that compute equally much, that of the fewest windows. If none fits, the smallest.
     return (0, plan.voxels, plan.windows) if size <= most_voxels else (1, size, plan.voxels)

@@ -41,7 +41,9 @@ class WindowPlanner:
     self._margin: Shape = module.output_margin
     self._multiple: Shape = module.patch_multiple
     self._overlap = recipe.inference.overlap
+    # A network that says nothing of it may depend on the size of its window.
     depends_on = getattr(module, "answer_depends_on", "window")
+    # Windows of a size that was asked for keep it.
     grows = self._inference.window != "patch" and not any(self._inference.patch)
     # Pooling joins the same voxels only where windows start at multiples of its unit: answers are
     # then equal in all windows, and need no overlap.
@@ -65,12 +67,14 @@ class WindowPlanner:
     if self._inference.window != "patch":
       part = self._round_start(find_body(volume))
     while True:
+      # In a loop, since the limit that memory sets changes both plans, and which of them is better.
       plan, of_whole = self._plan_part(part), self._plan_part(whole)
       if not is_worthwhile(plan, of_whole):
         part, plan = whole, of_whole
       needed, free = compile_window(plan.window), _free_device_bytes()
       fits = needed <= free or not self._is_large
       smaller = plan if fits else self.plan_smaller(part, plan, free / needed)
+      # Nothing smaller is allowed: whether this one fits is seen when it is computed.
       if smaller.window == plan.window:
         return part, plan
 

@@ -62,6 +62,7 @@ def weigh_classes(probabilities: np.ndarray, steps: Postprocessing) -> np.ndarra
   odds = steps.threshold / (1 - steps.threshold)
   weights = np.ones(probabilities.shape[-1], np.float32)
   if steps.values:
+    # The background's weight would move the threshold of the other classes too.
     weights[list(steps.values)] = 1 / odds
   else:
     weights[0] = odds

@@ -59,7 +59,7 @@ def estimate_quality(
     agreement: of the members of an ensemble, for each class; (): there are none.
   """
   answers = {}
-  limits = agreement or [1.0] * len(models)
+  limits = agreement or [1.0] * len(models)  # which no DSC exceeds
   for features, limit, (name, model) in zip(
     measure_features(found), limits, models.items(), strict=True
   ):
@@ -75,6 +75,7 @@ def average_models(models: Sequence[QualityModel]) -> QualityModel:
   return QualityModel(
     tuple(float(w) for w in np.mean([model.weights for model in models], axis=0)),
     float(np.mean([model.intercept for model in models])),
+    # A mean of some thresholds would not belong to the mean of all estimates.
     float(np.mean(known)) if len(known) == len(models) else None,
     sum(model.cases for model in models),
   )
@@ -137,5 +138,5 @@ def _mean_entropy(p: np.ndarray) -> float:
   """Returns the mean entropy of probabilities of one class against the others, in bits."""
   if not p.size:  # a mask that fills its scan has no surface
     return 0.0
-  p = np.clip(p.astype(np.float64), 1e-12, 1 - 1e-12)
+  p = np.clip(p.astype(np.float64), 1e-12, 1 - 1e-12)  # 0 has no logarithm
   return float(np.mean(-p * np.log2(p) - (1 - p) * np.log2(1 - p)))

@@ -49,9 +49,11 @@ def open_network(file: Path, about: Any) -> Callable[..., jax.Array]:
 def resample(array: Array, old_mm: Array, shape: Any, new_mm: Array) -> Array:
   """Interpolates linearly on another grid with the same centre; edges are continued."""
   array = array.astype(np.float32)
+  # In the order of the program that trained the network, so that sums are rounded alike.
   for axis in (2, 1, 0) if shape[1] <= array.shape[1] else (2, 0, 1):
     n, m = array.shape[axis], shape[axis]
     places = (np.arange(m) - (m - 1) / 2) * (new_mm[axis] / old_mm[axis]) + (n - 1) / 2
+    # A place that is meant to be whole becomes so, whatever the last bit of a spacing is.
     places = np.clip(np.round(places, 6), 0, n - 1)
     low = np.floor(places).astype(int)
     weight = (places - low).astype(np.float32).reshape(-1, *[1] * (2 - axis))
@@ -85,11 +87,13 @@ def predict(hu: Array, about: Any, network: Callable[..., jax.Array]) -> Array:
   part = find_body(hu, spacing) if windows["region"] == "body" else [(0, n) for n in hu.shape]
 
   def spread(n: int, size: int) -> list[int]:
+    """Returns the starts of windows along an axis of n voxels."""
     room = max(0, n - size)
     last = math.ceil(room / max(1, size * (1 - windows["overlap"])))
     return [round(i * room / max(1, last)) for i in range(last + 1)]
 
   def cover(box: Any) -> list[list[int]]:
+    """Returns the starts of windows along the axes of a box."""
     return [spread(b - a, size) for (a, b), size in zip(box, inner, strict=True)]
 
   whole = [(0, n) for n in hu.shape]
@@ -102,6 +106,7 @@ def predict(hu: Array, about: Any, network: Callable[..., jax.Array]) -> Array:
     min(max(0, a - (e - (b - a)) // 2), max(0, n - e))
     for (a, b), e, n in zip(part, extent, hu.shape, strict=True)
   ]
+  # Of the scan before it is padded, as in training.
   statistics = (
     [np.float32(hu.mean(dtype=float)), np.float32(hu.std(dtype=float))]
     if len(about["network"]["inputs"]) > 1
@@ -110,6 +115,8 @@ def predict(hu: Array, about: Any, network: Callable[..., jax.Array]) -> Array:
   missing = [max(0, size - n) for size, n in zip(inner, hu.shape, strict=True)]
   before = [(m + 1) // 2 for m in missing]
   around = [(b, m - b) for b, m in zip(before, missing, strict=True)]
+  # By the minimum to a window, as in training; then the border is repeated, so that no edge appears
+  # in what is only looked at.
   padded = np.pad(hu.astype(np.float32), around, constant_values=hu.min())
   padded = np.pad(padded, [(m, m) for m in margin], mode="edge")
   sizes = [n + m for n, m in zip(hu.shape, missing, strict=True)]
@@ -117,6 +124,7 @@ def predict(hu: Array, about: Any, network: Callable[..., jax.Array]) -> Array:
   weight = np.zeros((*sizes, 1), np.float32)
   bells = [np.exp(-0.5 * ((np.arange(n) - (n - 1) / 2) / (n / 8)) ** 2) for n in inner]
   bell = bells[0][:, None, None] * bells[1][:, None] * bells[2]
+  # A corner that one window alone covers is divided by its weight.
   bell = np.maximum(bell, 1e-3).astype(np.float32)[..., None]
   for corner in itertools.product(*starts):
     at = [o + c for o, c in zip(origin, corner, strict=True)]
@@ -142,14 +150,16 @@ def keep_components(mask: Array, likely: Array, steps: Any, voxel_ml: float) -> 
     pieces, _ = ndimage.label(mask == value)
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
-    kept = sizes >= max(smallest if value in concerned else 0, 1)
+    kept = sizes >= max(smallest if value in concerned else 0, 1)  # 1: not what is outside
     if value in steps["one_piece"]:
+      # How far the probability is above a half; where it nowhere is, the voxels are counted.
       sums = np.bincount(pieces.ravel(), (np.maximum(likely - 0.5, 0) + 1e-6).ravel())
       kept &= np.arange(sizes.size) == sums[1:].argmax() + 1
     elif steps["largest_component"] or (steps["largest"] and value in concerned):
       kept &= np.arange(sizes.size) == sizes.argmax()
     result[kept[pieces]] = value
   filled = result.copy()
+  # Holes are those before any is filled, so that the order of classes does not matter.
   for value in concerned if steps["fill_holes"] else ():
     filled[ndimage.binary_fill_holes(result == value) & (result == 0)] = value
   return filled
@@ -159,12 +169,15 @@ def segment(image: Any, about: Any, network: Callable[..., jax.Array]) -> Array:
   """Returns class indices uint8 on the voxels of a NIfTI image."""
   turn = orientations.io_orientation(image.affine)
   data = np.asanyarray(image.dataobj).astype(np.float32)
+  # Some files store a fourth axis of length 1.
   hu = orientations.apply_orientation(data.reshape(data.shape[:3]), turn)
   affine = image.affine @ orientations.inv_ornt_aff(turn, data.shape[:3])
   slopes = np.linalg.qr(affine[:3, :3])[1]
+  # Of perpendicular axes only the diagonal is left; up to half a voxel of shear is harmless.
   slopes /= np.diag(slopes)[:, None]
   if np.max(np.abs(np.triu(slopes, 1)) @ (np.array(hu.shape) - 1)) > 0.5:
     raise SystemExit("the scan's axes are not perpendicular, as of a tilted gantry: straighten it")
+  # As the program rounds: an affine in float32 puts 0.78125 mm above or below the half.
   old_mm = np.floor(np.linalg.norm(affine[:3, :3], axis=0) * 1e4 + 0.51) / 1e4
   new_mm = np.full(3, about["scan"]["spacing_mm"])
   shape = [max(1, round(n)) for n in (np.array(hu.shape) * old_mm / new_mm).tolist()]
@@ -173,8 +186,9 @@ def segment(image: Any, about: Any, network: Callable[..., jax.Array]) -> Array:
   working = np.clip(np.rint(resample(hu, old_mm, shape, new_mm)), -32768, 32767).astype(np.int16)
   found, steps = predict(working, about, network), about["after"]
   odds = steps["threshold"] / (1 - steps["threshold"])
+  # Steps for some classes leave the threshold of the others as it is.
   weights = dict.fromkeys(steps["values"], 1 / odds) or {0: odds}
-  best = np.full(hu.shape, -1, np.float32)
+  best = np.full(hu.shape, -1, np.float32)  # below every probability
   mask = np.zeros(hu.shape, np.uint8)
   likely = np.zeros(hu.shape, np.float32)
   for value in range(found.shape[-1]):
@@ -194,6 +208,7 @@ def main(scan: str, mask: str, network: str = "") -> None:
   image: Any = nib.load(scan)
   values = segment(image, about, open_network(file, about))
   written = nib.Nifti1Image(values, image.affine)
+  # Some programs read the one matrix, some the other.
   written.set_sform(image.affine, "scanner")
   written.set_qform(image.affine, "scanner")
   nib.save(written, mask)

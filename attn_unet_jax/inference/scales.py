@@ -49,11 +49,13 @@ class ScaledSystem:
     _require_memory(volume, grid, scale, classes)
     copy = resample_volume(volume, grid).array
     if np.issubdtype(volume.array.dtype, np.integer):
+      # Whole HU as in a scan: the cast below alone would round all towards 0.
       copy = np.rint(copy)
     as_before = volume.affine.copy()
     answer = self._system.predict(Volume(copy.astype(volume.array.dtype), as_before))
     back = np.empty((*volume.shape, answer.shape[-1]), np.float32)
     for index in range(answer.shape[-1]):
+      # On the grid that the copy truly has, not on that which the network was told.
       back[..., index] = resample_volume(Volume(answer[..., index], grid.affine), volume.grid).array
     return back
 

@@ -83,12 +83,14 @@ class SlidingWindow:
     self._announced: Shape | None = None
 
     def predict_windows(variables: Any, hu: jax.Array, mean: jax.Array, sd: jax.Array) -> jax.Array:
+      """Returns the probabilities of windows in HU."""
       image = normalise_intensity(recipe.data, hu, mean, sd)[..., None]
       logits, _ = module.apply(variables, image, train=False)
       # Subtracting log w from the logits divides the probabilities by w and rescales them.
       return jax.nn.softmax(logits.astype(jnp.float32) + shift)
 
     def predict_window(variables: Any, hu: jax.Array, mean: jax.Array, sd: jax.Array) -> jax.Array:
+      """Returns the probabilities of one window."""
       return predict_windows(variables, hu[None], mean, sd)[0]
 
     self.predict_windows = predict_windows
@@ -118,6 +120,7 @@ class SlidingWindow:
       try:
         return self._blend(volume.array, part, plan, intensity, is_announced)
       except jax.errors.JaxRuntimeError as error:
+        # Only large windows are planned by what memory is free, and that may be taken since.
         if "RESOURCE_EXHAUSTED" not in str(error):
           raise
         said = f"windows of {_times(plan.window)} voxels do not fit into the device's memory"
@@ -136,6 +139,7 @@ class SlidingWindow:
       return self._engine.prepare(shape)
     if shape not in self._compiled:
       with acknowledge_signals("compiling the network"):
+        # The type of scans on their working grid: of another one there would be another program.
         hu = jax.ShapeDtypeStruct(shape, np.int16)
         # The call that follows finds this program, and does not compile it again.
         held = self.window.lower(self.variables, hu, 0.0, 1.0).compile().memory_analysis()
@@ -174,7 +178,7 @@ class SlidingWindow:
     grid = output_shape(padded.shape, self._margin)
     total = np.empty((*grid, self._outside.size), np.float32)
     total[...] = self._outside
-    inside = total[area]
+    inside = total[area]  # a view: sums are added up in place
     inside[...] = 0
     weights = gaussian_weights(plan.inner)
     began = time.monotonic()
@@ -200,6 +204,7 @@ class SlidingWindow:
     # One window behind: the device computes the next one while the host adds this one up.
     pending: tuple[Shape, jax.Array | np.ndarray] | None = None
     for corner in show_progress(corners, len(corners), "windows"):
+      # Between windows, since a compiled call cannot be broken off.
       check_deadline()
       where = tuple(
         slice(a + c, a + c + n) for a, c, n in zip(origin, corner, plan.window, strict=True)
