@@ -32,10 +32,12 @@ def calibration_error(probabilities: np.ndarray, is_class: np.ndarray) -> float:
   """
   if not probabilities.size:
     return math.nan
+  # A probability of 1 belongs to the last bin.
   bins = np.minimum((probabilities * _BINS).astype(np.intp), _BINS - 1)
   expected, found = (
     np.bincount(bins, weights=values, minlength=_BINS) for values in (probabilities, is_class)
   )
+  # The number of a bin's voxels cancels: sums stand for its mean and its share.
   return float(np.abs(expected - found).sum() / probabilities.size)
 
 
@@ -60,6 +62,7 @@ def measure_calibration(
     empty: the rule for empty masks.
   """
   predicted = straighten_labels(prediction).array
+  # Where no slice lies nothing is known, so that these voxels do not count.
   truth = straighten_labels(reference, outside=UNLABELLED).array
   errors = {}
   for name, value in classes.items():
@@ -82,7 +85,7 @@ def _find_surroundings(mask: np.ndarray, grid: Grid) -> Slices | None:
     return None
   margins = [math.ceil(_MARGIN_MM / spacing) for spacing in grid.spacing]
   x, y, z = (
-    slice(max(0, side.start - margin), side.stop + margin)
+    slice(max(0, side.start - margin), side.stop + margin)  # NumPy cuts an end beyond the scan
     for side, margin in zip(where, margins, strict=True)
   )
   return x, y, z

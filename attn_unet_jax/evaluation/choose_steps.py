@@ -22,6 +22,7 @@ from attn_unet_jax.volumes.shear import straighten_labels
 
 MIN_CASES = 3  # with fewer, any choice fits them by chance
 _MIN_GAIN = 0.002  # of the mean DSC
+# The default comes first: of equal scores the first candidate is picked.
 _THRESHOLDS = (0.5, 0.3, 0.4, 0.6, 0.7)
 _SMALLEST_ML = (0.1, 0.5, 2.0)
 
@@ -89,6 +90,7 @@ def choose_steps(
   candidates = [UNCHANGED]
   if len(ids) >= MIN_CASES:
     labelled = tuple(fold.mapping.labelled_indices.values())
+    # Whether steps help a class without labels, no score can tell.
     candidates = list_candidates(labelled if len(labelled) < len(fold.mapping.classes) else ())
   rows: dict[Postprocessing, list[Scores]] = {steps: [] for steps in candidates}
   for case_id in show_progress(ids, len(ids), "cases"):
@@ -149,6 +151,7 @@ def _score_candidates(
   scores = {}
   for threshold in dict.fromkeys(steps.threshold for steps in candidates):
     # Interpolated once for all that follows it, and cropped, for organs are small.
+    # The labels depend on nothing of the steps but the threshold and the classes.
     first = next(steps for steps in candidates if steps.threshold == threshold)
     labels = make_labels(found, recipe, first)
     classes = fold.mapping.labelled_indices
@@ -168,5 +171,5 @@ def _score_candidates(
 
 def _find_content(mask: np.ndarray) -> tuple[slice, ...]:
   """Returns the smallest box that holds a mask; of an empty one, all of it."""
-  boxes = ndimage.find_objects(mask.view(np.uint8))
+  boxes = ndimage.find_objects(mask.view(np.uint8))  # SciPy takes no bools
   return boxes[0] if boxes and boxes[0] else tuple(slice(size) for size in mask.shape)

@@ -180,6 +180,7 @@ def _test_against(
 ) -> PairedTest:
   """Tests a run against the first on the cases of both, and notes the cases that are left out."""
   a, b = first.scores[name], run.scores[name]
+  # Sorted: a set of texts has another order in every process, and sums are rounded by theirs.
   both = sorted(a.keys() & b.keys())
   if alone := len(a.keys() ^ b.keys()):
     notes.append(

@@ -11,10 +11,12 @@ _COMMANDS = {
   "~": r"\textasciitilde{}",
   "^": r"\textasciicircum{}",
   **{character: f"\\{character}" for character in "&%$#_{}"},
+  # Outside of mathematics TeX's oldest fonts have other characters in their places.
   "<": "$<$",
   ">": "$>$",
   "±": r"$\pm$",
   "Δ": r"$\Delta$",
+  # An empty line would end the argument of the caption with an error.
   "\n": " ",
   "\r": " ",
 }
@@ -35,6 +37,7 @@ def render_latex(
   head, *rows = ([escape_latex(cell) for cell in row] for row in render_cells(table, shown=True))
   parts = [f"{title}." if title else "", note, explain_table(table)]
   caption = " ".join([*filter(None, parts), *(f"Note: {note}." for note in table.notes)])
+  # A comment of TeX ends with its line.
   made = render_commands(runs, command).splitlines()
   lines = [
     "% Needs \\usepackage{booktabs}. Made by",
@@ -55,6 +58,7 @@ def render_latex(
 
 def escape_latex(text: str) -> str:
   """Returns a text as LaTeX prints it."""
+  # Character by character: in whole texts the backslashes of one escape would meet the next.
   return "".join(_COMMANDS.get(character, character) for character in text)
 
 

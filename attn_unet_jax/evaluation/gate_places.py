@@ -35,6 +35,7 @@ def measure_gates(
   chosen = [looked & (places == index) for index in range(len(PLACES))]
   return {
     name: {
+      # NumPy warns of the mean of nothing.
       place: float(values[..., index][mask].mean()) if mask.any() else math.nan
       for place, mask in zip(PLACES, chosen, strict=True)
     }
@@ -81,6 +82,7 @@ def average_cases(found: Mapping[str, GateMeans]) -> dict[str, dict[str, tuple[f
 
   A case without a voxel of a place counts in no mean of it. One case has no deviation: NaN.
   """
+  # A set would lose the order of the network, from the finest level on.
   names = list(dict.fromkeys(name for gates in found.values() for name in gates))
   return {
     name: {place: _describe(_list_values(found, name, place)) for place in PLACES} for name in names

@@ -54,6 +54,7 @@ def find_missing_truth(labels: str, volumes: Mapping[str, Sequence[float]]) -> M
     tuple(
       name
       for name, is_labelled in pairs
+      # NaN is not 0: a volume that nobody knows says nothing of the class.
       if is_labelled and name in volumes and all(volume == 0 for volume in volumes[name])
     ),
   )

@@ -128,6 +128,7 @@ def score_case(
   if prediction.shape != reference.shape:
     raise ValueError(f"prediction {prediction.shape} and reference {reference.shape} differ")
   # The prediction alone is masked: `unlabelled` is no class, so that the reference has none there.
+  # With None, which no value equals, all are known.
   known = reference != unlabelled
   num_known = int(np.count_nonzero(known))
   counts = {

@@ -16,7 +16,7 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
 
 QUALITY = "quality.csv"
-_MIN_CASES = 3
+_MIN_CASES = 3  # two are always in the same order, or in the opposite one
 _COLUMNS = ("case", "class", "expected_dsc", "dsc")
 
 Estimates = Mapping[str, Mapping[str, float]]  # the expected DSC by case and class
@@ -53,6 +53,7 @@ def rank_estimates(estimates: Estimates, rows: Mapping[str, Scores]) -> dict[str
 
 
 def _rank_pairs(pairs: np.ndarray) -> RankedEstimates:
+  # Equal values have no order: SciPy warns, and returns NaN.
   varies = len(pairs) >= _MIN_CASES and np.ptp(pairs, axis=0).all()
   rho = float(stats.spearmanr(pairs[:, 0], pairs[:, 1]).statistic) if varies else None
   return RankedEstimates(len(pairs), rho, float(np.abs(pairs[:, 0] - pairs[:, 1]).mean()))

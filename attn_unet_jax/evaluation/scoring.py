@@ -108,6 +108,7 @@ def score_cases(
       _add_box_scores(scores, found.box, reference, classes)
     rows[case_id] = scores
     if predictions:
+      # In the file's header, so that a mask says by itself what its values are.
       names = {"background": 0, **fold.mapping.class_indices}
       write_nifti(predictions / f"{case_id}.nii.gz", prediction, label_names=names)
     if doubts:
@@ -233,6 +234,7 @@ def score_folders(
     files = predicted[case_id], wanted[case_id]
     # Canonical axes, since two programs may write one mask with different axes.
     answer, truth = (to_canonical(read_label(path)) for path in files)
+    # Before values are compared: masks of one shape on other grids have meaningless scores.
     check_pair(truth.grid, answer.grid, files[::-1], ("reference", "prediction"))
     predicted_map = mapping.apply(answer.array, str(files[0]))
     truth = Volume(mapping.apply(truth.array, str(files[1])), truth.affine)

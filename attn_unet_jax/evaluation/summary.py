@@ -79,6 +79,7 @@ def summarise_score(scores: Sequence[float]) -> ScoreSummary:
   """Summarises one score of several cases, NaN where it is undefined."""
   defined = np.array([score for score in scores if not math.isnan(score)])
   n = defined.size
+  # NumPy refuses percentiles of nothing, and warns of its mean.
   quartiles = np.percentile(defined, (25, 50, 75)).tolist() if n else [math.nan] * 3
   low, high = mean_interval(defined)
   return ScoreSummary(

@@ -35,6 +35,7 @@ def describe_class(
   """
   of = f"{counts.cases} case{'s'[: counts.cases > 1]}"
   line = f"{name}, {of}: {_describe_counts(counts)}"
+  # Of one case the table below says it.
   if worst and counts.cases > 1:
     line += "; lowest dsc: " + ", ".join(f"{case} {score:.3f}" for case, score in worst)
   shown = [m for m in summaries if m in _SHOWN or m.startswith(_NSD)]
@@ -66,4 +67,5 @@ def _describe_score(found: ScoreSummary) -> tuple[str, str, str, str]:
 def _align(rows: Sequence[Sequence[str]]) -> list[str]:
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   lines = ("  ".join(map(str.ljust, row, widths)) for row in rows)
+  # The last column is padded too.
   return [f"  {line}".rstrip() for line in lines]

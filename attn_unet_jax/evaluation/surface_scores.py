@@ -34,6 +34,7 @@ def hausdorff_mm(distances: SurfaceDistances, percent: float = 100) -> float:
   The percentile of each direction is taken first, and the larger one returned (Nikolov et al. 2018,
   "robust" Hausdorff distance). Other programs take one percentile of both directions together.
   """
+  # Either both are defined or none is, so that `max` meets no single NaN.
   return max(_find_percentile(distances.there, percent), _find_percentile(distances.back, percent))
 
 
@@ -60,6 +61,7 @@ def surface_dice(
 def _find_percentile(distances: DirectedDistances, percent: float) -> float:
   if not _are_defined(distances):
     return math.nan
+  # The distances are sorted: this is the weight within each of them.
   share = np.cumsum(distances.weight) / distances.weight.sum()
   # By rounding, the last share can fall short of 1.
   at = min(int(np.searchsorted(share, percent / 100)), len(share) - 1)
@@ -67,4 +69,5 @@ def _find_percentile(distances: DirectedDistances, percent: float) -> float:
 
 
 def _are_defined(distances: DirectedDistances) -> bool:
+  # The last is the longest: it is infinite where any is.
   return bool(len(distances.mm)) and math.isfinite(distances.mm[-1])
