@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -103,22 +104,25 @@ class JudgedScans:
 
   Attributes:
     judge: decides which scans are refused.
-    accepted: the lines about what was accepted, in the order in which the scans were read.
   """
 
   def __init__(self, judge: Judge):
     self.judge = judge
-    self.accepted: list[str] = []
     self._told: set[str] = set()
+    self._lock = threading.Lock()  # scans are read by several threads
+
+  @property
+  def accepted(self) -> list[str]:
+    """The lines about what was accepted, sorted: threads read scans in any order."""
+    return sorted(line for line in self._told if line.startswith("accepted"))
 
   def log_once(self, lines: Sequence[str]) -> None:
     """Logs what has not been told before."""
-    for line in lines:
-      if line not in self._told:
-        self._told.add(line)
-        logging.warning(line)
-        if line.startswith("accepted"):
-          self.accepted.append(line)
+    with self._lock:
+      new = [line for line in dict.fromkeys(lines) if line not in self._told]
+      self._told.update(new)
+    for line in new:
+      logging.warning(line)
 
 
 class FolderDataset:

@@ -20,6 +20,7 @@ from attn_unet_jax.augment.patch import (
 from attn_unet_jax.cases.joined_cases import count_also
 from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.cases.prepare import WorkingCase
+from attn_unet_jax.cases.prepare_ahead import open_threads
 from attn_unet_jax.cases.target import keep_boundary
 from attn_unet_jax.labels import SHARE_STEPS, UNLABELLED, is_foreground
 from attn_unet_jax.painting.patch import paint_patch
@@ -143,9 +144,12 @@ def crop_fixed_batches(
   cutter = HostCropper(cases, unmatched, seed, output_shape(patch, margin), patch, mixed=mixed)
   make_input = jax.jit(lambda blocks: _make_input(recipe, blocks, Augmentation()))
   steps = range(math.ceil(recipe.train.loss_patches / size))
-  rows = np.split(np.arange(size), parts)
-  cuts = (stack_blocks([cutter(step, row) for row in part]) for step in steps for part in rows)
-  return [make_input(jax.device_put(blocks)) for blocks in cuts]
+  places = [(step, row) for step in steps for row in range(size)]
+  with open_threads() as threads:  # nearly every patch is of another case
+    blocks = list(threads.map(lambda place: cutter(*place), places))
+  count = size // parts
+  batches = (stack_blocks(blocks[at : at + count]) for at in range(0, len(blocks), count))
+  return [make_input(jax.device_put(batch)) for batch in batches]
 
 
 def measure_foreground(

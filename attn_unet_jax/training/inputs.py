@@ -10,6 +10,7 @@ from flax import linen as nn
 from attn_unet_jax.cases.cache import remove_left_over
 from attn_unet_jax.cases.joined_cases import CaseSequence, count_also, take_maps
 from attn_unet_jax.cases.prepare import WorkingCase
+from attn_unet_jax.cases.prepare_ahead import prepare_ahead
 from attn_unet_jax.labels import is_foreground
 from attn_unet_jax.patches.batch import (
   NetworkInput,
@@ -23,7 +24,7 @@ from attn_unet_jax.patches.padded_case import Shape, padding_width
 from attn_unet_jax.patches.sources import PatchSource, ResidentSource, choose_source
 from attn_unet_jax.patches.streaming_source import StreamingSource
 from attn_unet_jax.runtime import hosts
-from attn_unet_jax.runtime.console import print_line
+from attn_unet_jax.runtime.console import print_line, show_progress
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.mesh import num_microbatches_on_one_device, replicate
 from attn_unet_jax.training.nonfinite import PatchLocations
@@ -81,7 +82,8 @@ def open_inputs(
   source: PatchSource
   if chosen == "resident":
     # Read once: the resident set and the fixed patches need them in memory.
-    training = list(training)
+    ahead = prepare_ahead(training)
+    training = list(show_progress(ahead, len(training), "preparing the training cases"))
     # Only histogram matching reads the histograms of the scans.
     matched = recipe.augment.histogram_probability > 0
     resident_set = make_resident(

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from attn_unet_jax.volumes.components import SIX_NEIGHBOURS, largest_component
+from attn_unet_jax.volumes.components import SIX_NEIGHBOURS, fill_plane_holes, largest_component
 from attn_unet_jax.volumes.finding import Finding
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
@@ -155,7 +155,7 @@ def _measure_sides(hu: np.ndarray, mm: np.ndarray) -> np.ndarray:
 
 def _open_plane(mask: np.ndarray, mm: np.ndarray) -> np.ndarray:
   """Returns the largest thick piece of a plane's mask [N, M], without holes."""
-  filled = ndimage.binary_fill_holes(mask)
+  filled = fill_plane_holes(mask[:, :, None])[:, :, 0]
   steps = max(1, round(_OPENED_MM / float(mm.min())))
   eroded = ndimage.binary_erosion(filled, _PLANE, steps, border_value=1)
   pieces, count = ndimage.label(eroded, _PLANE)
@@ -169,9 +169,7 @@ def _open_plane(mask: np.ndarray, mm: np.ndarray) -> np.ndarray:
 def _find_trunk(hu: np.ndarray, mm: np.ndarray, axis: int) -> _Trunk | None:
   """Finds the trunk in a scan that it crosses along an axis; None if there is nothing like it."""
   hu, mm = np.moveaxis(hu, axis, 2), np.append(np.delete(mm, axis), mm[axis])
-  filled = hu > _BODY_HU
-  for z in range(hu.shape[2]):
-    filled[:, :, z] = ndimage.binary_fill_holes(filled[:, :, z])
+  filled = fill_plane_holes(hu > _BODY_HU)
   steps, plane = max(1, round(_OPENED_MM / float(mm[:2].min()))), _PLANE[:, :, None]
   eroded = ndimage.binary_erosion(filled, plane, steps, border_value=1)
   if not eroded.any():

@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from attn_unet_jax.volumes.components import largest_component, largest_components
+from attn_unet_jax.volumes.components import (
+  fill_plane_holes,
+  largest_component,
+  largest_components,
+)
 
 
 def make_mask(*voxels, shape=(5, 4, 3)):
@@ -60,3 +65,11 @@ def test_by_weights_a_smaller_component_may_be_the_largest():
 def test_nothing_stays_nothing():
   assert not largest_component(np.zeros((2, 2, 2), bool)).any()
   assert not largest_components(np.zeros((2, 2, 2), np.uint8)).any()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.55, 0.8])
+def test_holes_of_planes_are_filled_as_scipy_fills_each(share):
+  mask = np.random.default_rng(0).random((21, 17, 6)) < share
+  mask[..., 0], mask[..., 1] = True, False
+  planes = [ndimage.binary_fill_holes(mask[..., z]) for z in range(mask.shape[2])]
+  np.testing.assert_array_equal(fill_plane_holes(mask), np.stack(planes, axis=2))
