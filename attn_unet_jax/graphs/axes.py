@@ -20,6 +20,7 @@ _REDUCTIONS = {
 def transpose(graph: Graph, x: Tensor, params: Mapping[str, Any]) -> Tensor:
   """Renames the axes; nothing moves."""
   del graph
+  # Programs transpose to and fro: only a rule that needs an order stores the axes in it.
   permutation = tuple(params["permutation"])
   return Tensor(
     x.name,
@@ -49,6 +50,7 @@ def broadcast_in_dim(graph: Graph, x: Tensor, params: Mapping[str, Any]) -> Tens
 
 def squeeze(graph: Graph, x: Tensor, params: Mapping[str, Any]) -> Tensor:
   """Removes axes of one element."""
+  # JAX allows axes that are counted from the end.
   gone = {axis % len(x.shape) for axis in params["dimensions"]}
   return _drop_axes(x, gone, lambda sizes: graph.reshape(x.name, sizes))
 
@@ -64,12 +66,14 @@ def reduce(graph: Graph, operation: str, x: Tensor, params: Mapping[str, Any]) -
     raise UnsupportedProgramError("a sum or a maximum over several windows")
   if not gone:  # to ONNX no axes are all of them
     return x
+  # An element that stands for many would be summed once only.
   whole = graph.settle(x)
   places = [place for place, axis in enumerate(whole.order) if axis in gone]
   if operation == "reduce_sum":  # the one whose axes are an input in this version of ONNX
     inputs, attributes = [whole.name, graph.add_integers(places)], {}
   else:
     inputs, attributes = [whole.name], {"axes": places}
+  # JAX's reductions drop their axes; ONNX's keep them as axes of one element if not told.
   name = graph.add_node(_REDUCTIONS[operation], inputs, keepdims=0, **attributes)
   return _drop_axes(whole, gone, lambda _: name)
 
@@ -95,6 +99,7 @@ def concatenate(graph: Graph, values: Sequence[Value], axis: int) -> Tensor:
   """
   if any(is_batched(one.shape[axis]) for one in values):
     raise UnsupportedProgramError("windows that are joined to others")
+  # The first tensor, usually the skip, is not moved; the others follow it.
   order = next(one.order for one in values if isinstance(one, Tensor))
   tensors = [graph.settle(one, order) for one in values]
   name = graph.add_node("Concat", [one.name for one in tensors], axis=order.index(axis))
@@ -127,6 +132,7 @@ def cut(
   ]
   if any(is_batched(x.shape[axis]) for axis in changed):
     raise UnsupportedProgramError("a part of the windows")
+  # Rounded up: the last step may reach beyond the limit.
   shape = tuple(-(-(b - a) // s) for a, b, s in zip(starts, limits, steps, strict=True))
   # One element that stands for many stands for fewer.
   real = [axis for axis in changed if x.sizes[axis] == x.shape[axis]]
@@ -142,6 +148,7 @@ def cut(
 
 def split(graph: Graph, x: Tensor, params: Mapping[str, Any]) -> list[Tensor]:
   """Cuts an axis into parts."""
+  # Not ONNX's Split: `cut` alone knows axes of which one element is stored.
   axis, start, parts = params["axis"], 0, []
   for size in params["sizes"]:
     starts, limits = [0] * len(x.shape), list(x.shape)
@@ -156,6 +163,7 @@ def pad(graph: Graph, x: Tensor, value: Value, params: Mapping[str, Any]) -> Ten
   config = params["padding_config"]
   if any(inner for _, _, inner in config):
     raise UnsupportedProgramError("values between those of an array")
+  # In XLA negative padding cuts off, which must not happen to windows: `cut` checks that.
   kept = [
     (max(0, -low), size - max(0, -high))
     for size, (low, high, _) in zip(x.shape, config, strict=True)
@@ -166,6 +174,7 @@ def pad(graph: Graph, x: Tensor, value: Value, params: Mapping[str, Any]) -> Ten
   if any(is_batched(n) and max(c[:2]) > 0 for n, c in zip(x.shape, config, strict=True)):
     raise UnsupportedProgramError("windows that are added")
   whole = graph.settle(x)
+  # ONNX wants the starts of all axes first, then the ends of all.
   sides = [max(0, config[axis][side]) for side in (0, 1) for axis in whole.order]
   inputs = [whole.name, graph.add_integers(sides), graph.settle(value).name]
   name = graph.add_node("Pad", inputs, mode="constant")
@@ -181,6 +190,7 @@ def reshape(graph: Graph, x: Tensor, shape: Shape) -> Tensor:
   groups = match_axes(x.shape, shape)
   order = _follow_groups(x.order, groups)
   if order is None:
+    # In the program's own order every reshape is one of what is stored.
     x = graph.reorder(x, range(len(x.shape)))
     order = tuple(range(len(shape)))
   name = graph.reshape(x.name, [shape[axis] for axis in order])
@@ -192,6 +202,7 @@ def match_axes(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
   groups: list[tuple[list[int], list[int]]] = []
   i = j = 0
   while i < len(old) or j < len(new):
+    # An axis of one element belongs to no product: it may come or go anywhere.
     if i < len(old) and old[i] == 1 and (j == len(new) or new[j] != 1):
       groups.append(([i], []))
       i += 1
@@ -204,6 +215,7 @@ def match_axes(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
       while (a := math.prod(old[k] for k in group[0])) != (
         b := math.prod(new[k] for k in group[1])
       ):
+        # The side with fewer elements takes its next axis until both have equally many.
         if a < b:
           group[0].append(i)
           i += 1

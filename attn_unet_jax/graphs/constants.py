@@ -33,14 +33,17 @@ def compute_constants(equation: Any, values: Sequence[Constant]) -> list[Value]:
   shapes = [tuple(variable.aval.shape) for variable in equation.outvars]
   arrays = [value.array for value in values]
   if operation == "broadcast_in_dim":
+    # Not in full: one value for each channel can still become part of a convolution.
     sizes = [1] * len(shapes[0])
     for axis, place in enumerate(params["broadcast_dimensions"]):
       sizes[place] = arrays[0].shape[axis]
     return [Constant(arrays[0].reshape(sizes), shapes[0])]
   if is_elementwise(operation):
+    # Operations on elements work on what is stored, however often it stands for others.
     if any(array.ndim for array in arrays):
       arrays = list(np.broadcast_arrays(*arrays))
   elif any(is_batched(n) for value in values for n in value.shape):
+    # In full it would have as many windows as were traced, which is no number of the user's.
     raise UnsupportedProgramError(f"{operation} of a constant for every window")
   else:
     pairs = zip(arrays, values, strict=True)
@@ -53,5 +56,6 @@ def _compute(primitive: Any, arrays: Sequence[np.ndarray], params: Mapping[str, 
   if primitive.name in _IN_NUMPY:
     function = _IN_NUMPY[primitive.name]
     return [function(*arrays) if isinstance(function, np.ufunc) else function(*arrays, **params)]
+  # JAX computes the rare ones itself, so that a rule of ours cannot differ from it.
   found = primitive.bind(*arrays, **params)
   return found if primitive.multiple_results else [found]

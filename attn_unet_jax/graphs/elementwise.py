@@ -15,6 +15,7 @@ from attn_unet_jax.graphs.values import (
   Value,
 )
 
+# Nodes that take the same operands in the same order as JAX's operation.
 _SIMPLE: Mapping[str, str] = {
   "abs": "Abs",
   "add": "Add",
@@ -45,7 +46,9 @@ _SIMPLE: Mapping[str, str] = {
   "sub": "Sub",
   "tanh": "Tanh",
 }
+# In JAX these combine the bits of integers; in ONNX they know truth values only.
 _LOGICAL = ("and", "not", "or")
+# ONNX has no node like these: `_add_nodes` writes another one, or several.
 _COMPOSED = (
   *("clamp", "convert_element_type", "copy", "expm1", "integer_pow", "is_finite", "log1p", "ne"),
   *("rsqrt", "select_n", "square", "stop_gradient"),
@@ -80,6 +83,7 @@ def apply_elementwise(
   # The largest one stays as it is stored.
   order = max(tensors, key=lambda one: (len(one.shape), count_elements(one.sizes))).order
   names = [_name_in_order(graph, one, order) for one in inputs]
+  # Scalars have no axes. Of the others an axis has its full size or one element.
   stored = [one.sizes for one in inputs if len(one.shape) == len(result.shape)]
   sizes = tuple(max(axis) for axis in zip(*stored, strict=True))
   name = _add_nodes(graph, operation, names, inputs, params)
@@ -98,6 +102,7 @@ def _check_truth(operation: str, inputs: Sequence[Value]) -> None:
 def _name_in_order(graph: Graph, value: Value, order: Sequence[int]) -> str:
   if isinstance(value, Tensor):
     return graph.reorder(value, order).name if value.shape else value.name
+  # Constants are transposed here, not by a node at every run.
   array = value.array
   return graph.add_array(array.transpose(order) if array.ndim == len(order) else array)
 
@@ -114,6 +119,7 @@ def _add_nodes(
   def scalar(value: float) -> str:
     return graph.add_array(np.array(value, np.float32))
 
+  # Runtimes compute Relu together with the convolution before it, but not a maximum.
   if operation == "max" and any(_is_zero(one) for one in inputs):
     return graph.add_node("Relu", [names[1 if _is_zero(inputs[0]) else 0]])
   if operation in _SIMPLE:
@@ -125,6 +131,7 @@ def _add_nodes(
   if operation == "rsqrt":
     return graph.add_node("Reciprocal", [graph.add_node("Sqrt", names)])
   if operation == "log1p":
+    # Near 0 it is less exact than JAX's. The export compares the answers of both before it writes.
     return graph.add_node("Log", [graph.add_node("Add", [names[0], scalar(1)])])
   if operation == "expm1":
     return graph.add_node("Sub", [graph.add_node("Exp", names), scalar(1)])
@@ -135,10 +142,12 @@ def _add_nodes(
     difference = graph.add_node("Sub", [names[0], names[0]])
     return graph.add_node("Equal", [difference, difference])
   if operation == "clamp":
+    # In JAX the bounds stand around the value: lowest, value, highest.
     return graph.add_node("Min", [graph.add_node("Max", [names[1], names[0]]), names[2]])
   if operation == "select_n":
     if len(names) != 3:
       raise UnsupportedProgramError("a choice of more than two")
+    # JAX names the case of False first, ONNX that of True.
     return graph.add_node("Where", [names[0], names[2], names[1]])
   if operation == "convert_element_type":
     return graph.add_node("Cast", names, to=graph.cast_type(params["new_dtype"]))
@@ -159,6 +168,7 @@ def _fold_into_convolution(
   if not isinstance(tensor, Tensor) or not isinstance(other, Constant):
     return None
   found = tensor.convolution
+  # A result that is larger than the convolution's is not one of a changed kernel.
   if found is None or tensor.shape != tuple(shape):
     return None
   channels = _spread_over_channels(other, tensor)
@@ -174,6 +184,7 @@ def _fold_into_convolution(
     bias = bias - channels
   else:
     kernel, bias = -kernel, channels - bias
+  # The convolution before now has no reader, and `Graph.finish` leaves it out.
   changed = FoldableConvolution(found.inputs, kernel, bias, found.attributes)
   name = graph.add_convolution(changed)
   return Tensor(name, tensor.shape, tensor.sizes, tensor.order, tensor.dtype, changed)
@@ -181,6 +192,7 @@ def _fold_into_convolution(
 
 def _spread_over_channels(value: Constant, like: Tensor) -> np.ndarray | None:
   """Returns a value for each channel; None if it differs within one."""
+  # A convolution's result is stored as [N, C, ...].
   axis = like.order[1]
   if value.array.size == 1:
     return np.full(like.shape[axis], value.array.item(), value.array.dtype)

@@ -53,7 +53,9 @@ class Graph:
 
   def add_array(self, array: np.ndarray) -> str:
     """Adds a constant, one for equal ones, and returns its name."""
+    # NumPy makes an axis of a scalar there; the shape is needed as it was.
     array = np.ascontiguousarray(array).reshape(array.shape)
+    # A digest, since the bytes of large kernels would be held a second time.
     key = (array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).digest())
     if key not in self._by_content:
       self._by_content[key] = f"c{len(self._by_content)}"
@@ -113,6 +115,7 @@ class Graph:
     """Returns the name of a shape's int64 array."""
     if not any(is_batched(size) for size in shape):
       return self.add_integers(shape)
+    # How many windows there are is known only when the graph runs.
     known = self.add_node("Shape", [self.inputs[0].name], start=0, end=1)
     factors = self.add_integers([n // BATCH if is_batched(n) else 0 for n in shape])
     others = self.add_integers([0 if is_batched(n) else n for n in shape])
@@ -122,8 +125,10 @@ class Graph:
     """Returns the model: the nodes that the output needs, checked."""
     helper, onnx = self._onnx.helper, self._onnx
     result = self.settle(output, range(len(output.shape)))
+    # A node of its own gives the public name: the answer may be an input or a constant.
     self.nodes.append(helper.make_node("Identity", [result.name], [name]))
     nodes = _keep_needed(self.nodes, name)
+    # Kernels that became part of others are still there; a file with both would be twice as large.
     used = {one for node in nodes for one in node.input}
     number = onnx.TensorProto.FLOAT
     graph = helper.make_graph(
@@ -137,6 +142,7 @@ class Graph:
         if one in used
       ],
     )
+    # Format 8 came with opset 17. The package would write its newest, which older runtimes refuse.
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
     onnx.checker.check_model(model)
     return model
@@ -149,6 +155,7 @@ def is_batched(size: int) -> bool:
 
 def open_sizes(sizes: Sequence[int]) -> list[int]:
   """Returns the sizes with -1 for the one that depends on the number of windows."""
+  # ONNX infers one size of a shape, not two.
   if sum(map(is_batched, sizes)) > 1:
     raise UnsupportedProgramError("a shape with the number of windows twice")
   return [-1 if is_batched(size) else size for size in sizes]

@@ -31,6 +31,8 @@ def convolve(
   dilation, strides = params["lhs_dilation"], params["window_strides"]
   if params["batch_group_count"] != 1:
     raise UnsupportedProgramError("a convolution with groups of windows")
+  # JAX's numbers list batch, channels and space of the input, and output, input and space of the
+  # kernel: the order in which ONNX wants them.
   whole = graph.settle(x, numbers.lhs_spec)
   weights = np.broadcast_to(kernel.array, kernel.shape).transpose(numbers.rhs_spec)
   attributes: dict[str, Any] = {
@@ -41,10 +43,13 @@ def convolve(
   if any(rate != 1 for rate in dilation):
     name = _convolve_transposed(graph, whole, weights, params)
     return Tensor(name, shape, shape, order, dtype)
+  # ONNX has no negative padding of convolutions, which in XLA cuts off.
   if any(low < 0 or high < 0 for low, high in padding):
     raise UnsupportedProgramError("a convolution that cuts a border off")
   attributes["strides"] = list(strides)
+  # The starts of all axes first, then the ends of all.
   attributes["pads"] = [low for low, _ in padding] + [high for _, high in padding]
+  # A bias of zeros has room for the constants that come after.
   made = FoldableConvolution(
     whole.name, weights, np.zeros(weights.shape[0], weights.dtype), attributes
   )
@@ -55,6 +60,8 @@ def _convolve_transposed(
   graph: Graph, x: Tensor, weights: np.ndarray, params: Mapping[str, Any]
 ) -> str:
   """Adds a convolution with zeros between the voxels, a transposed one; returns its result."""
+  # ONNX counts what is cut off the full result, which reaches beyond the input by the kernel less
+  # one voxel; JAX counts what is padded before. What is negative at the end adds voxels there.
   rates, taps = params["rhs_dilation"], weights.shape[2:]
   reach = [rate * (size - 1) for rate, size in zip(rates, taps, strict=True)]
   low = [n - a for n, (a, _) in zip(reach, params["padding"], strict=True)]
@@ -63,6 +70,7 @@ def _convolve_transposed(
     raise UnsupportedProgramError("a transposed convolution with strides or groups")
   if any(n < 0 for n in low):
     raise UnsupportedProgramError("a transposed convolution with wide padding")
+  # ONNX's is the gradient of a convolution: its kernel is mirrored, with input channels first.
   flipped = np.flip(weights, tuple(range(2, weights.ndim))).swapaxes(0, 1)
   return graph.add_node(
     "ConvTranspose",
@@ -76,6 +84,7 @@ def _convolve_transposed(
 
 def multiply(graph: Graph, a: Value, b: Value, params: Mapping[str, Any], result: Any) -> Tensor:
   """Adds a product of two arrays, summed over some of their axes."""
+  # The result has the axes that are left of `a` first, then those of `b`.
   (of_a, of_b), batch = params["dimension_numbers"]
   is_plain = not any(batch) and len(of_a) == len(of_b) == 1
   if is_plain and isinstance(b, Constant) and len(b.shape) == 2:
@@ -107,6 +116,7 @@ def _apply_matrix(graph: Graph, x: Tensor, axis: int, matrix: np.ndarray, *, las
     kernel = matrix.T.reshape(width, -1, *[1] * (rank - 2))
     made = FoldableConvolution(moved.name, kernel, np.zeros(width, kernel.dtype), {})
     return Tensor(graph.add_convolution(made), shape, shape, moved.order, x.dtype, made)
+  # MatMul sums over the last axis; the others stay as they are stored.
   moved = graph.reorder(x, [*(one for one in x.order if one != axis), axis])
   name = graph.add_node("MatMul", [moved.name, graph.add_array(matrix)])
   return Tensor(name, shape, shape, tuple(places[one] for one in moved.order), x.dtype)
@@ -126,6 +136,7 @@ def _sum_products(
     raise UnsupportedProgramError("a sum over several windows")
   free_a = [names_a[axis] for axis in range(len(a.shape)) if axis not in (*sum_a, *batch_a)]
   free_b = [names_b[axis] for axis in range(len(b.shape)) if axis not in (*sum_b, *batch_b)]
+  # The order that JAX defines for dot_general.
   answer = [names_a[axis] for axis in batch_a] + free_a + free_b
   x, y = graph.settle(a), graph.settle(b)
   texts = ["".join(n[axis] for axis in t.order) for n, t in ((names_a, x), (names_b, y))]

@@ -48,7 +48,9 @@ def _translate(
   uses = Counter(one for one in read if not isinstance(one, Literal))
 
   def look_up(variable: Any) -> Value:
+    """Returns the value of a variable or a literal of the program."""
     if isinstance(variable, Literal):
+      # A literal may be a number of Python, of which NumPy would make float64 or int64.
       aval: Any = variable.aval
       return _as_constant(np.asarray(variable.val, aval.dtype))
     value = known[variable]
@@ -66,14 +68,17 @@ def _translate(
 def _apply(graph: Graph, equation: Any, values: Sequence[Value]) -> list[Value]:
   """Applies an operation of a program to values; returns its results."""
   operation, params = equation.primitive.name, equation.params
+  # A program with a form for each platform asks which one it runs on.
   if operation == "platform_index":
     return [_as_constant(np.int32(_choose_platform(params["platforms"])))]
   if operation == "cond":
     return _take_branch(graph, params["branches"], values)
+  # It only tells XLA what not to merge.
   if operation == "optimization_barrier":
     return list(values)
   if operation in _CALLS:
     inner = next(params[name] for name in _PROGRAMS if name in params)
+    # Those of `remat` keep a program without constants.
     if isinstance(inner, Jaxpr):
       return _translate(graph, inner, [], values)
     return translate_program(graph, inner, values)
@@ -107,6 +112,7 @@ def _apply_rule(
     return [products.convolve(graph, values[0], values[1], params, results[0])]
   if operation == "dot_general":
     return [products.multiply(graph, values[0], values[1], params, results[0])]
+  # Before a tensor is asked for: here the first of several values may be a constant.
   if operation == "concatenate":
     return [axes.concatenate(graph, values, params["dimension"])]
   if operation == "stack":
@@ -133,8 +139,10 @@ def _apply_to_one(graph: Graph, operation: str, x: Tensor, params: Any, result: 
   if operation == "reshape":
     return axes.reshape(graph, x, result.shape)
   if operation == "slice":
+    # None stands for steps of one.
     steps = params["strides"] or (1,) * len(x.shape)
     return axes.cut(graph, x, params["start_indices"], params["limit_indices"], steps)
+  # These two are no operations of XLA: `single_operations` traces them for this translation.
   if operation == "max_pool_3d":
     return products.max_pool(graph, x)
   if operation == "upsample_3d":

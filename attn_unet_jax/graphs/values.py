@@ -12,6 +12,7 @@ class UnsupportedProgramError(Exception):
   """A program has an operation that the graph cannot express; the message says which."""
 
 
+# Compared by identity, here and below: the equality of two arrays is an array.
 @dataclass(frozen=True, eq=False)
 class Constant:
   """An array that does not depend on the input.

@@ -37,6 +37,7 @@ def build_application(work: ScanWork, options: ServiceOptions) -> Starlette:
 
   @contextlib.asynccontextmanager
   async def keep_state(app: Starlette) -> AsyncIterator[None]:
+    """Keeps the queue and the folder of the service while it runs."""
     segmenter = Segmenter(work, options)
     # Of this user alone, as Python makes it.
     with tempfile.TemporaryDirectory(prefix="attn_unet_jax_") as folder:
@@ -50,6 +51,7 @@ def build_application(work: ScanWork, options: ServiceOptions) -> Starlette:
       try:
         yield
       finally:
+        # It waits for the thread that segments, and requests in progress still need the event loop.
         await run_in_threadpool(queue.close)
 
   layers = [Middleware(Gate, options=options)]

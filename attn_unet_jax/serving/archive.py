@@ -23,6 +23,7 @@ from attn_unet_jax.serving.errors import RequestError
 
 _TIMEOUT_S = 60.0  # without a byte
 _MAX_JSON_BYTES, _PIECE_BYTES = 1 << 24, 1 << 20
+# DICOM PS3.5, section 9.1, which also limits the length.
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 _MAX_UID = 64
 # The tags of StudyInstanceUID, FailedSOPSequence and FailureReason.
@@ -84,10 +85,12 @@ def fetch_series(archive: Archive, series_uid: str, folder: Path, max_bytes: int
     RequestError: the archive does not answer, has no such series, or one that is too large.
   """
   study_uid = _find_study(archive, series_uid)
+  # Any transfer syntax, as stored: otherwise the archive has to decompress, which not all can.
   media = 'multipart/related; type="application/dicom"; transfer-syntax=*'
   path = f"studies/{study_uid}/series/{series_uid}"
   headers, body = _ask(archive, path, max_bytes, {"Accept": media})
   boundary = headers.get_boundary() or ""
+  # A connection that ends early is no error to `read1`; only the last boundary proves the end.
   if boundary and f"\r\n--{boundary}--".encode() not in body:
     raise RequestError(502, f"{archive.url}: broke off within series {series_uid}")
   parts = _split_parts(boundary, body)
@@ -95,6 +98,7 @@ def fetch_series(archive: Archive, series_uid: str, folder: Path, max_bytes: int
     raise RequestError(502, f"{archive.url}: sent no instances of series {series_uid}")
   folder.mkdir()
   for number, part in enumerate(parts):
+    # Numbered here: an archive chooses no name on this disk.
     (folder / f"{number}.dcm").write_bytes(part)
 
 
@@ -110,6 +114,7 @@ def store_instance(archive: Archive, content: bytes) -> None:
   kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
   headers = {"Content-Type": kind, "Accept": "application/dicom+json"}
   _, said = _ask(archive, "studies", _MAX_JSON_BYTES, headers, body)
+  # Status 200 alone does not mean that the instance was stored.
   if said and (reason := _read_failure(_parse_json(archive, said))):
     raise RequestError(502, f"{archive.url}: did not store the mask (reason {reason})")
 
@@ -135,6 +140,7 @@ def _find_study(archive: Archive, series_uid: str) -> str:
     study_uid = str(found[0][_STUDY_UID]["Value"][0])
   except (LookupError, TypeError):
     study_uid = ""
+  # It becomes part of the next request's path.
   if not is_uid(study_uid):
     raise RequestError(502, f"{archive.url}: names no study of series {series_uid}")
   return study_uid
@@ -155,6 +161,7 @@ def _ask(
       content = _read_body(response, max_bytes)
       answered: email.message.Message = response.headers
   except urllib.error.HTTPError as error:
+    # The error is the response too, and holds its connection.
     error.close()
     raise RequestError(502, f"{archive.url}: answered {error.code} {error.reason}") from None
   except (OSError, HTTPException) as error:
@@ -167,6 +174,7 @@ def _ask(
 def _read_body(response: HTTPResponse, max_bytes: int) -> bytes:
   """Reads a response, or one piece more of it than may be; breaks off when the time is over."""
   content = bytearray()
+  # `read` would wait for a whole piece, and a slow archive would outlast the deadline meanwhile.
   while len(content) <= max_bytes and (piece := response.read1(_PIECE_BYTES)):
     check_deadline()
     content += piece

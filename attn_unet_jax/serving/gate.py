@@ -39,6 +39,7 @@ class Gate:
 
   async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
     """Answers or refuses a request."""
+    # The start and the end of the server are announced to an application as well.
     if scope["type"] != "http":
       await self._app(scope, receive, send)
       return
@@ -51,8 +52,10 @@ class Gate:
       await respond_error(error)(scope, receive, send)
       return
     try:
+      # What `receive` raises here becomes a response by the application's own handlers.
       await self._app(scope, body.receive, send)
     finally:
+      # A client that goes away never completes its body.
       self.free_place(body)
 
   def too_large(self, limit: int) -> RequestError:
@@ -68,6 +71,7 @@ class Gate:
     self._arriving.discard(body)
 
   def _take_place(self, body: "_Body") -> None:
+    # All requests run in one event loop, so no lock is needed.
     if len(self._arriving) >= self._options.max_waiting:
       raise RequestError(
         503, f"{len(self._arriving)} scans are being sent already; send this one again later"
@@ -83,12 +87,15 @@ class Gate:
     host, origin = headers.get("host", ""), headers.get("origin")
     if not self._options.token and not is_loopback(_read_name(host)):
       raise RequestError(421, f"asked for as {host!r}, and answers as 127.0.0.1 or localhost alone")
+    # A page that this service has sent itself may ask.
     if origin and origin not in self._options.origins and _read_place(origin) != host:
       raise RequestError(
         403, f"pages of {origin} may not ask; --allow_origins names those that may"
       )
     if self._options.token and path not in _OPEN_PATHS:
       _check_token(headers.get("authorization", ""), self._options.token)
+    # What is announced is refused before it comes. A body without a length, or with a wrong one, is
+    # counted by `_Body`.
     length = headers.get("content-length", "0")
     if length.isdecimal() and int(length[:_LONGEST_LENGTH]) > limit:
       raise self.too_large(limit)
@@ -108,6 +115,7 @@ class _Body:
       RequestError: the body is too large, or nothing more of it comes.
     """
     try:
+      # After the body comes only the news that the client has left, and no limit is on that.
       async with asyncio.timeout(None if self._complete else _STALL_S):
         message = await self._receive()
     except TimeoutError:
@@ -124,6 +132,7 @@ class _Body:
 def respond_error(error: Exception) -> JSONResponse:
   """Returns the response to a request that is refused: its line, as JSON."""
   status = error.status if isinstance(error, RequestError) else 422
+  # RFC 9110 requires it with 401.
   headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
   # What a client has sent may stand in the line, and may be no text.
   return JSONResponse({"error": escape_controls(format_error(error))}, status, headers)
@@ -131,6 +140,7 @@ def respond_error(error: Exception) -> JSONResponse:
 
 def is_token(text: str, token: str) -> bool:
   """Returns whether a text is the token, in a time that does not tell how much of it is."""
+  # As bytes: of texts it takes ASCII alone, and a client may send anything.
   return hmac.compare_digest(text.encode(errors="replace"), token.encode())
 
 

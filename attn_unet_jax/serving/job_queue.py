@@ -74,7 +74,9 @@ class JobQueue:
     self._segment, self._options, self._folder, self._sweep = segment, options, folder, sweep
     self._waiting: queue.Queue[Job | None] = queue.Queue()
     self._jobs: dict[str, Job] = {}
+    # `add` counts the jobs while it holds it, and counting takes it again.
     self._lock = threading.RLock()
+    # If the server ends by an error before `close`, the process must not wait for this thread.
     self._thread = threading.Thread(target=self._work, name="segmenter", daemon=True)
     self._thread.start()
 
@@ -91,6 +93,7 @@ class JobQueue:
 
   def make_folder(self) -> Path:
     """Makes the folder of a job to come, and `SENT` in it; its name will be the job's."""
+    # Random: whoever knows an id gets the mask.
     folder = self._folder / uuid.uuid4().hex
     (folder / SENT).mkdir(parents=True)
     return folder
@@ -136,11 +139,13 @@ class JobQueue:
   def count_ahead(self, job: Job) -> int:
     """Counts the jobs that are computed before one that waits."""
     with self._lock:
+      # A dict keeps the order in which they came, and that is the order of the queue.
       ids = [one.id for one in self._jobs.values() if not one.answer.done()]
     return ids.index(job.id) if job.id in ids else 0
 
   def remove(self, job: Job) -> None:
     """Forgets a job with all its files; one that is computed is broken off first."""
+    # Before the answer is looked at; the thread looks at both the other way round, so one removes.
     job.removed = True
     job.deadline.cancel()
     with self._lock:
@@ -165,6 +170,7 @@ class JobQueue:
   def _work(self) -> None:
     while True:
       try:
+        # Answers also expire while no request comes.
         job = self._waiting.get(timeout=_SWEEP_EVERY_S)
       except queue.Empty:
         self._remove_expired()
@@ -186,7 +192,9 @@ class JobQueue:
     except BaseException:
       traceback.print_exc()
       answer = RequestError(500, "a fault of the service; its log has more")
+    # Before the answer is known: whoever has it can rely on the scan being gone.
     shutil.rmtree(job.folder / SENT, ignore_errors=True)
+    # The clock of the day may be set meanwhile, and would expire answers at once or never.
     job.ended = time.monotonic()
     if isinstance(answer, RequestError):
       job.answer.set_exception(answer)

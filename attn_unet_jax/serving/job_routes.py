@@ -21,16 +21,19 @@ from attn_unet_jax.workflows.write_mask import OUTPUT_FORMATS, OutputFormat, is_
 async def add_job(request: Request) -> Response:
   """Takes a scan, or the UID of a series in the archive; returns its job."""
   state = read_state(request)
+  # Before gigabytes are taken that nobody has room for; `add` looks again.
   state.queue.check_room()
   folder = state.queue.make_folder()
   try:
     async with request.form(max_fields=MAX_FIELDS) as form:
       files = list_files(form, "file", "files")
+      # It copies the scan, and the event loop answers others meanwhile.
       wanted = await run_in_threadpool(
         _read_request, state, {**request.query_params}, files, folder
       )
     state.segmenter.check_request(wanted)
     job = state.queue.add(wanted, folder)
+  # A client that breaks off, and the end of the server, leave nothing behind either.
   except BaseException:
     remove_folder(folder)
     raise
@@ -68,6 +71,7 @@ async def send_mask(request: Request) -> Response:
   job = queue.find(request.path_params["job"])
   if not job.answer.done():
     raise RequestError(409, f"job {job.id} is {job.state}; ask for it until it is done")
+  # Of a job that failed this raises its `RequestError`, which becomes the response.
   answer = job.answer.result()
   try:
     content = await run_in_threadpool(answer.mask.read_bytes)
@@ -86,6 +90,7 @@ async def remove_job(request: Request) -> Response:
 
 def read_media_type(output_format: OutputFormat) -> str:
   """Returns the media type of a mask."""
+  # NIfTI has no registered type, and these files are compressed.
   return "application/dicom" if is_dicom_format(output_format) else "application/gzip"
 
 

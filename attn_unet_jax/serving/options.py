@@ -90,6 +90,7 @@ def read_secret(path: Path, flag: str) -> str:
     UserError: the file cannot be read, or has not one line of printable ASCII characters.
   """
   try:
+    # It travels in a header, which has ASCII and ends with the line.
     text = path.read_text(encoding="ascii").strip()
   except OSError as error:
     raise UserError(f"{flag}={path}: cannot be read ({error.strerror})") from None

@@ -21,6 +21,7 @@ _LOOK_EVERY_S = 1.0  # whether a client still waits
 
 def list_files(form: FormData, *names: str) -> list[SentFile]:
   """Lists the files of a form under one of its names."""
+  # Clients call it `file` or `files`.
   found = [one for name in names for one in form.getlist(name)]
   return [SentFile(one.filename or "", one.file) for one in found if isinstance(one, UploadFile)]
 
@@ -34,6 +35,7 @@ def read_params(form: FormData) -> dict[str, Any]:
   text = form.get("params") or "{}"
   try:
     params = json.loads(text) if isinstance(text, str) else None
+  # Brackets in brackets by the thousand end the parser with the latter.
   except (ValueError, RecursionError):
     params = None
   if not isinstance(params, dict):
@@ -63,6 +65,7 @@ async def wait_for_answer(request: Request, queue: JobQueue, job: Job) -> Served
   """
   answer = asyncio.wrap_future(job.answer)
   while not answer.done():
+    # Not `wait_for`, which would cancel the answer when the time is over.
     await asyncio.wait([answer], timeout=_LOOK_EVERY_S)
     if not answer.done() and await request.is_disconnected():
       answer.add_done_callback(asyncio.Future.exception)  # else asyncio prints that nobody asked

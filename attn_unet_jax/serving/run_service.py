@@ -38,6 +38,7 @@ def run_service(workdirs: Sequence[Path], answers: AnswerOptions, options: Servi
   )
 
   if options.keep:
+    # Now, not after the first scan has been segmented for nothing.
     check_writable(options.keep)
     options.keep.mkdir(parents=True, exist_ok=True)
   listener = _take_address(options.host, options.port)  # before what takes long
@@ -63,8 +64,11 @@ def run_service(workdirs: Sequence[Path], answers: AnswerOptions, options: Servi
 
   server.handle_exit = stop_at_once
   with listener:
+    # Only now, so that clients are refused while the run is opened, and do not wait for it.
     listener.listen()
+    # With `--port=0` the system has chosen one.
     port = listener.getsockname()[1]
+    # An address of IPv6 has brackets in a URL.
     host = f"[{options.host}]" if ":" in options.host else options.host
     print_line(f"listens at http://{host}:{port}, for one scan after the other")
     server.run(sockets=[listener])
@@ -81,10 +85,12 @@ def _take_address(host: str, port: int) -> socket.socket:
     (family, kind, _, _, address), *_ = socket.getaddrinfo(
       host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
+  # A name that is no host's, such as one with an empty part, is a UnicodeError.
   except (OSError, UnicodeError) as error:
     raise UserError(f"{taken} ({format_error(error)}); choose another --host") from None
   listener = socket.socket(family, kind)
   try:
+    # Otherwise a service that is started again at once finds its port taken by old connections.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(address)
   except OSError as error:

@@ -58,6 +58,7 @@ def save_scan(files: Sequence[SentFile], folder: Path) -> SentScan:
     path = folder / "series"
     path.mkdir()
     for number, file in enumerate(files):
+      # Two files of a client may have one name, and a name may be a path.
       _write(file.content, path / f"{number}.dcm")
     return SentScan(path, f"{name} and {len(files) - 1} more")
   suffix = next((end for end in _SUFFIXES if name.lower().endswith(end)), None)
@@ -73,6 +74,7 @@ def save_scan(files: Sequence[SentFile], folder: Path) -> SentScan:
 
 def _clean_name(name: str) -> str:
   """Returns a client's name of a file as it may stand in a line; it never is a path here."""
+  # Of a long name the end, which has the suffix.
   return escape_controls(PurePosixPath(name).name)[-_LONGEST_NAME:]
 
 
@@ -100,7 +102,9 @@ class ScanFiles:
     Raises:
       RequestError: as of `save_scan`, or too many are kept.
     """
+    # Before the scan is written, and again when its place is taken.
     self._check_room(key)
+    # A new one: the earlier scan of this key may be segmented just now.
     folder = self._folder / uuid.uuid4().hex
     folder.mkdir()
     try:
@@ -138,6 +142,7 @@ class ScanFiles:
     now = time.monotonic()
     with self._lock:
       old = [key for key, held in self._held.items() if now - held.used > self._expiry]
+    # Outside the lock, which `remove` takes itself.
     for key in old:
       self.remove(key)
 

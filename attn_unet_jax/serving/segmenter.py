@@ -92,12 +92,14 @@ class Segmenter:
       with keep_deadline(deadline):
         answer = self._segment(scan, request, folder)
         check_deadline()  # before anything is stored or kept that nobody wants any more
+    # It is a `UserError` too, but has its status already.
     except RequestError:
       raise
     except UserError as error:
       # A client knows its own name of the scan, and no folder of this machine.
       said = format_error(error).replace(str(scan.path), scan.name)
       raise RequestError(504 if deadline.is_over else 422, said) from None
+    # Last of all: what an archive has stored cannot be taken back.
     if request.store and self._options.archive:
       store_instance(self._options.archive, answer.mask.read_bytes())
       answer.facts["stored"] = True
@@ -111,9 +113,11 @@ class Segmenter:
     if request.scan is None and request.series and archive:
       fetch_series(archive, request.series, scan.path, self._options.max_bytes)
     target = folder / f"mask{SUFFIXES[request.output_format][-1]}"
+    # `as_json`, because the facts of the answer are read from that file.
     options = dataclasses.replace(
       self.work.options, as_json=True, output_format=request.output_format, accept=request.accept
     )
+    # The options alone are of this request; the network stays compiled.
     found = open_scan(scan.path, series_uid=request.series)
     record, _ = answer_scan(found, target, dataclasses.replace(self.work, options=options))
     if record.error:
@@ -130,6 +134,7 @@ class Segmenter:
     try:
       with atomic_write(kept) as temporary:
         shutil.copyfile(answer.mask, temporary)
+      # After the mask: where there is a JSON file its mask is complete.
       write_text(self._options.keep / f"{name}.json", f"{text}\n")
     except OSError as error:
       raise RequestError(507, f"the mask cannot be kept: {error.strerror}") from None

@@ -34,6 +34,7 @@ from attn_unet_jax.volumes.nifti import read_label
 from attn_unet_jax.volumes.nrrd import format_nrrd
 
 _OUTPUTS = ("image", "json", "all", "dicom_seg")
+# 3D Slicer asks for NRRD, in which segments have names.
 _NIFTI, _NRRD = ".nii.gz", (".nrrd", ".seg.nrrd")
 
 
@@ -43,6 +44,7 @@ async def describe_service(request: Request) -> Response:
   run = state.segmenter.work.run
   model = {
     "type": "segmentation",
+    # The background, 0, is no segment.
     "labels": {name: value for name, value in run.label_names.items() if value},
     "dimension": 3,
     "description": f"{', '.join(run.classes)} on CT; not a medical device",
@@ -55,6 +57,7 @@ async def describe_service(request: Request) -> Response:
       "version": __version__,
       "labels": list(run.classes),
       "models": {state.segmenter.model_name: model},
+      # Clients expect these parts of the interface; nothing here learns from what is corrected.
       "trainers": {},
       "strategies": {},
       "scoring": {},
@@ -93,6 +96,7 @@ async def infer(request: Request) -> Response:
     answer = await wait_for_answer(request, state.queue, job)
     return await run_in_threadpool(_respond, state, answer, wanted)
   finally:
+    # Its client has the mask by now, or has gone: nobody will ask for this job.
     await run_in_threadpool(state.queue.remove, job)
 
 
@@ -104,6 +108,7 @@ def _read_wanted(
   folder: Path,
 ) -> _Wanted:
   query = request.query_params
+  # MONAI Label's own default.
   output = query.get("output") or "all"
   if output not in _OUTPUTS:
     raise RequestError(422, f"output={output}: none of {', '.join(_OUTPUTS)}")
@@ -163,6 +168,7 @@ def _respond(state: ServiceState, answer: ServedAnswer, wanted: _Wanted) -> Resp
 
 def _respond_parts(params: bytes, name: str, content: bytes) -> Response:
   """Returns a response of two parts: the JSON called params, and the mask called image."""
+  # Starlette reads forms, but writes none.
   boundary = uuid.uuid4().hex
   line = f"--{boundary}\r\nContent-Disposition: form-data; name="
   body = b"".join(

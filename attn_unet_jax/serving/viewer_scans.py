@@ -58,6 +58,7 @@ async def add_image(request: Request) -> Response:
   state = read_state(request)
   async with request.form(max_fields=MAX_FIELDS) as form:
     files = list_files(form, "file")
+    # Without a file `add` refuses the request and says what to send.
     image = request.query_params.get("image") or (files[0].name if files else "")
     key = name_image(request, read_params(form), image)
     await run_in_threadpool(state.scans.add, key, files)
@@ -90,6 +91,7 @@ ROUTES = [
   Route("/session/", add_session, methods=["PUT"]),
   Route("/session/{session}", describe_session, methods=["GET"]),
   Route("/session/{session}", remove_session, methods=["DELETE"]),
+  # The interface has both paths.
   Route("/datastore/", add_image, methods=["PUT"]),
   Route("/datastore/image", add_image, methods=["PUT"]),
 ]
