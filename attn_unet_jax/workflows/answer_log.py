@@ -105,12 +105,15 @@ class AnswerLog:
     An `edited` mask was one, and somebody has changed it since.
     """
     record = self._records.get(target.name)
+    # A scan that failed is tried again: it, or the machine, may be another one by now.
     if record is None or record.error or not record.digest or not request:
       return "missing"
     # A doubt that is no longer accepted has to be judged again.
     if record.request != request or not set(record.accepted) <= accept:
       return "missing"
     try:
+      # Copies and touched files have another stamp and the same bytes. Only then these are read, as
+      # a scan may have gigabytes.
       if record.digest.stamp != read_stamp(scan) and (
         record.digest.content != digest_scan(scan).content
       ):
@@ -136,6 +139,7 @@ class AnswerLog:
     text = json.dumps(dataclasses.asdict(record), indent=1) + "\n"
     try:
       (self._folder / _FOLDER).mkdir(parents=True, exist_ok=True)
+      # A digest as the name: that of a mask may be as long as a file system takes.
       write_text(self._folder / _FOLDER / f"{_digest_text(record.mask)[:32]}.json", text)
       self.write_table()
     except OSError as error:
@@ -161,6 +165,7 @@ class AnswerLog:
     shown = [
       record
       for name, record in sorted(self._records.items())
+      # Not those whose mask somebody has removed or moved away.
       if record.error or (self._folder / name).exists()
     ]
     write_text(self.table, format_table(shown))
@@ -168,8 +173,10 @@ class AnswerLog:
 
 def format_table(records: Sequence[AnswerRecord]) -> str:
   """Formats a table in CSV: a column for each class, empty where a run did not know it."""
+  # A folder may have answers of several runs, with other classes.
   classes = list(dict.fromkeys(name for record in records for name in record.millilitres))
   text = io.StringIO()
+  # By default Python ends lines of CSV with a carriage return too.
   writer = csv.writer(text, lineterminator="\n")
   judged = list(dict.fromkeys(name for record in records for name in record.quality))
   columns = [*(f"{name}_ml" for name in classes), *(f"{name}_expected_dsc" for name in judged)]
@@ -234,6 +241,7 @@ def digest_files(paths: Iterable[Path]) -> str:
   for path in paths:
     refuse_special(path)
     with path.open("rb") as file:
+      # A digest of digests: bytes that move from a file to the next one change it.
       digest.update(hashlib.file_digest(file, "sha256").digest())
   return digest.hexdigest()
 
@@ -269,10 +277,12 @@ def _parse_record(content: Any) -> AnswerRecord:
       "accepted": tuple(content["accepted"]),
       "warnings": tuple(map(str, content["warnings"])),
       "millilitres": {str(name): float(ml) for name, ml in content["millilitres"].items()},
+      # Folders of earlier versions have none.
       "quality": {str(name): float(dsc) for name, dsc in content.get("quality", {}).items()},
     }
   )
 
 
 def _digest_text(text: str) -> str:
+  # Paths may hold bytes that are no UTF-8, which Python reads as surrogates.
   return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()

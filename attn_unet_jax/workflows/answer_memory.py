@@ -37,6 +37,7 @@ def require_answer_memory(
     # Of the maps themselves, and of one class that is interpolated.
     maps = _INT16 * (1 + len(trained.classes)) * options.save_probabilities + 2 * _FLOAT32
     require_memory(
+      # Maps lie on the scan's own grid, which may be much finer than the working grid.
       math.prod(grid.shape) * maps,
       f"{name}: maps on its own grid of {' x '.join(map(str, grid.shape))} voxels",
       "leave out --save_probabilities and --save_uncertainty",

@@ -47,6 +47,7 @@ class ScanWork:
 
   def choose_locator(self, target: Path) -> Locate | None:
     """Returns what locates the box in the scan of a mask: a stage of the run, or --boxes."""
+    # Boxes that the user gives come before those that a stage would find.
     if self.boxes is None:
       return self.trained.locate
     box = self.boxes[name_mask(target)]
@@ -58,6 +59,7 @@ class ScanWork:
       return ""
     box = self.boxes[name_mask(target)] if self.boxes is not None else None
     made_by = self.trained.digest, self.trained.postprocessing, self.trained.quality
+    # The version too: the same network and options may give another mask in another one.
     return digest_request(__version__, *made_by, self.options.written, box)
 
 
@@ -102,9 +104,11 @@ def _describe_class(measured: Mapping[str, Any]) -> str:
 
 def _segment_file(scan: FoundScan, target: Path, work: ScanWork, warnings: list[str]) -> ScanAnswer:
   """Reads, judges and segments a scan; adds to `warnings` what the judge says."""
+  # Everything that can refuse a scan comes before the network, which takes by far the longest.
   image = scan.read(work.options.accept)
   written_on = read_mask_source(scan, work.options.output_format)
   config = work.trained.config
+  # Slices of DICOM have no header of NIfTI, whose two affines could differ.
   file = scan.path if scan.survey is None else None
   for window in _list_windows(work.trained):
     for line in Judge(work.options.accept, window).judge_scan(image, scan.path, file):
@@ -113,6 +117,7 @@ def _segment_file(scan: FoundScan, target: Path, work: ScanWork, warnings: list[
         warnings.append(strip_severity(line))
   locate = work.choose_locator(target)
   require_answer_memory(image.grid, work.trained, work.options, scan.path)
+  # Otherwise the scan before this one would count in how far the members agree.
   work.trained.forget_agreement()
   found = predict_scan(image, work.trained.system, config, locate, scan.path)
   mask = make_mask(found, config, work.trained.postprocessing)
@@ -125,6 +130,7 @@ def _segment_file(scan: FoundScan, target: Path, work: ScanWork, warnings: list[
       )
       print_line(f"warning: {line}")
       warnings.append(line)
+  # Probabilities of a whole scan are large, and are let go where no map is made of them.
   kept = found if work.options.saves_maps else None
   gates = work.measure(image, found.box, str(scan.path)) if work.measure else {}
   said = tuple(warnings)

@@ -31,6 +31,7 @@ def choose_run_steps(trained: LoadedRun, fold: DataFold, workdir: Path) -> Loade
   if trained.config.inference.postprocess == "none" or len(ids) < MIN_CASES:
     return trained
   record = read_record(workdir)
+  # Of another checkpoint: a later one became the best, and the choice is made again.
   if record and record.checkpoint_step == trained.step:
     quality = read_quality(workdir, trained.classes, trained.step)
     return dataclasses.replace(trained, postprocessing=record.steps, quality=quality)
@@ -43,7 +44,6 @@ def choose_run_steps(trained: LoadedRun, fold: DataFold, workdir: Path) -> Loade
     trained.config,
     lambda found: features.append(measure_features(found)),
   )
-  # First: where a kill comes between the two, both are made again.
   # Of a class that the data does not label there are no scores to learn from.
   labelled = fold.mapping.labelled_indices
   models = {
@@ -52,6 +52,7 @@ def choose_run_steps(trained: LoadedRun, fold: DataFold, workdir: Path) -> Loade
     else QualityModel()
     for index, name in enumerate(trained.classes)
   }
+  # First: where a kill comes between the two, both are made again.
   write_quality(workdir, models, trained.step)
   write_record(workdir, chosen, trained.step)
   if chosen.steps == UNCHANGED:

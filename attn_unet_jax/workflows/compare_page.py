@@ -43,6 +43,7 @@ def render_comparison(
 ) -> str:
   """Returns the page; without the data or the masks it has no pictures, and says why."""
   pictures, missing = _draw_cases(table.metrics[0], runs, part)
+  # Scores are looked up by the full paths, and so only the table gets the short names.
   names = _shorten_names(runs)
   table = dataclasses.replace(
     table, rows=[dataclasses.replace(row, run=names[row.run]) for row in table.rows]
@@ -130,10 +131,12 @@ def _rank_differences(metric: str, runs: Sequence[ScoredRun]) -> list[str]:
   ranges: dict[str, float] = {}
   for name in runs[0].scores:
     tables = [run.scores.get(name, {}) for run in runs]
+    # A case that a run has no score of would have the range of the others.
     for case in set.intersection(*(set(table) for table in tables)):
       values = [table[case][metric] for table in tables]
       if all(map(math.isfinite, values)):
         ranges[case] = max(ranges.get(case, 0.0), max(values) - min(values))
+  # By name where ranges are equal, so that the page is the same each time.
   return sorted(ranges, key=lambda case: (-ranges[case], case))
 
 
@@ -146,6 +149,7 @@ def _draw_cases(
     return [], ["There are no pictures, since a folder of scores alone does not name its data."]
   try:
     data = load_config(workdir / "config.json").data
+    # A case that is gone has no picture, and takes none from the others.
     fold = open_fold(data, workdir / "folds.json", without_gone=True)
   except UserError as error:
     return [], [f"There are no pictures, since the data is not there: {error}"]
@@ -171,8 +175,10 @@ def _draw_case(
   for run in runs:
     path = find_prediction(Path(run.name), case_id, part)
     prediction = read_label(path)
+    # A mask on another grid would be drawn somewhere else in the body.
     check_pair(case.image.grid, prediction.grid, (case_id, path), ("scan", "prediction"))
     masks.append(_match_classes(to_canonical(prediction).array, run, runs[0]))
+  # Where all masks agree, the slice with most of the truth shows what they agree on.
   differ = np.any([mask != masks[0] for mask in masks[1:]], 0)
   number = (
     int(differ.sum((0, 1)).argmax()) if differ.any() else int((truth > 0).sum((0, 1)).argmax())
@@ -180,6 +186,7 @@ def _draw_case(
   layer = slice(number, number + 1)
   shown = np.any([mask[:, :, layer] > 0 for mask in (truth, *masks)], 0)
   affine = image.affine.copy()
+  # The slice stays where it is in the scan.
   affine[:3, 3] += affine[:3, 2] * number
   return [
     embed_case(

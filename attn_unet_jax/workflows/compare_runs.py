@@ -62,6 +62,7 @@ def compare_runs(
   if output and output.suffix not in _FORMATS:
     *others, last = _FORMATS
     raise UserError(f"--output={output}: must end in {', '.join(others)} or {last}")
+  # After the checks of names and formats, which cost nothing.
   runs = [read_run(Path(name), _read_values, part) for name in names]
   table = compare_scores(runs, metrics)
   for line in comparison_text.render_markdown(table).splitlines():

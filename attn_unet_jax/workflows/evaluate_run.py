@@ -50,6 +50,7 @@ _NO_MAPS = WantedMaps()
 
 def accept_too(trained: LoadedRun, accept: Acceptance) -> LoadedRun:
   """Returns a run that accepts more doubts about scans than it was trained with."""
+  # A run that learnt from doubtful scans accepts the same doubts about those that it is tested on.
   names = ",".join(sorted(accept | trained.config.data.acceptance))
   config = replace_keys(trained.config, {"data.accept": names})
   return dataclasses.replace(trained, config=config)
@@ -176,4 +177,5 @@ def _score_and_write(
   write_estimates(folder, estimates, rows, ranked)
   print_line(f"segmentations: {predictions}/*.nii.gz")
   if wanted.measure:
+    # Last, since it passes over every scan again: a stop leaves masks and scores complete.
     write_attention(wanted.measure, fold, ids, folder)

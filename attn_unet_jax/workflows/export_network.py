@@ -84,9 +84,11 @@ def _export_onnx(
     raise UserError(
       f"{name}: {networks} cannot be written as ONNX ({error}); use --format=stablehlo"
     ) from None
+  # The rules that write operations are ours: each file is compared before anybody relies on it.
   difference = compare_in_onnxruntime(
     content, systems, window, uses_statistics=uses_statistics, needed_by=_NEEDED_BY
   )
+  # So written, NaN is refused too.
   if not difference <= TOLERANCE:
     raise UserError(
       f"{name}: its probabilities in onnxruntime differ by {difference:.2g} from the run's, more "
@@ -98,6 +100,7 @@ def _export_onnx(
   about = {
     "opset": OPSET,
     "checked": {"in": f"onnxruntime {onnxruntime.__version__}", "difference": difference},
+    # Without z-scores there is one input, and the two scalars are left over.
     "inputs": [_describe_array(*one) for one in zip(names, shapes, strict=False)],
     "output": _describe_array(OUTPUT, ("n", *answer, len(first.classes) + 1)),
   }
@@ -106,6 +109,7 @@ def _export_onnx(
 
 def widen_network(module: nn.Module) -> nn.Module:
   """Returns the network that computes in float32."""
+  # onnxruntime has no convolutions in bfloat16, and OpenVINO is told its type apart.
   dtype = getattr(module, "dtype", None)
   return module if dtype is None else module.clone(dtype=jnp.dtype(jnp.float32))
 

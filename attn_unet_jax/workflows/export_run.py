@@ -74,6 +74,7 @@ def _name_network(output: Path, export_format: ExportFormat) -> Path:
     UserError: the output can be neither a folder nor such a file.
   """
   suffix = f".{export_format}"
+  # A folder may be called `a.onnx`.
   if output.suffix == suffix and not output.is_dir():
     return output
   if output.is_file() or output.suffix in (".onnx", ".stablehlo", ".json", ".py"):
@@ -91,6 +92,7 @@ def _check_exportable(workdir: Path, member: BestCheckpoint) -> None:
       f"{workdir}: works inside boxes (config.data.boxes), and such a run cannot be exported; "
       "use predict --boxes"
     )
+  # A network of one's own that does not say is treated like one whose answer depends on its window.
   depends_on = getattr(member.module, "answer_depends_on", "window")
   grows = config.inference.window == "plan" and depends_on == "surroundings"
   if config.inference.window == "large" or (grows and not any(config.inference.patch)):
@@ -168,6 +170,7 @@ def _describe_scan(first: BestCheckpoint, steps: Postprocessing) -> dict[str, An
 def _describe_run(workdir: Path, member: BestCheckpoint) -> dict[str, Any]:
   path = workdir / "evaluation" / "summary.json"
   summary = read_json_object(path, "remove it to export without scores, or evaluate again")
+  # Scores of another checkpoint, or of validation cases, which chose it, say nothing of this file.
   ours = summary.get("part") == "test" and summary.get("checkpoint_step") == member.step
   data = member.config.data
   return {
@@ -191,6 +194,7 @@ def _write_files(
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
       temporary.write_bytes(exported.content)
+    # JSON has no NaN, which Python would write and other readers refuse.
     write_text(described, json.dumps(contract, indent=2, allow_nan=False) + "\n")
     if has_runner:
       write_text(runner, text)

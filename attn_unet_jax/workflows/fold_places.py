@@ -50,6 +50,7 @@ def find_devices() -> FoundDevices:
     UserError: they are neither GPUs nor a CPU.
     RuntimeError: JAX has no device.
   """
+  # By default JAX takes three quarters of each GPU's memory, for which others may have no room.
   environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
   looked = subprocess.run(
     [sys.executable, "-c", _LOOK], env=environment, capture_output=True, text=True, check=False
@@ -57,6 +58,7 @@ def find_devices() -> FoundDevices:
   if looked.returncode:
     jax.devices()  # raises, with the reason that the command explains
     raise RuntimeError(f"the devices were not found: {looked.stderr.strip()}")
+  # The last line: libraries may print before.
   found = FoundDevices(*json.loads(looked.stdout.splitlines()[-1]))
   if found.platform not in ("cpu", "gpu"):
     raise UserError(

@@ -139,6 +139,7 @@ def _find_scans(source: Path, output: Path, series: str | None) -> _FoundScans:
     return _open_scans(*match_scans(source, output))
   if series is not None or not os.path.isdir(source):
     scan = open_scan(source, series_uid=series)
+    # Resolved, since `.` is no name.
     return _FoundScans({source.resolve().name: scan}, collections.Counter(), {})
   return _list_folder(source)
 
@@ -205,6 +206,7 @@ def _leave_dicom(found: _FoundScans, output_format: OutputFormat) -> _FoundScans
       f"{scan.path}: is no DICOM, and --output_format={output_format} refers to slices in DICOM; "
       "give the DICOM series, or write the mask as NIfTI",
     )
+  # One that is left may be segmented; with none, the reason of the first is that of all.
   if found.scans and not scans:
     raise UserError(next(iter(broken.values()))[1])
   return _FoundScans(scans, found.skipped, broken)
@@ -212,6 +214,7 @@ def _leave_dicom(found: _FoundScans, output_format: OutputFormat) -> _FoundScans
 
 def _check_targets(scans: Sequence[FoundScan], targets: Sequence[Path], output: Path) -> None:
   """Refuses masks that would destroy a scan, or that a file system does not take."""
+  # Resolved, since an output may be a link to a scan.
   sources = {file.resolve(): scan.path for scan in scans for file in _list_files(scan)}
   for target in targets:
     if len(os.fsencode(target.name)) + _TEMPORARY_BYTES > _MAX_NAME_BYTES:

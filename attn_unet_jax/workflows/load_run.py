@@ -167,9 +167,11 @@ def digest_checkpoint(found: BestCheckpoint) -> str:
   """Returns a hexadecimal digest of the parameters, and of the options that a prediction reads."""
   config = found.config
   digest = hashlib.sha256(
+    # Not the whole config: how a network learnt shows in its parameters alone.
     repr((config.data, config.inference, config.model, found.classes)).encode()
   )
   for path, values in jax.tree_util.tree_leaves_with_path(found.variables):
+    # Its place as well: equal arrays in other places are another network.
     digest.update(jax.tree_util.keystr(path).encode())
     digest.update(np.ascontiguousarray(values).data)
   return digest.hexdigest()

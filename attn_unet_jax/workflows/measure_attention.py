@@ -51,6 +51,7 @@ def open_attention(workdir: Path) -> MeasureAttention:
     raise UserError(f"{workdir}: its network, {found.config.model.name}, has no attention gates")
 
   def measure(image: Volume, box: Box | None, name: str) -> dict[str, Volume]:
+    # As for a prediction: coefficients belong to what the network sees.
     canonical = straighten_image(image, name)
     working = working_image(canonical, found.config.data, name)
     values = _measure_within(working, box, system, found.config.data.patch)
@@ -72,6 +73,7 @@ def measure_places(
   first, *_ = maps.values()
   straight = straighten_labels(native_classes(case, fold.mapping), UNLABELLED, case.id)
   classes = resample_labels(straight, first.grid).array
+  # Where nobody knows what a voxel is, it is in no place of the organ.
   known = classes != UNLABELLED
   places = divide_places(known & (classes > 0), first.spacing)
   values = np.stack([one.array for one in maps.values()], -1)

@@ -30,6 +30,7 @@ def mirror_run(trained: LoadedRun, axes: Sequence[int]) -> LoadedRun:
       f"--tta={names}: x mirrors left and right, which would take {sided[0]} for the other side's; "
       "leave x out"
     )
+  # Every subset of the axes is one, the scan itself included.
   print_line(f"--tta={names}: {2 ** len(axes)} predictions a scan")
   unseen = "".join(AXES[axis] for axis in axes if not _has_flipped(trained, axis))
   if unseen:
@@ -63,6 +64,7 @@ def scale_run(trained: LoadedRun, scales: Sequence[float]) -> LoadedRun:
 
 
 def _has_flipped(trained: LoadedRun, axis: int) -> bool:
+  # All, since each member of an ensemble answers for every mirror image.
   return all(config.augment.flip[axis] for config in trained.configs)
 
 

@@ -141,6 +141,7 @@ def describe_model(workdir: Path, release: ReleaseFacts | None = None) -> str:
 
 
 def _find_licence(dataset: str) -> str:
+  # One set of a builder may have a licence of its own, as slabs in folders of the user's do.
   names = (dataset, dataset.partition("/")[0])
   return next((_LICENCES[name] for name in names if name in _LICENCES), _UNKNOWN_LICENCE)
 

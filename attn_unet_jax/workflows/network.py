@@ -45,6 +45,7 @@ def _check_large(config: RunConfig, module: nn.Module) -> None:
       f"config.inference.patch={config.inference.patch}: must be (0, 0, 0) for "
       "config.inference.window='large', which chooses the windows"
     )
+  # A network of one's own that does not say is not trusted with larger windows.
   if getattr(module, "answer_depends_on", "window") == "window":
     raise UserError(
       f"config.inference.window='large': {config.model.name} as configured says something else in "

@@ -38,6 +38,7 @@ def _train(asked: Mapping[str, Any]) -> None:
   from attn_unet_jax.workflows.train_run import train_fold
 
   if asked["gpu"] is not None:
+    # These count among the GPUs that CUDA_VISIBLE_DEVICES leaves, as the number does.
     for key in ("jax_cuda_visible_devices", "jax_rocm_visible_devices"):
       jax.config.update(key, str(asked["gpu"]))
   workdir = Path(asked["workdir"])
@@ -52,6 +53,7 @@ def _stop_with_parent() -> Iterator[None]:
   reader, writer = os.pipe()
 
   def watch() -> None:
+    # The parent writes nothing more: what makes standard input readable is its end.
     ready, _, _ = select.select([sys.stdin.fileno(), reader], [], [])
     if reader not in ready:
       os.kill(os.getpid(), signal.SIGTERM)

@@ -34,6 +34,7 @@ def split_workdirs(text: str) -> list[Path]:
     UserError: a name is empty or there twice, or no such network comes with the program.
   """
   workdirs = [find_run(name) for name in split_runs(text, "workdir")]
+  # By resolved path: a run under two names would count twice in the mean.
   if len({workdir.resolve() for workdir in workdirs}) < len(workdirs):
     raise UserError(f"--workdir={text}: a run is there twice")
   return workdirs
@@ -60,6 +61,7 @@ def open_ensemble(workdirs: Sequence[Path]) -> LoadedRun:
       f"{workdirs[0]}: works inside boxes, and such runs are not averaged; give one of them"
     )
   print_line(f"an ensemble of {len(members)} runs: their probabilities are averaged")
+  # Steps were chosen for the masks of one member. Only what all chose is tried on their mean.
   steps = {member.postprocessing for member in members}
   if len(steps) > 1:
     print_line("no steps after the networks, since the runs chose different ones")
@@ -68,6 +70,7 @@ def open_ensemble(workdirs: Sequence[Path]) -> LoadedRun:
   return dataclasses.replace(
     first,
     system=system,
+    # Of an unknown member the answer is unknown, and is made each time.
     digest=hashlib.sha256(repr(digests).encode()).hexdigest() if all(digests) else "",
     postprocessing=steps.pop() if len(steps) == 1 else UNCHANGED,
     quality=_average_quality(members),

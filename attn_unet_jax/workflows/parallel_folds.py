@@ -16,6 +16,7 @@ from attn_unet_jax.workflows.fold_places import FoldPlace
 
 LOG = "train.log"
 _COMMAND = [sys.executable, "-m", "attn_unet_jax.workflows.one_fold"]
+# Processes and their logs are asked in turn, as there is no one call that waits for both.
 _POLL_S = 0.2
 _SHOWN = ("epoch ", "warning: ")  # of a log, on the screen
 _ERROR = "error: "
@@ -79,6 +80,7 @@ def _start(workdir: Path, number: int, place: FoldPlace, accept_changes: bool) -
   folder = workdir / name_fold(number)
   folder.mkdir(exist_ok=True)
   path = folder / LOG
+  # Appended: what an earlier start said may explain why it was stopped.
   with path.open("a", encoding="utf-8") as written:
     end = written.tell()  # before the process, which shares the file's position
     process = subprocess.Popen(
@@ -99,6 +101,7 @@ def _start(workdir: Path, number: int, place: FoldPlace, accept_changes: bool) -
   except BrokenPipeError:  # it has ended already, and its status says more
     pass
   print_line(f"fold {number}: on {place.name}, see {path}")
+  # Libraries in C write into it too, in whatever encoding.
   log = path.open(encoding="utf-8", errors="replace")
   log.seek(end)
   return _Training(process, place, log, [])
@@ -140,6 +143,7 @@ def _stop(running: Mapping[int, _Training]) -> None:
   if not running:
     return
   print_line(f"stopping {len(running)} folds: each saves and leaves")
+  # All are asked before any is waited for, so that they save at the same time.
   for one in running.values():
     one.process.terminate()
   for one in running.values():

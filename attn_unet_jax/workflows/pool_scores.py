@@ -67,6 +67,7 @@ def pool_scores(workdir: Path, part: str = "test") -> None:
     _check_same_rules(folders[0], found[0], folder, one)
   fold_of, rows = dict[str, int](), dict[str, Scores]()
   for number, one in enumerate(found):
+    # Lists of folds that a user wrote may test a case twice, which would then weigh double.
     if twice := sorted(one.rows.keys() & rows.keys()):
       raise _refuse_twice(workdir, part, twice[0], (fold_of[twice[0]], number))
     rows |= one.rows
@@ -139,6 +140,7 @@ def _average_dsc(rows: Mapping[str, Scores]) -> dict[str, float | None]:
   for scores in rows.values():
     for name, metrics in scores.items():
       value = metrics.get("dsc", math.nan)
+      # The DSC of a class that is in neither mask is undefined, and counts for nothing.
       found.setdefault(name, []).extend([] if math.isnan(value) else [value])
   return {name: statistics.fmean(some) if some else None for name, some in found.items()}
 

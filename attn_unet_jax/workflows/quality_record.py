@@ -45,6 +45,7 @@ def read_quality(
   way_out = "remove it to predict without what was learnt"
   content = read_json_object(path, way_out)
   try:
+    # What was learnt of another checkpoint's probabilities does not hold for these.
     if not content or content["checkpoint_step"] != checkpoint_step:
       return {name: QualityModel() for name in classes}
     if content["format"] != _FORMAT:
@@ -67,6 +68,7 @@ def _parse_model(said: Mapping[str, Any]) -> QualityModel:
 
 
 def _parse_number(value: Any) -> float:
+  # JSON as Python reads it has NaN and Infinity, with which every estimate would be undefined.
   number = float(value)
   if not math.isfinite(number):
     raise ValueError(f"{value!r} is no number")

@@ -66,6 +66,7 @@ def release_run(workdir: Path, output: Path, licence: str, trained_on: str = "")
     )
   require_no_release(workdir, "copy it, or release the run that it was made of")
   found = load_best(workdir)
+  # Before anything is measured or written: a release says how good it is.
   summary = _read_test(workdir, found)
   _check_output(output)
   rounded = round_variables(found.variables)
@@ -76,6 +77,7 @@ def release_run(workdir: Path, output: Path, licence: str, trained_on: str = "")
     trained_on=trained_on or _name_data(found.config),
     rounding=describe_rounding(rounding),
   )
+  # Of these the release has digests alone, since ids may be names of patients.
   seen = list_seen_cases(load_config(workdir / "config.json"), workdir / "folds.json")
   release = Release(
     checkpoint_step=found.step,
@@ -169,6 +171,7 @@ def _hide_places(config: RunConfig) -> RunConfig:
   changes: dict[str, Any] = {
     "data.dir": standard.data.dir,
     "data.prepared": standard.data.prepared,
+    # A run that starts from no other one has nothing to freeze: the two keys go together.
     "init.workdir": "",
     "init.freeze": "",
   }
@@ -184,6 +187,7 @@ def _read_learnt(workdir: Path, found: BestCheckpoint) -> dict[str, str]:
   Raises:
     UserError: one is damaged.
   """
+  # Read only to be checked: a damaged file would be shipped under a digest that fits it.
   read_record(workdir)
   read_quality(workdir, found.classes, found.step)
   names = (name for name in _LEARNT if (workdir / name).is_file())
@@ -200,6 +204,7 @@ def _write_files(
   save_variables(output / PARAMETERS, found.variables)
   for name, text in texts.items():
     write_text(output / name, text)
+  # Last, since it has the digests of all other files.
   write_release(output, release, [PARAMETERS, *texts])
   return [output / name for name in (PARAMETERS, *texts, RECORD)]
 

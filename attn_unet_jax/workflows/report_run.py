@@ -130,6 +130,7 @@ def rank_cases(scores: Sequence[Mapping[str, str]]) -> list[tuple[str, float]]:
     value = _to_float(row.get("dsc"))
     found.setdefault(row["case"], []).extend([value] if math.isfinite(value) else [])
   means = [(case, statistics.fmean(some) if some else math.nan) for case, some in found.items()]
+  # Sorting by NaN alone would leave the order to chance; by name where two are equal.
   return sorted(means, key=lambda one: (math.isnan(one[1]), one[1], one[0]))
 
 
@@ -147,6 +148,7 @@ def choose_roles(count: int) -> dict[int, str]:
   roles: dict[int, str] = {}
   for rank, role in wanted:
     if 0 <= rank < count:
+      # Of few cases one may be both the worst and the median: the first role counts.
       roles.setdefault(rank, role)
   return dict(sorted(roles.items()))
 
@@ -155,6 +157,7 @@ def _open_attention(workdir: Path, fold_runs: Sequence[Path]) -> MeasureAttentio
   """Opens the gates of a run; of a run of all folds, those of the fold that tests each case."""
   if not fold_runs:
     return open_attention(workdir)
+  # A network for each fold that a shown case is of, and not for each case.
   open_once = functools.cache(open_attention)
   # A network without gates is refused before anything is drawn.
   open_once(next(filter(has_progress, fold_runs), fold_runs[0]))
@@ -188,6 +191,7 @@ def _draw_cases(
   ranked = rank_cases(scores)
   roles = choose_roles(len(ranked))
   others = [rank for rank in range(len(ranked)) if rank not in roles]
+  # The worst of the others, since ranks are in order and failures are worth a look.
   others = others[: _MAX_PICTURED - len(roles)]
   shown, thumbnails, notes = list[EmbeddedCase](), list[EmbeddedCase](), list[str]()
   for rank in show_progress([*roles, *others], len(roles) + len(others), "cases"):
@@ -224,6 +228,7 @@ def _embed(
   if fold.data.target == "boundary":
     truth = native_boundary(truth, fold.data.spacing_mm)
   maps, about = dict[str, Volume](), dict[str, str]()
+  # Only for cases of the viewer: a thumbnail has no maps.
   if measure and role:
     box = fold.boxes[case_id] if fold.boxes else None
     found = measure(case.image, box, case_id)
@@ -296,6 +301,7 @@ def _read_scores(path: Path) -> list[dict[str, str]]:
   """
   if not path.is_file():
     return []
+  # Of a row that is too long DictReader puts the rest under None, and None into one that is short.
   rows = list(csv.DictReader(path.read_text(errors="replace").splitlines()))
   if any(
     not {"case", "class"} <= row.keys() or None in row or None in row.values() for row in rows

@@ -66,6 +66,7 @@ def open_run_data(config: RunConfig, workdir: Path, listing: Path | None = None)
   accepts = config.data.accept_changes
   config = replace_keys(config, {_ACCEPT: False})
   begun = hosts.run_on_primary(has_progress, workdir)
+  # Beside the answer, which travels between hosts as JSON: only the primary host writes digests.
   found: list[DataDigests] = []
   if not begun:
     fold = open_fold(config.data, listing, without_gone=accepts and listing is not None)
@@ -74,6 +75,7 @@ def open_run_data(config: RunConfig, workdir: Path, listing: Path | None = None)
   own = workdir / "folds.json"
 
   def compare_data() -> str:
+    """Returns the changes of the data in words, and keeps the digests of today."""
     changes, digests = _compare_data(config, workdir, own)
     if changes and not accepts:
       raise UserError(
@@ -117,6 +119,7 @@ def _compare_data(config: RunConfig, workdir: Path, listing: Path) -> tuple[str,
   written = folds.read_folds(listing)
   own = folds.pick_fold(written, config.data.fold)
   ids = {case for part in folds.PARTS for case in own[part]}
+  # Cases that are gone have nothing to read. `describe_changes` names them.
   now = digest_cases(dataset, ids & set(dataset.ids), known)
   changes = describe_changes(ids, known, now)
   has_second = bool(config.data.also) and folds.ALSO in written

@@ -45,6 +45,7 @@ def open_run_folder(workdir: Path, config: RunConfig) -> bool:
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     lock_folder(workdir)  # first: without the lock, another process may be creating the run
+    # Under the lock no other process can be writing one.
     remove_unfinished_files(workdir)
     stored = load_config(path) if path.exists() else None  # raises for a foreign file
     resumes = stored is not None and has_progress(workdir)

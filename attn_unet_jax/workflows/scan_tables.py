@@ -85,12 +85,14 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     first = text.partition("\n")[0]
     # Spreadsheets separate by semicolons where numbers have a decimal comma.
     separator = next((sign for sign in (",", ";", "\t") if sign in first), ",")
+    # Line breaks are left to `csv`, which knows those within quotes; an open quote is an error.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     header = [name.strip().lower() for name in next(reader, [])]
     rows = []
     for fields in reader:
       values = [value.strip() for value in fields]
       if any(values):
+        # A row may lack the last fields, which are then empty. Its line is that of an editor.
         rows.append((reader.line_num, dict(zip(header, values, strict=False))))
   except OSError as error:
     raise UserError(f"--input={path}: cannot be read ({error.strerror})") from None
@@ -147,6 +149,7 @@ def match_scans(pattern: Path, output: Path) -> MatchedScans:
   made = output.resolve()
   matched = [
     path
+    # The order of `glob` is the file system's.
     for text in sorted(glob.glob(str(pattern), recursive=True))
     if made not in ((path := Path(text)).resolve(), *path.resolve().parents)
   ]
@@ -164,6 +167,7 @@ def match_scans(pattern: Path, output: Path) -> MatchedScans:
       "with the columns input and output"
     )
   skipped = collections.Counter({NO_SCAN: len(matched) - len(scans)})
+  # The plus drops kinds of which there are none.
   return MatchedScans(dict(zip(names, map(NamedScan, scans), strict=True)), +skipped)
 
 

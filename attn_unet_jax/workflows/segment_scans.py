@@ -68,6 +68,7 @@ def segment_scans(
     print_line(f"{source}: {skipped_line}")
   failures = _answer_all(listing, work, log)
   if log:
+    # Another process may have answered scans of the same folder meanwhile.
     log.refresh_table()
   if failures:
     raise UserError(_describe_failures(failures, len(targets), log))
@@ -79,6 +80,7 @@ def open_work(workdirs: Sequence[Path], options: AnswerOptions) -> ScanWork:
   Raises:
     UserError: the runs cannot be opened, or the options do not fit them.
   """
+  # First, so that a network without gates is refused before several are opened.
   measure = _open_attention(workdirs) if options.attention else None
   trained = open_ensemble(workdirs)
   if not options.postprocess:
@@ -103,6 +105,7 @@ def _check_beside(listing: ScanListing, options: AnswerOptions) -> None:
   """Refuses answers whose files beside the mask would be those of another answer, or a scan."""
   targets = [target for _, target in listing.scans]
   owners = {path.resolve(): path for path in targets}
+  # A scan `a_probabilities.nii.gz` beside `a.nii.gz` would otherwise be overwritten.
   owners |= {scan.path.resolve(): scan.path for scan, _ in listing.scans}
   owners |= {path.resolve(): path for path, _, _ in listing.broken}
   for target in targets:
@@ -126,6 +129,7 @@ def _answer_all(listing: ScanListing, work: ScanWork, log: AnswerLog | None) -> 
   todo = listing.scans if work.options.again else _leave_out_done(listing.scans, work, log)
   began = time.monotonic()
   for index, (scan, target) in enumerate(todo):
+    # Before the scan is read: one that changes meanwhile is then not taken as answered.
     stamp = read_stamp(scan)
     record, line = answer_scan(scan, target, work)
     if record.error:
@@ -153,6 +157,7 @@ def _leave_out_done(
     if found == "edited":
       # Hours of somebody's work, perhaps.
       print_line(f"{target}: was changed since it was made, and is left; --again makes it again")
+    # A preview or a page may have been removed, or be asked for the first time.
     elif found == "missing" or not all(path.exists() for path in list_beside(target, work.options)):
       todo.append((scan, target))
     else:

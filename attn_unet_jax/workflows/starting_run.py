@@ -37,6 +37,7 @@ def _read_starts(text: str) -> list[tuple[Path, int | None]]:
 
 
 def _read_start(name: str) -> tuple[Path, int | None]:
+  # A folder may have an @ in its own name.
   asked = None if Path(name).exists() else re.fullmatch(r"(.+)@(\d+)", name)
   run, step = (asked[1], int(asked[2])) if asked else (name, None)
   return find_run(run).expanduser(), step
@@ -46,6 +47,7 @@ def _refuse_repeated(text: str, others: list[OtherRun]) -> None:
   """Refuses a mean in which a checkpoint counts twice, such as RUN,RUN@STEP of its best step."""
   seen = set()
   for other in others:
+    # By the step that was loaded: the best one may be the one that is also named.
     checkpoint = other.workdir.resolve(), other.step
     if checkpoint in seen:
       raise UserError(f"--{_FLAG}={text}: {other} is there twice; name each checkpoint once")

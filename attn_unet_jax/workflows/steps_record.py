@@ -25,6 +25,7 @@ class StepsRecord(NamedTuple):
 
 def write_record(workdir: Path, chosen: ChosenSteps, checkpoint_step: int) -> None:
   """Writes what was chosen for a checkpoint, with the gain that it had."""
+  # JSON has no NaN.
   before, after = (None if math.isnan(dsc) else dsc for dsc in (chosen.before, chosen.after))
   content = {
     "format": _FORMAT,
@@ -90,6 +91,7 @@ def read_steps(workdir: Path, checkpoint_step: int, options: InferenceOptions) -
 
 
 def _read_switch(value: object) -> bool:
+  # `bool` would take the text "false" for true.
   if not isinstance(value, bool):
     raise ValueError(f"{value!r} is neither true nor false")
   return value

@@ -70,6 +70,7 @@ def train_and_test(
 
   def validate(state: TrainState) -> ValidationScore:
     found = mean_dsc(fold, fold.split.validation, validator.use(state.variables), config)
+    # The mean of no scores is NaN, which would be compared with real ones.
     return ValidationScore(found.mean if found.n else None, found.n, found.cases)
 
   with hosts.open_on_primary(
@@ -90,6 +91,7 @@ def train_and_test(
         )
       train_network(config, module, fold.load, validate, store, workdir)
     if test:
+      # From disk: the state at hand is that of the last epoch, which need not be the best.
       found = load_best(workdir)
       system = validator.use(found.variables)
       trained = LoadedRun(config, found.classes, system, found.step)

@@ -55,6 +55,7 @@ def train_folds(
   data = open_run_data(config, workdir)
   count = len(data.fold.listing["folds"])
   if config.stages.count == 1:
+    # Once for all folds, before the first of them has been trained for days.
     module = check_training(data.config, data.fold)
     # A fold that has begun no longer needs the run that it started from.
     if not hosts.run_on_primary(_have_all_begun, workdir, count):

@@ -28,6 +28,7 @@ def train_run(config: RunConfig, workdir: Path, devices: FoundDevices | None = N
   """
   remedy = f"start all with the same flags, or, {hosts.SEPARATE_RUNS_HINT}"
   hosts.check_same_on_hosts("--config", to_json(config), remedy)
+  # Only the primary host writes, and needs their packages.
   hosts.run_on_primary(check_writers, config.train.writers)
   config = keep_earlier_defaults(pin_device_count(config), workdir)
   if config.data.fold == "all":

@@ -45,6 +45,7 @@ def use_engine(trained: LoadedRun, options: EngineOptions) -> LoadedRun:
   try:
     for network in trained.networks:
       _set_engine(network, options)
+    # Behind the dash stands the build.
     version = import_openvino(_NEEDED_BY).__version__.partition("-")[0]
   except Exception as error:  # a network of someone else, or a broken installation, raises any
     for network in trained.networks:
@@ -71,6 +72,7 @@ def _is_better(trained: LoadedRun) -> bool:
   configs = [one.found.config for one in trained.networks]
   return (
     bool(configs)
+    # Looked for and not imported, which takes time where JAX stays.
     and all(importlib.util.find_spec(name) for name in ("openvino", "onnx"))
     and jax.default_backend() == "cpu"
     and not any(one.deterministic or one.model.dtype != "float32" for one in configs)
@@ -103,6 +105,7 @@ def _load_or_write(network: LoadedNetwork, window: Shape) -> bytes:
   """Returns the network for a window as ONNX; that for the run's own window is kept."""
   config = network.found.config
   # The code of a network from outside the package changes without its key.
+  # Windows of other sizes are as many as scans, and would fill the folder.
   if window != config.window or ":" in config.model.name:
     return _write(network, window)
   known = (_FORMAT, __version__, digest_checkpoint(network.found), window)
@@ -124,6 +127,7 @@ def _list_folders(workdir: Path) -> Iterator[Path]:
   if os.access(workdir, os.W_OK) and not is_release(workdir):
     yield workdir / FOLDER
   with contextlib.suppress(RuntimeError):  # a user without a home
+    # An empty variable counts as none by the specification of these folders.
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     yield base / "attn_unet_jax" / FOLDER
 
@@ -144,6 +148,7 @@ def _keep(folder: Path, key: str, content: bytes, *, alone: bool) -> None:
   name = _name_kept(key, content)
   with atomic_write(folder / name) as temporary:
     temporary.write_bytes(content)
+  # The user's folder has networks of other runs too.
   for path in folder.glob("*.onnx") if alone else ():
     if path.name != name:
       path.unlink()

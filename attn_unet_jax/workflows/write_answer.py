@@ -100,6 +100,7 @@ def write_answer(
   for one in volumes:
     one |= asdict(answer.quality[one["name"]]) if answer.quality else {}
   try:
+    # The mask is written by now: what lies beside it never describes one that is missing.
     if options.as_json:
       _write_volumes(answer, volumes, run)
     _write_maps(answer, run, options)

@@ -41,6 +41,7 @@ def read_mask_source(scan: FoundScan, output_format: OutputFormat) -> SourceSeri
     return None
   source = scan.read_source()
   if output_format == "dicom-seg":
+    # highdicom refuses such slices only when the mask is written, after all the work.
     check_frames(source)
   if source.missing:
     print_line(

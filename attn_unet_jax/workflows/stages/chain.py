@@ -46,6 +46,7 @@ def train_chain(
   if not written.exists():
     first = first_config(config)
     train_and_test(
+      # Untested: only the whole system has an answer that can be scored.
       first, replace_split(first.data, fold, fold.split, bodies), workdir / FIRST, test=False
     )
     write_text(written, box_files.to_json(_find_boxes(config, workdir, fold, held_out or {})))
@@ -86,6 +87,8 @@ def _find_boxes(
   ids = sorted({case for part in PARTS for case in getattr(fold.split, part)})
   boxes = {}
   for case in whole_cases(trained.config.data, fold, ids):
+    # A network finds the organ better in cases that it was trained on, and such boxes would be too
+    # good an example.
     box = held_out.get(case.id) or locate_organ(
       make_volume(case, trained.config.data),
       trained.system,
