@@ -45,8 +45,8 @@ def train_chain(
   # The file is written once the first stage is trained: it marks that stage as finished.
   if not written.exists():
     first = first_config(config)
+    # Untested: only the whole system has an answer that can be scored.
     train_and_test(
-      # Untested: only the whole system has an answer that can be scored.
       first, replace_split(first.data, fold, fold.split, bodies), workdir / FIRST, test=False
     )
     write_text(written, box_files.to_json(_find_boxes(config, workdir, fold, held_out or {})))
