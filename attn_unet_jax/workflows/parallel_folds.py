@@ -1,6 +1,7 @@
 """Trains the folds of a run side by side, each in a process of its own."""
 
 import collections
+import contextlib
 import json
 import subprocess
 import sys
@@ -154,4 +155,6 @@ def _stop(running: Mapping[int, _Training]) -> None:
 def _close(one: _Training) -> None:
   one.log.close()
   if one.process.stdin:
-    one.process.stdin.close()
+    # Of a process that ended before it was asked, the line is tried once more, again in vain.
+    with contextlib.suppress(BrokenPipeError):
+      one.process.stdin.close()

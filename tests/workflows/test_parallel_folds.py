@@ -93,6 +93,18 @@ def test_a_fold_that_fails_is_named_and_the_others_go_on(train, tmp_path, capsys
     train([0, 1], "os.kill(os.getpid(), 9) if fold == 0 else sys.exit(1)")
 
 
+def test_a_fold_that_ends_before_it_is_asked_is_named(train, tmp_path, monkeypatch):
+  class EndedProcess(subprocess.Popen):
+    def __init__(self, *arguments, **options):
+      super().__init__(*arguments, **options)
+      self.wait()
+
+  monkeypatch.setattr(subprocess, "Popen", EndedProcess)
+  monkeypatch.setattr(parallel_folds, "_COMMAND", [sys.executable, "-c", "raise SystemExit(3)"])
+  with pytest.raises(RuntimeError, match="fold 0: status 3"):
+    train_side_by_side(tmp_path, [0], PLACES, accept_changes=True)
+
+
 def test_a_log_goes_on_and_its_earlier_lines_are_not_shown_again(train, tmp_path, capsys):
   train([1])
   train([1])
