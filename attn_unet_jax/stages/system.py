@@ -22,7 +22,7 @@ class SuperpixelFeatures(NamedTuple):
   """The superpixel of each voxel, int32 `[x, y, z]`, and their features, float32 `[S, 31]`."""
 
   segments: np.ndarray
-  measure_features: np.ndarray
+  features: np.ndarray
 
 
 def locate_organ(
