@@ -94,7 +94,7 @@ def _phantom(config: ConfigDict) -> None:
   config.data.dataset = "phantom_ct/demo"
   config.train.epochs = 8
   config.train.steps_per_epoch = 80
-  config.train.validate_every = 8
+  config.train.validate_every = 8  # once, at the end
 
 
 def _painted(config: ConfigDict) -> None:
@@ -150,8 +150,10 @@ def _paint_beside(config: ConfigDict) -> None:
   """Mixes in patches that are painted on label maps, with five more organs to learn."""
   config.data.also = "painted_ct/maps"
   config.data.also_labels = "pancreas,liver,spleen,stomach,duodenum,kidney=kidney_left+kidney_right"
+  # Only the maps label these: of a voxel of a slab nobody knows whether it is liver.
   others = "liver=none,spleen=none,stomach=none,duodenum=none,kidney=none"
   config.data.labels = f"pancreas=pancreas+tumour,{others}"
+  # By voxels most patches would be centred on the liver, the largest organ.
   config.data.foreground_choice = "classes"
   # Only the pancreas has validation cases to choose by; that these are one piece is known.
   config.inference.one_piece = "pancreas,liver,spleen,stomach,duodenum"

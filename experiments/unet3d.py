@@ -45,7 +45,7 @@ def _paper() -> ConfigDict:
   config = default()
   config.model.name = "unet3d"
   config.model.feature_scale = 1.0
-  config.model.test_statistics = "batch"
+  config.model.test_statistics = "batch"  # as in training, whose batches are of one
   config.data.patch = (132, 132, 116)
   config.augment.flip = (0.0, 0.0, 0.0)
   config.augment.rotate_deg = (10.0, 10.0, 15.0)
@@ -74,5 +74,6 @@ def _phantom() -> ConfigDict:
   config.model.name = "unet3d"
   config.model.padding = "SAME"  # unpadded, the least patch is 276 mm wide and leaves 12 mm
   _loss(config)
+  # Undoes the weights of the loss, so that a probability of 0.5 decides.
   config.inference.class_weights = config.loss_options.class_weights
   return config

@@ -50,7 +50,7 @@ def _paper() -> ConfigDict:
   config.data.normalisation = "zscore"
   turn_off_augmentation(config)
   config.augment.deform_sd = (5.0, 5.0, 0.0)
-  config.augment.deform_spacing = 64.0
+  config.augment.deform_spacing = 64.0  # two intervals over a patch of 128
   config.augment.deform_probability = 0.5
   config.augment.histogram_probability = 1.0
   _loss(config)

@@ -66,6 +66,7 @@ def draw_corner_matrix(key: Array, patch: Shape, scale: float) -> Array:
   targets = corners * jax.random.uniform(key, corners.shape, minval=1 - scale, maxval=1)
   half = (np.array(patch) - 1) / 2
   linear = jnp.mean(targets[:, :, None] * corners[:, None], axis=0)
+  # From units of half the patch to voxels. A patch of one voxel has no half to divide by.
   linear = linear * (half[:, None] / np.maximum(half, 0.5)[None])
   return jnp.concatenate([linear, (jnp.mean(targets, axis=0) * half)[:, None]], axis=1)
 

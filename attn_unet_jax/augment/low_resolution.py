@@ -38,6 +38,7 @@ def _coarsen_axis(image: Array, axis: int, zoom: Array) -> Array:
   weight = (place - lower).reshape([-1 if a == axis else 1 for a in range(3)])
 
   def take_nearest(coarse: Array) -> Array:
+    """Returns the values of coarse voxels, by their places on the coarse grid."""
     # The voxel whose extent contains the centre of the coarse one.
     index = jnp.floor((coarse + 0.5) * n / count).astype(jnp.int32)
     return jnp.take(image, index, axis=axis, mode="clip")

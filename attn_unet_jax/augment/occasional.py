@@ -48,5 +48,6 @@ def apply_occasional(key: Array, image: Array, augmentation: Augmentation) -> Ar
     if probability:
       applies_key, own = jax.random.split(jax.random.fold_in(key, _FIRST_KEY + place))
       applies = jax.random.bernoulli(applies_key, probability)
+      # Not `lax.cond`: in a batch, which `vmap` makes of this, it computes both sides as well.
       image = jnp.where(applies, change(own, image, augmentation), image)
   return image

@@ -39,6 +39,7 @@ def warp_block(
   """
   coordinates = _source_coordinates(matrix, patch, volume.shape, displacement)
   if nearest:
+    # Not `jnp.round`, which takes halves to even: neighbours would be taken twice, or never.
     return _take_voxels(volume, [jnp.floor(c + 0.5).astype(jnp.int32) for c in coordinates])
   # The lower corner stays one voxel inside, so that the upper one exists.
   lower = [
@@ -75,6 +76,7 @@ def _source_coordinates(
 def _take_voxels(volume: Array, index: list[Array]) -> Array:
   """Gathers the voxels at integer coordinates, three arrays of one shape."""
   _, sy, sz = volume.shape
+  # By default `take` also checks every index, to return NaN for one outside. None is.
   return jnp.take(volume.reshape(-1), (index[0] * sy + index[1]) * sz + index[2], mode="clip")
 
 
@@ -82,6 +84,7 @@ def _interpolate_trilinear(volume: Array, lower: list[Array], fractions: list[Ar
   """Interpolates between the voxels at `lower` and those one further along each axis."""
 
   def along(axis: int, index: list[Array]) -> Array:
+    """Interpolates along an axis and all later ones; three axes on, it takes the voxels."""
     if axis == 3:
       return _take_voxels(volume, index)
     # A block of one voxel along an axis has no upper corner, whose weight is 0 then.

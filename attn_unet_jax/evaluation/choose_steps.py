@@ -155,6 +155,7 @@ def _score_candidates(
     first = next(steps for steps in candidates if steps.threshold == threshold)
     labels = make_labels(found, recipe, first)
     classes = fold.mapping.labelled_indices
+    # Beyond this box both are background, which adds to no DSC and to no volume.
     where = _find_content((labels > 0) | np.isin(reference, [*classes.values()]))
     for steps in candidates:
       if steps.threshold == threshold:

@@ -74,6 +74,7 @@ class LossEntry(NamedTuple):
   partial: str = ""
 
 
+# Import paths, not functions: naming a loss loads no JAX.
 _CE, _DICE = "attn_unet_jax.losses.cross_entropy", "attn_unet_jax.losses.dice"
 
 LOSSES: dict[str, LossEntry] = {

@@ -50,6 +50,7 @@ def merge_unsupervised(
   supervised = jnp.ones((labels.shape[0], logits.shape[-1] - 1), bool)
   for place, named in enumerate(sets):
     is_rest = labels == rest_value(place)
+    # No label says which set a sample is of: the value of its rest does.
     of_set = jnp.any(is_rest, (1, 2, 3))[:, None]
     supervised = jnp.where(of_set, jnp.array(named), supervised)
     labels = jnp.where(is_rest, 0, labels).astype(labels.dtype)
@@ -70,8 +71,10 @@ def average_over_supervised(loss: Callable[..., Array], operands: PartialOperand
   """
 
   def loss_of_sample(logits: Array, labels: Array) -> Array:
+    """Returns the loss of a batch of one."""
     return loss(logits[None], labels[None])
 
   values = jax.vmap(loss_of_sample)(operands.logits, operands.labels)
   classes = operands.supervised.shape[1]
+  # Classes that are not named add 0 to the sum of a sample: only what it is divided by changes.
   return jnp.mean(values * classes / jnp.sum(operands.supervised, axis=1))

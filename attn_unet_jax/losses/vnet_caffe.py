@@ -55,6 +55,7 @@ def _hard_dice_bwd(
   # How much a voxel's probability raises the Dice; the mean over K - 1 classes as in the loss.
   rise = 2 * (g[..., 1:] * union - 2 * p[..., 1:] * overlap) / union**2 / (p.shape[-1] - 1)
   background = jnp.sum(rise, axis=-1, keepdims=True)
+  # Labels, and the classes that were chosen, have no slope.
   return slope * jnp.concatenate([background, -rise], axis=-1), None, None
 
 

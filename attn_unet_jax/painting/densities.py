@@ -49,9 +49,11 @@ def draw_densities(key: Array, look: ScanLook, painting: Painting, window_hu: Ra
   drawn = jax.random.uniform(uniform_key, (2 * n + 3 * places[0] * places[1],))
   organs = _mix_phases(look, deviation, painting.spread)
   free = window_hu[0] + (window_hu[1] - window_hu[0]) * drawn[:n]
+  # Air has its density in every scan.
   is_free = (drawn[n : 2 * n] < painting.free_tissues)[ORGANS.patient] & ~ORGANS.is_known
   organs = jnp.where(is_free, free[ORGANS.patient], organs)
   contents, is_gas = _fill_contents(look, organs, drawn[2 * n :].reshape(3, *places))
+  # Gas has no texture.
   fine = jnp.where(is_gas, 0, CONTENTS.fine[:, None, None])
   slow = jnp.where(is_gas, 0, _CONTENT_SLOW)
   return Densities(

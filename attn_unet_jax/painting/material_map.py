@@ -64,6 +64,7 @@ def check_values(labels: np.ndarray, source: str) -> None:
   low, high = labels.min(initial=0), labels.max(initial=0)
   if low >= 0 and high < FIRST_CONTENT:
     return
+  # For the message alone: it sorts all voxels of a scan.
   present = np.unique(labels)
   unknown = present[(present < 0) | (present >= FIRST_CONTENT)].tolist()
   raise UserError(

@@ -69,6 +69,7 @@ def _paint_tissues(
   """Paints means, textures, and the fat of the pancreas."""
   slow, middle, fine = fields
   index = materials.astype(jnp.int32)
+  # The sum of two fields of variance 1, of variance 1 again.
   varying = (middle + fine) * 0.5**0.5
   hu = densities.mean[index] + densities.slow[index] * slow + densities.fine[index] * varying
   share = jnp.where(index == ALL_ORGANS["pancreas"], share_of_fat(fine, look.fat), 0)
@@ -89,5 +90,6 @@ def _reconstruct(
   # Noise comes after the blur, and is as coarse along Z as the slices are thick.
   grain = look.noise_grain_mm / spacing_mm
   grains = [gaussian_operator(x, grain), gaussian_operator(y, grain), slices]
+  # The blur takes most of the noise away: what is left of it gets the sd that was drawn.
   left = remaining_sd(grains[0]) * remaining_sd(grains[1]) * remaining_sd(grains[2])
   return image + look.noise_hu / left * apply_along_axes(grains, white)

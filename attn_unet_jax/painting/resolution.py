@@ -46,6 +46,7 @@ def slice_operator(size: int, thickness: Array, phase: Array, least: float) -> A
   low = jnp.maximum(inside - thickness / 2, places - 0.5)
   high = jnp.minimum(inside + thickness / 2, places + 0.5)
   shares = jnp.maximum(high - low, 0)
+  # Every slice lies on some voxel, so that no sum is 0.
   held = shares / shares.sum(1, keepdims=True)
   taken = jnp.maximum(1 - jnp.abs(places[:, None] - middles[None]) / thickness, 0)
   return multiply_operators(taken, held)

@@ -62,6 +62,7 @@ def load_forest(path: Path) -> RandomForest:
   arrays = load_arrays(path, [field.name for field in dataclasses.fields(RandomForest)], WAY_OUT)
   if fault := _find_fault(arrays):
     raise refuse_arrays(path, fault, WAY_OUT)
+  # The others have a row for each tree.
   threshold = float(arrays.pop("threshold"))
   return dataclasses.replace(_of_arrays(arrays), threshold=threshold)
 
@@ -78,6 +79,7 @@ def _find_fault(arrays: Mapping[str, np.ndarray]) -> str:
     if array.dtype.kind != wanted.kind:
       return f"{name} is {array.dtype}, not {wanted}"
   nodes = trees["value"].shape[1]
+  # NumPy would take a negative index for one from the end, and find a wrong node.
   ends = {"feature": NUM_FEATURES, "left": nodes, "right": nodes}
   for name, end in ends.items():
     if arrays[name].min() < 0 or arrays[name].max() >= end:
@@ -120,6 +122,7 @@ def grow_forest(features: np.ndarray, positive: np.ndarray, seed: int) -> Random
   for index, tree in enumerate(trees):
     here, own = slice(0, tree.node_count), np.arange(tree.node_count)
     # Smaller trees leave the rest of their rows zero, which no superpixel reaches.
+    # scikit-learn has negative numbers for the children and the feature of a leaf.
     leaf = tree.children_left < 0
     share = tree.value[:, 0, :]
     arrays["feature"][index, here] = np.where(leaf, 0, tree.feature)

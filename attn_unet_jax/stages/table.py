@@ -102,6 +102,7 @@ def join_tables(tables: Sequence[SuperpixelTable]) -> SuperpixelTable:
   offsets = np.cumsum([0, *(len(table.ids) for table in tables)])
   moved = [
     dataclasses.replace(table, case=table.case + offset)
+    # The last offset is the number of all cases, and belongs to no table.
     for table, offset in zip(tables, offsets, strict=False)
   ]
   names = [field.name for field in dataclasses.fields(SuperpixelTable)]
