@@ -96,7 +96,7 @@ def compare_scores(runs: Sequence[ScoredRun], metrics: Sequence[str]) -> Compari
       differs = differing[run.name]
       row = ComparisonRow(run.name, name, run.step, differs, spread, test, p, len(scores), *place)
       rows.append(row)
-      notes += _missed_notes(run, name)
+      notes += _note_missed_cases(run, name)
   return ComparisonTable(metrics, rows, [*_rule_notes(runs, classes), *notes], ranks)
 
 
@@ -204,7 +204,7 @@ def _test_against(
   return paired_tests([x for x, _ in defined], [y for _, y in defined])
 
 
-def _missed_notes(run: ScoredRun, name: str) -> Iterator[str]:
+def _note_missed_cases(run: ScoredRun, name: str) -> Iterator[str]:
   """Yields a note if cases are missed altogether: their precision and distances are undefined."""
   cases = list(run.scores[name].values())
   if all({_VOLUME, _REFERENCE} <= case.keys() for case in cases):

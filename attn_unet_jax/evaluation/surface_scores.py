@@ -16,7 +16,7 @@ from attn_unet_jax.evaluation.surface import DirectedDistances, SurfaceDistances
 
 def average_directed_mm(distances: DirectedDistances) -> float:
   """Returns the weighted mean of the distances from one surface to another; NaN if undefined."""
-  if not _are_defined(distances):
+  if not _has_distance(distances):
     return math.nan
   return float(np.average(distances.mm, weights=distances.weight))
 
@@ -59,7 +59,7 @@ def surface_dice(
 
 
 def _find_percentile(distances: DirectedDistances, percent: float) -> float:
-  if not _are_defined(distances):
+  if not _has_distance(distances):
     return math.nan
   # The distances are sorted: this is the weight within each of them.
   share = np.cumsum(distances.weight) / distances.weight.sum()
@@ -68,6 +68,6 @@ def _find_percentile(distances: DirectedDistances, percent: float) -> float:
   return float(distances.mm[at])
 
 
-def _are_defined(distances: DirectedDistances) -> bool:
+def _has_distance(distances: DirectedDistances) -> bool:
   # The last is the longest: it is infinite where any is.
   return bool(len(distances.mm)) and math.isfinite(distances.mm[-1])

@@ -50,6 +50,7 @@ class Box:
     """Returns the voxels whose centres lie in the box; there may be none."""
     low, high = self._corners_in_voxels(grid)
     return _to_slices(
+      # Voxel i has its centre at i + 1/2.
       (max(0, math.ceil(a - 0.5)), max(0, math.ceil(b - 0.5)))
       for a, b in zip(low, high, strict=True)
     )

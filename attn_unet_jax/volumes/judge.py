@@ -75,6 +75,7 @@ def settle_findings(findings: Iterable[Finding], accept: Acceptance) -> list[str
       lines.append(refuse_unless_accepted(one.kind, one.text, accept))
     elif one.severity == "error":
       raise UserError(one.text)
+    # Notes are for those who look for them, by `check`.
     elif one.severity == "warning":
       lines.append(f"warning: {one.text}")
   return lines

@@ -51,6 +51,7 @@ def _fits_type(low: float, high: float, dtype: type[np.integer]) -> bool:
 def _find_range(voxels: StoredVoxels, tolerance: float = 0.0) -> tuple[float, float] | None:
   """Returns lowest and highest value if all are finite whole numbers, to a tolerance; else None."""
   if voxels.are_integers:
+    # No pass over their fractions: they have none.
     return voxels.raw.min(), voxels.raw.max()
   low, high = np.inf, -np.inf
   # The first plane of a float image decides. NaN and infinity give NaN, which no tolerance covers.
@@ -62,6 +63,7 @@ def _find_range(voxels: StoredVoxels, tolerance: float = 0.0) -> tuple[float, fl
 
 
 def _are_whole(values: np.ndarray, tolerance: float) -> np.ndarray:
+  # Infinity less itself is NaN, of which NumPy warns.
   with np.errstate(invalid="ignore"):
     whole: np.ndarray = np.abs(values - np.rint(values)) <= tolerance
   return whole
@@ -169,6 +171,7 @@ def _copy_header(grid: Grid, path: Path) -> Any:
   close = np.allclose(image.affine, grid.affine, rtol=1e-5, atol=1e-3)
   if image.shape[:3] != grid.shape or not close:
     raise ValueError(f"the volume to write is not on the grid of {path}")
+  # A side of more than 32,767 voxels fits into no header of NIfTI-1.
   header = nib.Nifti2Header() if isinstance(image.header, nib.Nifti2Header) else nib.Nifti1Header()
   for field in _GEOMETRY_FIELDS:
     header[field] = image.header[field]
@@ -195,6 +198,7 @@ def _straighten(affine: np.ndarray) -> np.ndarray:
   """
   # Of a QR decomposition, Q is the basis that is made of the columns one after the other.
   directions, lengths = np.linalg.qr(affine[:3, :3])
+  # QR leaves the signs open: with these no axis is turned round.
   signs = np.where(np.diag(lengths) < 0, -1.0, 1.0)
   straight = affine.copy()
   straight[:3, :3] = directions * signs * np.linalg.norm(affine[:3, :3], axis=0)

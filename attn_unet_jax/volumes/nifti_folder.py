@@ -142,6 +142,7 @@ def read_pair(image_path: Path, label_path: Path, judge: Judge = _STRICT) -> Lab
       one grid.
   """
   image, label = read_nifti(image_path), read_label(label_path)
+  # First of all: of labels in an image's place the judge would only say that they are no HU.
   check_swapped(image, label, (image_path, label_path))
   doubts = judge.judge_scan(image, image_path, image_path)
   note = check_pair(image.grid, label.grid, (image_path, label_path))

@@ -93,6 +93,7 @@ def header_findings(path: Path) -> Iterator[Finding]:
 def _compare_forms(path: Path, header: Any) -> Iterator[Finding]:
   shape = header.get_data_shape()[:3]
   try:
+    # Numbers of a damaged form may overflow on the way to where they are refused.
     with np.errstate(all="ignore"):
       sform, qform = Grid(shape, header.get_sform()), Grid(shape, header.get_qform())
   except (ValueError, nib.spatialimages.HeaderDataError):
@@ -129,6 +130,7 @@ def _describe_difference(sform: Grid, qform: Grid) -> str:
   if max(ratios.max(), 1 / ratios.min()) > (1 + _SAME_SPACING) / slope:
     spacings = (" x ".join(f"{mm:g}" for mm in one.spacing) for one in (sform, qform))
     said.append("voxels of {} and of {} mm".format(*spacings))
+  # Rounding may put a cosine just above 1, where arccos is NaN.
   cosines = np.clip((sform.directions * qform.directions).sum(axis=0), -1, 1)
   angle = float(np.degrees(np.arccos(cosines.min())))
   mirrored = np.linalg.det(sform.directions) * np.linalg.det(qform.directions) < 0

@@ -112,6 +112,7 @@ def pose_findings(image: Volume, name: object) -> Iterator[Finding]:
 
   @functools.cache
   def find_trunk(axis: int) -> _Trunk | None:
+    """Finds the trunk along an axis, once for all signs."""
     return _find_trunk(hu, mm, axis)
 
   signs = _list_signs(find_trunk, covered)

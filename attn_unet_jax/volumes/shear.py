@@ -89,7 +89,7 @@ def straighten_image(image: Volume, name: object = "this scan") -> Volume:
   _require_memory(shear.straight, image.array.itemsize, name)
   # Of a crop without air the lowest value; not a value below that of air, which is padding.
   around = max(float(canonical.array.min()), _AIR_HU)
-  return _move_slices(canonical.array, shear.straight, _places_in_sheared(shear), around)
+  return _move_slices(canonical.array, shear.straight, _locate_in_sheared(shear), around)
 
 
 def straighten_labels(labels: Volume, outside: int = 0, name: object = "this label") -> Volume:
@@ -108,6 +108,7 @@ def straighten_labels(labels: Volume, outside: int = 0, name: object = "this lab
   if shear is None:
     return canonical
   _require_memory(shear.straight, labels.array.itemsize, name)
+  # X fastest in memory, as in the files that slices come from.
   array = np.full(shear.straight.shape[::-1], outside, labels.array.dtype).T
   for z in range(canonical.shape[2]):
     x, y = _whole_places(shear, canonical.shape, z)
@@ -148,7 +149,7 @@ def slant_image(array: np.ndarray, like: Grid) -> Volume:
     return from_canonical(array, like)
   _require_shape(array, shear.straight)
   return from_canonical(
-    _move_slices(array, canonical, _places_in_straight(shear), None).array, like
+    _move_slices(array, canonical, _locate_in_straight(shear), None).array, like
   )
 
 
@@ -156,6 +157,7 @@ def _find_shear(canonical: Grid) -> _Shear | None:
   """Returns the shear of a canonical grid; None where its axes are perpendicular."""
   # Of a QR decomposition, Q has the straight axes: X is kept, Y within its plane with X.
   axes, upper = np.linalg.qr(canonical.affine[:3, :3])
+  # QR leaves the signs open: with these no axis is turned round.
   signs = np.where(np.diag(upper) < 0, -1.0, 1.0)
   axes, upper = axes * signs, upper * signs[:, None]
   steps = upper / np.diag(upper)[:, None]
@@ -184,17 +186,19 @@ def _find_range(*moves: float) -> tuple[float, float]:
 _SlicePlaces = Callable[[int], tuple[np.ndarray, np.ndarray]]
 
 
-def _places_in_straight(shear: _Shear) -> _SlicePlaces:
+def _locate_in_straight(shear: _Shear) -> _SlicePlaces:
   def find(z: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns matrix and offset of a slice, by the formula of this module."""
     moved = np.array([shear.x_by_z, shear.y_by_z]) * z + shear.offset
     return np.array([[1.0, shear.x_by_y], [0.0, 1.0]]), moved
 
   return find
 
 
-def _places_in_sheared(shear: _Shear) -> _SlicePlaces:
+def _locate_in_sheared(shear: _Shear) -> _SlicePlaces:
   def find(z: int) -> tuple[np.ndarray, np.ndarray]:
-    matrix, moved = _places_in_straight(shear)(z)
+    """Returns the inverse of the slice's way to the straight grid."""
+    matrix, moved = _locate_in_straight(shear)(z)
     inverse = np.linalg.inv(matrix)
     return inverse, -inverse @ moved
 
@@ -218,6 +222,7 @@ def _move_slices(
     matrix, moved = places(z)
     # A shear in the plane that is rounding would move the first column beyond the slice's edge.
     slope = np.eye(2) if abs(matrix[0, 1]) * target.shape[1] < 1e-3 else matrix
+    # SciPy keeps the type of a slice, and rounds to it where it is of integers.
     result[:, :, z] = ndimage.affine_transform(
       array[:, :, z], slope, moved, target.shape[:2], order=1, mode=mode, cval=beyond
     )

@@ -107,6 +107,7 @@ def find_anatomy(name: str) -> Anatomy:
   words = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
   spelt = [word.lower() for word in re.split(r"[^A-Za-z]+", words) if word]
   sides = {SIDES[word] for word in spelt if word in SIDES}
+  # A name with both sides says that the class has both, and no modifier does.
   side = sides.pop() if len(sides) == 1 else None
   core = [word for word in spelt if word not in SIDES]
   known = " ".join(core)
@@ -122,6 +123,7 @@ def find_anatomy(name: str) -> Anatomy:
 
 def clean_label(name: str) -> str:
   """Returns a class's name as a label of DICOM: at most 64 characters, and no backslash in it."""
+  # A backslash separates values in DICOM.
   return re.sub(r"[\\\x00-\x1f\x7f]", "_", name)[:64].strip() or "class"
 
 

@@ -20,7 +20,7 @@ SERIES_DESCRIPTION = "Automatic segmentation, not reviewed"
 
 
 @contextlib.contextmanager
-def unchecked_values() -> Iterator[None]:
+def skip_value_checks() -> Iterator[None]:
   """Lets values of slices be repeated as they are, and keeps warnings that quote them quiet.
 
   UIDs with a leading zero in a part are not allowed, and common. A reference must have them too.
@@ -39,6 +39,7 @@ def save_dataset(path: Path, dataset: pydicom.Dataset) -> None:
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
+      # With the preamble and the meta information, without which it would be no DICOM file.
       pydicom.dcmwrite(temporary, dataset, enforce_file_format=True)
   except OSError as error:
     raise UserError(f"{path}: cannot be written ({error.strerror}); name another path") from error

@@ -111,6 +111,7 @@ def _open_file(file: Path) -> BinaryIO:
 
 def _open_zip(path: Path, stack: ExitStack) -> zipfile.ZipFile:
   try:
+    # Both in the stack: `ZipFile` does not close a file that it did not open.
     return stack.enter_context(zipfile.ZipFile(stack.enter_context(_open_file(path))))
   except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
     raise UserError(

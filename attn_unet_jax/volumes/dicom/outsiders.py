@@ -48,6 +48,7 @@ def _find_other_kinds(groups: _GROUPS, others: Iterable[FileHeader]) -> dict[Pat
   }
   found = {}
   for one in others:
+    # A report or a capture of the screen may share the series.
     if one.is_companion:
       continue
     if one.series_uid in sizes:

@@ -87,6 +87,7 @@ def read_rescale(file: Path, frame: int | None, tags: pydicom.Dataset) -> SliceR
     file,
     frame,
     *stated[0],
+    # Of several places one that names another unit counts: it is a doubt about all of them.
     unit=next((unit for unit in units if unit not in _HOUNSFIELD_TYPES), units[0]),
     has_table=any(one.get("ModalityLUTSequence") for one in places),
     is_contrary=len(set(stated)) > 1,
@@ -192,6 +193,7 @@ def _read_number(tags: pydicom.Dataset, name: str) -> float | None:
 def _find_rare(slices: Sequence[SliceRescale]) -> list[SliceRescale]:
   """Returns the slices that state least often what they do."""
   counts = collections.Counter(one.missing_tags for one in slices)
+  # Where both are equally many, those that lack something are named.
   rare = min(counts, key=lambda missing: (counts[missing], not missing))
   return [one for one in slices if one.missing_tags == rare]
 

@@ -53,6 +53,7 @@ def _begins_with_elements(head: bytes, is_little: bool) -> bool:
   """Returns whether a file begins with two elements of one group, in their order."""
 
   def number(start: int, size: int) -> int:
+    """Reads a number of so many bytes; 0 beyond the end."""
     return int.from_bytes(head[start : start + size], "little" if is_little else "big")
 
   group, element, vr = number(0, 2), number(2, 2), head[4:6]

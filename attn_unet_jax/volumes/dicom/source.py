@@ -19,7 +19,7 @@ from pydicom.valuerep import validate_value
 
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.dicom.damage import damage_is_user_error
-from attn_unet_jax.volumes.dicom.equipment import unchecked_values
+from attn_unet_jax.volumes.dicom.equipment import skip_value_checks
 from attn_unet_jax.volumes.dicom.files import open_files
 from attn_unet_jax.volumes.dicom.geometry import SliceGeometry
 from attn_unet_jax.volumes.dicom.read import locate_slices
@@ -97,6 +97,7 @@ def read_source(series: DicomSeries) -> SourceSeries:
       f"{first.parent}: several slices share a SOPInstanceUID, so a mask in DICOM could not say "
       "which one it means; export the series again, or write the mask as NIfTI"
     )
+  # Sorted, so that new UIDs do not depend on the order of the files.
   entropy = sorted(instance for _, instance in uids.values())
   for file, stream in open_files([first]):
     with damage_is_user_error(file):
@@ -129,6 +130,7 @@ def _read_common(
   names = [*_REQUIRED_TAGS, *_OPTIONAL_TAGS, *_UID_TAGS, "SeriesNumber", "SpecificCharacterSet"]
   tags = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=names)
   common = pydicom.Dataset()
+  # UTF-8, which holds every text, whatever character set the slices have.
   common.SpecificCharacterSet = "ISO_IR 192"
   for name in (*_REQUIRED_TAGS, *_OPTIONAL_TAGS):
     text = _read_valid(tags, name)
@@ -140,7 +142,7 @@ def _read_common(
     if not uid:
       missing.append(name)
       uid = generate_uid(entropy_srcs=[name, *entropy])
-    with unchecked_values():
+    with skip_value_checks():
       setattr(common, name, uid)
   common.SeriesNumber = max(0, int(tags.get("SeriesNumber") or 0)) + _SERIES_NUMBER_STEP
   return common, tuple(missing)
@@ -148,6 +150,7 @@ def _read_common(
 
 def _read_valid(tags: pydicom.Dataset, name: str) -> str:
   """Reads a text; empty where it is missing, or is none that DICOM allows there."""
+  # A text with a backslash in it is several values, which none of these tags may have.
   if not tags.get(name) or tags[name].VM != 1:
     return ""
   text = str(tags[name].value)

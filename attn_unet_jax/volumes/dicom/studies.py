@@ -83,6 +83,7 @@ def _divide_listing(folder: Path, listing: FileListing) -> dict[Path, FileListin
   parts: dict[Path, FileListing] = {}
 
   def part_of(path: Path) -> FileListing:
+    """Returns the listing of the folder, directly in `folder`, that a path lies in."""
     top = folder / path.relative_to(folder).parts[0]
     return parts.setdefault(top, FileListing([], collections.Counter(), [], {}))
 
@@ -146,10 +147,10 @@ def _find_place(one: FileHeader) -> Hashable:
 
 def _find_divided(some: Mapping[str, _SeriesPart], others: Mapping[str, _SeriesPart]) -> list[str]:
   """Finds the series of which two places hold different slices."""
-  return [uid for uid in some if uid in others and _are_divided(some[uid], others[uid])]
+  return [uid for uid in some if uid in others and _hold_different_slices(some[uid], others[uid])]
 
 
-def _are_divided(one: _SeriesPart, other: _SeriesPart) -> bool:
+def _hold_different_slices(one: _SeriesPart, other: _SeriesPart) -> bool:
   # Anonymisers may give every patient one UID: then the studies differ, or the frames of reference.
   for mine, theirs in zip(one.stated, other.stated, strict=True):
     if mine and theirs and not mine & theirs:

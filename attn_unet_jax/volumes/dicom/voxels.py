@@ -91,6 +91,7 @@ def read_voxels(slices: Sequence[SliceGeometry]) -> np.ndarray:
       hu = _to_hounsfield(slices[k], tags, part, stored)
       # Only now, since the first pixels show that there are as many as the tags claim.
       array = np.empty(shape, hu.dtype, order="F") if array is None else array
+      # One slice that int16 cannot hold makes all of them float32.
       array = array.astype(np.result_type(array, hu), copy=False)
       array[:, :, k] = hu.T
   assert array is not None

@@ -26,7 +26,7 @@ from attn_unet_jax.volumes.dicom.equipment import (
   SERIES_DESCRIPTION,
   VERSION,
   save_dataset,
-  unchecked_values,
+  skip_value_checks,
 )
 from attn_unet_jax.volumes.dicom.source import SourceSeries, SourceSlice
 
@@ -87,7 +87,7 @@ def write_segmentation(
   check_frames(source)
   if mask.shape != source.size:
     raise ValueError(f"the mask has the shape {mask.shape}, the series {source.size}")
-  with unchecked_values():
+  with skip_value_checks():
     images, order = _describe_images(source)
     frames = np.ascontiguousarray(mask.transpose(2, 1, 0)[order])
     # Of a mask without any voxel highdicom would write all frames: one is enough to say so.
@@ -105,6 +105,7 @@ def write_segmentation(
       manufacturer=MANUFACTURER,
       manufacturer_model_name=MODEL,
       software_versions=VERSION,
+      # DICOM asks for one, and a program has none.
       device_serial_number=VERSION,
       series_description=SERIES_DESCRIPTION,
       content_label="SEGMENTATION",
@@ -122,6 +123,7 @@ def _describe_images(source: SourceSeries) -> tuple[list[pydicom.Dataset], Seque
   """
   if len({one.place.file for one in source.slices}) == len(source.slices):
     return [_describe_slice(source, one) for one in source.slices], range(len(source.slices))
+  # Frames are counted as they lie in the file, which need not be in the order of their places.
   order = sorted(range(len(source.slices)), key=lambda k: source.slices[k].place.frame or 0)
   frames = [source.slices[k] for k in order]
   image = _describe_file(source, frames[0])
@@ -167,6 +169,7 @@ def _set_measures(dataset: pydicom.Dataset, source: SourceSeries) -> None:
   first, last = source.slices[0].place, source.slices[-1].place
   # PixelSpacing gives the distance between rows first.
   dataset.PixelSpacing = _format_vector(first.spacing[::-1])
+  # A single slice is refused where slices are arranged, so that this divides by 1 at least.
   along = float((last.position - first.position) @ first.normal) / (len(source.slices) - 1)
   dataset.SliceThickness = dataset.SpacingBetweenSlices = format_number_as_ds(along)
 
@@ -184,6 +187,7 @@ def _describe_segments(highdicom: Any, label_names: Mapping[str, int]) -> list[A
   )
   return [
     _describe_segment(highdicom, name, value, algorithm)
+    # highdicom refuses numbers that do not rise by 1. The background is no segment.
     for name, value in sorted(label_names.items(), key=lambda item: item[1])
     if value
   ]

@@ -27,7 +27,7 @@ from attn_unet_jax.volumes.dicom.equipment import (
   SERIES_DESCRIPTION,
   VERSION,
   save_dataset,
-  unchecked_values,
+  skip_value_checks,
 )
 from attn_unet_jax.volumes.dicom.source import SourceSeries, SourceSlice
 
@@ -52,7 +52,7 @@ def write_structures(
   """
   if mask.shape != source.size:
     raise ValueError(f"the mask has the shape {mask.shape}, the series {source.size}")
-  with unchecked_values():
+  with skip_value_checks():
     save_dataset(path, _describe_structures(mask, source, label_names))
 
 
@@ -127,7 +127,7 @@ def _refer_to_series(source: SourceSeries) -> pydicom.Dataset:
 def _refer_to_slice(one: SourceSlice) -> pydicom.Dataset:
   item = _build(ReferencedSOPClassUID=one.sop_class, ReferencedSOPInstanceUID=one.sop_instance)
   if one.place.frame is not None:
-    item.ReferencedFrameNumber = one.place.frame + 1
+    item.ReferencedFrameNumber = one.place.frame + 1  # DICOM counts frames from 1
   return item
 
 
@@ -167,7 +167,7 @@ def _describe_contour(polygon: np.ndarray, one: SourceSlice, number: int) -> pyd
   # As the bytes of the file: pydicom would check every number of millions for itself. They have at
   # most 16 characters each, and a tenth of a micrometre is far below any voxel.
   text = "\\".join([f"{value:.4f}" for value in points.ravel().tolist()]).encode()
-  text += b" " * (len(text) % 2)
+  text += b" " * (len(text) % 2)  # values of DICOM have an even length
   tag = Tag("ContourData")
   contour[tag] = RawDataElement(tag, "DS", len(text), text, 0, True, True)
   return contour
