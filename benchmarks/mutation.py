@@ -181,6 +181,7 @@ class _Calls:
     called = self._calls.setdefault(item.nodeid, set())
 
     def note(frame: Any, event: str, _: Any) -> None:
+      """Notes the function of a call in the file."""
       if event == "call" and frame.f_code.co_filename == self._path:
         called.add(frame.f_code.co_firstlineno)
 

@@ -70,6 +70,7 @@ def _draw_tiles(
   grid = np.diag([*spacing, 1.0])
 
   def draw(values: np.ndarray, classes: np.ndarray | None, look: SliceStyle) -> np.ndarray:
+    """Draws the slice of some values in the place and size of all tiles."""
     return draw_slice(Volume(values, grid), classes, spacing, place, (_TILE, _TILE), look)
 
   with_truth = draw(patch.image, patch.truth, style)

@@ -45,6 +45,7 @@ def scaled_normal(
   """
 
   def init(key: jax.Array, shape: Shape, dtype: Any = jnp.float32) -> jax.Array:
+    """Draws the first values of a parameter."""
     sd = np.sqrt(np.float32(scale / fan(shape)))
     if truncated:
       block = _draw_truncated(key, _size_block(shape), sd / np.float32(_SD_WITHIN_TWO))

@@ -24,6 +24,7 @@ def uniform_bias(fan_in: int) -> nn.initializers.Initializer:
   bound = 1 / math.sqrt(fan_in)
 
   def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """Draws the first values of a bias."""
     return draw_uniform(key, shape, dtype, -bound, bound)
 
   return init

@@ -118,6 +118,7 @@ class UNet(nn.Module):
     options = {"form": self.conv, "dtype": self.dtype, "batch_axis": self.batch_axis}
 
     def block(level: int, name: str) -> nn.Module:
+      """Makes the block of a level."""
       kind = remat_block(ConvBlock, level, self.remat)
       return kind(self.filters[level - 1], **options, name=name)
 

@@ -106,6 +106,7 @@ class UNet3D(nn.Module):
     options = {"form": self.conv, "dtype": self.dtype}
 
     def block(level: int, widths: tuple[int, int], name: str) -> nn.Module:
+      """Makes the block of a level."""
       kind = remat_block(_Block, level, self.remat)
       return kind(widths, self.padding, **options, batch_axis=self.batch_axis, name=name)
 

@@ -166,6 +166,7 @@ def measure_foreground(
 
   @jax.jit
   def count_foreground(blocks: SourceBlock) -> Array:
+    """Returns the foreground of a batch, and its labelled voxels, [2]."""
     label = _make_input(recipe, blocks, augmentation).label[:, *inner]
     labelled = label != UNLABELLED
     inside = label if recipe.data.has_soft_labels else is_foreground(label)
@@ -224,6 +225,7 @@ def _paint_patches(
   """Makes the patches of blocks of materials, or of HU among them, with a leading batch axis."""
 
   def paint_one(pair: tuple[SourceBlock, Array]) -> tuple[Array, Array]:
+    """Makes one patch: painted on materials, or of the HU that it has."""
     block, label = pair
     if block.is_map is None:
       return _paint_patch(recipe, block, label, augmentation)

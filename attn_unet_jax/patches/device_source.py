@@ -119,6 +119,7 @@ def crop_patches(
   """
 
   def crop_one(draw: BatchSample) -> SourceBlock:
+    """Crops the block of one patch."""
     case, size = draw.case, data.size[draw.case]
     positions, count = data.positions[case], data.count[case]
     low, key = patch_origin_and_key(draw.key, draw.foreground, size, positions, count, patch, block)

@@ -110,6 +110,7 @@ def stack_blocks(blocks: Sequence[SourceBlock]) -> SourceBlock:
 @lru_cache  # compiled once for all parts of a fold
 def _compile_sampling(plan: SchedulePlan, seed: int) -> Callable[..., Any]:
   def sample_step(step: jax.Array) -> BatchSample:
+    """Draws the batch of a step, keys as their data."""
     draw = sample_batch(plan, seed, step)
     # NumPy has no typed keys, so that their data leaves the compiled function.
     return draw._replace(key=jax.random.key_data(draw.key))
@@ -120,6 +121,7 @@ def _compile_sampling(plan: SchedulePlan, seed: int) -> Callable[..., Any]:
 @lru_cache
 def _compile_location(patch: Shape, block: Shape) -> Callable[..., Any]:
   def locate_block(key: jax.Array, *rest: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns where a patch's block begins, and the key of its augmentation."""
     foreground, size, positions, count = rest
     wrapped = jax.random.wrap_key_data(key)
     return patch_origin_and_key(wrapped, foreground, size, positions, count, patch, block)

@@ -108,6 +108,7 @@ def _sample_set(
   span = ((plan.batch_size - 1) // length + 2) * open_cases  # at most, from there
 
   def cases_of(slots: Array) -> Array:
+    """Returns the cases in slots of the patches' blocks."""
     return _cases_at(plan.cases, seed, block * open_cases + slots, first, span)
 
   # The case's patches so far, shifted by block and slot: otherwise all cases of a block would be
@@ -123,6 +124,7 @@ def _draw_other_case(keys: Array, slot: Array, open_cases: int) -> Array:
   """Draws another slot of the block for each patch; its own if the block has no other."""
 
   def draw_shift(key: Array) -> Array:
+    """Draws how many slots further the other case is."""
     return jax.random.randint(jax.random.fold_in(key, _REFERENCE_STREAM), (), 1, max(open_cases, 2))
 
   return (slot + jax.vmap(draw_shift)(keys)) % open_cases
@@ -140,6 +142,7 @@ def _cases_at(cases: int, seed: int, places: Array, first: Array | int, span: in
   first_round = first // cases
 
   def shuffle_round(number: Array) -> Array:
+    """Returns the order of the cases in a round."""
     return jax.random.permutation(jax.random.fold_in(order_key, number), cases)
 
   orders = jax.vmap(shuffle_round)(first_round + jnp.arange((span - 2) // cases + 2))

@@ -45,12 +45,14 @@ class StreamingSource:
     count, left = len(self._rows), threading.Event()
 
     def crop_one(place: int) -> tuple[int, SourceBlock]:
+      """Crops a patch by its place in the sequence, in a thread."""
       if left.is_set():  # otherwise leaving would wait for the whole batch
         raise CancelledError
       step, row = steps[place // count], self._rows[place % count]
       return step, self._cutter(step, row)
 
     def put_batch(patches: Sequence[tuple[int, SourceBlock]]) -> StreamedBatch:
+      """Joins the patches of a step, and puts them onto the devices."""
       return self._put(patches[0][0], stack_blocks([block for _, block in patches]))
 
     cores = count_usable_cores()

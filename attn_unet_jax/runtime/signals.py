@@ -78,6 +78,7 @@ def defer_signals(stop: StopRequest) -> Iterator[None]:
   """Records SIGTERM and SIGINT in `stop` within this context, instead of raising."""
 
   def record_signal(number: int, _: FrameType | None) -> None:
+    """Notes a signal; raises where the context asks for that at once."""
     _note_signal(number)
     if stop.at_once:
       stop.at_once = False  # a second signal must not break off the saving that the first began
@@ -97,6 +98,7 @@ def obey_first_signal() -> Iterator[None]:
   stop = StopRequest()
 
   def raise_first(number: int, _: FrameType | None) -> None:
+    """Raises at the first signal alone."""
     if stop.number is None:
       raise_interrupted(number)
 
@@ -136,6 +138,7 @@ def acknowledge_signals(work: str) -> Iterator[None]:
   os.set_blocking(writer, False)
 
   def watch_signals() -> None:
+    """Says once that a signal has arrived; runs in a thread of its own."""
     acknowledged = False
     while number := os.read(reader, 1):
       if number[0] in STOP_SIGNALS and not acknowledged:

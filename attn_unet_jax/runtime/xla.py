@@ -75,6 +75,7 @@ def _remove_broken_entries() -> None:
   show = warnings.showwarning
 
   def remove_and_show(message: Warning | str, *where: Any, **how: Any) -> None:
+    """Removes the entry that a warning is about, and shows the warning."""
     if str(message).startswith(_BROKEN_ENTRY):
       _remove_broken_entry()
     show(message, *where, **how)

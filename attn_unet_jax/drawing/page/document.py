@@ -310,6 +310,7 @@ def embed_volumes(case: EmbeddedCase, kind: str, volumes: dict[str, str]) -> dic
   """
 
   def embed(text: str) -> str:
+    """Adds a text; returns the id of its element."""
     # Texts are only ever added, so their number is not taken yet.
     place = f"{kind}-{len(volumes)}"
     volumes[place] = text

@@ -37,6 +37,7 @@ def choose_lines(scores: Rows) -> Rows:
 
   # Those without a DSC last: NaN is neither less nor more than a number.
   def rank(row: Mapping[str, str]) -> tuple[bool, float]:
+    """Returns what the rows are sorted by."""
     value = parse_number(row.get("dsc", ""))
     return math.isnan(value), value
 

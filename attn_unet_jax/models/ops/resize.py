@@ -76,6 +76,7 @@ def upsample(x: jax.Array, shape: Sequence[int], mode: Upsampling = "align_corne
     return x
 
   def over_y_and_z(interpolated: Callable[..., jax.Array], x: jax.Array) -> jax.Array:
+    """Interpolates along Y, then along Z, by one of the forms."""
     return interpolated(interpolated(x, 2, shape[1], mode), 3, shape[2], mode)
 
   result: jax.Array = jax.lax.platform_dependent(
