@@ -17,6 +17,7 @@ Importing the package loads neither JAX nor anything else of weight.
 
 from typing import TYPE_CHECKING, Any
 
+# Type checkers and editors do not run `__getattr__`.
 if TYPE_CHECKING:
   from attn_unet_jax.api import load_run, read_scan, segment
 

@@ -36,6 +36,7 @@ def main() -> None:
     enable_huge_pages()
     # Only the module that was asked for, so that `--help` and text commands load no JAX.
     module = importlib.import_module(COMMANDS[verb][0])
+    # absl parses these, and calls the program by the first one in its help.
     sys.argv = [f"attn-unet-jax {verb}", *arguments]
     module.run()
   elif verb in ("--help", "-h", "help"):

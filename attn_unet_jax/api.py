@@ -41,6 +41,7 @@ def read_scan(path: str | Path, series: str | None = None, accept: str = "") -> 
   """
   path, reasons = Path(path).expanduser(), parse_acceptance(accept, "accept")
   image = read_volume(path, series_uid=series, accept=reasons)
+  # Logged, not printed: what becomes of warnings is for the calling program to say.
   for line in Judge(reasons).judge_scan(image, path, None if is_dicom_scan(path) else path):
     logging.warning(line)
   return image

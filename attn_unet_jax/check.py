@@ -35,7 +35,9 @@ define_config("pancreas")
 def main() -> None:
   """Checks what the flags name."""
   logging.set_verbosity(logging.ERROR)  # what readers warn of is found here by itself
+  # No data set is required: --input may name scans that are none yet.
   config = CONFIG_FLAGS.read(data=False)
+  # Both would leave open which is meant, and neither leaves nothing to look at.
   if bool(_INPUT.value) == bool(config.data.dataset):
     raise UserError(
       "give --input=PATH, or --config.data.dataset=NAME/CONFIG with --config.data.dir"

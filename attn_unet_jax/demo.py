@@ -33,6 +33,7 @@ def main() -> None:
 
 def _run(module: str, *arguments: str) -> None:
   """Runs a command to its end; passes a stop signal on, and its status back."""
+  # A process each: absl has one table of flags in a process, and the three commands share names.
   child = subprocess.Popen([sys.executable, "-m", module, *arguments])
   try:
     status = child.wait()

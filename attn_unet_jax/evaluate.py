@@ -95,6 +95,7 @@ _OTHER_SET = {
 
 def main() -> None:
   """Scores what the flags name."""
+  # Fold 0 is false, but given.
   other = {key: flag.value for key, flag in _OTHER_SET.items() if flag.value is not None}
   if _WORKDIR.value and not (_PREDICTION.value or _REFERENCE.value):
     if _LABELS.value is not None:
@@ -116,6 +117,7 @@ def main() -> None:
     from attn_unet_jax.evaluation.scoring import score_folders, write_scores  # loads JAX
 
     check_writable(Path(_OUTPUT.value))
+    # Not the flag's own default: with a run it has to be known whether it was given.
     labels = "pancreas=1" if _LABELS.value is None else _LABELS.value
     rows = score_folders(Path(_PREDICTION.value), Path(_REFERENCE.value), labels, options)
     write_scores(rows, Path(_OUTPUT.value), empty=options.empty_masks)
@@ -137,6 +139,7 @@ def _parse_tolerance(text: str) -> float:
   try:
     value = float(text)
   except ValueError:
+    # No distance, and refused with the others below.
     value = -1
   # NaN and infinity are no distances either.
   if not 0 <= value < math.inf:
@@ -147,6 +150,7 @@ def _parse_tolerance(text: str) -> float:
 def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
   accept = parse_acceptance(_ACCEPT.value or "")
   rules = _read_rules()
+  # Before JAX is loaded, as all that flags alone can get wrong.
   _check_output(workdir, other)
   from attn_unet_jax.cases.fold import open_fold  # these load JAX
   from attn_unet_jax.inference.mirrors import parse_mirrors
@@ -173,6 +177,7 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
   print_line(f"device: {xla.describe_devices()}")
 
   def open_as_asked(run: Path) -> LoadedRun:
+    """Opens a run with what the flags say of its answers and scores."""
     trained = accept_too(open_ensemble([run]), accept)
     if _NO_POSTPROCESS.value:
       trained = leave_unprocessed(trained)
@@ -180,6 +185,7 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
     return score_by_rules(trained, rules) if rules else trained
 
   def want_maps(run: Path) -> WantedMaps:
+    """Returns which maps of a run the flags ask for."""
     measure = open_attention(run) if _ATTENTION.value else None
     return WantedMaps(measure, bool(_SAVE_UNCERTAINTY.value))
 
@@ -187,12 +193,15 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
     part = _PART.value or "test"
     is_pooled = bool(list_fold_runs(workdir))
     if is_pooled:
+      # Now, since scoring all folds takes long.
       check_pooling(workdir, part)
     for run in expand_fold_runs([workdir]):
       wanted = want_maps(run)
       trained = open_as_asked(run)
+      # The list that the run wrote: what the config names may have changed since.
       evaluate_run(trained, open_fold(trained.config.data, run / "folds.json"), run, part, wanted)
       if part == "test":
+        # The card has the scores of the test cases, which are new.
         write_model_card(run)
     if is_pooled:
       pool_scores(workdir, part)

@@ -51,6 +51,7 @@ _TRAINED_ON = flags.DEFINE_string(
 
 def main() -> None:
   """Exports what the flags say."""
+  # Without JAX: a flag that does not fit is refused at once.
   is_release = _FORMAT.value == "release"
   for flag in () if is_release else (_LICENCE, _TRAINED_ON):
     if flag.value is not None:

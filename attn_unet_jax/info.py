@@ -57,6 +57,7 @@ def main() -> None:
   if run and is_release(run):
     needs["release"] = {"notice": NOTICE, **dataclasses.asdict(read_release(run))}
     del needs["release"]["seen"]  # digests, which tell a reader nothing
+  # Not `print_line`, which would write line breaks out as control characters.
   print(json.dumps(needs, indent=2))
 
 

@@ -217,6 +217,7 @@ def parse_mapping(text: str, names: Mapping[str, int] | None, flag: str = _FLAG)
     raise UserError(f"{where}: name at least one class, like 'pancreas=1'")
   if 0 not in unlabelled:  # data sets that label everything but the background leave it 0
     background |= {0}
+  # 0 may be unlabelled, though it may be no class.
   _check_disjoint({**classes, _UNLABELLED: unlabelled - {0}}, where)
   mentioned = unlabelled.union(*classes.values())
   if mentioned & background:

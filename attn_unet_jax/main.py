@@ -50,9 +50,11 @@ def main() -> None:
   from attn_unet_jax.workflows.train_run import train_run
 
   with hosts.join_hosts(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value):
+    # For folds side by side by another process: what this one opened would not be free for them.
     devices = find_devices() if _PARALLEL_FOLDS.value else None
     print_line(f"device: {devices.described if devices else xla.describe_devices()}")
     train_run(config, workdir, devices)
+    # Cards and pages are files of the run, which one host writes.
     hosts.run_on_primary(write_card_after_training, workdir)
     hosts.run_on_primary(report_after_training, workdir)
 

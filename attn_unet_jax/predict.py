@@ -128,6 +128,7 @@ def main() -> None:
   from attn_unet_jax.workflows.segment_scans import segment_scans
 
   source, output = Path(_INPUT.value or ""), Path(_OUTPUT.value or "")
+  # Not a required flag of absl: without it the network that comes along answers.
   missing = process.describe_missing("workdir", __doc__ or "")
   workdirs = split_workdirs(_WORKDIR.value or choose_standard(missing))
   announce_releases(workdirs)

@@ -90,6 +90,7 @@ def main() -> None:
   from attn_unet_jax.workflows.open_ensemble import split_workdirs
   from attn_unet_jax.workflows.options import AnswerOptions, EngineOptions
 
+  # Files and not values: a command's arguments can be read in the list of processes.
   token, proof = _TOKEN_FILE.value, _DICOMWEB_AUTH_FILE.value
   options = ServiceOptions(
     host=_HOST.value or "",
@@ -109,6 +110,7 @@ def main() -> None:
   workdirs = split_workdirs(_WORKDIR.value or choose_standard(missing))
   announce_releases(workdirs)
   print_line(f"device: {xla.describe_devices()}")
+  # The other options of an answer come with each request.
   answers = AnswerOptions(engine=EngineOptions(cast(Any, _ENGINE.value)))
   run_service(workdirs, answers, options)
 

@@ -34,6 +34,7 @@ def read_boxes(path: Path) -> dict[str, Box]:
   except (ValueError, TypeError, AttributeError, OverflowError):
     corners = {"": np.zeros(0)}  # fits no box, so the loop below reports the file as a whole
   for case, box in corners.items():
+    # So written, NaN does not fit either.
     fits = box.shape == (2, 3) and (box[0] < box[1]).all() and (np.abs(box) <= _FARTHEST_MM).all()
     if not fits:
       raise UserError(

@@ -116,4 +116,5 @@ def _write_case(path: Path, case: WorkingCase) -> None:
     writer.write(case.image.astype(dtype, copy=False).tobytes())
     writer.write(case.label.tobytes())
     writer.write(case.centres.astype("<i4", copy=False).tobytes())
+    # Before the file gets its name: ArrayRecord writes its index at the end.
     writer.close()

@@ -249,6 +249,7 @@ class RecordDataset:
 
 def _describe_file(path: Path) -> tuple[object, ...]:
   about = path.stat()
+  # Not the whole path: data that is moved finds its prepared cases again.
   return path.name, about.st_size, about.st_mtime_ns
 
 
@@ -265,6 +266,7 @@ def _digest_file(path: Path) -> str:
 
 def _digest_values(packed: Mapping[str, Any], affine: np.ndarray) -> str:
   """Digests the packed values of a volume, with their shape and place."""
+  # The same bytes in another shape or place are another volume.
   digest = hashlib.sha256(repr((np.asarray(packed["shape"]).tolist(), affine.tolist())).encode())
   digest.update(packed["value"])
   return digest.hexdigest()

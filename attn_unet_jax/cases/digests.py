@@ -98,6 +98,7 @@ def digest_cases(
   before = known.cases if known else {}
 
   def digest_case(case: str) -> CaseDigest:
+    """Digests a case, or takes the digest that is known of the same files."""
     # The stamp first: a file that changes meanwhile has another one next time, and is read again.
     stamp, same = dataset.read_stamp(case), before.get(case)
     return (
@@ -105,6 +106,7 @@ def digest_cases(
     )
 
   ids = sorted(set(ids))
+  # Reading and hashing release the interpreter's lock, and more threads than cores hide the disk.
   with ThreadPoolExecutor(min(8, 2 * count_usable_cores())) as threads:
     return DataDigests(
       dict(zip(ids, threads.map(digest_case, ids), strict=True)), list(dataset.ids)
@@ -125,6 +127,7 @@ def describe_changes(ids: Iterable[str], known: DataDigests | None, now: DataDig
   changed += [f"label of {case}" for case, then, at_hand in pairs if then.label != at_hand.label]
   expected = set(ids) | set(known.ids if known else ())
   gone = sorted(expected - set(now.ids))
+  # Without a record nobody knows which of the other cases were there when the run began.
   new = sorted(set(now.ids) - expected) if known else []
   said = {"changed": changed, "gone": gone, "new, and in no part of the run": new}
   return "; ".join(f"{what}: {_list_some(names)}" for what, names in said.items() if names)

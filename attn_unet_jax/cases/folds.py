@@ -128,6 +128,7 @@ def pool_folds(listing: Mapping[str, Any]) -> dict[str, list[str]]:
       f"config.data.fold=all: the list {name!r} has one fold; name a list of several by "
       "--config.data.folds=FILE.json, or train this one by --config.data.fold=0"
     )
+  # A case that one fold names twice is tested once.
   tested = collections.Counter(case for fold in listing["folds"] for case in set(fold["test"]))
   if twice := sorted(case for case, times in tested.items() if times > 1):
     raise UserError(

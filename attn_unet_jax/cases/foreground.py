@@ -39,6 +39,7 @@ def foreground_positions(
 
 def _space_evenly(mask: np.ndarray, most: int) -> np.ndarray:
   """Returns at most so many voxels of a mask, int32 `[K, 3]`."""
+  # One index a voxel, not three: an organ has many voxels, and most of them are dropped.
   voxels = np.flatnonzero(mask)
   # Evenly spaced instead of drawn: a case is prepared with the same positions on every host.
   kept = voxels[np.linspace(0, len(voxels) - 1, min(most, len(voxels))).astype(int)]

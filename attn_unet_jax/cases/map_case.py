@@ -41,6 +41,7 @@ def prepare_map(
   label = straighten_labels(Volume(case.label.array, case.image.affine), name=case.id)
   grid = working_grid_for(label.grid, data, case.id)
   if data.label_resampling == "occupancy":
+    # A voxel has one material, also where its label holds shares.
     organs = resample_labels(label, grid)
     classes = resample_classes(case, mapping, grid, data)
   else:

@@ -19,6 +19,7 @@ def mark_rest(case: WorkingCase, mapping: LabelMapping, place: int = 0) -> Worki
   Returns:
     the case, with `rest_value(place)` where its label was 0.
   """
+  # Every class has values: what is 0 is background, and not perhaps one of them.
   if all(mapping.values):
     return case
   label = np.where(case.label == 0, np.uint8(rest_value(place)), case.label)

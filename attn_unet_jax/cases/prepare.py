@@ -79,6 +79,7 @@ def working_image(canonical: Volume, data: DataOptions, name: object = "this sca
   rounded = np.empty(grid.shape[::-1], np.int16)
   # Plane by plane, since rounding the whole scan would allocate a second float image.
   for plane, values in zip(rounded, working.array.T, strict=True):
+    # Beyond its range int16 would wrap around: metal would become air.
     plane[:] = np.clip(np.rint(values), _INT16.min, _INT16.max)
   return Volume(rounded.T, working.affine)
 
@@ -99,6 +100,7 @@ def prepare_case(
     UserError: a label value is not in the mapping, the box lies outside the scan, or memory cannot
       hold the scan on the working grid.
   """
+  # The image first: its grid is the one that the label is brought to.
   image = working_image(straighten_image(case.image, case.id), data, case.id)
   classes = resample_classes(case, mapping, image.grid, data)
   if box:

@@ -26,4 +26,5 @@ def prepare_ahead(cases: Sequence[WorkingCase]) -> Iterator[WorkingCase]:
     UserError: a case cannot be used; no further one is begun.
   """
   with open_threads() as threads:
+    # By `map`, which keeps the order of the cases whichever thread is done first.
     yield from threads.map(cases.__getitem__, range(len(cases)))

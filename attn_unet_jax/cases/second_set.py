@@ -88,6 +88,7 @@ def list_gone_cases(data: DataOptions, ids: Sequence[str]) -> list[str]:
 
 def second_options(data: DataOptions) -> DataOptions:
   """Returns the options of the data with the second set in place of the run's own."""
+  # A name of records, such as `phantom_ct/demo`, is no path in the folder of the start.
   is_folder = Path(data.also).is_dir()
   return dataclasses.replace(
     data,
@@ -96,5 +97,6 @@ def second_options(data: DataOptions) -> DataOptions:
     labels=data.also_labels or data.labels,
     folds=data.also_folds,
     fold=0,
+    # Otherwise the second set would have itself as a second one.
     also="",
   )

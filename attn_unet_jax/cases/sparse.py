@@ -37,6 +37,7 @@ def keep_slices(label: np.ndarray, every: tuple[int, int, int]) -> np.ndarray:
   for axis, k in enumerate(every):
     if k:
       others = tuple(a for a in range(3) if a != axis)
+      # Only labelled slices are counted: a scan may have been annotated in part before.
       labelled = np.flatnonzero((label != UNLABELLED).any(axis=others))
       # The middle of the first k slices; every k-th one from there is the middle of the next k.
       first = min(k, len(labelled)) // 2

@@ -51,6 +51,7 @@ def native_boundary(classes: Volume, depth_mm: float) -> Volume:
   for axis in range(3):
     cross[tuple(slice(None) if a == axis else n for a, n in enumerate(reach))] = True
   label = classes.array
+  # As in `keep_boundary`: beside an unlabelled voxel nobody knows whether the organ ends.
   inside, unlabelled = (label > 0) & (label != UNLABELLED), label == UNLABELLED
   deep, not_beside_background = (
     # `border_value` 1 keeps the erosion from starting at the border of the scan.

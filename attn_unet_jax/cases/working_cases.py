@@ -118,6 +118,7 @@ class WorkingCases(Sequence[WorkingCase]):
     known = (*mapping.values, mapping.unlabelled, mapping.background)
     # Sorted, because the repr of a set depends on more than its values.
     values = [sorted(values) for values in known]
+    # The fingerprint too: a scan that was replaced under its name is prepared again.
     name = digest_recipe(
       recipe, values, mapping.rest_is_background, self.dataset.fingerprint(case_id)
     )

@@ -117,6 +117,7 @@ def _add_nodes(
   """Adds the nodes of an operation on stored arrays; returns the name of its result."""
 
   def scalar(value: float) -> str:
+    """Adds a number and returns its name."""
     return graph.add_array(np.array(value, np.float32))
 
   # Runtimes compute Relu together with the convolution before it, but not a maximum.

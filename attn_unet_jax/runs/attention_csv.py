@@ -70,10 +70,12 @@ def average_runs(runs: Sequence[Sequence[GateRow]]) -> list[GateRow]:
     found.setdefault((epoch, gate), []).append(means)
   return [
     (epoch, gate, {place: _average([one[place] for one in means]) for place in PLACES})
+    # Folds may have stopped at different epochs: the order of the first one is not that of all.
     for (epoch, gate), means in sorted(found.items())
   ]
 
 
 def _average(values: Sequence[float]) -> float:
+  # A place may have no voxels in one of the runs.
   known = [value for value in values if math.isfinite(value)]
   return statistics.fmean(known) if known else math.nan

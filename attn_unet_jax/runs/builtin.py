@@ -19,6 +19,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "builtin"
 
 def list_builtin() -> list[str]:
   """Returns the names of the networks that come with the program, as in `--workdir`."""
+  # Built without its data files the package has no networks, and works with runs all the same.
   if not FOLDER.is_dir():
     return []
   return sorted(f"{PREFIX}{path.name}" for path in FOLDER.iterdir() if is_release(path))

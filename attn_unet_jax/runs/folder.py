@@ -21,6 +21,7 @@ from attn_unet_jax.runtime.file_lock import LockHeldError, acquire_file_lock
 from attn_unet_jax.runtime.files import read_json, read_json_object, write_text
 from attn_unet_jax.runtime.signals import StopRequest, defer_signals, obey_first_signal
 
+# Those whose version can change a result, or whether a checkpoint opens.
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "nibabel")
 
 STAGES_MARKER = "body.json"  # the first file that a run in stages writes
@@ -110,6 +111,7 @@ def record_run(
     **describe_environment(),
     "exit": "running",
   }
+  # A run that begins anew in a folder has nothing to do with what was recorded there.
   before = _read_previous_record(workdir) if has_progress(workdir) else {}
   if init := init or before.get("init"):
     record["init"] = init
@@ -122,10 +124,12 @@ def record_run(
   earlier = before.get("total_wall_seconds", 0.0)
 
   def describe_accepted() -> dict[str, Any]:
+    """Returns what was accepted until now, with that of earlier starts."""
     found = _join_lists(earlier_accepted, accepted or {})
     return {"accepted": found} if any(found.values()) else {}
 
   def finish_record(reason: str) -> None:
+    """Writes how the work ended, and how long it took."""
     wall = round(time.monotonic() - began, 1)
     record.update(describe_accepted())
     ended = {"exit": reason, "wall_seconds": wall, "total_wall_seconds": round(earlier + wall, 1)}
@@ -146,6 +150,7 @@ def record_run(
     stop = StopRequest()
     with defer_signals(stop):
       finish_record("done")
+    # The signal came while the end was recorded: the run is done, and the process stops as asked.
     stop.raise_if_stopped()
 
 
@@ -164,6 +169,7 @@ def _require_same_folder(workdir: Path) -> None:
 
 def _identify(folder: Path) -> tuple[int, int]:
   about = folder.stat()
+  # A path stays what it was if the folder is replaced; this does not.
   return about.st_dev, about.st_ino
 
 
@@ -226,9 +232,11 @@ def _measure_peak_memory() -> dict[str, int]:
 
 def _read_git_revision() -> str | None:
   """Reads the program's git revision, with '+' if files were changed; None outside a checkout."""
+  # The revision of the program, wherever it is started.
   here = Path(__file__).parent
   try:
     text = subprocess.run(
+      # Every tag excluded leaves the revision itself.
       ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
       cwd=here,
       capture_output=True,

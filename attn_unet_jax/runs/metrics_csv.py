@@ -79,6 +79,7 @@ class EpochLog:
     """
     if not self._path.is_file():  # which opening it would make again, without its lines
       raise UserError(f"{self._path}: gone since the run began or was resumed; bring it back")
+    # A line at the end is enough, and a run of many epochs does not write them all again.
     with self._path.open("a", newline="") as file:
       csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(
         {k: _format_value(row[k]) for k in COLUMNS}
@@ -162,6 +163,7 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
   whole, end, _ = path.read_bytes().decode(errors="replace").rpartition("\n")
   rows: list[list[str]] = []
   for number, text in enumerate((whole + end).splitlines(), 1):
+    # Not by `csv`: no value has a comma or a quote, and what has one is not as the run wrote it.
     line = text.split(",")
     as_written = len(line) == len(COLUMNS) and _is_epoch(line[0]) if rows else line == [*COLUMNS]
     if not as_written:

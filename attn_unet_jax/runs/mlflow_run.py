@@ -57,12 +57,14 @@ class MLflowRun:
         f"({format_error(error)}); MLFLOW_TRACKING_URI names another store, or {way_out}"
       ) from None
     if not known:
+      # After the run is there: an id that leads nowhere would refuse every later start.
       keep_tracker_id(workdir, "mlflow", self._id)
     print_line(f"MLflow: run {self._id}, {self._client.tracking_uri}")
 
   def write_epoch(self, epoch: int, values: Mapping[str, float]) -> None:
     """Adds an epoch; one that is trained again is there twice, and the later line counts."""
     metric = import_extra("mlflow.entities", "mlflow", _KEY).Metric
+    # MLflow counts milliseconds.
     now = int(1000 * time.time())
     metrics = [metric(name, float(value), now, epoch) for name, value in values.items()]
     self._client.log_batch(self._id, metrics=metrics)
@@ -84,6 +86,7 @@ class MLflowRun:
     return begun
 
   def _resume(self, known: str) -> str:
+    # A deleted run can still be read, and is not shown.
     if self._client.get_run(known).info.lifecycle_stage == "deleted":
       raise ValueError("it was deleted")
     self._client.update_run(known, status="RUNNING")

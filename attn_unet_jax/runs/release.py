@@ -71,6 +71,7 @@ def write_release(folder: Path, release: Release, files: Sequence[str]) -> None:
     "format": _FORMAT,
     "notice": NOTICE,
     **dataclasses.asdict(release),
+    # As they lie on the disk, not as they were meant to be written.
     "files": {name: _digest_file(folder / name) for name in files},
   }
   write_text(folder / RECORD, json.dumps(content, indent=2, allow_nan=False) + "\n")
@@ -86,6 +87,7 @@ def read_release(folder: Path) -> Release:
   path = folder / RECORD
   content = read_json_object(path, WAY_OUT)
   try:
+    # First: another version may mean something else by the other keys.
     if content["format"] != _FORMAT:
       raise ValueError(f"format {content['format']!r} of another version")
     files = {str(name): str(digest) for name, digest in content["files"].items()}

@@ -47,6 +47,7 @@ class EventFile:
   def _write(self, epoch: int, entries: list[Summary.Value]) -> None:
     event = Event(wall_time=time.time(), step=epoch, summary=Summary(value=entries))
     self._writer.write_event(event)
+    # A kill then loses no epoch.
     self._writer.flush()
 
   def close(self, *, done: bool) -> None:

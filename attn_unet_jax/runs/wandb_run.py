@@ -24,6 +24,7 @@ def import_wandb() -> Any:
   wandb = import_extra("wandb", "wandb", _KEY)
   try:
     is_online = wandb.setup().settings.mode == "online"
+    # A training in the background has nobody to answer a prompt.
     knows_whom = not is_online or wandb.login(prompt=False)
   except Exception as error:
     raise UserError(f"{_KEY}: {format_error(error)}; WANDB_MODE=offline needs no server") from None
@@ -50,12 +51,14 @@ class WandbRun:
   def __init__(self, workdir: Path):
     wandb = import_wandb()
     known = read_tracker_id(workdir, "wandb")
+    # Chosen here, since W&B resumes a run by an id that it is given.
     begun = known or secrets.token_hex(8)
     try:
       self._run = wandb.init(
         project=os.environ.get("WANDB_PROJECT", _PROJECT),
         id=begun,
         name=str(workdir),
+        # W&B begins a run of this id, or goes on with it.
         resume="allow",
         dir=str(workdir),
         config=read_settings(workdir),

@@ -36,12 +36,14 @@ class _Forgiving:
     self._writer: ScalarWriter | None = writer
 
   def write_epoch(self, epoch: int, values: Mapping[str, float]) -> None:
+    """Adds an epoch, as long as the service takes it."""
     self._try(lambda writer: writer.write_epoch(epoch, values))
 
   def write_picture(self, epoch: int, name: str, png: bytes) -> None:
     """Writes nothing: no part of a scan goes to a service."""
 
   def close(self, *, done: bool) -> None:
+    """Ends the run of the service."""
     self._try(lambda writer: writer.close(done=done))
 
   def _try(self, work: Callable[[ScalarWriter], None]) -> None:
@@ -111,9 +113,11 @@ def open_writers(names: Sequence[str], workdir: Path, first: int) -> list[EpochW
   """
   opened: list[EpochWriter] = []
   try:
+    # Once each: a writer that is named twice would get every epoch twice.
     for name in dict.fromkeys(names):
       opened.append(_OPENERS[name](workdir, first))
   except BaseException:
+    # The others are open and would be left so, such as a run in MLflow that seems to go on.
     for one in opened:
       one.close(done=False)
     raise

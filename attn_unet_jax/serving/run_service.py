@@ -59,6 +59,7 @@ def run_service(workdirs: Sequence[Path], answers: AnswerOptions, options: Servi
   stop = server.handle_exit
 
   def stop_at_once(number: int, frame: FrameType | None) -> None:
+    """Breaks off what is computed, then stops as the server does."""
     break_off_jobs(application)  # else clients that wait would delay the end
     stop(number, frame)
 

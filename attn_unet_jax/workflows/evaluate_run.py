@@ -144,6 +144,7 @@ def _score_and_write(
   estimates: dict[str, dict[str, float]] = {}
 
   def observe(case_id: str, found: ScanProbabilities) -> None:
+    """Keeps the expected DSC of a case, before the next one is predicted."""
     quality = trained.estimate_quality(found)
     estimates[case_id] = {name: one.expected_dsc for name, one in quality.items()}
     trained.forget_agreement()

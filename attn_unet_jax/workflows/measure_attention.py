@@ -51,6 +51,7 @@ def open_attention(workdir: Path) -> MeasureAttention:
     raise UserError(f"{workdir}: its network, {found.config.model.name}, has no attention gates")
 
   def measure(image: Volume, box: Box | None, name: str) -> dict[str, Volume]:
+    """Measures the coefficients of each gate in a scan, on the working grid."""
     # As for a prediction: coefficients belong to what the network sees.
     canonical = straighten_image(image, name)
     working = working_image(canonical, found.config.data, name)

@@ -53,6 +53,7 @@ def _stop_with_parent() -> Iterator[None]:
   reader, writer = os.pipe()
 
   def watch() -> None:
+    """Waits for the end of standard input or of the work."""
     # The parent writes nothing more: what makes standard input readable is its end.
     ready, _, _ = select.select([sys.stdin.fileno(), reader], [], [])
     if reader not in ready:

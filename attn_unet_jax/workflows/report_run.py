@@ -163,6 +163,7 @@ def _open_attention(workdir: Path, fold_runs: Sequence[Path]) -> MeasureAttentio
   open_once(next(filter(has_progress, fold_runs), fold_runs[0]))
 
   def measure(image: Volume, box: Box | None, case_id: str) -> dict[str, Volume]:
+    """Measures the gates of the fold that tests the case."""
     return open_once(_find_run(workdir, _name_prediction(case_id)))(image, box, case_id)
 
   return measure

@@ -69,6 +69,7 @@ def train_and_test(
   validator = SlidingWindow(config, module)
 
   def validate(state: TrainState) -> ValidationScore:
+    """Scores a state on the validation cases."""
     found = mean_dsc(fold, fold.split.validation, validator.use(state.variables), config)
     # The mean of no scores is NaN, which would be compared with real ones.
     return ValidationScore(found.mean if found.n else None, found.n, found.cases)
