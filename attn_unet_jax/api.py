@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+# Called otherwise here and below, since this module offers the shorter names itself.
 from attn_unet_jax.inference.segment import segment_scan as segment_volume
 from attn_unet_jax.runs.builtin import find_run
 from attn_unet_jax.runtime.acceptance import parse_acceptance

@@ -33,6 +33,7 @@ def main() -> None:
   from attn_unet_jax.workflows.compare_runs import compare_runs  # loads SciPy
 
   output = Path(_OUTPUT.value) if _OUTPUT.value else None
+  # Flags with a default have values; `or` says so to the type checker.
   text = (_TITLE.value or "", _NOTE.value or "")
   compare_runs(_WORKDIRS.value or (), _PART.value, _METRICS.value or (), output, *text)
 

@@ -27,6 +27,7 @@ define_config()
 
 def main() -> None:
   """Converts what the flags say."""
+  # Before JAX is loaded: nothing is ever written into a release.
   workdir = find_own_run(_WORKDIR.value or "", "name another folder")
   # Weights come without data: the config says how scans are to be prepared.
   config = CONFIG_FLAGS.read(data=False)

@@ -127,6 +127,7 @@ def main() -> None:
 
 def _read_rules() -> dict[str, Any]:
   """Reads the options of scoring that the flags give."""
+  # Only what was given: a run has rules of its own for the rest.
   rules: dict[str, Any] = {}
   if _EMPTY_MASKS.value:
     rules["empty_masks"] = _EMPTY_MASKS.value
@@ -178,6 +179,7 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
 
   def open_as_asked(run: Path) -> LoadedRun:
     """Opens a run with what the flags say of its answers and scores."""
+    # An ensemble of one: of a run of all folds it is their mean.
     trained = accept_too(open_ensemble([run]), accept)
     if _NO_POSTPROCESS.value:
       trained = leave_unprocessed(trained)

@@ -127,6 +127,7 @@ def main() -> None:
   from attn_unet_jax.workflows.options import AnswerOptions, EngineOptions
   from attn_unet_jax.workflows.segment_scans import segment_scans
 
+  # Required flags have values; `or` says so to the type checker.
   source, output = Path(_INPUT.value or ""), Path(_OUTPUT.value or "")
   # Not a required flag of absl: without it the network that comes along answers.
   missing = process.describe_missing("workdir", __doc__ or "")

@@ -25,6 +25,7 @@ def main() -> None:
   from attn_unet_jax.workflows.report_run import report_run  # loads JAX
 
   text = _WORKDIR.value or ""
+  # A release has no cases to show, and nothing is written into it.
   workdir = find_own_run(text, f"{find_run(text) / 'MODEL_CARD.md'} has data, recipe and scores")
   print_line(f"report: {report_run(workdir, attention=bool(_ATTENTION.value))}")
 

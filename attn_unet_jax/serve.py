@@ -92,6 +92,7 @@ def main() -> None:
 
   # Files and not values: a command's arguments can be read in the list of processes.
   token, proof = _TOKEN_FILE.value, _DICOMWEB_AUTH_FILE.value
+  # Flags with a default have values; `or` says so to the type checker.
   options = ServiceOptions(
     host=_HOST.value or "",
     port=_PORT.value or 0,

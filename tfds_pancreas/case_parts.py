@@ -79,6 +79,7 @@ class PartWriter:
 
   def __call__(self, job: tuple[int, CaseInput]) -> None:
     """Writes part number `job[0]`, made of the case `job[1]`."""
+    # By number: an id need not be a name that a file may have.
     path = self.folder / f"{job[0]:06d}"
     made = self._make_case(job[1])
     data = b"" if made.record is None else self._serialize(made.record)
@@ -149,6 +150,7 @@ def read_part(folder: Path, number: int) -> CasePart:
 
 def divide_into_shards(parts: Sequence[CasePart], shards: int | None) -> list[list[CasePart]]:
   """Divides parts, in the order of their ids, evenly over shards; None decides by SHARD_BYTES."""
+  # Rounded up, so that a shard has no more than that on average.
   wanted = shards or -(-sum(part.size for part in parts) // SHARD_BYTES)
   count = max(1, min(wanted, len(parts)))
   ordered = sorted(parts, key=lambda part: part.id)

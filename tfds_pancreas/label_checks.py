@@ -30,6 +30,7 @@ def measure_label(image: np.ndarray, label: np.ndarray) -> dict[str, Any]:
     label; `flip_scores` by flipped axes.
   """
   inside = find_nonzero(label)
+  # Images may be float32, of which sums over an organ would lose digits.
   hu = image[inside].astype(np.float64)
   return {
     "label_voxels": len(hu),

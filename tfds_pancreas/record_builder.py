@@ -125,6 +125,7 @@ class RecordBuilder(FileReaderBuilder):
     # Counted by the files: on Beam no worker has another way to tell this process.
     with watch_progress(name, len(jobs), lambda: count_finished_parts(folder)):
       for_each(PartWriter(self.get_case_maker(), serializer, folder), jobs)
+    # Parts are numbered through all splits, in the order of `found`.
     parts = (read_part(folder, number) for number, _ in jobs)
     return {split: [next(parts) for _ in cases] for split, cases in found.items()}
 
@@ -150,6 +151,7 @@ class RecordBuilder(FileReaderBuilder):
           filename_template=template,
         )
       )
+    # Those of all splits at once, so that no worker waits for the end of a split.
     for_each(write_shard, shards)
     return splits
 

@@ -39,6 +39,8 @@ def make_local_for_each(workers: int) -> ForEach:
   # Processes and not threads: reading DICOM holds the interpreter's lock and changes the warnings'
   # filters, which threads share.
   def for_each(function: Callable[[Any], None], items: Sequence[Any]) -> None:
+    """Applies a function to items, in processes if there are several."""
+    # One worker, or one item, needs no other process.
     if min(workers, len(items)) > 1:
       _run_in_processes(function, items, min(workers, len(items)))
     else:
@@ -61,6 +63,7 @@ def make_beam_for_each(runner: Any, options: Any) -> ForEach:
   beam = _import_beam()
 
   def for_each(function: Callable[[Any], None], items: Sequence[Any]) -> None:
+    """Applies a function to items on the machines of the runner."""
     try:
       pipeline = beam.Pipeline(runner=runner, options=options)
     except (ValueError, ImportError) as error:
@@ -141,9 +144,11 @@ def _run_in_processes(function: Callable[[Any], None], items: Sequence[Any], wor
   context.set_forkserver_preload(
     ["tfds_pancreas.checked_builder", "attn_unet_jax.volumes.dicom.read"]
   )
+  # Processes that were there before are not this build's to kill.
   others = set(multiprocessing.active_children())
   pool = ProcessPoolExecutor(workers, context, initializer=_follow_parent)
   try:
+    # As they are done, not in order: the first failure ends the build at once.
     for future in as_completed([pool.submit(function, item) for item in items]):
       future.result()
   except BaseException as error:

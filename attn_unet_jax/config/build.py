@@ -138,6 +138,7 @@ def _make_refusal(
 def _explain_unread_key(section: str, name: str, chosen: str) -> str:
   """Says that what was chosen does not read a key, and who does."""
   key = join_key(section, name)
+  # No reader at all: the key is not one of another choice, but a mistake.
   readers = [known.reader for known in list_keys() if known.name == key]
   if not readers:
     return f"unknown config key config.{key}; {suggest_key(key)}"

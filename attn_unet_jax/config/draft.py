@@ -39,6 +39,7 @@ def check_complete(draft: ConfigDict) -> None:
   Raises:
     UserError: it lacks keys.
   """
+  # A draft that an experiment builds by itself would lack keys that a later version adds.
   flat = flatten_draft(draft)
   if missing := [key for key in flatten_draft(default()) if key not in flat]:
     raise UserError(f"config: keys {missing[:5]} are missing; start from default()")

@@ -49,6 +49,7 @@ def find_experiment(place: str) -> Path:
   Raises:
     UserError: there is none; names those of the package.
   """
+  # A file of the user's own comes before one of the package of that name.
   path = Path(place)
   if path.is_file():
     return path

@@ -59,6 +59,7 @@ class ConfigFlags:
 
   def explain(self, flag: str) -> str:
     """Returns the key that a flag means: `--lr`, `--data.folder`, `--learning_rate`."""
+    # A key that several networks read is listed once for each.
     names = list(dict.fromkeys(key.name for key in list_keys()))
     if flag in _OTHER_NAMES:
       return f"write --config.{_OTHER_NAMES[flag]}"

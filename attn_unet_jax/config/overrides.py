@@ -121,6 +121,7 @@ def _read_texts(texts: Mapping[str, str], network: str) -> dict[str, Any]:
 
 def _are_related(network: str, other: str) -> bool:
   """Returns whether one network has the options of the other, like U-Net and Attention U-Net."""
+  # Networks that share options share them by a base class.
   a, b = network_options(network), network_options(other)
   return issubclass(a, b) or issubclass(b, a)
 

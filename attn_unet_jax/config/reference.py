@@ -65,6 +65,7 @@ def _group_keys() -> Iterator[tuple[str, list[tuple[Key, str]]]]:
 def _join_readers(keys: list[Key]) -> str:
   """Returns the networks, optimisers or losses that read a key; '' where all do."""
   names = [key.reader for key in keys if key.reader]
+  # A list of all readers would say nothing, and fill the page.
   everyone = names in (list(NETWORKS), list(OPTIMIZERS))
   return "" if everyone or keys[0].name.endswith(".name") else ", ".join(names)
 

@@ -46,6 +46,7 @@ def _check_class_weights(config: RunConfig) -> None:
 
 
 def _is_number(value: Any) -> bool:
+  # A bool is an int to Python, and no weight.
   return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 

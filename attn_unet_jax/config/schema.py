@@ -158,6 +158,7 @@ def network_options(name: Any = None) -> type[NetworkOptions]:
   Raises:
     UserError: there is no such network.
   """
+  # A draft says no name where nothing was chosen.
   name = AttentionUNetOptions().name if name is None else name
   if isinstance(name, str) and ":" in name:
     from attn_unet_jax.models.build import external_options  # loads JAX, for such networks alone

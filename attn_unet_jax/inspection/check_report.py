@@ -127,6 +127,7 @@ def _collect_columns(cases: Sequence[InspectedCase]) -> dict[str, list[float]]:
 
 def _list_quantities(figures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
   for key, what in (("spacing_mm", "spacing {} mm"), ("field_mm", "field {} mm")):
+    # A case that could not be read has no figures.
     for axis, value in zip("XYZ", figures.get(key, ()), strict=False):
       yield what.format(axis), value
   for key, what in (("low_hu", "0.1 % lowest HU"), ("high_hu", "0.1 % highest HU")):

@@ -26,6 +26,7 @@ def mark_duplicates(cases: Iterable[InspectedCase]) -> None:
   first: dict[str, InspectedCase] = {}
   for case in cases:
     image = case.digests.get("image")
+    # An image that could not be read has no digest, and is nobody's twin.
     earlier = first.setdefault(image, case) if image else case
     if earlier is not case:
       case.findings.append(

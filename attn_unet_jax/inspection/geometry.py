@@ -98,6 +98,7 @@ def _axis_findings(grid: Grid, name: str) -> Iterator[Finding]:
   sheared = list(shear_findings(grid, name))
   yield from sheared
   # On canonical axes the diagonal has the cosines of each axis with the patient's own.
+  # Rounding may lead a cosine beyond 1, of which arccos is NaN.
   turned = float(np.degrees(np.arccos(np.clip(np.diag(grid.directions).min(), -1, 1))))
   if turned > _OBLIQUE_DEGREES and not sheared:
     yield Finding(

@@ -68,6 +68,7 @@ def inspect_case(
   if image and subject.may_be_labels and looks_like_labels(image.volume.array):
     image, label = None, image
     case.figures["taken_for"] = "label map"
+  # Nothing else that was said of the two would be true.
   if image and label and (problem := _describe_swapped(image, label)):
     case.findings.append(Finding("error", "swapped", problem))
     return case
@@ -93,6 +94,7 @@ def looks_like_labels(array: np.ndarray) -> bool:
   """Returns whether a volume is a label map: few whole values from 0 up, in large patches."""
   if array.dtype.kind not in "iu" or array.min() != 0 or array.max() == 0:
     return False
+  # In a label map neighbours are equal but at borders; the noise of CT makes them differ.
   equal = float((array[1:] == array[:-1]).mean()) if len(array) > 1 else 0.0
   return equal > 0.95 and len(np.unique(hounsfield.sample_voxels(array))) <= _MAX_LABEL_VALUES
 
@@ -256,6 +258,7 @@ def _draw_picture(
 
 def _index_classes(array: np.ndarray, mapping: LabelMapping) -> np.ndarray:
   """Returns class indices from 1; where no class is, every other value but 0 counts as one more."""
+  # An atlas may have more classes than uint8 has values.
   indices = np.zeros(array.shape, np.uint16)
   for index, values in enumerate(mapping.values, 1):
     indices[np.isin(array, list(values))] = index

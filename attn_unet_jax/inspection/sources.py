@@ -99,6 +99,7 @@ def list_cases_at(
   subjects = [
     _build_case(case, scans, found, alone=masks is None) for case in sorted({*scans, *found})
   ]
+  # Any other finding tells by itself why there is no case.
   if not subjects and {one.kind for one in findings} <= {"skipped"}:
     raise UserError(f"--input={path}: no .nii, .nii.gz or DICOM files in it")
   findings += [

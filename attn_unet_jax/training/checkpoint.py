@@ -186,7 +186,9 @@ class _BestStepPolicy(PreservationPolicy):
     self._scores = scores
 
   def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+    """Returns whether each checkpoint is the best one."""
     del context
+    # Orbax asks again at each save, with the checkpoints that there are then.
     scored = [point.step for point in checkpoints if self._scores.get(point.step) is not None]
     best = next(iter(_rank_steps(scored, self._scores)), None)
     return [point.step == best for point in checkpoints]
@@ -216,6 +218,7 @@ def _silence_followup_errors() -> Iterator[None]:
   report = sys.unraisablehook
 
   def report_unless_late(late: Any) -> None:
+    """Reports an error, unless the closed event loop is its cause."""
     if str(late.exc_value) != "Event loop is closed":
       report(late)
 
@@ -332,6 +335,7 @@ def _rank_steps(steps: Iterable[int], scores: dict[int, float | None]) -> list[i
   """Ranks steps by validation DSC, the best first; among equals the newest is first."""
 
   def sort_key(step: int) -> tuple[float, int]:
+    """Returns what a step is compared by."""
     score = scores.get(step)
     # A DSC is at least 0, so any validated step is better than one that was not.
     return (-1.0 if score is None else score), step

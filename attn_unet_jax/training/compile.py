@@ -100,6 +100,7 @@ def _compile_with_jit(
     return result
 
   def constrain_batch(batch: NetworkInput) -> NetworkInput:
+    """Makes XLA divide the finished batch, and each patch along X."""
     result: NetworkInput = jax.lax.with_sharding_constraint(batch, by_sample_and_x)
     return result
 
@@ -108,6 +109,7 @@ def _compile_with_jit(
     # XLA's own division would add up the gradients in the compute type instead of float32.
 
     def average_own(params: Any, *rest: Any) -> Any:
+      """Averages the results of a shard with those of the others."""
       # As a varying value the parameters get a gradient per shard, not their sum.
       return jax.lax.pmean(
         of_shard(jax.lax.pcast(params, DATA_AXIS, to="varying"), *rest), DATA_AXIS
@@ -128,6 +130,7 @@ def _compile_with_jit(
     )
 
   def run_step(state: TrainState, feed: StepInput) -> tuple[TrainState, StepMetrics]:
+    """Runs the step on the global batch."""
     return train_step(recipe, module, state, feed, partition)
 
   feed_specs: Any = everywhere
@@ -150,12 +153,18 @@ def _compile_with_pmap(
     module = module.clone(batch_axis=DATA_AXIS)
 
   def average_over_devices(of_shard: GradientFunction) -> GradientFunction:
+    """Averages what each device computes of its own patches."""
     return lambda *arguments: jax.lax.pmean(of_shard(*arguments), DATA_AXIS)
 
   def run_step(
     state: TrainState, feed: StepInput, number: jax.Array
   ) -> tuple[TrainState, StepMetrics]:
+    """Runs the step on the patches of the device of this number."""
+
     def take_shard(drawn: Drawn) -> Drawn:
+      """Returns the patches of this device."""
+      # Each device draws the whole batch and keeps its own part of it: what is drawn then does not
+      # depend on the number of devices.
       if not isinstance(drawn, BatchSample):
         return drawn  # streamed blocks are on the device that trains on them
       result: Drawn = jax.tree.map(
@@ -176,5 +185,6 @@ def _compile_with_pmap(
     devices=list(mesh.devices.flat),
     donate_argnums=0,
   )
+  # On the devices from the start, since the loop forbids copies that nobody asked for.
   device_numbers = jax.device_put(np.arange(count), NamedSharding(mesh, BY_SAMPLE))
   return lambda state, feed: run_on_devices(state, feed, device_numbers)

@@ -26,6 +26,7 @@ def forward_cost(module: nn.Module, state: TrainState, shape: tuple[int, ...]) -
   """
 
   def apply_network(variables: Any, image: jax.Array) -> Any:
+    """Applies the network as in training."""
     rngs = {"dropout": jax.random.key(0)}
     return module.apply(variables, image, train=True, mutable=["batch_stats"], rngs=rngs)
 

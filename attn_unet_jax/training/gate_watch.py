@@ -50,6 +50,7 @@ class GateWatch:
     for name, values in gates.items():
       if any(n % size for n, size in zip(places.shape, values.shape, strict=True)):
         continue
+      # Several gates may have one grid.
       if values.shape not in shares:
         shares[values.shape] = _share_places(places, values.shape)
       share = shares[values.shape]

@@ -110,6 +110,7 @@ def open_inputs(
   hosts.run_on_primary(_require_foreground, recipe, fixed.get("training", ()), training)
 
   def locate_patches(step: int) -> PatchLocations:
+    """Returns where the patches of a step, numbered from 1, came from."""
     return [
       _locate_patch(cases["training"], *found, extent) for found in cutter.patch_corners(step - 1)
     ]

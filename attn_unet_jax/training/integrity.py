@@ -27,6 +27,7 @@ class DamagedError(Exception):
 
 def write_seal(folder: Path, validation_dsc: float | None) -> None:
   """Writes the seal of a complete folder."""
+  # Read back from the disk: what was written, not what should have been.
   files = {name: _digest_file(folder / name) for name in _list_files(folder)}
   _store_seal(folder, {"validation_dsc": validation_dsc, "files": files})
 
@@ -114,4 +115,5 @@ def _digest_file(path: Path) -> str:
 
 
 def _digest_content(content: dict[str, Any]) -> str:
+  # By sorted keys: the order in which JSON was read or changed must not matter.
   return hashlib.blake2b(json.dumps(content, sort_keys=True).encode()).hexdigest()

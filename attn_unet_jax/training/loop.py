@@ -208,6 +208,7 @@ class _SharedStopRequest(StopRequest):
     """Returns `work` such that a signal, even an earlier one, raises Interrupted within it."""
 
     def run_interruptibly(*arguments: Any) -> T:
+      """Runs the work, in which a signal raises Interrupted."""
       self.at_once = True
       try:
         # After `at_once` is set: a signal between the two lines must not be missed.

@@ -212,6 +212,7 @@ def replicate(recipe: TrainingRecipe, tree: Tree) -> Tree:
     return result
 
   def join_copies(x: jax.Array) -> jax.Array:
+    """Makes one array of the copies on the devices of all hosts."""
     # A host reaches its own devices only, so each puts its own copy there.
     copies = [jax.device_put(x, device) for device in sharding.addressable_devices]
     return jax.make_array_from_single_device_arrays(x.shape, sharding, copies)

@@ -23,6 +23,7 @@ def build_rate_schedule(recipe: TrainingRecipe) -> optax.Schedule:
   warmup = optimizer.warmup_steps
   # `join_schedules` counts the steps of `main` from the end of the warm-up.
   if optimizer.schedule == "cosine":
+    # optax refuses a decay of no steps, which a warm-up over the whole training leaves.
     main = optax.cosine_decay_schedule(peak, max(1, total - warmup))
   elif optimizer.schedule == "step":
     every = optimizer.decay_epochs * train.steps_per_epoch
@@ -103,6 +104,7 @@ def _scale_by_layer(recipe: TrainingRecipe) -> optax.GradientTransformation:
   transforms = {str(index): optax.scale(factor) for index, (_, factor) in enumerate(rates)}
 
   def label_parameters(params: Any) -> Any:
+    """Labels each parameter with the first pattern that matches its path."""
     names = flatten_dict(params, sep="/")
     found = {
       name: next((label for pattern, label in patterns if re.search(pattern, name)), _REST)

@@ -48,7 +48,10 @@ def plan_placement(recipe: TrainingRecipe) -> BlockPlacement:
   rows = np.unique(np.concatenate([table[index].ravel() for index in local if index is not None]))
 
   def assemble_array(values: np.ndarray) -> jax.Array:
+    """Makes the global array whose samples of this host are `values`."""
+
     def select_rows(index: Any) -> np.ndarray:
+      """Returns the samples of the device that holds this part of the table."""
       # `rows` is sorted, so the search finds where `values` holds each sample.
       result: np.ndarray = values[np.searchsorted(rows, table[index[: table.ndim]])]
       return result
@@ -56,6 +59,7 @@ def plan_placement(recipe: TrainingRecipe) -> BlockPlacement:
     return jax.make_array_from_callback((*table.shape, *values.shape[1:]), sharding, select_rows)
 
   def put_blocks(step: int, blocks: SourceBlock) -> StreamedBatch:
+    """Moves the number of a step and its blocks to the devices of this host."""
     # An array already on the devices: the loop forbids implicit transfers.
     number = jax.make_array_from_callback((), everywhere, lambda _: np.int32(step))
     return StreamedBatch(number, jax.tree.map(assemble_array, blocks))

@@ -113,6 +113,7 @@ def _compute_gradient(
     """Returns `(loss, batch statistics), gradient` of one part of the batch."""
 
     def shard_part(drawn: Drawn) -> Drawn:
+      """Takes this device's shard of the part."""
       result: Drawn = partition.shard(_take_microbatch(drawn, number, num_parts))
       return result
 
@@ -124,6 +125,7 @@ def _compute_gradient(
     def differentiable_loss(
       params: Any, batch_stats: Any, key: Array, batch: NetworkInput
     ) -> tuple[Array, Any]:
+      """Returns the loss of the part and the new batch statistics."""
       variables = {"params": params, "batch_stats": batch_stats}
       output, batch_stats = run_forward(module, variables, batch.image, key, partition.norm_groups)
       return _compute_loss(recipe, module, output, batch), batch_stats
@@ -136,6 +138,7 @@ def _compute_gradient(
     return differentiate_part(0)
 
   def add_part(total: Any, number: Array) -> tuple[Any, None]:
+    """Adds loss, statistics and gradient of a part to their sums."""
     return jax.tree.map(jnp.add, total, differentiate_part(number)), None
 
   # From shapes alone: no part is computed twice.
@@ -210,6 +213,7 @@ def run_forward(
   """
 
   def run_group(image: Array) -> tuple[NetworkOutput, Any]:
+    """Runs the network on one group; returns its output and statistics."""
     (logits, out), changed = module.apply(
       variables, image, train=True, mutable=["batch_stats"], rngs={"dropout": key}
     )

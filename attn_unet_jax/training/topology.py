@@ -209,6 +209,7 @@ def compile_for_devices(
   sharding = make_replicated_sharding(recipe, described)
 
   def on_device(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """Places a shape on each of the devices."""
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
   state, data = jax.tree.map(on_device, (abstract_state(recipe, module), data))

@@ -28,6 +28,7 @@ class WatchedPatch:
       for number, batch in enumerate(batches)
       for index, label in enumerate(np.asarray(batch.label))
     }
+    # All hosts but the primary have no fixed patches.
     self._place = max(counts, key=lambda place: counts[place], default=None)
     self._look: PatchLook | None = None
 
@@ -46,6 +47,7 @@ class WatchedPatch:
     image, label = np.asarray(batch.image)[index, ..., 0], np.asarray(batch.label)[index]
     inner = tuple(slice(m, n - m) for m, n in zip(self._margin, label.shape, strict=True))
     # Of soft labels, what an organ fills for more than its half is of it.
+    # Rounded up, a share becomes the index of its one class.
     truth = np.where(is_foreground(label) & (label > 0.5), np.ceil(label), 0).astype(np.uint8)
     found = {name: np.asarray(values, np.float32)[index] for name, values in gates.items()}
     shape = truth[inner].shape

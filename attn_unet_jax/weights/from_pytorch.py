@@ -39,6 +39,7 @@ def load_pytorch_state(source: Path, recipe: TrainingRecipe, model: NetworkOptio
   if model.name == "hnn":
     return _make_trunk_state(source, state_dict, recipe, model, module)
   try:
+    # Shapes are enough: every parameter comes from the file.
     variables = convert_released(state_dict, abstract_state(recipe, module).variables)
   except KeyError as error:
     raise UserError(

@@ -124,6 +124,7 @@ def average_arrays(trees: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 
   # In float64, so that the mean of equal arrays is that array to the bit.
   def average(*arrays: Any) -> np.ndarray:
+    """Returns the mean of arrays, in their type."""
     return np.mean(arrays, axis=0, dtype=np.float64).astype(arrays[0].dtype)
 
   averaged: Mapping[str, Any] = jax.tree.map(average, *trees)
@@ -246,6 +247,7 @@ def copy_common_classes(
     for axis, size in enumerate(fresh.shape)
   ]
   target, source = ([[pair[side] for pair in pairs] for pairs in index_pairs] for side in (0, 1))
+  # A copy, as arrays of JAX cannot be written to.
   result = np.array(fresh)
   result[np.ix_(*target)] = np.asarray(old)[np.ix_(*source)]
   return result

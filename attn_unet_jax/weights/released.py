@@ -67,6 +67,7 @@ def load_variables(path: Path, like: Mapping[str, Any], way_out: str) -> dict[st
 
 
 def _pack(values: np.ndarray) -> np.ndarray:
+  # Beyond the largest one float16 has infinity.
   fits = values.ndim > 1 and float(np.abs(values).max(initial=0)) <= _LARGEST
   return values.astype(np.float16 if fits else np.float32)
 

@@ -255,6 +255,7 @@ def _list_scan_files(scan: FoundScan) -> list[Path]:
 def _read_records(folder: Path) -> dict[str, AnswerRecord]:
   """Reads the records of a folder by the names of the masks; what is damaged is left out."""
   found = {}
+  # A file that is being written has a dot in front, and is not read.
   for path in sorted(folder.glob("[0-9a-f]*.json")):
     # A scan whose record is lost is segmented again.
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):

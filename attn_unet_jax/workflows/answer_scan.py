@@ -55,6 +55,7 @@ class ScanWork:
 
   def digest_request(self, target: Path) -> str:
     """Returns a digest of what the answer depends on beside the scan; '' if it is unknown."""
+    # What is not known cannot be compared with what was: the scan is segmented again.
     if not self.trained.digest:
       return ""
     box = self.boxes[name_mask(target)] if self.boxes is not None else None

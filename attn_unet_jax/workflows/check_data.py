@@ -82,10 +82,12 @@ def _choose_mapping(text: str, source: InspectionInput) -> LabelMapping:
   try:
     return parse_mapping(text, source.label_names)
   except UserError as error:
+    # 0 is the background.
     named = {name: value for name, value in (source.label_names or {}).items() if value}
     if not named:
       raise
     # The mapping is wrong, but the scans and labels can still be inspected in the same go.
     source.findings.append(Finding("error", "label_names", str(error)))
+    # Values that nothing names are still told, and the rest is not background.
     values = tuple(frozenset({value}) for value in named.values())
     return LabelMapping(tuple(named), values, frozenset({0}), rest_is_background=False)

@@ -30,6 +30,7 @@ from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows.report_run import find_prediction
 
 _MAX_PICTURED = 6
+# Beyond it a slice is thinned: the page holds a picture of each case by each run.
 _MAX_VOXELS = 400 * 400
 
 
@@ -72,6 +73,7 @@ def render_comparison(
 
 def _list_classes(run: ScoredRun) -> tuple[Sequence[str], Sequence[str]]:
   """Returns the classes of a run's masks, and those of them without a truth."""
+  # Scores of another program come without a config: its classes are those that were scored.
   if not run.config:
     return [*run.scores], []
   labels = str(run.config["data.labels"])
@@ -84,6 +86,7 @@ def _list_classes(run: ScoredRun) -> tuple[Sequence[str], Sequence[str]]:
 
 def _shorten_names(runs: Sequence[ScoredRun]) -> dict[str, str]:
   """Returns by the path of a run what it is called on the page: its folder, if that is unique."""
+  # Resolved, since `.` is no name.
   short = {run.name: Path(run.name).resolve().name for run in runs}
   return short if len(set(short.values())) == len(short) else {name: name for name in short}
 
@@ -99,6 +102,7 @@ def _list_scatters(
     for name in dict.fromkeys(row.name for row in table.rows):
       for run in others:
         about, row = "", tested[names[run.name], name]
+        # The first metric alone is tested.
         if metric == table.metrics[0] and row.tests:
           n, difference, p_wilcoxon, p_t = row.tests
           about = (
@@ -123,6 +127,7 @@ def _pair_scores(
   """Returns the cases that both runs have a score of, with both."""
   a, b = first.scores[name], second.scores[name]
   pairs = [(case, a[case][metric], b[case][metric]) for case in sorted(a.keys() & b.keys())]
+  # A diagram has no place for an undefined score.
   return [pair for pair in pairs if all(map(math.isfinite, pair[1:]))]
 
 
@@ -221,6 +226,7 @@ def _match_classes(mask: np.ndarray, run: ScoredRun, first: ScoredRun) -> np.nda
 
 def _describe_scores(run: ScoredRun, case_id: str, metric: str) -> str:
   scores = {name: cases[case_id][metric] for name, cases in run.scores.items() if case_id in cases}
+  # Of a single class everybody knows which one is meant.
   several = len(scores) > 1
   return ", ".join(
     f"{name} {metric} {value:.3f}" if several else f"{metric} {value:.3f}"

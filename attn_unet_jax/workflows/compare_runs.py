@@ -59,10 +59,10 @@ def compare_runs(
   # By resolved path: two names of one run would be compared with each other.
   if len({Path(name).resolve() for name in names}) < max(2, len(names)):
     raise UserError(f"--workdirs={','.join(names)}: name two runs or more, each once")
+  # Now, since reading the scores of all runs would be in vain.
   if output and output.suffix not in _FORMATS:
     *others, last = _FORMATS
     raise UserError(f"--output={output}: must end in {', '.join(others)} or {last}")
-  # After the checks of names and formats, which cost nothing.
   runs = [read_run(Path(name), _read_values, part) for name in names]
   table = compare_scores(runs, metrics)
   for line in comparison_text.render_markdown(table).splitlines():

@@ -101,6 +101,7 @@ def evaluate_other(
   summary = workdir / "evaluation" / other.name / "summary.json"
   # Two sets can have the same name; the scores of the first must not be overwritten silently.
   held = read_json_object(summary, "remove it to score the set again").get("data")
+  # None: no scores lie there yet.
   if held not in (None, other.about["data"]):
     raise UserError(
       f"{summary.parent}: contains the scores of {held}, not of {other.about['data']}; move it away"
@@ -163,6 +164,7 @@ def _score_and_write(
     doubts=doubts if wanted.uncertainty else None,
     observe=observe if trained.quality else None,
   )
+  # A copy: the caller's own must not grow.
   about = {**about, "checkpoint_step": trained.step}
   if trained.mirrors:
     about["tta"] = "".join(AXES[axis] for axis in trained.mirrors)

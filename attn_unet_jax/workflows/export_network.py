@@ -58,6 +58,7 @@ def export_network(
   about = {
     "jax": jax.__version__,
     "platforms": exported.platforms,
+    # JAX reads a file by the calling convention it was written in, within a range of versions.
     "calling_convention_version": exported.calling_convention_version,
     "inputs": [_describe_array(name, one.shape) for name, one in arrays],
     "output": _describe_array(OUTPUT, exported.out_avals[0].shape),
@@ -115,4 +116,5 @@ def widen_network(module: nn.Module) -> nn.Module:
 
 
 def _describe_array(name: str, shape: Sequence[object]) -> dict[str, Any]:
+  # As texts: the number of windows is a letter.
   return {"name": name, "dtype": "float32", "shape": [str(n) for n in shape]}

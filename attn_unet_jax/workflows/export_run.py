@@ -49,6 +49,7 @@ def export_run(
     UserError: there is no run, it cannot be exported, or the output cannot be written.
   """
   path = _name_network(output, export_format)
+  # Before any checkpoint is read.
   check_writable(path.parent)
   workdirs = expand_fold_runs(workdirs)
   members = [load_best(workdir) for workdir in workdirs]
@@ -94,6 +95,7 @@ def _check_exportable(workdir: Path, member: BestCheckpoint) -> None:
     )
   # A network of one's own that does not say is treated like one whose answer depends on its window.
   depends_on = getattr(member.module, "answer_depends_on", "window")
+  # A window that the config itself gives does not grow.
   grows = config.inference.window == "plan" and depends_on == "surroundings"
   if config.inference.window == "large" or (grows and not any(config.inference.patch)):
     raise UserError(
@@ -129,6 +131,7 @@ def _windows(member: BestCheckpoint) -> dict[str, Any]:
 def _describe_network(
   path: Path, exported: ExportedNetwork, workdirs: Sequence[Path]
 ) -> dict[str, Any]:
+  # Of a release its licence is known; of any other run only its owner can say one.
   releases = [read_release(workdir) for workdir in workdirs if is_release(workdir)]
   known = " and ".join(dict.fromkeys(f"is {one.licence}" for one in releases))
   owners = "is for its owner to say" if len(releases) < len(workdirs) else ""
@@ -147,6 +150,7 @@ def _describe_scan(first: BestCheckpoint, steps: Postprocessing) -> dict[str, An
     "scan": {
       "unit": "HU",
       "axes": "RAS",
+      # Rounded as for the working grid, which has to have as many voxels there.
       "spacing_mm": float(round_spacing(config.data.spacing_mm)),
       "blur_mm": config.data.blur_mm,
       "interpolation": "linear, about the same centre; edges continued; rounded to int16",
@@ -189,6 +193,7 @@ def _write_files(
 ) -> list[Path]:
   described, runner = path.with_suffix(".json"), path.with_name(_RUNNER)
   about, has_runner = path.with_name(CARD), path.suffix == ".stablehlo"
+  # The module itself: what is tested here is what is passed on.
   text = Path(run_exported.__file__).read_text(encoding="utf-8")
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,6 +201,7 @@ def _write_files(
       temporary.write_bytes(exported.content)
     # JSON has no NaN, which Python would write and other readers refuse.
     write_text(described, json.dumps(contract, indent=2, allow_nan=False) + "\n")
+    # It calls JAX, and can do nothing with a file of ONNX.
     if has_runner:
       write_text(runner, text)
     write_text(about, card)

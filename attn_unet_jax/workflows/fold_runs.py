@@ -19,6 +19,7 @@ def list_fold_runs(workdir: Path) -> list[Path]:
   """
   if load_config(workdir / "config.json").data.fold != "all":
     return []
+  # By the list and not by the folders: one that is missing has to be missed.
   count = len(read_folds(workdir / "folds.json")["folds"])
   return [workdir / name_fold(number) for number in range(count)]
 
@@ -41,6 +42,8 @@ def _expand_run(workdir: Path) -> Iterator[Path]:
         "that are trained, with commas between them"
       )
     record = read_json_object(folder / "run.json", "put it right or remove it")
+    # Not refused: its best checkpoint so far can predict.
     if record.get("exit") != "done":
       print_line(f"warning: {folder} is not trained to its end")
+  # Any other run stands for itself.
   yield from folders or [workdir]

@@ -81,6 +81,7 @@ def list_scans(
   found = _find_scans(source, output, series)
   if is_dicom_format(output_format):
     found = _leave_dicom(found, output_format)
+  # What does not open counts too: nobody knows of which of them the mask was to be.
   if is_file and len(found.scans) + len(found.broken) > 1:
     raise UserError(_describe_several(source, output, found))
   skipped, suffix = found.skipped, SUFFIXES[output_format][-1]
@@ -138,6 +139,7 @@ def _find_scans(source: Path, output: Path, series: str | None) -> _FoundScans:
   if is_pattern:
     return _open_scans(*match_scans(source, output))
   if series is not None or not os.path.isdir(source):
+    # With a series a folder is one scan, however many lie in it.
     scan = open_scan(source, series_uid=series)
     # Resolved, since `.` is no name.
     return _FoundScans({source.resolve().name: scan}, collections.Counter(), {})
@@ -182,6 +184,7 @@ def _describe_several(source: Path, output: Path, found: _FoundScans) -> str:
   if lost and count - len(lost) == 1:
     return next(iter(lost[0].damaged.values()))
   text = f"--output={output}: must be a folder, since --input contains {count} scans"
+  # A series without a UID cannot be chosen by it.
   if series := [one for survey in surveys for one in survey.series if one.uid]:
     return f"{text}: {list_series(source, series)}; or choose one by --series=UID"
   names = ", ".join(scan.path.name for scan in list(scans)[:_MAX_LISTED])

@@ -42,6 +42,7 @@ class BestCheckpoint:
   step: int
 
 
+# Arrays and what was compiled of them cannot be compared by value.
 @dataclasses.dataclass(frozen=True, eq=False)
 class LoadedNetwork:
   """A network of a run: the run's folder, its checkpoint, and what slides it over a scan."""
@@ -130,6 +131,7 @@ def load_best(workdir: Path, step: int | None = None) -> BestCheckpoint:
     if step not in (None, release.checkpoint_step):
       only = f"its only checkpoint is of step {release.checkpoint_step}"
       raise UserError(f"{workdir}: a release; {only}, and none of step {step}")
+    # A release has parameters and statistics, and nothing of the optimiser.
     values = abstract_state(config, module).variables
     variables = load_variables(workdir / PARAMETERS, values, WAY_OUT)
     return BestCheckpoint(config, classes, module, variables, release.checkpoint_step)

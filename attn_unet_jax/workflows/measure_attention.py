@@ -34,6 +34,7 @@ def _measure_within(
   if box is None:
     return system.predict(working)
   where = box_voxels(box, working.grid, patch, "this scan")
+  # The map has to lie on the grid of the whole scan, as a viewer shows it.
   values = np.zeros((*working.shape, len(system.names)), np.float32)
   values[where] = system.predict(crop_volume(working, where))
   return values
@@ -71,6 +72,7 @@ def measure_places(
     case: its scan and label. The organ is every class of the fold together.
     fold: the data set that it is of.
   """
+  # All maps lie on the working grid of the case.
   first, *_ = maps.values()
   straight = straighten_labels(native_classes(case, fold.mapping), UNLABELLED, case.id)
   classes = resample_labels(straight, first.grid).array

@@ -77,4 +77,5 @@ def _shows_scale(augment: Augmentation, scale: float) -> bool:
   low, high = augment.scale
   # The factor of a patch leads to its source: 1/2 shows the body twice as large.
   in_range = low <= 1 / scale <= high
+  # A scaled copy is larger along each axis at once, as a patch is only with all of `scale_axes`.
   return in_range and all(augment.scale_axes) and augment.spatial_probability > 0

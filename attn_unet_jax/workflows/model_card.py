@@ -66,6 +66,7 @@ def write_card_after_training(workdir: Path) -> None:
   try:
     print_line(f"model card: {write_model_card(workdir)}")
     for stage in (FIRST, INTERIOR, BOUNDARY):
+      # Only a run in stages has these folders.
       if (workdir / stage / "config.json").is_file():
         write_model_card(workdir / stage)
   # A run that was trained and tested has not failed because of a page about it.
@@ -105,6 +106,7 @@ def describe_model(workdir: Path, release: ReleaseFacts | None = None) -> str:
     return (workdir / CARD).read_text(encoding="utf-8")
   config = load_config(workdir / "config.json")
   record = read_json_object(workdir / "run.json", WAY_OUT)
+  # A run that was not tested has none, and its card says so.
   summary = read_json_object(workdir / "evaluation" / "summary.json", WAY_OUT)
   classes = ", ".join(class_names(config.data.labels))
   lines = [
@@ -221,6 +223,7 @@ def _format_score(found: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _format_number(value: Any) -> str:
+  # An undefined score is null in JSON.
   is_number = isinstance(value, (int, float)) and math.isfinite(value)
   return f"{value:.3f}" if is_number else ""
 

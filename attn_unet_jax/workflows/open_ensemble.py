@@ -54,6 +54,7 @@ def open_ensemble(workdirs: Sequence[Path]) -> LoadedRun:
   first = members[0]
   if len(members) == 1:
     return first
+  # Each with the first alone: runs that equal it in a key equal each other.
   for workdir, member in zip(workdirs[1:], members[1:], strict=True):
     _check_fits(workdirs[0], first, workdir, member)
   if first.locate or first.config.data.boxes:
@@ -107,4 +108,5 @@ def _check_fits(one: Path, first: LoadedRun, other: Path, member: LoadedRun) -> 
 
 def _shared(config: RunConfig) -> dict[str, object]:
   keys = flatten(config)
+  # Whether there are boxes at all: their file may have another name in each run.
   return {**{key: keys[key] for key in _SHARED}, "data.boxes": bool(config.data.boxes)}

@@ -32,6 +32,7 @@ def open_run_or_stages(workdir: Path) -> LoadedRun:
   system = SecondStage(
     config, interior.system, boundary.system, forest.load_forest(workdir / "forest.npz")
   )
+  # The first stage looks at the whole scan, the networks of the second only into its box.
   find = partial(
     locate_organ, first=first.system, recipe=first.config, margin_mm=config.stages.box_margin_mm
   )

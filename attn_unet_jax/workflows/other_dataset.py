@@ -41,6 +41,7 @@ class OtherDataset:
   def describe(self) -> str:
     """Describes the set in one line, with its labels that count as background."""
     mapping, names = self.fold.mapping, self.fold.dataset.label_names or {}
+    # The background itself needs no mention.
     others = [name for name, value in names.items() if value and value in mapping.background]
     more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
     rest = f" (background: {', '.join(others[:_SHOWN])}{more})" if others else ""
@@ -206,6 +207,7 @@ def _map_classes(
       f"{', '.join(classes)}, {there} {', '.join(known)}; say which is which by "
       f"--config.data.labels={','.join(f'{name}={_find_like(name, known)}' for name in classes)}"
     )
+  # In the run's order, which its masks count in.
   found = (mapping or parse_mapping(",".join(classes), names)).restrict_to(classes)
   if not found.labelled_indices:
     raise UserError(

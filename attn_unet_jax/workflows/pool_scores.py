@@ -45,6 +45,7 @@ def check_pooling(workdir: Path, part: str) -> None:
   fold_of = dict[str, int]()
   for number, fold in enumerate(read_folds(workdir / "folds.json")["folds"]):
     for case in fold[part]:
+      # One fold may name a case twice, which is scored once.
       if fold_of.setdefault(case, number) != number:
         raise _refuse_twice(workdir, part, case, (fold_of[case], number))
 
@@ -90,6 +91,7 @@ def pool_scores(workdir: Path, part: str = "test") -> None:
   folder = workdir / "evaluation" / beside
   write_scores(rows, folder, about, rule, fold_of)
   write_estimates(folder, estimates, rows, ranked)
+  # All folds have the classes of the first, as their rules were compared.
   for name in means[0]:
     said = ", ".join(_format_mean(mean[name]) for mean in means)
     print_line(f"{name}, mean dsc of the folds: {said}")
@@ -126,6 +128,7 @@ def _check_same_rules(one: Path, first: _FoldScores, other: Path, scored: _FoldS
 
 
 def _describe_rules(found: _FoldScores) -> dict[str, object]:
+  # The tolerances of the surface dice are columns: where they differ, it shows here.
   columns = {name: sorted(scores) for name, scores in next(iter(found.rows.values())).items()}
   return {"scores": columns, **{key: found.summary.get(key) for key in _RULES}}
 

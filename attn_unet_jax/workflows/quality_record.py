@@ -21,6 +21,7 @@ def write_quality(workdir: Path, models: Mapping[str, QualityModel], checkpoint_
     "format": _FORMAT,
     "checkpoint_step": checkpoint_step,
     "classes": {
+      # By name: the order of the features is this version's own.
       name: dataclasses.asdict(model) | {"weights": dict(zip(FEATURES, model.weights, strict=True))}
       for name, model in models.items()
     },

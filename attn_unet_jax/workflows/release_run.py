@@ -68,6 +68,7 @@ def release_run(workdir: Path, output: Path, licence: str, trained_on: str = "")
   found = load_best(workdir)
   # Before anything is measured or written: a release says how good it is.
   summary = _read_test(workdir, found)
+  # Before the network runs for the rounding, which may take long.
   _check_output(output)
   rounded = round_variables(found.variables)
   rounding = measure_rounding(found, rounded)
@@ -113,6 +114,7 @@ def measure_rounding(found: BestCheckpoint, rounded: Mapping[str, Any]) -> dict[
   system = SlidingWindow(found.config, found.module)
   largest, changed, voxels = 0.0, 0, 0
   for hu in draw_windows(found.config.window, _WINDOWS):
+    # A drawn window stands for its whole scan, of which a z-score takes mean and sd.
     statistics = float(hu.mean()), float(hu.std())
     own, other = (
       np.asarray(system.window(values, hu, *statistics)) for values in (found.variables, rounded)

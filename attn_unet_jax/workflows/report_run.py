@@ -61,12 +61,14 @@ def report_run(workdir: Path, *, attention: bool = False) -> Path:
     UserError: there is no run, a file of it is damaged, or the page cannot be written.
   """
   config = load_config(workdir / "config.json")
+  # Before the cases are read for the pictures.
   check_writable(workdir)
   record = read_json_object(workdir / "run.json", WAY_OUT)
   summary = read_json_object(workdir / "evaluation" / "summary.json", WAY_OUT)
   scores = _read_scores(workdir / "evaluation" / "cases.csv")
   fold_runs = list_fold_runs(workdir)
   measure = _open_attention(workdir, fold_runs) if attention else None
+  # Each case is in the file of the fold that tests it.
   gates = {
     case: means
     for one in fold_runs or [workdir]
@@ -93,6 +95,7 @@ def report_run(workdir: Path, *, attention: bool = False) -> Path:
     gate_cases=gates,
     gate_epochs=_read_gate_epochs(workdir, fold_runs),
     record=[
+      # Shown as they are, whatever bytes somebody has put into them.
       (name, (workdir / name).read_text(errors="replace"))
       for name in ("config.json", "run.json", "folds.json")
       if (workdir / name).is_file()
@@ -160,6 +163,7 @@ def _open_attention(workdir: Path, fold_runs: Sequence[Path]) -> MeasureAttentio
   # A network for each fold that a shown case is of, and not for each case.
   open_once = functools.cache(open_attention)
   # A network without gates is refused before anything is drawn.
+  # The first fold that is trained; without any, the first one says what is missing.
   open_once(next(filter(has_progress, fold_runs), fold_runs[0]))
 
   def measure(image: Volume, box: Box | None, case_id: str) -> dict[str, Volume]:
@@ -227,6 +231,7 @@ def _embed(
   check_pair(case.image.grid, prediction.grid, (case_id, path), ("scan", "prediction"))
   truth = native_classes(case, fold.mapping)
   if fold.data.target == "boundary":
+    # The page draws what was to be learnt.
     truth = native_boundary(truth, fold.data.spacing_mm)
   maps, about = dict[str, Volume](), dict[str, str]()
   # Only for cases of the viewer: a thumbnail has no maps.
@@ -283,6 +288,7 @@ def _read_uncertainty(workdir: Path, case_id: str, image: Volume) -> Volume | No
     return None
   found = read_nifti(path)
   check_pair(image.grid, found.grid, (case_id, path), ("scan", "uncertainty"))
+  # The viewer shows all scans on these axes.
   return to_canonical(found)
 
 

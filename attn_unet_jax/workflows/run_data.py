@@ -69,7 +69,9 @@ def open_run_data(config: RunConfig, workdir: Path, listing: Path | None = None)
   # Beside the answer, which travels between hosts as JSON: only the primary host writes digests.
   found: list[DataDigests] = []
   if not begun:
+    # Only a list that was written before can name a case that is gone.
     fold = open_fold(config.data, listing, without_gone=accepts and listing is not None)
+    # One host reads every scan; the others need no digests.
     hosts.run_on_primary(lambda: found.append(_digest_fold(fold)))
     return RunData(config, fold, found[0] if found else None)
   own = workdir / "folds.json"

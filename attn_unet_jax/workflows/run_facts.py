@@ -40,6 +40,7 @@ def list_facts(
     UserError: `folds.json` is damaged.
   """
   keys = flatten(config)
+  # `loss.external` is no number, and a weight of 0 is no term.
   losses = [f"{name[5:]} {keys[name]:g}" for name in keys if name.startswith("loss.")
             and isinstance(keys[name], float) and keys[name]]  # fmt: skip
   patch = " x ".join(map(str, config.data.patch))
@@ -60,6 +61,7 @@ def list_facts(
     ("seed", str(config.seed)),
   ]
   if config.data.also:
+    # Below the cases of the run's own set.
     facts.insert(2, (SECOND_SET, describe_second_set(config.data.also, config, workdir)))
   if told := describe_start(record):
     facts.append((START, told))
@@ -77,6 +79,7 @@ def list_facts(
 def _describe_devices(record: Mapping[str, Any]) -> str:
   """Names each kind of device with its number; of a CPU, its cores."""
   counts = collections.Counter(str(device) for device in record["devices"])
+  # JAX calls a CPU so, and takes all of its cores for one device.
   if [*counts] == ["cpu: cpu"]:
     return f"CPU, {record.get('cpu_count', 'unknown')} cores"
   # Stored as `platform: kind`.
@@ -105,6 +108,7 @@ def describe_start(record: Mapping[str, Any], *, with_place: bool = True) -> str
   init = record.get("init")
   if not isinstance(init, dict):
     return ""
+  # A run that started from one other has no list of several.
   members = init.get("mean_of", [init])
   told = [
     f"step {one.get('checkpoint_step')} of "
@@ -152,5 +156,6 @@ def count_cases(workdir: Path, fold: FoldChoice) -> str:
   if fold == "all":
     cases = {case for one in listing for part in PARTS for case in one[part]}
     return f"{len(cases)} in {len(listing)} folds"
+  # The list may be missing, as of a run that was converted.
   own = listing[fold] if fold < len(listing) else {}
   return ", ".join(f"{len(cases)} {part}" for part, cases in own.items()) or "unknown"

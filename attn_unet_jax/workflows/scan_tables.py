@@ -125,6 +125,7 @@ def name_scan(path: Path) -> str:
   """Returns the name of a scan's mask: that of its file or folder, without its suffix."""
   if os.path.isdir(path):
     return path.resolve().name
+  # Of `.nii.gz` two suffixes go, of `.zip` one.
   return path.stem if is_dicom_scan(path) else nifti_stem(path)
 
 

@@ -62,6 +62,7 @@ def segment_scans(
   # One mask that is named is made whenever it is asked for.
   log = AnswerLog(output) if targets != [output] else None
   work = open_work(workdirs, options)
+  # After the run is open: whether it needs boxes stands in its config.
   boxes = _read_boxes(work.trained, targets, options.boxes_file)
   work = dataclasses.replace(work, boxes=boxes)
   if skipped_line := describe_skipped(listing.skipped):

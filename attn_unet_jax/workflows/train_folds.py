@@ -74,6 +74,7 @@ def train_folds(
       for number in todo:
         print_line(f"fold {number} of {count}")
         train_and_describe(replace_keys(config, {"data.fold": number}), workdir, train_fold)
+    # From files alone: one host is enough, and the folds may be of earlier starts.
     hosts.run_on_primary(pool_scores, workdir)
   last = run_folder.name_fold(count - 1)
   print_line(f"the run: {workdir}/evaluation over all folds, a run in each of fold_0 to {last}")
@@ -117,6 +118,7 @@ def is_finished(config: RunConfig, folder: Path) -> bool:
   Raises:
     UserError: its files are damaged.
   """
+  # Without its scores a fold cannot be pooled, whatever its record says.
   if not (folder / "config.json").is_file() or not (folder / "evaluation" / "cases.csv").is_file():
     return False
   record = read_json_object(folder / "run.json", "remove it: the fold is then tested again")

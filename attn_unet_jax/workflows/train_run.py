@@ -30,6 +30,7 @@ def train_run(config: RunConfig, workdir: Path, devices: FoundDevices | None = N
   hosts.check_same_on_hosts("--config", to_json(config), remedy)
   # Only the primary host writes, and needs their packages.
   hosts.run_on_primary(check_writers, config.train.writers)
+  # Pinned first: the number of devices is then compared with that of the run.
   config = keep_earlier_defaults(pin_device_count(config), workdir)
   if config.data.fold == "all":
     train_folds(config, workdir, train_fold, devices)

@@ -49,6 +49,7 @@ def use_engine(trained: LoadedRun, options: EngineOptions) -> LoadedRun:
     version = import_openvino(_NEEDED_BY).__version__.partition("-")[0]
   except Exception as error:  # a network of someone else, or a broken installation, raises any
     for network in trained.networks:
+      # Those before the one that failed have OpenVINO by now.
       network.system.use_engine(None)
     return _go_on_without(error, trained, options)
   print_line(f"engine: OpenVINO {version}, {options.precision}")

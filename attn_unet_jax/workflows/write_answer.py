@@ -121,6 +121,7 @@ def measure_classes(mask: Volume, classes: Sequence[str]) -> list[dict[str, Any]
   Millilitres are rounded to 0.01, wherever they are shown or written; `voxels` is exact.
   """
   # Plane by plane, as NIfTI stores them: `bincount` makes int64 of what it counts.
+  # A class that the mask lacks has a count too, of 0.
   planes = [np.bincount(plane.ravel(), minlength=len(classes) + 1) for plane in mask.array.T]
   counts = np.sum(planes, axis=0).tolist()
   return [
@@ -169,6 +170,7 @@ def _write_maps(answer: ScanAnswer, run: AnsweringRun, options: AnswerOptions) -
   if found is None:
     return
   if options.save_probabilities:
+    # The map has the background too: the shares of a voxel add up to 1.
     shares, names = map_probabilities(found), tuple(run.label_names)
     write_shares(_name_beside(target, _PROBABILITIES), shares, found.native, names, like=like)
   if options.save_uncertainty:
@@ -193,6 +195,7 @@ def _write_page(
   maps = {f"attention {gate}": one for gate, one in answer.gates.items()}
   about = dict.fromkeys(maps, ABOUT_GATES)
   if options.save_uncertainty and answer.probabilities is not None:
+    # The viewer shows all scans on these axes.
     maps["uncertainty"] = to_canonical(map_entropy(answer.probabilities))
     about["uncertainty"] = ABOUT_ENTROPY
   name, mask = answer.scan.path.name, answer.mask.array

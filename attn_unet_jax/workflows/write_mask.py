@@ -72,6 +72,7 @@ def write_mask(
   Raises:
     UserError: the file cannot be written.
   """
+  # None is a mask in NIfTI, which refers to no slices.
   if source is None:
     # A DICOM scan has no NIfTI header to copy.
     like = scan.path if scan.survey is None else None

@@ -60,6 +60,7 @@ patients with liver metastases or ventral hernia, 30 of them with thirteen organ
     numbers = sorted(images.keys() | labels.keys())
     if not numbers:
       raise UserError(f"--manual_dir={root}: no Training/img and Training/label. {CHECK_LIST}")
+    # Called as the image is: gibson_ct, which labels the same scans, has these ids too.
     return {"train": [NiftiCaseFiles(f"img{n}", images.get(n), labels.get(n)) for n in numbers]}
 
   def get_case_reader(self) -> Callable[[NiftiCaseFiles], CheckedCase]:

@@ -57,6 +57,7 @@ def _add_placed_pair(
   case.figures = {
     "shape": image.volume.shape,
     "spacing_mm": image.volume.spacing,
+    # The differences add up to the last number less the first.
     "instance_numbers": "rising" if np.diff(image.instance_numbers).sum() > 0 else "falling",
   }
   case.doubts = judge.judge_scan(image.volume, "its scan")

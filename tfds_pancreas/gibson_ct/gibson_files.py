@@ -84,6 +84,7 @@ def _find_numbered_files(
   found: defaultdict[int, list[Path]] = defaultdict(list)
   for folder, names in walk_folders(root):
     if within in (None, folder.name):
+      # The whole name has to match: copies such as `label0001 (1).nii.gz` are no labels.
       for match in filter(None, map(pattern.fullmatch, names)):
         found[int(match[1])].append(folder / match[0])
   return found

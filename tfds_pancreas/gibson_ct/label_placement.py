@@ -47,11 +47,13 @@ def place_label(label: Volume, scan: DicomVolume) -> tuple[Volume, dict[str, Any
   grid = scan.volume.grid
   try:
     check_pair(grid, label.grid, ("scan", "label"))
+    # By way of canonical axes, since label and scan may store theirs in different orders.
     return from_canonical(to_canonical(label).array, grid), {"placed_by": "the label's header"}
   except UserError:
     pass  # the header puts it elsewhere, so the figures decide
   aligned = align_label(label.array, grid.shape, scan.instance_numbers)
   scores = score_flips(scan.volume.array, find_nonzero(aligned))
+  # Left and right are never flipped: no published loader does it.
   ranked = sorted(_WAYS, key=lambda way: scores[way], reverse=True)
   best = max(scores, key=lambda way: scores[way])
   if scores[best] - scores[ranked[0]] > FLIP_MARGIN:  # only the mirrored ones can be above

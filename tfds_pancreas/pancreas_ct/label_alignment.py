@@ -48,4 +48,5 @@ def align_label(
       f"instance numbers neither rise nor fall with the position: {order[turn - 1 : turn + 2]} "
       f"at slices {turn} to {turn + 2}, so label slices cannot be assigned"
     )
+  # InstanceNumber counts from 1.
   return label[:, :, order - 1]

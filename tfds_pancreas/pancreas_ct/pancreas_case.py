@@ -45,6 +45,7 @@ def _add_aligned_pair(case: CheckedCase, scan: DicomVolume, path: Path, judge: J
     "tag_slice_distance_mm": scan.tag_spacing_mm,
     "label_shape": label.shape,
     "label_header_spacing_mm": label.spacing,
+    # The differences add up to the last number less the first.
     "instance_numbers": "rising" if np.diff(scan.instance_numbers).sum() > 0 else "falling",
   }
   case.doubts = judge.judge_scan(scan.volume, "its scan")

@@ -66,6 +66,7 @@ slice. 80 scans; with the two withdrawn duplicates of PANCREAS_0002, 82."""
   }
   BUILDER_CONFIGS = tuple(make_config(name) for name in ("native", "iso2mm", "iso1mm"))
   MANUAL_DOWNLOAD_INSTRUCTIONS = CHECK_LIST
+  # `build` asks the class for configs that are not listed, such as iso1.5mm_82.
   make_config = staticmethod(make_config)
 
   def find_cases(self, root: Path) -> Mapping[str, Sequence[PancreasCaseFiles]]:

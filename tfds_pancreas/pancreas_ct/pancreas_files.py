@@ -163,6 +163,7 @@ def _find_by_patient(
   damaged: defaultdict[str, list[str]] = defaultdict(list)
   found = survey_files(root)
   for series in found.series:
+    # One slice is enough: a series is of one patient.
     if number := _read_case_number(series.files[0]):
       scans[number].append(series)
   for file, problem in found.damaged.items():

@@ -84,6 +84,7 @@ def _find_boxes(
   """Finds the boxes of all cases; those of training cases also contain the label."""
   print_line(f"{workdir}: the boxes of the second stage")
   trained = open_run(workdir / FIRST)
+  # Each once: a list of folds may have a case in several parts.
   ids = sorted({case for part in PARTS for case in getattr(fold.split, part)})
   boxes = {}
   for case in whole_cases(trained.config.data, fold, ids):

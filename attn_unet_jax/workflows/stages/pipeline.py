@@ -90,6 +90,7 @@ def inner_splits(split: CaseSplit, count: int) -> list[CaseSplit]:
     raise UserError(
       f"config.stages.inner_folds={count}: there are only {len(split.training)} training cases"
     )
+  # Python's own hash of a text is another one in each process.
   ordered = sorted(split.training, key=lambda case: hashlib.sha256(case.encode()).hexdigest())
   groups = [tuple(sorted(ordered[k::count])) for k in range(count)]
   return [
@@ -103,6 +104,7 @@ def _find_bodies(config: RunConfig, workdir: Path, fold: DataFold) -> Boxes:
   written = workdir / run_folder.STAGES_MARKER
   if not written.exists():
     print_line(f"{workdir}: boxes around the bodies")
+    # Each once: a list of folds may have a case in several parts.
     ids = sorted({case for part in PARTS for case in getattr(fold.split, part)})
     cases = whole_cases(config.data, fold, ids)
     found = {case.id: body_box(make_volume(case, config.data)) for case in cases}
