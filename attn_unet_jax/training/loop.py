@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 from flax import linen as nn
@@ -61,16 +61,7 @@ def train_network(
     Interrupted: SIGTERM or SIGINT reached a host; the state is saved.
     UserError: a loss or a gradient is not finite; says where, and what to do.
   """
-  # All hosts must restore one step, whatever each of them sees in the folder.
-  latest = hosts.run_on_primary(lambda: store.latest_step)
-  if latest is None:
-    state = replicate(recipe, hosts.broadcast_from_primary(create_state(recipe, module)))
-    if isinstance(module, HNN):
-      console.print_line(
-        "from random weights, not from ImageNet's: attn_unet_jax.convert --help says how"
-      )
-  else:
-    state = store.restore(latest, abstract_state(recipe, module), make_replicated_sharding(recipe))
+  state = _restore_or_create(recipe, module, store)
   epochs_done = hosts.run_on_primary(_count_finished_epochs, recipe, state, workdir)
   # A finished run needs neither its data nor a compiled step.
   if epochs_done >= recipe.train.epochs:
@@ -79,7 +70,6 @@ def train_network(
   steps = range(int(state.step), recipe.train.epochs * recipe.train.steps_per_epoch)
   warn_of_long_training(recipe, module, len(steps))
   step = _FirstCompiled(compile_step(recipe, module, streamed=inputs.streamed))
-  pace = PaceReport(len(steps), recipe.train.steps_per_epoch)
   with (
     hosts.open_on_primary(metrics_csv.EpochLog, workdir, epochs_done, recipe.train.writers) as log,
     inputs.source.feeds(steps) as feeds,
@@ -89,31 +79,70 @@ def train_network(
     locate_patches = stop.interruptible_once(inputs.locate_patches)
     watch = NonfiniteWatch(recipe, locate_patches, int(state.skipped), workdir / "nonfinite")
     report = EpochReport(recipe, module, inputs.fixed, log, epochs_done)
+    pace = PaceReport(len(steps), recipe.train.steps_per_epoch)
+    run = _Run(recipe, step, feeds, store, stop, watch, pace, report, validate)
     for epoch in range(epochs_done + 1, recipe.train.epochs + 1):
-      done = int(state.step)
-      state, seconds = _train_epoch(recipe, step, state, feeds, epoch, stop, store, watch, pace)
-      done = int(state.step) - done
-      is_validated = epoch == recipe.train.epochs or epoch % recipe.train.validate_every == 0
-      score = None
-      try:
-        measure = stop.interruptible(report.measure_epoch)
-        row = hosts.run_on_primary(measure, epoch, get_first_device_copy(state), seconds, done)
-        if is_validated or epoch % recipe.train.save_every == 0:
-          # Only now that its losses are known to be finite, so a bad state cannot evict the last
-          # good checkpoint.
-          store.save(state)
-        if number := stop.agree_on_signal(now=True):
-          raise_interrupted(number)
-        if is_validated:  # after saving, since it may take longer than a grace period
-          found = hosts.run_on_primary(stop.interruptible(validate), get_first_device_copy(state))
-          score = ValidationScore(*found)  # which hosts exchange as a plain list
-          store.save(state, score.dsc)
-          row["validation_dsc"] = score.dsc
-      except Interrupted as stopped:
-        # The epoch is not in the log yet, so the next start measures it again.
-        _save_and_stop(stopped.number, state, store, watch)
-      report.write_row(row, score)  # last, since an epoch in the log is not validated again
-      _save_and_stop(stop.agree_on_signal(now=True), state, store, watch)
+      state = _run_epoch(run, state, epoch)
+  return state
+
+
+def _restore_or_create(
+  recipe: TrainingRecipe, module: nn.Module, store: CheckpointStore
+) -> TrainState:
+  """Restores the newest state of a run; where there is none, creates the first one."""
+  # All hosts must restore one step, whatever each of them sees in the folder.
+  latest = hosts.run_on_primary(lambda: store.latest_step)
+  if latest is not None:
+    sharding = make_replicated_sharding(recipe)
+    return store.restore(latest, abstract_state(recipe, module), sharding)
+  state = replicate(recipe, hosts.broadcast_from_primary(create_state(recipe, module)))
+  if isinstance(module, HNN):
+    console.print_line(
+      "from random weights, not from ImageNet's: attn_unet_jax.convert --help says how"
+    )
+  return state
+
+
+class _Run(NamedTuple):
+  """What all epochs of a training use."""
+
+  recipe: TrainingRecipe
+  step: "_FirstCompiled"
+  feeds: Iterator[StepInput]
+  store: CheckpointStore
+  stop: "_SharedStopRequest"
+  watch: NonfiniteWatch
+  pace: PaceReport
+  report: EpochReport
+  validate: Callable[[TrainState], ValidationScore]
+
+
+def _run_epoch(run: _Run, state: TrainState, epoch: int) -> TrainState:
+  """Trains an epoch, or the rest of one; measures, saves, validates and logs its state."""
+  recipe, stop, done = run.recipe, run.stop, int(state.step)
+  state, seconds = _train_steps(run, state, epoch)
+  done = int(state.step) - done
+  is_validated = epoch == recipe.train.epochs or epoch % recipe.train.validate_every == 0
+  score = None
+  try:
+    measure = stop.interruptible(run.report.measure_epoch)
+    row = hosts.run_on_primary(measure, epoch, get_first_device_copy(state), seconds, done)
+    if is_validated or epoch % recipe.train.save_every == 0:
+      # Only now that its losses are known to be finite, so a bad state cannot evict the last
+      # good checkpoint.
+      run.store.save(state)
+    if number := stop.agree_on_signal(now=True):
+      raise_interrupted(number)
+    if is_validated:  # after saving, since it may take longer than a grace period
+      found = hosts.run_on_primary(stop.interruptible(run.validate), get_first_device_copy(state))
+      score = ValidationScore(*found)  # which hosts exchange as a plain list
+      run.store.save(state, score.dsc)
+      row["validation_dsc"] = score.dsc
+  except Interrupted as stopped:
+    # The epoch is not in the log yet, so the next start measures it again.
+    _save_and_stop(run, stopped.number, state)
+  run.report.write_row(row, score)  # last, since an epoch in the log is not validated again
+  _save_and_stop(run, stop.agree_on_signal(now=True), state)
   return state
 
 
@@ -143,51 +172,40 @@ def _count_finished_epochs(recipe: TrainingRecipe, state: TrainState, workdir: P
   return epochs - 1 if epochs and not rest and epochs not in logged else epochs
 
 
-def _train_epoch(
-  recipe: TrainingRecipe,
-  step: "_FirstCompiled",
-  state: TrainState,
-  feeds: Iterator[StepInput],
-  epoch: int,
-  stop: "_SharedStopRequest",
-  store: CheckpointStore,
-  watch: NonfiniteWatch,
-  pace: PaceReport,
-) -> tuple[TrainState, float]:
+def _train_steps(run: _Run, state: TrainState, epoch: int) -> tuple[TrainState, float]:
   """Trains the remaining steps of an epoch; returns the state and the seconds that they took."""
+  recipe, stop = run.recipe, run.stop
   began = time.monotonic()
   steps = range(int(state.step), epoch * recipe.train.steps_per_epoch)
-  for steps_done in console.show_progress(
-    steps, len(steps), f"epoch {epoch}/{recipe.train.epochs}"
-  ):
-    _save_and_stop(stop.agree_on_signal(), state, store, watch)
+  shown = console.show_progress(steps, len(steps), f"epoch {epoch}/{recipe.train.epochs}")
+  for steps_done in shown:
+    _save_and_stop(run, stop.agree_on_signal(), state)
     # With several hosts only `agree_on_signal` may stop a step, so that all stop at the same one.
+    is_alone = hosts.count_processes() == 1
     try:
-      feed = stop.interruptible(next)(feeds) if hosts.count_processes() == 1 else next(feeds)
+      feed = stop.interruptible(next)(run.feeds) if is_alone else next(run.feeds)
     except Interrupted as stopped:
-      _save_and_stop(stopped.number, state, store, watch)
-    if step.compile(state, feed):
+      _save_and_stop(run, stopped.number, state)
+    if run.step.compile(state, feed):
       # Not only after the step, which may take long where compiling does.
-      _save_and_stop(stop.agree_on_signal(), state, store, watch)
+      _save_and_stop(run, stop.agree_on_signal(), state)
     with jax.transfer_guard("disallow"):  # an implicit copy would stall every step
-      state, metrics = step(state, feed)
-    watch.note_step(steps_done + 1, metrics, state)
-    pace.note_step(state)
-  watch.check_pending(state)
+      state, metrics = run.step(state, feed)
+    run.watch.note_step(steps_done + 1, metrics, state)
+    run.pace.note_step(state)
+  run.watch.check_pending(state)
   # Steps run asynchronously; their time ends when the last state is ready.
   jax.block_until_ready(state)
   return state, time.monotonic() - began
 
 
-def _save_and_stop(
-  number: int | None, state: TrainState, store: CheckpointStore, watch: NonfiniteWatch
-) -> None:
+def _save_and_stop(run: _Run, number: int | None, state: TrainState) -> None:
   """Saves the state and raises Interrupted; does nothing if `number` is None."""
   if number is None:
     return
-  store.save(state)
-  store.wait()  # the process ends next, and with it the thread that saves
-  watch.check_pending(state)  # the next start will not see the metrics of this step
+  run.store.save(state)
+  run.store.wait()  # the process ends next, and with it the thread that saves
+  run.watch.check_pending(state)  # the next start will not see the metrics of this step
   console.print_line(
     f"stopped by signal {number}; saved after step {int(state.step)}, start again to go on"
   )

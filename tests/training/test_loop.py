@@ -239,8 +239,8 @@ def test_a_signal_that_comes_after_the_last_look_ends_the_run(
   """Before the test cases are segmented, which may take long."""
   real, before = loop._save_and_stop, signal.getsignal(signal.SIGTERM)
 
-  def leave(number, state, *rest):
-    real(number, state, *rest)
+  def leave(run, number, state):
+    real(run, number, state)
     if int(state.step) == 9:
       os.kill(os.getpid(), signal.SIGTERM)
 
