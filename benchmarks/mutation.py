@@ -206,14 +206,18 @@ def _first_line_around(text: str, line: int) -> int | None:
   return max((low for low, high in spans if low <= line <= (high or low)), default=None)
 
 
+def _leave_out(folder: str, names: Sequence[str]) -> set[str]:
+  """Returns what a copy of the project goes without: what commands write, and hidden files."""
+  written = {"runs", "data", "data_dir"} if Path(folder) == ROOT else set()  # packages bear them too
+  return {name for name in names if name[0] == "." or name == "__pycache__" or name in written}
+
+
 class Copy:
   """A copy of the project in which mutants are tried; the project itself stays as it is."""
 
   def __init__(self, folder: Path) -> None:
     self._root, self._calls = folder / "project", folder / "calls.json"
-    shutil.copytree(
-      ROOT, self._root, ignore=shutil.ignore_patterns(".*", "__pycache__", "runs", "data_dir")
-    )
+    shutil.copytree(ROOT, self._root, ignore=_leave_out)
     shared = ROOT.parent / "shared"
     if shared.is_dir():
       (folder / "shared").symlink_to(shared)
