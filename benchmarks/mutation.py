@@ -208,7 +208,8 @@ def _first_line_around(text: str, line: int) -> int | None:
 
 def _leave_out(folder: str, names: Sequence[str]) -> set[str]:
   """Returns what a copy of the project goes without: what commands write, and hidden files."""
-  written = {"runs", "data", "data_dir"} if Path(folder) == ROOT else set()  # packages bear them too
+  # Not deeper: packages have these names too.
+  written = {"runs", "data", "data_dir"} if Path(folder) == ROOT else set()
   return {name for name in names if name[0] == "." or name == "__pycache__" or name in written}
 
 
