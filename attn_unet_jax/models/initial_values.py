@@ -18,6 +18,7 @@ import numpy as np
 
 Shape = tuple[int, ...]
 
+# A few sizes, each a program of its own; above 64 at most eight times what a parameter needs.
 _LEAST_BLOCK, _RATIO = 64, 8
 # The standard deviation of the standard normal distribution between -2 and 2.
 _SD_WITHIN_TWO = 0.87962566103423978

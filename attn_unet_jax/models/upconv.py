@@ -42,6 +42,7 @@ class UpConv(nn.Module):
     """Upsamples x [N, X, Y, Z, C] to twice its grid."""
     channels = x.shape[-1]
     kernel = self.param("kernel", self.kernel_init, (2, 2, 2, channels, self.features), jnp.float32)
+    # Features run fastest, within the places of the 2x2x2 voxels, as `depth_to_space` reads them.
     flat = kernel.transpose(3, 0, 1, 2, 4).reshape(1, 1, 1, channels, -1).astype(self.dtype)
     y = depth_to_space(convolution.conv3d(x.astype(self.dtype), flat, form=self.form))
     if not self.use_bias:

@@ -77,6 +77,7 @@ def write_comparison(page: ComparisonPage) -> str:
     # The dots of a case lead to its first picture.
     places[case] = len(thumbs)
     for picture in pictures:
+      # The script names the elements of pictures by these numbers.
       places.setdefault(picture.id, len(thumbs))
       thumbs.append(embed_volumes(picture, "thumb", volumes))
   data: dict[str, Any] = {

@@ -72,6 +72,7 @@ def write_table(
     kind: the class of the table's element, for its style.
   """
   yield f'<div class="wide"><table class="{kind}"><thead><tr>'
+  # By `scope` a screen reader tells which cells a head belongs to.
   yield "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
   yield "</tr></thead><tbody>"
   for row in rows:
@@ -98,6 +99,7 @@ def find_meaning(metric: str) -> str:
 
 def _format_spread(found: Mapping[str, Any] | None) -> str:
   """Formats a score of `summary.json`: mean, standard deviation and number of cases."""
+  # JSON has null for what is undefined.
   if not found or found.get("mean") is None:
     return "undefined"
   spread = "" if found.get("sd") is None else f" \u00b1 {found['sd']:.3f}"

@@ -25,6 +25,7 @@ def find_onednn() -> Any:
   try:
     return importlib.import_module(_PACKAGE)
   except (ImportError, OSError) as error:  # OSError: its library, or oneDNN, cannot be loaded
+    # Not raised: `functools.cache` remembers what is returned alone.
     return error
 
 
