@@ -114,7 +114,7 @@ def store_instance(archive: Archive, content: bytes) -> None:
   kind = f'multipart/related; type="application/dicom"; boundary={boundary}'
   headers = {"Content-Type": kind, "Accept": "application/dicom+json"}
   _, said = _ask(archive, "studies", _MAX_JSON_BYTES, headers, body)
-  # Status 200 alone does not mean that the instance was stored.
+  # A status of success may still come with instances that were not stored (202).
   if said and (reason := _read_failure(_parse_json(archive, said))):
     raise RequestError(502, f"{archive.url}: did not store the mask (reason {reason})")
 

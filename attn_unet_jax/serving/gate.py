@@ -87,7 +87,7 @@ class Gate:
     host, origin = headers.get("host", ""), headers.get("origin")
     if not self._options.token and not is_loopback(_read_name(host)):
       raise RequestError(421, f"asked for as {host!r}, and answers as 127.0.0.1 or localhost alone")
-    # A page that this service has sent itself may ask.
+    # A page from the address of the service itself may ask.
     if origin and origin not in self._options.origins and _read_place(origin) != host:
       raise RequestError(
         403, f"pages of {origin} may not ask; --allow_origins names those that may"
