@@ -57,9 +57,13 @@ _OF_KEYS = "patches/test_batch.py::test_no_two_draws_of_a_patch_share_a_key"
 TESTS: Mapping[str, Sequence[str]] = {
   "losses/cross_entropy.py": ("losses/test_cross_entropy.py", "losses/test_total.py"),
   "losses/dice.py": ("losses/test_dice.py", "losses/test_total.py"),
-  "losses/operands.py": ("losses/test_cross_entropy.py", "losses/test_total.py"),
+  "losses/operands.py": (
+    "losses/test_cross_entropy.py",
+    "losses/test_total.py",
+    "losses/test_soft_labels.py",
+  ),
   "losses/side.py": ("losses/test_side.py",),
-  "losses/total.py": ("losses/test_side.py", "losses/test_total.py"),
+  "losses/total.py": ("losses/test_side.py", "losses/test_total.py", "losses/test_partial.py"),
   "losses/vnet_caffe.py": ("losses/test_vnet_caffe.py", "losses/test_total.py"),
   "patches/schedule.py": ("patches/test_schedule.py", _OF_KEYS),
   "augment/affine.py": ("augment/test_corners.py", "augment/test_augment.py", _OF_KEYS),

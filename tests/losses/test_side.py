@@ -100,5 +100,6 @@ def test_total_takes_it_and_refuses_other_maps(case):
   assert value == pytest.approx(2 * float(terms["side_bce"]))
   with pytest.raises(ValueError, match="only the network hnn"):
     sum_terms([term], logits, labels)
-  with pytest.raises(ValueError, match="do not fit"):
-    side.side_bce(sides, labels[:, 1:])
+  for other in (labels[:, 1:], jnp.concatenate([labels, labels], 1)):
+    with pytest.raises(ValueError, match="do not fit"):
+      side.side_bce(sides, other)

@@ -83,7 +83,8 @@ def test_total_refuses_what_is_no_loss(case):
 @pytest.mark.parametrize("name", NAMES)
 def test_shapes_that_do_not_fit(name, case):
   logits, labels = case
-  for bad in ((logits, labels[..., :-1]), (logits[..., :1], labels), (logits[0], labels[0])):
+  fewer, more = labels[..., :-1], jnp.concatenate([labels, labels], -1)
+  for bad in ((logits, fewer), (logits, more), (logits[..., :1], labels), (logits[0], labels[0])):
     with pytest.raises(ValueError, match="do not fit"):
       load_loss(name)(*bad)
 
