@@ -70,7 +70,7 @@ TESTS: Mapping[str, Sequence[str]] = {
   "augment/deformation.py": ("augment/test_deformation.py", _OF_KEYS),
   "augment/gamma.py": ("augment/test_gamma.py",),
   "augment/histogram.py": ("augment/test_histogram.py", _OF_KEYS),
-  "augment/intensity.py": ("augment/test_augment.py", _OF_KEYS),
+  "augment/intensity.py": ("augment/test_intensity.py", "augment/test_augment.py", _OF_KEYS),
   "augment/options.py": ("augment",),
   "augment/patch.py": ("augment/test_deformation.py", "augment/test_augment.py", _OF_KEYS),
   "augment/warp.py": ("augment/test_augment.py", "augment/test_deformation.py"),

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from attn_unet_jax.augment import affine, intensity, warp
 from attn_unet_jax.augment import patch as augment
-from attn_unet_jax.augment.options import Augmentation
+from attn_unet_jax.augment.options import OKTAY_2018, Augmentation
 from attn_unet_jax.augment.patch import source_shape
 from attn_unet_jax.augment.warp import draw_mirrored_axes, mirror_volume
 from attn_unet_jax.labels import UNLABELLED
@@ -393,3 +393,23 @@ def test_shares_are_of_the_known_neighbours_and_unknown_where_most_are():
     augment_patch(KEYS[0], share, share, PATCH, SPATIAL)[1].round(4)
   )}  # fmt: skip
   assert found == {0.25, float(UNLABELLED)}
+
+
+def test_the_released_recipe_moves_all_slices_of_a_scan_alike():
+  draw = jax.jit(jax.vmap(lambda key: affine.draw_spatial_matrix(key, (10, 20, 8), OKTAY_2018)))
+  matrices = np.asarray(draw(KEYS))
+  linear, offset = matrices[:, :, :3], matrices[:, :, 3]
+  np.testing.assert_allclose(linear[:, 2], np.eye(3)[[2] * len(KEYS)], atol=1e-6)
+  np.testing.assert_allclose(linear[:, :2, 2], 0, atol=1e-6)
+  np.testing.assert_allclose(offset[:, 2], 0, atol=1e-6)
+  # A factor for each axis, and a shift of a tenth of the patch that the turn turns along.
+  lengths = np.linalg.norm(linear[:, :2, :2], axis=1)
+  assert lengths.min() >= 0.7 - 1e-5
+  assert lengths.max() <= 1.3 + 1e-5
+  assert (np.ptp(lengths, axis=0) > 0.5).all()
+  turn = linear[:, :2, :2] / lengths[:, None]
+  shift = np.abs(np.einsum("nij,ni->nj", turn, offset[:, :2]))
+  assert (shift <= np.array([1.0, 2.0]) + 1e-4).all()
+  assert (shift.max(axis=0) > 0.8 * np.array([1.0, 2.0])).all()
+  angles = np.degrees(np.arctan2(turn[:, 1, 0], turn[:, 0, 0]))
+  assert 13 < np.abs(angles).max() <= 15 + 1e-3

@@ -26,3 +26,13 @@ def test_brightness_is_one_factor():
   np.testing.assert_allclose(ratio, np.full_like(IMAGE, ratio[0, 0, 0]), rtol=1e-5)
   assert 0.75 <= ratio[0, 0, 0] <= 1.25
   assert ratio[0, 0, 0] != 1
+
+
+def test_the_factor_of_contrast_is_within_a_quarter_of_1():
+  place = np.unravel_index(np.abs(IMAGE - IMAGE.mean()).argmin(), IMAGE.shape)  # is not clipped
+  change = jax.vmap(lambda key: change_contrast(key, jnp.array(IMAGE), ContrastOptions())[place])
+  changed = np.asarray(change(jax.random.split(KEY, 200)), np.float64)
+  mean = IMAGE.mean(dtype=np.float64)
+  factors = (changed - mean) / (IMAGE[place] - mean)
+  assert 0.74 < factors.min() < 0.8
+  assert 1.2 < factors.max() < 1.26
