@@ -72,7 +72,12 @@ TESTS: Mapping[str, Sequence[str]] = {
   "augment/histogram.py": ("augment/test_histogram.py", _OF_KEYS),
   "augment/intensity.py": ("augment/test_intensity.py", "augment/test_augment.py", _OF_KEYS),
   "augment/options.py": ("augment",),
-  "augment/patch.py": ("augment/test_deformation.py", "augment/test_augment.py", _OF_KEYS),
+  "augment/patch.py": (
+    "augment/test_patch.py",
+    "augment/test_deformation.py",
+    "augment/test_augment.py",
+    _OF_KEYS,
+  ),
   "augment/warp.py": ("augment/test_augment.py", "augment/test_deformation.py"),
   "evaluation/overlap.py": ("evaluation/test_overlap.py",),
   "evaluation/paired_tests.py": ("evaluation/test_paired_tests.py",),
