@@ -47,3 +47,12 @@ def test_the_sd_of_noise_lies_between_its_ends_and_is_0_for_the_rest(ends):
   assert 0.25 < (sds > 0).mean() < 0.75
   assert sds.max() <= 1.1 * ends[1]
   assert sds[sds > 0].min() >= 0.9 * ends[0]
+
+
+def test_which_images_get_noise_is_drawn_by_a_key_of_its_own_that_stays():
+  # A run that goes on by a newer version must draw what it would have drawn.
+  options = Augmentation(noise_sd=(1.0, 1.0), noise_probability=0.5)
+  noisy = jax.vmap(lambda key: change_intensity(key, IMAGE, options))(KEYS)
+  sd_keys = jax.vmap(lambda key: jax.random.fold_in(jax.random.split(key, 4)[2], 1))(KEYS)
+  expected = jax.vmap(lambda key: jax.random.bernoulli(key, 0.5))(sd_keys)
+  np.testing.assert_array_equal((noisy != IMAGE).any((1, 2, 3)), expected)
