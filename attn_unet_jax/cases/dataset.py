@@ -104,23 +104,23 @@ class JudgedScans:
 
   Attributes:
     judge: decides which scans are refused.
+    accepted: the lines about what was accepted so far, sorted: threads read scans in any order.
   """
 
   def __init__(self, judge: Judge):
     self.judge = judge
+    self.accepted: list[str] = []
     self._told: set[str] = set()
     self._lock = threading.Lock()  # scans are read by several threads
-
-  @property
-  def accepted(self) -> list[str]:
-    """The lines about what was accepted, sorted: threads read scans in any order."""
-    return sorted(line for line in self._told if line.startswith("accepted"))
 
   def log_once(self, lines: Sequence[str]) -> None:
     """Logs what has not been told before."""
     with self._lock:
       new = [line for line in dict.fromkeys(lines) if line not in self._told]
       self._told.update(new)
+      # Into this list, which the record of a run holds from its start.
+      self.accepted += [line for line in new if line.startswith("accepted")]
+      self.accepted.sort()
     for line in new:
       logging.warning(line)
 

@@ -116,6 +116,7 @@ def test_the_page_of_a_comparison_draws_its_cases(browser, tmp_path):
   opened.on("pageerror", lambda error: said.append(str(error)))
   opened.goto((tmp_path / "two.html").as_uri())
   assert opened.locator("#scatters circle").count() == 2
+  opened.locator("#thumbs canvas").nth(1).wait_for()  # pictures are unpacked one after the other
   assert opened.locator("#thumbs canvas").count() == 2
   assert opened.locator("#differences th").last.inner_text() == EVIL
   assert "overlap of prediction and truth" in opened.locator("#table").inner_text()
