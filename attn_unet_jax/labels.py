@@ -306,7 +306,7 @@ def is_foreground(labels: Any) -> Any:
   return (labels > 0) & (labels < min(_REST))
 
 
-def labelled_classes(text: str) -> tuple[bool, ...]:
+def find_labelled_classes(text: str) -> tuple[bool, ...]:
   """Returns whether the data labels each class that a mapping names, without looking at data."""
   parts = dict(part.partition("=")[::2] for part in text.replace(" ", "").split(",") if part)
   return tuple(parts[name] != _NONE for name in class_names(text))

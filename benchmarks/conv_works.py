@@ -47,13 +47,15 @@ def works(x: jax.Array, kernel: jax.Array, g: jax.Array, voxels: int) -> dict[st
 
   alone = voxels == 1
   return {
-    "forward": _compiled(own if alone else packed, x, kernel),
-    "input_gradient": _compiled(own_input_gradient if alone else packed_input_gradient, g),
-    "kernel_gradient": _compiled(own_kernel_gradient if alone else packed_kernels_gradient, x, g),
+    "forward": _compile_work(own if alone else packed, x, kernel),
+    "input_gradient": _compile_work(own_input_gradient if alone else packed_input_gradient, g),
+    "kernel_gradient": _compile_work(
+      own_kernel_gradient if alone else packed_kernels_gradient, x, g
+    ),
   }
 
 
-def _compiled(function: Callable[..., jax.Array], *given: jax.Array) -> Work:
+def _compile_work(function: Callable[..., jax.Array], *given: jax.Array) -> Work:
   program = jax.jit(function).lower(*given).compile()
   return lambda: program(*given)
 

@@ -67,10 +67,10 @@ def workloads(
   """
   draw, works = programs(form, dtype)
   given = (draw(images), jnp.asarray(images), jnp.asarray(labels))
-  return {name: _compiled(works[name], given) for name in names}
+  return {name: _compile_work(works[name], given) for name in names}
 
 
-def _compiled(work: Any, given: tuple[Any, ...]) -> Work:
+def _compile_work(work: Any, given: tuple[Any, ...]) -> Work:
   program = jax.jit(work).lower(*given).compile()
   return Work(lambda: jax.block_until_ready(program(*given)), lambda: _bytes(program))
 

@@ -276,7 +276,7 @@ class Copy:
     return int(pytest.main([*plain, base, *tests], plugins))
 
   @contextlib.contextmanager
-  def mutated(self, module: str, text: str) -> Iterator[None]:
+  def hold_mutant(self, module: str, text: str) -> Iterator[None]:
     """Puts a mutant in a module's place."""
     path = self._root / PACKAGE / module
     kept = path.read_text()
@@ -307,7 +307,7 @@ def try_module(
       continue
     first = _first_line_around(text, mutant.line)
     near = [test for test, called in calls.items() if first in called]
-    with copy.mutated(module, mutant.text):
+    with copy.hold_mutant(module, mutant.text):
       passed = not near or copy.passes(near, limit_s)
       passed = passed and (len(near) == len(calls) or copy.passes(list(calls), limit_s))
     counts["survived" if passed else "killed"] += 1

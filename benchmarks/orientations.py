@@ -34,7 +34,7 @@ def main() -> None:
   scan, label = read_nifti(arguments.input), read_label(arguments.label)
   resampled, truth = _onto_turned_grid(scan, 1), _onto_turned_grid(label, 0)
   variants = {"original": scan, "LPS": on_axes(scan, "LPS"), "permuted": on_axes(scan, "SRA"),
-              "turned": turned(scan), "resampled": resampled}  # fmt: skip
+              "turned": turn_axes(scan), "resampled": resampled}  # fmt: skip
   masks = _predict(arguments.workdir, variants)
   reference = to_canonical(masks["original"]).array
   equal = {
@@ -74,8 +74,8 @@ def on_axes(volume: Volume, codes: str) -> Volume:
   return Volume(ornt.apply_orientation(volume.array, turn), affine)
 
 
-def turned(volume: Volume) -> Volume:
-  """The same voxels, their affine turned about the world's Z axis."""
+def turn_axes(volume: Volume) -> Volume:
+  """Turns the affine of a volume about the world's Z axis; its voxels stay."""
   return Volume(volume.array, _rotation() @ volume.affine)
 
 

@@ -101,10 +101,10 @@ def window_score(cases: dict[str, list[Case]]) -> float:
 
 def place_score(cases: dict[str, list[Case]]) -> float:
   """Mean test DSC of the better of the two fixed masks."""
-  return max(_fixed_mask_score(cases, kind) for kind in (0, 1))
+  return max(_score_fixed_mask(cases, kind) for kind in (0, 1))
 
 
-def _fixed_mask_score(cases: dict[str, list[Case]], kind: int) -> float:
+def _score_fixed_mask(cases: dict[str, list[Case]], kind: int) -> float:
   counts, hits = np.zeros((2, GRID**3))
   for case in cases["train"]:
     cell = _cell(case, kind)
@@ -113,7 +113,7 @@ def _fixed_mask_score(cases: dict[str, list[Case]], kind: int) -> float:
   # Smoothing lets cells that few training voxels fell into borrow from their neighbours.
   blur = [ndimage.gaussian_filter(n.reshape((GRID,) * 3), 0.7).ravel() for n in (hits, counts)]
   share = blur[0] / np.maximum(blur[1], 1e-6)
-  return _thresholded_score(cases, lambda case: share[_cell(case, kind)])
+  return _score_threshold(cases, lambda case: share[_cell(case, kind)])
 
 
 def _cell(case: Case, kind: int) -> np.ndarray:
@@ -130,7 +130,7 @@ def forest_score(cases: dict[str, list[Case]]) -> float:
   truth = np.concatenate([case["truth"][c] for case, c in zip(cases["train"], chosen, strict=True)])
   forest = RandomForestClassifier(60, min_samples_leaf=5, n_jobs=-1, random_state=0)
   forest.fit(inputs, truth)
-  return _thresholded_score(cases, lambda case: forest.predict_proba(_inputs(case))[:, 1])
+  return _score_threshold(cases, lambda case: forest.predict_proba(_inputs(case))[:, 1])
 
 
 def _sample(rng: np.random.Generator, case: Case) -> np.ndarray:
@@ -143,7 +143,7 @@ def _inputs(case: Case) -> np.ndarray:
   return np.concatenate([case["features"], *case["places"]], -1)
 
 
-def _thresholded_score(
+def _score_threshold(
   cases: dict[str, list[Case]], probability: Callable[[Case], np.ndarray]
 ) -> float:
   found = [probability(case) for case in cases["validation"]]

@@ -112,7 +112,7 @@ def compare_starts(setup: Setup) -> dict[str, Any]:
 
 def _list_flags(setup: Setup, start: str, folds: Path) -> Iterator[str]:
   """Yields the flags of a fine-tuning: those of the network where it must be the same."""
-  usual = flatten(runs.asked(f"--config=experiments/{EXPERIMENT}"))
+  usual = flatten(runs.build_asked_config(f"--config=experiments/{EXPERIMENT}"))
   for key, value in flatten(load_config(find_run(setup.network) / "config.json")).items():
     if (key in _SHARED or key.startswith("model.")) and value != usual.get(key):
       yield f"--config.{key}={value}"

@@ -15,7 +15,7 @@ from attn_unet_jax.patches.batch import StreamedBatch
 from attn_unet_jax.training.compile import compile_step
 from attn_unet_jax.training.mesh import replicate
 from attn_unet_jax.training.state import create_state
-from benchmarks.windows import one_batch, timed_steps
+from benchmarks.windows import one_batch, time_steps
 
 
 class Repeat(NamedTuple):
@@ -34,12 +34,12 @@ def repeat(config: RunConfig, module: nn.Module, untimed: int, timed: int) -> Re
   """Trains from the config's start on one batch, augmented anew by each step."""
   step = compile_step(config, module, streamed=True)
   state = replicate(config, create_state(config, module))
-  feeds = counted(one_batch(config, module))
-  step_s, state = timed_steps(step, state, feeds, untimed, timed)
+  feeds = count_feeds(one_batch(config, module))
+  step_s, state = time_steps(step, state, feeds, untimed, timed)
   return Repeat(step_s, digest(state.params))
 
 
-def counted(fed: StreamedBatch) -> Iterator[StreamedBatch]:
+def count_feeds(fed: StreamedBatch) -> Iterator[StreamedBatch]:
   """The batch for every step from 0: a step takes nothing that was fed for another."""
   for number in itertools.count():
     yield fed._replace(step=jax.device_put(np.int32(number), fed.step.sharding))

@@ -63,7 +63,7 @@ def train(experiment: str, workdir: Path, *flags: str) -> None:
 
 
 def _require_same(workdir: Path, arguments: tuple[str, ...]) -> None:
-  differing = find_differences(config_of(workdir), asked(*arguments))
+  differing = find_differences(config_of(workdir), build_asked_config(*arguments))
   if differing:
     named = ", ".join(f"{key}: {old!r} there, {new!r} now" for key, (old, new) in differing.items())
     raise UserError(
@@ -71,8 +71,8 @@ def _require_same(workdir: Path, arguments: tuple[str, ...]) -> None:
     )
 
 
-def asked(*arguments: str) -> RunConfig:
-  """The config that `attn_unet_jax.main` makes of its arguments."""
+def build_asked_config(*arguments: str) -> RunConfig:
+  """Builds the config that `attn_unet_jax.main` makes of its arguments."""
   _, texts = take_overrides([flag for flag in arguments if flag.startswith("--config.")])
   experiment = next(flag for flag in arguments if flag.startswith("--config="))
   draft = load_experiment(experiment.removeprefix("--config="))
@@ -98,7 +98,7 @@ def record(workdir: Path) -> dict[str, Any]:
 
 def parameters(workdir: Path) -> int:
   """Numbers that are trained, of the network, or of the three that a run in stages keeps."""
-  return sum(_parameters(folder) for folder in _kept(workdir))
+  return sum(_parameters(folder) for folder in _list_kept_runs(workdir))
 
 
 def step_seconds(workdir: Path) -> float | None:
@@ -116,7 +116,7 @@ def config_of(workdir: Path) -> RunConfig:
   return load_config(workdir / "config.json")
 
 
-def _kept(workdir: Path) -> list[Path]:
+def _list_kept_runs(workdir: Path) -> list[Path]:
   return [workdir] if (workdir / "metrics.csv").is_file() else sorted(workdir.glob("stage*/"))
 
 

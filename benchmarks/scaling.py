@@ -45,7 +45,7 @@ _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/scaling.json", "figu
 _PAGE = flags.DEFINE_string("page", "docs/reference/scaling.md", "page made of them")
 
 
-def configured(data: int, space: int) -> RunConfig:
+def make_config(data: int, space: int) -> RunConfig:
   """The paper's config on a mesh, one patch a device of its axis `data`, in bfloat16."""
   draft = get_config()
   draft.data.patch, draft.train.batch_size = PATCH, data
@@ -104,7 +104,7 @@ def main(argv: list[str]) -> None:
     for name in _TARGETS.value:
       there, programs = topology.describe_devices(name), []
       for data, space in TARGETS[name]:
-        programs.append(figures(configured(data, space), there))
+        programs.append(figures(make_config(data, space), there))
         print(json.dumps(programs[-1]), flush=True)
       told[name] = {
         "device": there[0].device_kind,

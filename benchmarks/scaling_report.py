@@ -61,7 +61,7 @@ def report(told: dict[str, Any]) -> str:
     *(f"### {told[name]['device']}\n\n{_programs(programs)}" for name, programs in targets.items()),
     _remarks(targets[PREDICTED][8, 1]),
     _PREDICTION.format(utilisation=UTILISATION, backward=BACKWARD) + _systems(),
-    *(_predicted(targets[PREDICTED], system) for system in SYSTEMS),
+    *(_format_prediction(targets[PREDICTED], system) for system in SYSTEMS),
   ]
   return "\n".join(parts)
 
@@ -132,7 +132,7 @@ def _systems() -> str:
   return _table(head, rows) + "\nThe latencies are assumptions.\n"
 
 
-def _predicted(programs: dict[tuple[int, int], dict[str, Any]], system: System) -> str:
+def _format_prediction(programs: dict[tuple[int, int], dict[str, Any]], system: System) -> str:
   grown = [programs[8, 1], programs[4, 2], programs[2, 4]]
   rows = []
   for program in grown:

@@ -49,7 +49,7 @@ def main() -> None:
   if REFERENCE not in done or len(done) < 2:
     print(f"no table yet: it takes {REFERENCE} and another system", file=sys.stderr)
     return
-  told = [described(SYSTEMS[key], workdir) for key, workdir in done.items()]
+  told = [describe_system(SYSTEMS[key], workdir) for key, workdir in done.items()]
   scored = [runs.read_scores(workdir) for workdir in done.values()]
   table = compare_scores(scored, METRICS)
   keep({"machine": on, "systems": [*map(with_scores, told, scored)]}, _OUTPUT.value)
@@ -65,7 +65,7 @@ def train(key: str, folder: Path) -> None:
   runs.train(system.experiment, folder / key, data, *system.flags)
 
 
-def described(system: System, workdir: Path) -> dict[str, Any]:
+def describe_system(system: System, workdir: Path) -> dict[str, Any]:
   """What a row says beside its scores; seconds are of the machine that trained it."""
   record = runs.record(workdir)
   return {

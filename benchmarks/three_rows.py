@@ -60,7 +60,7 @@ def main() -> None:
   _train(after, *target, epochs, *start)
   _train(scratch, *target, epochs)
   rows = {
-    "before": _row(_scored_on_target(source, target)),
+    "before": _row(_score_on_target(source, target)),
     "after": _row(after / "evaluation"),
     "scratch": _row(scratch / "evaluation"),
   }
@@ -106,7 +106,7 @@ def _train(workdir: Path, *changes: str) -> None:
   runs.train("pancreas.py:phantom", workdir, *common, *changes, *asked)
 
 
-def _scored_on_target(source: Path, target: tuple[str, ...]) -> Path:
+def _score_on_target(source: Path, target: tuple[str, ...]) -> Path:
   """Where the source run's scores on the target's test cases lie."""
   if _SOURCE.value == _TARGET.value:  # its own test cases
     return source / "evaluation"

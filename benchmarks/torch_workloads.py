@@ -60,7 +60,7 @@ def workloads(
   """
   torch.manual_seed(0)
   network = TorchTwin(classes=2, gates=2) if network is None else network
-  before = _allocated(device)
+  before = _measure_allocated(device)
   network = network.to(device)
   x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, 1))).to(device)
   y = torch.from_numpy(np.asarray(labels)).to(device)
@@ -68,7 +68,7 @@ def workloads(
     layout = torch.channels_last_3d
     network, x = network.to(memory_format=layout), x.contiguous(memory_format=layout)
   forward = torch.compile(network) if variant == "torch_compiled" else network
-  own = _allocated(device) - before
+  own = _measure_allocated(device) - before
 
   def logits() -> Tensor:
     with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
@@ -96,7 +96,7 @@ def workloads(
   }
 
 
-def _allocated(device: str) -> int:
+def _measure_allocated(device: str) -> int:
   return torch.cuda.memory_allocated() if device == "cuda" else 0
 
 

@@ -43,10 +43,10 @@ def seconds(
   step: Step, state: TrainState, feeds: Iterator[StepInput], untimed: int, timed: int
 ) -> float:
   """A step's share of a window's time, after the untimed steps."""
-  return timed_steps(step, state, feeds, untimed, timed)[0]
+  return time_steps(step, state, feeds, untimed, timed)[0]
 
 
-def timed_steps(
+def time_steps(
   step: Step, state: TrainState, feeds: Iterator[StepInput], untimed: int, timed: int
 ) -> tuple[float, TrainState]:
   """The same, and the state after all steps."""

@@ -26,7 +26,7 @@ from attn_unet_jax.volumes.nifti import read_label, read_nifti, write_nifti
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows.load_run import load_best
-from benchmarks.orientations import on_axes, turned
+from benchmarks.orientations import on_axes, turn_axes
 from tests import conftest
 from tests.configs import SMALLEST
 from tests.conftest import ROOT, SHARED, run_command, stop_when
@@ -319,7 +319,7 @@ def test_predict_takes_the_chosen_series(trained, scan, tmp_path):
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no real scans beside the project")
 def test_a_real_scan_gives_the_same_mask_from_every_orientation(trained, tmp_path):
   scan = read_nifti(SHARED / "ct_nifti_3mm" / "ct.nii.gz")
-  variants = {"a": scan, "b": on_axes(scan, "LPS"), "c": on_axes(scan, "SRA"), "d": turned(scan)}
+  variants = {"a": scan, "b": on_axes(scan, "LPS"), "c": on_axes(scan, "SRA"), "d": turn_axes(scan)}
   for name, volume in variants.items():
     write_nifti(tmp_path / "scans" / f"{name}.nii.gz", volume)
   flags = (f"--workdir={trained[0]}", f"--input={tmp_path}/scans", f"--output={tmp_path}/masks")

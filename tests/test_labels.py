@@ -6,8 +6,8 @@ import pytest
 from attn_unet_jax.labels import (
   UNLABELLED,
   class_names,
+  find_labelled_classes,
   is_foreground,
-  labelled_classes,
   parse_mapping,
   rest_value,
 )
@@ -166,7 +166,7 @@ def test_a_class_may_be_none_of_the_values(names):
   mapping = parse_mapping(text, names)
   assert mapping.classes == class_names(text) == ("liver", "pancreas")
   assert mapping.labelled_indices == {"pancreas": 2}
-  assert labelled_classes(text) == (False, True)
+  assert find_labelled_classes(text) == (False, True)
   assert mapping.apply(np.array([0, 1]), "x").tolist() == [0, 2]
   assert str(mapping) == text
   suggested = "--config.data.labels='liver=none,pancreas=VALUE', with a value for each VALUE"

@@ -1,5 +1,6 @@
 """Reads cases from a data set: a folder of NIfTI files, or records made by `tfds_pancreas`."""
 
+import bisect
 import dataclasses
 import hashlib
 import threading
@@ -119,8 +120,9 @@ class JudgedScans:
       new = [line for line in dict.fromkeys(lines) if line not in self._told]
       self._told.update(new)
       # Into this list, which the record of a run holds from its start.
-      self.accepted += [line for line in new if line.startswith("accepted")]
-      self.accepted.sort()
+      for line in new:
+        if line.startswith("accepted"):
+          bisect.insort(self.accepted, line)
     for line in new:
       logging.warning(line)
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from attn_unet_jax.labels import class_names, labelled_classes
+from attn_unet_jax.labels import class_names, find_labelled_classes
 from attn_unet_jax.runtime.acceptance import REASONS, Acceptance, parse_acceptance
 from attn_unet_jax.runtime.options import NOT_NEGATIVE, Options, Rule, one_of, option
 
@@ -97,11 +97,11 @@ class DataOptions(Options):
   @property
   def labelled_sets(self) -> tuple[tuple[bool, ...], ...]:
     """Whether each data set of the run labels each class of the network."""
-    own = labelled_classes(self.labels)
+    own = find_labelled_classes(self.labels)
     if not self.also:
       return (own,)
     text = self.also_labels or self.labels
-    also = dict(zip(class_names(text), labelled_classes(text), strict=True))
+    also = dict(zip(class_names(text), find_labelled_classes(text), strict=True))
     return own, tuple(also.get(name, False) for name in class_names(self.labels))
 
   @property

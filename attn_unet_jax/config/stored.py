@@ -45,7 +45,7 @@ def load_config(path: Path) -> RunConfig:
   except (ValueError, TypeError, AttributeError, OverflowError) as error:
     raise UserError(f"{path}: not a config of this program ({error}); train again") from None
   except UserError as error:
-    raise _refused(path, error) from None
+    raise _explain_refusal(path, error) from None
   known = {key.name for key in list_keys()}
   external = ":" in str(values.get("model.name"))  # whose keys only its module knows
   unknown = [k for k in values if k not in known and not (external and k.startswith("model."))]
@@ -55,11 +55,11 @@ def load_config(path: Path) -> RunConfig:
     config = build(values)
     check_rules(config)
   except UserError as error:
-    raise _refused(path, error) from None
+    raise _explain_refusal(path, error) from None
   return config
 
 
-def _refused(path: Path, error: UserError) -> UserError:
+def _explain_refusal(path: Path, error: UserError) -> UserError:
   return UserError(f"{path}: {error}; put back what the run was trained with")
 
 

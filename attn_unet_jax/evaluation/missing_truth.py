@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from attn_unet_jax.labels import class_names, labelled_classes
+from attn_unet_jax.labels import class_names, find_labelled_classes
 
 # The column of `cases.csv` that says whether a case has a class.
 TRUTH = "reference_volume_ml"
@@ -48,7 +48,7 @@ def find_missing_truth(labels: str, volumes: Mapping[str, Sequence[float]]) -> M
     labels: the mapping of the data's label values, as in `data.labels`.
     volumes: by scored class the volume of the truth in each case, NaN where it is not known.
   """
-  pairs = [*zip(class_names(labels), labelled_classes(labels), strict=True)]
+  pairs = [*zip(class_names(labels), find_labelled_classes(labels), strict=True)]
   return MissingTruth(
     tuple(name for name, is_labelled in pairs if not is_labelled),
     tuple(

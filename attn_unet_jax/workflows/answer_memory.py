@@ -66,13 +66,13 @@ class MemoryGuard:
 
 def _require_averages(shape: Sequence[int], trained: LoadedRun, name: object) -> None:
   require_memory(
-    int(math.prod(shape) * _bytes_averaged(trained)),
+    int(math.prod(shape) * _count_averaged_bytes(trained)),
     f"{name}: the probabilities that are averaged",
     "leave out axes of --tta or scales of --tta_scales, or name fewer runs",
   )
 
 
-def _bytes_averaged(trained: LoadedRun) -> float:
+def _count_averaged_bytes(trained: LoadedRun) -> float:
   """Returns the bytes per voxel of the working grid at the peak of a prediction."""
   array = _FLOAT32 * (1 + len(trained.classes))
   # As of one prediction: the image, its mirrored or padded copy, and sums of probabilities.

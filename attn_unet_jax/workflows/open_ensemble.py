@@ -97,7 +97,7 @@ def _check_fits(one: Path, first: LoadedRun, other: Path, member: LoadedRun) -> 
       f"{other}: has the classes {', '.join(member.classes)}, and {one} has "
       f"{', '.join(first.classes)}; only runs of the same classes are averaged"
     )
-  ours, theirs = _shared(first.config), _shared(member.config)
+  ours, theirs = _list_shared_options(first.config), _list_shared_options(member.config)
   for key, value in ours.items():
     if value != theirs[key]:
       raise UserError(
@@ -106,7 +106,7 @@ def _check_fits(one: Path, first: LoadedRun, other: Path, member: LoadedRun) -> 
       )
 
 
-def _shared(config: RunConfig) -> dict[str, object]:
+def _list_shared_options(config: RunConfig) -> dict[str, object]:
   keys = flatten(config)
   # Whether there are boxes at all: their file may have another name in each run.
   return {**{key: keys[key] for key in _SHARED}, "data.boxes": bool(config.data.boxes)}

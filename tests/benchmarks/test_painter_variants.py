@@ -12,7 +12,7 @@ from benchmarks.painter_variants import VARIANTS, read_rows
 
 def ask(name):
   experiment, *differing = VARIANTS[name]
-  return runs.asked(f"--config=experiments/{experiment}", *differing)
+  return runs.build_asked_config(f"--config=experiments/{experiment}", *differing)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

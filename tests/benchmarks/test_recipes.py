@@ -4,7 +4,7 @@ import pytest
 
 from attn_unet_jax.config.resolve import resolve_draft
 from benchmarks.recipes import SYSTEMS
-from benchmarks.runs import asked
+from benchmarks.runs import build_asked_config
 from experiments import dense_vnet, pancreas
 
 DEMO = resolve_draft(pancreas.get_config("phantom"))
@@ -12,7 +12,8 @@ DEMO = resolve_draft(pancreas.get_config("phantom"))
 
 @pytest.mark.parametrize("key", SYSTEMS)
 def test_each_training_has_as_many_patches(key):
-  config = asked(f"--config=experiments/{SYSTEMS[key].experiment}", *SYSTEMS[key].flags)
+  system = SYSTEMS[key]
+  config = build_asked_config(f"--config=experiments/{system.experiment}", *system.flags)
   for name in ("epochs", "steps_per_epoch", "batch_size"):
     assert getattr(config.train, name) == getattr(DEMO.train, name)
   if config.stages.count == 1:

@@ -43,7 +43,7 @@ def test_a_run_is_done_when_its_record_says_so(tmp_path, exit, done):
 def test_what_is_asked_for_is_the_experiment_with_its_flags():
   experiment = "--config=experiments/pancreas.py:phantom"
   patch = "--config.data.patch=(32, 32, 32)"
-  config = runs.asked(experiment, "--workdir=a", "--config.train.epochs=3", patch)
+  config = runs.build_asked_config(experiment, "--workdir=a", "--config.train.epochs=3", patch)
   plain = resolve_draft(pancreas.get_config("phantom"))
   assert config == with_keys(plain, {"train.epochs": 3, "data.patch": (32, 32, 32)})
 
@@ -58,7 +58,7 @@ def test_what_is_done_is_not_trained_again_unless_it_was_another_config(tmp_path
   ]
   (tmp_path / "a").mkdir()
   (tmp_path / "a" / "run.json").write_text('{"exit": "done"}')
-  config = runs.asked("--config=experiments/pancreas.py:phantom", *flags)
+  config = runs.build_asked_config("--config=experiments/pancreas.py:phantom", *flags)
   (tmp_path / "a" / "config.json").write_text(to_json(config))
   runs.train("pancreas.py:phantom", tmp_path / "a", *flags)
   assert len(started) == 1

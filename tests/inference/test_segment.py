@@ -16,7 +16,7 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.box import box_from_slices
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Grid, Volume
-from benchmarks.orientations import on_axes, turned
+from benchmarks.orientations import on_axes, turn_axes
 from tests.configs import with_keys
 
 
@@ -44,7 +44,7 @@ def test_the_same_mask_from_every_orientation(config, scan, spacing):
   np.testing.assert_array_equal(reference.affine, scan.affine)
   assert reference.array.dtype == np.uint8
   assert 0.02 < reference.array.mean() < 0.5
-  for other in (on_axes(scan, "LPS"), on_axes(scan, "SRA"), turned(scan)):
+  for other in (on_axes(scan, "LPS"), on_axes(scan, "SRA"), turn_axes(scan)):
     mask = segment_scan(other, _Threshold(), config).mask
     assert mask.shape == other.shape
     np.testing.assert_array_equal(mask.affine, other.affine)
