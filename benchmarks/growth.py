@@ -73,11 +73,13 @@ def _trace_steps(folder: Path) -> dict[str, Usage]:
   """Trains the demo for six steps, with an empty cache of programs and then with a full one."""
   usages = {}
   with tempfile.TemporaryDirectory(dir=folder) as cache:
+    # This process has set the variable to the user's own cache, which would win over others.
+    environment = {"JAX_COMPILATION_CACHE_DIR": cache}
     for name in ("nothing compiled before", "compiled before"):
       with tempfile.TemporaryDirectory(dir=folder) as workdir:
         command = ["attn_unet_jax.main", f"--config={EXPERIMENT}:phantom"]
         command += [f"--workdir={workdir}/run", f"--config.data.dir={_DATA_DIR.value}"]
-        usages[name] = trace_until(_SIX_STEPS, *command, environment={"XDG_CACHE_HOME": cache})
+        usages[name] = trace_until(_SIX_STEPS, *command, environment=environment)
   return usages
 
 
