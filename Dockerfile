@@ -9,7 +9,7 @@
 #
 #   docker build --build-arg EXTRAS='[cuda]' --tag attn-unet-jax:cuda .
 #   docker run --rm --gpus all attn-unet-jax:cuda
-FROM python:3.12-slim
+FROM python:3.13-slim
 
 ARG EXTRAS=""
 
