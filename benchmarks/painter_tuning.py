@@ -5,8 +5,8 @@
 Each variant changes `pancreas.py:real` in one thing and is trained for the same number of steps on
 the same patients. Its figure is the DSC over the validation slabs after the last step. The scores
 of the test patients, which `main` writes too, are read by nothing here. Hours of two cores: what is
-done stays, a variant that was stopped goes on, and the JSON is written after each. Its rows of as
-many epochs are not trained again, so that the table can be filled in several sittings.
+done stays, a variant that was stopped goes on, and the JSON is written after each. Its rows of the
+same budget are not trained again, so that the table can be filled in several sittings.
 """
 
 from pathlib import Path
@@ -26,6 +26,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the records are.")
 _SEEDS = flags.DEFINE_integer("seeds", 2, "Runs of each variant.", lower_bound=1)
 _EPOCHS = flags.DEFINE_integer("epochs", 8, "Epochs of 50 steps of each run.", lower_bound=1)
+_FLAGS = flags.DEFINE_multi_string(
+  "flag", [], "A flag of main for every run, such as --flag=--config.model.dtype=bfloat16."
+)
 _ONLY = flags.DEFINE_multi_string("only", [], "Variants to run, by a part of their name; '': all.")
 _PAGE = flags.DEFINE_string("page", "", "Page to write the table into; '': none.")
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/painter_tuning.json", "JSON to write.")
@@ -36,14 +39,15 @@ def main() -> None:
   chosen = [
     name for name in VARIANTS if not _ONLY.value or any(part in name for part in _ONLY.value)
   ]
-  rows = read_rows(Path(_OUTPUT.value), _EPOCHS.value)
+  budget = {"epochs": _EPOCHS.value, "flags": _FLAGS.value}
+  rows = read_rows(Path(_OUTPUT.value), budget)
   trained = {(row["name"], row["seed"]) for row in rows}
   for seed in range(_SEEDS.value):
     for name in chosen:
       if (name, seed) in trained:
         continue
       rows.append({"name": name, "seed": seed, "dsc": _train_variant(name, seed)})
-      keep({"machine": machine(), "epochs": _EPOCHS.value, "runs": rows}, _OUTPUT.value)
+      keep({"machine": machine(), **budget, "runs": rows}, _OUTPUT.value)
       print_line(f"{name}, seed {seed}: validation DSC {rows[-1]['dsc']:.3f}")
   text = painter_table(rows)
   print(text)
@@ -63,6 +67,7 @@ def _train_variant(name: str, seed: int) -> float:
     f"--config.data.dir={_DATA_DIR.value}",
     f"--config.seed={seed}",
     *budget,
+    *_FLAGS.value,
     *differing,
   )
   return float(read_metrics(workdir / "metrics.csv")[-1]["validation_dsc"])

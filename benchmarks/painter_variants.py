@@ -1,6 +1,7 @@
 """The variants that `benchmarks.painter_tuning` trains, and what was measured of them before."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ VARIANTS: dict[str, tuple[str, ...]] = {
   "painted alone": (
     _REAL,
     "--config.data.also_share=0.999",
+  ),
+  "three maps in place of nine": (
+    _REAL,
+    "--config.data.also_folds=benchmarks/three_maps.json",
   ),
   "the pancreas alone": (
     _REAL,
@@ -64,10 +69,10 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 
 
-def read_rows(path: Path, epochs: int) -> list[dict[str, Any]]:
-  """Reads what a result of as many epochs holds; [] if there is none, or it is of other epochs."""
+def read_rows(path: Path, budget: Mapping[str, Any]) -> list[dict[str, Any]]:
+  """Reads what a result of the same budget holds; [] if there is none, or it is of another."""
   if not path.exists():
     return []
   result = json.loads(path.read_text())
-  rows: list[dict[str, Any]] = result["runs"] if result["epochs"] == epochs else []
+  rows: list[dict[str, Any]] = result["runs"] if budget.items() <= result.items() else []
   return rows

@@ -26,7 +26,9 @@ def test_no_two_variants_are_the_same():
 
 def test_rows_of_the_same_budget_are_taken_over(tmp_path):
   rows, path = [{"name": "no texture", "seed": 0, "dsc": 0.5}], tmp_path / "result.json"
-  assert read_rows(path, 8) == []
-  path.write_text(json.dumps({"epochs": 8, "runs": rows}))
-  assert read_rows(path, 8) == rows
-  assert read_rows(path, 9) == []
+  budget = {"epochs": 8, "flags": ["--config.model.dtype=bfloat16"]}
+  assert read_rows(path, budget) == []
+  path.write_text(json.dumps({**budget, "runs": rows}))
+  assert read_rows(path, budget) == rows
+  assert read_rows(path, {**budget, "epochs": 9}) == []
+  assert read_rows(path, {**budget, "flags": []}) == []

@@ -67,7 +67,7 @@ def leaks(split):
 
 def test_these_lists_are_packaged():
   assert sorted(path.stem for path in LISTS.glob("*.json")) == sorted(
-    [*NAMES, "msd07_slabs", "one_scan"]
+    [*NAMES, "msd07_slabs", "msd07_slabs_25", "one_scan"]
   )
 
 
@@ -78,6 +78,12 @@ def test_the_list_of_real_slabs_follows_its_rule():
   ids = by_hash(case for part in PARTS for case in split[part])
   training, validation, test = (sorted(part) for part in (ids[7:-12], ids[:7], ids[-12:]))
   assert split == {"training": training, "validation": validation, "test": test}
+
+
+def test_the_list_without_validation_tests_the_same_patients():
+  (split,), (usual,) = read("msd07_slabs_25")["folds"], read("msd07_slabs")["folds"]
+  assert split == {**usual, "training": sorted(usual["training"] + usual["validation"])}
+  assert not set(split["training"]) & set(split["test"])
   assert len(set(ids)) == 37
   assert "same patient" in listing["note"]
 

@@ -122,7 +122,14 @@ def interpolate_by_neighbours(x: jax.Array, axis: int, target: int, mode: Upsamp
     used = [k for k in range(3) if weights[:, r, k].any()]
     terms = [jnp.asarray(weights[:, r, k], x.dtype) * near[k] for k in used]
     planes.append(functools.reduce(operator.add, terms))
-  return jnp.stack(planes, axis + 1).reshape(*x.shape[:axis], target, *x.shape[axis + 1 :])
+  return _interleave(planes, axis)
+
+
+def _interleave(planes: Sequence[jax.Array], axis: int) -> jax.Array:
+  """Puts the planes of several arrays of one shape in turn along an axis."""
+  shape = planes[0].shape
+  target = len(planes) * shape[axis]
+  return jnp.stack(planes, axis + 1).reshape(*shape[:axis], target, *shape[axis + 1 :])
 
 
 def _shift_along(x: jax.Array, axis: int, by: int) -> jax.Array:
