@@ -3,7 +3,8 @@
 python docs/draw_attention.py SLABS msd_138 docs/images/attention.png
 
 SLABS holds image/NAME.nii.gz and label/NAME.nii.gz, all of whose values are pancreas. The network
-is the one that comes along, and the gate the first of its finest level. `make pictures` runs it.
+is the one that comes along, and the gate the one on the finest grid that tells the organ from the
+rest most (docs/explanation/attention.md). `make pictures` runs it.
 """
 
 import io
@@ -30,6 +31,7 @@ from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows.measure_attention import open_attention
 
 NETWORK = "builtin:pancreas"
+GATE = "level2/1"
 FOLDS = Path("attn_unet_jax/cases/fold_lists/msd07_slabs.json")
 _TILE, _TEXT, _GAP = 320, 32, 8
 _BAR = 70, 14
@@ -45,14 +47,14 @@ def main(slabs: Path, name: str, output: Path) -> None:
   scan = read_scan(slabs / "image" / f"{name}.nii.gz")
   expert = to_canonical(read_label(slabs / "label" / f"{name}.nii.gz")).array > 0
   network = to_canonical(segment(scan, load_run(NETWORK))).array == 1
-  gate, coefficients = measure_gate(scan, name)
+  coefficients = measure_gate(scan, name)
   number = find_largest_slices(expert, 1)[0]
   high = float(coefficients[..., number].max())
   tiles = [*draw_tiles(to_canonical(scan), expert, network, coefficients / high)]
   height, width = tiles[0].shape[:2]
   canvas = Canvas(3 * width + 2 * _GAP, height + _TEXT)
   dsc = 2 * np.count_nonzero(expert & network) / (expert.sum() + network.sum())
-  texts = "the expert's pancreas", f"the network's: DSC {dsc:.2f}", f"attention, {gate}"
+  texts = "the expert's pancreas", f"the network's: DSC {dsc:.2f}", f"attention, {GATE}"
   for column, (tile, text) in enumerate(zip(tiles, texts, strict=True)):
     x = column * (width + _GAP)
     canvas.paste(tile, x, 0)
@@ -61,12 +63,11 @@ def main(slabs: Path, name: str, output: Path) -> None:
   save_small(canvas.encode(), output)
 
 
-def measure_gate(scan: Volume, name: str) -> tuple[str, np.ndarray]:
-  """Returns the name of the finest gate, and its coefficients on the scan's canonical axes."""
+def measure_gate(scan: Volume, name: str) -> np.ndarray:
+  """Returns the coefficients of the gate on the scan's canonical axes."""
   maps = open_attention(find_run(NETWORK))(scan, None, name)
-  gate = next(iter(maps))
-  shares = map_gates([maps[gate]], scan.grid)[..., 0] / np.float32(FULL_SHARE)
-  return gate, to_canonical(Volume(shares, scan.affine)).array
+  shares = map_gates([maps[GATE]], scan.grid)[..., 0] / np.float32(FULL_SHARE)
+  return to_canonical(Volume(shares, scan.affine)).array
 
 
 def draw_tiles(

@@ -152,8 +152,9 @@ def keep_components(mask: Array, likely: Array, steps: Any, voxel_ml: float) -> 
     sizes[0] = 0
     kept = sizes >= max(smallest if value in concerned else 0, 1)  # 1: not what is outside
     if value in steps["one_piece"]:
-      # How far the probability is above a half; where it nowhere is, the voxels are counted.
-      sums = np.bincount(pieces.ravel(), (np.maximum(likely - 0.5, 0) + 1e-6).ravel())
+      # The log odds of the class; where it nowhere is likelier than not, the voxels are counted.
+      held = np.clip(likely, 0.5, 1 - 1e-6)
+      sums = np.bincount(pieces.ravel(), (np.log(held / (1 - held)) + 1e-6).ravel())
       kept &= np.arange(sizes.size) == sums[1:].argmax() + 1
     elif steps["largest_component"] or (steps["largest"] and value in concerned):
       kept &= np.arange(sizes.size) == sizes.argmax()

@@ -26,6 +26,8 @@ Locate = Callable[[Volume], Box | None]
 
 # What a voxel of at most a half counts: of pieces without any other the largest one is kept.
 _DOUBTFUL = 1e-6
+# Nothing is more certain than this: what is rounded to 1 says nothing about a millionth.
+_MOST_CERTAIN = 1 - 1e-6
 
 
 class ScanSegmentation(NamedTuple):
@@ -125,14 +127,17 @@ def make_labels(
 def _weigh_certainty(
   found: ScanProbabilities, value: int, where: tuple[slice, slice, slice]
 ) -> np.ndarray:
-  """Returns how far the probability of a class is above a half, in a box of the canonical grid.
+  """Returns the log odds of a class, log(p / (1 - p)) or 0, in a box of the canonical grid.
 
-  A piece that is large and doubtful, such as bowel beside the organ, has less of it than the organ.
-  Where all pieces are below a half their voxels are counted.
+  Their sum over a piece is the log-likelihood that is lost if none of it is of the class, were
+  voxels independent. So the piece with the greatest sum is that of the most probable mask of one
+  piece: one that is large and doubtful, such as bowel beside the organ, has less of it than the
+  organ. Where all pieces are below a half their voxels are counted.
   """
   probability = interpolate_box(found.values[..., value], found.grid, found.canonical, where)
-  above: np.ndarray = np.maximum(probability - 0.5, 0) + _DOUBTFUL
-  return above
+  held = np.clip(probability, 0.5, _MOST_CERTAIN)
+  odds: np.ndarray = np.log(held / (1 - held)) + _DOUBTFUL
+  return odds
 
 
 def predict_within(

@@ -165,7 +165,7 @@ def _describe_scan(first: BestCheckpoint, steps: Postprocessing) -> dict[str, An
     "after": {
       **dataclasses.asdict(steps),
       "one_piece": list(config.one_piece_values),
-      "one_piece_weights": "a voxel counts max(p - 0.5, 0) + 1e-6",
+      "one_piece_weights": "a voxel counts log(q / (1 - q)) + 1e-6, q = clip(p, 0.5, 1 - 1e-6)",
       "largest_component": config.inference.largest_component,
     },
   }

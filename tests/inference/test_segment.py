@@ -174,8 +174,9 @@ def test_some_classes_are_one_piece_and_others_are_not(config):
 @pytest.mark.parametrize(
   ("probabilities", "kept"),
   [
-    ((0.55, 0.9), "small"),  # 5 times 0.05 against 2 times 0.4
-    ((0.7, 0.9), "large"),  # 5 times 0.2
+    ((0.69, 0.9), "small"),  # 5 times log(0.69 / 0.31) = 0.80 against 2 times log 9 = 2.20
+    ((0.71, 0.9), "large"),  # 5 times 0.90
+    ((0.94, 1.0), "small"),  # 5 times 2.75 against 2 times 13.8, which certainty counts
     ((0.45, 0.5), "large"),  # of three classes; none is above a half, so that voxels count
   ],
 )

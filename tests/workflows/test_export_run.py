@@ -123,7 +123,7 @@ def test_a_run_becomes_a_network_a_contract_and_a_runner(offer, tmp_path):
     "fill_holes": False,
     "values": [],
     "one_piece": [],
-    "one_piece_weights": "a voxel counts max(p - 0.5, 0) + 1e-6",
+    "one_piece_weights": "a voxel counts log(q / (1 - q)) + 1e-6, q = clip(p, 0.5, 1 - 1e-6)",
     "largest_component": True,
   }
   assert about["network"]["inputs"] == [
