@@ -11,7 +11,6 @@ then has the memory that XLA plans, the kernels of a step, and the bytes that th
 """
 
 import itertools
-import re
 import tempfile
 from typing import Any
 
@@ -34,6 +33,7 @@ from attn_unet_jax.training.mesh import replicate
 from attn_unet_jax.training.state import create_state
 from attn_unet_jax.workflows.network import build_run_network
 from benchmarks.candidates import CANDIDATES, put_in_place
+from benchmarks.planned_kernels import describe_program
 from benchmarks.result import keep, machine
 from benchmarks.windows import one_batch, ratio, seconds
 
@@ -49,13 +49,6 @@ _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
 define_config("experiments/pancreas.py:phantom")
 
 _USUAL = next(iter(CANDIDATES))
-# Of a compiled program's text: an instruction of the main computation, and what it is.
-_INSTRUCTION = re.compile(
-  r"^\s+(?:ROOT )?%?(?P<name>[\w.-]+) = (?P<result>.*?) (?P<kind>[\w-]+)\((?P<operands>[^)]*)\)"
-)
-_ARRAY = re.compile(r"(pred|[a-z]+(?P<bits>\d+)[a-z\d]*)\[(?P<shape>[\d,]*)\]")
-# What XLA computes without a kernel.
-_FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
 
 
 def main() -> None:
@@ -109,40 +102,6 @@ def _time_steps(config: RunConfig, module: nn.Module, names: list[str]) -> dict[
     }
     print_line(f"{name}: {found[name]}")
   return found
-
-
-def describe_program(compiled: jax.stages.Compiled) -> dict[str, Any]:
-  """Returns what XLA plans for a program: GiB of temporaries, kernels, GiB that they move."""
-  memory: Any = compiled.memory_analysis()
-  kernels = list_kernels(compiled.as_text() or "")
-  return {
-    "temporary_gib": round(memory.temp_size_in_bytes / 2**30, 3),
-    "kernels": len(kernels),
-    "moved_gib": round(sum(kernels.values()) / 2**30, 3),
-  }
-
-
-def list_kernels(text: str) -> dict[str, int]:
-  """Lists the kernels of a compiled program: name, and bytes of operands and results.
-
-  Each operand and result counts once, as if it were read or written whole; loops count as one.
-  """
-  main = text[text.index("\nENTRY ") :].split("\n}", 1)[0]
-  sizes, kernels = {}, {}
-  for line in main.splitlines()[1:]:
-    if not (found := _INSTRUCTION.match(line)):
-      continue
-    size = sum(_count_bytes(array) for array in _ARRAY.finditer(found["result"]))
-    sizes[found["name"]] = size
-    if found["kind"] not in _FREE:
-      operands = re.findall(r"%([\w.-]+)", found["operands"])
-      kernels[found["name"]] = size + sum(sizes.get(operand, 0) for operand in operands)
-  return kernels
-
-
-def _count_bytes(array: re.Match[str]) -> int:
-  size = max(1, int(array["bits"] or 8) // 8)
-  return size * int(np.prod([int(n) for n in array["shape"].split(",") if n], dtype=np.int64))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 
 from attn_unet_jax.models import layers
 from attn_unet_jax.models.ops import resize
-from benchmarks import candidates, step_candidates
+from benchmarks import candidates
 from tests.configs import small_config
 
 
@@ -93,24 +93,3 @@ def test_one_array_of_parameters_takes_the_same_steps():
     updated.append(after)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-6), *updated)
   np.testing.assert_allclose(candidates.flatten_norm(params), optax.tree.norm(params), 1e-6)
-
-
-PROGRAM = """HloModule step
-
-%fused (p: f32[8]) -> f32[8] {
-  ROOT %p = f32[8]{0} parameter(0)
-}
-
-ENTRY %main (a: bf16[2,4], b: f32[8]) -> (f32[8], pred[3]) {
-  %a = bf16[2,4]{1,0} parameter(0)
-  %b = f32[8]{0} parameter(1)
-  %wide.1 = f32[8]{0} fusion(%a, %b), kind=kLoop, calls=%fused
-  %flat = f32[8]{0} bitcast(%wide.1)
-  %two = (f32[8]{0}, pred[3]{0}) custom-call(%flat), custom_call_target="x"
-  ROOT %out = f32[8]{0} get-tuple-element(%two), index=0
-}
-"""
-
-
-def test_kernels_and_what_they_move_are_read_from_a_program():
-  assert step_candidates.list_kernels(PROGRAM) == {"wide.1": 16 + 32 + 32, "two": 32 + 32 + 3}
