@@ -21,9 +21,6 @@ from attn_unet_jax.training import optimizer, state, step
 _EPSILON, _MOMENTUM = 1e-5, 0.9
 _OVER = (0, 1, 2, 3)
 
-# Of a batch: what normalisation subtracts, and what it multiplies by; float32 [C].
-_Statistics = tuple[jax.Array, jax.Array]
-
 
 @jax.custom_vjp
 def normalise_relu(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Array, ...]:
@@ -75,8 +72,8 @@ def _differentiate(
 normalise_relu.defvjp(_normalise, _differentiate)
 
 
-class _Statistic(nn.Module):
-  """The variables of nn.BatchNorm under the same names."""
+class _BatchNormRelu(nn.Module):
+  """Normalises and takes the ReLU, with the variables of nn.BatchNorm under the same names."""
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -95,13 +92,13 @@ class _Statistic(nn.Module):
     return y
 
 
-class _NormRelu(nn.Module):
+class _NamedAsBatchNorm(nn.Module):
   """Stands where `layers.BatchNorm` stands, one level of names above nn.BatchNorm."""
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps [N, X, Y, Z, C] to the same shape."""
-    return _Statistic(name="BatchNorm_0")(x)
+    return _BatchNormRelu(name="BatchNorm_0")(x)
 
 
 class ConvNormRelu(layers.ConvNormRelu):
@@ -112,7 +109,7 @@ class ConvNormRelu(layers.ConvNormRelu):
     """Maps [N, X, Y, Z, C] to [N, X, Y, Z, features]."""
     x = layers.Conv(self.features, self.size, form=self.form, dtype=self.dtype)(x)
     if train:
-      return _NormRelu(name="BatchNorm_0")(x)
+      return _NamedAsBatchNorm(name="BatchNorm_0")(x)
     return nn.relu(layers.BatchNorm(self.dtype, self.batch_axis)(x, train))
 
 
@@ -129,13 +126,13 @@ def interleave_by_padding(planes: Sequence[jax.Array], axis: int) -> jax.Array:
   return sum(apart[1:], apart[0])
 
 
-def flatten_norm(tree: Any) -> jax.Array:
-  """The norm of all arrays of a tree as one."""
+def compute_flat_norm(tree: Any) -> jax.Array:
+  """Computes the norm of all arrays of a tree as one."""
   return jnp.linalg.norm(jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)]))
 
 
 def build_flat_optimizer(recipe: Any) -> optax.GradientTransformation:
-  """The recipe's optimiser on all parameters as one array; not for recipes that go by names."""
+  """Builds the recipe's optimiser on one array of all parameters; not by their names."""
   return optax.flatten(_build_optimizer(recipe))
 
 
@@ -164,6 +161,6 @@ CANDIDATES: dict[str, tuple[tuple[Any, str, Any], ...]] = {
   "one array of parameters": (
     (state, "build_optimizer", build_flat_optimizer),
     (step, "build_optimizer", build_flat_optimizer),
-    (optax.tree, "norm", flatten_norm),
+    (optax.tree, "norm", compute_flat_norm),
   ),
 }

@@ -92,4 +92,4 @@ def test_one_array_of_parameters_takes_the_same_steps():
       after = optax.apply_updates(after, updates)
     updated.append(after)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-6), *updated)
-  np.testing.assert_allclose(candidates.flatten_norm(params), optax.tree.norm(params), 1e-6)
+  np.testing.assert_allclose(candidates.compute_flat_norm(params), optax.tree.norm(params), 1e-6)
