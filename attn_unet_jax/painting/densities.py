@@ -11,12 +11,26 @@ from attn_unet_jax.painting.look import ScanLook
 from attn_unet_jax.painting.materials import CONTENTS, LAYERS, ORGANS, PHASE_SHARES, STRETCHES
 from attn_unet_jax.painting.options import Painting, Range
 from tfds_pancreas.abdomen.hollow import CONTRAST
+from tfds_pancreas.abdomen.organs import ALL_ORGANS
 
 _GAS_HU = -980.0
 _DRUNK = 0.25  # share of patients who have drunk contrast agent
 # The squares add up to 1, so that the sd between patients is that of the table.
 _COMMON, _OWN = 0.6, 0.8
 _CONTENT_SLOW = 10.0
+# Of what no map names, in the order of `materials`: visceral fat, wall and content of loops,
+# vessels, tumour, duct.
+_UNNAMED_SLOW = np.array([8, 12, 15, 5, 8, 3], np.float32)
+_UNNAMED_FINE = np.array([12, 9, 10, 5, 10, 3], np.float32)
+# Within the masks of 25 patients of the Medical Segmentation Decathlon's Task07, the tumour's median
+# lay from 95 HU below to 34 above the pancreas's (5 and 95 %), on the median 13 below; five of them
+# were cysts of 20 to 31 HU.
+_CYSTS, _CYST_HU = 0.25, (5.0, 35.0)
+_TUMOUR_HU = (-12.0, 22.0)  # from the pancreas, mean and sd
+_HAZE_HU = 35.0  # by which strands and small vessels raise fat between the viscera, at most
+_LOOP_HU = (15.0, 60.0)  # content of loops
+_BELOW_WALL_HU = 45.0  # a collapsed loop lies below the enhanced wall by so much, at most
+_DUCT_HU = 12.0
 
 
 class Densities(NamedTuple):
@@ -56,11 +70,37 @@ def draw_densities(key: Array, look: ScanLook, painting: Painting, window_hu: Ra
   # Gas has no texture.
   fine = jnp.where(is_gas, 0, CONTENTS.fine[:, None, None])
   slow = jnp.where(is_gas, 0, _CONTENT_SLOW)
+  # A key of its own: what maps name keeps its draws.
+  unnamed = _draw_unnamed(jax.random.fold_in(key, 1), organs)
   return Densities(
-    jnp.concatenate([organs, contents.reshape(-1)]),
-    look.texture * jnp.concatenate([ORGANS.slow, slow.reshape(-1)]),
-    look.texture * jnp.concatenate([ORGANS.fine, fine.reshape(-1)]),
+    jnp.concatenate([organs, contents.reshape(-1), unnamed]),
+    look.texture * jnp.concatenate([ORGANS.slow, slow.reshape(-1), _UNNAMED_SLOW]),
+    look.texture * jnp.concatenate([ORGANS.fine, fine.reshape(-1), _UNNAMED_FINE]),
   )
+
+
+def _draw_unnamed(key: Array, organs: Array) -> Array:
+  """Returns the mean of every material that no map names, [6], in the order of `materials`.
+
+  Args:
+    key: random key.
+    organs: HU of every organ, about which these lie.
+  """
+  haze, below, content, is_cyst, cyst, normal = jax.random.uniform(key, (6,))
+  fat, bowel, vein, pancreas = (
+    organs[ALL_ORGANS[name]]
+    for name in ("fat", "small_bowel", "portal_splenic_vein", "pancreas")
+  )
+  tumour = pancreas + _TUMOUR_HU[0] + _TUMOUR_HU[1] * jax.scipy.special.ndtri(normal)
+  low, high = _CYST_HU
+  return jnp.stack([
+    fat + _HAZE_HU * haze,
+    bowel - _BELOW_WALL_HU * below,
+    _LOOP_HU[0] + (_LOOP_HU[1] - _LOOP_HU[0]) * content,
+    vein,
+    jnp.where(is_cyst < _CYSTS, low + (high - low) * cyst, tumour),
+    jnp.full_like(vein, _DUCT_HU),
+  ])
 
 
 def _mix_phases(look: ScanLook, deviation: Array, spread: float) -> Array:

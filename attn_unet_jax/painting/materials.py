@@ -3,7 +3,8 @@
 Numbers stand for materials: those of `ALL_ORGANS` for the organs, and after them the contents of
 hollow organs. A content is divided into stretches, which are filled independently of each other,
 and each stretch into layers from the back of the body to its front, so that gas can lie above
-fluid. With such numbers an image is a look-up in a table. Loads no JAX.
+fluid. Last come those that no map names: the fat between the viscera, and what is drawn into it and
+into the pancreas in the step. With such numbers an image is a look-up in a table. Loads no JAX.
 """
 
 from typing import NamedTuple
@@ -22,7 +23,10 @@ NAMES = tuple(sorted(ALL_ORGANS, key=lambda name: ALL_ORGANS[name]))
 # The organs that hold something, by the kind of hollow organ that they are.
 HOLLOW = {name: kind for kind in HOLLOW_ORGANS for name in NAMES if kind.name in name}
 FIRST_CONTENT = len(NAMES)
-NUM_MATERIALS = FIRST_CONTENT + len(HOLLOW) * STRETCHES * LAYERS
+VISCERAL_FAT = FIRST_CONTENT + len(HOLLOW) * STRETCHES * LAYERS
+# Drawn in the step: wall and content of loops of bowel, vessels, and a tumour and a wide duct.
+LOOP_WALL, LOOP_CONTENT, VESSEL, LESION, DUCT = range(VISCERAL_FAT + 1, VISCERAL_FAT + 6)
+NUM_MATERIALS = DUCT + 1
 
 
 class OrganTable(NamedTuple):

@@ -22,6 +22,15 @@ class Painting(Options):
   # Wider than between the patients of one hospital.
   spread: float = option(1.4, "Factor on the sd of tissues' means between patients.", NOT_NEGATIVE)
   fat: Range = option((0.0, 0.6), "Range of the share of fat in the pancreas.", _ORDERED, FRACTION)
+  clutter: Range = option(
+    (0.0, 0.0),
+    "Range of the share of the fat between the viscera in which loops of bowel and vessels lie.",
+    _ORDERED,
+    FRACTION,
+  )
+  lesions: float = option(
+    0.0, "Probability that the pancreas of a patch has a tumour or a cyst, part of it.", FRACTION
+  )
   texture: Range = option(
     (0.5, 1.6), "Range of the factor on the variation within tissues.", _ORDERED, NOT_NEGATIVE
   )

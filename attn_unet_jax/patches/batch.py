@@ -23,6 +23,7 @@ from attn_unet_jax.cases.prepare import WorkingCase
 from attn_unet_jax.cases.prepare_ahead import open_threads
 from attn_unet_jax.cases.target import keep_boundary
 from attn_unet_jax.labels import SHARE_STEPS, UNLABELLED, is_foreground
+from attn_unet_jax.painting.anatomy import vary_anatomy
 from attn_unet_jax.painting.patch import paint_patch
 from attn_unet_jax.patches.device_source import ResidentSet, SourceBlock, crop_patches
 from attn_unet_jax.patches.host_cropper import HostCropper, stack_blocks
@@ -51,7 +52,7 @@ Share = Callable[[Drawn], Drawn]
 # Without it the fixed patches would be those of the first training steps.
 _FIXED_SEED_OFFSET = 2**20
 # Apart from what `augment_patch` makes of the key that it gets too.
-_PAINTING_STREAM = 900
+_PAINTING_STREAM, _ANATOMY_STREAM = 900, 901
 
 
 class NetworkInput(NamedTuple):
@@ -258,6 +259,10 @@ def _paint_patch(
   # Painted in their final pose: slices lie across Z, however the patient lies.
   materials, label = pose_patch(key, block.image, label, data.patch, augmentation)
   painting_key = jax.random.fold_in(key, _PAINTING_STREAM)
+  anatomy_key = jax.random.fold_in(key, _ANATOMY_STREAM)
+  materials, label = vary_anatomy(
+    anatomy_key, materials, label, recipe.painting, data.spacing_mm
+  )
   hu = paint_patch(painting_key, materials, recipe.painting, data.window_hu, data.spacing_mm)
   image = normalise_intensity(data, hu, block.mean, block.sd)
   return change_appearance(key, image, augmentation), label

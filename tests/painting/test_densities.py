@@ -10,11 +10,17 @@ from attn_unet_jax.painting.densities import draw_densities
 from attn_unet_jax.painting.look import draw_look
 from attn_unet_jax.painting.materials import (
   CONTENTS,
+  DUCT,
   FIRST_CONTENT,
   HOLLOW,
   LAYERS,
+  LESION,
+  LOOP_CONTENT,
+  LOOP_WALL,
   NUM_MATERIALS,
   STRETCHES,
+  VESSEL,
+  VISCERAL_FAT,
 )
 from attn_unet_jax.painting.options import Painting
 from tfds_pancreas.abdomen.organs import ALL_ORGANS
@@ -81,7 +87,7 @@ def test_the_free_share_of_a_tissue_is_uniform_over_the_window():
 
 
 def test_hollow_organs_hold_gas_above_the_rest():
-  mean = draw_many(PRIOR)[1].mean[:, FIRST_CONTENT:]
+  mean = draw_many(PRIOR)[1].mean[:, FIRST_CONTENT:VISCERAL_FAT]
   contents = mean.reshape(2000, len(HOLLOW), STRETCHES, LAYERS)
   is_gas = contents < -900
   assert (np.diff(is_gas.astype(int), axis=-1) >= 0).all()
@@ -89,3 +95,26 @@ def test_hollow_organs_hold_gas_above_the_rest():
   assert share == pytest.approx((1 - CONTENTS.collapsed) * CONTENTS.gas, abs=0.06)
   stretches = contents[:, 0, :, 0]
   assert (stretches[:, 0] != stretches[:, 1]).mean() > 0.9
+
+
+def test_tumours_lie_about_the_pancreas_and_a_quarter_are_cysts():
+  mean = draw_many(PRIOR)[1].mean
+  difference = mean[:, LESION] - mean[:, ALL_ORGANS["pancreas"]]
+  is_cyst = (mean[:, LESION] >= 5) & (mean[:, LESION] <= 35) & (difference < -45)
+  assert is_cyst.mean() == pytest.approx(0.25, abs=0.06)
+  assert difference[~is_cyst].mean() == pytest.approx(-12, abs=3)
+  assert difference[~is_cyst].std() == pytest.approx(22, rel=0.15)
+
+
+def test_what_no_map_names_has_the_density_of_its_like():
+  mean = draw_many(PRIOR)[1].mean
+  fat, bowel, vein = (
+    mean[:, ALL_ORGANS[name]] for name in ("fat", "small_bowel", "portal_splenic_vein")
+  )
+  haze = mean[:, VISCERAL_FAT] - fat
+  assert 0 <= haze.min() <= haze.max() <= 35
+  assert haze.mean() == pytest.approx(17.5, abs=1)
+  assert ((mean[:, LOOP_WALL] <= bowel) & (mean[:, LOOP_WALL] >= bowel - 45)).all()
+  assert ((mean[:, LOOP_CONTENT] >= 15) & (mean[:, LOOP_CONTENT] <= 60)).all()
+  np.testing.assert_array_equal(mean[:, VESSEL], vein)
+  assert (mean[:, DUCT] == 12).all()

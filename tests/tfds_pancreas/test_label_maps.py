@@ -105,6 +105,19 @@ def test_a_map_that_cannot_be_painted_is_named(tmp_path, value, said):
     read_map(path, ORGANS)
 
 
+def test_a_map_whose_values_are_named_by_another_list_is_refused(tmp_path):
+  path = tmp_path / "shifted.nii.gz"
+  array = a_map()
+  array[2:4, 3:5, 1:3] = 5
+  # Its file's axes point to the left and to the back: 5 lies to the right of 1.
+  write_nifti(path, Volume(array, AFFINE))
+  right = ((0, "background"), (1, "stomach"), (5, "liver"), (7, "pancreas"))
+  assert read_map(path, right).shape == (7, 5, 6)
+  wrong = ((0, "background"), (1, "liver"), (5, "stomach"), (7, "pancreas"))
+  with pytest.raises(UserError, match=r"shifted.nii.gz: liver \d+ mm to the left of stomach; it is"):
+    read_map(path, wrong)
+
+
 def test_maps_are_found_by_their_names(tmp_path):
   for name in ("b.nii.gz", "a.nii", ".hidden.nii"):
     (tmp_path / name).write_text("")

@@ -15,6 +15,7 @@ from attn_unet_jax.volumes.nifti_folder import list_nifti_files
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
 from tfds_pancreas.abdomen.organs import ALL_ORGANS
+from tfds_pancreas.painted_ct.map_anatomy import find_misplaced
 from tfds_pancreas.painted_ct.organ_names import read_organs_of_values
 
 SPLITS = ("train", "validation", "test")
@@ -91,7 +92,8 @@ def read_map(path: Path, organs: OrgansOfValues) -> Volume:
     uint8 [X, Y, Z] with values of ALL_ORGANS on canonical axes.
 
   Raises:
-    UserError: the file is unreadable, has values without a name, or no pancreas.
+    UserError: the file is unreadable, has values without a name, no pancreas, or organs on the
+      wrong side of the body.
   """
   volume = to_canonical(read_label(path))
   known = dict(organs)
@@ -109,6 +111,11 @@ def read_map(path: Path, organs: OrgansOfValues) -> Volume:
     raise UserError(
       f"{path}: {pancreas_ml:.1f} ml of pancreas, at least {_LEAST_ML:g} ml are needed; leave the "
       "map out"
+    )
+  if misplaced := find_misplaced(named):
+    raise UserError(
+      f"{path}: {misplaced}; it is named by another list of values, or mirrored: name its values in "
+      "a labels.json beside it, correct its affine, or leave the map out"
     )
   return named
 
