@@ -66,7 +66,7 @@ def vary_anatomy(
   draws = _Draws(*jax.random.uniform(number_key, (len(_Draws._fields),)))
   x, y, z = materials.shape
   lengths = [length / spacing_mm for length in _LENGTHS_MM]
-  loops, first, second, _ = draw_fields(field_key, (x, y, z), lengths)
+  loops, first, second, white = draw_fields(field_key, (x, y, z), lengths)
   # Where two sheets cross there is a tube, of which |first| and |second| tell the distance.
   off_tube = jnp.maximum(jnp.abs(first), jnp.abs(second))
   pancreas = materials == ALL_ORGANS["pancreas"]
@@ -78,7 +78,8 @@ def vary_anatomy(
     wide = exists & (draws.wide_duct < _WIDE_DUCTS)
     in_duct = wide & (off_tube < _tube_width(_DUCT_SHARE * draws.duct))
     materials = jnp.where(pancreas & in_duct, jnp.uint8(DUCT), materials)
-    grown, place = _grow_lesion(lesion_key, pancreas, first, draws, spacing_mm)
+    place = _choose_voxel(pancreas, white)
+    grown = _fill_lesion(lesion_key, place, first, draws, spacing_mm)
     grown &= exists & (pancreas | (materials >= VISCERAL_FAT))
     materials = jnp.where(grown, jnp.uint8(LESION), materials)
     # A voxel of the pancreas keeps its label, and nobody knows one that is unlabelled.
@@ -111,18 +112,20 @@ def _tube_width(share: Array) -> Array:
   return jnp.sqrt(2.0) * erfinv(jnp.sqrt(share))
 
 
-def _grow_lesion(
-  key: Array, pancreas: Array, outline: Array, draws: _Draws, spacing_mm: float
-) -> tuple[Array, tuple[Array, ...]]:
-  """Returns the voxels of a lesion about a voxel of the pancreas, and that voxel."""
-  place_key, axes_key = jax.random.split(key)
-  chance = jax.random.uniform(place_key, pancreas.shape)
-  place = jnp.unravel_index(jnp.argmax(jnp.where(pancreas, chance, -1)), pancreas.shape)
+def _choose_voxel(mask: Array, white: Array) -> tuple[Array, ...]:
+  """Returns the indices of a voxel of a mask, each as likely as any other, by white noise."""
+  return jnp.unravel_index(jnp.argmax(jnp.where(mask, white, -jnp.inf)), mask.shape)
+
+
+def _fill_lesion(
+  key: Array, place: tuple[Array, ...], outline: Array, draws: _Draws, spacing_mm: float
+) -> Array:
+  """Returns the voxels of an ellipsoid about a place, whose outline a normal field moves."""
   low, high = _RADIUS_MM
-  radius = low * (high / low) ** draws.radius
-  axes = radius * jnp.exp(_ELONGATION * jax.random.normal(axes_key, (3,)))
-  squares = jnp.zeros(())
-  for axis, size in enumerate(pancreas.shape):
-    offset = spacing_mm * (jnp.arange(size) - place[axis]) / axes[axis]
-    squares = squares + (offset**2).reshape([-1 if a == axis else 1 for a in range(3)])
-  return jnp.sqrt(squares) + _OUTLINE * outline < 1, place
+  axes = low * (high / low) ** draws.radius * jnp.exp(_ELONGATION * jax.random.normal(key, (3,)))
+  places = jnp.meshgrid(*map(jnp.arange, outline.shape), indexing="ij", sparse=True)
+  squares = [
+    (spacing_mm * (along - middle) / axis) ** 2
+    for along, middle, axis in zip(places, place, axes, strict=True)
+  ]
+  return jnp.sqrt(sum(squares)) + _OUTLINE * outline < 1

@@ -22,9 +22,9 @@ _CONTENT_SLOW = 10.0
 # vessels, tumour, duct.
 _UNNAMED_SLOW = np.array([8, 12, 15, 5, 8, 3], np.float32)
 _UNNAMED_FINE = np.array([12, 9, 10, 5, 10, 3], np.float32)
-# Within the masks of 25 patients of the Medical Segmentation Decathlon's Task07, the tumour's median
-# lay from 95 HU below to 34 above the pancreas's (5 and 95 %), on the median 13 below; five of them
-# were cysts of 20 to 31 HU.
+# Within the masks of 25 patients of the Medical Segmentation Decathlon's Task07, the tumour's
+# median lay from 95 HU below to 34 above the pancreas's (5 and 95 %), on the median 13 below; five
+# of them were cysts of 20 to 31 HU.
 _CYSTS, _CYST_HU = 0.25, (5.0, 35.0)
 _TUMOUR_HU = (-12.0, 22.0)  # from the pancreas, mean and sd
 _HAZE_HU = 35.0  # by which strands and small vessels raise fat between the viscera, at most
@@ -88,19 +88,20 @@ def _draw_unnamed(key: Array, organs: Array) -> Array:
   """
   haze, below, content, is_cyst, cyst, normal = jax.random.uniform(key, (6,))
   fat, bowel, vein, pancreas = (
-    organs[ALL_ORGANS[name]]
-    for name in ("fat", "small_bowel", "portal_splenic_vein", "pancreas")
+    organs[ALL_ORGANS[name]] for name in ("fat", "small_bowel", "portal_splenic_vein", "pancreas")
   )
   tumour = pancreas + _TUMOUR_HU[0] + _TUMOUR_HU[1] * jax.scipy.special.ndtri(normal)
   low, high = _CYST_HU
-  return jnp.stack([
-    fat + _HAZE_HU * haze,
-    bowel - _BELOW_WALL_HU * below,
-    _LOOP_HU[0] + (_LOOP_HU[1] - _LOOP_HU[0]) * content,
-    vein,
-    jnp.where(is_cyst < _CYSTS, low + (high - low) * cyst, tumour),
-    jnp.full_like(vein, _DUCT_HU),
-  ])
+  return jnp.stack(
+    [
+      fat + _HAZE_HU * haze,
+      bowel - _BELOW_WALL_HU * below,
+      _LOOP_HU[0] + (_LOOP_HU[1] - _LOOP_HU[0]) * content,
+      vein,
+      jnp.where(is_cyst < _CYSTS, low + (high - low) * cyst, tumour),
+      jnp.full_like(vein, _DUCT_HU),
+    ]
+  )
 
 
 def _mix_phases(look: ScanLook, deviation: Array, spread: float) -> Array:

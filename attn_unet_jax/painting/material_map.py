@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from math import ceil
 
 import numpy as np
-from scipy import ndimage
 
 from attn_unet_jax.painting.materials import (
   FIRST_CONTENT,
@@ -15,6 +14,7 @@ from attn_unet_jax.painting.materials import (
   VISCERAL_FAT,
   content_number,
 )
+from attn_unet_jax.painting.visceral_fat import find_visceral_fat
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.box import bounding_slices
 from tfds_pancreas.abdomen.hollow import find_deep_part, measure_height
@@ -22,8 +22,6 @@ from tfds_pancreas.abdomen.noise import draw_smooth_noise
 from tfds_pancreas.abdomen.organs import ALL_ORGANS
 
 Spacing = tuple[float, float, float]
-_GAP_MM = 50.0  # half the widest gap between two organs that is closed
-_COARSE_MM = 6.0
 _STRETCH_MM = 40.0  # about the length of bowel that is filled by one content
 _WAY_OUT = (
   "complete label maps by python -m tfds_pancreas.build --dataset=painted_ct/maps, and train on "
@@ -119,31 +117,3 @@ def find_materials(organs: np.ndarray, spacing: Spacing) -> np.ndarray:
     )
     materials[box][lumen] = table[stretch, layer][lumen]
   return materials
-
-
-def find_visceral_fat(organs: np.ndarray, spacing: Spacing) -> np.ndarray:
-  """Finds the fat that lies between other organs, bool [X, Y, Z]: a closing of them less them.
-
-  Args:
-    organs: values of ALL_ORGANS, integers [X, Y, Z].
-    spacing: millimetres between voxels.
-  """
-  fat = organs == ALL_ORGANS["fat"]
-  solid = ~fat & (organs != ALL_ORGANS["background"]) & (organs != ALL_ORGANS["skin"])
-  # So wide a closing needs no fine voxels, of which the first one of several stands for all.
-  steps = [max(1, round(_COARSE_MM / step)) for step in spacing]
-  coarse_mm = [n * step for n, step in zip(steps, spacing, strict=True)]
-  widths = [(ceil(2 * _GAP_MM / step),) * 2 for step in coarse_mm]
-  # The border is repeated: organs go on beyond it.
-  solid = np.pad(solid[tuple(slice(None, None, n) for n in steps)], widths, "edge")
-  if not solid.any():
-    return np.zeros_like(fat)
-  far = ndimage.distance_transform_edt(~solid, coarse_mm) > _GAP_MM
-  if not far.any():
-    return fat
-  closed = ndimage.distance_transform_edt(~far, coarse_mm) > _GAP_MM
-  for axis, ((low, high), n) in enumerate(zip(widths, steps, strict=True)):
-    inner = np.arange(low, closed.shape[axis] - high)
-    closed = closed.take(np.repeat(inner, n)[: fat.shape[axis]], axis)
-  found: np.ndarray = fat & closed
-  return found

@@ -260,9 +260,7 @@ def _paint_patch(
   materials, label = pose_patch(key, block.image, label, data.patch, augmentation)
   painting_key = jax.random.fold_in(key, _PAINTING_STREAM)
   anatomy_key = jax.random.fold_in(key, _ANATOMY_STREAM)
-  materials, label = vary_anatomy(
-    anatomy_key, materials, label, recipe.painting, data.spacing_mm
-  )
+  materials, label = vary_anatomy(anatomy_key, materials, label, recipe.painting, data.spacing_mm)
   hu = paint_patch(painting_key, materials, recipe.painting, data.window_hu, data.spacing_mm)
   image = normalise_intensity(data, hu, block.mean, block.sd)
   return change_appearance(key, image, augmentation), label

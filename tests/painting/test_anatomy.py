@@ -40,7 +40,7 @@ def draw_map():
 
 
 MATERIALS, LABEL = draw_map()
-PANCREAS = MATERIALS == ORGANS["pancreas"]
+PANCREAS = np.isin(MATERIALS, ORGANS["pancreas"])
 
 
 @cache

@@ -114,7 +114,9 @@ def test_a_map_whose_values_are_named_by_another_list_is_refused(tmp_path):
   right = ((0, "background"), (1, "stomach"), (5, "liver"), (7, "pancreas"))
   assert read_map(path, right).shape == (7, 5, 6)
   wrong = ((0, "background"), (1, "liver"), (5, "stomach"), (7, "pancreas"))
-  with pytest.raises(UserError, match=r"shifted.nii.gz: liver \d+ mm to the left of stomach; it is"):
+  with pytest.raises(
+    UserError, match=r"shifted.nii.gz: liver \d+ mm to the left of stomach; it is"
+  ):
     read_map(path, wrong)
 
 

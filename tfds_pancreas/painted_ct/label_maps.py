@@ -114,8 +114,8 @@ def read_map(path: Path, organs: OrgansOfValues) -> Volume:
     )
   if misplaced := find_misplaced(named):
     raise UserError(
-      f"{path}: {misplaced}; it is named by another list of values, or mirrored: name its values in "
-      "a labels.json beside it, correct its affine, or leave the map out"
+      f"{path}: {misplaced}; it is named by another list of values, or mirrored: name its values "
+      "in a labels.json beside it, correct its affine, or leave the map out"
     )
   return named
 

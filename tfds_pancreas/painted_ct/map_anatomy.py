@@ -1,4 +1,4 @@
-"""Whether the organs of a label map lie as in a body: wrong names or a mirrored map are found so."""
+"""Whether the organs of a label map lie as in a body, by which wrong names are found."""
 
 import numpy as np
 
