@@ -122,6 +122,7 @@ def _slabs(config: ConfigDict) -> None:
   set_loss(config, dice=1.0, ce=1.0)
   config.train.batch_size = 4
   config.inference.one_piece = "pancreas"
+  config.inference.within_body = True
   config.augment.flip = (0.0, 0.0, 0.0)  # left and right matter: the liver is on one side
   # Little about X and Y: a slab that is turned there leaves a thin patch.
   config.augment.rotate_deg = (5.0, 5.0, 15.0)

@@ -156,6 +156,13 @@ def test_the_recipe_for_real_slabs_takes_tumours_for_pancreas_and_its_own_patien
   assert len(choose_split(ids, None, data.folds, 0)[0].ids) == 37
 
 
+@pytest.mark.parametrize("variant", ["real", "slabs"])
+def test_the_recipes_for_real_ct_keep_organs_within_the_body(variant):
+  # What a run said before is said again, unless it is asked.
+  assert not recipe(pancreas).inference.within_body
+  assert recipe(pancreas, variant).inference.within_body
+
+
 def test_one_scan_is_found_from_any_folder(monkeypatch, tmp_path):
   monkeypatch.chdir(tmp_path)
   split, _ = choose_split(["scan"], None, recipe(pancreas, "one_scan").data.folds, 0)

@@ -49,13 +49,14 @@ class WorkingCase:
     return foreground_positions(self.label) if self.positions is None else self.positions
 
 
-def working_grid_for(canonical: Grid, data: DataOptions, name: object) -> Grid:
+def working_grid_for(canonical: Grid, data: DataOptions, name: object, more_bytes: int = 0) -> Grid:
   """Returns the working grid of a scan, after checking that a prediction on it fits into memory.
 
   Args:
     canonical: the scan's grid, canonical axes.
     data: how the working grid is reached.
     name: the scan, for the message.
+    more_bytes: what the prediction holds of each voxel beside image and probabilities.
 
   Raises:
     UserError: memory cannot hold the prediction.
@@ -63,17 +64,20 @@ def working_grid_for(canonical: Grid, data: DataOptions, name: object) -> Grid:
   # Bytes per voxel at the peak of `SlidingWindow.predict`: the image, int16, and the sums of each
   # class's probabilities, float32. In a box, which may be small, they are pasted: as much.
   # Training needs this check too, since its validation predicts.
-  held = 2 + 4 * (1 + len(class_names(data.labels)))
+  held = 2 + 4 * (1 + len(class_names(data.labels))) + more_bytes
   return working_grid_within_memory(canonical, data.spacing_mm, name, held)
 
 
-def working_image(canonical: Volume, data: DataOptions, name: object = "this scan") -> Volume:
+def working_image(
+  canonical: Volume, data: DataOptions, name: object = "this scan", more_bytes: int = 0
+) -> Volume:
   """Blurs a scan on straight axes, resamples it as configured, and rounds it to int16 HU.
 
   Raises:
-    UserError: memory cannot hold a prediction on the working grid; the message names `name`.
+    UserError: memory cannot hold a prediction on the working grid, and `more_bytes` of each voxel;
+      the message names `name`.
   """
-  grid = working_grid_for(canonical.grid, data, name)
+  grid = working_grid_for(canonical.grid, data, name, more_bytes)
   blurred = gaussian_blur(canonical, data.blur_mm) if data.blur_mm else canonical
   working = resample_volume(blurred, grid)
   rounded = np.empty(grid.shape[::-1], np.int16)

@@ -24,6 +24,9 @@ class InferenceOptions(Options):
   class_weights: tuple[float, ...] = option(
     (), "Divide the probabilities, background first: undoes a loss's weights; (): none."
   )
+  within_body: bool = option(
+    False, "Whether the air around the patient, and the table in it, are background."
+  )
   largest_component: bool = option(
     False, "Whether only the largest component of each class's mask is kept; V-Net: yes."
   )

@@ -62,15 +62,45 @@ def resample(array: Array, old_mm: Array, shape: Any, new_mm: Array) -> Array:
   return array
 
 
-def find_body(hu: Array, spacing: float) -> list[tuple[int, int]]:
-  """Returns where a box around the patient begins and ends on each axis, with 10 mm of air."""
-  pieces, count = ndimage.label(hu > -500)
+def keep_tissue(hu: Array, mask: Array) -> Array | None:
+  """Returns the pieces of a mask that are not small; None if they are no body by their HU."""
+  pieces, count = ndimage.label(mask)
   sizes = np.bincount(pieces.ravel())
   sizes[0] = 0
-  whole = [(0, n) for n in hu.shape]
   if not count or not -200 <= float(np.median(hu[pieces == sizes.argmax()])) <= 200:
-    return whole
-  kept, box = (sizes >= 0.05 * sizes.max())[pieces], []
+    return None
+  kept: Array = (sizes >= 0.05 * sizes.max())[pieces]
+  return kept
+
+
+def find_outside(hu: Array, spacing: float) -> Array:
+  """Returns the air that reaches the sides of the axial planes, and the table in it."""
+  dense, plane = hu > -500, ndimage.generate_binary_structure(3, 1)
+  plane[..., [0, 2]] = False
+  # What is thinner than 6 mm is the shell of a table; it may touch the patient.
+  opened, steps = dense, round(3 / spacing)
+  if steps:
+    opened = ndimage.binary_erosion(dense, plane, steps, border_value=1)
+    opened = ndimage.binary_dilation(opened, plane, steps)
+  tissue = keep_tissue(hu, opened)
+  if tissue is None:
+    return np.zeros(hu.shape, bool)
+  # Thin walls over gas, and folds of skin, went too.
+  if steps := round(12 / spacing):
+    tissue = ndimage.binary_dilation(tissue, None, steps, mask=dense)
+  pieces, count = ndimage.label(~tissue)
+  sides = np.concatenate([pieces[[0, -1]].ravel(), pieces[:, [0, -1]].ravel()])
+  # The tissue itself, number 0, and a lung that a narrow field of view cuts are no air.
+  share = ndimage.mean(hu < -900, pieces, np.arange(count + 1))
+  outside: Array = (np.isin(np.arange(count + 1), sides) & (share >= 0.5))[pieces]
+  return outside
+
+
+def find_body(hu: Array, spacing: float) -> list[tuple[int, int]]:
+  """Returns where a box around the patient begins and ends on each axis, with 10 mm of air."""
+  kept, box = keep_tissue(hu, hu > -500), []
+  if kept is None:
+    return [(0, n) for n in hu.shape]
   for axis, n in enumerate(hu.shape):
     on = np.flatnonzero(kept.any(tuple({0, 1, 2} - {axis})))
     # In mm from the middle, and rounded, as the run itself did it.
@@ -186,6 +216,8 @@ def segment(image: Any, about: Any, network: Callable[..., jax.Array]) -> Array:
     hu = ndimage.gaussian_filter(hu, about["scan"]["blur_mm"] / old_mm, mode="nearest")
   working = np.clip(np.rint(resample(hu, old_mm, shape, new_mm)), -32768, 32767).astype(np.int16)
   found, steps = predict(working, about, network), about["after"]
+  if steps["within_body"]:
+    found[find_outside(working, new_mm[0])] = np.eye(1, found.shape[-1])
   odds = steps["threshold"] / (1 - steps["threshold"])
   # Steps for some classes leave the threshold of the others as it is.
   weights = dict.fromkeys(steps["values"], 1 / odds) or {0: odds}

@@ -8,6 +8,7 @@ import numpy as np
 
 from attn_unet_jax.cases.boxes import box_voxels
 from attn_unet_jax.cases.prepare import working_image
+from attn_unet_jax.inference.body import find_outside
 from attn_unet_jax.inference.options import PredictionRecipe
 from attn_unet_jax.inference.postprocess import (
   UNCHANGED,
@@ -91,11 +92,21 @@ def predict_scan(
   locate: Locate | None = None,
   name: object = "this scan",
 ) -> ScanProbabilities:
-  """Predicts class probabilities of a scan; arguments and errors as of `segment_scan`."""
+  """Predicts class probabilities of a scan; arguments and errors as of `segment_scan`.
+
+  With `inference.within_body` voxels outside the patient's body are background.
+  """
   canonical = straighten_image(image, name)
-  working = working_image(canonical, recipe.data, name)
+  within_body = recipe.inference.within_body
+  # One more byte of each voxel: what is outside is known while the network runs.
+  working = working_image(canonical, recipe.data, name, int(within_body))
+  # Of the whole scan, also where a box of it is segmented: whether air is outside the body is seen
+  # at the scan's sides. Before the network, whose answer takes most of the memory.
+  outside = find_outside(working) if within_body else None
   box = locate(working) if locate else None
   values = predict_within(working, box, system, recipe)
+  if outside is not None:
+    make_background(values, outside)
   return ScanProbabilities(values, working.grid, canonical.grid, image.grid, box)
 
 
@@ -138,6 +149,18 @@ def _weigh_certainty(
   held = np.clip(probability, 0.5, _MOST_CERTAIN)
   odds: np.ndarray = np.log(held / (1 - held)) + _DOUBTFUL
   return odds
+
+
+def make_background(values: np.ndarray, where: np.ndarray) -> None:
+  """Sets class probabilities to 1 for the background and 0 for the other classes, in place.
+
+  Args:
+    values: the probabilities `[X, Y, Z, K]`.
+    where: the voxels to set, bool `[X, Y, Z]`.
+  """
+  background = np.eye(1, values.shape[-1], dtype=values.dtype)[0]
+  # Indexing by the mask would list its voxels, in 24 bytes each.
+  np.copyto(values, background, where=where[..., None])
 
 
 def predict_within(

@@ -31,7 +31,10 @@ class SegmentationSystem(Protocol):
   """A system that segments volumes: a network in sliding windows, or several stages."""
 
   def predict(self, volume: Volume) -> np.ndarray:
-    """Predicts class probabilities, float32 `[X, Y, Z, K]`, of a working-grid volume in HU."""
+    """Predicts class probabilities, float32 `[X, Y, Z, K]`, of a working-grid volume in HU.
+
+    The array is new, and its caller may change it.
+    """
 
 
 class WindowEngine(Protocol):

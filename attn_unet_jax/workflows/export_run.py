@@ -30,6 +30,14 @@ _FORMAT = 1
 _RUNNER = "run_exported.py"
 # Without the names of cases, which may be those of patients.
 _SCORES = ("checkpoint_step", "cases", "classes", "counts")
+# What `find_outside` does, for those who write a runner of their own.
+_BODY = (
+  "HU > -500, opened in axial planes by round(3 mm / spacing) steps of 4 neighbours; of that the "
+  "6-connected pieces with 0.05 of the voxels of the largest, if its median is -200 to 200 HU, "
+  "else the whole scan; dilated within HU > -500 by round(12 mm / spacing) steps of 6 neighbours; "
+  "and of the rest all 6-connected pieces but those that reach a side of the axial planes and are "
+  "at least half below -900 HU"
+)
 _LICENCE = "Apache-2.0 for the program and run_exported.py; the network's {}"
 
 
@@ -163,6 +171,8 @@ def _describe_scan(first: BestCheckpoint, steps: Postprocessing) -> dict[str, An
     "target": config.data.target,
     "classes": {name: value for value, name in enumerate(("background", *first.classes))},
     "after": {
+      "within_body": config.inference.within_body,
+      "body": _BODY,
       **dataclasses.asdict(steps),
       "one_piece": list(config.one_piece_values),
       "one_piece_weights": "a voxel counts log(q / (1 - q)) + 1e-6, q = clip(p, 0.5, 1 - 1e-6)",

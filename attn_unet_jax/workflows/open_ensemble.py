@@ -20,6 +20,7 @@ from attn_unet_jax.workflows.open_run import open_run_or_stages
 # normalises the intensities, and its windows, are its own.
 _SHARED = (
   *("data.spacing_mm", "data.blur_mm", "data.target", "stages.count"),
+  "inference.within_body",
   "inference.largest_component",
   "inference.one_piece",
 )

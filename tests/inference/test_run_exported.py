@@ -9,7 +9,7 @@ from nibabel import orientations
 from scipy import ndimage
 
 from attn_unet_jax.inference import run_exported as runner
-from attn_unet_jax.inference.body import find_body
+from attn_unet_jax.inference.body import find_body, find_outside
 from attn_unet_jax.inference.postprocess import Postprocessing, postprocess_mask
 from attn_unet_jax.inference.segment import make_mask, predict_scan
 from attn_unet_jax.inference.sliding import SlidingWindow
@@ -20,6 +20,7 @@ from attn_unet_jax.workflows.load_run import BestCheckpoint
 from benchmarks.orientations import on_axes
 from tests.configs import with_keys
 from tests.drawn_ct import drawn_ct
+from tests.inference.test_body import gas_beneath_skin, lying
 from tests.inference.test_exported_window import OneConv
 
 
@@ -57,6 +58,32 @@ def bodies():
 def test_the_body_is_found_where_a_prediction_finds_it(scan):
   expected = [(part.start, part.stop) for part in find_body(scan)]
   assert runner.find_body(scan.array, scan.spacing[0]) == expected
+
+
+def people():
+  yield from bodies()
+  yield Volume(gas_beneath_skin()[0], np.diag([3.0, 3.0, 3.0, 1.0]))
+  for mm in (1.5, 2.0, 3.0, 5.0, 9.0):
+    hu, _ = lying(5, mm)
+    yield Volume(hu, np.diag([mm, mm, mm, 1.0]))
+    yield Volume(hu[: round(186 / mm), round(45 / mm) :], np.diag([mm, mm, mm, 1.0]))
+
+
+@pytest.mark.parametrize("scan", [*people()])
+def test_the_outside_is_what_a_prediction_leaves_out(scan):
+  found = runner.find_outside(scan.array, scan.spacing[0])
+  np.testing.assert_array_equal(found, find_outside(scan))
+
+
+def test_pieces_that_are_half_air_are_outside_for_both():
+  """Bodies of noise, of which no rule is met by far."""
+  rng = np.random.default_rng(0)
+  for _ in range(20):
+    field = ndimage.gaussian_filter(rng.normal(0, 1, (24, 20, 6)), 1.5)
+    hu = np.rint(field / field.std() * 500 - 500 + rng.normal(0, 100, field.shape))
+    scan = Volume(hu.astype(np.int16), np.diag([3.0, 3.0, 3.0, 1.0]))
+    found = runner.find_outside(scan.array, 3.0)
+    np.testing.assert_array_equal(found, find_outside(scan))
 
 
 @pytest.mark.parametrize(
@@ -116,6 +143,7 @@ def predict_both(config, scan, monkeypatch, padding="SAME", steps=None):
     ({"data.patch": (24, 8, 40), "inference.overlap": 0.3}, "VALID"),
     ({"inference.window": "plan", "data.patch": (9, 8, 7), "data.spacing_mm": 11.0}, "SAME"),
     ({"data.labels": "a=1,b=2", "inference.one_piece": "b"}, "SAME"),
+    ({"inference.within_body": True, "data.spacing_mm": 4.0, "data.patch": (40, 40, 24)}, "SAME"),
     (
       {"data.labels": "a=1,b=2", "inference.one_piece": "a", "inference.largest_component": True},
       "SAME",
@@ -138,6 +166,19 @@ def test_a_threshold_for_one_class_is_that_of_a_prediction(config, monkeypatch):
   np.testing.assert_array_equal(found, expected)
   without, _ = predict_both(config, drawn_ct(), monkeypatch)
   assert (found != without).any()
+
+
+def test_the_runner_keeps_organs_within_the_body(config, monkeypatch):
+  """The network takes air for class 2, which is background there with the option alone."""
+  config = with_keys(config, {"data.spacing_mm": 8.0, "data.patch": (40, 40, 24)})
+  image = drawn_ct()
+  plain, _ = predict_both(config, image, monkeypatch)
+  config = with_keys(config, {"inference.within_body": True})
+  expected, found = predict_both(config, image, monkeypatch)
+  np.testing.assert_array_equal(found, expected)
+  outside = find_outside(image)
+  np.testing.assert_array_equal(found, np.where(outside, 0, plain))
+  assert np.count_nonzero(plain[outside]) > 1000
 
 
 def test_windows_within_the_body_leave_out_air(config, monkeypatch):

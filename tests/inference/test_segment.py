@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 from scipy import ndimage
 
-from attn_unet_jax.inference.segment import segment_scan
+from attn_unet_jax.inference.segment import predict_scan, segment_scan
 from attn_unet_jax.inference.sliding import SlidingWindow
 from attn_unet_jax.runtime import memory
 from attn_unet_jax.runtime.errors import UserError
@@ -105,10 +105,17 @@ class _Logits(nn.Module):
     return nn.Dense(self.num_classes)(image), {}
 
 
+@pytest.mark.parametrize("within_body", [False, True])
 @pytest.mark.parametrize("labels", ["a=1", "a=1,b=2,c=3,d=4"])
-def test_what_is_asked_of_memory_is_what_a_scan_takes(config, monkeypatch, labels):
+def test_what_is_asked_of_memory_is_what_a_scan_takes(config, monkeypatch, labels, within_body):
   config = with_keys(
-    config, {"data.labels": labels, "data.spacing_mm": 1.0, "data.patch": (32, 32, 32)}
+    config,
+    {
+      "data.labels": labels,
+      "data.spacing_mm": 1.0,
+      "data.patch": (32, 32, 32),
+      "inference.within_body": within_body,
+    },
   )
   scan = Volume(np.arange(40 * 36 * 30, dtype=np.int16).reshape(40, 36, 30), np.diag([4, 4, 4, 1]))
   module = _Logits(1 + len(labels.split(",")))
@@ -207,6 +214,65 @@ def test_the_piece_is_one_on_the_scans_own_grid(config):
   expected = np.zeros(scan.shape, bool)
   expected[1:3, 1:3, 1:3] = True
   np.testing.assert_array_equal(segment_scan(scan, system, config).mask.array, expected)
+
+
+def lying_patient():
+  """A scan, HU at 3 mm, of a body of 108 x 90 mm above a hollow table, and the body's voxels."""
+  hu = np.full((60, 60, 6), -1000, np.int16)
+  body = np.zeros(hu.shape, bool)
+  body[12:48, 22:52] = True
+  hu[body] = 40
+  hu[24:28, 40:46] = -950  # gas in the stomach
+  hu[6:54, 4:14] = 200
+  hu[7:53, 5:13] = -980
+  return Volume(hu, np.diag([3.0, 3.0, 3.0, 1.0])), body
+
+
+def say_stomach_in_air(volume):
+  """Two pieces of class 1, of which that in the table is the larger and surer one."""
+  p = np.zeros((*volume.shape, 2), np.float32)
+  p[22:30, 38:48, :, 1] = 0.8  # gas and the wall around it
+  p[6:54, 4:20, :, 1] = 0.95
+  p[..., 0] = 1 - p[..., 1]
+  return p
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "SAL"])
+def test_the_piece_that_is_kept_lies_within_the_body(config, axes):
+  image, body = lying_patient()
+  keys = {"data.spacing_mm": 3.0, "data.labels": "stomach=1", "inference.one_piece": "stomach"}
+  config = with_keys(config, keys)
+  system = SimpleNamespace(predict=say_stomach_in_air)
+  said = say_stomach_in_air(image)[..., 1]
+  scan = on_axes(image, axes)
+  mask = segment_scan(scan, system, config).mask
+  np.testing.assert_array_equal(to_canonical(mask).array, said > 0.9)
+  config = with_keys(config, {"inference.within_body": True})
+  found = segment_scan(scan, system, config).mask
+  np.testing.assert_array_equal(to_canonical(found).array, (said > 0.5) & body)
+  assert found.array.any()
+
+
+def test_outside_the_body_all_probability_is_that_of_the_background(config):
+  image, body = lying_patient()
+  config = with_keys(config, {"data.spacing_mm": 3.0, "inference.within_body": True})
+  said = np.random.default_rng(0).dirichlet([1, 1, 1], image.shape).astype(np.float32)
+  system = SimpleNamespace(predict=lambda _: said.copy())
+  values = predict_scan(image, system, config).values
+  np.testing.assert_array_equal(values[body], said[body])
+  assert (values[~body] == [1, 0, 0]).all()
+
+
+def test_the_body_is_that_of_the_scan_and_not_of_the_box(config):
+  """A box around the stomach, whose gas reaches a side of it."""
+  image, body = lying_patient()
+  box = box_from_slices((slice(24, 28), slice(10, 46), slice(0, 6)), image.grid)
+  keys = {"data.spacing_mm": 3.0, "data.patch": (4, 4, 4), "inference.within_body": True}
+  system = SimpleNamespace(predict=lambda part: np.full((*part.shape, 2), [0.1, 0.9], np.float32))
+  mask = segment_scan(image, system, with_keys(config, keys), lambda working: box).mask
+  expected = np.zeros(image.shape, bool)
+  expected[24:28, 22:46] = True
+  np.testing.assert_array_equal(mask.array, expected & body)
 
 
 def test_outside_the_box_is_background(config, scan):

@@ -116,7 +116,9 @@ def test_a_run_becomes_a_network_a_contract_and_a_runner(offer, tmp_path):
   assert about["windows"]["shape"] == [16, 16, 16]
   assert about["windows"]["region"] == "whole"
   assert about["classes"] == {"background": 0, "pancreas": 1}
+  assert "-900 HU" in about["after"].pop("body")
   assert about["after"] == {
+    "within_body": False,
     "threshold": 0.5,
     "largest": False,
     "smallest_ml": 2.0,
@@ -265,7 +267,7 @@ def test_a_network_that_onnx_cannot_express_is_named(offer, tmp_path):
 @pytest.mark.parametrize(
   "changes",
   [
-    [{"inference.window": "plan", "data.patch": (13, 12, 8)}],
+    [{"inference.window": "plan", "data.patch": (13, 12, 8), "inference.within_body": True}],
     [{"data.normalisation": "zscore", "data.blur_mm": 4.0}, {}],
   ],
   ids=["one", "two"],

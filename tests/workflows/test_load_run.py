@@ -32,6 +32,7 @@ def test_a_checkpoint_is_told_by_its_values_and_by_what_a_prediction_reads(confi
     {"classes": ("liver",)},
     {"config": with_keys(config, {"data.spacing_mm": 7.0})},
     {"config": with_keys(config, {"inference.largest_component": True})},
+    {"config": with_keys(config, {"inference.within_body": True})},
   ]
   digests = {digest_checkpoint(dataclasses.replace(found, **change)) for change in others}
   assert len(digests | {own}) == 1 + len(others)

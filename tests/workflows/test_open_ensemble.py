@@ -92,6 +92,7 @@ def test_steps_after_the_network_are_taken_where_all_chose_them(open_runs, capsy
     ({"classes": ("liver",)}, "run1: has the classes liver, and run0 has pancreas"),
     ({"data.spacing_mm": 3.5}, "run1: has data.spacing_mm=3.5, and run0 has"),
     ({"inference.largest_component": True}, "inference.largest_component=True"),
+    ({"inference.within_body": True}, "inference.within_body=True"),
     ({"data.boxes": "boxes.json"}, "data.boxes=True"),
   ],
 )
