@@ -29,7 +29,7 @@ _BESIDE_MM, _CROWDING = 8.0, 2.5  # how far loops crowd about the pancreas, and 
 _RADIUS_MM = (5.0, 28.0)  # of lesions: in 25 patients 6 to 32, on the median 11
 _OUTLINE = 0.2  # sd of a lesion's outline, a fraction of its radius
 _ELONGATION = 0.25  # sd of the logarithm of its axes
-_WIDE_DUCTS, _DUCT_SHARE = 0.3, 0.08  # how many of the lesions widen the duct, to what share
+_WIDE_DUCTS, _DUCT_SHARE = 0.4, 0.08  # how many of the lesions widen the duct, to what share
 
 
 class _Draws(NamedTuple):

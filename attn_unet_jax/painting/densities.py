@@ -29,7 +29,7 @@ _CYSTS, _CYST_HU = 0.25, (5.0, 35.0)
 _TUMOUR_HU = (-12.0, 22.0)  # from the pancreas, mean and sd
 _HAZE_HU = 35.0  # by which strands and small vessels raise fat between the viscera, at most
 _LOOP_HU = (15.0, 60.0)  # content of loops
-_BELOW_WALL_HU = 45.0  # a collapsed loop lies below the enhanced wall by so much, at most
+_BELOW_WALL_HU = 70.0  # a collapsed loop lies below the enhanced wall by so much, at most
 _DUCT_HU = 12.0
 
 

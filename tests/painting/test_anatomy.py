@@ -128,7 +128,7 @@ def test_lesions_differ_in_size_and_place():
 def test_some_lesions_widen_the_duct_within_the_pancreas():
   materials, _ = vary(Painting(lesions=1.0))
   is_duct = materials == DUCT
-  assert 0.05 < is_duct.any((1, 2, 3)).mean() < 0.5
+  assert 0.1 < is_duct.any((1, 2, 3)).mean() < 0.6
   assert not (is_duct & ~PANCREAS).any()
 
 
