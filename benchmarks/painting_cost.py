@@ -46,7 +46,9 @@ def main() -> None:
     },
   )
   labels = draw_label_map((7, 2), (110, 100, 90), _SPACING)[0]
-  painted = replace_keys(config, {"painting.enabled": True})
+  # As `pancreas.py:real` paints.
+  drawn = {"painting.clutter": (0.1, 0.9), "painting.lesions": 0.7}
+  painted = replace_keys(config, {"painting.enabled": True, **drawn})
   found = {
     "stored": _measure(config, labels.astype(np.int16), labels),
     "painted": _measure(painted, find_materials(labels, _SPACING), labels),

@@ -7,14 +7,11 @@ DATA holds the records of folder_ct/native_msd07_slabs and painted_ct/maps; the 
 """
 
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 
-from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.config.build import replace_keys
 from attn_unet_jax.config.experiment import load_experiment
 from attn_unet_jax.config.resolve import resolve_draft
@@ -23,12 +20,9 @@ from attn_unet_jax.drawing.canvas import GREY, Canvas
 from attn_unet_jax.drawing.options import SliceStyle
 from attn_unet_jax.drawing.planes import AXIAL, Place, draw_slice, find_largest_slices
 from attn_unet_jax.labels import UNLABELLED
-from attn_unet_jax.patches.batch import make_plan, make_training_batch
-from attn_unet_jax.patches.schedule import sample_batch
 from attn_unet_jax.runtime.files import atomic_write
-from attn_unet_jax.training.inputs import open_inputs
 from attn_unet_jax.volumes.volume import Volume
-from attn_unet_jax.workflows.network import build_run_network
+from benchmarks.first_patches import make_first_patches
 
 _COLUMNS, _TILE, _TEXT, _GAP = 5, 240, 26, 4
 _WITH_PANCREAS = 40  # voxels of 3 mm in one slice: a square centimetre is eleven
@@ -56,22 +50,10 @@ def main(data: Path, output: Path) -> None:
 
 def draw_patches(config: RunConfig) -> Iterator[tuple[bool, np.ndarray]]:
   """Yields of patch after patch whether it is painted, and its RGB picture."""
-  fold = open_fold(config.data)
-  module = build_run_network(config, len(fold.mapping.classes) + 1)
-  make_batch = jax.jit(lambda feed, step: make_training_batch(config, feed, step))
-  with tempfile.TemporaryDirectory() as folder:
-    inputs = open_inputs(config, module, fold.load, Path(folder))
-    with inputs.source.feeds(range(1)) as feeds:
-      held = next(feeds)
-    plan = make_plan(config, held.image.shape[0], held.also)
-    for step in range(100):
-      batch = make_batch(held, step)
-      cases = np.asarray(sample_batch(plan, config.seed, step).case)
-      images, labels = np.asarray(batch.image)[..., 0], np.asarray(batch.label)
-      for case, image, label in zip(cases, images, labels, strict=True):
-        pancreas = label == 1
-        if pancreas.sum((0, 1)).max() >= _WITH_PANCREAS:
-          yield bool(case >= plan.cases - held.also), _draw(image, label, pancreas)
+  for patch in make_first_patches(config, steps=100):
+    pancreas = patch.label == 1
+    if pancreas.sum((0, 1)).max() >= _WITH_PANCREAS:
+      yield patch.is_painted, _draw(patch.image, patch.label, pancreas)
 
 
 def _draw(image: np.ndarray, label: np.ndarray, pancreas: np.ndarray) -> np.ndarray:
