@@ -15,14 +15,12 @@ from pathlib import Path
 
 import numpy as np
 from absl import flags
-from scipy import ndimage
 
 from attn_unet_jax.config.build import replace_keys
 from attn_unet_jax.config.experiment import load_experiment
 from attn_unet_jax.config.resolve import resolve_draft
-from attn_unet_jax.labels import UNLABELLED
 from attn_unet_jax.runtime.process import run_command
-from benchmarks.first_patches import make_first_patches
+from benchmarks.first_patches import make_first_patches, measure_patch
 from benchmarks.page import table, write_section
 from benchmarks.result import keep, machine
 
@@ -35,7 +33,6 @@ _PAGE = flags.DEFINE_string("page", "", "Page to write the table into; '': none.
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
 
 _LEAST = 150  # voxels of pancreas in a patch that is counted: 4 ml
-_FAT_HU = -30.0  # below it a voxel is fat for the most part
 _SHOWN = (10, 50, 90)  # percentiles over the patches
 
 
@@ -54,49 +51,24 @@ def main() -> None:
       found[patch.is_painted].append(measure_patch(hu, patch.label))
   parts = {"slabs of real CT": found[False], "painted": found[True]}
   rows = {
-    name: {key: [float(x) for x in _spread(patches, key)] for key in patches[0]}
+    name: {key: [float(x) for x in _find_spread(patches, key)] for key in patches[0]}
     for name, patches in parts.items()
   }
   counts = {name: len(patches) for name, patches in parts.items()}
   keep({"machine": machine(), "changes": changes, "patches": counts, **rows}, _OUTPUT.value)
   head = ["median (10 to 90 %)", *(f"{name}, {n} patches" for name, n in counts.items())]
-  body = [[key, *(_describe(row[key]) for row in rows.values())] for key in rows["painted"]]
+  body = [[key, *(_format_range(row[key]) for row in rows.values())] for key in rows["painted"]]
   print(text := table(head, body))
   if _PAGE.value:
     write_section(Path(_PAGE.value), "patches", text)
 
 
-def measure_patch(hu: np.ndarray, label: np.ndarray) -> dict[str, float]:
-  """Measures a patch with pancreas, which is class 1.
-
-  Args:
-    hu: float [X, Y, Z], clipped to the window.
-    label: class indices, `UNLABELLED` where there is no scan.
-  """
-  pancreas = label == 1
-  # In the planes alone: slabs may be a few slices thin.
-  beside = ndimage.binary_dilation(pancreas, np.ones((7, 7, 1))) & ~pancreas & (label != UNLABELLED)
-  inside = ndimage.binary_erosion(pancreas, np.ones((3, 3, 1)))
-  neighbours = hu[beside & (hu > _FAT_HU)]
-  steep = np.hypot(*np.gradient(hu, axis=(0, 1)))
-  return {
-    "fat beside the pancreas, share": float(np.mean(hu[beside] < _FAT_HU)),
-    "pancreas, HU": float(np.median(hu[pancreas])),
-    "pancreas above its neighbours, HU": float(np.median(hu[pancreas]) - np.median(neighbours))
-    if neighbours.size
-    else float("nan"),
-    "sd within it, HU": float(hu[inside].std()) if inside.any() else float("nan"),
-    "sd of its neighbours, HU": float(neighbours.std()) if neighbours.size else float("nan"),
-    "slope, HU a voxel": float(np.median(steep[(hu > -150) & (label != UNLABELLED)])),
-  }
-
-
-def _spread(patches: list[dict[str, float]], key: str) -> np.ndarray:
+def _find_spread(patches: list[dict[str, float]], key: str) -> np.ndarray:
   spread: np.ndarray = np.nanpercentile([patch[key] for patch in patches], _SHOWN).round(3)
   return spread
 
 
-def _describe(values: list[float]) -> str:
+def _format_range(values: list[float]) -> str:
   digits = 2 if max(map(abs, values)) <= 1 else 0
   low, middle, high = (f"{value:.{digits}f}" for value in values)
   return f"{middle} ({low} to {high})"

@@ -71,12 +71,12 @@ def vary_anatomy(
   off_tube = jnp.maximum(jnp.abs(first), jnp.abs(second))
   pancreas = materials == ALL_ORGANS["pancreas"]
   if painting.clutter[1]:
-    crowding = _CROWDING * draws.crowding * _blur(pancreas, _BESIDE_MM / spacing_mm)
+    crowding = _CROWDING * draws.crowding * _blur_mask(pancreas, _BESIDE_MM / spacing_mm)
     materials = _clutter_fat(materials, loops + crowding, off_tube, draws, painting)
   if painting.lesions:
     exists = (draws.lesion < painting.lesions) & pancreas.any()
     wide = exists & (draws.wide_duct < _WIDE_DUCTS)
-    in_duct = wide & (off_tube < _tube_width(_DUCT_SHARE * draws.duct))
+    in_duct = wide & (off_tube < _find_tube_width(_DUCT_SHARE * draws.duct))
     materials = jnp.where(pancreas & in_duct, jnp.uint8(DUCT), materials)
     place = _choose_voxel(pancreas, white)
     grown = _fill_lesion(lesion_key, place, first, draws, spacing_mm)
@@ -87,7 +87,7 @@ def vary_anatomy(
   return materials, label
 
 
-def _blur(mask: Array, sd: float) -> Array:
+def _blur_mask(mask: Array, sd: float) -> Array:
   operators = [gaussian_operator(size, sd) for size in mask.shape]
   return apply_along_axes(operators, mask.astype(jnp.float32))
 
@@ -102,12 +102,12 @@ def _clutter_fat(
   threshold = jnp.sqrt(2.0) * erfinv(1 - 2 * jnp.clip(share * (0.4 + 0.6 * draws.loops), 1e-4, 1))
   drawn = jnp.where(loops > threshold + _WALL, LOOP_CONTENT, LOOP_WALL)
   drawn = jnp.where(loops > threshold, drawn, VISCERAL_FAT)
-  is_vessel = off_tube < _tube_width(_VESSELS * share * draws.vessels)
+  is_vessel = off_tube < _find_tube_width(_VESSELS * share * draws.vessels)
   drawn = jnp.where(is_vessel, VESSEL, drawn).astype(materials.dtype)
   return jnp.where(materials == VISCERAL_FAT, drawn, materials)
 
 
-def _tube_width(share: Array) -> Array:
+def _find_tube_width(share: Array) -> Array:
   """Returns below what the larger of two normal fields lies, without sign, in a share of voxels."""
   return jnp.sqrt(2.0) * erfinv(jnp.sqrt(share))
 
