@@ -13,6 +13,7 @@ from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.labels import UNLABELLED
 from attn_unet_jax.patches.batch import make_plan, make_training_batch
+from attn_unet_jax.patches.device_source import ResidentSet
 from attn_unet_jax.patches.schedule import sample_batch
 from attn_unet_jax.training.inputs import open_inputs
 from attn_unet_jax.workflows.network import build_run_network
@@ -37,6 +38,7 @@ def make_first_patches(config: RunConfig, steps: int) -> Iterator[Patch]:
     inputs = open_inputs(config, module, fold.load, Path(folder))
     with inputs.source.feeds(range(1)) as feeds:
       held = next(feeds)
+    assert isinstance(held, ResidentSet)
     plan = make_plan(config, held.image.shape[0], held.also)
     for step in range(steps):
       batch = make_batch(held, step)

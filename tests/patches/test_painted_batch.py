@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.cases.prepare import WorkingCase
+from attn_unet_jax.painting.materials import VISCERAL_FAT
 from attn_unet_jax.patches.batch import (
   StreamedBatch,
   holds_maps,
@@ -22,13 +23,16 @@ KEYS = {
   "data.spacing_mm": 3.0,
   "train.batch_size": 4,
   "painting.enabled": True,
+  "painting.clutter": (0.4, 0.8),
+  "painting.lesions": 1.0,
   "augment.rotate_deg": (0.0, 0.0, 15.0),
   "augment.deform_sd": (0.5, 0.5, 0.5),
 }
 
 
-# Nothing that blurs or varies: each organ has one density.
+# Nothing that blurs or varies: each organ has one density, and none has a lesion.
 PLAIN = {
+  "painting.lesions": 0.0,
   "painting.noise_hu": (0.0, 0.0),
   "painting.texture": (0.0, 0.0),
   "painting.fat": (0.0, 0.0),
@@ -46,6 +50,7 @@ def cases():
   made = []
   for name in "abc":
     organs = np.full((14, 13, 12), ORGANS["liver"], np.uint8)
+    organs[:6] = VISCERAL_FAT
     x, y, z = rng.integers(3, 8, 3)
     organs[x : x + 4, y : y + 4, z : z + 4] = ORGANS["pancreas"]
     label = (organs == ORGANS["pancreas"]).astype(np.uint8)
@@ -91,9 +96,11 @@ def test_every_division_of_a_batch_makes_the_same_bits(config, data, whole):
 
 
 @pytest.mark.slow
-def test_what_concerns_the_image_leaves_the_label(whole, plain):
-  np.testing.assert_array_equal(whole.label, plain.label)
-  assert (np.asarray(whole.image) != np.asarray(plain.image)).any()
+def test_what_concerns_the_image_leaves_the_label(config, data, whole):
+  quiet = with_keys(config, {"painting.noise_hu": (0.0, 0.0)})
+  other = jax.jit(lambda data, step: make_training_batch(quiet, data, step))(data, STEP)
+  np.testing.assert_array_equal(whole.label, other.label)
+  assert (np.asarray(whole.image) != np.asarray(other.image)).any()
   assert whole.label.dtype == jnp.uint8
   assert set(np.unique(whole.label)) == {0, 1}
 
@@ -107,6 +114,13 @@ def test_either_source_makes_the_same_patches(config, cases, whole):
   np.testing.assert_array_equal(streamed.label, whole.label)
   # Two programs: where XLA fuses otherwise, the last bit is rounded otherwise.
   np.testing.assert_allclose(streamed.image, whole.image, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_lesion_is_labelled_beyond_the_pancreas_of_the_map(whole, plain):
+  grown = (np.asarray(whole.label) == 1) & (np.asarray(plain.label) == 0)
+  assert grown.any()
+  assert (np.asarray(whole.label)[np.asarray(plain.label) == 1] == 1).all()
 
 
 def test_the_image_is_painted_on_the_pose_of_the_label(plain):
