@@ -66,6 +66,15 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "--config.augment.low_resolution_probability=0.0",
     "--config.augment.gamma_probability=0.0",
   ),
+  # Last: the folder of a variant's runs is called after its place here.
+  "bowel, vessels and lesions that no map names": (
+    _REAL,
+    "--config.painting.clutter=(0.1,0.9)",
+    "--config.painting.lesions=0.7",
+    "--config.painting.fat=(0.0,0.2)",
+    "--config.painting.blur_mm=(1.0,2.6)",
+    "--config.painting.noise_hu=(2.0,14.0)",
+  ),
 }
 
 

@@ -46,16 +46,23 @@ def main() -> None:
     },
   )
   labels = draw_label_map((7, 2), (110, 100, 90), _SPACING)[0]
-  # As `pancreas.py:real` paints.
+  painted = replace_keys(config, {"painting.enabled": True})
   drawn = {"painting.clutter": (0.1, 0.9), "painting.lesions": 0.7}
-  painted = replace_keys(config, {"painting.enabled": True, **drawn})
+  materials = find_materials(labels, _SPACING)
+  stored = _measure(config, labels.astype(np.int16), labels)
   found = {
-    "stored": _measure(config, labels.astype(np.int16), labels),
-    "painted": _measure(painted, find_materials(labels, _SPACING), labels),
+    "painted": _measure(painted, materials, labels),
+    "with clutter and lesions": _measure(replace_keys(painted, drawn), materials, labels),
   }
-  added = found["painted"]["input_s"] - found["stored"]["input_s"]
-  share = added / found["painted"]["step_s"]
-  print(json.dumps({**found, "added_s": round(added, 3), "share_of_step": round(share, 3)}))
+  added = {
+    name: {
+      **times,
+      "added_s": round(times["input_s"] - stored["input_s"], 3),
+      "share_of_step": round((times["input_s"] - stored["input_s"]) / times["step_s"], 3),
+    }
+    for name, times in found.items()
+  }
+  print(json.dumps({"stored": stored, **added}))
 
 
 def _measure(config: RunConfig, image: np.ndarray, labels: np.ndarray) -> dict[str, float]:

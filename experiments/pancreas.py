@@ -160,12 +160,8 @@ def _paint_beside(config: ConfigDict) -> None:
   config.inference.one_piece = "pancreas,liver,spleen,stomach,duodenum"
   config.painting.enabled = True
   config.painting.free_tissues = 0.1
-  # So that as much fat lies beside the pancreas, and as sharp edges in it, as in slabs of patients.
-  config.painting.clutter = (0.1, 0.9)
-  config.painting.lesions = 0.7
-  config.painting.fat = (0.0, 0.2)
-  config.painting.blur_mm = (1.0, 2.6)
-  config.painting.noise_hu = (2.0, 14.0)
+  config.painting.fat = (0.0, 0.35)
+  config.painting.noise_hu = (3.0, 22.0)
 
 
 def _one_scan(config: ConfigDict) -> None:
