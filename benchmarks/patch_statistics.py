@@ -11,7 +11,6 @@ training part of the folds. `--change` paints otherwise, such as
 """
 
 import ast
-from pathlib import Path
 
 import numpy as np
 from absl import flags
@@ -21,7 +20,7 @@ from attn_unet_jax.config.experiment import load_experiment
 from attn_unet_jax.config.resolve import resolve_draft
 from attn_unet_jax.runtime.process import run_command
 from benchmarks.first_patches import make_first_patches, measure_patch
-from benchmarks.page import table, write_section
+from benchmarks.page import table
 from benchmarks.result import keep, machine
 
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "Where the records are.")
@@ -29,7 +28,6 @@ _STEPS = flags.DEFINE_integer("steps", 60, "Steps of four patches each.", lower_
 _CHANGES = flags.DEFINE_multi_string(
   "change", [], "Keys of the config and their values, KEY=VALUE."
 )
-_PAGE = flags.DEFINE_string("page", "", "Page to write the table into; '': none.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
 
 _LEAST = 150  # voxels of pancreas in a patch that is counted: 4 ml
@@ -58,9 +56,7 @@ def main() -> None:
   keep({"machine": machine(), "changes": changes, "patches": counts, **rows}, _OUTPUT.value)
   head = ["median (10 to 90 %)", *(f"{name}, {n} patches" for name, n in counts.items())]
   body = [[key, *(_format_range(row[key]) for row in rows.values())] for key in rows["painted"]]
-  print(text := table(head, body))
-  if _PAGE.value:
-    write_section(Path(_PAGE.value), "patches", text)
+  print(table(head, body))
 
 
 def _find_spread(patches: list[dict[str, float]], key: str) -> np.ndarray:

@@ -56,7 +56,7 @@ def find_outside(volume: Volume) -> np.ndarray:
     return np.zeros(hu.shape, bool)
   # The opening also took folds of skin, and thin walls over gas.
   for _ in range(round(_GROWN_MM / spacing)):
-    tissue = _dilate(tissue) & dense
+    tissue = _dilate_mask(tissue) & dense
   return _find_outer_air(hu, tissue)
 
 
@@ -81,14 +81,14 @@ def _open_planes(mask: np.ndarray, steps: int) -> np.ndarray:
   # which a body goes on that they cut.
   outside = ~mask
   for _ in range(steps):
-    outside = _dilate(outside, (0, 1))
+    outside = _dilate_mask(outside, (0, 1))
   opened = ~outside
   for _ in range(steps):
-    opened = _dilate(opened, (0, 1))
+    opened = _dilate_mask(opened, (0, 1))
   return opened
 
 
-def _dilate(mask: np.ndarray, axes: tuple[int, ...] = (0, 1, 2)) -> np.ndarray:
+def _dilate_mask(mask: np.ndarray, axes: tuple[int, ...] = (0, 1, 2)) -> np.ndarray:
   """Returns a mask with its neighbours along some axes; SciPy's takes five times as long."""
   grown = mask.copy()
   for axis in axes:

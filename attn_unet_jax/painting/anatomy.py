@@ -1,4 +1,4 @@
-"""What no label map names, drawn into a patch: bowel and vessels in the fat, and lesions."""
+"""Draws into a patch what no label map names: bowel and vessels in the fat, and lesions."""
 
 from typing import NamedTuple
 
@@ -59,9 +59,20 @@ def vary_anatomy(
 
   Returns:
     both changed. A lesion grows out of the pancreas into fat, and is labelled as the pancreas is.
+    Without clutter the fat between the viscera is that of the rest of the body.
   """
-  if not (painting.clutter[1] or painting.lesions):
-    return materials, label
+  if painting.clutter[1] or painting.lesions:
+    materials, label = _draw_unnamed(key, materials, label, painting, spacing_mm)
+  if not painting.clutter[1]:
+    # All fat is alike then, as the map has it.
+    materials = jnp.where(materials == VISCERAL_FAT, jnp.uint8(ALL_ORGANS["fat"]), materials)
+  return materials, label
+
+
+def _draw_unnamed(
+  key: Array, materials: Array, label: Array, painting: Painting, spacing_mm: float
+) -> tuple[Array, Array]:
+  """Draws what is asked for; see `vary_anatomy`."""
   number_key, field_key, lesion_key = jax.random.split(key, 3)
   draws = _Draws(*jax.random.uniform(number_key, (len(_Draws._fields),)))
   x, y, z = materials.shape

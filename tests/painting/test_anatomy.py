@@ -55,10 +55,20 @@ def vary(painting, blank=False, soft=False):
   return jax.tree.map(np.asarray, jax.jit(lambda keys: jax.lax.map(vary_one, keys))(KEYS))
 
 
-def test_without_options_nothing_changes():
+ALL_FAT = np.where(np.isin(MATERIALS, VISCERAL_FAT), ORGANS["fat"], MATERIALS)
+
+
+def test_without_options_the_map_is_painted_as_it_is():
   materials, label = vary(Painting())
-  assert (materials == MATERIALS).all()
+  assert (materials == ALL_FAT).all()
   assert (label == LABEL).all()
+  assert materials.dtype == np.uint8
+
+
+def test_without_clutter_a_lesion_alone_is_drawn():
+  materials, _ = vary(Painting(lesions=1.0))
+  drawn = np.isin(materials, (LESION, DUCT))
+  assert (materials[~drawn] == np.broadcast_to(ALL_FAT, drawn.shape)[~drawn]).all()
 
 
 def test_the_key_decides_every_bit_and_types_are_kept():
