@@ -84,7 +84,7 @@ docs: $(VENV)/installed-dev$(MODE)
 	$(BIN)/python docs/generate_reference.py
 
 # The pictures of the pages: of the demo's run, which `make demo` has trained, and of a slab of real CT,
-# a test patient of the network that comes along.
+# a test patient of the bundled network.
 pictures: $(VENV)/installed-dev$(MODE) browser
 	$(BIN)/python -m attn_unet_jax.report --workdir=$(DEMO_RUN) --attention
 	$(BIN)/python docs/take_pictures.py $(DEMO_RUN)/report.html docs/images

@@ -9,8 +9,9 @@
   python -m attn_unet_jax.predict --workdir=runs/a,runs/b,runs/c --input=FOLDER --output=FOLDER
 
 A scan is a NIfTI file, or a folder or .zip with a CT series of DICOM slices; --series chooses one
-of several series. The last three forms take many: every scan in a folder, those that a pattern
-matches, and those in the column input of a table (its column output names their masks). Masks are
+of several series. The third to the fifth form take many: every scan in a folder, those that a
+pattern matches, and those in the column input of a CSV file (its column output names their masks).
+The last form averages the answers of several runs. Masks are
 uint8: 0 background, then the classes in the order of config.data.labels, whose names stand in the
 file's extension. The millilitres of each class are printed, written with --json, and for a folder
 of masks stand in volumes.csv; --preview draws them, and --report writes a page with a viewer. Masks
@@ -129,7 +130,7 @@ def main() -> None:
 
   # Required flags have values; `or` says so to the type checker.
   source, output = Path(_INPUT.value or ""), Path(_OUTPUT.value or "")
-  # Not a required flag of absl: without it the network that comes along answers.
+  # Not a required flag of absl: without it the bundled network answers.
   missing = process.describe_missing("workdir", __doc__ or "")
   workdirs = split_workdirs(_WORKDIR.value or choose_standard(missing))
   announce_releases(workdirs)

@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def _trace_predictions(folder: Path) -> dict[str, Usage]:
-  """Segments scans of growing length by the network that comes along."""
+  """Segments scans of growing length by the bundled network."""
   usages = {}
   for slices in (SLICES[0], *SLICES):  # the first one twice: it fills the cache of programs
     scan, mask = folder / f"scan_{slices}.nii.gz", folder / "masks" / f"{slices}.nii.gz"
@@ -86,7 +86,7 @@ def _trace_steps(folder: Path) -> dict[str, Usage]:
 def write_table(part: str, usages: dict[str, dict[str, float]]) -> str:
   """Writes the table of a part."""
   heads = {
-    "predict": "`predict`, the network that comes along",
+    "predict": "`predict`, the bundled network",
     "start": "a training's start, before its step is compiled",
     "first_steps": "the demo's first six steps",
   }

@@ -3,7 +3,7 @@
 python docs/draw_attention.py SLABS msd_138 docs/images/attention.png
 
 SLABS holds image/NAME.nii.gz and label/NAME.nii.gz, all of whose values are pancreas. The network
-is the one that comes along, and the gate the one on the finest grid that tells the organ from the
+is the bundled one, and the gate the one on the finest grid that tells the organ from the
 rest most (docs/explanation/attention.md). `make pictures` runs it.
 """
 

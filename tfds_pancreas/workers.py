@@ -24,7 +24,7 @@ from attn_unet_jax.runtime.errors import UserError
 ForEach = Callable[[Callable[[Any], None], Sequence[Any]], None]
 # Measured: 0.8 GB for a scan of 512 x 512 x 240; collections have scans of twice that.
 _BYTES_PER_WORKER = 2e9
-_INSTALL_BEAM = "Apache Beam is not installed; pip install 'attn-unet-jax[beam]'"
+_INSTALL_BEAM = "Apache Beam is not installed; from a clone, pip install -e '.[beam]'"
 
 
 def choose_worker_count() -> int:

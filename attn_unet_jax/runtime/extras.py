@@ -11,7 +11,7 @@ def import_extra(module: str, extra: str, needed_by: str) -> Any:
 
   Args:
     module: the module's name.
-    extra: the extra, as in `pip install 'attn-unet-jax[EXTRA]'`.
+    extra: the extra, as in `pip install -e '.[EXTRA]'`.
     needed_by: the flag or key that needs it, for the message.
 
   Raises:
@@ -24,5 +24,5 @@ def import_extra(module: str, extra: str, needed_by: str) -> Any:
     fault = "is not installed" if isinstance(error, ModuleNotFoundError) else "cannot be imported"
     raise UserError(
       f"{needed_by} needs {module.partition('.')[0]}, which {fault} ({format_error(error)}): "
-      f"pip install 'attn-unet-jax[{extra}]'"
+      f"from a clone, pip install -e '.[{extra}]'"
     ) from None

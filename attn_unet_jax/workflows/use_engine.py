@@ -84,7 +84,7 @@ def _stay_with_jax(trained: LoadedRun, options: EngineOptions) -> LoadedRun:
   if options.precision != "float32":
     raise UserError(
       f"--precision={options.precision}: only OpenVINO computes a run in it "
-      f"(--engine=openvino; pip install 'attn-unet-jax[{EXTRA}]'); leave the flag out"
+      f"(--engine=openvino; from a clone, pip install -e '.[{EXTRA}]'); leave the flag out"
     )
   return trained
 
