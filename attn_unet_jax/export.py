@@ -5,14 +5,15 @@
   python -m attn_unet_jax.export --workdir=runs/a --output=EXPORTED --format=onnx
   python -m attn_unet_jax.export --workdir=runs/a --output=NAME --format=release --licence=LICENCE
 
-The folder gets four files: the network as StableHLO for cpu, cuda and tpu (network.stablehlo);
-what else a segmentation needs, such as spacing, windows and classes (network.json);
-run_exported.py, which segments NIfTI scans with jax, numpy, scipy and nibabel alone; and
-MODEL_CARD.md, with data, recipe, scores and limits. Several runs are averaged. With --format=onnx
-it gets network.onnx, network.json and MODEL_CARD.md: the network was run in onnxruntime, and its probabilities differ from the run's in float32 by 1e-5 at most (needs the extra
-onnx). --format=release writes a small folder that is a --workdir of this program wherever it is
-installed: the parameters in 16 bits, config, scores, model card and licence. The run must have been
-tested, and --licence names the licence of what it learnt.
+The folder gets four files: the network as StableHLO for cpu, cuda and tpu (network.stablehlo); what
+else a segmentation needs, such as spacing, windows and classes (network.json); run_exported.py,
+which segments NIfTI scans with jax, numpy, scipy and nibabel alone; and MODEL_CARD.md, with data,
+recipe, scores and limits. Several runs are averaged. With --format=onnx it gets network.onnx,
+network.json and MODEL_CARD.md: the network was run in onnxruntime, and its probabilities differ
+from the run's in float32 by 1e-5 at most (needs the extra onnx). --format=release writes a small
+folder that is a --workdir of this program wherever it is installed: the parameters in 16 bits,
+config, scores, model card and licence. The run must have been tested, and --licence names the
+licence of what it learnt.
 """
 
 from pathlib import Path

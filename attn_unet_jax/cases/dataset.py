@@ -44,6 +44,7 @@ class Dataset(Protocol):
   """A collection of cases with random access."""
 
   judged: "JudgedScans"
+  location: Path  # the folder of its files
 
   @property
   def ids(self) -> Sequence[str]:
@@ -63,20 +64,13 @@ class Dataset(Protocol):
   def grid(self, case_id: str) -> Grid:
     """Reads the grid of a case's image, without its voxels."""
 
-  def fingerprint(self, case_id: str) -> tuple[object, ...]:
-    """Returns values that change whenever the files of a case change.
-
-    They are names, sizes and modification times.
-    """
-
   def compute_digest(self, case_id: str) -> tuple[str, str]:
     """Returns hexadecimal digests of what is stored of a case's image and of its label."""
 
   def read_stamp(self, case_id: str) -> tuple[int, ...]:
     """Returns sizes and times of a case's files; where they are equal, so is the content.
 
-    Unlike a fingerprint they hold the time of the last change of the file's entry, which no
-    program can set back.
+    The time of the last change of the file's entry is among them, which no program can set back.
     """
 
 
@@ -133,7 +127,7 @@ class FolderDataset:
   parts = None  # a folder says nothing about training, validation and test
 
   def __init__(self, root: Path, judge: Judge = _STRICT):
-    self._root = root
+    self.location = root
     self.judged = JudgedScans(judge)
     self._images = list_nifti_files(root / "imagesTr")
     self._labels = list_nifti_files(root / "labelsTr")
@@ -163,10 +157,6 @@ class FolderDataset:
     self.judged.log_once(self.judged.judge.judge_grid(grid, path, path))
     return grid
 
-  def fingerprint(self, case_id: str) -> tuple[object, ...]:
-    """Returns names, sizes and modification times of the image and label files."""
-    return _describe_file(self._images[case_id]) + _describe_file(self._labels[case_id])
-
   def compute_digest(self, case_id: str) -> tuple[str, str]:
     """Returns digests of the bytes of the image and label files."""
     return _digest_file(self._images[case_id]), _digest_file(self._labels[case_id])
@@ -176,16 +166,17 @@ class FolderDataset:
     return _stamp_file(self._images[case_id]) + _stamp_file(self._labels[case_id])
 
   def _check_pairs(self) -> None:
+    root = self.location
     if not self._images:
       raise UserError(
-        f"{self._root}: no images found; put images into {self._root}/imagesTr/NAME.nii.gz and "
-        f"their labels into {self._root}/labelsTr/NAME.nii.gz, under the same names"
+        f"{root}: no images found; put images into {root}/imagesTr/NAME.nii.gz and "
+        f"their labels into {root}/labelsTr/NAME.nii.gz, under the same names"
       )
     # A missing partner is more likely a mistake than a case to leave out silently.
     alone = sorted(set(self._images) ^ set(self._labels))
     if alone:
       raise UserError(
-        f"{self._root}: {len(alone)} names are in only one of imagesTr and labelsTr: {alone[:5]}; "
+        f"{root}: {len(alone)} names are in only one of imagesTr and labelsTr: {alone[:5]}; "
         "add the missing files or remove these" + explain_channel_names(alone, self._labels)
       )
 
@@ -201,6 +192,7 @@ class RecordDataset:
       for index, case_id in enumerate(cases.case_ids)
     }
     self._records = records
+    self.location = records.directory
     self.ids = tuple(sorted(self._where))
     self.label_names: Mapping[str, int] = records.labels
     own = {"training": "train", "validation": "validation", "test": "test"}
@@ -230,12 +222,6 @@ class RecordDataset:
     split, index = self._where[case_id]
     return Grid(*self._records.splits[split].read_geometry(index))
 
-  def fingerprint(self, case_id: str) -> tuple[object, ...]:
-    """Returns the data set's name and version, the case id, and when the set was built."""
-    # A build writes this file with the records, so that its time stands for all of them.
-    directory = self._records.directory
-    return (*directory.parts[-3:], case_id, *_describe_file(directory / "dataset_info.json"))
-
   def compute_digest(self, case_id: str) -> tuple[str, str]:
     """Returns digests of image and label as the record holds them, packed."""
     split, index = self._where[case_id]
@@ -247,12 +233,6 @@ class RecordDataset:
     """Returns size and times of the file that holds the record."""
     split, index = self._where[case_id]
     return _stamp_file(self._records.splits[split].find_file(index))
-
-
-def _describe_file(path: Path) -> tuple[object, ...]:
-  about = path.stat()
-  # Not the whole path: data that is moved finds its prepared cases again.
-  return path.name, about.st_size, about.st_mtime_ns
 
 
 def _stamp_file(path: Path) -> tuple[int, ...]:

@@ -18,6 +18,8 @@ from attn_unet_jax.runtime.files import read_json_object
 
 _FORMAT = 1
 _SHOWN = 5  # cases that a message names
+# What this process knows, by data set, case and stamp: a run opens its data set more than once.
+_known_here: dict[tuple[Path, str, tuple[int, ...]], "CaseDigest"] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,21 +98,31 @@ def digest_cases(
     UserError: a file cannot be read.
   """
   before = known.cases if known else {}
-
-  def digest_case(case: str) -> CaseDigest:
-    """Digests a case, or takes the digest that is known of the same files."""
-    # The stamp first: a file that changes meanwhile has another one next time, and is read again.
-    stamp, same = dataset.read_stamp(case), before.get(case)
-    return (
-      same if same and same.stamp == stamp else CaseDigest(*dataset.compute_digest(case), stamp)
-    )
-
   ids = sorted(set(ids))
   # Reading and hashing release the interpreter's lock, and more threads than cores hide the disk.
   with ThreadPoolExecutor(min(8, 2 * count_usable_cores())) as threads:
-    return DataDigests(
-      dict(zip(ids, threads.map(digest_case, ids), strict=True)), list(dataset.ids)
-    )
+    digests = threads.map(lambda case: digest_case(dataset, case, before.get(case)), ids)
+    return DataDigests(dict(zip(ids, digests, strict=True)), list(dataset.ids))
+
+
+def digest_case(dataset: Dataset, case: str, known: CaseDigest | None = None) -> CaseDigest:
+  """Digests a case, whose files are not read if their stamp is known.
+
+  Args:
+    dataset: the data set.
+    case: the case's id.
+    known: what a run recorded of it before.
+
+  Raises:
+    UserError: a file cannot be read.
+  """
+  # The stamp first: a file that changes meanwhile has another one next time, and is read again.
+  stamp = dataset.read_stamp(case)
+  place = (dataset.location, case, stamp)
+  if place not in _known_here:
+    same = known if known and known.stamp == stamp else None
+    _known_here[place] = same or CaseDigest(*dataset.compute_digest(case), stamp)
+  return _known_here[place]
 
 
 def describe_changes(ids: Iterable[str], known: DataDigests | None, now: DataDigests) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from attn_unet_jax.cases.boxes import Boxes, box_voxels
 from attn_unet_jax.cases.cache import digest_recipe, load_or_prepare
 from attn_unet_jax.cases.dataset import Dataset
+from attn_unet_jax.cases.digests import digest_case
 from attn_unet_jax.cases.map_case import prepare_map
 from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.cases.partial import mark_rest
@@ -118,10 +119,10 @@ class WorkingCases(Sequence[WorkingCase]):
     known = (*mapping.values, mapping.unlabelled, mapping.background)
     # Sorted, because the repr of a set depends on more than its values.
     values = [sorted(values) for values in known]
-    # The fingerprint too: a scan that was replaced under its name is prepared again.
-    name = digest_recipe(
-      recipe, values, mapping.rest_is_background, self.dataset.fingerprint(case_id)
-    )
+    # By content, since a corrected label may have the size and time of the one before: `.nii` files
+    # of a scan are equally long, and archives may give all files one time.
+    content = digest_case(self.dataset, case_id)
+    name = digest_recipe(recipe, values, mapping.rest_is_background, content.image, content.label)
     return load_or_prepare(self.folder, case_id, name, lambda: self._prepare_case(case_id))
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import resource
+import shutil
 
 import numpy as np
 import pytest
@@ -193,6 +194,29 @@ def test_a_label_that_changed_is_prepared_anew(config, folder):
   write_nifti(folder / "data" / "labelsTr" / f"{name}.nii.gz", label)
   assert not before.all()
   assert _cases(config, folder)[0].label.all()
+
+
+def test_a_label_that_hides_its_change_is_prepared_anew(config, folder):
+  """Uncompressed labels of a scan are equally long, and an archive may give them one time."""
+  name = open_fold(config.data).split.training[0]
+  path = folder / "data" / "labelsTr" / f"{name}.nii.gz"
+  before, old = path.stat(), _cases(config, folder)[0].label
+  label = Volume(np.ones((5, 6, 7), np.uint8), np.eye(4))
+  write_nifti(path, label)
+  # As long as before: what follows the last member of a gzip file may be zeros.
+  path.write_bytes(path.read_bytes().ljust(before.st_size, b"\0"))
+  os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+  assert path.stat().st_size == before.st_size
+  assert not old.all()
+  assert _cases(config, folder)[0].label.all()
+
+
+def test_data_that_was_moved_or_touched_finds_its_prepared_cases(config, folder):
+  _cases(config, folder)[0]
+  (made,) = (folder / "prepared").iterdir()
+  shutil.copytree(folder / "data", folder / "moved")
+  _cases(with_keys(config, {"data.folder": str(folder / "moved")}), folder)[0]
+  assert list((folder / "prepared").iterdir()) == [made]
 
 
 def test_thinning_and_the_patch_are_not_kept(config, folder):
