@@ -184,7 +184,12 @@ def _find_scans(
     return scans
   if line := describe_skipped(dicom.skipped):
     findings.append(Finding("note", "skipped", f"{path}: {line}"))
+  files = dict(scans)
   for name, survey in dicom.scans.items():
+    if name in files:
+      text = f"{files[name].name}: {survey.path} has the same name; rename one of them"
+      findings.append(Finding("error", "two_files", text))
+      name += " (DICOM)"  # both are to be inspected
     scans |= _list_series(name, survey, findings, accept)
   if not scans and set(dicom.skipped) - {NOT_DICOM, NO_SCAN, HIDDEN}:
     text = f"{path}: DICOM, but no CT series in it; name a folder that holds one, or take it out"
