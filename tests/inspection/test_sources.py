@@ -26,3 +26,13 @@ def test_a_nifti_file_beside_dicom_of_its_name_is_named_and_both_are_listed(tmp_
   with pytest.raises(UserError, match=r"a\.nii"):
     file.read()
   assert dicom.read().shape == (2, 2, 3)
+
+
+def test_names_that_are_not_utf_8_are_named_in_a_training_folder(tmp_path):
+  for folder in ("imagesTr", "labelsTr"):
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "caf\udce9.nii").write_bytes(b"")
+  findings = list_cases_at(tmp_path).findings
+  assert [(one.severity, one.kind) for one in findings] == [("error", "file_name")] * 2
+  assert "labelsTr/caf\udce9.nii: its name is not UTF-8" in findings[1].text
+  assert not list_cases_at(tmp_path / "imagesTr").findings  # which `predict` segments
