@@ -2,12 +2,13 @@
 
 A mapping is written `CLASS=VALUE+VALUE,CLASS=VALUE`: `pancreas=1`, `pancreas=1+2` (merges the
 tumour), `spleen=1,pancreas=10,background=*`. If the data carries names, a value may be a name, and
-`pancreas` means `pancreas=pancreas`. Background is 0. A value that is not mentioned is an error,
-unless the data names it or `background=*` makes all other values background. `unlabelled=3` marks
-voxels of which nobody knows what they are: neither training nor scoring looks at them. If 0 is that
-value, `background=VALUE` says what the background is. A value that the data calls `ignore`, as
-nnU-Net does, is unlabelled unless the mapping mentions it. `liver=none` is a class that the data
-does not label: its voxels may be anywhere in the background.
+`pancreas` means `pancreas=pancreas`. Spaces count nowhere: a class `left kidney` is called
+`leftkidney`, and is the value that the data calls either. Background is 0. A value that is not
+mentioned is an error, unless the data names it or `background=*` makes all other values background.
+`unlabelled=3` marks voxels of which nobody knows what they are: neither training nor scoring looks
+at them. If 0 is that value, `background=VALUE` says what the background is. A value that the data
+calls `ignore`, as nnU-Net does, is unlabelled unless the mapping mentions it. `liver=none` is a
+class that the data does not label: its voxels may be anywhere in the background.
 """
 
 import dataclasses
@@ -200,7 +201,7 @@ def parse_mapping(text: str, names: Mapping[str, int] | None, flag: str = _FLAG)
     flag: the flag that the text comes from, for messages.
 
   Raises:
-    UserError: the text is not a mapping, or a name is not in the data.
+    UserError: the text is not a mapping, or a name is not in the data, or is that of two values.
   """
   named, where = dict(names or {}), f"{flag}={text!r}"
   classes: dict[str, frozenset[int]] = {}
@@ -257,14 +258,25 @@ def _parse_values(name: str, text: str, named: Mapping[str, int], where: str) ->
   for item in text.split("+"):
     if item == "*" and name == _BACKGROUND:
       values.add(_STAR)
-    elif item in named:
-      values.add(int(named[item]))
-    elif re.fullmatch(r"-?[0-9]+", item):
+    elif item not in named and re.fullmatch(r"-?[0-9]+", item):
       values.add(int(item))
     else:
-      known = f"one of {sorted(named)}" if named else "a number: this data carries no names"
-      raise UserError(f"{where}: {item!r} must be {known}")
+      values.add(_find_named_value(item, named, where))
   return frozenset(values)
+
+
+def _find_named_value(item: str, named: Mapping[str, int], where: str) -> int:
+  """Returns the value of a name; one of the data may have spaces, which a mapping has lost."""
+  found = {name: int(value) for name, value in named.items() if name.replace(" ", "") == item}
+  if len(set(found.values())) > 1:
+    raise UserError(
+      f"{where}: {item!r} may be {' or '.join(map(repr, found))}, since spaces do not count; give "
+      f"the value, {' or '.join(map(str, found.values()))}"
+    )
+  if not found:
+    known = f"one of {sorted(named)}" if named else "a number: this data carries no names"
+    raise UserError(f"{where}: {item!r} must be {known}")
+  return next(iter(found.values()))
 
 
 def _check_disjoint(classes: Mapping[str, frozenset[int]], where: str) -> None:

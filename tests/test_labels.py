@@ -28,6 +28,16 @@ def test_a_bare_name_is_one_without_names_and_itself_with_names():
   assert parse_mapping("pancreas", {"liver": 5, "pancreas": 10}).values == (frozenset({10}),)
 
 
+def test_a_name_with_spaces_in_the_data_is_found_with_and_without_them():
+  names = {"background": 0, "left kidney": 3, "1 2": 4}
+  for text in ("left kidney", "leftkidney", "leftkidney=left kidney"):
+    mapping = parse_mapping(text, names)
+    assert mapping.classes == class_names(text) == ("leftkidney",)
+    assert mapping.values == (frozenset({3}),)
+  assert parse_mapping("a=12", names).values == (frozenset({12}),)  # a number stays one
+  assert parse_mapping("leftkidney", {"left kidney": 3, "leftkidney": 3}).values == ({3},)
+
+
 def test_what_the_data_names_is_background():
   mapping = parse_mapping("pancreas", {"liver": 5, "pancreas": 10})
   np.testing.assert_array_equal(mapping.apply(np.array([[[5, 10, 0]]]), "x"), [[[0, 1, 0]]])
@@ -120,6 +130,7 @@ def test_what_nnunet_ignores_is_unlabelled_unless_it_is_mentioned():
     ("", None, "name at least one class"),
     ("pancreas=x", None, "'x' must be a number"),
     ("pancreas=x", {"liver": 1}, "'x' must be one of"),
+    ("b=a a", {"a a": 1, "aa": 2}, "'aa' may be 'a a' or 'aa'.*give the value, 1 or 2"),
     ("a=1,b=1", None, "value 1 of 'b' has a meaning already"),
     ("a=0", None, "value 0 of 'a' has a meaning already"),
     ("a=1,a=2", None, "given twice"),

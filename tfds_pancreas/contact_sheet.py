@@ -22,6 +22,7 @@ _TEXT = (255, 220, 0)
 _DIGITS = ("111101101101111", "010110010010111", "111001111100111", "111001111001111",
            "101101111001001", "111100111001111", "111100111101111", "111001001001001",
            "111101111101111", "111101111001111")  # fmt: skip
+_MARGIN, _DIGIT_STEP = 4, 8  # pixels
 
 
 def draw_tile(image: np.ndarray, label: np.ndarray, digits: str = "") -> np.ndarray:
@@ -30,7 +31,7 @@ def draw_tile(image: np.ndarray, label: np.ndarray, digits: str = "") -> np.ndar
   Args:
     image: HU [X, Y, Z] on canonical axes.
     label: 0 is background, on the image's grid.
-    digits: a number to write into the corner.
+    digits: a number to write into the corner; of a long one the last digits, as many as fit.
 
   Returns:
     RGB uint8 [TILE, TILE, 3], the patient's front up, the right side at the left.
@@ -107,9 +108,12 @@ def _find_outline(mask: np.ndarray) -> np.ndarray:
 
 
 def _write_digits(picture: np.ndarray, digits: str) -> None:
-  for place, digit in enumerate(digits):
+  # The last ones tell cases apart: UIDs of DICOM begin alike, and end in up to 39 digits.
+  fitting = digits[-((TILE - _MARGIN) // _DIGIT_STEP) :]
+  for place, digit in enumerate(fitting):
     glyph = np.array(list(_DIGITS[int(digit)])).reshape(5, 3) == "1"
-    corner = picture[4:14, 4 + 8 * place : 10 + 8 * place]
+    left = _MARGIN + _DIGIT_STEP * place
+    corner = picture[_MARGIN : _MARGIN + 10, left : left + 6]
     corner[np.kron(glyph, np.ones((2, 2), bool))] = _TEXT  # each of its pixels is 2 x 2
 
 

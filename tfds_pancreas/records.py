@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from attn_unet_jax.runtime.errors import UserError, format_error
+from attn_unet_jax.volumes.volume import Grid
 from tfds_pancreas.record_files import (
   WAY_OUT,
   find_versions,
@@ -97,10 +98,16 @@ class SplitRecords(Sequence[Record]):
     return [case for case, _ in self._order]
 
   def read_geometry(self, index: int) -> tuple[tuple[int, int, int], np.ndarray]:
-    """Reads shape `[3]` and affine of the record at a place in `case_ids`, but no volume."""
+    """Reads shape `[3]` and affine of the record at a place in `case_ids`, but no volume.
+
+    Raises:
+      UserError: the record is damaged, or they are no grid; the message names its file.
+    """
     record = self.read_packed(index)
-    x, y, z = map(int, record["image"]["shape"])
-    return (x, y, z), record["affine"]
+    shape, affine = record["image"]["shape"], record["affine"]
+    self._require_sound(index, _find_grid_fault(shape, affine))
+    x, y, z = map(int, shape)
+    return (x, y, z), affine
 
   def read_packed(self, index: int) -> Record:
     """Reads the record at a place in `case_ids`; its volumes stay packed, as shape and bytes."""
@@ -119,12 +126,16 @@ class SplitRecords(Sequence[Record]):
       return [self[place] for place in range(*index.indices(len(self)))]
     case, place = self._order[index]
     record = self._read(self._record_source, place)
-    if fault := _find_fault(record):
-      raise UserError(f"{self._find_file(place)}: record {place}, {case}, {fault}; {WAY_OUT}")
+    self._require_sound(index, _find_fault(record))
     return {**record, "id": case}
 
   def __iter__(self) -> Iterator[Record]:
     return (self[place] for place in range(len(self)))
+
+  def _require_sound(self, index: int, fault: str) -> None:
+    if fault:
+      case, place = self._order[index]
+      raise UserError(f"{self._find_file(place)}: record {place}, {case}, {fault}; {WAY_OUT}")
 
   def _read(self, source: Sequence[Record], place: int) -> Record:
     """Reads the record at a place in the files."""
@@ -148,12 +159,18 @@ class SplitRecords(Sequence[Record]):
 
 def _find_fault(record: Record) -> str:
   """Returns what keeps a record from being a labelled scan; '' if nothing does."""
-  image, label, affine = record["image"], record["label"], record["affine"]
+  image, label = record["image"], record["label"]
   if image.ndim != 3 or image.shape != label.shape or not image.size:
     return f"has an image of {image.shape} and a label of {label.shape} voxels"
-  # An affine without an inverse lays all voxels into one plane.
-  if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.linalg.det(affine):
-    return "has an affine that places no voxels"
+  return _find_grid_fault(image.shape, record["affine"])
+
+
+def _find_grid_fault(shape: Any, affine: np.ndarray) -> str:
+  """Returns what keeps a shape and an affine from being a grid; '' if nothing does."""
+  try:
+    Grid(shape, affine)
+  except ValueError as error:
+    return f"places its voxels on no grid ({format_error(error)[:_MAX_REASON]})"
   return ""
 
 

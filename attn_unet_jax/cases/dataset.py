@@ -218,7 +218,11 @@ class RecordDataset:
     return NativeCase(case_id, image, label, source)
 
   def grid(self, case_id: str) -> Grid:
-    """Reads the grid of a record without decoding its volumes."""
+    """Reads the grid of a record without decoding its volumes.
+
+    Raises:
+      UserError: the record is damaged, or its shape and affine are no grid.
+    """
     split, index = self._where[case_id]
     return Grid(*self._records.splits[split].read_geometry(index))
 

@@ -216,7 +216,8 @@ def score_folders(
   Raises:
     UserError: a folder is empty, a mask is missing, or two masks have different grids.
   """
-  predicted, wanted = list_nifti_files(prediction), list_nifti_files(reference)
+  # Called as their scans are, which `predict` takes by any name.
+  predicted, wanted = (list_nifti_files(path, any_name=True) for path in (prediction, reference))
   missing = sorted(set(wanted) - set(predicted))
   if not wanted or missing:
     what = f"no masks for {missing[:5]}" if missing else "no NIfTI masks"

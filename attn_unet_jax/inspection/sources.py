@@ -1,7 +1,7 @@
 """Lists the cases of a path: a scan, a folder of scans, a training folder, or records."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from attn_unet_jax.volumes.judge import Judge
 from attn_unet_jax.volumes.nifti import read_label, read_nifti
 from attn_unet_jax.volumes.nifti_folder import (
   explain_channel_names,
+  find_name_fault,
   is_nifti,
   nifti_stem,
   read_label_names,
@@ -89,13 +90,16 @@ def list_cases_at(
   if not path.exists():
     raise UserError(f"--input={path}: not found; give a scan, or a folder of scans or of training")
   findings: list[Finding] = []
-  if (path / "imagesTr").is_dir() or (path / "labelsTr").is_dir():
+  for_training = (path / "imagesTr").is_dir() or (path / "labelsTr").is_dir()
+  if for_training:
     # Training reads nothing else from such a folder.
     scans = _find_nifti(path / "imagesTr", read_nifti, findings)
     masks: Path | None = labels or path / "labelsTr"
   else:
     scans, masks = _find_scans(path, findings, accept), labels
   found = _find_labels(masks, scans, findings) if masks else {}
+  if for_training:
+    findings += _name_findings([*scans.values(), *found.values()])
   subjects = [
     _build_case(case, scans, found, alone=masks is None) for case in sorted({*scans, *found})
   ]
@@ -144,6 +148,12 @@ def _is_incomplete(subject: CaseToInspect) -> bool:
   return subject.image is None or subject.label is None
 
 
+def _name_findings(volumes: Iterable[ReadableVolume]) -> list[Finding]:
+  # Predictions take any name, so that nothing is wrong with that of a scan alone.
+  faults = [find_name_fault(one.file) for one in volumes if one.file]
+  return [Finding("error", "file_name", fault) for fault in faults if fault]
+
+
 def _partner_finding(
   subject: CaseToInspect, scans: Mapping[str, ReadableVolume], masks: Mapping[str, ReadableVolume]
 ) -> Finding:
@@ -184,7 +194,12 @@ def _find_scans(
     return scans
   if line := describe_skipped(dicom.skipped):
     findings.append(Finding("note", "skipped", f"{path}: {line}"))
+  files = dict(scans)
   for name, survey in dicom.scans.items():
+    if name in files:
+      text = f"{files[name].name}: {survey.path} has the same name; rename one of them"
+      findings.append(Finding("error", "two_files", text))
+      name += " (DICOM)"  # both are to be inspected
     scans |= _list_series(name, survey, findings, accept)
   if not scans and set(dicom.skipped) - {NOT_DICOM, NO_SCAN, HIDDEN}:
     text = f"{path}: DICOM, but no CT series in it; name a folder that holds one, or take it out"

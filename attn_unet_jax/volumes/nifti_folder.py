@@ -24,14 +24,18 @@ _FIRST_CHANNEL = "_0000"
 _STRICT = Judge()
 
 
-def list_nifti_files(folder: Path) -> dict[str, Path]:
+def list_nifti_files(folder: Path, *, any_name: bool = False) -> dict[str, Path]:
   """Lists the `.nii` and `.nii.gz` files of a folder by case id; hidden files are left out.
+
+  Args:
+    folder: where.
+    any_name: whether names are taken that cannot be ids of a data set's cases.
 
   Returns:
     case id -> file, sorted; empty where there is no such folder.
 
   Raises:
-    UserError: two files have one case id, such as `a.nii` and `a.nii.gz`.
+    UserError: two files have one case id, such as `a.nii` and `a.nii.gz`; or a name is not UTF-8.
   """
   if not folder.is_dir():
     return {}
@@ -41,8 +45,20 @@ def list_nifti_files(folder: Path) -> dict[str, Path]:
       name = nifti_stem(path)
       if name in found:
         raise UserError(f"{path}: {found[name].name} has the same name; remove one of them")
+      if not any_name and (fault := find_name_fault(path)):
+        raise UserError(fault)
       found[name] = path
   return found
+
+
+def find_name_fault(path: Path) -> str:
+  """Returns why a file's name cannot be the id of a data set's case; '' if it can."""
+  try:
+    path.name.encode()
+  except UnicodeEncodeError:
+    # Folds and records go by the bytes of an id in UTF-8.
+    return f"{path}: its name is not UTF-8, which the id of a case must be; rename it"
+  return ""
 
 
 def is_nifti(path: Path) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.volumeutils import apply_read_scaling
 
 from attn_unet_jax.runtime.errors import UserError
@@ -58,11 +59,10 @@ def read_voxels(path: Path, image: Any) -> StoredVoxels:
     UserError: the file is truncated or damaged, or memory ends.
   """
   with unreadable_is_user_error(path):
-    raw = (
-      _read_gzip(path, type(image))
-      if path.suffix.lower() == ".gz"
-      else image.dataobj.get_unscaled()
-    )
+    # Of a pair .hdr.gz and .img.gz the second; else the file itself.
+    file = Path(image.file_map["image"].filename)
+    is_packed = file.suffix.lower() == ".gz"
+    raw = _read_gzip(file, image.dataobj) if is_packed else image.dataobj.get_unscaled()
   # NIfTI stores X fastest. In this order the reshape is a view.
   raw = raw.reshape(raw.shape[:3], order="F")
   if not is_scaled(image):
@@ -70,10 +70,16 @@ def read_voxels(path: Path, image: Any) -> StoredVoxels:
   return StoredVoxels(raw, np.float64(image.dataobj.slope), np.float64(image.dataobj.inter))
 
 
-def _read_gzip(path: Path, image_class: Any) -> np.ndarray:
-  """Reads the voxels of a .gz file, and on to its end."""
+def _read_gzip(path: Path, proxy: Any) -> np.ndarray:
+  """Reads the voxels of a .gz file, and on to its end.
+
+  Args:
+    path: the file.
+    proxy: nibabel's, of the voxels in it.
+  """
   with gzip.open(path) as stream:
-    raw: np.ndarray = image_class.from_stream(stream).dataobj.get_unscaled()
+    opened = ArrayProxy(stream, (proxy.shape, proxy.dtype, proxy.offset), mmap=False)
+    raw: np.ndarray = opened.get_unscaled()
     # The checksum stands behind the last byte, and only who reads so far has it compared.
     tail = 0
     while block := stream.read(1 << 20):

@@ -161,7 +161,7 @@ def _open_scans(named: dict[str, NamedScan], skipped: collections.Counter[str]) 
 
 def _list_folder(source: Path) -> _FoundScans:
   """Finds the scans of a folder, or the one that the folder itself is."""
-  dicom, files = find_dicom_scans(source), list_nifti_files(source)
+  dicom, files = find_dicom_scans(source), list_nifti_files(source, any_name=True)
   # Masks are named by their scans: one would overwrite the other.
   if twice := sorted(files.keys() & dicom.scans.keys()):
     raise UserError(f"--input={source}: two scans are called {twice[0]}; rename one of them")

@@ -199,7 +199,8 @@ def _map_classes(
     )
   mapping = parse_mapping(labels, names) if labels is not None else None
   known = mapping.classes if mapping else names or classes
-  missing = [name for name in classes if name not in known]
+  # A class is called without the spaces of its label.
+  missing = [name for name in classes if name not in {label.replace(" ", "") for label in known}]
   if missing:
     there = "--config.data.labels names" if mapping else "its labels are"
     raise UserError(

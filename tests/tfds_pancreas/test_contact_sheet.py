@@ -6,6 +6,7 @@ import numpy as np
 from tfds_pancreas.contact_sheet import TILE, draw_tile, encode_png, write_contact_sheets
 
 RED = (255, 64, 64)
+TEXT = (255, 220, 0)
 
 
 def read_png(data):
@@ -70,3 +71,14 @@ def test_twenty_cases_make_a_page(tmp_path):
   assert second.shape == (TILE, 5 * TILE, 3)
   assert (first[TILE, 2 * TILE, 0], second[0, 2 * TILE, 0]) == (7, 22)
   assert not second[:, 3 * TILE :].any()
+
+
+def test_of_a_long_number_the_last_digits_are_written():
+  image = np.zeros((8, 8, 1), np.int16)
+  label = image.astype(np.uint8)
+  last = "0123456789012345678"  # as many as fit
+  shown = draw_tile(image, label, last)
+  text = (shown == TEXT).all(axis=-1)
+  assert text[:, 4:10].any()
+  assert text[:, TILE - 12 :].any()
+  np.testing.assert_array_equal(draw_tile(image, label, "98765432109" + last), shown)

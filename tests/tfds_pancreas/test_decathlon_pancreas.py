@@ -1,5 +1,6 @@
 """Decathlon Task07 from files to records, on a small folder of its layout."""
 
+import codecs
 import json
 import re
 
@@ -15,7 +16,10 @@ from tests.fake_nifti import (
   write_label,
 )
 from tfds_pancreas.build_dataset import build_dataset
-from tfds_pancreas.decathlon_pancreas.decathlon_pancreas_dataset_builder import make_config
+from tfds_pancreas.decathlon_pancreas.decathlon_pancreas_dataset_builder import (
+  Builder,
+  make_config,
+)
 from tfds_pancreas.records import REPORT_FILE, open_records
 
 NAMES = {"0": "background", "1": "pancreas", "2": "cancer"}
@@ -98,6 +102,17 @@ def test_bad_cases_are_all_named(tmp_path):
     assert re.search(words, complaint)
   assert "good:" not in complaint
   assert not list((tmp_path / "data").glob("decathlon_pancreas/native/1.*"))
+
+
+def test_a_dataset_json_may_begin_with_a_byte_order_mark(tmp_path):
+  write_dataset_json(tmp_path, NAMES, ("pancreas_004",))
+  file = tmp_path / "dataset.json"
+  file.write_bytes(codecs.BOM_UTF8 + file.read_bytes())
+  (tmp_path / "imagesTr").mkdir()
+  (tmp_path / "imagesTr" / "pancreas_001.nii.gz").write_bytes(b"")
+  builder = Builder(config="native", data_dir=tmp_path / "data")
+  assert [case.id for case in builder.find_cases(tmp_path)["train"]] == ["pancreas_001"]
+  assert builder.collection_ids == ["pancreas_004"]
 
 
 def test_another_task_is_refused(tmp_path):

@@ -126,24 +126,43 @@ def test_no_module_is_imported_because_a_data_folder_names_it(
   assert "evil_module" not in sys.modules
 
 
-@pytest.mark.parametrize(
-  ("change", "told"),
-  [
-    (
-      {"label": np.zeros((2, 2, 1), np.uint8)},
-      "an image of .2, 2, 2. and a label of .2, 2, 1. voxels",
-    ),
-    ({"affine": np.zeros((4, 4))}, "an affine that places no voxels"),
-    ({"affine": np.full((4, 4), np.nan)}, "an affine that places no voxels"),
-  ],
-)
-def test_a_record_that_is_no_labelled_scan_is_told(folder, monkeypatch, change, told):
-  volume = np.zeros((2, 2, 2), np.int16)
-  good = {"image": volume, "label": volume.astype(np.uint8), "affine": np.eye(4)}
+UNFIT_AFFINES = {
+  "zeros": np.zeros((4, 4)),
+  "NaN": np.full((4, 4), np.nan),
+  "last row": np.diag([1, 1, 1, 2.0]),
+  "spacing": np.diag([1e-5, 1, 1, 1]),
+}
+
+
+@pytest.fixture
+def change_records(monkeypatch):
+  """Makes records be read with other parts."""
   read = records.SplitRecords._read
-  monkeypatch.setattr(records.SplitRecords, "_read", lambda *asked: read(*asked) | good | change)
-  with pytest.raises(UserError, match=rf"array_record-.*: record \d, phantom_0\d+, has {told}"):
+
+  def change(**parts):
+    monkeypatch.setattr(records.SplitRecords, "_read", lambda *asked: read(*asked) | parts)
+
+  return change
+
+
+def test_a_record_whose_image_and_label_differ_is_told(folder, change_records):
+  change_records(image=np.zeros((2, 2, 2), np.int16), label=np.zeros((2, 2, 1), np.uint8))
+  told = r"array_record-.*: record \d, phantom_0\d+, has an image of .2, 2, 2. and .* .2, 2, 1. vox"
+  with pytest.raises(UserError, match=told):
     _read_all(folder)
+
+
+@pytest.mark.parametrize("affine", UNFIT_AFFINES.values(), ids=UNFIT_AFFINES)
+def test_a_record_that_is_on_no_grid_is_told_with_and_without_its_voxels(
+  folder, change_records, affine
+):
+  change_records(affine=affine)
+  told = r"array_record-.*: record \d, phantom_0\d+, places its voxels on no grid .*; copy the data"
+  with pytest.raises(UserError, match=told):
+    _read_all(folder)
+  dataset = RecordDataset(open_records(TINY, folder.parents[2]))
+  with pytest.raises(UserError, match=told):
+    dataset.grid(dataset.ids[0])
 
 
 def test_other_folders_beside_the_versions_are_none(phantoms, tmp_path):

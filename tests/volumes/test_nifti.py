@@ -101,6 +101,19 @@ def test_slope_and_intercept_are_applied(tmp_path):
   np.testing.assert_array_equal(volume.array, make_values() * 2 - 1024)
 
 
+@pytest.mark.parametrize("name", ["a.hdr.gz", "a.img.gz"])
+def test_a_packed_pair_is_read_to_its_end(tmp_path, name):
+  pair = nib.Nifti1Pair(make_values(), OBLIQUE)
+  pair.header.set_slope_inter(2, -10)
+  pair.to_filename(tmp_path / "a.img.gz")
+  np.testing.assert_array_equal(read_nifti(tmp_path / name).array, make_values() * 2 - 10)
+  content = bytearray((tmp_path / "a.img.gz").read_bytes())
+  content[-8] ^= 1  # of the checksum
+  (tmp_path / "a.img.gz").write_bytes(content)
+  with pytest.raises(UserError, match=rf"{name}: cannot be read, it is truncated or damaged .*CRC"):
+    read_nifti(tmp_path / name)
+
+
 def test_a_label_that_a_slope_put_beside_a_whole_number_is_read(tmp_path):
   array = np.zeros((4, 4, 4), np.float32)
   array[1], array[2] = 1.0000004, 0.9999996

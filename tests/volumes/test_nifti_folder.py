@@ -31,6 +31,14 @@ def test_files_are_found_by_name_without_the_hidden_ones(tmp_path):
   assert list_nifti_files(tmp_path / "none") == {}
 
 
+def test_a_name_that_is_not_utf_8_is_none_of_a_case(tmp_path):
+  path = tmp_path / "caf\udce9.nii"  # Latin-1 on the disk, as Python reads it
+  path.write_bytes(b"")
+  with pytest.raises(UserError, match=r"caf\udce9\.nii: its name is not UTF-8.*; rename it"):
+    list_nifti_files(tmp_path)
+  assert list_nifti_files(tmp_path, any_name=True) == {"caf\udce9": path}
+
+
 def test_no_dataset_json_and_one_without_labels_name_nothing(tmp_path):
   assert read_label_names(tmp_path) is None
   (tmp_path / "dataset.json").write_text("{}")

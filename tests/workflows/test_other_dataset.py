@@ -55,6 +55,13 @@ def test_all_cases_are_taken_and_classes_are_found_by_name(run, tmp_path):
   assert other.describe() == "other: 2 cases, classes liver=4,pancreas=10 (background: Spleen)"
 
 
+def test_a_class_is_found_by_a_name_that_has_spaces_in_the_other_set(run, tmp_path):
+  run = with_keys(run, {"data.labels": "leftkidney=1,pancreas=2"})
+  folder = _folder(tmp_path / "other", ["x"], {"left kidney": 4, "pancreas": 10})
+  mapping = open_other_dataset(run, {"folder": folder}, None, []).fold.mapping
+  assert str(mapping) == "leftkidney=4,pancreas=10"
+
+
 def test_the_runs_own_cases_are_those_of_its_fold(run, tmp_path):
   listing = tmp_path / "folds.json"
   own = [{"training": [f"{k}"], "validation": ["v"], "test": []} for k in range(4)]

@@ -6,7 +6,6 @@ collection itself was at hand.
 """
 
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.files import read_json
 from attn_unet_jax.volumes.nifti_folder import nifti_stem, read_label_names
 from tfds_pancreas.checked_builder import CheckedBuilder
 from tfds_pancreas.checked_case import CheckedCase
@@ -111,6 +111,6 @@ def _read_training_ids(task: Path) -> Sequence[str]:
   """Reads the ids under `training` in dataset.json; none where it has no such list."""
   # The list only serves the report, which names the cases that are absent.
   with suppress(KeyError, TypeError):
-    training = json.loads((task / "dataset.json").read_text())["training"]
+    training = read_json(task / "dataset.json")["training"]
     return [nifti_stem(Path(case["image"])) for case in training]
   return ()

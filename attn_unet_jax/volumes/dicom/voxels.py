@@ -141,6 +141,13 @@ def _check_encoding(file: Path, tags: pydicom.Dataset) -> None:
       f"{file}: holds colours, or several frames without a place of their own; a CT slice is one "
       "grey image: convert it to one file for each slice, or to NIfTI"
     )
+  stored, high = tags.get("BitsStored"), tags.get("HighBit")
+  # No decoder looks at it: values that end in a higher bit would come out many times too large.
+  if None not in (stored, high) and high != stored - 1:
+    raise UserError(
+      f"{file}: HighBit is {high}, and with BitsStored {stored} only {stored - 1} is read, as "
+      "another one gives wrong HU; export it again"
+    )
   try:
     readable = get_decoder(syntax).is_available
   except NotImplementedError:  # pydicom knows the syntax and has no decoder for it at all

@@ -332,6 +332,24 @@ def test_an_encoding_that_is_not_read_is_named(folder):
     read_dicom(folder)
 
 
+def _shift_left(slices):
+  """Stores 12 bits as the upper ones of 16."""
+  for one in slices:
+    pixels = np.frombuffer(one.PixelData, "<u2") << 4
+    one.PixelData = pixels.astype("<u2").tobytes()
+    one.BitsStored, one.HighBit, one.PixelRepresentation = 12, 15, 0
+
+
+def test_pixels_in_the_upper_bits_are_named(folder):
+  write_volume(folder, draw_ct(), change=_shift_left)
+  assert_refused(read_dicom, folder, "0.dcm", "HighBit is 15", "BitsStored 12", "export it again")
+
+
+def test_a_high_bit_that_is_not_stated_is_accepted(folder):
+  write_volume(folder, draw_ct(), change=setting(2, HighBit=None))
+  assert_same(read_dicom(folder).volume, draw_ct())
+
+
 # Damage
 
 
