@@ -35,7 +35,11 @@ MAX_MEMBER_BYTES = 1 << 30
 # Of bzip2 and LZMA `zipfile` unpacks a whole piece, whatever its size, before it counts.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _PIECE_BYTES = 1 << 20
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError)
+# What `zipfile` raises of a damaged zip; the last is of a name that is marked as UTF-8 and is not.
+_DAMAGED = (
+  *(zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError),
+  UnicodeDecodeError,
+)
 
 
 def is_zip(path: Path) -> bool:
@@ -103,7 +107,9 @@ def open_files(files: Iterable[Path]) -> Iterator[tuple[Path, BinaryIO]]:
 
 def _find_archive(file: Path) -> Path | None:
   """Returns the zip that a path leads into; None for a plain file."""
-  return next((parent for parent in file.parents if is_zip(parent) and parent.is_file()), None)
+  # Of `os`, which answers also where a member's name is too long for a file system.
+  archives = (one for one in file.parents if is_zip(one) and os.path.isfile(one))
+  return next(archives, None)
 
 
 def _open_file(file: Path) -> BinaryIO:
@@ -128,9 +134,11 @@ def _list_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.Zip
   """Lists the files in a zip by name, after checking that it is safe to read.
 
   Raises:
-    UserError: it is too large, a member leads out of it or cannot be read, or two share a name.
+    UserError: it is too large, a member leads out of it, has no name or cannot be read, or two
+      share a name.
   """
-  entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+  # Not `is_dir`, which fails where a name begins with NUL, and so is empty.
+  entries = [entry for entry in archive.infolist() if not entry.filename.endswith("/")]
   size, largest = sum(e.file_size for e in entries), max((e.file_size for e in entries), default=0)
   if len(entries) > MAX_MEMBERS or size > MAX_UNPACKED_BYTES or largest > MAX_MEMBER_BYTES:
     raise UserError(
@@ -152,9 +160,11 @@ def _safe_name(path: Path, entry: zipfile.ZipInfo) -> str:
   """Returns the member's name as a plain relative path.
 
   Raises:
-    UserError: it leads out of the zip.
+    UserError: there is none, or it leads out of the zip.
   """
   name = PurePosixPath(entry.filename.replace("\\", "/"))  # some programs of Windows write these
+  if not name.parts:
+    raise UserError(f"{path}: its member {entry.filename!r} has no name; pack the scan again")
   if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
     raise UserError(
       f"{path}: its member {entry.filename!r} leads out of the zip, which no scan needs; "
