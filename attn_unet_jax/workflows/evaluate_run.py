@@ -64,7 +64,7 @@ def score_by_rules(trained: LoadedRun, rules: Mapping[str, Any]) -> LoadedRun:
 
 def leave_unprocessed(trained: LoadedRun) -> LoadedRun:
   """Returns the run without the steps after the network that were chosen on validation."""
-  return dataclasses.replace(trained, postprocessing=UNCHANGED)
+  return dataclasses.replace(trained, postprocessing=UNCHANGED, unprocessed=True)
 
 
 def evaluate_run(
@@ -170,6 +170,8 @@ def _score_and_write(
     about["tta"] = "".join(AXES[axis] for axis in trained.mirrors)
   if trained.scales:
     about["tta_scales"] = list(trained.scales)
+  if trained.unprocessed:
+    about["no_postprocess"] = True
   if trained.postprocessing != UNCHANGED:
     about["postprocessing"] = dataclasses.asdict(trained.postprocessing)
     print_line(f"after the network: {trained.postprocessing.describe()}")

@@ -22,7 +22,9 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import read_json_object
 from attn_unet_jax.workflows.fold_runs import list_fold_runs
 
-_RULES = ("empty_masks", "tta", "tta_scales")  # of scoring, which the folds must have in common
+# Of scoring, which the folds must have in common.
+_NETWORK_RULES = ("tta", "tta_scales", "no_postprocess")
+_RULES = ("empty_masks", *_NETWORK_RULES)
 _AGAIN = "evaluate the run again"
 
 
@@ -81,7 +83,7 @@ def pool_scores(workdir: Path, part: str = "test") -> None:
       for number, (one, dsc) in enumerate(zip(found, means, strict=True))
     ],
   }
-  about |= {key: found[0].summary[key] for key in ("tta", "tta_scales") if key in found[0].summary}
+  about |= {key: found[0].summary[key] for key in _NETWORK_RULES if key in found[0].summary}
   # Each fold has learnt an estimate of its own, and each case has that of its fold.
   estimates = {case: one for fold in found for case, one in fold.estimates.items()}
   ranked = rank_estimates(estimates, rows)

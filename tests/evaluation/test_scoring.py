@@ -24,6 +24,7 @@ from attn_unet_jax.workflows.evaluate_run import (
   WantedMaps,
   evaluate_other,
   evaluate_run,
+  leave_unprocessed,
   score_by_rules,
 )
 from attn_unet_jax.workflows.load_run import LoadedRun
@@ -364,6 +365,11 @@ def test_another_part_is_scored_beside_the_test_cases_and_inside_the_runs_boxes(
   assert summary["quality"] == {"a": {"cases": 1, "spearman": None, "mean_difference": 0.25}}
   evaluate_run(LoadedRun(config, ("a",), None, 7), fold, tmp_path, "validation")
   assert not (folder / "quality.csv").exists()
+  # Without steps because none were chosen, and because none were wanted, are not the same.
+  assert "no_postprocess" not in json.loads((folder / "summary.json").read_text())
+  bare = leave_unprocessed(LoadedRun(config, ("a",), None, 7))
+  evaluate_run(bare, fold, tmp_path, "validation")
+  assert json.loads((folder / "summary.json").read_text())["no_postprocess"] is True
 
 
 def test_masks_of_a_folder_are_compared_voxel_by_voxel_however_they_are_stored(tmp_path):
