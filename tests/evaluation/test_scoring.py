@@ -372,6 +372,34 @@ def test_another_part_is_scored_beside_the_test_cases_and_inside_the_runs_boxes(
   assert json.loads((folder / "summary.json").read_text())["no_postprocess"] is True
 
 
+@pytest.mark.parametrize("stops_at", ["x", "y"])
+def test_a_stopped_evaluation_leaves_no_scores_of_other_masks(
+  config, segmented, tmp_path, stops_at
+):
+  label = np.zeros((8, 4, 4), np.uint8)
+  label[1, 1, 1] = 1
+  fold = segmented(label, label, "a=1", split=SimpleNamespace(test=("x", "y")))
+  trained = LoadedRun(config, ("a",), None, 7)
+  evaluate_run(trained, fold, tmp_path)
+  masks = {path: path.stat().st_mtime_ns for path in (tmp_path / "predictions").iterdir()}
+  load = fold.dataset.load
+
+  def load_until(case_id):
+    if case_id == stops_at:
+      raise KeyboardInterrupt
+    return load(case_id)
+
+  fold.dataset.load = load_until
+  with pytest.raises(KeyboardInterrupt):
+    evaluate_run(trained, fold, tmp_path)
+  left = {path.name for path in (tmp_path / "evaluation").iterdir()}
+  if stops_at == "x":  # no mask is new
+    assert left == {"cases.csv", "summary.json"}
+    assert {path: path.stat().st_mtime_ns for path in masks} == masks
+  else:
+    assert left == set()
+
+
 def test_masks_of_a_folder_are_compared_voxel_by_voxel_however_they_are_stored(tmp_path):
   """Distances in mm, and nothing counted where the reference is unlabelled."""
   label, prediction = np.zeros((2, 6, 5, 9), np.uint8)
