@@ -171,7 +171,7 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
   from attn_unet_jax.workflows.model_card import write_model_card
   from attn_unet_jax.workflows.open_ensemble import open_ensemble
   from attn_unet_jax.workflows.other_dataset import open_other_for_run
-  from attn_unet_jax.workflows.pool_scores import check_pooling, pool_scores
+  from attn_unet_jax.workflows.pool_scores import check_pooling, pool_scores, remove_pooled
 
   mirrors, scales = parse_mirrors(_TTA.value or ""), parse_scales(_TTA_SCALES.value or [])
   announce_releases([workdir])
@@ -201,7 +201,11 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
       wanted = want_maps(run)
       trained = open_as_asked(run)
       # The list that the run wrote: what the config names may have changed since.
-      evaluate_run(trained, open_fold(trained.config.data, run / "folds.json"), run, part, wanted)
+      fold = open_fold(trained.config.data, run / "folds.json")
+      if is_pooled:
+        # Until all folds are scored there is no mean of theirs.
+        remove_pooled(workdir, part)
+      evaluate_run(trained, fold, run, part, wanted)
       if part == "test":
         # The card has the scores of the test cases, which are new.
         write_model_card(run)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from attn_unet_jax.inference.postprocess import UNCHANGED, parse_steps
 from attn_unet_jax.runs.builtin import PREFIX
 from attn_unet_jax.runs.release import is_release
-from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.errors import UserError, format_error
 from attn_unet_jax.runtime.files import read_json_object
 
 _AGAIN = "train or evaluate again"
@@ -29,6 +30,9 @@ class ScoredRun:
     command: the flags of its last start.
     step: the step of the checkpoint that was scored.
     empty_masks: the rule for empty masks that the scores follow.
+    tta: the axes of mirror images that were averaged, such as `xy`; '' for none.
+    tta_scales: the scales of copies that were averaged, such as `0.9, 1.1`; '' for none.
+    postprocessing: the steps after the network, in words; None where nothing says so.
   """
 
   name: str
@@ -37,6 +41,9 @@ class ScoredRun:
   command: list[str] = field(default_factory=list)
   step: int | None = None
   empty_masks: str = "one"  # the rule before there was a choice
+  tta: str = ""
+  tta_scales: str = ""
+  postprocessing: str | None = None
 
 
 def read_run(path: Path, read_config: ReadConfig, part: str = "test") -> ScoredRun:
@@ -69,7 +76,26 @@ def read_run(path: Path, read_config: ReadConfig, part: str = "test") -> ScoredR
     _read_command(path / "run.json") if is_run else [],
     summary.get("checkpoint_step"),
     str(summary.get("empty_masks", "one")),
+    str(summary.get("tta", "")),
+    ", ".join(map(str, summary.get("tta_scales", ()))),
+    _describe_steps(folder / "summary.json", summary),
   )
+
+
+def _describe_steps(path: Path, summary: Mapping[str, Any]) -> str | None:
+  """Says which steps after the network a run was scored with; of all folds, with those of each."""
+  if not summary.keys() & {"checkpoint_step", "folds"}:  # masks from elsewhere
+    return None
+  if summary.get("no_postprocess"):
+    return "left out by --no_postprocess"
+  try:
+    said = [one.get("postprocessing") for one in summary.get("folds", [summary])]
+    steps = [parse_steps(one) if one else UNCHANGED for one in said]
+  except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+    raise UserError(
+      f"{path}: not the steps after a network ({format_error(error)}); {_AGAIN}"
+    ) from None
+  return " or ".join(dict.fromkeys(one.describe() for one in steps))
 
 
 def _read_command(path: Path) -> list[str]:

@@ -16,6 +16,16 @@ from attn_unet_jax.runtime.errors import UserError
 _VOLUME, _REFERENCE = "volume_ml", "reference_volume_ml"
 # Volumes are stored with six digits: a larger difference means another case or another label.
 _SAME_REFERENCE = 1e-4
+# By field of a run how it was scored, what that is, and how to make it equal.
+_CONDITIONS = (
+  ("tta", "mirror images", "evaluate them again with one --tta"),
+  ("tta_scales", "scaled copies", "evaluate them again with one --tta_scales"),
+  (
+    "postprocessing",
+    "steps after the network",
+    "evaluate --no_postprocess scores each network without them",
+  ),
+)
 
 
 @dataclass(frozen=True)
@@ -217,7 +227,10 @@ def _note_missed_cases(run: ScoredRun, name: str) -> Iterator[str]:
 
 
 def _rule_notes(runs: Sequence[ScoredRun], classes: Sequence[str]) -> Iterator[str]:
-  """Yields a note if rules for empty masks differ and a reference is empty, where they matter."""
+  """Yields notes about what was different when the runs were scored.
+
+  Rules for empty masks are told where they matter, which is where a reference is empty.
+  """
   scored = [case for run in runs for name in classes for case in run.scores[name].values()]
   if len({run.empty_masks for run in runs}) > 1 and any(
     case.get(_REFERENCE) == 0 for case in scored
@@ -227,6 +240,11 @@ def _rule_notes(runs: Sequence[ScoredRun], classes: Sequence[str]) -> Iterator[s
       f"the runs are scored by different rules for empty masks ({rules}), and some reference is "
       "empty; evaluate them again with one --empty_masks"
     )
+  for name, what, way_out in _CONDITIONS:
+    found = {run.name: getattr(run, name) for run in runs if getattr(run, name) is not None}
+    if len(set(found.values())) > 1:
+      listed = "; ".join(f"{run}: {value or 'none'}" for run, value in found.items())
+      yield f"the runs are scored with different {what} ({listed}); {way_out}"
 
 
 def _other_reference(a: Mapping[str, float], b: Mapping[str, float]) -> bool:

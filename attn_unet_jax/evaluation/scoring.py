@@ -43,6 +43,7 @@ from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.shear import shear_degrees, straighten_labels
 from attn_unet_jax.volumes.volume import Volume
 
+TABLE, SUMMARY = "cases.csv", "summary.json"
 _DEFAULTS = EvaluationOptions()
 
 
@@ -85,7 +86,7 @@ def score_cases(
       for a scattered prediction, and of calibration (ECE).
     postprocessing: the steps after the network.
     doubts: folder for the entropy of each prediction; None: it is not written.
-    observe: is given each case and what the system says about it.
+    observe: is given each case and what the system says about it, before its mask is written.
   """
   rows = {}
   for case_id in show_progress(ids, len(ids), "cases"):
@@ -264,7 +265,7 @@ def write_scores(
   """
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "cases.csv", _format_table(rows, fold_of))
+    write_text(folder / TABLE, _format_table(rows, fold_of))
     scores = list(rows.values())
     summary, counts, worst = summarise_scores(scores), count_cases(scores), list_worst_cases(rows)
     # Strict JSON: `allow_nan` would write NaN, which other programs cannot read.
@@ -279,7 +280,7 @@ def write_scores(
       },
       "worst": {name: [one._asdict() for one in found] for name, found in worst.items()},
     }
-    write_text(folder / "summary.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_text(folder / SUMMARY, json.dumps(content, indent=2, allow_nan=False) + "\n")
   except OSError as error:
     raise UserError(
       f"{folder}: cannot be written ({error.strerror}); choose another folder"
@@ -287,7 +288,7 @@ def write_scores(
   for name, metrics in summary.items():
     for line in describe_class(name, metrics, counts[name], worst[name]):
       print_line(line)
-  print_line(f"scores: {folder}/cases.csv, {folder}/summary.json; {describe_rule(empty)}")
+  print_line(f"scores: {folder}/{TABLE}, {folder}/{SUMMARY}; {describe_rule(empty)}")
 
 
 def _without_nan(values: Mapping[str, float]) -> dict[str, float | None]:

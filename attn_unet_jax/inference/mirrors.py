@@ -12,6 +12,10 @@ from attn_unet_jax.volumes.volume import Volume
 # The axes of the working grid, which is canonical: right, anterior and superior.
 AXES = "xyz"
 _SIDES = frozenset({"left", "right", "l", "r", "lt", "rt", "links", "rechts"})
+_OTHER_SIDE = {"left": "right", "links": "rechts", "l": "r"}
+_OTHER_SIDE |= {right: left for left, right in _OTHER_SIDE.items()}
+# Within a name the words, at its ends their first letters too.
+_SIDE_IN_NAME = (r"left|right|links|rechts", r"^[lr]", r"[lr]$")
 
 
 class MirroredSystem:
@@ -61,10 +65,28 @@ def parse_mirrors(text: str) -> tuple[int, ...]:
 
 
 def find_sided_classes(classes: Sequence[str]) -> list[str]:
-  """Returns the classes whose names say a side of the body, such as `kidney_left`."""
-  return [name for name in classes if _SIDES & set(_split_name(name))]
+  """Returns the classes that are one side of the body by their names.
+
+  Either a word of the name says a side, as in `kidney_left`, or another class has the name of the
+  other side, as `rkid` has beside `lkid`.
+  """
+  # Of one name alone its letters say nothing: `liver` begins with an l, and `rectal` ends with one.
+  lowered = {name.lower() for name in classes}
+  return [
+    name
+    for name in classes
+    if _SIDES & set(_split_name(name)) or _mirror_name(name.lower()) & lowered
+  ]
 
 
 def _split_name(name: str) -> list[str]:
   # `leftKidney` has two words too; L1 is a vertebra and no side.
   return re.split(r"[^a-z0-9]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
+
+
+def _mirror_name(name: str) -> set[str]:
+  """Returns what the class of the other side could be called; nothing of a name without sides."""
+  mirrored = {
+    re.sub(pattern, lambda side: _OTHER_SIDE[side.group()], name) for pattern in _SIDE_IN_NAME
+  }
+  return mirrored - {name}

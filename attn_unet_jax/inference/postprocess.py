@@ -1,6 +1,8 @@
 """The steps from probabilities to a mask, beyond taking the likeliest class."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +50,29 @@ class Postprocessing:
 
 
 UNCHANGED = Postprocessing()
+
+
+def parse_steps(said: Mapping[str, Any]) -> Postprocessing:
+  """Reads the steps from JSON, as `dataclasses.asdict` gives them.
+
+  Raises:
+    KeyError, TypeError, ValueError, OverflowError: they are none.
+  """
+  return Postprocessing(
+    threshold=float(said["threshold"]),
+    largest=_read_switch(said["largest"]),
+    smallest_ml=float(said["smallest_ml"]),
+    fill_holes=_read_switch(said["fill_holes"]),
+    # A version before chose for all classes, and said nothing of them.
+    values=tuple(int(value) for value in said.get("values", ())),
+  )
+
+
+def _read_switch(value: object) -> bool:
+  # `bool` would take the text "false" for true.
+  if not isinstance(value, bool):
+    raise ValueError(f"{value!r} is neither true nor false")
+  return value
 
 
 def weigh_classes(probabilities: np.ndarray, steps: Postprocessing) -> np.ndarray:

@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -234,8 +235,30 @@ def segment(image: Any, about: Any, network: Callable[..., jax.Array]) -> Array:
   return back
 
 
+def check_mask(scan: str, mask: str) -> None:
+  """Refuses a mask that is no NIfTI file, or would overwrite its scan."""
+  if not mask.endswith((".nii", ".nii.gz")):
+    raise SystemExit(f"{mask}: a mask is NIfTI: name a file that ends in .nii or .nii.gz")
+  # By what the names lead to: one may be a link to the other.
+  if os.path.exists(mask) and os.path.samefile(scan, mask):
+    raise SystemExit(f"{mask}: is the scan, which its mask would overwrite: name another file")
+
+
+def save_mask(image: Any, mask: str) -> None:
+  """Writes a NIfTI image as a whole or not at all."""
+  file = Path(mask).resolve()
+  # In the same folder, since a file is renamed within a disk alone; its ending names the format.
+  temporary = file.with_name(f".{os.getpid()}.{file.name}")
+  try:
+    nib.save(image, temporary)
+    os.replace(temporary, file)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
 def main(scan: str, mask: str, network: str = "") -> None:
   """Reads a scan and writes its mask."""
+  check_mask(scan, mask)
   file = Path(network or Path(__file__).with_name("network.stablehlo"))
   about = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
   image: Any = nib.load(scan)
@@ -244,7 +267,7 @@ def main(scan: str, mask: str, network: str = "") -> None:
   # Some programs read the one matrix, some the other.
   written.set_sform(image.affine, "scanner")
   written.set_qform(image.affine, "scanner")
-  nib.save(written, mask)
+  save_mask(written, mask)
   for name, value in about["classes"].items():
     if value:
       ml = np.count_nonzero(values == value) * abs(np.linalg.det(image.affine[:3, :3])) / 1000

@@ -12,7 +12,7 @@ from attn_unet_jax.evaluation.quality_scores import (
   rank_estimates,
   write_estimates,
 )
-from attn_unet_jax.evaluation.scoring import score_cases, write_scores
+from attn_unet_jax.evaluation.scoring import SUMMARY, TABLE, score_cases, write_scores
 from attn_unet_jax.inference.mirrors import AXES
 from attn_unet_jax.inference.postprocess import UNCHANGED
 from attn_unet_jax.inference.segment import ScanProbabilities
@@ -64,7 +64,7 @@ def score_by_rules(trained: LoadedRun, rules: Mapping[str, Any]) -> LoadedRun:
 
 def leave_unprocessed(trained: LoadedRun) -> LoadedRun:
   """Returns the run without the steps after the network that were chosen on validation."""
-  return dataclasses.replace(trained, postprocessing=UNCHANGED)
+  return dataclasses.replace(trained, postprocessing=UNCHANGED, unprocessed=True)
 
 
 def evaluate_run(
@@ -75,6 +75,9 @@ def evaluate_run(
   wanted: WantedMaps = _NO_MAPS,
 ) -> None:
   """Scores the run on a part of its fold; writes `evaluation/` and `predictions/`.
+
+  Earlier scores are removed before the first mask is written, so that a stop leaves none rather
+  than those of other masks.
 
   Args:
     trained: the run.
@@ -131,24 +134,23 @@ def _score_and_write(
 ) -> None:
   folder, predictions = workdir / "evaluation" / beside, workdir / "predictions" / beside
   doubts = workdir / UNCERTAINTY / beside
-  # Before any mask is written: otherwise new masks could end up beside old scores.
   for written in (folder, predictions, *([doubts] if wanted.uncertainty else [])):
     check_writable(written)
   ids = getattr(fold.split, part)
   # Those of an earlier evaluation are not of these masks.
-  for stale in (
-    folder / ATTENTION,
-    folder / QUALITY,
-    *(doubts / f"{case_id}.nii.gz" for case_id in ids),
-  ):
-    stale.unlink(missing_ok=True)
+  stale = [folder / name for name in (TABLE, SUMMARY, ATTENTION, QUALITY)]
+  stale += [doubts / f"{case_id}.nii.gz" for case_id in ids]
   estimates: dict[str, dict[str, float]] = {}
 
   def observe(case_id: str, found: ScanProbabilities) -> None:
-    """Keeps the expected DSC of a case, before the next one is predicted."""
-    quality = trained.estimate_quality(found)
-    estimates[case_id] = {name: one.expected_dsc for name, one in quality.items()}
-    trained.forget_agreement()
+    """Removes what is stale, and keeps the expected DSC of a case."""
+    # Not before the first case is predicted: what fails until then costs no scores.
+    while stale:
+      stale.pop().unlink(missing_ok=True)
+    if trained.quality:
+      quality = trained.estimate_quality(found)
+      estimates[case_id] = {name: one.expected_dsc for name, one in quality.items()}
+      trained.forget_agreement()
 
   trained.forget_agreement()
   # With surface distances, which validation leaves out because they are slow.
@@ -162,7 +164,7 @@ def _score_and_write(
     surfaces=True,
     postprocessing=trained.postprocessing,
     doubts=doubts if wanted.uncertainty else None,
-    observe=observe if trained.quality else None,
+    observe=observe,
   )
   # A copy: the caller's own must not grow.
   about = {**about, "checkpoint_step": trained.step}
@@ -170,6 +172,8 @@ def _score_and_write(
     about["tta"] = "".join(AXES[axis] for axis in trained.mirrors)
   if trained.scales:
     about["tta_scales"] = list(trained.scales)
+  if trained.unprocessed:
+    about["no_postprocess"] = True
   if trained.postprocessing != UNCHANGED:
     about["postprocessing"] = dataclasses.asdict(trained.postprocessing)
     print_line(f"after the network: {trained.postprocessing.describe()}")

@@ -23,8 +23,9 @@ from attn_unet_jax.volumes.volume import round_spacing
 from attn_unet_jax.workflows.export_network import ExportedNetwork, ExportFormat, export_network
 from attn_unet_jax.workflows.fold_runs import expand_fold_runs
 from attn_unet_jax.workflows.load_run import BestCheckpoint, digest_checkpoint, load_best
-from attn_unet_jax.workflows.model_card import CARD, describe_model
+from attn_unet_jax.workflows.model_card import CARD, ExportedAs, describe_model
 from attn_unet_jax.workflows.open_ensemble import open_ensemble
+from attn_unet_jax.workflows.scored_network import explain_other_scores
 
 _FORMAT = 1
 _RUNNER = "run_exported.py"
@@ -70,9 +71,12 @@ def export_run(
   contract = {
     **_describe_network(path, exported, workdirs),
     **_describe_scan(members[0], steps),
-    "runs": [_describe_run(*one) for one in zip(workdirs, members, strict=True)],
+    "runs": [_describe_run(*one, steps) for one in zip(workdirs, members, strict=True)],
   }
-  card = "\n".join(describe_model(workdir) for workdir in workdirs)
+  card = "\n".join(
+    describe_model(workdir, exported=ExportedAs(member.step, steps))
+    for workdir, member in zip(workdirs, members, strict=True)
+  )
   return _write_files(path, exported, contract, card)
 
 
@@ -181,11 +185,11 @@ def _describe_scan(first: BestCheckpoint, steps: Postprocessing) -> dict[str, An
   }
 
 
-def _describe_run(workdir: Path, member: BestCheckpoint) -> dict[str, Any]:
+def _describe_run(workdir: Path, member: BestCheckpoint, steps: Postprocessing) -> dict[str, Any]:
   path = workdir / "evaluation" / "summary.json"
   summary = read_json_object(path, "remove it to export without scores, or evaluate again")
-  # Scores of another checkpoint, or of validation cases, which chose it, say nothing of this file.
-  ours = summary.get("part") == "test" and summary.get("checkpoint_step") == member.step
+  # The scores of another network, or of more than the network, say nothing of this file.
+  ours = not explain_other_scores(summary, member.step, steps)
   data = member.config.data
   return {
     "name": workdir.resolve().name,

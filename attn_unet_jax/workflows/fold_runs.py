@@ -1,5 +1,6 @@
 """The runs of the single folds in the folder of a run of all folds."""
 
+import collections
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -28,9 +29,16 @@ def expand_fold_runs(workdirs: Sequence[Path]) -> list[Path]:
   """Returns runs with the folds of each run of all folds in its place.
 
   Raises:
-    UserError: there is no run, or a fold is not trained yet.
+    UserError: there is no run, a fold is not trained yet, or a run is there twice, as a fold is
+      that is named beside the run of all folds.
   """
-  return [member for workdir in workdirs for member in _expand_run(workdir)]
+  members = [member for workdir in workdirs for member in _expand_run(workdir)]
+  # By resolved path: a run under two names would count twice in the mean.
+  counts = collections.Counter(member.resolve() for member in members)
+  if twice := [member for member in members if counts[member.resolve()] > 1]:
+    names = ",".join(map(str, workdirs))
+    raise UserError(f"--workdir={names}: a run is there twice, {twice[0]}; name it once")
+  return members
 
 
 def _expand_run(workdir: Path) -> Iterator[Path]:

@@ -58,12 +58,13 @@ class LoadedRun:
 
   `step` is that of its checkpoint; `locate` finds the box to segment, None is the whole scan.
   `digest` is one of everything that an answer depends on beside the scan and `postprocessing`, the
-  steps after the network; '' where it is unknown. `mirrors` has the axes along which `system`
-  averages over mirror images, `scales` the scales of further copies. `members` has the configs of
-  the runs that an ensemble averages; of a single run it is empty. `networks` are those that
-  `system` and `locate` use; `engine` is what computes them, with its version. `quality` estimates
-  by class how good a mask is; empty where the probabilities do not tell. `agreement` is how far the
-  members agree; None for a single run.
+  steps after the network; '' where it is unknown. `unprocessed` says that those that the run chose
+  are left out, as was asked. `mirrors` has the axes along which `system` averages over mirror
+  images, `scales` the scales of further copies. `members` has the configs of the runs that an
+  ensemble averages; of a single run it is empty. `networks` are those that `system` and `locate`
+  use; `engine` is what computes them, with its version. `quality` estimates by class how good a
+  mask is; empty where the probabilities do not tell. `agreement` is how far the members agree; None
+  for a single run.
   """
 
   config: RunConfig
@@ -73,6 +74,7 @@ class LoadedRun:
   locate: Locate | None = None
   digest: str = ""
   postprocessing: Postprocessing = UNCHANGED
+  unprocessed: bool = False
   mirrors: tuple[int, ...] = ()
   scales: tuple[float, ...] = ()
   members: tuple[RunConfig, ...] = ()

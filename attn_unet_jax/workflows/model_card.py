@@ -10,6 +10,7 @@ from attn_unet_jax import __version__
 from attn_unet_jax.cases.second_set import second_options
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.config.stored import load_config
+from attn_unet_jax.inference.postprocess import UNCHANGED, Postprocessing
 from attn_unet_jax.labels import class_names
 from attn_unet_jax.runs.release import is_release, read_release
 from attn_unet_jax.runtime.console import print_line
@@ -24,7 +25,9 @@ from attn_unet_jax.workflows.run_facts import (
   list_drawn,
   list_facts,
 )
+from attn_unet_jax.workflows.scored_network import explain_other_scores
 from attn_unet_jax.workflows.stages.chain import BOUNDARY, FIRST, INTERIOR
+from attn_unet_jax.workflows.steps_record import read_record, read_steps
 
 CARD = "MODEL_CARD.md"
 # By a data set's name or the first part of it, what its makers say.
@@ -91,12 +94,24 @@ class ReleaseFacts:
   rounding: str
 
 
-def describe_model(workdir: Path, release: ReleaseFacts | None = None) -> str:
+@dataclasses.dataclass(frozen=True)
+class ExportedAs:
+  """What of a run is exported: the checkpoint of a step, and the steps after the network."""
+
+  checkpoint_step: int
+  steps: Postprocessing
+
+
+def describe_model(
+  workdir: Path, release: ReleaseFacts | None = None, exported: ExportedAs | None = None
+) -> str:
   """Returns the card of a run in Markdown, from its own files; a release has its card with it.
 
   Args:
     workdir: the folder of the run.
     release: what is said of it where it is released.
+    exported: what of it goes to others, whose card has no scores of anything else; None: the card
+      lies in the run.
 
   Raises:
     UserError: there is no run, or a file of it is damaged.
@@ -109,6 +124,7 @@ def describe_model(workdir: Path, release: ReleaseFacts | None = None) -> str:
   # A run that was not tested has none, and its card says so.
   summary = read_json_object(workdir / "evaluation" / "summary.json", WAY_OUT)
   classes = ", ".join(class_names(config.data.labels))
+  steps = exported.steps if exported else _find_steps(workdir, config, summary)
   lines = [
     f"# Model card: {release.name if release else workdir.resolve().name}",
     "",
@@ -126,7 +142,7 @@ def describe_model(workdir: Path, release: ReleaseFacts | None = None) -> str:
       f"| {name} | {_escape(value)} |"
       for name, value in _list_facts(config, record, workdir, summary)
     ),
-    f"| steps after the network | {_describe_steps(summary)} |",
+    f"| steps after the network | {_describe_steps(steps)} |",
     f"| licence of the data | {_find_licence(config.data.dataset)} |",
     *(
       [f"| licence of the {SECOND_SET} | {_find_licence(second_options(config.data).dataset)} |"]
@@ -137,7 +153,7 @@ def describe_model(workdir: Path, release: ReleaseFacts | None = None) -> str:
     "",
     "## Scores",
     "",
-    *_describe_scores(summary),
+    *_describe_scores(summary, exported),
   ]
   return "\n".join(lines).rstrip() + "\n"
 
@@ -181,18 +197,36 @@ def _list_facts(
   return [*facts.items()]
 
 
-def _describe_steps(summary: Mapping[str, Any]) -> str:
-  steps = summary.get("postprocessing")
-  if not isinstance(steps, dict):
-    return "none"
-  return ", ".join(f"{name} {value}" for name, value in steps.items())
+def _find_steps(
+  workdir: Path, config: RunConfig, summary: Mapping[str, Any]
+) -> Postprocessing | None:
+  """Returns the steps that `predict` takes; None of all folds, each of which has its own."""
+  if config.data.fold == "all":
+    return None
+  record = read_record(workdir)
+  if record is None:
+    return UNCHANGED
+  # Of a run that was not tested the record says which checkpoint was the best.
+  step = summary.get("checkpoint_step", record.checkpoint_step)
+  return read_steps(workdir, step, config.inference)
 
 
-def _describe_scores(summary: Mapping[str, Any]) -> Iterator[str]:
+def _describe_steps(steps: Postprocessing | None) -> str:
+  if steps is None:
+    return "those that each fold chose"
+  return "none" if steps == UNCHANGED else steps.describe()
+
+
+def _describe_scores(summary: Mapping[str, Any], exported: ExportedAs | None) -> Iterator[str]:
   """Yields the scores of the test cases; the names of cases, which may be patients', stay out."""
   classes = summary.get("classes", {})
   if not classes or summary.get("part", "test") != "test":
     yield "It has not been tested."
+    return
+  if exported and (
+    problem := explain_other_scores(summary, exported.checkpoint_step, exported.steps)
+  ):
+    yield f"It has not been tested as it is here: it {problem}."
     return
   folds = summary.get("folds")
   by = "each by the fold that did not see it" if folds else "by the best checkpoint"
@@ -202,6 +236,8 @@ def _describe_scores(summary: Mapping[str, Any]) -> Iterator[str]:
     yield f"Averaged over mirror images along {summary['tta']}."
   if "tta_scales" in summary:
     yield f"Averaged over copies scaled by {', '.join(map(str, summary['tta_scales']))}."
+  if "no_postprocess" in summary:
+    yield "Without the steps after the network."
   for name, metrics in classes.items():
     yield from ("", f"### {name}", "")
     counts = summary.get("counts", {}).get(name)

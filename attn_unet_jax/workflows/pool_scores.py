@@ -10,19 +10,22 @@ from attn_unet_jax.cases.folds import read_folds
 from attn_unet_jax.evaluation.compared_runs import read_scores
 from attn_unet_jax.evaluation.overlap import Scores
 from attn_unet_jax.evaluation.quality_scores import (
+  QUALITY,
   Estimates,
   rank_estimates,
   read_estimates,
   write_estimates,
 )
-from attn_unet_jax.evaluation.scoring import write_scores
+from attn_unet_jax.evaluation.scoring import SUMMARY, TABLE, write_scores
 from attn_unet_jax.runs.folder import name_fold
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import read_json_object
 from attn_unet_jax.workflows.fold_runs import list_fold_runs
 
-_RULES = ("empty_masks", "tta", "tta_scales")  # of scoring, which the folds must have in common
+# Of scoring, which the folds must have in common.
+_NETWORK_RULES = ("tta", "tta_scales", "no_postprocess")
+_RULES = ("empty_masks", *_NETWORK_RULES)
 _AGAIN = "evaluate the run again"
 
 
@@ -50,6 +53,12 @@ def check_pooling(workdir: Path, part: str) -> None:
         raise _refuse_twice(workdir, part, case, (fold_of[case], number))
 
 
+def remove_pooled(workdir: Path, part: str) -> None:
+  """Removes the pooled scores of a part, before a fold is scored anew."""
+  for name in (TABLE, SUMMARY, QUALITY):
+    (_find_folder(workdir, part) / name).unlink(missing_ok=True)
+
+
 def pool_scores(workdir: Path, part: str = "test") -> None:
   """Writes `evaluation/` of a run of all folds from that of each fold, and prints the means.
 
@@ -61,9 +70,8 @@ def pool_scores(workdir: Path, part: str = "test") -> None:
     UserError: a fold has no scores, the folds were scored by other rules, or a case has the scores
       of several folds.
   """
-  beside = "" if part == "test" else part
   folders = list_fold_runs(workdir)
-  found = [_read_fold(folder, beside) for folder in folders]
+  found = [_read_fold(folder, part) for folder in folders]
   for folder, one in zip(folders[1:], found[1:], strict=True):
     _check_same_rules(folders[0], found[0], folder, one)
   fold_of, rows = dict[str, int](), dict[str, Scores]()
@@ -81,14 +89,14 @@ def pool_scores(workdir: Path, part: str = "test") -> None:
       for number, (one, dsc) in enumerate(zip(found, means, strict=True))
     ],
   }
-  about |= {key: found[0].summary[key] for key in ("tta", "tta_scales") if key in found[0].summary}
+  about |= {key: found[0].summary[key] for key in _NETWORK_RULES if key in found[0].summary}
   # Each fold has learnt an estimate of its own, and each case has that of its fold.
   estimates = {case: one for fold in found for case, one in fold.estimates.items()}
   ranked = rank_estimates(estimates, rows)
   if ranked:
     about["quality"] = {name: one._asdict() for name, one in ranked.items()}
   rule = found[0].summary.get("empty_masks", "reference")
-  folder = workdir / "evaluation" / beside
+  folder = _find_folder(workdir, part)
   write_scores(rows, folder, about, rule, fold_of)
   write_estimates(folder, estimates, rows, ranked)
   # All folds have the classes of the first, as their rules were compared.
@@ -106,16 +114,21 @@ def _refuse_twice(workdir: Path, part: str, case: str, folds: tuple[int, int]) -
   )
 
 
-def _read_fold(folder: Path, beside: str) -> _FoldScores:
-  evaluation = folder / "evaluation" / beside
-  part = f" --part={beside}" if beside else ""
-  by_class = read_scores(evaluation / "cases.csv", f"--workdir={folder}{part}")
+def _find_folder(run: Path, part: str) -> Path:
+  """Returns the folder of the scores of a part; those of the test lie in `evaluation/` itself."""
+  return run / "evaluation" / ("" if part == "test" else part)
+
+
+def _read_fold(folder: Path, part: str) -> _FoldScores:
+  evaluation = _find_folder(folder, part)
+  flag = "" if part == "test" else f" --part={part}"
+  by_class = read_scores(evaluation / TABLE, f"--workdir={folder}{flag}")
   rows: dict[str, Scores] = {}
   for name, cases in by_class.items():
     for case, scores in cases.items():
       rows.setdefault(case, {})[name] = dict(scores)
   estimates = {case: one for case, one in read_estimates(evaluation).items() if case in rows}
-  return _FoldScores(rows, read_json_object(evaluation / "summary.json", _AGAIN), estimates)
+  return _FoldScores(rows, read_json_object(evaluation / SUMMARY, _AGAIN), estimates)
 
 
 def _check_same_rules(one: Path, first: _FoldScores, other: Path, scored: _FoldScores) -> None:

@@ -31,7 +31,8 @@ from attn_unet_jax.workflows.load_run import BestCheckpoint, load_best
 from attn_unet_jax.workflows.model_card import CARD, ReleaseFacts, describe_model, name_set
 from attn_unet_jax.workflows.other_dataset import list_seen_cases
 from attn_unet_jax.workflows.quality_record import read_quality
-from attn_unet_jax.workflows.steps_record import read_record
+from attn_unet_jax.workflows.scored_network import explain_other_scores
+from attn_unet_jax.workflows.steps_record import read_record, read_steps
 
 LICENCE = "LICENCE.txt"
 _SCORES = "evaluation/summary.json"
@@ -56,8 +57,8 @@ def release_run(workdir: Path, output: Path, licence: str, trained_on: str = "")
     trained_on: its data in words; '': the names of its data sets.
 
   Raises:
-    UserError: there is no such run, it was not tested with its best checkpoint, or the folder
-      holds something else or cannot be written.
+    UserError: there is no such run, it was not tested with its best checkpoint as `predict` uses
+      it, or the folder holds something else or cannot be written.
   """
   if not licence:
     raise UserError(
@@ -135,12 +136,18 @@ def describe_rounding(rounding: Mapping[str, Any]) -> str:
 
 
 def _read_test(workdir: Path, found: BestCheckpoint) -> dict[str, Any]:
-  """Reads the scores of the run's test cases."""
+  """Reads the scores of the run's test cases.
+
+  Raises:
+    UserError: they are not those of what is released.
+  """
   summary = read_json_object(workdir / _SCORES, "remove it and evaluate again")
-  if summary.get("part") != "test" or summary.get("checkpoint_step") != found.step:
+  steps = read_steps(workdir, found.step, found.config.inference)
+  if problem := explain_other_scores(summary, found.step, steps):
     raise UserError(
-      f"{workdir}: was not tested with its best checkpoint, of step {found.step}, and a release "
-      f"says how well it does; python -m attn_unet_jax.evaluate --workdir={workdir} tests it"
+      f"{workdir}: {problem}, and a release says how well it does; evaluate again without --tta, "
+      "--tta_scales and --no_postprocess: python -m attn_unet_jax.evaluate "
+      f"--workdir={workdir}"
     )
   return {key: summary[key] for key in _SCORE_KEYS if key in summary}
 

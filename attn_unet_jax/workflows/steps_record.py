@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from attn_unet_jax.evaluation.choose_steps import ChosenSteps
 from attn_unet_jax.inference.options import InferenceOptions
-from attn_unet_jax.inference.postprocess import UNCHANGED, Postprocessing
+from attn_unet_jax.inference.postprocess import UNCHANGED, Postprocessing, parse_steps
 from attn_unet_jax.runtime.errors import UserError, format_error
 from attn_unet_jax.runtime.files import read_json_object, write_text
 
@@ -60,16 +60,7 @@ def read_record(workdir: Path) -> StepsRecord | None:
   try:
     if content["format"] != _FORMAT:
       raise ValueError(f"format {content['format']!r} of another version")
-    said = content["steps"]
-    steps = Postprocessing(
-      threshold=float(said["threshold"]),
-      largest=_read_switch(said["largest"]),
-      smallest_ml=float(said["smallest_ml"]),
-      fill_holes=_read_switch(said["fill_holes"]),
-      # A version before chose for all classes, and said nothing of them.
-      values=tuple(int(value) for value in said.get("values", ())),
-    )
-    return StepsRecord(steps, int(content["checkpoint_step"]))
+    return StepsRecord(parse_steps(content["steps"]), int(content["checkpoint_step"]))
   except (KeyError, TypeError, ValueError, OverflowError) as error:
     raise UserError(
       f"{path}: not the steps after a network ({format_error(error)}); {way_out}"
@@ -88,10 +79,3 @@ def read_steps(workdir: Path, checkpoint_step: int, options: InferenceOptions) -
     return UNCHANGED
   record = read_record(workdir)
   return record.steps if record and record.checkpoint_step == checkpoint_step else UNCHANGED
-
-
-def _read_switch(value: object) -> bool:
-  # `bool` would take the text "false" for true.
-  if not isinstance(value, bool):
-    raise ValueError(f"{value!r} is neither true nor false")
-  return value

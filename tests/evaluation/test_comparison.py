@@ -106,6 +106,25 @@ def test_other_rules_for_empty_masks_are_told_where_they_matter(references, rule
   assert any("different rules for empty masks (x: reference, y: one)" in n for n in notes) == told
 
 
+@pytest.mark.parametrize(
+  ("name", "values", "told"),
+  [
+    ("tta", ("", "xy"), "different mirror images (x: none; y: xy); evaluate them again with one"),
+    ("tta_scales", ("0.9, 1.1", ""), "different scaled copies (x: 0.9, 1.1; y: none); evaluate"),
+    ("postprocessing", ("nothing", "holes filled"), "steps after the network (x: nothing; y: hole"),
+    ("tta", ("xy", "xy"), ""),
+    ("postprocessing", ("holes filled", None), ""),  # masks from elsewhere
+  ],
+)
+def test_scores_that_were_made_in_another_way_are_told(name, values, told):
+  runs = [
+    dataclasses.replace(run(one, DSC), **{name: value})
+    for one, value in zip("xy", values, strict=True)
+  ]
+  notes = compare_scores(runs, ["dsc"]).notes
+  assert [told in note for note in notes] == ([True] if told else [])
+
+
 def test_only_keys_that_differ_are_columns():
   runs = [
     run("x", DSC, rate=1e-4, model="unet"),

@@ -24,6 +24,7 @@ from attn_unet_jax.workflows.evaluate_run import (
   WantedMaps,
   evaluate_other,
   evaluate_run,
+  leave_unprocessed,
   score_by_rules,
 )
 from attn_unet_jax.workflows.load_run import LoadedRun
@@ -364,6 +365,39 @@ def test_another_part_is_scored_beside_the_test_cases_and_inside_the_runs_boxes(
   assert summary["quality"] == {"a": {"cases": 1, "spearman": None, "mean_difference": 0.25}}
   evaluate_run(LoadedRun(config, ("a",), None, 7), fold, tmp_path, "validation")
   assert not (folder / "quality.csv").exists()
+  # Without steps because none were chosen, and because none were wanted, are not the same.
+  assert "no_postprocess" not in json.loads((folder / "summary.json").read_text())
+  bare = leave_unprocessed(LoadedRun(config, ("a",), None, 7))
+  evaluate_run(bare, fold, tmp_path, "validation")
+  assert json.loads((folder / "summary.json").read_text())["no_postprocess"] is True
+
+
+@pytest.mark.parametrize("stops_at", ["x", "y"])
+def test_a_stopped_evaluation_leaves_no_scores_of_other_masks(
+  config, segmented, tmp_path, stops_at
+):
+  label = np.zeros((8, 4, 4), np.uint8)
+  label[1, 1, 1] = 1
+  fold = segmented(label, label, "a=1", split=SimpleNamespace(test=("x", "y")))
+  trained = LoadedRun(config, ("a",), None, 7)
+  evaluate_run(trained, fold, tmp_path)
+  masks = {path: path.stat().st_mtime_ns for path in (tmp_path / "predictions").iterdir()}
+  load = fold.dataset.load
+
+  def load_until(case_id):
+    if case_id == stops_at:
+      raise KeyboardInterrupt
+    return load(case_id)
+
+  fold.dataset.load = load_until
+  with pytest.raises(KeyboardInterrupt):
+    evaluate_run(trained, fold, tmp_path)
+  left = {path.name for path in (tmp_path / "evaluation").iterdir()}
+  if stops_at == "x":  # no mask is new
+    assert left == {"cases.csv", "summary.json"}
+    assert {path: path.stat().st_mtime_ns for path in masks} == masks
+  else:
+    assert left == set()
 
 
 def test_masks_of_a_folder_are_compared_voxel_by_voxel_however_they_are_stored(tmp_path):

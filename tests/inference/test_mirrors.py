@@ -98,3 +98,27 @@ def test_what_is_no_axis_is_refused():
 )
 def test_classes_of_one_side_are_found(name, is_sided):
   assert find_sided_classes([name]) == ([name] if is_sided else [])
+
+
+@pytest.mark.parametrize(
+  "pair",
+  [
+    ("rkid", "lkid"),
+    ("rad", "lad"),
+    ("RAG", "LAG"),
+    ("LKidney", "RKidney"),
+    ("leftkidney", "rightkidney"),
+    ("kidneyleft", "kidneyright"),
+    ("kidl", "Kidr"),
+    ("nierelinks", "niererechts"),
+  ],
+)
+def test_two_classes_of_which_each_is_the_others_mirror_image_are_found(pair):
+  assert find_sided_classes(["pancreas", *pair, "spleen"]) == list(pair)
+  # One alone may be called so for another reason.
+  assert not find_sided_classes(["pancreas", pair[0], "spleen"])
+
+
+def test_names_that_begin_or_end_with_a_side_s_letter_are_no_sides():
+  classes = ["liver", "rectum", "lung", "rectal", "gall_bladder", "colon", "bladder", "leftover"]
+  assert not find_sided_classes(classes)

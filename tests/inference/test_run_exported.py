@@ -1,6 +1,7 @@
 """The runner of exported networks does what a prediction does, with no code in common."""
 
 import itertools
+import json
 
 import nibabel as nib
 import numpy as np
@@ -212,3 +213,54 @@ def test_a_scan_of_a_tilted_gantry_is_refused():
   affine[1, 2] = 1.0
   with pytest.raises(SystemExit, match="not perpendicular"):
     runner.segment(nib.Nifti1Image(np.zeros((8, 8, 8), np.int16), affine), {}, lambda hu: hu)
+
+
+@pytest.fixture
+def scan(tmp_path, monkeypatch):
+  """A file, of which everything is the pancreas."""
+  about = {"classes": {"background": 0, "pancreas": 1}}
+  (tmp_path / "network.json").write_text(json.dumps(about))
+  monkeypatch.setattr(runner, "open_network", lambda *_: None)
+  monkeypatch.setattr(runner, "segment", lambda image, *_: np.ones(image.shape, np.uint8))
+  path = tmp_path / "scan.nii.gz"
+  nib.save(nib.Nifti1Image(np.full((4, 4, 4), 40, np.int16), np.eye(4)), path)
+  return path
+
+
+def _run(scan, mask):
+  runner.main(str(scan), str(mask), str(scan.with_name("network.stablehlo")))
+
+
+def test_a_mask_does_not_overwrite_its_scan(scan):
+  before = scan.read_bytes()
+  link = scan.with_name("link.nii.gz")
+  link.symlink_to(scan)
+  for mask in (scan, link, scan.parent / ".." / scan.parent.name / scan.name):
+    with pytest.raises(SystemExit, match="is the scan, which its mask would overwrite"):
+      _run(scan, mask)
+  assert scan.read_bytes() == before
+
+
+def test_a_mask_of_another_kind_is_refused_before_the_work(scan, monkeypatch):
+  monkeypatch.setattr(runner, "segment", None)
+  with pytest.raises(SystemExit, match=r"mask: a mask is NIfTI: name a file that ends in \.nii or"):
+    _run(scan, scan.with_name("mask"))
+
+
+@pytest.mark.parametrize("name", ["mask.nii", "mask.nii.gz"])
+def test_a_mask_is_written_as_a_whole_or_not_at_all(name, scan, monkeypatch):
+  mask = scan.with_name(name)
+  _run(scan, mask)
+  assert (np.asanyarray(nib.load(mask).dataobj) == 1).all()
+  before, files = mask.read_bytes(), sorted(scan.parent.iterdir())
+  assert files == sorted([scan, mask, scan.with_name("network.json")])
+
+  def save_half(_, path):
+    path.write_bytes(b"half")
+    raise OSError("no space left")
+
+  monkeypatch.setattr(nib, "save", save_half)
+  with pytest.raises(OSError, match="no space left"):
+    _run(scan, mask)
+  assert mask.read_bytes() == before
+  assert sorted(scan.parent.iterdir()) == files

@@ -1,6 +1,7 @@
 """What an export writes and what it refuses, and that its runner needs nothing of ours."""
 
 import ast
+import dataclasses
 import json
 import os
 import subprocess
@@ -30,6 +31,7 @@ from attn_unet_jax.workflows import export_network
 from attn_unet_jax.workflows import export_run as workflow
 from attn_unet_jax.workflows.export_run import export_run
 from attn_unet_jax.workflows.load_run import BestCheckpoint, LoadedRun
+from attn_unet_jax.workflows.model_card import ExportedAs, describe_model
 from benchmarks.orientations import on_axes
 from tests.configs import with_keys
 from tests.drawn_ct import drawn_ct
@@ -100,6 +102,7 @@ def test_a_run_becomes_a_network_a_contract_and_a_runner(offer, tmp_path):
     "cases": 2,
     "classes": {"pancreas": {"dsc": {"mean": 0.5, "n": 2}}},
     "counts": {},
+    "postprocessing": dataclasses.asdict(STEPS),
     "worst": {"pancreas": [{"case": "NAME", "dsc": 0.1}]},
   }
   (workdir / "evaluation").mkdir()
@@ -148,15 +151,22 @@ def test_a_run_becomes_a_network_a_contract_and_a_runner(offer, tmp_path):
 
 
 @pytest.mark.parametrize(
-  "changes", [{"part": "validation"}, {"checkpoint_step": 6}, None], ids=["part", "step", "none"]
+  "changes",
+  [{"part": "validation"}, {"checkpoint_step": 6}, {"tta": "x"}, {"postprocessing": None}, None],
+  ids=["part", "step", "tta", "steps", "none"],
 )
 def test_scores_of_something_else_are_not_told(offer, changes):
   ((workdir, run),) = offer({}).items()
   if changes:
     (workdir / "evaluation").mkdir()
-    told = {"part": "test", "checkpoint_step": 7, "cases": 2, **changes}
+    scored = {"part": "test", "checkpoint_step": 7, "postprocessing": dataclasses.asdict(STEPS)}
+    told = {**scored, "cases": 2, "classes": {"pancreas": {"dsc": {"mean": 0.5}}}, **changes}
     (workdir / "evaluation" / "summary.json").write_text(json.dumps(told))
-  assert workflow._describe_run(workdir, run)["test_scores"] is None
+  assert workflow._describe_run(workdir, run, STEPS)["test_scores"] is None
+  card = describe_model(workdir, exported=ExportedAs(7, STEPS))
+  assert "It has not been tested" in card
+  assert "0.500" not in card
+  assert "| steps after the network | components from 2 ml |" in card
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,13 @@ import json
 import pytest
 
 from attn_unet_jax.config.stored import load_config, to_json
+from attn_unet_jax.evaluation.choose_steps import ChosenSteps
 from attn_unet_jax.evaluation.scoring import write_scores
+from attn_unet_jax.inference.postprocess import Postprocessing
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.workflows.model_card import describe_model, write_card_after_training
 from attn_unet_jax.workflows.run_facts import list_facts
+from attn_unet_jax.workflows.steps_record import write_record
 from tests.configs import with_keys
 
 
@@ -32,8 +35,7 @@ def _score(workdir):
     f"SECRET{case}": {"pancreas": {"dsc": dsc, "volume_ml": 1.0, "reference_volume_ml": 1.0}}
     for case, dsc in ((3, 0.5), (4, 0.75))
   }
-  about = {"part": "test", "checkpoint_step": 6, "postprocessing": {"fill_holes": True}}
-  write_scores(rows, workdir / "evaluation", about)
+  write_scores(rows, workdir / "evaluation", {"part": "test", "checkpoint_step": 6})
 
 
 def test_a_card_has_data_recipe_scores_and_limits(make):
@@ -48,13 +50,25 @@ def test_a_card_has_data_recipe_scores_and_limits(make):
     "| parameters | 1,234,567 |",
     "| trained with | JAX 9.8.7, Python 3.x |",
     "| scored checkpoint | step 6 |",
-    "| steps after the network | fill_holes True |",
+    "| steps after the network | none |",
     "| licence of the data | drawn by this program",
     "Missed in 0 of 2 cases",
     "| dsc | 0.625 | 0.500 to 0.750 | 0.625 | 2 of 2 |",
   ):
     assert said in text
   assert "SECRET" not in text  # a case may be called after a patient
+
+
+def test_a_card_has_the_steps_that_predict_takes_and_not_those_of_the_scores(make):
+  workdir = make(**{"inference.postprocess": "validation"})
+  write_record(workdir, ChosenSteps(Postprocessing(fill_holes=True), 0.5, 0.6, 4), 6)
+  assert "| steps after the network | holes filled |" in describe_model(workdir)
+  _score(workdir)  # as with --no_postprocess
+  assert "| steps after the network | holes filled |" in describe_model(workdir)
+  write_record(workdir, ChosenSteps(Postprocessing(fill_holes=True), 0.5, 0.6, 4), 3)
+  assert "| steps after the network | none |" in describe_model(workdir)
+  make(**{"data.fold": "all"})
+  assert "| steps after the network | those that each fold chose |" in describe_model(workdir)
 
 
 def test_a_card_without_scores_says_so_and_names_no_place(make, tmp_path):

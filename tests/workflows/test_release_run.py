@@ -64,8 +64,10 @@ def run(tmp_path_factory):
     store.save(state, validation_dsc=0.5)
   (workdir / "folds.json").write_text(json.dumps({"name": "own", "folds": [FOLD]}))
   rows = {"SECRET3": {"pancreas": {"dsc": 0.5, "volume_ml": 1.0, "reference_volume_ml": 1.0}}}
-  write_scores(rows, workdir / "evaluation", {"part": "test", "checkpoint_step": STEP})
-  write_record(workdir, ChosenSteps(Postprocessing(largest=True), 0.5, 0.6, 1), STEP)
+  steps = Postprocessing(largest=True)
+  about = {"part": "test", "checkpoint_step": STEP, "postprocessing": dataclasses.asdict(steps)}
+  write_scores(rows, workdir / "evaluation", about)
+  write_record(workdir, ChosenSteps(steps, 0.5, 0.6, 1), STEP)
   write_quality(workdir, {"pancreas": QualityModel()}, STEP)
   return workdir
 
@@ -272,6 +274,10 @@ def test_a_run_without_test_scores_is_not_released(run, tmp_path):
   for changed in ({**scored, "part": "validation"}, {**scored, "checkpoint_step": 3}):
     summary.write_text(json.dumps(changed))
     with pytest.raises(UserError, match="was not tested with its best checkpoint, of step 7"):
+      release_run(workdir, tmp_path / "out", "CC0")
+  for changed in ({**scored, "tta": "xy"}, {**scored, "postprocessing": None}):
+    summary.write_text(json.dumps(changed))
+    with pytest.raises(UserError, match=r"was tested with .*; evaluate again without --tta"):
       release_run(workdir, tmp_path / "out", "CC0")
   assert not (tmp_path / "out").exists()
 

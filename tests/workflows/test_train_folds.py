@@ -19,7 +19,7 @@ from attn_unet_jax.workflows import load_run, open_ensemble, train, train_folds
 from attn_unet_jax.workflows.fold_runs import expand_fold_runs
 from attn_unet_jax.workflows.load_run import LoadedRun, load_best
 from attn_unet_jax.workflows.other_dataset import list_seen_cases
-from attn_unet_jax.workflows.pool_scores import check_pooling, pool_scores
+from attn_unet_jax.workflows.pool_scores import check_pooling, pool_scores, remove_pooled
 from attn_unet_jax.workflows.report_run import report_run
 from attn_unet_jax.workflows.train_run import train_run
 from tests.cases.test_digests import add_case
@@ -243,6 +243,20 @@ def test_the_page_has_all_cases_with_their_folds(run, monkeypatch):
   assert [curve["name"] for curve in panel["curves"]] == [f"fold_{number}" for number in range(5)]
   assert panel["curves"][3]["points"] == [[1, 0.3]]
   assert "fold" not in [spread["title"] for spread in data["spreads"]]
+
+
+def test_pooled_scores_are_removed_while_a_fold_is_scored_and_come_back(run):
+  train_run(run.config, run.workdir)
+  names = {path.name for path in (run.workdir / "evaluation").iterdir()}
+  remove_pooled(run.workdir, "validation")
+  assert {path.name for path in (run.workdir / "evaluation").iterdir()} == names
+  remove_pooled(run.workdir, "test")
+  assert not list((run.workdir / "evaluation").iterdir())
+  assert (run.workdir / "fold_0" / "evaluation" / "cases.csv").exists()
+  run.asked.clear()
+  train_run(run.config, run.workdir)
+  assert {path.name for path in (run.workdir / "evaluation").iterdir()} == names
+  assert not run.asked  # no fold was trained again
 
 
 def test_cases_of_every_fold_count_as_seen(run):

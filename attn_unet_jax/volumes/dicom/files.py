@@ -1,8 +1,8 @@
 """Opens the files of a folder or of a zip one after the other; nothing is unpacked to disk.
 
 A file inside `scan.zip` has the path `scan.zip/inner/1.dcm`. A zip is refused if a member's name
-leads out of it, if members are encrypted or share a name, or if it would unpack to more than a scan
-can be.
+leads out of it, if members are encrypted, packed by another method than deflate or share a name, or
+if it would unpack to more than a scan can be.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import io
 import os
+import shutil
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -31,6 +32,14 @@ from attn_unet_jax.volumes.dicom.folder import (
 MAX_MEMBERS = 50_000
 MAX_UNPACKED_BYTES = 16 << 30
 MAX_MEMBER_BYTES = 1 << 30
+# Of bzip2 and LZMA `zipfile` unpacks a whole piece, whatever its size, before it counts.
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_PIECE_BYTES = 1 << 20
+# What `zipfile` raises of a damaged zip; the last is of a name that is marked as UTF-8 and is not.
+_DAMAGED = (
+  *(zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError),
+  UnicodeDecodeError,
+)
 
 
 def is_zip(path: Path) -> bool:
@@ -98,7 +107,9 @@ def open_files(files: Iterable[Path]) -> Iterator[tuple[Path, BinaryIO]]:
 
 def _find_archive(file: Path) -> Path | None:
   """Returns the zip that a path leads into; None for a plain file."""
-  return next((parent for parent in file.parents if is_zip(parent) and parent.is_file()), None)
+  # Of `os`, which answers also where a member's name is too long for a file system.
+  archives = (one for one in file.parents if is_zip(one) and os.path.isfile(one))
+  return next(archives, None)
 
 
 def _open_file(file: Path) -> BinaryIO:
@@ -113,7 +124,7 @@ def _open_zip(path: Path, stack: ExitStack) -> zipfile.ZipFile:
   try:
     # Both in the stack: `ZipFile` does not close a file that it did not open.
     return stack.enter_context(zipfile.ZipFile(stack.enter_context(_open_file(path))))
-  except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+  except _DAMAGED as error:
     raise UserError(
       f"{path}: not a readable zip, it is truncated or damaged; download or pack it again"
     ) from error
@@ -123,9 +134,11 @@ def _list_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.Zip
   """Lists the files in a zip by name, after checking that it is safe to read.
 
   Raises:
-    UserError: it is too large, a member leads out of it or is encrypted, or two share a name.
+    UserError: it is too large, a member leads out of it, has no name or cannot be read, or two
+      share a name.
   """
-  entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+  # Not `is_dir`, which fails where a name begins with NUL, and so is empty.
+  entries = [entry for entry in archive.infolist() if not entry.filename.endswith("/")]
   size, largest = sum(e.file_size for e in entries), max((e.file_size for e in entries), default=0)
   if len(entries) > MAX_MEMBERS or size > MAX_UNPACKED_BYTES or largest > MAX_MEMBER_BYTES:
     raise UserError(
@@ -136,6 +149,7 @@ def _list_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.Zip
   members: dict[str, zipfile.ZipInfo] = {}
   for entry in entries:
     name = _safe_name(path, entry)
+    _check_packing(path, entry)
     if name in members:  # readers disagree on which of the two counts
       raise UserError(f"{path}: holds {name} twice; pack it again, each file once")
     members[name] = entry
@@ -146,17 +160,29 @@ def _safe_name(path: Path, entry: zipfile.ZipInfo) -> str:
   """Returns the member's name as a plain relative path.
 
   Raises:
-    UserError: the name leads out of the zip, or the member is encrypted.
+    UserError: there is none, or it leads out of the zip.
   """
   name = PurePosixPath(entry.filename.replace("\\", "/"))  # some programs of Windows write these
+  if not name.parts:
+    raise UserError(f"{path}: its member {entry.filename!r} has no name; pack the scan again")
   if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
     raise UserError(
       f"{path}: its member {entry.filename!r} leads out of the zip, which no scan needs; "
       "do not trust this file, or pack the scan again"
     )
-  if entry.flag_bits & 1:  # bit 0 of the general purpose flags: encrypted
-    raise UserError(f"{path}: its member {name} is encrypted; unpack it and name the folder")
   return name.as_posix()
+
+
+def _check_packing(path: Path, entry: zipfile.ZipInfo) -> None:
+  """Refuses a member that is encrypted, or packed by a method whose memory has no limit."""
+  if entry.flag_bits & 1:  # bit 0 of the general purpose flags: encrypted
+    problem = "encrypted"
+  elif entry.compress_type not in _METHODS:
+    problem = f"packed by method {entry.compress_type}, and only deflate is read"
+  else:
+    return
+  member = f"its member {entry.filename} is {problem}"
+  raise UserError(f"{path}: {member}; unpack it and name the folder")
 
 
 def _is_hidden_member(name: str) -> bool:
@@ -173,8 +199,13 @@ def _read_member(
   """
   if name not in members:
     raise UserError(f"{file}: not in the zip; check the path")
+  content = io.BytesIO()
   try:
-    # `zipfile` reads no more than the size in the directory, which `_list_members` has checked.
-    return io.BytesIO(archive.read(members[name]))
-  except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+    with archive.open(members[name]) as member:
+      # In pieces, each of which bounds what is unpacked; as a whole, up to 2 GiB would be unpacked
+      # before the rest of what the directory promised, and `_list_members` checked, is dropped.
+      shutil.copyfileobj(member, content, _PIECE_BYTES)
+  except _DAMAGED as error:
     raise UserError(f"{file}: damaged in the zip; download or pack it again") from error
+  content.seek(0)
+  return content
