@@ -58,16 +58,11 @@ def test_what_a_run_writes_is_read(runs):
   assert (other.config, other.scores) == ({}, run.scores)
 
 
-STEPS = {"threshold": 0.5, "largest": True, "smallest_ml": 0.0, "fill_holes": False, "values": []}
-
-
 @pytest.mark.parametrize(
   ("said", "found"),
   [
-    ({"tta": "xy", "tta_scales": [0.9, 1.1]}, ("xy", "0.9, 1.1", "nothing")),
-    ({"postprocessing": STEPS}, ("", "", "largest component")),
-    ({"no_postprocess": True}, ("", "", "left out by --no_postprocess")),
-    ({"folds": [{"postprocessing": STEPS}, {}, {}]}, ("", "", "largest component or nothing")),
+    ({"tta": "xy", "tta_scales": [0.9, 1.1]}, ("xy", "0.9, 1.1", False)),
+    ({"no_postprocess": True}, ("", "", True)),
   ],
 )
 def test_how_a_run_was_scored_is_read(said, found, runs):
@@ -75,14 +70,7 @@ def test_how_a_run_was_scored_is_read(said, found, runs):
   path.write_text(json.dumps(json.loads(path.read_text()) | said))
   for folder in (runs / "a", runs / "a" / "evaluation"):
     run = _read(folder)
-    assert (run.tta, run.tta_scales, run.postprocessing) == found
-
-
-def test_damaged_steps_are_refused(runs):
-  path = runs / "a" / "evaluation" / "summary.json"
-  path.write_text(json.dumps({"checkpoint_step": 40, "postprocessing": {"largest": "yes"}}))
-  with pytest.raises(UserError, match=r"summary\.json: not the steps after a network .*again"):
-    _read(runs / "a")
+    assert (run.tta, run.tta_scales, run.unprocessed) == found
 
 
 def test_the_table_is_printed_and_written(runs):

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from attn_unet_jax.inference.postprocess import UNCHANGED, parse_steps
 from attn_unet_jax.runs.builtin import PREFIX
 from attn_unet_jax.runs.release import is_release
-from attn_unet_jax.runtime.errors import UserError, format_error
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import read_json_object
 
 _AGAIN = "train or evaluate again"
@@ -32,7 +31,7 @@ class ScoredRun:
     empty_masks: the rule for empty masks that the scores follow.
     tta: the axes of mirror images that were averaged, such as `xy`; '' for none.
     tta_scales: the scales of copies that were averaged, such as `0.9, 1.1`; '' for none.
-    postprocessing: the steps after the network, in words; None where nothing says so.
+    unprocessed: whether the steps after the network that it chose were left out.
   """
 
   name: str
@@ -43,7 +42,7 @@ class ScoredRun:
   empty_masks: str = "one"  # the rule before there was a choice
   tta: str = ""
   tta_scales: str = ""
-  postprocessing: str | None = None
+  unprocessed: bool = False
 
 
 def read_run(path: Path, read_config: ReadConfig, part: str = "test") -> ScoredRun:
@@ -78,24 +77,8 @@ def read_run(path: Path, read_config: ReadConfig, part: str = "test") -> ScoredR
     str(summary.get("empty_masks", "one")),
     str(summary.get("tta", "")),
     ", ".join(map(str, summary.get("tta_scales", ()))),
-    _describe_steps(folder / "summary.json", summary),
+    bool(summary.get("no_postprocess")),
   )
-
-
-def _describe_steps(path: Path, summary: Mapping[str, Any]) -> str | None:
-  """Says which steps after the network a run was scored with; of all folds, with those of each."""
-  if not summary.keys() & {"checkpoint_step", "folds"}:  # masks from elsewhere
-    return None
-  if summary.get("no_postprocess"):
-    return "left out by --no_postprocess"
-  try:
-    said = [one.get("postprocessing") for one in summary.get("folds", [summary])]
-    steps = [parse_steps(one) if one else UNCHANGED for one in said]
-  except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-    raise UserError(
-      f"{path}: not the steps after a network ({format_error(error)}); {_AGAIN}"
-    ) from None
-  return " or ".join(dict.fromkeys(one.describe() for one in steps))
 
 
 def _read_command(path: Path) -> list[str]:

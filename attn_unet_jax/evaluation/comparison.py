@@ -16,15 +16,11 @@ from attn_unet_jax.runtime.errors import UserError
 _VOLUME, _REFERENCE = "volume_ml", "reference_volume_ml"
 # Volumes are stored with six digits: a larger difference means another case or another label.
 _SAME_REFERENCE = 1e-4
-# By field of a run how it was scored, what that is, and how to make it equal.
+# By field of a run how it was scored, what that is, and the flag that makes it equal.
 _CONDITIONS = (
-  ("tta", "mirror images", "evaluate them again with one --tta"),
-  ("tta_scales", "scaled copies", "evaluate them again with one --tta_scales"),
-  (
-    "postprocessing",
-    "steps after the network",
-    "evaluate --no_postprocess scores each network without them",
-  ),
+  ("tta", "mirror images", "--tta"),
+  ("tta_scales", "scaled copies", "--tta_scales"),
+  ("unprocessed", "steps after the network left out", "--no_postprocess"),
 )
 
 
@@ -240,11 +236,12 @@ def _rule_notes(runs: Sequence[ScoredRun], classes: Sequence[str]) -> Iterator[s
       f"the runs are scored by different rules for empty masks ({rules}), and some reference is "
       "empty; evaluate them again with one --empty_masks"
     )
-  for name, what, way_out in _CONDITIONS:
-    found = {run.name: getattr(run, name) for run in runs if getattr(run, name) is not None}
-    if len(set(found.values())) > 1:
-      listed = "; ".join(f"{run}: {value or 'none'}" for run, value in found.items())
-      yield f"the runs are scored with different {what} ({listed}); {way_out}"
+  for name, what, flag in _CONDITIONS:
+    if len({getattr(run, name) for run in runs}) > 1:
+      said = {True: "yes", False: "no", "": "none"}
+      values = {run.name: getattr(run, name) for run in runs}
+      found = "; ".join(f"{run}: {said.get(value, value)}" for run, value in values.items())
+      yield f"the runs are scored with different {what} ({found}); evaluate them alike, by {flag}"
 
 
 def _other_reference(a: Mapping[str, float], b: Mapping[str, float]) -> bool:

@@ -109,11 +109,10 @@ def test_other_rules_for_empty_masks_are_told_where_they_matter(references, rule
 @pytest.mark.parametrize(
   ("name", "values", "told"),
   [
-    ("tta", ("", "xy"), "different mirror images (x: none; y: xy); evaluate them again with one"),
+    ("tta", ("", "xy"), "different mirror images (x: none; y: xy); evaluate them alike, by --tta"),
     ("tta_scales", ("0.9, 1.1", ""), "different scaled copies (x: 0.9, 1.1; y: none); evaluate"),
-    ("postprocessing", ("nothing", "holes filled"), "steps after the network (x: nothing; y: hole"),
+    ("unprocessed", (True, False), "network left out (x: yes; y: no); evaluate them alike, by"),
     ("tta", ("xy", "xy"), ""),
-    ("postprocessing", ("holes filled", None), ""),  # masks from elsewhere
   ],
 )
 def test_scores_that_were_made_in_another_way_are_told(name, values, told):
