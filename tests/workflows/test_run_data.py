@@ -10,6 +10,7 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows import train as workflow
+from attn_unet_jax.workflows.run_data import open_run_data
 from attn_unet_jax.workflows.train_run import train_run
 from tests.cases.test_digests import GRID, add_case
 from tests.configs import with_keys
@@ -175,6 +176,25 @@ def test_a_case_that_went_is_left_out_where_that_is_accepted(run):
   rest = {**listing, "training": listing["training"][1:]}
   assert json.loads((workdir / "folds.json").read_text())["folds"][0] == rest
   train_run(config, workdir)
+
+
+def test_stages_take_no_case_that_changed_even_if_that_is_accepted(run):
+  """A case that is gone they go on without."""
+  config, workdir, data = run
+  config = with_keys(config, {"stages.count": 2})
+  workdir.mkdir()
+  open_run_data(config, workdir).write(workdir)
+  (workdir / "body.json").write_text("{}")
+  (data / "labelsTr" / "a.nii.gz").unlink()
+  (data / "imagesTr" / "a.nii.gz").unlink()
+  with pytest.raises(UserError, match=r"\(gone: a\).*accept_changes=true$"):
+    open_run_data(config, workdir)
+  assert open_run_data(with_keys(config, ACCEPT), workdir).accepted == "gone: a"
+  _redraw(data, "c")
+  told = r"changed: label of c.*boxes and tables of the old c; put it back, or train in another --w"
+  for asked in (config, with_keys(config, ACCEPT)):
+    with pytest.raises(UserError, match=told):
+      open_run_data(asked, workdir)
 
 
 def test_moved_data_is_the_same_data(run):
