@@ -206,7 +206,7 @@ def test_losses_are_measured_on_as_many_patches_at_a_time_as_a_device_trains_on(
     fixed = inputs.open_inputs(config, Line(), open_fold(config.data).load, tmp_path).fixed
     state = create_state(config, Line())
     batches[count] = fixed["validation"]
-    rows[count] = EpochReport(config, Line(), fixed, None, 0).measure_epoch(1, state, 0, 1)
+    rows[count] = EpochReport(config, Line(), fixed, None).measure_epoch(1, state, 0, 1)
   assert [batch.image.shape[0] for batch in batches[1]] == [8]
   assert [batch.image.shape[0] for batch in batches[4]] == [2, 2, 2, 2]
   for whole, *parts in zip(*batches[1], *batches[4], strict=True):
