@@ -23,7 +23,7 @@ from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
 
-_FILE = "digests.json"
+DIGESTS = "digests.json"
 _ACCEPT = "data.accept_changes"
 
 
@@ -49,7 +49,7 @@ class RunData:
     # From now on these files say which cases are trained on, even if the data changes.
     write_text(workdir / "folds.json", self.fold.to_json())
     if self.digests:
-      write_text(workdir / _FILE, json.dumps(self.digests.to_json(), indent=1) + "\n")
+      write_text(workdir / DIGESTS, json.dumps(self.digests.to_json(), indent=1) + "\n")
 
 
 def open_run_data(config: RunConfig, workdir: Path, listing: Path | None = None) -> RunData:
@@ -123,7 +123,7 @@ def _compare_data(config: RunConfig, workdir: Path, listing: Path) -> tuple[str,
   Raises:
     UserError: an image or a label of a run in stages has changed.
   """
-  dataset, known = open_dataset(config.data), read_digests(workdir / _FILE)
+  dataset, known = open_dataset(config.data), read_digests(workdir / DIGESTS)
   written = folds.read_folds(listing)
   own = folds.pick_fold(written, config.data.fold)
   ids = {case for part in folds.PARTS for case in own[part]}

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from attn_unet_jax.cases.digests import read_digests
 from attn_unet_jax.config.build import replace_keys
 from attn_unet_jax.config.schema import RunConfig, flatten
 from attn_unet_jax.config.stored import (
@@ -21,6 +22,7 @@ from attn_unet_jax.runtime.files import remove_unfinished_files, write_text
 from attn_unet_jax.training.checkpoint import list_saved_steps
 from attn_unet_jax.workflows.fold_runs import list_fold_runs
 from attn_unet_jax.workflows.quality_record import remove_quality
+from attn_unet_jax.workflows.run_data import DIGESTS
 from attn_unet_jax.workflows.steps_record import remove_record
 
 # Keys that say how or where a run is computed rather than what: a resumed run may change them.
@@ -97,7 +99,9 @@ def _find_earlier_defaults(config: RunConfig, workdir: Path) -> dict[str, Any]:
 def _refuse_differences(workdir: Path, stored: RunConfig, config: RunConfig) -> None:
   """Raises if a config changes the result of the run; prints the changes that are allowed."""
   differing = find_differences(stored, config)
-  fixed = {key: values for key, values in differing.items() if not _may_change(key, config)}
+  fixed = {
+    key: values for key, values in differing.items() if not _may_change(key, config, workdir)
+  }
   if fixed:
     named = ", ".join(f"{key}: {old!r} there, {new!r} now" for key, (old, new) in fixed.items())
     if list(fixed) == ["train.epochs"]:
@@ -141,12 +145,22 @@ def _refuse_fewer_epochs(workdir: Path, config: RunConfig) -> None:
       )
 
 
-def _may_change(key: str, config: RunConfig) -> bool:
+def _may_change(key: str, config: RunConfig, workdir: Path) -> bool:
   """Returns whether a resumed run may change this key."""
   if key == "train.epochs":
     # Only the cosine's learning rates depend on the last epoch. Stages that are finished are not
     # trained again, so that some would be shorter than the others.
     return config.optimizer.schedule != "cosine" and config.stages.count == 1
+  if key == "data.also":
+    return _is_second_set_known(config, workdir)
   # Local batch statistics are those of a device's patches: other devices would change the result.
   local = config.parallel.batch_norm == "local"
   return key in KEYS_THAT_MAY_CHANGE and not (local and key.startswith("parallel."))
+
+
+def _is_second_set_known(config: RunConfig, workdir: Path) -> bool:
+  """Returns whether a folder as second set is compared with what the run trained on before."""
+  # Of a run without a second set there are no digests of one, and then it cannot gain one.
+  known = read_digests(workdir / DIGESTS)
+  has_known = known is not None and known.also is not None
+  return has_known and bool(config.data.also) and Path(config.data.also).is_dir()

@@ -205,6 +205,43 @@ def test_moved_data_is_the_same_data(run):
   train_run(with_keys(config, {"data.folder": str(moved)}), workdir)
 
 
+def test_a_second_set_that_moved_is_the_same_where_its_digests_are_known(run, tmp_path, capsys):
+  config, workdir, _ = run
+  also, moved = tmp_path / "also", tmp_path / "moved"
+  for seed, name in enumerate("xyz"):
+    add_case(also, name, seed)
+  config = with_keys(config, {"data.also": str(also)})
+  train_run(config, workdir)
+  also.rename(moved)
+  config = with_keys(config, {"data.also": str(moved)})
+  train_run(config, workdir)
+  assert f"resumes with data.also='{moved}', was '{also}'" in capsys.readouterr().out
+  _redraw(moved, "y")
+  with pytest.raises(UserError, match=r"of config\.data\.also: changed: label of y"):
+    train_run(config, workdir)
+  moved.rename(also)
+  config = with_keys(config, {"data.also": str(also)})
+  digests = json.loads((workdir / "digests.json").read_text())
+  del digests["also"]
+  (workdir / "digests.json").write_text(json.dumps(digests))
+  with pytest.raises(
+    UserError, match=rf"another config \(data\.also: '{moved}' there, '{also}' now"
+  ):
+    train_run(config, workdir)
+
+
+def test_a_run_gains_and_loses_no_second_set(run, tmp_path):
+  config, workdir, _ = run
+  for seed, name in enumerate("xyz"):
+    add_case(tmp_path / "also", name, seed)
+  both = with_keys(config, {"data.also": str(tmp_path / "also")})
+  for began, asked in ((config, both), (both, config)):
+    folder = workdir.with_name(f"with{began.data.also and 'out'}")
+    train_run(began, folder)
+    with pytest.raises(UserError, match=r"another config \(data\.also: "):
+      train_run(asked, folder)
+
+
 def test_a_run_of_an_earlier_version_goes_on_and_is_recorded(run, capsys):
   config, workdir, data = run
   train_run(config, workdir)
