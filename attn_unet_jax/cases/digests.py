@@ -133,16 +133,23 @@ def describe_changes(ids: Iterable[str], known: DataDigests | None, now: DataDig
     known: what the run recorded; None: an earlier version recorded nothing.
     now: of the cases of the run that are still there.
   """
-  before = known.cases if known else {}
-  pairs = [(case, before[case], digest) for case, digest in now.cases.items() if case in before]
-  changed = [f"image of {case}" for case, then, at_hand in pairs if then.image != at_hand.image]
-  changed += [f"label of {case}" for case, then, at_hand in pairs if then.label != at_hand.label]
+  changed = list_changed(known, now)
   expected = set(ids) | set(known.ids if known else ())
   gone = sorted(expected - set(now.ids))
   # Without a record nobody knows which of the other cases were there when the run began.
   new = sorted(set(now.ids) - expected) if known else []
   said = {"changed": changed, "gone": gone, "new, and in no part of the run": new}
   return "; ".join(f"{what}: {_list_some(names)}" for what, names in said.items() if names)
+
+
+def list_changed(known: DataDigests | None, now: DataDigests) -> list[str]:
+  """Lists the images and labels that are there but not what they were: `image of CASE`."""
+  before = known.cases if known else {}
+  pairs = [(case, before[case], digest) for case, digest in now.cases.items() if case in before]
+  changed = [f"image of {case}" for case, then, at_hand in pairs if then.image != at_hand.image]
+  return changed + [
+    f"label of {case}" for case, then, at_hand in pairs if then.label != at_hand.label
+  ]
 
 
 def _list_some(names: Sequence[str]) -> str:

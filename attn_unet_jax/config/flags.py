@@ -12,6 +12,7 @@ from attn_unet_jax.config.resolve import check_data, resolve_draft
 from attn_unet_jax.config.rules import check_rules
 from attn_unet_jax.config.schema import RunConfig, list_keys
 from attn_unet_jax.config.stored import load_config
+from attn_unet_jax.config.switches import check_switches
 from attn_unet_jax.runtime import xla
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
@@ -103,6 +104,7 @@ class ConfigFlags:
       )
     config = change_config(load_config(path), self.texts)
     check_rules(config)
+    check_switches(config, self.texts)
     if data:
       check_data(config.data)
     return config

@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from attn_unet_jax.config.build import replace_keys
-from attn_unet_jax.config.draft import check_complete, flatten_draft
+from attn_unet_jax.config.draft import check_complete, default, flatten_draft
 from attn_unet_jax.config.schema import (
   Key,
   RunConfig,
@@ -19,6 +19,7 @@ from attn_unet_jax.config.schema import (
   read_keys,
   suggest_key,
 )
+from attn_unet_jax.config.switches import find_unread
 from attn_unet_jax.models.options import COMPUTING
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.options import describe_type, field_types, has_type
@@ -64,7 +65,8 @@ def apply_overrides(draft: ConfigDict, texts: Mapping[str, str]) -> list[str]:
 
   Where they choose a network of another family, what the experiment said about its own is dropped,
   but for how it is computed: the new network has its own published width. Where they choose another
-  optimiser, schedule or loss, what that does not read is dropped.
+  optimiser, schedule or loss, what that does not read is dropped. So is what it said of painting,
+  of a second data set or of stages, where they turn that off.
 
   Args:
     draft: changed in place.
@@ -98,10 +100,25 @@ def apply_overrides(draft: ConfigDict, texts: Mapping[str, str]) -> list[str]:
   for key, value in given.items():
     section, _, last = key.rpartition(".")
     (draft[section] if section else draft)[last] = value
+  values |= _reset_unread(draft, given)
   if not values:
     return []
   named = ", ".join(f"{key}={value!r}" for key, value in values.items())
   return [f"the experiment's {named} no longer counts: it was said of another choice"]
+
+
+def _reset_unread(draft: ConfigDict, given: Mapping[str, Any]) -> dict[str, Any]:
+  """Resets what the experiment said for a switch that the command line turns off; returns it."""
+  said, standard = flatten_draft(draft), flatten_draft(default())
+  dropped = {
+    key: said[key]
+    for key, switch in find_unread(said).items()
+    if switch.key in given and key not in given
+  }
+  for key in dropped:
+    section, _, last = key.rpartition(".")
+    draft[section][last] = standard[key]
+  return dropped
 
 
 def change_config(config: RunConfig, texts: Mapping[str, str]) -> RunConfig:

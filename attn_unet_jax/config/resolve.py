@@ -7,6 +7,7 @@ from attn_unet_jax.config.build import build
 from attn_unet_jax.config.draft import check_complete, flatten_draft
 from attn_unet_jax.config.rules import check_rules
 from attn_unet_jax.config.schema import RunConfig
+from attn_unet_jax.config.switches import check_switches
 from attn_unet_jax.runtime.errors import UserError
 
 
@@ -23,6 +24,7 @@ def resolve_draft(draft: ConfigDict, *, data: bool = True) -> RunConfig:
   check_complete(draft)
   config = build(flatten_draft(draft))
   check_rules(config)
+  check_switches(config)
   # `check` and `convert` work without a data set.
   if data:
     check_data(config.data)

@@ -8,6 +8,7 @@ from typing import Any
 from attn_unet_jax.config.build import build
 from attn_unet_jax.config.rules import check_rules
 from attn_unet_jax.config.schema import RunConfig, flatten, list_keys, read_keys
+from attn_unet_jax.config.switches import find_off_switch
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import read_json
 
@@ -100,6 +101,14 @@ def _to_tuples(value: Any) -> Any:
 
 
 def find_differences(stored: RunConfig, asked: RunConfig) -> dict[str, tuple[Any, Any]]:
-  """Returns the keys whose values differ, with both; None where a run does not read the key."""
+  """Returns the keys whose values differ, with both; None where a run does not read the key.
+
+  What neither reads, as its switch is off, makes no difference: an earlier version took any value.
+  """
   a, b = flatten(stored), flatten(asked)
-  return {key: (a.get(key), b.get(key)) for key in a | b if a.get(key) != b.get(key)}
+  differing = {key: (a.get(key), b.get(key)) for key in a | b if a.get(key) != b.get(key)}
+  return {
+    key: values
+    for key, values in differing.items()
+    if not (find_off_switch(key, a) and find_off_switch(key, b))
+  }

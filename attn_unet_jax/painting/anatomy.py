@@ -58,7 +58,8 @@ def vary_anatomy(
     spacing_mm: between the voxels, static.
 
   Returns:
-    both changed. A lesion grows out of the pancreas into fat, and is labelled as the pancreas is.
+    both changed. A lesion grows out of the pancreas into fat, and is labelled as the pancreas is;
+    of shares it has the largest of the pancreas in the patch.
     Without clutter the fat between the viscera is that of the rest of the body.
   """
   if painting.clutter[1] or painting.lesions:
@@ -93,9 +94,19 @@ def _draw_unnamed(
     grown = _fill_lesion(lesion_key, place, first, draws, spacing_mm)
     grown &= exists & (pancreas | (materials >= VISCERAL_FAT))
     materials = jnp.where(grown, jnp.uint8(LESION), materials)
-    # A voxel of the pancreas keeps its label, and nobody knows one that is unlabelled.
-    label = jnp.where(grown & ~pancreas & (label != UNLABELLED), label[place], label)
+    label = _label_lesion(label, grown, pancreas, place)
   return materials, label
+
+
+def _label_lesion(label: Array, grown: Array, pancreas: Array, place: tuple[Array, ...]) -> Array:
+  """Labels a lesion as the pancreas that it grew from; nobody knows a voxel that is unlabelled."""
+  known = label != UNLABELLED
+  if not jnp.issubdtype(label.dtype, jnp.floating):
+    # A voxel of the pancreas keeps its class.
+    return jnp.where(grown & ~pancreas & known, label[place], label)
+  # Any one voxel may lie on the rim and be filled by half; where a lesion is, all is lesion.
+  share = jnp.max(jnp.where(pancreas & known, label, -1))
+  return jnp.where(grown & known, jnp.where(share < 0, UNLABELLED, share), label)
 
 
 def _blur_mask(mask: Array, sd: float) -> Array:

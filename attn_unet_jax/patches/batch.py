@@ -126,6 +126,7 @@ def crop_fixed_batches(
   parts: int = 1,
   *,
   mixed: bool = False,
+  also: int = 0,
 ) -> list[NetworkInput]:
   """Crops the patches on which losses are logged, without augmentation.
 
@@ -137,11 +138,13 @@ def crop_fixed_batches(
     margin: as for `make_training_batch`.
     parts: equal parts into which each batch of `train.batch_size` patches is divided.
     mixed: whether some of the cases hold materials to paint on, and others HU.
+    also: how many of the cases, the last ones, are those of a second data set. Its share of the
+      patches is that of the training.
   """
   patch, size = recipe.data.patch, recipe.train.batch_size
   seed = recipe.seed + _FIXED_SEED_OFFSET
   # No other scan is read for histograms that are not matched here.
-  unmatched = dataclasses.replace(make_plan(recipe, len(cases)), references=False)
+  unmatched = dataclasses.replace(make_plan(recipe, len(cases), also), references=False)
   cutter = HostCropper(cases, unmatched, seed, output_shape(patch, margin), patch, mixed=mixed)
   make_input = jax.jit(lambda blocks: _make_input(recipe, blocks, Augmentation()))
   steps = range(math.ceil(recipe.train.loss_patches / size))

@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from attn_unet_jax.augment.options import OKTAY_2018, Augmentation
 from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.painting.options import Painting
-from attn_unet_jax.runtime.options import FRACTION, POSITIVE, Options, one_of, option
+from attn_unet_jax.runtime.options import FRACTION, POSITIVE, Options, Rule, one_of, option
+
+# With so many, up to 21,000 cases may be open at a time.
+_COUNTED = Rule(
+  "1 to 100000: the schedule counts the patches of all open cases in 32 bits",
+  lambda value: 1 <= value <= 100_000,
+)
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,7 @@ class PatchOptions(DataOptions):
   # A streaming source decodes each scan once per block.
   cases_per_block: int = option(8, "Cases that are open at a time.", POSITIVE)
   patches_per_case: int = option(
-    4, "Patches of a case before the next block of cases is opened.", POSITIVE
+    4, "Patches of a case before the next block of cases is opened.", _COUNTED
   )
   # `auto` is resident if the set needs at most a quarter of the device's memory.
   source: str = option(

@@ -80,7 +80,7 @@ class CheckpointStore:
   @property
   def best_step(self) -> int | None:
     """Returns the step with the highest validation DSC; the newest if none was validated."""
-    return next(iter(_rank_steps(self._manager.all_steps(), self._scores)), None)
+    return next(iter(rank_steps(self._manager.all_steps(), self._scores)), None)
 
   def save(self, state: TrainState, validation_dsc: float | None = None) -> None:
     """Begins to save a state; a step that is saved already only gains its validation DSC.
@@ -190,7 +190,7 @@ class _BestStepPolicy(PreservationPolicy):
     del context
     # Orbax asks again at each save, with the checkpoints that there are then.
     scored = [point.step for point in checkpoints if self._scores.get(point.step) is not None]
-    best = next(iter(_rank_steps(scored, self._scores)), None)
+    best = next(iter(rank_steps(scored, self._scores)), None)
     return [point.step == best for point in checkpoints]
 
 
@@ -239,44 +239,6 @@ def list_saved_steps(folder: Path) -> list[int]:
   if not folder.is_dir():
     return []
   return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
-
-
-def restore_best(folder: Path, like: TrainState) -> TrainState:
-  """Restores the intact state with the highest validation DSC; the newest if none was validated.
-
-  The folder is not changed, so its run may be training meanwhile.
-
-  Raises:
-    UserError: there is no checkpoint, or every one is damaged.
-  """
-  steps = list_saved_steps(folder)
-  if not steps:
-    raise UserError(f"{folder}: there is no checkpoint yet; train first")
-  scores = {step: integrity.read_validation_dsc(folder / str(step)) for step in steps}
-  damaged = {}
-  for step in _rank_steps(steps, scores):
-    try:
-      return restore_checkpoint(folder / str(step), like)
-    except integrity.DamagedError as error:
-      damaged[step] = str(error)
-      console.print_line(f"{folder}/{step} is damaged ({error}): using the next best")
-  raise _all_damaged_error(folder, damaged)
-
-
-def restore_step(folder: Path, step: int, like: TrainState) -> TrainState:
-  """Restores the state of one step. The folder is not changed.
-
-  Raises:
-    UserError: there is no checkpoint of that step, or it is damaged.
-  """
-  steps = list_saved_steps(folder)
-  if step not in steps:
-    there = f"there are those of {', '.join(map(str, steps))}" if steps else "there is none yet"
-    raise UserError(f"{folder}: no checkpoint of step {step}; {there}")
-  try:
-    return restore_checkpoint(folder / str(step), like)
-  except integrity.DamagedError as error:
-    raise UserError(f"{folder}/{step}: damaged ({error}); name another checkpoint") from error
 
 
 def restore_checkpoint(
@@ -331,7 +293,7 @@ def _map_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
   }
 
 
-def _rank_steps(steps: Iterable[int], scores: dict[int, float | None]) -> list[int]:
+def rank_steps(steps: Iterable[int], scores: dict[int, float | None]) -> list[int]:
   """Ranks steps by validation DSC, the best first; among equals the newest is first."""
 
   def sort_key(step: int) -> tuple[float, int]:
@@ -363,7 +325,7 @@ def _rename_damaged(folder: Path) -> None:
       damaged[step] = str(error)
   intact = [step for step in list_saved_steps(folder) if step not in damaged]
   if damaged and not intact:
-    raise _all_damaged_error(folder, damaged)
+    raise make_all_damaged_error(folder, damaged)
   for step, why in damaged.items():
     aside = _find_free_path(folder / f"{step}{_DAMAGED}")
     (folder / str(step)).rename(aside)
@@ -381,7 +343,8 @@ def _find_free_path(path: Path) -> Path:
   return path
 
 
-def _all_damaged_error(folder: Path, damaged: dict[int, str]) -> UserError:
+def make_all_damaged_error(folder: Path, damaged: dict[int, str]) -> UserError:
+  """Makes the error of a folder in which every checkpoint is damaged; why, by step."""
   # One reason is enough: the newest is the checkpoint that the user wants back.
   newest = max(damaged)
   return UserError(

@@ -41,7 +41,6 @@ class EpochReport:
     module: the network.
     fixed: batches without augmentation, by part of the fold.
     log: the log that gets a line per epoch; None on all hosts but the primary.
-    epochs_done: the number of epochs before this start.
   """
 
   def __init__(
@@ -50,10 +49,9 @@ class EpochReport:
     module: nn.Module,
     fixed: dict[str, list[NetworkInput]],
     log: metrics_csv.EpochLog | None,
-    epochs_done: int,
   ):
     self._recipe, self._fixed, self._log = recipe, fixed, log
-    self._began, self._first = time.monotonic(), epochs_done
+    self._began, self._patches = time.monotonic(), 0  # of this start
     self._is_compiled = False
     # All batches have one shape, so this compiles once.
     self._measure = jax.jit(
@@ -132,17 +130,23 @@ class EpochReport:
     return acknowledge_signals("compiling the losses") if is_first else nullcontext()
 
   def _print_row(self, row: dict[str, Any], score: ValidationScore | None) -> None:
-    epoch, epochs = row["epoch"], self._recipe.train.epochs
-    # From the mean duration of the epochs since this start, validations included.
-    left = (time.monotonic() - self._began) / (epoch - self._first) * (epochs - epoch)
+    epoch, train = row["epoch"], self._recipe.train
     # To this start only the validation may have been left.
     trained = row["patches"]
-    pace = f"{trained / row['train_seconds']:.3g} patches a second, " if trained else ""
+    self._patches += trained
+    times = [f"{row['train_seconds']:.1f} s"]
+    if trained:
+      times.append(f"{trained / row['train_seconds']:.3g} patches a second")
+    if self._patches:
+      # By patches, since of its first epoch a start may train a part alone. Validations included.
+      to_come = (train.epochs - epoch) * train.steps_per_epoch * train.batch_size
+      left = (time.monotonic() - self._began) / self._patches * to_come
+      times.append(f"{console.format_duration(left)} left")
     dsc = f", validation DSC {_format_score(score)}" if score else ""
     console.print_line(
-      f"epoch {epoch}/{epochs}: loss train {row['train_seg_loss']:.4f}, "
+      f"epoch {epoch}/{train.epochs}: loss train {row['train_seg_loss']:.4f}, "
       f"validation {row['validation_seg_loss']:.4f}, test {row['test_seg_loss']:.4f}{dsc}; "
-      f"{row['train_seconds']:.1f} s, {pace}{console.format_duration(left)} left"
+      f"{', '.join(times)}"
     )
 
 

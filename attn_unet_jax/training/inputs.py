@@ -79,6 +79,7 @@ def open_inputs(
   extent = output_shape(recipe.data.patch, margin)
   cutter = make_training_cropper(recipe, cases["training"], margin)
   training: Sequence[WorkingCase] = cases["training"]
+  also = count_also(training)  # the list that the resident source makes of the cases cannot tell
   source: PatchSource
   if chosen == "resident":
     # Read once: the resident set and the fixed patches need them in memory.
@@ -86,9 +87,7 @@ def open_inputs(
     training = list(show_progress(ahead, len(training), "preparing the training cases"))
     # Only histogram matching reads the histograms of the scans.
     matched = recipe.augment.histogram_probability > 0
-    resident_set = make_resident(
-      training, extent, histograms=matched, also=count_also(cases["training"])
-    )
+    resident_set = make_resident(training, extent, histograms=matched, also=also)
     source = ResidentSource(replicate(recipe, resident_set))
   else:
     source = StreamingSource(cutter, *plan_placement(recipe))
@@ -101,6 +100,7 @@ def open_inputs(
       margin,
       num_parts,
       mixed=part == "training" and mixes_maps(recipe),
+      also=also if part == "training" else 0,
     )
     for part in PARTS
     if hosts.is_primary()

@@ -78,7 +78,7 @@ def train_network(
     # Reading the scans of a broken step again takes long, and nothing is lost if it is interrupted.
     locate_patches = stop.interruptible_once(inputs.locate_patches)
     watch = NonfiniteWatch(recipe, locate_patches, int(state.skipped), workdir / "nonfinite")
-    report = EpochReport(recipe, module, inputs.fixed, log, epochs_done)
+    report = EpochReport(recipe, module, inputs.fixed, log)
     pace = PaceReport(len(steps), recipe.train.steps_per_epoch)
     run = _Run(recipe, step, feeds, store, stop, watch, pace, report, validate)
     for epoch in range(epochs_done + 1, recipe.train.epochs + 1):

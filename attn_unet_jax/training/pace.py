@@ -13,6 +13,7 @@ from attn_unet_jax.runtime.console import format_duration, print_line
 from attn_unet_jax.runtime.signals import acknowledge_signals
 from attn_unet_jax.training.compile import Step
 from attn_unet_jax.training.cost import forward_cost
+from attn_unet_jax.training.mesh import select_devices
 from attn_unet_jax.training.options import TrainingRecipe
 from attn_unet_jax.training.state import TrainState, abstract_state
 
@@ -31,7 +32,8 @@ _WORTH_SAYING_S = 10.0  # of a training that ends sooner nobody needs an estimat
 def warn_of_long_training(recipe: TrainingRecipe, module: nn.Module, steps: int) -> None:
   """Warns, before anything is compiled, of a training that would take more than a day here.
 
-  The time is that of the step's operations at the rate at which the device multiplies matrices.
+  The time is that of the step's operations at the rate at which the device multiplies matrices,
+  times the devices that the recipe selects.
 
   Args:
     recipe: the options of the training.
@@ -45,7 +47,7 @@ def warn_of_long_training(recipe: TrainingRecipe, module: nn.Module, steps: int)
   direct = module.clone(conv="native") if hasattr(module, "conv") else module
   operations, _ = forward_cost(direct, abstract_state(recipe, direct), (batch, *patch, 1))
   # A backward pass takes about twice the operations of a forward pass.
-  seconds = steps * 3 * operations / (measure_rate() * jax.device_count())
+  seconds = steps * 3 * operations / (measure_rate() * len(select_devices(recipe)))
   if seconds > _LONG_S:
     days, hours = divmod(round(seconds / 3600), 24)
     print_line(

@@ -23,7 +23,7 @@ from attn_unet_jax.runs.folder import has_progress
 from attn_unet_jax.runs.release import PARAMETERS, WAY_OUT, is_release, read_release
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.xla import make_deterministic
-from attn_unet_jax.training.checkpoint import restore_best, restore_step
+from attn_unet_jax.training.read_checkpoint import restore_best, restore_step
 from attn_unet_jax.training.state import abstract_state
 from attn_unet_jax.weights.released import load_variables
 from attn_unet_jax.workflows.network import build_run_network, use_own_forms

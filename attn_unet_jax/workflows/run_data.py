@@ -10,6 +10,7 @@ from attn_unet_jax.cases.digests import (
   DataDigests,
   describe_changes,
   digest_cases,
+  list_changed,
   read_digests,
 )
 from attn_unet_jax.cases.fold import DataFold, open_fold
@@ -22,7 +23,7 @@ from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import write_text
 
-_FILE = "digests.json"
+DIGESTS = "digests.json"
 _ACCEPT = "data.accept_changes"
 
 
@@ -48,7 +49,7 @@ class RunData:
     # From now on these files say which cases are trained on, even if the data changes.
     write_text(workdir / "folds.json", self.fold.to_json())
     if self.digests:
-      write_text(workdir / _FILE, json.dumps(self.digests.to_json(), indent=1) + "\n")
+      write_text(workdir / DIGESTS, json.dumps(self.digests.to_json(), indent=1) + "\n")
 
 
 def open_run_data(config: RunConfig, workdir: Path, listing: Path | None = None) -> RunData:
@@ -61,7 +62,8 @@ def open_run_data(config: RunConfig, workdir: Path, listing: Path | None = None)
 
   Raises:
     UserError: the data is missing or does not fit; or the run is resumed, a scan or a label has
-      changed, appeared or gone, and `data.accept_changes` is not set. Nothing has been written.
+      changed, appeared or gone, and `data.accept_changes` is not set or, with a change of a run in
+      stages, does not help. Nothing has been written.
   """
   accepts = config.data.accept_changes
   config = replace_keys(config, {_ACCEPT: False})
@@ -116,14 +118,24 @@ def _leave_out_gone(fold: DataFold) -> DataFold:
 
 
 def _compare_data(config: RunConfig, workdir: Path, listing: Path) -> tuple[str, DataDigests]:
-  """Returns the changes of the data since the run began, in words, and the digests of today."""
-  dataset, known = open_dataset(config.data), read_digests(workdir / _FILE)
+  """Returns the changes of the data since the run began, in words, and the digests of today.
+
+  Raises:
+    UserError: an image or a label of a run in stages has changed.
+  """
+  dataset, known = open_dataset(config.data), read_digests(workdir / DIGESTS)
   written = folds.read_folds(listing)
   own = folds.pick_fold(written, config.data.fold)
   ids = {case for part in folds.PARTS for case in own[part]}
   # Cases that are gone have nothing to read. `describe_changes` names them.
   now = digest_cases(dataset, ids & set(dataset.ids), known)
   changes = describe_changes(ids, known, now)
+  if config.stages.count > 1 and (changed := list_changed(known, now)):
+    _, _, case = changed[0].partition(" of ")
+    raise UserError(
+      f"{workdir}: the data is not what the run began with ({changes}), and the stages have boxes "
+      f"and tables of the old {case}; put it back, or train in another --workdir"
+    )
   has_second = bool(config.data.also) and folds.ALSO in written
   if known is None or (has_second and known.also is None):
     print_line(

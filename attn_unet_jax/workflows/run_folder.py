@@ -1,8 +1,10 @@
 """Creates the folder of a run, or opens it to resume the run."""
 
+import math
 from pathlib import Path
 from typing import Any
 
+from attn_unet_jax.cases.digests import read_digests
 from attn_unet_jax.config.build import replace_keys
 from attn_unet_jax.config.schema import RunConfig, flatten
 from attn_unet_jax.config.stored import (
@@ -17,7 +19,10 @@ from attn_unet_jax.runtime import hosts
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import remove_unfinished_files, write_text
+from attn_unet_jax.training.checkpoint import list_saved_steps
+from attn_unet_jax.workflows.fold_runs import list_fold_runs
 from attn_unet_jax.workflows.quality_record import remove_quality
+from attn_unet_jax.workflows.run_data import DIGESTS
 from attn_unet_jax.workflows.steps_record import remove_record
 
 # Keys that say how or where a run is computed rather than what: a resumed run may change them.
@@ -94,28 +99,68 @@ def _find_earlier_defaults(config: RunConfig, workdir: Path) -> dict[str, Any]:
 def _refuse_differences(workdir: Path, stored: RunConfig, config: RunConfig) -> None:
   """Raises if a config changes the result of the run; prints the changes that are allowed."""
   differing = find_differences(stored, config)
-  fixed = {key: values for key, values in differing.items() if not _may_change(key, config)}
+  fixed = {
+    key: values for key, values in differing.items() if not _may_change(key, config, workdir)
+  }
   if fixed:
     named = ", ".join(f"{key}: {old!r} there, {new!r} now" for key, (old, new) in fixed.items())
     if list(fixed) == ["train.epochs"]:
       raise UserError(
-        f"{workdir}: contains a run of another length ({named}); the rates of its cosine schedule "
-        "depend on the last epoch, so that it cannot become longer or shorter. To train on from "
-        f"its best checkpoint, choose another --workdir and give --config.init.workdir={workdir}"
+        f"{workdir}: contains a run of another length ({named}); "
+        f"{_explain_fixed_length(workdir, config)}"
       )
     raise UserError(
       f"{workdir}: contains a run of another config ({named}); choose another --workdir"
     )
+  if "train.epochs" in differing:
+    _refuse_fewer_epochs(workdir, config)
   if differing:
     named = ", ".join(f"{key}={new!r}, was {old!r}" for key, (old, new) in differing.items())
     print_line(f"{workdir} resumes with {named}")
 
 
-def _may_change(key: str, config: RunConfig) -> bool:
+def _explain_fixed_length(workdir: Path, config: RunConfig) -> str:
+  """Says why a run cannot become longer or shorter, and what to do."""
+  if config.stages.count > 1:
+    return (
+      "its stages that are finished would keep the old one, and the others have the new one; "
+      "choose another --workdir"
+    )
+  return (
+    "the rates of its cosine schedule depend on the last epoch, so that it cannot become longer "
+    "or shorter. To train on from its best checkpoint, choose another --workdir and give "
+    f"--config.init.workdir={workdir}"
+  )
+
+
+def _refuse_fewer_epochs(workdir: Path, config: RunConfig) -> None:
+  """Raises if a run, or one of its folds, is beyond the last epoch of a config already."""
+  for folder in (workdir, *list_fold_runs(workdir)):
+    latest = max(list_saved_steps(folder / "checkpoints"), default=0)
+    done = math.ceil(latest / config.train.steps_per_epoch)
+    if config.train.epochs < done:
+      raise UserError(
+        f"config.train.epochs={config.train.epochs}: the newest checkpoint of {folder} is of epoch "
+        f"{done} already; give {done} or more, or choose another --workdir"
+      )
+
+
+def _may_change(key: str, config: RunConfig, workdir: Path) -> bool:
   """Returns whether a resumed run may change this key."""
   if key == "train.epochs":
-    # Only the cosine's learning rates depend on the last epoch.
-    return config.optimizer.schedule != "cosine"
+    # Only the cosine's learning rates depend on the last epoch. Stages that are finished are not
+    # trained again, so that some would be shorter than the others.
+    return config.optimizer.schedule != "cosine" and config.stages.count == 1
+  if key == "data.also":
+    return _is_second_set_known(config, workdir)
   # Local batch statistics are those of a device's patches: other devices would change the result.
   local = config.parallel.batch_norm == "local"
   return key in KEYS_THAT_MAY_CHANGE and not (local and key.startswith("parallel."))
+
+
+def _is_second_set_known(config: RunConfig, workdir: Path) -> bool:
+  """Returns whether a folder as second set is compared with what the run trained on before."""
+  # Of a run without a second set there are no digests of one, and then it cannot gain one.
+  known = read_digests(workdir / DIGESTS)
+  has_known = known is not None and known.also is not None
+  return has_known and bool(config.data.also) and Path(config.data.also).is_dir()

@@ -4,12 +4,14 @@ from pathlib import Path
 
 from flax import linen as nn
 
+from attn_unet_jax.augment.registry import load_augmentation
 from attn_unet_jax.cases.boxes import to_json as boxes_to_json
 from attn_unet_jax.cases.fold import DataFold
 from attn_unet_jax.cases.joined_cases import get_painted
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.evaluation.scoring import mean_dsc
 from attn_unet_jax.inference.sliding import SlidingWindow
+from attn_unet_jax.losses.total import load_loss
 from attn_unet_jax.painting.material_map import check_names
 from attn_unet_jax.runs import folder as run_folder
 from attn_unet_jax.runtime import hosts
@@ -107,8 +109,14 @@ def check_training(config: RunConfig, fold: DataFold) -> nn.Module:
   """Returns the run's network once it is known that it can be trained on this data here.
 
   Raises:
-    UserError: config, data and devices do not fit each other.
+    UserError: config, data and devices do not fit each other, or a loss or augmentation of the
+      user's cannot be imported.
   """
+  # Tracing the step would load them too, but only once every scan has been read.
+  for name in config.augment.extra:
+    load_augmentation(name)
+  for term in config.loss.terms:
+    load_loss(term.name)
   module = build_run_network(config, len(fold.mapping.classes) + 1)
   check_convolutions(module, select_devices(config))
   # The slices of a case show whether any scan fits into memory at this spacing.

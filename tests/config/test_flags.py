@@ -104,6 +104,8 @@ def test_a_run_stands_for_the_config_that_is_not_given(absl_flags, tmp_path):
     read("--config.train.epoch=9")
   with pytest.raises(UserError, match=r"config\.train\.epochs=0: must be above 0"):
     read("--config.train.epochs=0")
+  with pytest.raises(UserError, match=r"config\.stages\.inner_folds=3: only stages\.count=2 reads"):
+    read("--config.stages.inner_folds=3")
   assert read("--config=pancreas:phantom").data.dataset == "phantom_ct/demo"
 
 

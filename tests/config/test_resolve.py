@@ -56,6 +56,7 @@ def _draft(changes):
     ("data.blur_mm", -1.0, "at least 0"),
     ("data.window_hu", (5.0, 5.0), "lower end below"),
     ("data.foreground_fraction", 1.5, "0 to 1"),
+    ("data.patches_per_case", 100_001, "1 to 100000: the schedule counts the patches of all open"),
     ("data.patch", (48,), "3 values of type int, like (160, 160, 96)"),
     ("data.patch", (10**400, 48, 48), "finite"),
     ("data.patch", (48.0, 48.0, 48.0), "type int"),

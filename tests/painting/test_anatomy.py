@@ -41,13 +41,15 @@ def draw_map():
 
 MATERIALS, LABEL = draw_map()
 PANCREAS = np.isin(MATERIALS, ORGANS["pancreas"])
+RIM = PANCREAS & (np.abs(np.arange(32) - 16)[:, None] == 2)
 
 
 @cache
 def vary(painting, blank=False, soft=False):
   """Returns the materials and labels of all keys, [K, X, Y, Z]."""
   materials = np.where(PANCREAS & blank, VISCERAL_FAT, MATERIALS)
-  label = np.where(LABEL == UNLABELLED, LABEL, LABEL / 2).astype(np.float32) if soft else LABEL
+  shares = np.where(RIM, 0.4, np.where(LABEL == UNLABELLED, LABEL, LABEL / 2)).astype(np.float32)
+  label = shares if soft else LABEL
 
   def vary_one(key):
     return vary_anatomy(key, jnp.asarray(materials), jnp.asarray(label), painting, SPACING)
@@ -154,8 +156,20 @@ def test_without_pancreas_there_is_no_lesion():
   assert (label == LABEL).all()
 
 
-def test_shares_are_given_to_lesions_too():
+def test_a_lesion_has_the_share_of_the_pancreas_that_is_full():
+  """Whichever voxel it grows from, and those of its voxels that were the rim of the pancreas."""
   materials, label = vary(Painting(lesions=1.0), soft=True)
-  outside = (materials == LESION) & ~PANCREAS & (LABEL != UNLABELLED)
+  is_lesion = (materials == LESION) & (LABEL != UNLABELLED)
   assert label.dtype == np.float32
-  assert (label[outside] == CLASS / 2).all()
+  assert (is_lesion & RIM).any()
+  assert (label[is_lesion] == CLASS / 2).all()
+  rest = (materials != LESION) & RIM
+  assert (label[rest] == np.float32(0.4)).all()
+  assert (label[:, LABEL == UNLABELLED] == UNLABELLED).all()
+
+
+def test_no_share_is_made_up_where_that_of_the_pancreas_is_unknown():
+  label = np.where(PANCREAS, UNLABELLED, 0).astype(np.float32)
+  arrays, painting = (jnp.asarray(MATERIALS), jnp.asarray(label)), Painting(lesions=1.0)
+  materials, varied = jax.jit(lambda key: vary_anatomy(key, *arrays, painting, SPACING))(KEYS[0])
+  np.testing.assert_array_equal(varied, np.where(materials == LESION, UNLABELLED, label))

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from attn_unet_jax.cases.prepare import WorkingCase
-from attn_unet_jax.patches.batch import StreamedBatch, make_plan, make_training_batch
+from attn_unet_jax.patches.batch import (
+  StreamedBatch,
+  crop_fixed_batches,
+  make_plan,
+  make_training_batch,
+)
 from attn_unet_jax.patches.device_source import make_resident
 from attn_unet_jax.patches.host_cropper import HostCropper, stack_blocks
 from attn_unet_jax.patches.schedule import SchedulePlan, sample_batch
@@ -51,6 +56,16 @@ def test_the_share_holds_after_hundreds_of_millions_of_patches():
   plan = dataclasses.replace(PLAN, batch_size=10)
   sample = jax.jit(lambda step: sample_batch(plan, 11, step))(2**26)
   assert int((sample.case >= 5).sum()) == 3
+
+
+def test_fixed_patches_are_of_both_sets_by_their_share():
+  """One own case and three of the second set, which gives two of eight patches."""
+  keys = {"data.patch": (8, 8, 8), "data.also": "more", "data.also_share": 0.25}
+  config = with_keys(small_config(), {**keys, "train.batch_size": 4, "train.loss_patches": 8})
+  hu = [np.full((9, 9, 9), value, np.int16) for value in (0, 100, 100, 100)]
+  cases = [WorkingCase(str(n), x, x > 50, 0.0, 1.0) for n, x in enumerate(hu)]
+  batches = crop_fixed_batches(config, cases, also=3)
+  assert sum(int(batch.label[:, 0, 0, 0].sum()) for batch in batches) == 2
 
 
 # Images of HU and, as a second set, maps to paint on.

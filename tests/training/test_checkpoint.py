@@ -20,9 +20,9 @@ from attn_unet_jax.training import integrity
 from attn_unet_jax.training.checkpoint import (
   list_saved_steps,
   open_checkpoints,
-  restore_best,
   restore_checkpoint,
 )
+from attn_unet_jax.training.read_checkpoint import restore_best
 from attn_unet_jax.training.state import TrainState
 from tests.conftest import ROOT, flip_a_bit, host_devices
 

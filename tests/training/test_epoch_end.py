@@ -27,7 +27,7 @@ def test_the_rate_is_that_of_the_last_update(config, step, skipped, rate):
   module, patch = Line(), np.zeros((1, 2, 2, 2), np.float32)
   fixed = {part: [NetworkInput(patch[..., None], patch.astype(np.uint8))] for part in PARTS}
   state = create_state(config, module).replace(step=np.int32(step), skipped=np.int32(skipped))
-  row = EpochReport(config, module, fixed, None, 0).measure_epoch(2, jax.device_put(state), 1.5, 3)
+  row = EpochReport(config, module, fixed, None).measure_epoch(2, jax.device_put(state), 1.5, 3)
   assert row["learning_rate"] == pytest.approx(rate)
   assert (row["epoch"], row["train_seconds"], row["validation_dsc"]) == (2, 1.5, None)
   assert row["patches"] == 3 * config.train.batch_size
@@ -47,7 +47,7 @@ def test_a_loss_is_the_mean_of_its_parts_batches_by_what_predicts(config):
     for part in PARTS
   }
   loss = jax.jit(lambda variables, batch: fixed_loss(config, module, variables, batch))
-  written = EpochReport(config, module, fixed, None, 0)
+  written = EpochReport(config, module, fixed, None)
   row = written.measure_epoch(1, state, 0.0, 1)
   for part, name in (("training", "train"), ("validation", "validation"), ("test", "test")):
     own = [float(loss(state.ema, batch)) for batch in fixed[part]]
@@ -59,16 +59,25 @@ def test_a_loss_is_the_mean_of_its_parts_batches_by_what_predicts(config):
     written.measure_epoch(1, state, 0.0, 1)
 
 
-def test_the_time_that_is_left_is_counted_from_this_start(config, monkeypatch, capsys):
-  """Two of seven epochs were done before it; the third took ten seconds."""
+@pytest.mark.parametrize(
+  ("patches", "said"),
+  [
+    (36, "9.0 s, 4 patches a second, 40s left"),  # the third epoch of seven, a whole one
+    (18, "9.0 s, 2 patches a second, 1m20s left"),  # the half that was left to this start
+    (0, "9.0 s"),  # its validation alone
+  ],
+)
+def test_the_time_that_is_left_is_counted_from_the_patches_of_this_start(
+  config, monkeypatch, capsys, patches, said
+):
   clock = iter((100.0, 110.0))
   monkeypatch.setattr(epoch_end, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-  config = with_keys(config, {"train.epochs": 7})
+  config = with_keys(config, {"train.epochs": 7, "train.steps_per_epoch": 18})
   log = SimpleNamespace(write_epoch=lambda row: None)
   row = dict.fromkeys(("train_seg_loss", "validation_seg_loss", "test_seg_loss"), 0.5)
-  row |= {"epoch": 3, "train_seconds": 9.0, "patches": 36, "validation_dsc": None}
-  EpochReport(config, Line(), {}, log, 2).write_row(row)
-  assert capsys.readouterr().out.endswith("test 0.5000; 9.0 s, 4 patches a second, 40s left\n")
+  row |= {"epoch": 3, "train_seconds": 9.0, "patches": patches, "validation_dsc": None}
+  EpochReport(config, Line(), {}, log).write_row(row)
+  assert capsys.readouterr().out.endswith(f"test 0.5000; {said}\n")
 
 
 def test_the_gates_of_the_validation_patches_are_logged(config):
@@ -82,7 +91,7 @@ def test_the_gates_of_the_validation_patches_are_logged(config):
   log = SimpleNamespace(
     write_gates=lambda *said: found.append(said), write_epoch=lambda row: found.append("row")
   )
-  report = EpochReport(config, module, fixed, log, 0)
+  report = EpochReport(config, module, fixed, log)
   report.write_row(report.measure_epoch(1, create_state(config, Line()), 1.0, 1))
   (epoch, gates), row = found
   assert (epoch, row) == (1, "row")
@@ -102,7 +111,7 @@ def test_a_validation_patch_is_shown_after_a_validation_alone(config):
     write_epoch=lambda _: None,
     write_picture=lambda epoch, name, draw: shown.append((epoch, name, draw("title"))),
   )
-  report = EpochReport(config, Gated(num_classes=2), fixed, log, 0)
+  report = EpochReport(config, Gated(num_classes=2), fixed, log)
   row = report.measure_epoch(1, create_state(config, Line()), 1.0, 1)
   report.write_row(row)
   assert shown == []

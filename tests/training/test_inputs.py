@@ -25,6 +25,8 @@ from attn_unet_jax.training.epoch_end import EpochReport, ValidationScore
 from attn_unet_jax.training.loop import train_network
 from attn_unet_jax.training.state import create_state
 from attn_unet_jax.volumes.box import Box
+from attn_unet_jax.volumes.nifti import write_nifti
+from attn_unet_jax.volumes.volume import Volume
 from tests.configs import with_keys
 from tests.conftest import ROOT, assert_same, host_devices
 from tests.line import Line
@@ -204,7 +206,7 @@ def test_losses_are_measured_on_as_many_patches_at_a_time_as_a_device_trains_on(
     fixed = inputs.open_inputs(config, Line(), open_fold(config.data).load, tmp_path).fixed
     state = create_state(config, Line())
     batches[count] = fixed["validation"]
-    rows[count] = EpochReport(config, Line(), fixed, None, 0).measure_epoch(1, state, 0, 1)
+    rows[count] = EpochReport(config, Line(), fixed, None).measure_epoch(1, state, 0, 1)
   assert [batch.image.shape[0] for batch in batches[1]] == [8]
   assert [batch.image.shape[0] for batch in batches[4]] == [2, 2, 2, 2]
   for whole, *parts in zip(*batches[1], *batches[4], strict=True):
@@ -214,6 +216,24 @@ def test_losses_are_measured_on_as_many_patches_at_a_time_as_a_device_trains_on(
     assert_same(fixed[part], own)
   for name in ("train_seg_loss", "validation_seg_loss", "test_seg_loss"):
     assert rows[4][name] == pytest.approx(rows[1][name], rel=1e-6)
+
+
+@pytest.mark.parametrize("source", ["resident", "streaming"])
+def test_the_training_loss_is_of_both_data_sets_by_their_share(config, tmp_path, source):
+  """Of the second set, one scan that is pancreas all over, and of no other part."""
+  image = np.random.default_rng(0).integers(-1000, 1000, (16, 16, 16)).astype(np.int16)
+  for folder, array in (("imagesTr", image), ("labelsTr", np.ones_like(image))):
+    volume = Volume(array, np.diag([10.0, 10.0, 10.0, 1.0]))
+    write_nifti(tmp_path / "also" / folder / "x.nii.gz", volume)
+  keys = {"data.also": str(tmp_path / "also"), "data.also_labels": "pancreas=1"}
+  keys |= {"data.also_share": 0.25, "data.source": source}
+  config = with_keys(config, {**keys, "train.batch_size": 8, "train.loss_patches": 8})
+  fold = open_fold(config.data)
+  fixed = inputs.open_inputs(config, Line(), fold.load, tmp_path).fixed
+  filled = [(np.asarray(b.label) == 1).all((1, 2, 3)).sum() for b in fixed["training"]]
+  assert filled == [2]
+  for part in ("validation", "test"):
+    assert_same(fixed[part], crop_fixed_batches(config, fold.load(part)))
 
 
 @pytest.mark.slow

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from attn_unet_jax.training import pace
+from attn_unet_jax.training import mesh, pace
 from attn_unet_jax.training.pace import PaceReport, announce_and_compile, warn_of_long_training
 from attn_unet_jax.workflows.network import build_run_network
+from tests.configs import with_keys
 
 _HALF_AND_WHOLE = jnp.ones(3, jnp.bfloat16), jnp.ones(3, jnp.float32)
 
@@ -67,6 +68,15 @@ def test_a_recipe_out_of_proportion_to_the_machine_is_told_before(
   said = capsys.readouterr().out
   assert said.startswith(f"warning: these {steps} steps of ") == warns
   assert ("--config=pancreas:small" in said) == warns
+
+
+def test_devices_that_the_recipe_leaves_out_do_not_count(config, monkeypatch, capsys):
+  monkeypatch.setattr(pace, "measure_rate", lambda: 1e10)
+  monkeypatch.setattr(jax, "device_count", lambda: 10**6)
+  config, present = with_keys(config, {"parallel.data": 1}), jax.devices() * 10**6
+  monkeypatch.setattr(mesh.jax, "devices", lambda: present)
+  warn_of_long_training(config, build_run_network(config, 2), 2 * 10**8)
+  assert capsys.readouterr().out.startswith("warning: these 200000000 steps of ")
 
 
 def test_the_rate_of_the_device_is_that_of_a_computer():

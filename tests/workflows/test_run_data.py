@@ -10,6 +10,7 @@ from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows import train as workflow
+from attn_unet_jax.workflows.run_data import open_run_data
 from attn_unet_jax.workflows.train_run import train_run
 from tests.cases.test_digests import GRID, add_case
 from tests.configs import with_keys
@@ -177,12 +178,68 @@ def test_a_case_that_went_is_left_out_where_that_is_accepted(run):
   train_run(config, workdir)
 
 
+def test_stages_take_no_case_that_changed_even_if_that_is_accepted(run):
+  """A case that is gone they go on without."""
+  config, workdir, data = run
+  config = with_keys(config, {"stages.count": 2})
+  workdir.mkdir()
+  open_run_data(config, workdir).write(workdir)
+  (workdir / "body.json").write_text("{}")
+  (data / "labelsTr" / "a.nii.gz").unlink()
+  (data / "imagesTr" / "a.nii.gz").unlink()
+  with pytest.raises(UserError, match=r"\(gone: a\).*accept_changes=true$"):
+    open_run_data(config, workdir)
+  assert open_run_data(with_keys(config, ACCEPT), workdir).accepted == "gone: a"
+  _redraw(data, "c")
+  told = r"changed: label of c.*boxes and tables of the old c; put it back, or train in another --w"
+  for asked in (config, with_keys(config, ACCEPT)):
+    with pytest.raises(UserError, match=told):
+      open_run_data(asked, workdir)
+
+
 def test_moved_data_is_the_same_data(run):
   config, workdir, data = run
   train_run(config, workdir)
   moved = data.with_name("moved")
   data.rename(moved)
   train_run(with_keys(config, {"data.folder": str(moved)}), workdir)
+
+
+def test_a_second_set_that_moved_is_the_same_where_its_digests_are_known(run, tmp_path, capsys):
+  config, workdir, _ = run
+  also, moved = tmp_path / "also", tmp_path / "moved"
+  for seed, name in enumerate("xyz"):
+    add_case(also, name, seed)
+  config = with_keys(config, {"data.also": str(also)})
+  train_run(config, workdir)
+  also.rename(moved)
+  config = with_keys(config, {"data.also": str(moved)})
+  train_run(config, workdir)
+  assert f"resumes with data.also='{moved}', was '{also}'" in capsys.readouterr().out
+  _redraw(moved, "y")
+  with pytest.raises(UserError, match=r"of config\.data\.also: changed: label of y"):
+    train_run(config, workdir)
+  moved.rename(also)
+  config = with_keys(config, {"data.also": str(also)})
+  digests = json.loads((workdir / "digests.json").read_text())
+  del digests["also"]
+  (workdir / "digests.json").write_text(json.dumps(digests))
+  with pytest.raises(
+    UserError, match=rf"another config \(data\.also: '{moved}' there, '{also}' now"
+  ):
+    train_run(config, workdir)
+
+
+def test_a_run_gains_and_loses_no_second_set(run, tmp_path):
+  config, workdir, _ = run
+  for seed, name in enumerate("xyz"):
+    add_case(tmp_path / "also", name, seed)
+  both = with_keys(config, {"data.also": str(tmp_path / "also")})
+  for began, asked in ((config, both), (both, config)):
+    folder = workdir.with_name(f"with{began.data.also and 'out'}")
+    train_run(began, folder)
+    with pytest.raises(UserError, match=r"another config \(data\.also: "):
+      train_run(asked, folder)
 
 
 def test_a_run_of_an_earlier_version_goes_on_and_is_recorded(run, capsys):

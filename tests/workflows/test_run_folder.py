@@ -125,6 +125,42 @@ def test_a_run_may_be_lengthened_and_its_data_moved(config, tmp_path, capsys):
     open_run_folder(other, config)
 
 
+def test_a_run_in_stages_keeps_its_length(config, tmp_path):
+  """Stages that are finished would not be trained on, and the others would."""
+  config = with_keys(config, {"stages.count": 2})
+  open_run_folder(tmp_path, config)
+  (tmp_path / "body.json").write_text("{}")
+  for schedule in ("constant", "cosine"):
+    config = with_keys(config, {"optimizer.schedule": schedule})
+    (tmp_path / "config.json").write_text(to_json(config))
+    told = r"another length \(train\.epochs: 2 there, 3 now\); its stages.*another --workdir$"
+    with pytest.raises(UserError, match=told):
+      open_run_folder(tmp_path, with_keys(config, {"train.epochs": 3}))
+
+
+def test_a_run_becomes_no_shorter_than_it_is(config, tmp_path):
+  """Its epochs have 3 steps, and the last checkpoint is of the second step of its third epoch."""
+  config = with_keys(config, {"train.epochs": 10})
+  open_run_folder(tmp_path, config)
+  (tmp_path / "checkpoints" / "8").mkdir(parents=True)
+  before = (tmp_path / "config.json").read_text()
+  told = rf"epochs=2: the newest checkpoint of {tmp_path} is of epoch 3 already; give 3 or more"
+  with pytest.raises(UserError, match=told):
+    open_run_folder(tmp_path, with_keys(config, {"train.epochs": 2}))
+  assert (tmp_path / "config.json").read_text() == before
+  assert open_run_folder(tmp_path, with_keys(config, {"train.epochs": 3})) is True
+
+
+def test_all_folds_become_no_shorter_than_one_of_them_is(config, tmp_path):
+  config = with_keys(config, {"train.epochs": 10, "data.fold": "all"})
+  open_run_folder(tmp_path, config)
+  fold = {"training": ["a"], "validation": ["b"], "test": ["c"]}
+  (tmp_path / "folds.json").write_text(json.dumps({"folds": [fold, fold]}))
+  (tmp_path / "fold_1" / "checkpoints" / "9").mkdir(parents=True)
+  with pytest.raises(UserError, match=r"fold_1 is of epoch 3 already"):
+    open_run_folder(tmp_path, with_keys(config, {"train.epochs": 2}))
+
+
 def test_the_devices_stay_where_each_has_batch_statistics_of_its_own(config, tmp_path):
   config = with_keys(config, {"parallel.batch_norm": "local", "parallel.data": 8})
   open_run_folder(tmp_path, config)

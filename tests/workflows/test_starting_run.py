@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from attn_unet_jax.runtime.errors import UserError
-from attn_unet_jax.training.checkpoint import restore_step
+from attn_unet_jax.training.read_checkpoint import restore_step
 from attn_unet_jax.workflows import starting_run
 from tests.configs import small_config, with_keys
 

@@ -6,10 +6,12 @@ import math
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from attn_unet_jax.cases.fold import open_fold
 from attn_unet_jax.evaluation.overlap import MeanScore
 from attn_unet_jax.inference.postprocess import Postprocessing
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.nifti import write_nifti
 from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows import train as workflow
@@ -38,6 +40,18 @@ def test_states_are_validated_on_the_validation_cases_by_what_they_predict_with(
   assert found == 2 * [(fold.split.validation, "averages")]
   assert scores == [(0.75, 2, 3), (None, 0, 3)]
   assert fold.split.validation != fold.split.test
+
+
+@pytest.mark.parametrize(
+  ("key", "value", "complaint"),
+  [
+    ("augment.extra", ("math:gama",), r"extra='math:gama': the module math has no 'gama'"),
+    ("loss.external", (("math:cos2", 1.0),), r"config\.loss='math:cos2': the module math has no"),
+  ],
+)
+def test_what_the_user_names_is_imported_before_any_scan_is_read(config, key, value, complaint):
+  with pytest.raises(UserError, match=complaint):
+    workflow.check_training(with_keys(config, {key: value}), SimpleNamespace())
 
 
 def test_the_test_takes_the_steps_that_the_validation_cases_chose(

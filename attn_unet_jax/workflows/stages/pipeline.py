@@ -4,6 +4,7 @@ Inner folds come first: networks trained on the other training cases predict the
 that the forest learns from predictions like those of unseen scans. Then the final networks are
 trained on all training cases, with the boxes that the inner folds found in them when held out.
 
+  inner.json           the training cases that each inner fold holds out
   body.json            boxes around the patients
   innerK/              a chain (see `chain.py`) and table.npz, the superpixels of its held-out cases
   forest.npz           the forest, learnt from all tables
@@ -11,7 +12,6 @@ trained on all training cases, with the boxes that the inner folds found in them
 """
 
 import dataclasses
-import hashlib
 from pathlib import Path
 
 import jax
@@ -37,6 +37,7 @@ from attn_unet_jax.workflows.open_run import open_run_or_stages
 from attn_unet_jax.workflows.run_data import open_run_data
 from attn_unet_jax.workflows.run_folder import open_run_folder
 from attn_unet_jax.workflows.stages.chain import BOUNDARY, INTERIOR, second_config, train_chain
+from attn_unet_jax.workflows.stages.inner_folds import recall_groups, split_groups, write_groups
 from attn_unet_jax.workflows.train import describe_accepted
 
 
@@ -60,8 +61,10 @@ def train_stages(config: RunConfig, workdir: Path, listing: Path | None = None) 
   )  # now, rather than after days of training
   data = open_run_data(config, workdir, listing)
   config, fold = data.config, data.fold
-  splits = inner_splits(fold.split, config.stages.inner_folds)
+  groups = recall_groups(workdir, fold, config.stages.inner_folds)
+  splits = split_groups(fold.split, groups, workdir)
   open_run_folder(workdir, config)
+  write_groups(workdir, groups)
   data.write(workdir)
   with run_folder.record_run(workdir, None, data.accepted, describe_accepted(config, fold)):
     bodies = _find_bodies(config, workdir, fold)
@@ -74,29 +77,6 @@ def train_stages(config: RunConfig, workdir: Path, listing: Path | None = None) 
     print_line(f"testing all stages on {len(fold.split.test)} cases")
     evaluate_run(trained, fold, workdir)
   print_line(f"the run: {workdir}/run.json, a run in each of its folders stage* and inner*/stage*")
-
-
-def inner_splits(split: CaseSplit, count: int) -> list[CaseSplit]:
-  """Divides the training cases into inner folds: each is held out, as `test`, in one of them.
-
-  Cases are ordered by a hash of their ids and divided into groups whose sizes differ by one at
-  most. Inner folds validate on the validation cases of the whole run, so that no held-out case
-  influences the choice of a checkpoint.
-
-  Raises:
-    UserError: there are fewer training cases than inner folds.
-  """
-  if len(split.training) < count:
-    raise UserError(
-      f"config.stages.inner_folds={count}: there are only {len(split.training)} training cases"
-    )
-  # Python's own hash of a text is another one in each process.
-  ordered = sorted(split.training, key=lambda case: hashlib.sha256(case.encode()).hexdigest())
-  groups = [tuple(sorted(ordered[k::count])) for k in range(count)]
-  return [
-    CaseSplit(tuple(case for case in split.training if case not in group), split.validation, group)
-    for group in groups
-  ]
 
 
 def _find_bodies(config: RunConfig, workdir: Path, fold: DataFold) -> Boxes:

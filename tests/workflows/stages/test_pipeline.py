@@ -1,5 +1,6 @@
 """The order of the stages, with networks that give away what they were trained on."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,7 +8,6 @@ import pytest
 
 from attn_unet_jax.cases import boxes as box_files
 from attn_unet_jax.cases.fold import open_fold
-from attn_unet_jax.cases.folds import CaseSplit
 from attn_unet_jax.cases.working_cases import WorkingCases
 from attn_unet_jax.config.schema import flatten
 from attn_unet_jax.runtime.errors import UserError
@@ -17,9 +17,10 @@ from attn_unet_jax.volumes.box import Box
 from attn_unet_jax.workflows import open_run
 from attn_unet_jax.workflows.load_run import LoadedRun, load_best
 from attn_unet_jax.workflows.open_run import open_run_or_stages
+from attn_unet_jax.workflows.run_data import RunData
 from attn_unet_jax.workflows.stages import chain, pipeline
 from attn_unet_jax.workflows.stages.chain import BOUNDARY, FIRST, INTERIOR, second_config
-from attn_unet_jax.workflows.stages.pipeline import inner_splits, train_stages
+from attn_unet_jax.workflows.stages.pipeline import train_stages
 from tests.configs import with_keys
 
 
@@ -93,19 +94,6 @@ def setup(config, phantoms, monkeypatch):
   return config, fold, stages
 
 
-def test_every_case_is_held_out_once():
-  training = tuple(f"c{number}" for number in range(11))
-  splits = inner_splits(CaseSplit(training, ("v",), ("t",)), 3)
-  assert sorted(case for split in splits for case in split.test) == sorted(training)
-  assert sorted(len(split.test) for split in splits) == [3, 4, 4]
-  for split in splits:
-    assert sorted(split.training + split.test) == sorted(training)
-    assert split.validation == ("v",)
-  assert inner_splits(CaseSplit(training[::-1], ("v",), ("t",)), 3)[0].test == splits[0].test
-  with pytest.raises(UserError, match="only 2 training cases"):
-    inner_splits(CaseSplit(("a", "b"), ("v",), ("t",)), 3)
-
-
 def test_the_forest_learns_from_networks_that_did_not_see_its_cases(setup, tmp_path):
   config, fold, stages = setup
   train_stages(config, tmp_path)
@@ -122,6 +110,27 @@ def test_the_forest_learns_from_networks_that_did_not_see_its_cases(setup, tmp_p
   assert sorted(held_out) == sorted(fold.split.training)
   _, kept = stages.given[tmp_path / INTERIOR]
   assert kept.split.training == fold.split.training
+
+
+def test_a_case_that_went_leaves_the_others_in_their_groups(setup, tmp_path, monkeypatch):
+  """Whichever it is: networks that were trained before it went do not answer for what they saw."""
+  config, fold, stages = setup
+  for gone in fold.split.training:
+    workdir = tmp_path / gone
+    stages.fail_at = workdir / "inner0" / INTERIOR
+    with pytest.raises(InterruptedError):
+      train_stages(config, workdir)
+    _, seen = stages.given[workdir / "inner0" / FIRST]
+    kept = tuple(case for case in fold.split.training if case != gone)
+    rest = dataclasses.replace(fold, split=dataclasses.replace(fold.split, training=kept))
+    monkeypatch.setattr(pipeline, "open_run_data", lambda *_, rest=rest: RunData(config, rest))
+    stages.fail_at = workdir / "inner0" / BOUNDARY
+    with pytest.raises(InterruptedError):
+      train_stages(config, workdir)
+    _, goes_on = stages.given[workdir / "inner0" / INTERIOR]
+    assert not set(goes_on.split.test) & set(seen.split.training)
+    assert {*goes_on.split.training, *goes_on.split.test} == set(kept)
+    monkeypatch.setattr(pipeline, "open_run_data", lambda *_: RunData(config, fold))
 
 
 def test_who_is_asked_for_the_boxes(setup, tmp_path):
