@@ -191,6 +191,21 @@ def test_a_full_disk_is_named_and_a_fault_before_the_queue_is_told_in_one_line(
   assert said[1].json() == {"error": "a fault of the service; its log has more"}
 
 
+def test_a_disk_that_is_full_when_the_mask_is_written_is_no_fault_of_the_scan(
+  tmp_path, monkeypatch
+):
+  def fail(path):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  scan, full = pack_scan(tmp_path), "the mask cannot be written (No space left on device)"
+  with open_service() as client:
+    for module in ("volumes.nifti", "runtime.files"):  # of the mask, and of its JSON
+      with monkeypatch.context() as patched:
+        patched.setattr(f"attn_unet_jax.{module}.atomic_write", fail)
+        said = wait(client, send(client, scan))
+      assert (said["status"], said["error"]) == (507, full)
+
+
 def test_all_is_broken_off_at_a_signal(tmp_path):
   entered = threading.Event()
 
