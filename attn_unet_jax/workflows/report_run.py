@@ -199,10 +199,12 @@ def _draw_cases(
   others = [rank for rank in range(len(ranked)) if rank not in roles]
   # The worst of the others, since ranks are in order and failures are worth a look.
   others = others[: _MAX_PICTURED - len(roles)]
+  # Of several classes the table has a DSC each, and none of them need be this one.
+  score_name = "DSC" if len({row["class"] for row in scores}) == 1 else "mean DSC"
   shown, thumbnails, notes = list[EmbeddedCase](), list[EmbeddedCase](), list[str]()
   for rank in show_progress([*roles, *others], len(roles) + len(others), "cases"):
     case_id, dsc = ranked[rank]
-    score = f"DSC {dsc:.3f}" if math.isfinite(dsc) else "no DSC"
+    score = f"{score_name} {dsc:.3f}" if math.isfinite(dsc) else "no DSC"
     try:
       case = _embed(workdir, fold, case_id, roles.get(rank, ""), score, measure)
     except UserError as error:
