@@ -209,7 +209,7 @@ def test_the_class_says_whether_a_file_has_frames_not_their_number(tmp_path):
 def test_without_highdicom_the_extra_is_named(tmp_path, monkeypatch):
   _, source = read_both(write_source(tmp_path / "a", "plain"))
   monkeypatch.setitem(sys.modules, "highdicom", None)
-  with pytest.raises(UserError, match=r"dicom-seg needs highdicom.*pip install '.*\[dicom\]'$"):
+  with pytest.raises(UserError, match=r"dicom-seg needs highdicom.*pip install -e '\.\[dicom\]'$"):
     write_segmentation(tmp_path / "seg.dcm", make_mask(), source, NAMES)
 
 
