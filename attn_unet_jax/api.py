@@ -7,6 +7,7 @@ from pathlib import Path
 from attn_unet_jax.inference.segment import segment_scan as segment_volume
 from attn_unet_jax.runs.builtin import find_run
 from attn_unet_jax.runtime.acceptance import parse_acceptance
+from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.judge import Judge
 from attn_unet_jax.volumes.scan import is_dicom_scan
 from attn_unet_jax.volumes.scan import read_scan as read_volume
@@ -56,7 +57,13 @@ def segment(scan: Volume, run: LoadedRun) -> Volume:
     run: as `load_run` returns it.
 
   Raises:
-    UserError: memory cannot hold the scan on the working grid.
+    UserError: memory cannot hold the scan on the working grid; or the run works inside boxes, which
+      nothing here gives.
   """
+  # Outside its boxes the network has learnt nothing, and would find the organ anywhere.
+  if run.config.data.boxes and run.locate is None:
+    raise UserError(
+      "the run was trained inside boxes; segment the scan by the command predict, with --boxes=FILE"
+    )
   steps = run.postprocessing
   return segment_volume(scan, run.system, run.config, run.locate, postprocessing=steps).mask

@@ -1,4 +1,7 @@
-"""Colours that people with any colour vision tell apart (Okabe and Ito, 2008)."""
+"""Colours of classes: the first ones people with any colour vision tell apart.
+
+They are those of Okabe and Ito (2008), which are no more than eight, and one of these is black.
+"""
 
 import numpy as np
 
@@ -13,7 +16,13 @@ VERMILION: Colour = (213, 94, 0)
 PURPLE: Colour = (204, 121, 167)
 
 # Bright ones first, as the outlines lie on grey tissue.
-_OF_CLASSES = (ORANGE, SKY_BLUE, YELLOW, PURPLE, GREEN, VERMILION, BLUE)
+_OF_CLASSES = (
+  *(ORANGE, SKY_BLUE, YELLOW, PURPLE, GREEN, VERMILION, BLUE),
+  # Data sets of the abdomen have up to 15 organs. At least as far from these, and from one another,
+  # as sky blue is from blue (CIELAB).
+  *((255, 60, 60), (120, 240, 60), (150, 110, 255), (0, 240, 230), (255, 80, 255)),
+  *((255, 190, 200), (170, 110, 60), (150, 170, 60), (190, 255, 190)),
+)
 
 # Of overlays, from 0 to 1: ever brighter, so that they are read without colour too. The pages have
 # the same in `page/viewer.js`.
@@ -21,7 +30,7 @@ _RAMP = np.array([[0, 0, 0], [110, 20, 110], [220, 60, 70], [250, 150, 20], [250
 
 
 def choose_colour(value: int) -> Colour:
-  """Returns the colour of class `value`, from 1; the colours repeat after the seventh class."""
+  """Returns the colour of class `value`, from 1; the colours repeat after the 16th class."""
   return _OF_CLASSES[(value - 1) % len(_OF_CLASSES)]
 
 

@@ -148,9 +148,11 @@ class JobQueue:
     # Before the answer is looked at; the thread looks at both the other way round, so one removes.
     job.removed = True
     job.deadline.cancel()
-    with self._lock:
+    with self._lock:  # so that one that waits does not begin meanwhile
       self._jobs.pop(job.id, None)
-    if job.answer.done():  # else the thread does it, when it is through with the files
+      is_computed = job.running and not job.answer.done()
+    # One that waits would keep its scan until its turn, and many that come and go fill the disk.
+    if not is_computed:  # else the thread does it, when it is through with the files
       shutil.rmtree(job.folder, ignore_errors=True)
 
   def break_off(self) -> None:
@@ -181,8 +183,10 @@ class JobQueue:
       self._remove_expired()
 
   def _answer(self, job: Job) -> None:
-    job.running = True
+    with self._lock:
+      job.running = True
     answer: ServedAnswer | RequestError
+    # The deadline of one that was removed is over, and ends it before it reads a file.
     try:
       answer = self._segment(job.request, job.folder, job.deadline)
     except RequestError as error:

@@ -95,6 +95,8 @@ class Segmenter:
     # It is a `UserError` too, but has its status already.
     except RequestError:
       raise
+    except OSError as error:
+      raise RequestError(507, f"the scan cannot be taken: {error.strerror}") from None
     except UserError as error:
       # A client knows its own name of the scan, and no folder of this machine.
       said = format_error(error).replace(str(scan.path), scan.name)
@@ -121,7 +123,7 @@ class Segmenter:
     found = open_scan(scan.path, series_uid=request.series)
     record, _ = answer_scan(found, target, dataclasses.replace(self.work, options=options))
     if record.error:
-      raise UserError(record.error)
+      raise _read_refusal(record.error, folder)
     facts = json.loads((folder / "mask.json").read_bytes())
     said = [line.replace(str(scan.path), scan.name) for line in facts["warnings"]]
     facts |= {"run": self.model_name, "scan": scan.name, "warnings": said}
@@ -138,3 +140,12 @@ class Segmenter:
       write_text(self._options.keep / f"{name}.json", f"{text}\n")
     except OSError as error:
       raise RequestError(507, f"the mask cannot be kept: {error.strerror}") from None
+
+
+def _read_refusal(text: str, folder: Path) -> UserError:
+  """Returns the error that a record tells of: of the scan, or of the disk of this machine."""
+  # In the folder of a job everything but the scan is written here.
+  if text.startswith(str(folder)) and not text.startswith(str(folder / SENT)):
+    reason = text.partition(" cannot be written ")[2].partition(";")[0]
+    return RequestError(507, f"the mask cannot be written {reason}".rstrip())
+  return UserError(text)

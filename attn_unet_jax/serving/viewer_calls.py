@@ -31,7 +31,7 @@ from attn_unet_jax.serving.segmenter import ScanRequest, ServedAnswer
 from attn_unet_jax.serving.state import ServiceState, read_state, remove_folder
 from attn_unet_jax.serving.viewer_scans import describe_scans, name_image
 from attn_unet_jax.volumes.nifti import read_label
-from attn_unet_jax.volumes.nrrd import format_nrrd
+from attn_unet_jax.volumes.nrrd import VOXEL_TYPES, format_nrrd
 
 _OUTPUTS = ("image", "json", "all", "dicom_seg")
 # 3D Slicer asks for NRRD, in which segments have names.
@@ -73,6 +73,7 @@ class _Wanted(NamedTuple):
   request: ScanRequest
   output: str
   extension: str
+  voxel_type: str
   compressed: bool
 
 
@@ -115,12 +116,16 @@ def _read_wanted(
   extension = str(params.get("result_extension") or _NIFTI)
   if extension not in (_NIFTI, *_NRRD):
     raise RequestError(422, f"result_extension={extension}: none of {', '.join((_NIFTI, *_NRRD))}")
+  # Some viewers take the voxels for what they asked for, whatever the header says.
+  voxel_type = str(params.get("result_dtype") or "uint8")
+  if extension in _NRRD and voxel_type not in VOXEL_TYPES:
+    raise RequestError(422, f"result_dtype={voxel_type}: none of {', '.join(VOXEL_TYPES)}")
   scan, series = _find_scan(state, request, params, files, folder)
   output_format: Literal["dicom-seg", "nifti"] = "dicom-seg" if output == "dicom_seg" else "nifti"
   wanted = ScanRequest(
     scan, series, output_format, read_acceptance(params), is_set(params, "save_label")
   )
-  return _Wanted(wanted, output, extension, is_set(params, "result_compress"))
+  return _Wanted(wanted, output, extension, voxel_type, is_set(params, "result_compress"))
 
 
 def _find_scan(
@@ -150,7 +155,12 @@ def _find_scan(
 
 def _respond(state: ServiceState, answer: ServedAnswer, wanted: _Wanted) -> Response:
   names = state.segmenter.work.run.label_names
-  params = {**answer.facts, "label_names": {name: value for name, value in names.items() if value}}
+  params = {
+    **answer.facts,
+    "label_names": {name: value for name, value in names.items() if value},
+    # OHIF's extension before 0.8.5 fails without it. MONAI Label leaves it empty too.
+    "centroids": {},
+  }
   if wanted.output == "json":
     return JSONResponse(params)
   if wanted.output == "dicom_seg":
@@ -158,7 +168,7 @@ def _respond(state: ServiceState, answer: ServedAnswer, wanted: _Wanted) -> Resp
   if wanted.extension in _NRRD:
     # The mask on disk, and so with the geometry that everybody else reads.
     mask = read_label(answer.mask)
-    content = format_nrrd(mask, names, compressed=wanted.compressed)
+    content = format_nrrd(mask, names, compressed=wanted.compressed, voxel_type=wanted.voxel_type)
   else:
     content = answer.mask.read_bytes()
   if wanted.output == "image":

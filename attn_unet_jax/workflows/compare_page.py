@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from attn_unet_jax.cases.fold import DataFold, open_fold
-from attn_unet_jax.cases.prepare import native_classes
 from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.drawing.page.comparison import ComparisonPage, Scatter, write_comparison
 from attn_unet_jax.drawing.page.volumes import EmbeddedCase, embed_case
@@ -27,7 +26,7 @@ from attn_unet_jax.volumes.checks import check_pair
 from attn_unet_jax.volumes.nifti import read_label
 from attn_unet_jax.volumes.orientation import to_canonical
 from attn_unet_jax.volumes.volume import Volume
-from attn_unet_jax.workflows.report_run import find_prediction
+from attn_unet_jax.workflows.report_run import find_prediction, read_truth
 
 _MAX_PICTURED = 6
 # Beyond it a slice is thinned: the page holds a picture of each case by each run.
@@ -175,7 +174,7 @@ def _draw_case(
     raise UserError("it is no longer in the data")
   case = fold.dataset.load(case_id)
   image = to_canonical(case.image)
-  truth = to_canonical(native_classes(case, fold.mapping)).array
+  truth = to_canonical(read_truth(case, fold)).array
   masks = []
   for run in runs:
     path = find_prediction(Path(run.name), case_id, part)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from attn_unet_jax.cases.dataset import NativeCase
 from attn_unet_jax.cases.fold import DataFold, open_fold
 from attn_unet_jax.cases.prepare import native_classes
 from attn_unet_jax.cases.target import native_boundary
@@ -198,10 +199,12 @@ def _draw_cases(
   others = [rank for rank in range(len(ranked)) if rank not in roles]
   # The worst of the others, since ranks are in order and failures are worth a look.
   others = others[: _MAX_PICTURED - len(roles)]
+  # Of several classes the table has a DSC each, and none of them need be this one.
+  score_name = "DSC" if len({row["class"] for row in scores}) == 1 else "mean DSC"
   shown, thumbnails, notes = list[EmbeddedCase](), list[EmbeddedCase](), list[str]()
   for rank in show_progress([*roles, *others], len(roles) + len(others), "cases"):
     case_id, dsc = ranked[rank]
-    score = f"DSC {dsc:.3f}" if math.isfinite(dsc) else "no DSC"
+    score = f"{score_name} {dsc:.3f}" if math.isfinite(dsc) else "no DSC"
     try:
       case = _embed(workdir, fold, case_id, roles.get(rank, ""), score, measure)
     except UserError as error:
@@ -229,10 +232,7 @@ def _embed(
   prediction = read_label(path)
   case = fold.dataset.load(case_id)
   check_pair(case.image.grid, prediction.grid, (case_id, path), ("scan", "prediction"))
-  truth = native_classes(case, fold.mapping)
-  if fold.data.target == "boundary":
-    # The page draws what was to be learnt.
-    truth = native_boundary(truth, fold.data.spacing_mm)
+  truth = read_truth(case, fold)
   maps, about = dict[str, Volume](), dict[str, str]()
   # Only for cases of the viewer: a thumbnail has no maps.
   if measure and role:
@@ -259,6 +259,14 @@ def _embed(
     maps=maps,
     about_maps=about,
   )
+
+
+def read_truth(case: NativeCase, fold: DataFold) -> Volume:
+  """Returns what was to be learnt of a case, class indices on its own grid."""
+  truth = native_classes(case, fold.mapping)
+  if fold.data.target == "boundary":
+    return native_boundary(truth, fold.data.spacing_mm)
+  return truth
 
 
 def find_prediction(workdir: Path, case_id: str, part: str = "test") -> Path:

@@ -114,10 +114,12 @@ def test_the_page_of_an_answer_has_its_texts_as_text_and_a_colour_for_each_class
   assert "expected DSC" not in make_answer(expected_dsc=[])
 
 
-@pytest.mark.parametrize("count", [1, 3, 4, 7])
-def test_no_two_of_seven_classes_look_alike(count):
+@pytest.mark.parametrize("count", [1, 3, 4, 7, 16])
+def test_no_two_of_sixteen_classes_look_alike(count):
   looks = [
-    (one[kind], kind) for one in describe_style("abcdefg"[:count])["classes"] for kind in KINDS
+    (one[kind], kind)
+    for one in describe_style("abcdefghijklmnop"[:count])["classes"]
+    for kind in KINDS
   ]
   assert len(set(looks)) == 2 * count
 

@@ -49,12 +49,13 @@ def test_an_outline_lies_on_the_edge_of_its_class_and_nowhere_else():
 
 
 def test_every_class_has_a_colour_of_its_own_and_unlabelled_voxels_none():
-  classes = np.zeros((9, 3, 1), np.uint8)
-  classes[:8, 1, 0] = [1, 2, 3, 4, 5, 6, 7, 255]
-  picture = draw_slice(None, classes, (1, 1, 1), Place(AXIAL, 0), (3, 9), STYLE)
+  values = range(1, 17)
+  classes = np.zeros((18, 3, 1), np.uint8)
+  classes[:17, 1, 0] = [*values, 255]
+  picture = draw_slice(None, classes, (1, 1, 1), Place(AXIAL, 0), (3, 18), STYLE)
   row = [tuple(pixel) for pixel in picture[1, ::-1].tolist()]
-  assert row == [choose_colour(value) for value in range(1, 8)] + [(0, 0, 0)] * 2
-  assert len(set(row[:7])) == 7
+  assert row == [choose_colour(value) for value in values] + [(0, 0, 0)] * 2
+  assert len(set(row[:16])) == 16
 
 
 @pytest.mark.parametrize(("spacing", "size"), [((1, 1, 5), (100, 40)), ((1, 1, 1), (40, 80))])

@@ -18,6 +18,6 @@ def test_what_cannot_be_imported_is_named(monkeypatch, fault, said):
     raise fault
 
   monkeypatch.setattr(extras.importlib, "import_module", fail)
-  expected = rf"^--flag needs onnx, which {said}: pip install 'attn-unet-jax\[cpu\]'$"
+  expected = rf"^--flag needs onnx, which {said}: from a clone, pip install -e '\.\[cpu\]'$"
   with pytest.raises(UserError, match=expected):
     extras.import_extra("onnx.helper", "cpu", "--flag")

@@ -1,5 +1,6 @@
 """Series come from a DICOM archive, and masks go there: one drawn here, and a real Orthanc."""
 
+import errno
 import http.server
 import json
 import os
@@ -97,6 +98,17 @@ def test_a_series_is_fetched_to_the_byte(drawn, tmp_path):
   assert found == drawn.files
   assert all(headers["Authorization"] == "Bearer secret" for _, headers in drawn.asked)
   assert 'type="application/dicom"' in drawn.asked[1][1]["Accept"]
+
+
+def test_a_disk_that_does_not_hold_a_series_is_no_fault_of_the_program(drawn, monkeypatch):
+  def fail(*_):
+    raise OSError(errno.ENOSPC, "No space left on device", "/secret")
+
+  monkeypatch.setattr("attn_unet_jax.serving.segmenter.fetch_series", fail)
+  with open_service(archive=drawn.archive) as client:
+    said = wait(client, client.post("/jobs", params={"series": SERIES}).headers["Location"])
+  assert said["status"] == 507
+  assert said["error"] == "the scan cannot be taken: No space left on device"
 
 
 def test_what_an_archive_does_not_have_or_do_is_said(drawn, tmp_path):

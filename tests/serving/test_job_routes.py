@@ -121,6 +121,33 @@ def test_as_many_wait_as_may_and_what_is_removed_is_not_computed(tmp_path):
     assert len(computed) == 3
 
 
+def test_the_scan_of_a_job_that_is_removed_goes_before_its_turn(tmp_path, monkeypatch):
+  monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+  (tmp_path / "temporary").mkdir()
+  entered, go = threading.Event(), threading.Event()
+
+  def hold(volume):
+    entered.set()
+    assert go.wait(60)
+    return predict_half(volume)
+
+  def list_jobs():
+    return [path.name for path in tmp_path.glob("temporary/*/jobs/*")]
+
+  scan = pack_scan(tmp_path)
+  with open_service(hold, max_waiting=1) as client:
+    first = send(client, scan)
+    assert entered.wait(60)
+    for _ in range(3):
+      client.delete(send(client, scan))
+    assert list_jobs() == [first.rpartition("/")[2]]
+    client.delete(first)  # which the network is reading
+    assert len(list_jobs()) == 1
+    go.set()
+    assert wait(client, send(client, scan))["state"] == "done"
+    assert len(list_jobs()) == 1
+
+
 def test_work_that_takes_too_long_is_broken_off(tmp_path):
   def never(volume):
     while True:
@@ -162,6 +189,21 @@ def test_a_full_disk_is_named_and_a_fault_before_the_queue_is_told_in_one_line(
   assert [one.status_code for one in said] == [507, 500]
   assert said[0].json() == {"error": "the scan cannot be taken: No space left on device"}
   assert said[1].json() == {"error": "a fault of the service; its log has more"}
+
+
+def test_a_disk_that_is_full_when_the_mask_is_written_is_no_fault_of_the_scan(
+  tmp_path, monkeypatch
+):
+  def fail(path):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  scan, full = pack_scan(tmp_path), "the mask cannot be written (No space left on device)"
+  with open_service() as client:
+    for module in ("volumes.nifti", "runtime.files"):  # of the mask, and of its JSON
+      with monkeypatch.context() as patched:
+        patched.setattr(f"attn_unet_jax.{module}.atomic_write", fail)
+        said = wait(client, send(client, scan))
+      assert (said["status"], said["error"]) == (507, full)
 
 
 def test_all_is_broken_off_at_a_signal(tmp_path):

@@ -127,6 +127,12 @@ def test_viewers_cannot_fill_the_disk(tmp_path, monkeypatch):
     ("/infer/a?image=x", "[]", 422, "params: must be an object in JSON"),
     ("/infer/a?image=x", "{", 422, "params: must be an object in JSON"),
     ("/infer/a?image=x", '{"result_extension": ".mha"}', 422, "result_extension=.mha: none of"),
+    (
+      "/infer/a?image=x",
+      '{"result_extension": ".nrrd", "result_dtype": "float32"}',
+      422,
+      "result_dtype=float32: none of uint8, uint16",
+    ),
     ("/infer/a?image=1.2.3", "{}", 404, "image '1.2.3'"),
     ("/infer/a?image=x", '{"series": 1.2}', 422, "series=1.2: no DICOM UID"),
   ],
@@ -149,6 +155,26 @@ def test_a_scan_that_is_refused_and_one_that_is_compressed(tmp_path):
       files={"file": ("ct.nii.gz", pack_scan(tmp_path))},
     )
     assert read_nrrd(answer.content)[0]["encoding"] == "gzip"
+
+
+def test_ohif_gets_voxels_of_the_type_that_it_asks_for(tmp_path):
+  # As its extension before 0.8.5 asks. It reads the voxels as uint16, and fails without centroids.
+  params = {"result_extension": ".nrrd", "result_dtype": "uint16", "result_compress": False}
+  scan = pack_scan(tmp_path)
+  with open_service() as client:
+    answer = client.post(
+      "/infer/a?output=all",
+      data={"params": json.dumps(params)},
+      files={"file": ("ct.nii.gz", scan)},
+    )
+    parts = read_parts(answer)
+    assert json.loads(parts["params"][1])["centroids"] == {}
+    voxels = np.frombuffer(parts["image"][1].partition(b"\n\n")[2], "<u2")
+    assert (voxels.size, voxels.sum()) == (np.prod(SHAPE), np.prod(SHAPE) // 2)
+    params["result_extension"] = ".nii.gz"  # whose readers go by its header
+    asked = {"params": json.dumps({**params, "result_dtype": "float32"})}
+    files = {"file": ("ct.nii.gz", scan)}
+    assert client.post("/infer/a?output=image", data=asked, files=files).status_code == 200
 
 
 def test_the_scan_of_a_client_that_goes_away_is_broken_off(tmp_path, capsys, caplog):

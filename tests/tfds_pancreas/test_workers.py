@@ -127,7 +127,7 @@ def test_options_reach_beam():
 
 def test_without_beam_one_line_says_how_to_get_it(monkeypatch):
   monkeypatch.setitem(sys.modules, "apache_beam", None)
-  with pytest.raises(UserError, match=r"pip install 'attn-unet-jax\[beam\]'"):
+  with pytest.raises(UserError, match=r"pip install -e '\.\[beam\]'"):
     parse_beam_options([])
 
 

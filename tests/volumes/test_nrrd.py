@@ -32,6 +32,16 @@ def test_the_first_axis_is_the_fastest_and_the_space_is_lps():
   assert gzip.decompress(packed.partition(b"\n\n")[2]) == voxels
 
 
+def test_values_of_two_bytes_have_their_order_in_the_header():
+  array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+  content = format_nrrd(Volume(array, AFFINE), {}, compressed=False, voxel_type="uint16")
+  header, _, voxels = content.partition(b"\n\n")
+  assert b"\ntype: uint16\n" in header
+  assert b"\nendian: little\n" in header
+  assert voxels[:8] == bytes([0, 0, 12, 0, 4, 0, 16, 0])
+  assert len(voxels) == 2 * 24
+
+
 def test_other_values_are_not_cut_to_bytes():
   with pytest.raises(ValueError, match="uint8, not int16"):
     format_nrrd(Volume(np.zeros((2, 2, 2), np.int16), AFFINE), {})

@@ -117,6 +117,20 @@ def test_masks_of_other_class_orders_are_compared_by_the_names_of_their_classes(
   assert set(np.unique(found[0])) >= {0, 1}
 
 
+def test_the_truth_of_runs_that_learnt_a_boundary_is_the_boundary(runs, tmp_path):
+  changes = {"data.target": "boundary", "inference.largest_component": False}
+  for workdir in runs[:2]:
+    path = workdir / "config.json"
+    path.write_text(to_json(with_keys(load_config(path), changes)))
+  text, data = make_page(runs[:2], tmp_path / "two.html")
+  one = data["thumbs"][0]
+  (line,) = [line for line in text.splitlines() if f'id="{one["volumes"]["truth"]}"' in line]
+  truth = decode_volume(line.partition(">")[2].removesuffix("</script>"), tuple(one["shape"]))
+  x, y = np.argwhere(truth[..., 0]).mean(axis=0).round().astype(int)
+  assert truth.any()
+  assert not truth[x, y]
+
+
 def test_a_class_that_the_data_does_not_label_keeps_its_place_in_the_masks(runs, tmp_path):
   for workdir in runs[:2]:
     path = workdir / "config.json"

@@ -72,6 +72,20 @@ def test_a_page_shows_the_run_and_its_cases(run):
   ]
 
 
+def test_the_score_beside_a_picture_is_called_a_mean_where_it_is_one(run):
+  workdir, _ = run
+
+  def read_scores():
+    (line,) = [one for one in report_run(workdir).read_text().splitlines() if 'id="data"' in one]
+    data = json.loads(line.partition(">")[2].removesuffix("</script>"))
+    return [one["score"] for one in data["shown"]]
+
+  assert read_scores()[0] == "DSC 0.500"
+  with (workdir / "evaluation" / "cases.csv").open("a") as file:
+    csv.writer(file).writerows([name, "liver", 0.9] for name in NAMES)
+  assert read_scores()[0] == "mean DSC 0.700"
+
+
 def test_a_page_says_which_classes_have_no_truth(run):
   workdir, _ = run
   config = load_config(workdir / "config.json")

@@ -98,6 +98,8 @@ def write_segmentation(
       pixel_array=frames,
       segmentation_type="BINARY",
       segment_descriptions=_describe_segments(highdicom, label_names),
+      # Asked to leave out all of them, highdicom logs that it does not.
+      omit_empty_frames=bool(frames.any()),
       series_instance_uid=generate_uid(),
       series_number=int(source.common.SeriesNumber),
       sop_instance_uid=generate_uid(),
