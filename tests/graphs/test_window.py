@@ -146,7 +146,7 @@ def test_what_cannot_be_written_is_named(function, said):
 
 def test_a_missing_package_is_named(monkeypatch):
   monkeypatch.setitem(__import__("sys").modules, "onnx", None)
-  with pytest.raises(UserError, match=r"a test needs onnx, .*attn-unet-jax\[onnx\]"):
+  with pytest.raises(UserError, match=r"a test needs onnx, .*pip install -e '\.\[onnx\]'"):
     write(jnp.exp)
 
 

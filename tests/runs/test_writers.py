@@ -162,7 +162,7 @@ def test_a_missing_package_is_refused_before_anything_is_written(
   config, tmp_path, monkeypatch, name
 ):
   monkeypatch.setitem(sys.modules, name, None)
-  with pytest.raises(UserError, match=rf"{name} needs {name}, .*'attn-unet-jax\[{name}\]'"):
+  with pytest.raises(UserError, match=rf"{name} needs {name}, .*pip install -e '\.\[{name}\]'"):
     train_run(with_keys(config, {"train.writers": (name,)}), tmp_path / "run")
   assert not (tmp_path / "run").exists()
 

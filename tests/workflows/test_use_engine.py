@@ -227,8 +227,8 @@ def test_a_network_from_outside_the_package_is_not_kept(offer, written, tmp_path
 @pytest.mark.parametrize(
   ("options", "said"),
   [
-    (EngineOptions("jax", "bfloat16"), r"--precision=bfloat16: only OpenVINO .*attn-unet-jax\[cpu"),
-    (OPENVINO, r"--engine=openvino needs openvino, .*attn-unet-jax\[cpu\]"),
+    (EngineOptions("jax", "bfloat16"), r"--precision=bfloat16: only OpenVINO .*-e '\.\[cpu"),
+    (OPENVINO, r"--engine=openvino needs openvino, .*pip install -e '\.\[cpu\]'"),
   ],
 )
 def test_what_is_missing_is_named(offer, monkeypatch, options, said):
