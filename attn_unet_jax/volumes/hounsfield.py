@@ -30,8 +30,11 @@ _MIN_SPAN_HU = 250
 _MIN_CROP_SPAN_HU = 30
 # Above the densest metal of scanners with an extended scale, which ends at 30 710 HU.
 _MAX_HU = 31_000
-# Beyond air, of a CT whose intercept was left out. Of an MR far fewer lie where tissue would be.
-_MIN_TISSUE_SHARE = 0.5
+# Of all voxels, and of those beyond air where these are few. Of an MR far fewer lie where tissue
+# would be.
+_MIN_TISSUE_SHARES = 0.05, 0.5
+# Of all voxels, where an infant lies in the field of view of an adult; the rest is air.
+_MIN_INFANT_SHARE, _MIN_AIR_AROUND = 0.005, 0.5
 # MR and PET have no value below 0, but for overshoot, and what surrounds the body is close to it.
 _DARK = 0.05  # of the highest value
 _MIN_DARK_SHARE = 0.2
@@ -92,9 +95,22 @@ def _looks_like_ct(values: np.ndarray) -> bool:
   low, high = np.percentile(values, (0.1, 99.9))
   # The span refuses images whose values all lie near 0, such as z-scores.
   negative = float((values < _FAT_AND_AIR_BELOW_HU).mean())
-  return (
-    _share_between(values, *_TISSUE_HU) >= 0.05 and negative >= 0.01 and high - low >= _MIN_SPAN_HU
-  )
+  return _has_tissue(values) and negative >= 0.01 and high - low >= _MIN_SPAN_HU
+
+
+def _has_tissue(values: np.ndarray) -> bool:
+  """Returns whether enough of the values are those of fat and soft tissue."""
+  share = _share_between(values, *_TISSUE_HU)
+  least, least_of_body = _MIN_TISSUE_SHARES
+  if share >= least or share < _MIN_INFANT_SHARE:
+    return share >= least
+  around = _share_between(values, *_AIR_HU)
+  return around >= _MIN_AIR_AROUND and _share_beyond_air(values) >= least_of_body
+
+
+def _share_beyond_air(values: np.ndarray) -> float:
+  """Returns the share of fat and soft tissue among the values above those of air."""
+  return _share_between(values[values > _AIR_HU[1]], *_TISSUE_HU)
 
 
 def _scale_finding(values: np.ndarray, array: np.ndarray, name: object) -> Finding | None:
@@ -138,7 +154,7 @@ def _scale_finding(values: np.ndarray, array: np.ndarray, name: object) -> Findi
     )
   # A crop inside the body has no air. Tissue in the right place then speaks for Hounsfield units.
   tissue = _share_between(values, *_TISSUE_HU)
-  if tissue >= 0.05 and low > _AIR_HU[1]:
+  if tissue >= _MIN_TISSUE_SHARES[0] and low > _AIR_HU[1]:
     most = " to ".join(f"{value:.0f}" for value in usual)
     return Finding(
       "warning",
@@ -199,9 +215,8 @@ def _find_offset(values: np.ndarray) -> int:
     return 0
   for offset in _COMMON_OFFSETS:
     shifted = values - np.float32(offset)
-    body = shifted[shifted > _AIR_HU[1]]
     is_ct = _share_between(shifted, *_AIR_HU) > _MIN_AIR_SHARE and _looks_like_ct(shifted)
-    if is_ct and _share_between(body, *_TISSUE_HU) >= _MIN_TISSUE_SHARE:
+    if is_ct and _share_beyond_air(shifted) >= _MIN_TISSUE_SHARES[1]:
       return offset
   return 0
 
