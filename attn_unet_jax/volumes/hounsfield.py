@@ -19,6 +19,8 @@ from attn_unet_jax.volumes.finding import Finding
 from attn_unet_jax.volumes.volume import Volume
 
 _AIR_HU = (-1100, -850)  # noise spreads air around -1000; lung tissue begins above it
+# Noise about air: where its middle lies, and the middle of what is below air.
+_NOISY_AIR_HU, _NOISE_BELOW_HU = (-1050, -950), -1200
 _TISSUE_HU = (-200, 300)  # fat to soft tissue with contrast
 _FAT_AND_AIR_BELOW_HU = -30
 _SAMPLE_VOXELS = 4_000_000  # voxels that shares are taken of
@@ -267,12 +269,19 @@ def _padding_findings(values: np.ndarray, name: object) -> Iterator[Finding]:
 def _too_low_finding(values: np.ndarray, name: object) -> Finding | None:
   """Returns an error if many values, and not one of them, lie below that of air."""
   share = float((values < _AIR_HU[0]).mean())
-  if share < 0.01 or _find_padding(values) is not None:
+  if share < 0.01 or _find_padding(values) is not None or _is_noisy_air(values):
     return None
   return _scale_error(
     f"{name}: {share:.1%} of the voxels lie below {_AIR_HU[0]} HU (to {values.min():g}), but air "
     "is -1000 and nothing is less; slope or intercept are wrong: convert the scan from its DICOM"
   )
+
+
+def _is_noisy_air(values: np.ndarray) -> bool:
+  """Returns whether what lies below air is its noise, which not every scanner clips at -1024."""
+  low, high = _NOISY_AIR_HU
+  is_air_right = low <= np.median(values[values < _AIR_HU[1]]) <= high
+  return bool(is_air_right and np.median(values[values < _AIR_HU[0]]) > _NOISE_BELOW_HU)
 
 
 def _clipping_findings(

@@ -216,6 +216,18 @@ def test_scans_of_many_scanners_pass_in_silence(hu):
   assert list_findings(hu, WINDOW) == []
 
 
+@pytest.mark.parametrize("sd", [50, 80, 120])
+def test_the_noise_of_air_is_no_wrong_intercept(sd):
+  """Of a sharp kernel at a low dose, by a scanner that does not clip at -1024."""
+  noisy = CT + np.random.default_rng(0).normal(0, sd, CT.shape)
+  assert (noisy < -1100).mean() > 0.01
+  assert list_findings(noisy, WINDOW) == []
+  for wrong in (noisy - 150, noisy * 1.15, noisy * 2):
+    ((severity, kind, text),) = list_findings(wrong, WINDOW)
+    assert (severity, kind) == ("error", "hounsfield")
+    assert "lie below -1100 HU" in text or "between -200 and 300" in text
+
+
 def test_tissue_without_air_or_fat_is_a_warning():
   ((severity, kind, text),) = list_findings(np.random.default_rng(0).normal(-10, 30, (20, 20, 20)))
   assert (severity, kind) == ("warning", "hounsfield")
