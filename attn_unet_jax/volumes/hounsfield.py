@@ -243,7 +243,10 @@ def _find_padding(values: np.ndarray) -> float | None:
     return None
   found, counts = np.unique(below, return_counts=True)
   at = int(counts.argmax())
-  return float(found[at]) if counts[at] > 0.9 * below.size else None
+  share = counts[at] / below.size
+  # Beside it there may be the noise of air.
+  is_padding = share > 0.9 or (share > 0.5 and _is_noise_below(below[below != found[at]]))
+  return float(found[at]) if is_padding else None
 
 
 def _drop_padding(values: np.ndarray) -> np.ndarray:
@@ -281,7 +284,12 @@ def _is_noisy_air(values: np.ndarray) -> bool:
   """Returns whether what lies below air is its noise, which not every scanner clips at -1024."""
   low, high = _NOISY_AIR_HU
   is_air_right = low <= np.median(values[values < _AIR_HU[1]]) <= high
-  return bool(is_air_right and np.median(values[values < _AIR_HU[0]]) > _NOISE_BELOW_HU)
+  return bool(is_air_right and _is_noise_below(values[values < _AIR_HU[0]]))
+
+
+def _is_noise_below(below: np.ndarray) -> bool:
+  """Returns whether values below those of air crowd close to them."""
+  return bool(np.median(below) > _NOISE_BELOW_HU)
 
 
 def _clipping_findings(

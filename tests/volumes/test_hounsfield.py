@@ -228,6 +228,17 @@ def test_the_noise_of_air_is_no_wrong_intercept(sd):
     assert "lie below -1100 HU" in text or "between -200 and 300" in text
 
 
+def test_padding_is_known_beside_the_noise_of_air():
+  noisy = pad(CT + np.random.default_rng(0).normal(0, 60, CT.shape), -3024)
+  share = (noisy == -3024).sum() / (noisy < -1100).sum()
+  assert 0.5 < share < 0.9
+  assert list_findings(noisy, WINDOW) == []
+  assert [one[:2] for one in list_findings(noisy)] == [("warning", "padding")]
+  # Not that of a scan whose own air is as low.
+  wrong = np.where(noisy == -3024, -3024, noisy - 500)
+  assert [one[0] for one in list_findings(wrong)] == ["error"]
+
+
 def test_tissue_without_air_or_fat_is_a_warning():
   ((severity, kind, text),) = list_findings(np.random.default_rng(0).normal(-10, 30, (20, 20, 20)))
   assert (severity, kind) == ("warning", "hounsfield")
