@@ -7,6 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+_MOST_EXACT = 50  # differences that the exact distribution is counted for
+_DIGITS = 12  # of the largest score, by which differences are told apart
+
 
 class PairedTest(NamedTuple):
   """The result of a paired comparison.
@@ -30,10 +33,10 @@ def paired_tests(first: Sequence[float], second: Sequence[float]) -> PairedTest:
     t = mean(d) / (sd(d) / sqrt(n)), Student's t with n - 1 degrees of freedom;
     W = sum of the ranks of |d_i| over d_i > 0, differences of 0 left out (Wilcoxon 1945),
 
-  whose distribution is exact for up to 50 pairs without ties or zeros and, in newer SciPy, for up
-  to 13 pairs with them; otherwise it is normal (`scipy.stats.wilcoxon`). The t test assumes normal
-  differences, the signed rank test symmetric ones. Differences of scores near 1 are often not
-  normal, so prefer the signed rank test.
+  whose distribution is exact for up to 50 differences that are not 0, also where some are tied;
+  beyond that it is normal (`scipy.stats.wilcoxon`). The t test assumes normal differences, the
+  signed rank test symmetric ones. Differences of scores near 1 are often not normal, so prefer the
+  signed rank test.
 
   Args:
     first: a score per case.
@@ -54,7 +57,29 @@ def paired_tests(first: Sequence[float], second: Sequence[float]) -> PairedTest:
   # Equal differences differ by rounding alone; their t would be huge and mean nothing.
   equal = np.ptp(difference) <= 1e-12 * np.abs(difference).max()
   p_t = math.nan if equal else float(stats.ttest_rel(b, a).pvalue)
-  return PairedTest(n, mean, float(stats.wilcoxon(difference).pvalue), p_t)
+  # Distances that all differ by one voxel would otherwise have their ranks by rounding.
+  rounded = difference.round(_DIGITS - math.ceil(math.log10(np.abs([a, b]).max())))
+  return PairedTest(n, mean, _test_signed_ranks(rounded[rounded != 0]), p_t)
+
+
+def _test_signed_ranks(differences: np.ndarray) -> float:
+  """Returns the two-sided p value of the signed rank test; NaN without a difference.
+
+  Args:
+    differences: [N], none of them 0, equal ones to the bit.
+  """
+  if not 0 < len(differences) <= _MOST_EXACT:
+    return float(stats.wilcoxon(differences).pvalue) if len(differences) else math.nan
+  # Doubled, ranks that several share are whole. `ways` counts the signs that have each sum: 2^50 in
+  # all, which float64 holds exactly.
+  ranks = (2 * stats.rankdata(np.abs(differences))).astype(np.intp)
+  ways = np.zeros(int(ranks.sum()) + 1)
+  ways[0] = 1
+  for rank in ranks.tolist():
+    ways[rank:] += ways[:-rank]
+  rising = int(ranks[differences > 0].sum())
+  least = min(rising, len(ways) - 1 - rising)
+  return min(1.0, 2 * float(ways[: least + 1].sum()) / 2.0 ** len(differences))
 
 
 def adjust_by_holm(p_values: Sequence[float]) -> list[float]:

@@ -19,6 +19,8 @@ from attn_unet_jax.volumes.finding import Finding
 from attn_unet_jax.volumes.volume import Volume
 
 _AIR_HU = (-1100, -850)  # noise spreads air around -1000; lung tissue begins above it
+# Noise about air: where its middle lies, and the middle of what is below air.
+_NOISY_AIR_HU, _NOISE_BELOW_HU = (-1050, -950), -1200
 _TISSUE_HU = (-200, 300)  # fat to soft tissue with contrast
 _FAT_AND_AIR_BELOW_HU = -30
 _SAMPLE_VOXELS = 4_000_000  # voxels that shares are taken of
@@ -30,8 +32,11 @@ _MIN_SPAN_HU = 250
 _MIN_CROP_SPAN_HU = 30
 # Above the densest metal of scanners with an extended scale, which ends at 30 710 HU.
 _MAX_HU = 31_000
-# Beyond air, of a CT whose intercept was left out. Of an MR far fewer lie where tissue would be.
-_MIN_TISSUE_SHARE = 0.5
+# Of all voxels, and of those beyond air where these are few. Of an MR far fewer lie where tissue
+# would be.
+_MIN_TISSUE_SHARES = 0.05, 0.5
+# Of all voxels, where an infant lies in the field of view of an adult; the rest is air.
+_MIN_INFANT_SHARE, _MIN_AIR_AROUND = 0.005, 0.5
 # MR and PET have no value below 0, but for overshoot, and what surrounds the body is close to it.
 _DARK = 0.05  # of the highest value
 _MIN_DARK_SHARE = 0.2
@@ -92,9 +97,22 @@ def _looks_like_ct(values: np.ndarray) -> bool:
   low, high = np.percentile(values, (0.1, 99.9))
   # The span refuses images whose values all lie near 0, such as z-scores.
   negative = float((values < _FAT_AND_AIR_BELOW_HU).mean())
-  return (
-    _share_between(values, *_TISSUE_HU) >= 0.05 and negative >= 0.01 and high - low >= _MIN_SPAN_HU
-  )
+  return _has_tissue(values) and negative >= 0.01 and high - low >= _MIN_SPAN_HU
+
+
+def _has_tissue(values: np.ndarray) -> bool:
+  """Returns whether enough of the values are those of fat and soft tissue."""
+  share = _share_between(values, *_TISSUE_HU)
+  least, least_of_body = _MIN_TISSUE_SHARES
+  if share >= least or share < _MIN_INFANT_SHARE:
+    return share >= least
+  around = _share_between(values, *_AIR_HU)
+  return around >= _MIN_AIR_AROUND and _share_beyond_air(values) >= least_of_body
+
+
+def _share_beyond_air(values: np.ndarray) -> float:
+  """Returns the share of fat and soft tissue among the values above those of air."""
+  return _share_between(values[values > _AIR_HU[1]], *_TISSUE_HU)
 
 
 def _scale_finding(values: np.ndarray, array: np.ndarray, name: object) -> Finding | None:
@@ -138,7 +156,7 @@ def _scale_finding(values: np.ndarray, array: np.ndarray, name: object) -> Findi
     )
   # A crop inside the body has no air. Tissue in the right place then speaks for Hounsfield units.
   tissue = _share_between(values, *_TISSUE_HU)
-  if tissue >= 0.05 and low > _AIR_HU[1]:
+  if tissue >= _MIN_TISSUE_SHARES[0] and low > _AIR_HU[1]:
     most = " to ".join(f"{value:.0f}" for value in usual)
     return Finding(
       "warning",
@@ -199,9 +217,8 @@ def _find_offset(values: np.ndarray) -> int:
     return 0
   for offset in _COMMON_OFFSETS:
     shifted = values - np.float32(offset)
-    body = shifted[shifted > _AIR_HU[1]]
     is_ct = _share_between(shifted, *_AIR_HU) > _MIN_AIR_SHARE and _looks_like_ct(shifted)
-    if is_ct and _share_between(body, *_TISSUE_HU) >= _MIN_TISSUE_SHARE:
+    if is_ct and _share_beyond_air(shifted) >= _MIN_TISSUE_SHARES[1]:
       return offset
   return 0
 
@@ -226,7 +243,10 @@ def _find_padding(values: np.ndarray) -> float | None:
     return None
   found, counts = np.unique(below, return_counts=True)
   at = int(counts.argmax())
-  return float(found[at]) if counts[at] > 0.9 * below.size else None
+  share = counts[at] / below.size
+  # Beside it there may be the noise of air.
+  is_padding = share > 0.9 or (share > 0.5 and _is_noise_below(below[below != found[at]]))
+  return float(found[at]) if is_padding else None
 
 
 def _drop_padding(values: np.ndarray) -> np.ndarray:
@@ -252,12 +272,24 @@ def _padding_findings(values: np.ndarray, name: object) -> Iterator[Finding]:
 def _too_low_finding(values: np.ndarray, name: object) -> Finding | None:
   """Returns an error if many values, and not one of them, lie below that of air."""
   share = float((values < _AIR_HU[0]).mean())
-  if share < 0.01 or _find_padding(values) is not None:
+  if share < 0.01 or _find_padding(values) is not None or _is_noisy_air(values):
     return None
   return _scale_error(
     f"{name}: {share:.1%} of the voxels lie below {_AIR_HU[0]} HU (to {values.min():g}), but air "
     "is -1000 and nothing is less; slope or intercept are wrong: convert the scan from its DICOM"
   )
+
+
+def _is_noisy_air(values: np.ndarray) -> bool:
+  """Returns whether what lies below air is its noise, which not every scanner clips at -1024."""
+  low, high = _NOISY_AIR_HU
+  is_air_right = low <= np.median(values[values < _AIR_HU[1]]) <= high
+  return bool(is_air_right and _is_noise_below(values[values < _AIR_HU[0]]))
+
+
+def _is_noise_below(below: np.ndarray) -> bool:
+  """Returns whether values below those of air crowd close to them."""
+  return bool(np.median(below) > _NOISE_BELOW_HU)
 
 
 def _clipping_findings(

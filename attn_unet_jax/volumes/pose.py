@@ -43,6 +43,7 @@ _OPENED_MM = 12.0  # arms, table and clothes hang on by less
 
 # Shares of a side of the field of view that is body, as of a cut trunk, and as of its skin.
 _CUT, _FREE, _CROPPED = 0.2, 0.1, 0.5
+_PADDED = 0.4  # of the plane beside padding; a plane that a body just touches has less
 _LEAST_MM = (150.0, 100.0)  # of a trunk, across and along
 _DEEP_MM = 25.0  # bone below ribs and breastbone is that of the spine
 _MIDDLE = 0.25  # of half the trunk, to both sides
@@ -105,7 +106,8 @@ def pose_findings(image: Volume, name: object) -> Iterator[Finding]:
     image: HU [X, Y, Z].
     name: its file.
   """
-  hu, mm = _sample(to_canonical(image))
+  sampled, mm = _sample(to_canonical(image))
+  hu = _cut_padding(sampled)
   if min(hu.shape) < 2 or mm.max() > _COARSEST_MM:
     return
   covered = _measure_sides(hu, mm)
@@ -140,6 +142,23 @@ def _sample(canonical: Volume) -> tuple[np.ndarray, np.ndarray]:
     taken.append(((np.arange(count) + 0.5) * size / count).astype(np.intp))
   hu = canonical.array.T[np.ix_(*taken[::-1])].T.astype(np.float32, order="C")
   return hu, np.divide(canonical.grid.field_mm, hu.shape)
+
+
+def _cut_padding(hu: np.ndarray) -> np.ndarray:
+  """Cuts off planes of one value that were added to a scan where it cuts the body.
+
+  Their air says nothing of where the body ends.
+  """
+  for axis in range(3):
+    planes = np.moveaxis(hu, axis, 0)
+    measured = np.flatnonzero(np.ptp(planes.reshape(len(planes), -1), axis=1))
+    if measured.size:
+      first, last = int(measured[0]), int(measured[-1])
+      # A body that ends by itself grows from plane to plane. This one is there at once.
+      low, high = (float((planes[end] > _BODY_HU).mean()) >= _PADDED for end in (first, last))
+      kept = slice(first if low else 0, last + 1 if high else len(planes))
+      hu = np.moveaxis(planes[kept], 0, axis)
+  return hu
 
 
 def _measure_sides(hu: np.ndarray, mm: np.ndarray) -> np.ndarray:

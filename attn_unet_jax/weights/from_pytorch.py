@@ -81,19 +81,32 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
   """Reads arrays by name from a `.safetensors` or PyTorch file, without executing its content.
 
   Raises:
-    UserError: there is no such file, a package is missing, or the file is no `state_dict`.
+    UserError: there is no such file, a package is missing, the file is no `state_dict`, or a value
+      in it is not finite.
   """
   if not path.is_file():
     why = "a folder; name the file in it" if path.is_dir() else "no such file"
     raise UserError(f"--input={path}: {why}, a state_dict: .safetensors or .pth")
   if path.suffix == ".safetensors":
     read = _import_package("safetensors.numpy", path).load_file
-    return _read_or_explain(lambda: read(path), path)
+    return _require_finite(_read_or_explain(lambda: read(path), path), path)
   # `weights_only` refuses pickled code, which an untrusted file may contain.
   torch = _import_package("torch", path)
-  return _read_or_explain(
+  arrays = _read_or_explain(
     lambda: _convert_tensors(torch.load(path, map_location="cpu", weights_only=True)), path
   )
+  return _require_finite(arrays, path)
+
+
+def _require_finite(arrays: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+  # Probabilities of NaN are above no other: each mask would be empty, without a word.
+  for name, array in arrays.items():
+    if not np.isfinite(array).all():
+      raise UserError(
+        f"{path}: {name} has values that are NaN or infinite, as of a training that diverged; take "
+        "an earlier checkpoint"
+      )
+  return arrays
 
 
 def _convert_tensors(content: Any) -> dict[str, np.ndarray]:

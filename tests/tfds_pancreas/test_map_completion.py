@@ -63,6 +63,15 @@ def test_the_spine_lies_behind_the_pancreas_and_lungs_above_it(completed_map):
   assert np.argwhere(completed_map == ORGANS["lung"])[:, 2].min() * 8 > middle("pancreas")[2]
 
 
+def test_a_left_kidney_that_the_view_does_not_reach_is_not_mirrored():
+  """The map names it, and has no voxel of it here: one on the right is drawn."""
+  organs = draw_partial_map(1).array
+  above = np.where(organs == ORGANS["kidney_left"], 0, organs).astype(np.uint8)
+  completed = complete_phantom(above, KEPT)
+  assert not (completed == ORGANS["kidney_left"]).any()
+  assert (completed == ORGANS["kidney_right"]).any()
+
+
 @pytest.mark.parametrize("kinds", [("bone",), ("muscle",), ("lung", "aorta"), ("colon",)])
 def test_nothing_is_added_of_a_kind_that_the_map_has(kinds):
   values = [ORGANS[kind] for kind in kinds]

@@ -97,6 +97,41 @@ def draw_mr(high, dtype):
   return (high * np.hypot(signal + noise[0], noise[1])).astype(dtype)
 
 
+def draw_infant():
+  """An infant of 12 x 9 cm in a field of view of 50 cm: 3 % of the voxels are tissue."""
+  rng = np.random.default_rng(0)
+  x, y, _ = np.indices((80, 80, 6)) - 39.5
+  hu = np.where(np.hypot(x, y / 0.75) < 9.6, 30, -1000)
+  hu[np.hypot(x, y / 0.75) > 8.5] = np.minimum(hu, -100)[np.hypot(x, y / 0.75) > 8.5]
+  hu[38:42, 34:37] = 400
+  hu[20:60, 26] = -700  # the table's foam
+  return hu + rng.normal(0, 12, hu.shape)
+
+
+def test_an_infant_in_the_field_of_view_of_an_adult_passes_in_silence():
+  infant = draw_infant()
+  assert 0.02 < ((infant > -200) & (infant < 300)).mean() < 0.04
+  assert list_findings(infant, WINDOW) == []
+  assert list_findings(np.maximum(infant, -1024).astype(np.int16), WINDOW) == []
+
+
+@pytest.mark.parametrize(
+  ("harm", "words"),
+  [
+    (lambda hu: hu + 1024, "subtract 1024"),
+    (lambda hu: hu * 2, "below -1100|between -200 and 300"),
+    (lambda hu: (hu + 1024) / 2 - 1024, "between -200 and 300"),
+    (lambda hu: hu - 1024, "between -200 and 300"),
+    (lambda hu: hu / 1000, "before normalisation"),
+    (lambda hu: np.where(hu > -850, -1000, hu), "no Hounsfield units"),
+  ],
+)
+def test_errors_are_found_where_little_of_the_field_is_the_patient(harm, words):
+  ((severity, kind, text),) = list_findings(harm(draw_infant()))
+  assert (severity, kind) == ("error", "hounsfield")
+  assert re.search(words, text), text
+
+
 @pytest.mark.parametrize("high", [400, 900, 2500, 20_000])
 def test_another_modality_is_named(high):
   for array in (draw_mr(high, np.int16), draw_mr(high, np.float32)):
@@ -179,6 +214,29 @@ def test_what_lies_beyond_the_window_is_no_matter():
 )
 def test_scans_of_many_scanners_pass_in_silence(hu):
   assert list_findings(hu, WINDOW) == []
+
+
+@pytest.mark.parametrize("sd", [50, 80, 120])
+def test_the_noise_of_air_is_no_wrong_intercept(sd):
+  """Of a sharp kernel at a low dose, by a scanner that does not clip at -1024."""
+  noisy = CT + np.random.default_rng(0).normal(0, sd, CT.shape)
+  assert (noisy < -1100).mean() > 0.01
+  assert list_findings(noisy, WINDOW) == []
+  for wrong in (noisy - 150, noisy * 1.15, noisy * 2):
+    ((severity, kind, text),) = list_findings(wrong, WINDOW)
+    assert (severity, kind) == ("error", "hounsfield")
+    assert "lie below -1100 HU" in text or "between -200 and 300" in text
+
+
+def test_padding_is_known_beside_the_noise_of_air():
+  noisy = pad(CT + np.random.default_rng(0).normal(0, 60, CT.shape), -3024)
+  share = (noisy == -3024).sum() / (noisy < -1100).sum()
+  assert 0.5 < share < 0.9
+  assert list_findings(noisy, WINDOW) == []
+  assert [one[:2] for one in list_findings(noisy)] == [("warning", "padding")]
+  # Not that of a scan whose own air is as low.
+  wrong = np.where(noisy == -3024, -3024, noisy - 500)
+  assert [one[0] for one in list_findings(wrong)] == ["error"]
 
 
 def test_tissue_without_air_or_fat_is_a_warning():

@@ -121,6 +121,25 @@ def test_a_crop_a_slice_and_what_is_no_body_pass():
   assert list_findings(drawn_ct()) == []
 
 
+def test_slices_that_were_added_to_a_crop_are_not_the_end_of_the_body():
+  """As where scans are padded to one size: beside them the body is cut, and does not end."""
+  crop = draw_abdomen()[12:36, 8:30, 4:28]
+  for ends in ((4, 4), (0, 4), (4, 0)):
+    padded = np.pad(crop, ((0, 0), (0, 0), ends), constant_values=-1024)
+    assert list_findings(lie(padded, MM, POSES[0])) == []
+  # Of a body that lies free they hide nothing.
+  free = np.pad(draw_abdomen(), ((3, 3), (3, 3), (0, 4)), constant_values=-1024)
+  ((severity, _, text),) = list_findings(lie(free, MM, ((0, 1, 2), (1, -1, -1))))
+  assert severity == "error"
+  assert "the lungs lie at the lower end" in text
+
+
+def test_air_of_one_value_hides_no_pose():
+  abdomen = np.where(draw_abdomen() < -900, -1000, draw_abdomen()).astype(np.int16)
+  silent = [pose for pose in POSES if not list_findings(lie(abdomen, MM, pose))]
+  assert silent == [POSES[0]]
+
+
 def test_a_chest_and_a_head_are_no_abdomen():
   chest = draw_abdomen(liver=False)
   chest[..., :] = chest[..., -1:]

@@ -282,6 +282,16 @@ def test_a_file_of_something_else_is_refused(tmp_path, name):
     read_state_dict(tmp_path)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_of_a_training_that_diverged_are_refused(tmp_path, value):
+  weights = {"final.weight": torch.ones(2, 3), "final.bias": torch.tensor([0.0, value])}
+  torch.save(weights, tmp_path / "a.pth")
+  safetensors.save_file(weights, tmp_path / "a.safetensors")
+  for name in ("a.pth", "a.safetensors"):
+    with pytest.raises(UserError, match=rf"{name}: final\.bias has values that are NaN or inf"):
+      read_state_dict(tmp_path / name)
+
+
 def test_another_network_is_refused_and_the_files_own_is_named(config, tmp_path):
   torch.save(twin(1).state_dict(), tmp_path / "single.pth")
   config = config_of(config, 2)

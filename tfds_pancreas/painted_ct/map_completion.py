@@ -149,6 +149,8 @@ def _draw_mesentery(rng: np.random.Generator, canvas: LabelCanvas, course: np.nd
 def _mirror_kidney(canvas: LabelCanvas) -> None:
   """Draws the left kidney on the right, a little lower, where it meets the fewest organs."""
   left = np.argwhere(canvas.labels == ALL_ORGANS["kidney_left"])
+  if not len(left):  # beyond this field of view, as the tip that a slab of few slices had of it
+    return
   _, level, height = left.mean(0).astype(int)
   middle = np.abs(canvas.points[0][:, level, height]).argmin()
   mirrored = left * (-1, 1, 1) + (2 * middle, 0, 0)
