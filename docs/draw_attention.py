@@ -31,7 +31,7 @@ from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows.measure_attention import open_attention
 
 NETWORK = "builtin:pancreas"
-GATE = "level2/1"
+GATE = "level2/0"
 FOLDS = Path("attn_unet_jax/cases/fold_lists/msd07_slabs.json")
 _TILE, _TEXT, _GAP = 320, 32, 8
 _BAR = 70, 14
