@@ -187,6 +187,7 @@ class _Calls:
 
   @pytest.hookimpl(wrapper=True)
   def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+    """Runs a test, as pytest's hook of this name, and notes what it calls."""
     called = self._calls.setdefault(item.nodeid, set())
 
     def note(frame: Any, event: str, _: Any) -> None:
