@@ -1,4 +1,6 @@
-"""The error that tells a user that the input, and not the program, is wrong."""
+"""The errors that tell a user that the input, and not the program, is wrong."""
+
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -6,6 +8,19 @@ class UserError(Exception):
 
   Commands print it on stderr after `error: ` and end with status 2, without a traceback.
   """
+
+
+class WriteError(UserError):
+  """A file of the program's own cannot be written: a full disk, or permissions.
+
+  Attributes:
+    reason: what the system says.
+  """
+
+  def __init__(self, path: Path | str, error: OSError, way_out: str = "") -> None:
+    self.reason = error.strerror or "a system error"
+    end = f"; {way_out}" if way_out else ""
+    super().__init__(f"{path}: cannot be written ({self.reason}){end}")
 
 
 def format_error(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.errors import UserError, WriteError
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def check_writable(folder: Path) -> None:
   The folder need not exist, and nothing of the trial is left.
 
   Raises:
-    UserError: no file can be made there.
+    WriteError: no file can be made there.
   """
   existing = folder
   try:
@@ -102,6 +102,4 @@ def check_writable(folder: Path) -> None:
     with tempfile.TemporaryFile(dir=existing):
       pass
   except OSError as error:
-    raise UserError(
-      f"{folder}: cannot be written ({error.strerror}); change its permissions, or name another"
-    ) from None
+    raise WriteError(folder, error, "change its permissions, or name another") from None

@@ -8,7 +8,7 @@ from typing import Any
 
 from attn_unet_jax.runtime.acceptance import NOTHING, Acceptance
 from attn_unet_jax.runtime.deadline import Deadline, check_deadline, keep_deadline
-from attn_unet_jax.runtime.errors import UserError, format_error
+from attn_unet_jax.runtime.errors import UserError, WriteError, format_error
 from attn_unet_jax.runtime.files import atomic_write, write_text
 from attn_unet_jax.serving.archive import fetch_series, store_instance
 from attn_unet_jax.serving.errors import RequestError
@@ -16,7 +16,7 @@ from attn_unet_jax.serving.options import ServiceOptions
 from attn_unet_jax.serving.scan_files import SENT, SentScan
 from attn_unet_jax.volumes.dicom.write_segmentation import import_highdicom
 from attn_unet_jax.volumes.scan import open_scan
-from attn_unet_jax.workflows.answer_scan import ScanWork, answer_scan
+from attn_unet_jax.workflows.answer_scan import ScanWork, segment_scan
 from attn_unet_jax.workflows.write_mask import SUFFIXES, OutputFormat, is_dicom_format
 
 
@@ -97,6 +97,8 @@ class Segmenter:
       raise
     except OSError as error:
       raise RequestError(507, f"the scan cannot be taken: {error.strerror}") from None
+    except WriteError as error:
+      raise RequestError(507, f"the mask cannot be written ({error.reason})") from None
     except UserError as error:
       # A client knows its own name of the scan, and no folder of this machine.
       said = format_error(error).replace(str(scan.path), scan.name)
@@ -121,9 +123,7 @@ class Segmenter:
     )
     # The options alone are of this request; the network stays compiled.
     found = open_scan(scan.path, series_uid=request.series)
-    record, _ = answer_scan(found, target, dataclasses.replace(self.work, options=options))
-    if record.error:
-      raise _read_refusal(record.error, folder)
+    record, _ = segment_scan(found, target, dataclasses.replace(self.work, options=options), [])
     facts = json.loads((folder / "mask.json").read_bytes())
     said = [line.replace(str(scan.path), scan.name) for line in facts["warnings"]]
     facts |= {"run": self.model_name, "scan": scan.name, "warnings": said}
@@ -140,12 +140,3 @@ class Segmenter:
       write_text(self._options.keep / f"{name}.json", f"{text}\n")
     except OSError as error:
       raise RequestError(507, f"the mask cannot be kept: {error.strerror}") from None
-
-
-def _read_refusal(text: str, folder: Path) -> UserError:
-  """Returns the error that a record tells of: of the scan, or of the disk of this machine."""
-  # In the folder of a job everything but the scan is written here.
-  if text.startswith(str(folder)) and not text.startswith(str(folder / SENT)):
-    reason = text.partition(" cannot be written ")[2].partition(";")[0]
-    return RequestError(507, f"the mask cannot be written {reason}".rstrip())
-  return UserError(text)

@@ -19,7 +19,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.errors import UserError, WriteError
 from attn_unet_jax.runtime.files import atomic_write
 from attn_unet_jax.volumes.nifti_header import check_header, open_image
 from attn_unet_jax.volumes.nifti_voxels import StoredVoxels, read_voxels
@@ -217,7 +217,7 @@ def _save_image(image: Any, path: Path) -> None:
         stream = stack.enter_context(gzip.GzipFile("", "wb", 1, stream, mtime=0))
       image.to_stream(stream)
   except OSError as error:
-    raise UserError(f"{path}: cannot be written ({error.strerror}); name another path") from error
+    raise WriteError(path, error, "name another path") from error
 
 
 def write_nifti(
@@ -239,7 +239,8 @@ def write_nifti(
       comment in JSON, `{"labels": {"background": 0, "pancreas": 1}}`.
 
   Raises:
-    UserError: the suffix is another one, or the path cannot be written.
+    UserError: the suffix is another one.
+    WriteError: the path cannot be written.
     ValueError: the volume is not on `like`'s grid, or its integers do not fit int16.
   """
   header = _make_header(path, volume.grid, like)
@@ -272,7 +273,8 @@ def write_shares(
     like: as of `write_nifti`.
 
   Raises:
-    UserError: the suffix is another one, or the path cannot be written.
+    UserError: the suffix is another one.
+    WriteError: the path cannot be written.
   """
   header = _make_header(path, grid, like)
   header.set_data_dtype(np.uint16)

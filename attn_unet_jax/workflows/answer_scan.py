@@ -70,21 +70,41 @@ def answer_scan(scan: FoundScan, target: Path, work: ScanWork) -> tuple[AnswerRe
   A scan that cannot be segmented is no exception: the record has the reason.
   """
   began = time.monotonic()
-  record = AnswerRecord(name_mask(target), str(scan.path), target.name)
   warnings: list[str] = []
+  try:
+    return segment_scan(scan, target, work, warnings)
+  # A bad scan of many must not stop the others; all failures end in one error.
+  except UserError as error:
+    failed = dataclasses.replace(
+      _begin_record(scan, target),
+      seconds=time.monotonic() - began,
+      warnings=tuple(warnings),
+      error=str(error),
+    )
+    return failed, f"not written ({error})"
+
+
+def segment_scan(
+  scan: FoundScan, target: Path, work: ScanWork, warnings: list[str]
+) -> tuple[AnswerRecord, str]:
+  """Segments a scan and writes its answer, as `answer_scan`, but raises.
+
+  What is said of the scan is added to `warnings`, also where an error follows.
+
+  Raises:
+    UserError: the scan is refused, or takes more memory than there is.
+    WriteError: a file of the answer cannot be written.
+  """
+  began = time.monotonic()
   try:
     answer = _segment_file(scan, target, work, warnings)
     volumes = write_answer(answer, work.run, work.options)
-  # A bad scan of many must not stop the others; all failures end in one error.
-  except (UserError, MemoryError) as error:
-    reason = str(error) if isinstance(error, UserError) else f"{scan.path}: out of memory"
-    took = time.monotonic() - began
-    failed = dataclasses.replace(record, seconds=took, warnings=tuple(warnings), error=reason)
-    return failed, f"not written ({reason})"
+  except MemoryError:
+    raise UserError(f"{scan.path}: out of memory") from None
   took = time.monotonic() - began
   found = [_describe_class(one) for one in volumes]
   done = dataclasses.replace(
-    record,
+    _begin_record(scan, target),
     request=work.digest_request(target),
     engine=work.run.engine,
     accepted=tuple(sorted(work.options.accept)),
@@ -94,6 +114,10 @@ def answer_scan(scan: FoundScan, target: Path, work: ScanWork) -> tuple[AnswerRe
     warnings=tuple(warnings),
   )
   return done, f"{', '.join(found)}; {took:.1f} s"
+
+
+def _begin_record(scan: FoundScan, target: Path) -> AnswerRecord:
+  return AnswerRecord(name_mask(target), str(scan.path), target.name)
 
 
 def _describe_class(measured: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from attn_unet_jax.inference import run_exported
 from attn_unet_jax.inference.postprocess import Postprocessing
 from attn_unet_jax.patches.batch import output_shape
 from attn_unet_jax.runs.release import NOTICE, is_release, read_release
-from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.errors import UserError, WriteError
 from attn_unet_jax.runtime.files import (
   atomic_write,
   check_writable,
@@ -220,5 +220,5 @@ def _write_files(
       write_text(runner, text)
     write_text(about, card)
   except OSError as error:
-    raise UserError(f"{error.filename or path}: cannot be written ({error.strerror})") from None
+    raise WriteError(error.filename or path, error) from None
   return [path, described, *([runner] if has_runner else []), about]

@@ -15,7 +15,7 @@ from attn_unet_jax.drawing.preview import draw_preview
 from attn_unet_jax.inference.doubt import map_entropy, map_gates, map_probabilities
 from attn_unet_jax.inference.quality import MaskQuality
 from attn_unet_jax.inference.segment import ScanProbabilities
-from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.errors import WriteError
 from attn_unet_jax.runtime.files import atomic_write, write_text
 from attn_unet_jax.volumes.dicom.source import SourceSeries
 from attn_unet_jax.volumes.nifti import write_nifti, write_shares
@@ -86,7 +86,7 @@ def write_answer(
   """Writes the files of an answer; returns the volume and the quality of each class.
 
   Raises:
-    UserError: a file cannot be written.
+    WriteError: a file cannot be written.
   """
   write_mask(
     answer.target,
@@ -109,9 +109,7 @@ def write_answer(
     if options.report:
       _write_page(answer, volumes, run, options)
   except OSError as error:
-    raise UserError(
-      f"{error.filename or answer.target.parent}: cannot be written ({error.strerror})"
-    ) from None
+    raise WriteError(error.filename or answer.target.parent, error) from None
   return volumes
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pydicom
 
 from attn_unet_jax import __version__
-from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.runtime.errors import WriteError
 from attn_unet_jax.runtime.files import atomic_write
 
 MANUFACTURER = "The attn_unet_jax authors"
@@ -34,7 +34,7 @@ def save_dataset(path: Path, dataset: pydicom.Dataset) -> None:
   """Writes a data set at once, and makes missing folders.
 
   Raises:
-    UserError: the file cannot be written.
+    WriteError: the file cannot be written.
   """
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,4 +42,4 @@ def save_dataset(path: Path, dataset: pydicom.Dataset) -> None:
       # With the preamble and the meta information, without which it would be no DICOM file.
       pydicom.dcmwrite(temporary, dataset, enforce_file_format=True)
   except OSError as error:
-    raise UserError(f"{path}: cannot be written ({error.strerror}); name another path") from error
+    raise WriteError(path, error, "name another path") from error
