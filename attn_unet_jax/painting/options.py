@@ -31,6 +31,15 @@ class Painting(Options):
   lesions: float = option(
     0.0, "Probability that the pancreas of a patch has a tumour or a cyst, part of it.", FRACTION
   )
+  bone_rim_hu: Range = option(
+    (0.0, 0.0),
+    "Range of how far the rims of bones lie above their marrow, HU; zeros: bone is rough, rimless.",
+    _ORDERED,
+    NOT_NEGATIVE,
+  )
+  muscle_fat: Range = option(
+    (0.0, 0.0), "Range of the share of fat in muscles.", _ORDERED, FRACTION
+  )
   texture: Range = option(
     (0.5, 1.6), "Range of the factor on the variation within tissues.", _ORDERED, NOT_NEGATIVE
   )

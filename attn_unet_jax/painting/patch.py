@@ -17,6 +17,7 @@ from attn_unet_jax.painting.resolution import (
 )
 from attn_unet_jax.painting.texture import apply_along_axes, draw_fields
 from attn_unet_jax.painting.tone import bend_tone
+from attn_unet_jax.painting.wall import paint_wall
 from tfds_pancreas.abdomen.organs import ALL_ORGANS
 
 # Distance of the knots of textures; the finest one divides the pancreas into lobules too.
@@ -58,23 +59,30 @@ def paint_scan(
   x, y, z = materials.shape
   lengths = [length / spacing_mm for length in _TEXTURES_MM]
   *fields, white = draw_fields(field_key, (x, y, z), lengths)
-  hu = _paint_tissues(materials, densities, look, fields)
+  # A key of its own: without it the other draws are the same.
+  wall_key = jax.random.fold_in(key, 2)
+  hu = _paint_tissues(wall_key, materials, densities, look, fields, painting)
   hu = _reconstruct(hu, white, look, spacing_mm, painting.slice_mm[0])
   return jnp.clip(bend_tone(hu, look.gamma, look.contrast), _LOWEST_HU, _HIGHEST_HU)
 
 
 def _paint_tissues(
-  materials: Array, densities: Densities, look: ScanLook, fields: list[Array]
+  key: Array,
+  materials: Array,
+  densities: Densities,
+  look: ScanLook,
+  fields: list[Array],
+  painting: Painting,
 ) -> Array:
-  """Paints means, textures, and the fat of the pancreas."""
+  """Paints means, textures, the fat of the pancreas, and what bones and muscles are made of."""
   slow, middle, fine = fields
   index = materials.astype(jnp.int32)
   # The sum of two fields of variance 1, of variance 1 again.
   varying = (middle + fine) * 0.5**0.5
   hu = densities.mean[index] + densities.slow[index] * slow + densities.fine[index] * varying
   share = jnp.where(index == ALL_ORGANS["pancreas"], share_of_fat(fine, look.fat), 0)
-  mixed: Array = hu + share * (densities.mean[ALL_ORGANS["fat"]] - hu)
-  return mixed
+  mixed = hu + share * (densities.mean[ALL_ORGANS["fat"]] - hu)
+  return paint_wall(key, mixed, index, densities, (varying, fine), painting)
 
 
 def _reconstruct(
