@@ -148,6 +148,32 @@ def test_evaluate_scores_another_part(trained):
   assert summary["part"] == "validation"
 
 
+@pytest.mark.slow
+def test_a_fold_that_fails_leaves_no_pooled_scores_of_before(trained, tmp_path):
+  """Scores of all folds that lie beside a newer one of a fold would be of no run."""
+  pooled = tmp_path / "folds"
+  for fold in ("fold_0", "fold_1"):
+    shutil.copytree(trained[0], pooled / fold)
+  config = json.loads((trained[0] / "config.json").read_text())
+  config["data"]["fold"] = "all"
+  (pooled / "config.json").write_text(json.dumps(config))
+  (own,) = json.loads((trained[0] / "folds.json").read_text())["folds"]
+  other = {"training": own["test"], "validation": own["validation"], "test": own["training"][:1]}
+  (pooled / "folds.json").write_text(json.dumps({"folds": [own, other]}))
+  (pooled / "fold_1" / "folds.json").write_text(json.dumps({"folds": [other]}))
+  command = ("attn_unet_jax.evaluate", f"--workdir={pooled}")
+  done = run_command(*command)
+  assert done.returncode == 0, done.stderr
+  table = pooled / "evaluation" / "cases.csv"
+  assert all(case in table.read_text() for case in [*own["test"], *other["test"]])
+  shutil.rmtree(pooled / "fold_1" / "checkpoints")
+  (pooled / "fold_1" / "checkpoints" / "1").mkdir(parents=True)
+  done = run_command(*command)
+  assert done.returncode == 2
+  assert not table.exists()
+  assert (pooled / "fold_0" / "evaluation" / "cases.csv").exists()
+
+
 @pytest.fixture(scope="module")
 def other_set(data_dir, tmp_path_factory):
   """Two test cases of the run as a plain folder, their labels renumbered and named."""
