@@ -41,6 +41,9 @@ def compare_scans(folder: Path, repeats: int) -> dict[str, Any]:
       "ours, JAX": _make_program([*run, "--engine=jax"], LARGE_PAGES),
       "ours, bfloat16": _make_program([*run, *bfloat16], LARGE_PAGES),
       "ours, windows within the body": _make_program([*within_body, "--engine=auto"], LARGE_PAGES),
+      "ours, windows within the body, bfloat16": _make_program(
+        [*within_body, *bfloat16], LARGE_PAGES
+      ),
       "MONAI, released network, 2 MiB pages": _make_program(monai, LARGE_PAGES),
       "MONAI, released network, as started": _make_program(monai, {}),
     },
