@@ -521,40 +521,6 @@ def test_a_folder_without_a_run_is_refused(scan, tmp_path):
   assert list(tmp_path.iterdir()) == []
 
 
-OTHERS = ("predict", "serve", "evaluate", "export", "info", "check", "compare", "report", "convert")
-
-
-HELPED = [
-  MAIN,
-  *(pytest.param(f"attn_unet_jax.{name}", marks=SLOW) for name in OTHERS),
-  pytest.param("tfds_pancreas.build", marks=SLOW),
-]
-
-
-@pytest.mark.parametrize("command", HELPED)
-def test_help_says_how_it_is_used_and_is_no_error(command):
-  done = run_command(command, "--help")
-  assert (done.returncode, done.stderr) == (0, "")
-  assert f"python -m {command} --" in done.stdout
-
-
-@pytest.mark.parametrize("command", HELPED)
-def test_help_waits_for_no_library_that_loads_for_long(command):
-  # Not by a fork, which has them.
-  done = subprocess.run(
-    [sys.executable, "-X", "importtime", "-m", command, "--help"],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=True,
-  )
-  modules = (line.rpartition("|")[2].strip() for line in done.stderr.splitlines())
-  loaded = {module.partition(".")[0] for module in modules}
-  assert command.partition(".")[0] in loaded
-  assert not loaded & {"jax", "flax", "optax", "orbax", "scipy", "matplotlib", "nibabel"}
-  assert not loaded & {"tensorflow", "tensorflow_datasets", "openvino", "pydicom"}
-
-
 @pytest.mark.slow
 def test_sigterm_in_a_compilation_is_acknowledged_at_once_and_obeyed_at_its_end(data_dir, tmp_path):
   """With nothing compiled before, and before the first step is taken."""
