@@ -65,6 +65,19 @@ def test_every_form_is_the_convolution_in_value_and_gradients(size, stride, padd
       np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9, err_msg=form)
 
 
+@pytest.mark.parametrize(("channels", "features"), [(4, 3), (3, 3)])
+def test_the_gradients_where_the_input_is_not_the_narrower_side(channels, features):
+  """The cases above have fewer channels than features; the other way round is another product."""
+  x, kernel = draw(2, 9, 5, 4, channels), draw(3, 3, 3, channels, features, seed=1)
+  reference, *gradients = (
+    jax.jit(functools.partial(value_and_gradients, functools.partial(conv.conv3d, form=form)))
+    for form in ("native", "winograd", "planes")
+  )
+  for found in gradients:
+    for ours, expected in zip(found(x, kernel), reference(x, kernel), strict=True):
+      np.testing.assert_allclose(ours, expected, rtol=1e-10, atol=1e-10)
+
+
 def test_auto_takes_winograd_on_the_cpu_where_it_pays():
   x, small, kernel = draw(1, 8, 8, 8, 2), draw(1, 4, 4, 4, 2), draw(3, 3, 3, 2, 3, seed=1)
 
