@@ -1,7 +1,9 @@
 """What every benchmark does at its end: say what was measured, on what, and keep it."""
 
+import contextlib
 import json
 import platform
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,15 @@ def machine() -> dict[str, Any]:
     "load_before": round(psutil.getloadavg()[0], 1),
     "python": platform.python_version(),
   }
+
+
+def read_versions() -> dict[str, str]:
+  """The versions of what computes here: ours and the peers' libraries, as far as installed."""
+  versions = {}
+  for name in ("jax", "jaxlib", "numpy", "openvino", "torch", "monai", "attn-unet-jax-onednn"):
+    with contextlib.suppress(metadata.PackageNotFoundError):
+      versions[name] = metadata.version(name)
+  return versions
 
 
 def keep(result: dict[str, Any], output: str | None) -> None:

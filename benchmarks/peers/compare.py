@@ -17,6 +17,7 @@ OpenVINO.
   training       a step of a training on five scans with augmentation, optimiser and loader included
 """
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from benchmarks.peers.contenders import list_contenders
 from benchmarks.peers.programs import compare_scans, compare_trainings
 from benchmarks.peers.tables import write_tables
 from benchmarks.peers.turns import time_in_turn
-from benchmarks.result import keep, machine
+from benchmarks.result import keep, machine, read_versions
 
 PATCHES = ("training_step", "inference")
 PROGRAMS = {"scan": compare_scans, "training": compare_trainings}
@@ -51,9 +52,11 @@ def main() -> None:
   known = [*PATCHES, *PROGRAMS]
   if unknown := [part for part in asked if part not in known]:
     raise UserError(f"--parts={unknown[0]}: must be out of {', '.join(known)}")
-  result: dict[str, Any] = {"machine": machine(), "patch": _PATCH.value}
+  result: dict[str, Any] = {"machine": machine(), "versions": read_versions()}
+  result |= {"patch": _PATCH.value, "took_s": {}}
   for part in [part for part in asked if part in PATCHES or not _QUICK.value]:
     print_line(f"measuring {part}")
+    began = time.monotonic()
     if part in PROGRAMS:
       folder = Path(_WORKDIR.value or "").resolve()
       folder.mkdir(parents=True, exist_ok=True)
@@ -61,6 +64,7 @@ def main() -> None:
     else:
       contenders = list_contenders(part, quick=_QUICK.value)
       result[part] = time_in_turn(contenders, part, _PATCH.value or 64, _REPEATS.value or 1)
+    result["took_s"][part] = round(time.monotonic() - began)
     keep(result, _OUTPUT.value)
   text = write_tables(result)
   print(text)

@@ -15,11 +15,13 @@ _HEAD = ["", "median", "least to greatest", "times ours", "peak memory"]
 
 
 def write_tables(result: Mapping[str, Any]) -> str:
-  """Writes a table for each part that was measured; above, the machine."""
+  """Writes a table for each part that was measured; above, the machine and the time of it all."""
   on = result["machine"]
   edge = result["patch"]
+  minutes = sum(result["took_s"].values()) / 60
   about = (
-    f"{on['cores']} cores ({on['cpu']}), load {on['load_before']} before; patches of {edge}^3."
+    f"{on['cores']} cores ({on['cpu']}), load {on['load_before']} before; patches of {edge}^3; "
+    f"{minutes:.0f} minutes in all."
   )
   parts = [
     f"**{title}**\n\n{table(_HEAD, [_cells(name, row) for name, row in result[part].items()])}"

@@ -52,10 +52,11 @@ def test_the_tables_say_who_failed():
     {
       "machine": {"cores": 2, "cpu": "X", "load_before": 0.1},
       "patch": 64,
+      "took_s": {"inference": 290, "scan": 610},
       "inference": {"ours": row, "other": {"error": "status 1: no"}},
     }
   )
-  assert "2 cores (X), load 0.1 before; patches of 64^3." in text
+  assert "2 cores (X), load 0.1 before; patches of 64^3; 15 minutes in all." in text
   assert "| ours | 1.5 s | 1.25 to 2 s | 1.00 | 0.5 GiB |" in text
   assert "| other | none: status 1: no |" in text
   assert "training" not in text
