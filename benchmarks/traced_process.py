@@ -55,9 +55,13 @@ def trace_until(
         usage = _read_usage(process.pid, start)
       if line is not None and text.startswith(line) and usage:
         return usage
-    if line is not None or process.wait() or usage is None:
-      raise RuntimeError(f"{' '.join(command)}: ended with status {process.wait()}: {said}")
-    return usage
+    # What it used to its very end is known when it is waited for, and not by its last line.
+    _, status, spent = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if line is not None or process.returncode or usage is None:
+      raise RuntimeError(f"{' '.join(command)}: ended with status {process.returncode}: {said}")
+    wall, cpu = time.perf_counter() - start, spent.ru_utime + spent.ru_stime
+    return usage._replace(wall_s=round(wall, 2), cpu_s=round(cpu, 2))
   finally:
     process.kill()
     process.communicate()
