@@ -1,4 +1,4 @@
-"""What the engines of `predict` change in the DSC: JAX, and OpenVINO in both of its precisions.
+r"""What the engines of `predict` change in the DSC: JAX, and OpenVINO in both of its precisions.
 
   python -m benchmarks.engine_scores --demo=runs/demo --slabs=data \
     --output=benchmarks/results/engine_scores.json
