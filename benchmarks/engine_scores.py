@@ -5,7 +5,7 @@ r"""What the engines of `predict` change in the DSC: JAX, and OpenVINO in both o
 
 Every test case of the demo's run, and every test slab of the bundled network, is segmented by each
 engine in turn. `dsc` is the mean of the cases; `voxels` counts, over all cases, where a mask is not
-that of JAX; `dice_with_jax` is how alike their foregrounds are. Nothing is chosen by it.
+that of JAX; `dice_with_first` is how alike their foregrounds are. Nothing is chosen by it.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,8 @@ from attn_unet_jax.workflows.load_run import LoadedRun
 from attn_unet_jax.workflows.open_ensemble import open_ensemble
 from attn_unet_jax.workflows.options import EngineOptions
 from attn_unet_jax.workflows.use_engine import use_engine
-from benchmarks.engine_tables import compare_masks, mean_dsc, write_table
+from benchmarks.engine_tables import mean_dsc, write_table
+from benchmarks.mask_agreement import compare_masks
 from benchmarks.page import write_section
 from benchmarks.result import keep, machine
 

@@ -14,16 +14,13 @@ from typing import Any
 
 from absl import flags
 
+from attn_unet_jax.__main__ import COMMANDS
 from attn_unet_jax.runtime.process import run_command
 from benchmarks.page import table, write_section
 from benchmarks.peers.inputs import write_scan
 from benchmarks.result import keep, machine
 from benchmarks.traced_process import trace_until
 
-COMMANDS = (
-  "main", "demo", "predict", "serve", "evaluate", "compare", "report", "export", "convert", "check",
-  "info",
-)  # fmt: skip
 _SLICES = 20
 
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Starts of each help.", lower_bound=1)
@@ -36,7 +33,7 @@ def main() -> None:
   helps: dict[str, list[float]] = {name: [] for name in COMMANDS}
   for _ in range(_REPEATS.value or 1):
     for name, seconds in helps.items():
-      seconds.append(trace_until(None, f"attn_unet_jax.{name}", "--help").cpu_s)
+      seconds.append(trace_until(None, COMMANDS[name][0], "--help").cpu_s)
   result: dict[str, Any] = {
     "machine": machine(),
     "help_cpu_s": {name: round(statistics.median(one), 2) for name, one in helps.items()},

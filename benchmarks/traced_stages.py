@@ -34,7 +34,7 @@ MARK = "@stages "
 _CLEAR_PEAK = Path("/proc/self/clear_refs")
 
 
-def summarise(
+def summarise_starts(
   found: dict[str, list[dict[str, Any]]],
 ) -> Iterator[tuple[str, Stages]]:
   """Yields the least seconds and the greatest memory of each stage, for each way that was."""
@@ -66,7 +66,7 @@ def write_table(ways: dict[str, Stages]) -> str:
 
 
 @contextmanager
-def watch(stage: str, stages: Stages) -> Iterator[None]:
+def watch_stage(stage: str, stages: Stages) -> Iterator[None]:
   """Adds the seconds of a block to its stage, and the greatest memory of the process in it."""
   _CLEAR_PEAK.write_text("5", encoding="ascii")
   start = time.perf_counter()
@@ -76,7 +76,7 @@ def watch(stage: str, stages: Stages) -> Iterator[None]:
   one["peak_gib"] = max(one["peak_gib"], read_peak())
 
 
-def wrap(stage: str, module: str, name: str, stages: Stages) -> None:
+def watch_function(stage: str, module: str, name: str, stages: Stages) -> None:
   """Has a function watched, where a module looks it up."""
   *owners, last = name.split(".")
   owner: Any = importlib.import_module(module)
@@ -86,17 +86,17 @@ def wrap(stage: str, module: str, name: str, stages: Stages) -> None:
 
   @functools.wraps(function)
   def watched(*arguments: Any, **named: Any) -> Any:
-    with watch(stage, stages):
+    with watch_stage(stage, stages):
       return function(*arguments, **named)
 
   setattr(owner, last, watched)
 
 
-def run_child() -> None:
+def run_watched() -> None:
   """Runs `predict` with its functions wrapped, and prints what the stages took."""
   stages: Stages = {}
   for stage, (module, name) in STAGES.items():
-    wrap(stage, module, name, stages)
+    watch_function(stage, module, name, stages)
   from attn_unet_jax import predict
 
   try:
@@ -106,4 +106,4 @@ def run_child() -> None:
 
 
 if __name__ == "__main__":
-  run_child()
+  run_watched()

@@ -26,6 +26,7 @@ from attn_unet_jax.inference.sliding import SlidingWindow
 from attn_unet_jax.volumes.nifti import read_label, read_nifti
 from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.workflows.load_run import BestCheckpoint, load_best
+from benchmarks.mask_agreement import compare_masks
 from benchmarks.result import keep, machine
 
 WORKDIR = flags.DEFINE_string("workdir", None, "A run.", required=True)
@@ -104,13 +105,6 @@ def measure(found: BestCheckpoint, setting: str) -> tuple[dict[str, Any], list[n
   }, masks
 
 
-def agreement(masks: list[np.ndarray], others: list[np.ndarray]) -> dict[str, Any]:
-  """How alike two settings segment: the Dice of all their voxels together, and where it differs."""
-  both = sum(int(((a > 0) & (b > 0)).sum()) for a, b in zip(masks, others, strict=True))
-  each = sum(int((a > 0).sum() + (b > 0).sum()) for a, b in zip(masks, others, strict=True))
-  return {"dice_with_first": round(2 * both / each, 4) if each else 1.0, "voxels": each - both}
-
-
 def main(_: list[str]) -> None:
   """Measures every setting and keeps the result."""
   began, found = machine(), load_best(Path(WORKDIR.value))
@@ -121,7 +115,7 @@ def main(_: list[str]) -> None:
     result[setting], masks = measure(found, setting)
     first = first or masks
     if masks:
-      result[setting] |= agreement(first, masks)
+      result[setting] |= compare_masks(masks, first)
   keep(result, OUTPUT.value)
 
 

@@ -5,21 +5,17 @@ import sys
 
 import pytest
 
+from attn_unet_jax.__main__ import COMMANDS
 from tests.conftest import ROOT, run_command
 
 MAIN = "attn_unet_jax.main"
 SLOW = pytest.mark.slow
-OTHERS = (
-  "demo", "predict", "serve", "evaluate", "export", "info", "check", "compare", "report", "convert",
-)  # fmt: skip
-COMMANDS = [
-  MAIN,
-  *(pytest.param(f"attn_unet_jax.{name}", marks=SLOW) for name in OTHERS),
-  pytest.param("tfds_pancreas.build", marks=SLOW),
+MODULES = [
+  module if module == MAIN else pytest.param(module, marks=SLOW) for module, _ in COMMANDS.values()
 ]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", MODULES)
 def test_help_says_how_it_is_used_and_is_no_error(command):
   done = run_command(command, "--help")
   assert (done.returncode, done.stderr) == (0, "")
@@ -28,7 +24,7 @@ def test_help_says_how_it_is_used_and_is_no_error(command):
   assert any(way in done.stdout for way in ways)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", MODULES)
 def test_help_waits_for_no_library_that_loads_for_long(command):
   # Not by a fork, which has them.
   done = subprocess.run(

@@ -16,7 +16,7 @@ Precision = Literal["float32", "bfloat16"]
 EXTRA = "cpu"
 
 _TELEMETRY = "openvino_telemetry"
-_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
 class OpenVinoEngine:
@@ -41,7 +41,7 @@ class OpenVinoEngine:
       )
     self._write_model, self._uses_statistics = write_model, uses_statistics
     self._settings = {
-      "INFERENCE_PRECISION_HINT": _HINTS[precision],
+      "INFERENCE_PRECISION_HINT": HINTS[precision],
       "INFERENCE_NUM_THREADS": count_usable_cores(),
       # All cores for one window: they come one at a time.
       "PERFORMANCE_HINT": "LATENCY",

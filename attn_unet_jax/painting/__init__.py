@@ -8,6 +8,7 @@ around what they have on CT, and a share of them any density of the window.
 `material_map` finds that for a whole label map, once, on the host, with `visceral_fat`. The rest
 runs in the step and depends on a patch's key alone: `anatomy` draws what no map names, bowel,
 vessels and lesions, `densities` the mean of each material, `texture` smooth random fields, `fat`
-the fat in the pancreas, `resolution` the operators of blur and slices, `tone` gamma and contrast,
-and `patch` paints an image with them. It knows neither files nor networks.
+the fat in the pancreas, `wall` rims of bones and fat in muscles, `resolution` the operators of blur
+and slices, `tone` gamma and contrast, and `patch` paints an image with them. It knows neither files
+nor networks.
 """

@@ -12,9 +12,8 @@ from attn_unet_jax.painting.options import Painting
 from tfds_pancreas.abdomen.organs import ALL_ORGANS
 
 _BONE, _MUSCLE, _FAT = (ALL_ORGANS[name] for name in ("bone", "muscle", "fat"))
-# Of the roughness of the table, drawn for each patch: the marrow of a vertebra may be as smooth as
-# an organ.
-_LEAST_ROUGH = 0.1
+# A part of the table's roughness, the least that is drawn: marrow may be as smooth as an organ.
+_LEAST_ROUGHNESS = 0.1
 
 
 def paint_wall(
@@ -38,10 +37,10 @@ def paint_wall(
   if not painting.bone_rim_hu[1] and not painting.muscle_fat[1]:
     return hu
   texture, sheets = fields
-  rim, rough, fat = jax.random.uniform(key, (3,))
+  rim, smoothness, fat = jax.random.uniform(key, (3,))
   if painting.bone_rim_hu[1]:
     low, high = painting.bone_rim_hu
-    less = (1 - _LEAST_ROUGH) * rough * densities.fine[_BONE] * texture
+    less = (1 - _LEAST_ROUGHNESS) * smoothness * densities.fine[_BONE] * texture
     bone = index == _BONE
     raised = jnp.where(find_rim(bone), low + (high - low) * rim, 0)
     hu = jnp.where(bone, hu - less + raised, hu)

@@ -16,7 +16,7 @@ from attn_unet_jax.serving.options import ServiceOptions
 from attn_unet_jax.serving.scan_files import SENT, SentScan
 from attn_unet_jax.volumes.dicom.write_segmentation import import_highdicom
 from attn_unet_jax.volumes.scan import open_scan
-from attn_unet_jax.workflows.answer_scan import ScanWork, segment_scan
+from attn_unet_jax.workflows.answer_scan import ScanWork, answer_scan
 from attn_unet_jax.workflows.write_mask import SUFFIXES, OutputFormat, is_dicom_format
 
 
@@ -123,7 +123,7 @@ class Segmenter:
     )
     # The options alone are of this request; the network stays compiled.
     found = open_scan(scan.path, series_uid=request.series)
-    record, _ = segment_scan(found, target, dataclasses.replace(self.work, options=options), [])
+    record, _ = answer_scan(found, target, dataclasses.replace(self.work, options=options), [])
     facts = json.loads((folder / "mask.json").read_bytes())
     said = [line.replace(str(scan.path), scan.name) for line in facts["warnings"]]
     facts |= {"run": self.model_name, "scan": scan.name, "warnings": said}

@@ -64,15 +64,15 @@ class ScanWork:
     return digest_request(__version__, *made_by, self.options.written, box)
 
 
-def answer_scan(scan: FoundScan, target: Path, work: ScanWork) -> tuple[AnswerRecord, str]:
-  """Segments a scan and writes its answer. Returns the record, and what the screen says.
+def record_answer(scan: FoundScan, target: Path, work: ScanWork) -> tuple[AnswerRecord, str]:
+  """Answers a scan as `answer_scan`, but a scan that is refused is no exception.
 
-  A scan that cannot be segmented is no exception: the record has the reason.
+  The record has the reason then.
   """
   began = time.monotonic()
   warnings: list[str] = []
   try:
-    return segment_scan(scan, target, work, warnings)
+    return answer_scan(scan, target, work, warnings)
   # A bad scan of many must not stop the others; all failures end in one error.
   except UserError as error:
     failed = dataclasses.replace(
@@ -84,10 +84,10 @@ def answer_scan(scan: FoundScan, target: Path, work: ScanWork) -> tuple[AnswerRe
     return failed, f"not written ({error})"
 
 
-def segment_scan(
+def answer_scan(
   scan: FoundScan, target: Path, work: ScanWork, warnings: list[str]
 ) -> tuple[AnswerRecord, str]:
-  """Segments a scan and writes its answer, as `answer_scan`, but raises.
+  """Segments a scan and writes its answer. Returns the record, and what the screen says.
 
   What is said of the scan is added to `warnings`, also where an error follows.
 

@@ -18,7 +18,7 @@ from attn_unet_jax.workflows.answer_log import (
   AnswerRecord,
   read_stamp,
 )
-from attn_unet_jax.workflows.answer_scan import ScanWork, answer_scan
+from attn_unet_jax.workflows.answer_scan import ScanWork, record_answer
 from attn_unet_jax.workflows.evaluate_run import leave_unprocessed
 from attn_unet_jax.workflows.list_scans import ScanListing, list_scans
 from attn_unet_jax.workflows.load_run import LoadedRun
@@ -132,7 +132,7 @@ def _answer_all(listing: ScanListing, work: ScanWork, log: AnswerLog | None) -> 
   for index, (scan, target) in enumerate(todo):
     # Before the scan is read: one that changes meanwhile is then not taken as answered.
     stamp = read_stamp(scan)
-    record, line = answer_scan(scan, target, work)
+    record, line = record_answer(scan, target, work)
     if record.error:
       failures[target] = record.error
     left = estimate_time_left(time.monotonic() - began, index + 1, len(todo))

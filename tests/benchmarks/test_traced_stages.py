@@ -16,8 +16,8 @@ def test_a_wrapped_function_does_its_work_and_its_stage_has_time_and_memory(monk
   module = types.SimpleNamespace(Reader=Reader, double=lambda x: 2 * x)
   monkeypatch.setattr(traced_stages.importlib, "import_module", lambda _: module)
   stages = {}
-  traced_stages.wrap("read", "any", "Reader.read", stages)
-  traced_stages.wrap("double", "any", "double", stages)
+  traced_stages.watch_function("read", "any", "Reader.read", stages)
+  traced_stages.watch_function("double", "any", "double", stages)
   assert module.double(4) == 8
   assert stages["double"]["seconds"] < 1
   size = 40_000_000
@@ -36,7 +36,7 @@ def test_ways_are_told_by_their_best_start_and_their_greatest_memory():
     {"the network": _use(2.0, 1.0), "from start to end": _use(3.0, 1.0)},
     {"the network": _use(1.5, 1.25), "from start to end": _use(4.0, 1.0)},
   ]
-  ways = dict(traced_stages.summarise({"float32": starts, "bfloat16": []}))
+  ways = dict(traced_stages.summarise_starts({"float32": starts, "bfloat16": []}))
   assert [*ways] == ["float32"]
   assert ways["float32"]["the network"] == {"seconds": 1.5, "peak_gib": 1.25}
   text = traced_stages.write_table(ways)
