@@ -2,18 +2,21 @@
 
   python -m attn_unet_jax.evaluate --workdir=runs/a
   python -m attn_unet_jax.evaluate --workdir=runs/a --config.data.dataset=decathlon_pancreas/native
+  python -m attn_unet_jax.evaluate --workdir=runs/a,runs/b --output=DIR
   python -m attn_unet_jax.evaluate --prediction=DIR --reference=DIR --output=DIR
 
 The first segments the run's test cases again with its best checkpoint and writes evaluation/ and
 predictions/ in the run; --part chooses the validation or the training cases instead. The second
 does so with every case of another data set (or --config.data.folder=DIR), or with a --part of its
 folds: the run's classes are found there by name, and the files go into evaluation/NAME and
-predictions/NAME, in the run or in --output. The third compares folders of NIfTI masks, file by file
-of the same name. Of a run of all folds the first scores each case by the fold that did not see it,
-the second by their mean. --workdir=builtin:NAME is a network that comes with the program.
+predictions/NAME, in the run or in --output. The third scores the mean of several runs on the test
+cases that all of them have. The fourth compares folders of NIfTI masks, file by file of the same
+name. Of a run of all folds the first scores each case by the fold that did not see it, the second
+by their mean. --workdir=builtin:NAME is a network that comes with the program.
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from absl import flags
 
 from attn_unet_jax.cases.folds import PARTS
 from attn_unet_jax.evaluation.options import EMPTY_RULES, EvaluationOptions
-from attn_unet_jax.runs.builtin import announce_releases, find_run, name_run
+from attn_unet_jax.runs.builtin import announce_releases, find_runs, name_run
 from attn_unet_jax.runs.release import is_release
 from attn_unet_jax.runtime import process, xla
 from attn_unet_jax.runtime.acceptance import ACCEPT_HELP, parse_acceptance
@@ -29,7 +32,11 @@ from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import check_writable
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "A run: its cases are segmented and scored.")
+_WORKDIR = flags.DEFINE_string(
+  "workdir",
+  None,
+  "A run: its cases are segmented and scored. Or several, a,b,c, whose answers are averaged.",
+)
 _PART = flags.DEFINE_enum(
   "part", None, PARTS, "Which cases of the fold: of the run 'test', of another set all."
 )
@@ -38,8 +45,8 @@ _REFERENCE = flags.DEFINE_string("reference", None, "Folder of reference masks, 
 _OUTPUT = flags.DEFINE_string(
   "output",
   None,
-  "Folder for cases.csv and summary.json; of a run on another data set, for evaluation/ and "
-  "predictions/, instead of the run's own.",
+  "Folder for cases.csv and summary.json; of several runs, or of a run on another data set, for "
+  "evaluation/ and predictions/, instead of the run's own.",
 )
 _LABELS = flags.DEFINE_string(
   "labels", None, "CLASS=VALUE,... of the masks in folders; pancreas=1."
@@ -103,7 +110,7 @@ def main() -> None:
         f"--labels={_LABELS.value}: is for --prediction and --reference; a run knows its own, and "
         "--config.data.labels says those of another set"
       )
-    _score_run(find_run(_WORKDIR.value), other)
+    _score_runs(find_runs(_WORKDIR.value), other)
   elif (
     _PREDICTION.value
     and _REFERENCE.value
@@ -148,11 +155,11 @@ def _parse_tolerance(text: str) -> float:
   return value
 
 
-def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
+def _score_runs(workdirs: Sequence[Path], other: dict[str, str | int]) -> None:
   accept = parse_acceptance(_ACCEPT.value or "")
   rules = _read_rules()
   # Before JAX is loaded, as all that flags alone can get wrong.
-  _check_output(workdir, other)
+  _check_output(workdirs, other)
   from attn_unet_jax.cases.fold import open_fold  # these load JAX
   from attn_unet_jax.inference.mirrors import parse_mirrors
   from attn_unet_jax.inference.scales import parse_scales
@@ -170,17 +177,18 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
   from attn_unet_jax.workflows.mirror_run import mirror_run, scale_run
   from attn_unet_jax.workflows.model_card import write_model_card
   from attn_unet_jax.workflows.open_ensemble import open_ensemble
-  from attn_unet_jax.workflows.other_dataset import open_other_for_run
+  from attn_unet_jax.workflows.other_dataset import open_other_for_runs
   from attn_unet_jax.workflows.pool_scores import check_pooling, pool_scores, remove_pooled
+  from attn_unet_jax.workflows.shared_fold import open_shared_fold
 
   mirrors, scales = parse_mirrors(_TTA.value or ""), parse_scales(_TTA_SCALES.value or [])
-  announce_releases([workdir])
+  announce_releases(workdirs)
   print_line(f"device: {xla.describe_devices()}")
 
-  def open_as_asked(run: Path) -> LoadedRun:
-    """Opens a run with what the flags say of its answers and scores."""
-    # An ensemble of one: of a run of all folds it is their mean.
-    trained = accept_too(open_ensemble([run]), accept)
+  def open_as_asked(runs: Sequence[Path]) -> LoadedRun:
+    """Opens runs with what the flags say of their answers and scores."""
+    # Also of one: of a run of all folds it is their mean.
+    trained = accept_too(open_ensemble(runs), accept)
     if _NO_POSTPROCESS.value:
       trained = leave_unprocessed(trained)
     trained = scale_run(mirror_run(trained, mirrors), scales)
@@ -191,15 +199,21 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
     measure = open_attention(run) if _ATTENTION.value else None
     return WantedMaps(measure, bool(_SAVE_UNCERTAINTY.value))
 
+  part = _PART.value or "test"
+  workdir, *more = workdirs
+  if more and not other:
+    trained = open_as_asked(workdirs)
+    fold = open_shared_fold(workdirs, trained.config, part)
+    evaluate_run(trained, fold, Path(_OUTPUT.value or ""), part, want_maps(workdir))
+    return
   if not other:
-    part = _PART.value or "test"
     is_pooled = bool(list_fold_runs(workdir))
     if is_pooled:
       # Now, since scoring all folds takes long.
       check_pooling(workdir, part)
     for run in expand_fold_runs([workdir]):
       wanted = want_maps(run)
-      trained = open_as_asked(run)
+      trained = open_as_asked([run])
       # The list that the run wrote: what the config names may have changed since.
       fold = open_fold(trained.config.data, run / "folds.json")
       if is_pooled:
@@ -215,19 +229,26 @@ def _score_run(workdir: Path, other: dict[str, str | int]) -> None:
         write_model_card(workdir)
     return
   wanted = want_maps(workdir)
-  trained = open_as_asked(workdir)
-  others = open_other_for_run(workdir, trained.config, other, _PART.value)
+  trained = open_as_asked(workdirs)
+  others = open_other_for_runs(workdirs, trained.config, other, _PART.value)
   evaluate_other(trained, others, Path(_OUTPUT.value) if _OUTPUT.value else workdir, wanted)
 
 
-def _check_output(workdir: Path, other: dict[str, str | int]) -> None:
+def _check_output(workdirs: Sequence[Path], other: dict[str, str | int]) -> None:
   """Refuses scores that would lie where nobody looks for them, or in a release."""
-  if _OUTPUT.value and not other:
+  several = len(workdirs) > 1
+  if several and not _OUTPUT.value:
+    raise UserError("--output is missing: of several runs, the folder for the scores of their mean")
+  if several and _ATTENTION.value:
+    raise UserError("--attention: is for one run; each of several has gates of its own")
+  if _OUTPUT.value and not (other or several):
     raise UserError(
-      f"--output={_OUTPUT.value}: is for another data set, --config.data.dataset or "
-      "--config.data.folder; the scores of a run's own cases lie in the run"
+      f"--output={_OUTPUT.value}: is for several runs or another data set, --config.data.dataset "
+      "or --config.data.folder; the scores of a run's own cases lie in the run"
     )
-  if is_release(workdir) and not (other and _OUTPUT.value):
+  for workdir in workdirs:
+    if not is_release(workdir) or (other and _OUTPUT.value):
+      continue
     raise UserError(
       f"--workdir={name_run(workdir)}: a release has no cases of its own, and nothing is written "
       "into it; name a data set by --config.data.dataset or --config.data.folder, and "

@@ -26,7 +26,7 @@ from typing import Any, cast
 
 from absl import flags
 
-from attn_unet_jax.runs.builtin import announce_releases, choose_standard
+from attn_unet_jax.runs.builtin import announce_releases, choose_standard, find_runs
 from attn_unet_jax.runtime import process, xla
 from attn_unet_jax.runtime.acceptance import ACCEPT_HELP, parse_acceptance
 from attn_unet_jax.runtime.console import print_line
@@ -124,7 +124,6 @@ def main() -> None:
   accept = parse_acceptance(_ACCEPT.value or "")
   from attn_unet_jax.inference.mirrors import parse_mirrors  # these load JAX
   from attn_unet_jax.inference.scales import parse_scales
-  from attn_unet_jax.workflows.open_ensemble import split_workdirs
   from attn_unet_jax.workflows.options import AnswerOptions, EngineOptions
   from attn_unet_jax.workflows.segment_scans import segment_scans
 
@@ -132,7 +131,7 @@ def main() -> None:
   source, output = Path(_INPUT.value or ""), Path(_OUTPUT.value or "")
   # Not a required flag of absl: without it the bundled network answers.
   missing = process.describe_missing("workdir", __doc__ or "")
-  workdirs = split_workdirs(_WORKDIR.value or choose_standard(missing))
+  workdirs = find_runs(_WORKDIR.value or choose_standard(missing))
   announce_releases(workdirs)
   print_line(f"device: {xla.describe_devices()}")
   options = AnswerOptions(

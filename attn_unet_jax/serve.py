@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from absl import flags
 
-from attn_unet_jax.runs.builtin import announce_releases, choose_standard
+from attn_unet_jax.runs.builtin import announce_releases, choose_standard, find_runs
 from attn_unet_jax.runtime import process, xla
 from attn_unet_jax.runtime.console import print_line
 
@@ -87,7 +87,6 @@ def main() -> None:
   from attn_unet_jax.serving.archive import read_archive  # these load JAX
   from attn_unet_jax.serving.options import ServiceOptions, read_secret
   from attn_unet_jax.serving.run_service import run_service
-  from attn_unet_jax.workflows.open_ensemble import split_workdirs
   from attn_unet_jax.workflows.options import AnswerOptions, EngineOptions
 
   # Files and not values: a command's arguments can be read in the list of processes.
@@ -108,7 +107,7 @@ def main() -> None:
     ),
   )
   missing = process.describe_missing("workdir", __doc__ or "")
-  workdirs = split_workdirs(_WORKDIR.value or choose_standard(missing))
+  workdirs = find_runs(_WORKDIR.value or choose_standard(missing))
   announce_releases(workdirs)
   print_line(f"device: {xla.describe_devices()}")
   # The other options of an answer come with each request.

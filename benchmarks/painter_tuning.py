@@ -2,11 +2,12 @@
 
   python -m benchmarks.painter_tuning --data_dir=data --workdir=runs/painter
 
-Each variant changes `pancreas.py:real` in one thing and is trained for the same number of steps on
-the same patients. Its figure is the DSC over the validation slabs after the last step. The scores
-of the test patients, which `main` writes too, are read by nothing here. Hours of two cores: what is
-done stays, a variant that was stopped goes on, and the JSON is written after each. Its rows of the
-same budget are not trained again, so that the table can be filled in several sittings.
+Each variant changes `pancreas.py:real`, as it was before rims of bones and fat in muscles came, in
+one thing and is trained for the same number of steps on the same patients. Its figure is the DSC
+over the validation slabs after the last step. The scores of the test patients, which `main` writes
+too, are read by nothing here. Hours of two cores: what is done stays, a variant that was stopped
+goes on, and the JSON is written after each. Its rows of the same budget are not trained again, so
+that the table can be filled in several sittings.
 """
 
 from pathlib import Path

@@ -162,6 +162,9 @@ def _paint_beside(config: ConfigDict) -> None:
   config.painting.free_tissues = 0.1
   config.painting.fat = (0.0, 0.35)
   config.painting.noise_hu = (3.0, 22.0)
+  # As on CT: bones that are rims above a marrow as smooth as an organ, and septa of fat in muscles.
+  config.painting.bone_rim_hu = (50.0, 400.0)
+  config.painting.muscle_fat = (0.0, 0.3)
 
 
 def _one_scan(config: ConfigDict) -> None:

@@ -17,17 +17,18 @@ class EnsembleSystem:
   the bit, and memory holds two of them whatever their number. (Welford 1962: the running mean.)
 
   Attributes:
+    members: what is averaged.
     agreement: how far the members agree about what was predicted since it was cleared.
   """
 
   def __init__(self, members: Sequence[SegmentationSystem]):
     """Keeps the members, one or more, which segment a working-grid volume by the same classes."""
-    self._members = tuple(members)
+    self.members = tuple(members)
     self.agreement = MemberAgreement()
 
   def predict(self, volume: Volume) -> np.ndarray:
     """Predicts class probabilities, float32 `[X, Y, Z, K]`; an array of that size more."""
-    first, *others = self._members
+    first, *others = self.members
     mean = first.predict(volume)
     # Classes are a byte a voxel: the answers themselves would be in memory all at a time.
     said = [find_likeliest(mean)]

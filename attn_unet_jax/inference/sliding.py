@@ -1,5 +1,6 @@
 """Slides a network over a working-grid volume, in overlapping windows with Gaussian weights."""
 
+import copy
 import itertools
 import math
 import time
@@ -78,6 +79,7 @@ class SlidingWindow:
     # The values where there is no window: class 0 is the background.
     self._outside = np.eye(1, module.num_classes, dtype=np.float32)[0]
     self._announces = announce
+    self._networks = 1  # with those that share what is compiled
     shift = -np.log(np.array(recipe.inference.class_weights or [1.0], np.float32))
     self.variables: Any = None
     self._engine: WindowEngine | None = None
@@ -104,6 +106,16 @@ class SlidingWindow:
     # They are an argument of the compiled window, so that it serves every checkpoint.
     self.variables = variables
     return self
+
+  def share(self, variables: Any) -> "SlidingWindow":
+    """Returns another one for other parameters of the same network, of which it compiles nothing.
+
+    It announces nothing either: its windows are those of this one, which says how long both take.
+    """
+    other = copy.copy(self).use(variables)
+    other._announces = False
+    self._networks += 1
+    return other
 
   def use_engine(self, engine: WindowEngine | None) -> None:
     """Sets what computes the windows of `predict`; None: JAX."""
@@ -190,7 +202,7 @@ class SlidingWindow:
     ):
       # From one answer to the next: the first one also waits for the second to be asked for.
       if is_announced and index == 1:
-        _announce_time(time.monotonic() - began, plan.windows)
+        _announce_time(time.monotonic() - began, plan.windows, self._networks)
       began = time.monotonic()
       where = tuple(slice(c, c + n) for c, n in zip(corner, plan.inner, strict=True))
       inside[where] += probabilities * weights
@@ -228,10 +240,11 @@ class SlidingWindow:
     return answer
 
 
-def _announce_time(seconds: float, windows: int) -> None:
-  """Says how long so many windows take, by the seconds of one; not if that is short."""
-  if (whole := seconds * windows) >= _WORTH_SAYING_S:
-    print_line(f"a window takes {seconds:.3g} s: the scan about {format_duration(whole)}")
+def _announce_time(seconds: float, windows: int, networks: int) -> None:
+  """Says how long so many windows of each network take, by the seconds of one; not if short."""
+  by = f" by {networks} networks" if networks > 1 else ""
+  if (whole := seconds * windows * networks) >= _WORTH_SAYING_S:
+    print_line(f"a window takes {seconds:.3g} s: the scan{by} about {format_duration(whole)}")
 
 
 def _pad_volume(

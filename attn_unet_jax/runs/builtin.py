@@ -72,6 +72,21 @@ def split_runs(text: str, flag: str) -> list[str]:
   return names
 
 
+def find_runs(text: str) -> list[Path]:
+  """Reads `--workdir`: one run, or several with commas between them; `builtin:NAME` is one too.
+
+  A folder whose own name has commas is one run.
+
+  Raises:
+    UserError: a name is empty or there twice, or no such network comes with the program.
+  """
+  workdirs = [find_run(name) for name in split_runs(text, "workdir")]
+  # By resolved path: a run under two names would count twice in the mean.
+  if len({workdir.resolve() for workdir in workdirs}) < len(workdirs):
+    raise UserError(f"--workdir={text}: a run is there twice")
+  return workdirs
+
+
 def find_own_run(text: str, way_out: str) -> Path:
   """Returns the folder of a run that is written into.
 

@@ -1,4 +1,4 @@
-"""A release: of a run what predicts, in a folder to be passed on, with a digest of each file.
+"""A release: of one run or several what predicts, in a folder to be passed on, with digests.
 
 `release.json` says what the network learnt from, how well it did on test cases, and its licence.
 The ids of the cases that it has seen are there as digests, since a case may be called after a
@@ -18,7 +18,8 @@ from attn_unet_jax.runtime.files import read_json_object, write_text
 RECORD, PARAMETERS = "release.json", "parameters.npz"
 NOTICE = "not a medical device"
 WAY_OUT = "install it, or export the run, again"
-_FORMAT = 1
+# Of one network, and of the mean of several, which a version that knows of one alone must refuse.
+_FORMATS = (1, 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Release:
     rounding: how its answers differ from those of the run's parameters in float32.
     seen: digests of the ids of its training and validation cases; None where they are unknown.
     program: what wrote it.
+    networks: how many there are of one recipe, whose probabilities are averaged.
   """
 
   checkpoint_step: int
@@ -46,18 +48,31 @@ class Release:
   rounding: Mapping[str, Any]
   seen: tuple[str, ...] | None
   program: str
+  networks: int = 1
+
+  @property
+  def parameter_files(self) -> tuple[str, ...]:
+    """The names of the files with the parameters, one of each network."""
+    return name_parameters(self.networks)
 
   def describe(self) -> str:
     """Describes it in one line."""
     scores = ", ".join(f"{name} {dsc:.2f}" for name, dsc in self.test_dsc.items())
+    mean = f" by the mean of {self.networks} networks" if self.networks > 1 else ""
     return (
-      f"segments {', '.join(self.classes)}; trained on {self.trained_on}; mean DSC on "
+      f"segments {', '.join(self.classes)}{mean}; trained on {self.trained_on}; mean DSC on "
       f"{self.test_cases} test cases: {scores}; licence {self.licence}; {NOTICE}"
     )
 
   def find_seen(self, ids: Iterable[str]) -> list[str] | None:
     """Returns which of these cases it was trained or validated on; None where that is unknown."""
     return None if self.seen is None else [one for one in ids if digest_id(one) in self.seen]
+
+
+def name_parameters(networks: int) -> tuple[str, ...]:
+  """Returns the names of the files with the parameters of so many networks."""
+  stem, _, suffix = PARAMETERS.partition(".")
+  return (PARAMETERS, *(f"{stem}_{number}.{suffix}" for number in range(2, networks + 1)))
 
 
 def is_release(folder: Path) -> bool:
@@ -68,7 +83,7 @@ def is_release(folder: Path) -> bool:
 def write_release(folder: Path, release: Release, files: Sequence[str]) -> None:
   """Writes `release.json` beside the files of these names, which are there already."""
   content = {
-    "format": _FORMAT,
+    "format": _choose_format(release.networks),
     "notice": NOTICE,
     **dataclasses.asdict(release),
     # As they lie on the disk, not as they were meant to be written.
@@ -88,10 +103,15 @@ def read_release(folder: Path) -> Release:
   content = read_json_object(path, WAY_OUT)
   try:
     # First: another version may mean something else by the other keys.
-    if content["format"] != _FORMAT:
+    if content["format"] not in _FORMATS:
       raise ValueError(f"format {content['format']!r} of another version")
     files = {str(name): str(digest) for name, digest in content["files"].items()}
     release = _parse(content)
+    if content["format"] != _choose_format(release.networks) or release.networks < 1:
+      raise ValueError(f"{release.networks} networks in format {content['format']}")
+    # So that each is one of those whose digests are compared.
+    if missing := set(release.parameter_files) - files.keys():
+      raise ValueError(f"no digest of {', '.join(sorted(missing))}")
   except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
     raise UserError(f"{path}: not a release ({format_error(error)}); {WAY_OUT}") from None
   for name, digest in files.items():
@@ -123,6 +143,10 @@ def require_no_release(folder: Path, way_out: str) -> None:
     raise UserError(f"--workdir={folder}: a release, into which nothing is written; {way_out}")
 
 
+def _choose_format(networks: int) -> int:
+  return _FORMATS[networks > 1]
+
+
 def _parse(content: Mapping[str, Any]) -> Release:
   seen = content["seen"]
   return Release(
@@ -135,6 +159,7 @@ def _parse(content: Mapping[str, Any]) -> Release:
     rounding=dict(content["rounding"]),
     seen=None if seen is None else tuple(map(str, seen)),
     program=str(content["program"]),
+    networks=int(content.get("networks", 1)),
   )
 
 

@@ -168,6 +168,9 @@ def _score_and_write(
   )
   # A copy: the caller's own must not grow.
   about = {**about, "checkpoint_step": trained.step}
+  if trained.members:
+    # Which networks were averaged, as a release of their mean asks.
+    about["digest"] = trained.digest
   if trained.mirrors:
     about["tta"] = "".join(AXES[axis] for axis in trained.mirrors)
   if trained.scales:

@@ -22,7 +22,7 @@ from attn_unet_jax.runtime.files import (
 from attn_unet_jax.volumes.volume import round_spacing
 from attn_unet_jax.workflows.export_network import ExportedNetwork, ExportFormat, export_network
 from attn_unet_jax.workflows.fold_runs import expand_fold_runs
-from attn_unet_jax.workflows.load_run import BestCheckpoint, digest_checkpoint, load_best
+from attn_unet_jax.workflows.load_run import BestCheckpoint, digest_networks, load_networks
 from attn_unet_jax.workflows.model_card import CARD, ExportedAs, describe_model
 from attn_unet_jax.workflows.open_ensemble import open_ensemble
 from attn_unet_jax.workflows.scored_network import explain_other_scores
@@ -61,21 +61,22 @@ def export_run(
   # Before any checkpoint is read.
   check_writable(path.parent)
   workdirs = expand_fold_runs(workdirs)
-  members = [load_best(workdir) for workdir in workdirs]
-  for workdir, member in zip(workdirs, members, strict=True):
+  # Of each run its networks: one, but of a release of several.
+  runs = [load_networks(workdir) for workdir in workdirs]
+  for workdir, (member, *_) in zip(workdirs, runs, strict=True):
     _check_exportable(workdir, member)
-    _check_same_windows(workdirs[0], members[0], workdir, member)
+    _check_same_windows(workdirs[0], runs[0][0], workdir, member)
   # It checks whether the runs fit together, and knows the steps that all of them take.
   steps = open_ensemble(workdirs).postprocessing
-  exported = export_network(workdirs, members, export_format)
+  exported = export_network(workdirs, [one for members in runs for one in members], export_format)
   contract = {
     **_describe_network(path, exported, workdirs),
-    **_describe_scan(members[0], steps),
-    "runs": [_describe_run(*one, steps) for one in zip(workdirs, members, strict=True)],
+    **_describe_scan(runs[0][0], steps),
+    "runs": [_describe_run(*one, steps) for one in zip(workdirs, runs, strict=True)],
   }
   card = "\n".join(
     describe_model(workdir, exported=ExportedAs(member.step, steps))
-    for workdir, member in zip(workdirs, members, strict=True)
+    for workdir, (member, *_) in zip(workdirs, runs, strict=True)
   )
   return _write_files(path, exported, contract, card)
 
@@ -185,7 +186,10 @@ def _describe_scan(first: BestCheckpoint, steps: Postprocessing) -> dict[str, An
   }
 
 
-def _describe_run(workdir: Path, member: BestCheckpoint, steps: Postprocessing) -> dict[str, Any]:
+def _describe_run(
+  workdir: Path, members: Sequence[BestCheckpoint], steps: Postprocessing
+) -> dict[str, Any]:
+  member = members[0]  # whose config and step are those of all
   path = workdir / "evaluation" / "summary.json"
   summary = read_json_object(path, "remove it to export without scores, or evaluate again")
   # The scores of another network, or of more than the network, say nothing of this file.
@@ -195,7 +199,8 @@ def _describe_run(workdir: Path, member: BestCheckpoint, steps: Postprocessing) 
     "name": workdir.resolve().name,
     "network": member.config.model.name,
     "checkpoint_step": member.step,
-    "digest": digest_checkpoint(member),
+    "networks": len(members),
+    "digest": digest_networks(members),
     "normalisation": data.normalisation,
     "window_hu": data.window_hu if data.normalisation == "window" else None,
     "test_scores": {key: summary.get(key) for key in _SCORES} if ours else None,

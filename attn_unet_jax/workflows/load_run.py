@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from flax import linen as nn
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.inference.agreement import MemberAgreement
+from attn_unet_jax.inference.ensemble import EnsembleSystem
 from attn_unet_jax.inference.postprocess import UNCHANGED, Postprocessing
 from attn_unet_jax.inference.quality import MaskQuality, QualityModel, estimate_quality
 from attn_unet_jax.inference.segment import Locate, ScanProbabilities
@@ -20,7 +21,7 @@ from attn_unet_jax.inference.sliding import SegmentationSystem, SlidingWindow
 from attn_unet_jax.labels import class_names
 from attn_unet_jax.models.ops.onednn_conv import has_onednn
 from attn_unet_jax.runs.folder import has_progress
-from attn_unet_jax.runs.release import PARAMETERS, WAY_OUT, is_release, read_release
+from attn_unet_jax.runs.release import WAY_OUT, is_release, read_release
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.xla import make_deterministic
 from attn_unet_jax.training.read_checkpoint import restore_best, restore_step
@@ -60,11 +61,11 @@ class LoadedRun:
   `digest` is one of everything that an answer depends on beside the scan and `postprocessing`, the
   steps after the network; '' where it is unknown. `unprocessed` says that those that the run chose
   are left out, as was asked. `mirrors` has the axes along which `system` averages over mirror
-  images, `scales` the scales of further copies. `members` has the configs of the runs that an
-  ensemble averages; of a single run it is empty. `networks` are those that `system` and `locate`
+  images, `scales` the scales of further copies. `members` has the configs of the networks that an
+  ensemble averages; of a single one it is empty. `networks` are those that `system` and `locate`
   use; `engine` is what computes them, with its version. `quality` estimates by class how good a
   mask is; empty where the probabilities do not tell. `agreement` is how far the members agree; None
-  for a single run.
+  for a single network.
   """
 
   config: RunConfig
@@ -85,7 +86,7 @@ class LoadedRun:
 
   @property
   def configs(self) -> tuple[RunConfig, ...]:
-    """The configs of all runs that answer."""
+    """The configs of all networks that answer."""
     return self.members or (self.config,)
 
   def estimate_quality(self, found: ScanProbabilities) -> dict[str, MaskQuality]:
@@ -104,7 +105,7 @@ class LoadedRun:
 def load_best(workdir: Path, step: int | None = None) -> BestCheckpoint:
   """Loads the best checkpoint of a run by validation DSC, or the newest if none was validated.
 
-  That of a release is its only one.
+  That of a release is its only one; where a release has several networks, it is their first.
 
   Args:
     workdir: the run's folder.
@@ -113,6 +114,20 @@ def load_best(workdir: Path, step: int | None = None) -> BestCheckpoint:
   Raises:
     UserError: there is no run, or it has no intact checkpoint, or none of that step.
   """
+  return _load(workdir, step, 1)[0]
+
+
+def load_networks(workdir: Path) -> list[BestCheckpoint]:
+  """Loads all networks that a run averages: its best checkpoint, or those of a release of several.
+
+  Raises:
+    UserError: as of `load_best`.
+  """
+  return _load(workdir, None, None)
+
+
+def _load(workdir: Path, step: int | None, count: int | None) -> list[BestCheckpoint]:
+  """Loads the first `count` networks of a run, or all of them."""
   # First of all: a damaged file must not be taken for what it says.
   release = read_release(workdir) if is_release(workdir) else None
   config = load_config(workdir / "config.json")
@@ -135,36 +150,62 @@ def load_best(workdir: Path, step: int | None = None) -> BestCheckpoint:
       raise UserError(f"{workdir}: a release; {only}, and none of step {step}")
     # A release has parameters and statistics, and nothing of the optimiser.
     values = abstract_state(config, module).variables
-    variables = load_variables(workdir / PARAMETERS, values, WAY_OUT)
-    return BestCheckpoint(config, classes, module, variables, release.checkpoint_step)
+    return [
+      BestCheckpoint(
+        config,
+        classes,
+        module,
+        load_variables(workdir / name, values, WAY_OUT),
+        release.checkpoint_step,
+      )
+      for name in release.parameter_files[:count]
+    ]
   if not has_progress(workdir):
     raise UserError(f"{workdir}: no checkpoint yet; train it with attn_unet_jax.main first")
   # Restoring needs the shapes of the parameters only, not their values.
   folder, like = workdir / "checkpoints", abstract_state(config, module)
   state = restore_best(folder, like) if step is None else restore_step(folder, step, like)
-  return BestCheckpoint(config, classes, module, state.variables, int(state.step))
+  return [BestCheckpoint(config, classes, module, state.variables, int(state.step))]
 
 
 def open_run(workdir: Path) -> LoadedRun:
-  """Opens a run of one network with its best checkpoint, and the steps that it chose for it.
+  """Opens a run with its best checkpoint, or a release, and the steps that it chose for it.
 
   Raises:
     UserError: there is no run, it has no checkpoint, or what it chose is damaged.
   """
-  found = load_best(workdir)
-  system = SlidingWindow(found.config, found.module, announce=True).use(found.variables)
-  steps = read_steps(workdir, found.step, found.config.inference)
-  digest = digest_checkpoint(found)
+  all_found = load_networks(workdir)
+  found = all_found[0]
+  first = SlidingWindow(found.config, found.module, announce=True).use(found.variables)
+  windows = [first, *(first.share(one.variables) for one in all_found[1:])]
+  mean = EnsembleSystem(windows) if len(windows) > 1 else None
   return LoadedRun(
     found.config,
     found.classes,
-    system,
+    mean or first,
     found.step,
-    digest=digest,
-    postprocessing=steps,
-    networks=(LoadedNetwork(workdir, found, system),),
+    digest=digest_networks(all_found),
+    postprocessing=read_steps(workdir, found.step, found.config.inference),
+    members=tuple(one.config for one in all_found) if mean else (),
+    networks=tuple(
+      LoadedNetwork(workdir, one, window) for one, window in zip(all_found, windows, strict=True)
+    ),
     quality=read_quality(workdir, found.classes, found.step),
+    agreement=mean.agreement if mean else None,
   )
+
+
+def digest_networks(all_found: Sequence[BestCheckpoint]) -> str:
+  """Returns a hexadecimal digest of the networks that a run averages, as of `digest_checkpoint`."""
+  return join_digests([digest_checkpoint(one) for one in all_found])
+
+
+def join_digests(digests: Sequence[str]) -> str:
+  """Returns the digest of what is averaged: of one network its own; '' where one is unknown."""
+  if len(digests) == 1:
+    return digests[0]
+  # Of an unknown member the answer is unknown, and is made each time.
+  return hashlib.sha256(repr([*digests]).encode()).hexdigest() if all(digests) else ""
 
 
 def digest_checkpoint(found: BestCheckpoint) -> str:

@@ -43,6 +43,8 @@ def _measure_within(
 def open_attention(workdir: Path) -> MeasureAttention:
   """Opens the best checkpoint of a run, to measure the coefficients of its gates.
 
+  Where a release has several networks, they are those of the first.
+
   Raises:
     UserError: there is no run of one network, or its network has no gates.
   """

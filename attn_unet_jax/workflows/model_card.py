@@ -86,12 +86,16 @@ class ReleaseFacts:
     licence: that of its values.
     trained_on: its data, in words.
     rounding: how its answers differ from the run's, in words.
+    summary: the scores of its test cases.
+    seeds: that of each network; of several the probabilities are averaged.
   """
 
   name: str
   licence: str
   trained_on: str
   rounding: str
+  summary: Mapping[str, Any]
+  seeds: Sequence[int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +126,11 @@ def describe_model(
   config = load_config(workdir / "config.json")
   record = read_json_object(workdir / "run.json", WAY_OUT)
   # A run that was not tested has none, and its card says so.
-  summary = read_json_object(workdir / "evaluation" / "summary.json", WAY_OUT)
+  summary = (
+    release.summary
+    if release
+    else read_json_object(workdir / "evaluation" / "summary.json", WAY_OUT)
+  )
   classes = ", ".join(class_names(config.data.labels))
   steps = exported.steps if exported else _find_steps(workdir, config, summary)
   lines = [
@@ -153,7 +161,7 @@ def describe_model(
     "",
     "## Scores",
     "",
-    *_describe_scores(summary, exported),
+    *_describe_scores(summary, exported, is_mean=bool(release and len(release.seeds) > 1)),
   ]
   return "\n".join(lines).rstrip() + "\n"
 
@@ -166,6 +174,12 @@ def _find_licence(dataset: str) -> str:
 
 def _describe_licence(release: ReleaseFacts | None) -> Iterator[str]:
   """Yields the rows about the values of the network."""
+  if release and len(release.seeds) > 1:
+    seeds = ", ".join(map(str, release.seeds))
+    yield (
+      f"| networks | {len(release.seeds)}, of the seeds {seeds}; their probabilities are averaged. "
+      "What is above is of the first |"
+    )
   if release:
     yield f"| trained on, in its makers' words | {_escape(release.trained_on)} |"
     yield f"| rounded to 16 bits | {_escape(release.rounding)} |"
@@ -217,7 +231,9 @@ def _describe_steps(steps: Postprocessing | None) -> str:
   return "none" if steps == UNCHANGED else steps.describe()
 
 
-def _describe_scores(summary: Mapping[str, Any], exported: ExportedAs | None) -> Iterator[str]:
+def _describe_scores(
+  summary: Mapping[str, Any], exported: ExportedAs | None, *, is_mean: bool
+) -> Iterator[str]:
   """Yields the scores of the test cases; the names of cases, which may be patients', stay out."""
   classes = summary.get("classes", {})
   if not classes or summary.get("part", "test") != "test":
@@ -228,8 +244,9 @@ def _describe_scores(summary: Mapping[str, Any], exported: ExportedAs | None) ->
   ):
     yield f"It has not been tested as it is here: it {problem}."
     return
-  folds = summary.get("folds")
-  by = "each by the fold that did not see it" if folds else "by the best checkpoint"
+  by = "by the mean of the networks" if is_mean else "by the best checkpoint"
+  if summary.get("folds"):
+    by = "each by the fold that did not see it"
   yield f"Of {summary.get('cases')} test cases, {by}, on the scans' own grids."
   yield "Intervals are of the mean: 95 %, by a bootstrap over cases."
   if "tta" in summary:

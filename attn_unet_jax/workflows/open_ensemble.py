@@ -1,7 +1,6 @@
 """Opens one run, or several whose predictions are averaged."""
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,11 +8,11 @@ from attn_unet_jax.config.schema import RunConfig, flatten
 from attn_unet_jax.inference.ensemble import EnsembleSystem
 from attn_unet_jax.inference.postprocess import UNCHANGED
 from attn_unet_jax.inference.quality import QualityModel, average_models
-from attn_unet_jax.runs.builtin import find_run, split_runs
+from attn_unet_jax.inference.sliding import SegmentationSystem
 from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.workflows.fold_runs import expand_fold_runs
-from attn_unet_jax.workflows.load_run import LoadedRun
+from attn_unet_jax.workflows.load_run import LoadedRun, join_digests
 from attn_unet_jax.workflows.open_run import open_run_or_stages
 
 # What the members must have in common: the working grid, and what is made of the mean. How each
@@ -26,26 +25,11 @@ _SHARED = (
 )
 
 
-def split_workdirs(text: str) -> list[Path]:
-  """Reads `--workdir`: one run, or several with commas between them; `builtin:NAME` is one too.
-
-  A folder whose own name has commas is one run.
-
-  Raises:
-    UserError: a name is empty or there twice, or no such network comes with the program.
-  """
-  workdirs = [find_run(name) for name in split_runs(text, "workdir")]
-  # By resolved path: a run under two names would count twice in the mean.
-  if len({workdir.resolve() for workdir in workdirs}) < len(workdirs):
-    raise UserError(f"--workdir={text}: a run is there twice")
-  return workdirs
-
-
 def open_ensemble(workdirs: Sequence[Path]) -> LoadedRun:
   """Opens runs as one that averages their probabilities; one run is that run.
 
-  A run of all folds stands for its folds. The steps after the network are taken if all runs chose
-  the same.
+  A run of all folds stands for its folds, and a release of several networks for these. The steps
+  after the network are taken if all runs chose the same.
 
   Raises:
     UserError: there is no run, a run is not finished, or the runs do not fit together.
@@ -67,19 +51,22 @@ def open_ensemble(workdirs: Sequence[Path]) -> LoadedRun:
   steps = {member.postprocessing for member in members}
   if len(steps) > 1:
     print_line("no steps after the networks, since the runs chose different ones")
-  digests = [member.digest for member in members]
-  system = EnsembleSystem([member.system for member in members])
+  # One mean of all networks, and not a mean of means.
+  system = EnsembleSystem([one for member in members for one in _list_systems(member.system)])
   return dataclasses.replace(
     first,
     system=system,
-    # Of an unknown member the answer is unknown, and is made each time.
-    digest=hashlib.sha256(repr(digests).encode()).hexdigest() if all(digests) else "",
+    digest=join_digests([member.digest for member in members]),
     postprocessing=steps.pop() if len(steps) == 1 else UNCHANGED,
     quality=_average_quality(members),
     members=tuple(config for member in members for config in member.configs),
     networks=tuple(network for member in members for network in member.networks),
     agreement=system.agreement,
   )
+
+
+def _list_systems(system: SegmentationSystem) -> tuple[SegmentationSystem, ...]:
+  return system.members if isinstance(system, EnsembleSystem) else (system,)
 
 
 def _average_quality(members: Sequence[LoadedRun]) -> dict[str, QualityModel]:

@@ -48,26 +48,28 @@ class OtherDataset:
     return f"{self.name}: {len(self.fold.split.test)} cases, classes {mapping}{rest}"
 
 
-def open_other_for_run(
-  workdir: Path, run: RunConfig, changes: Mapping[str, Any], part: str | None
+def open_other_for_runs(
+  workdirs: Sequence[Path], run: RunConfig, changes: Mapping[str, Any], part: str | None
 ) -> OtherDataset:
-  """Opens a data set that is not the run's own, and says which cases of it the run has seen.
+  """Opens a data set that is not the runs' own, and says which cases of it they have seen.
 
   Args:
-    workdir: the folder of the run, or a release.
-    run: its config.
+    workdirs: the folder of a run, or of several that are averaged; each may be a release.
+    run: the config of the first.
     changes: as of `open_other_dataset`.
     part: the same.
 
   Raises:
-    UserError: as of `open_other_dataset`, or the run's list of folds is damaged.
+    UserError: as of `open_other_dataset`, or a run's list of folds is damaged.
   """
-  seen = list_seen_cases(load_config(workdir / "config.json"), workdir / "folds.json")
-  other = open_other_dataset(run, changes, part, seen)
-  if not is_release(workdir):
-    return other
-  # Which has digests alone of the cases that it has seen, and no data set of its own.
-  found = read_release(workdir).find_seen(other.fold.split.test)
+  # A release has digests alone of the cases that it has seen, and no data set of its own.
+  own = [workdir for workdir in workdirs if not is_release(workdir)]
+  other = open_other_dataset(run, changes, part, list_seen_in_runs(own) if own else None)
+  seen = [other.about["seen_in_training"]] if own else []
+  for workdir in workdirs:
+    if workdir not in own:
+      seen.append(read_release(workdir).find_seen(other.fold.split.test))
+  found = None if None in seen else sorted({one for cases in seen for one in cases})
   return dataclasses.replace(other, about={**other.about, "seen_in_training": found})
 
 
@@ -89,14 +91,14 @@ def open_other_dataset(
   """
   data = _other_data(run, changes, part)
   # A run whose cases are unknown has no data set of its own.
-  if seen is not None and _describe_source(data) == _describe_source(run.data):
+  if seen is not None and describe_source(data) == describe_source(run.data):
     raise UserError(
-      f"{_format_source(run.data)}: this is the run's own data set; leave out --config.data... to "
+      f"{format_source(run.data)}: this is the run's own data set; leave out --config.data... to "
       "score its test cases, or choose others by --part"
     )
   name, dataset = _name_folder(data), open_dataset(data)
   mapping = _map_classes(
-    dataset, class_names(run.data.labels), changes.get("labels"), _format_source(data)
+    dataset, class_names(run.data.labels), changes.get("labels"), format_source(data)
   )
   cases, listing = tuple(dataset.ids), {"name": "all cases", "folds": []}
   if part:
@@ -108,7 +110,7 @@ def open_other_dataset(
     check_boxes(boxes, cases, path)
   # A data set that the run was not made for may still contain scans that it was trained on.
   about = {
-    "data": _describe_source(data),
+    "data": describe_source(data),
     "labels": str(mapping),
     "part": part or "all",
     "seen_in_training": None if seen is None else sorted(set(cases) & set(seen)),
@@ -119,6 +121,13 @@ def open_other_dataset(
     DataFold(data, dataset, mapping, folds.CaseSplit((), (), cases), listing, boxes),
     about,
   )
+
+
+def list_seen_in_runs(workdirs: Sequence[Path]) -> list[str] | None:
+  """Lists what any of several runs has seen, as of `list_seen_cases`; None where one is unknown."""
+  each = [list_seen_cases(load_config(one / "config.json"), one / "folds.json") for one in workdirs]
+  # A case that is in the list twice counts twice for no one.
+  return None if None in each else list(dict.fromkeys(case for one in each for case in one or ()))
 
 
 def list_seen_cases(run: RunConfig, listing: Path) -> list[str] | None:
@@ -163,7 +172,7 @@ def _other_data(run: RunConfig, changes: Mapping[str, Any], part: str | None) ->
   return data
 
 
-def _describe_source(data: DataOptions) -> dict[str, str]:
+def describe_source(data: DataOptions) -> dict[str, str]:
   """Returns the location of a data set; two of them are equal if the location is."""
   # Links are resolved, so that a link to the run's own data is recognised.
   if data.folder:
@@ -171,8 +180,9 @@ def _describe_source(data: DataOptions) -> dict[str, str]:
   return {"dataset": data.dataset, "dir": os.path.realpath(data.dir)}
 
 
-def _format_source(data: DataOptions) -> str:
-  return " in ".join(_describe_source(data).values())
+def format_source(data: DataOptions) -> str:
+  """Returns the location of a data set in words."""
+  return " in ".join(describe_source(data).values())
 
 
 def _name_folder(data: DataOptions) -> str:

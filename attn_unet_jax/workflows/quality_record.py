@@ -17,6 +17,11 @@ _FORMAT = 1
 
 def write_quality(workdir: Path, models: Mapping[str, QualityModel], checkpoint_step: int) -> None:
   """Writes what was learnt for a checkpoint, by class."""
+  write_text(workdir / _FILE, format_quality(models, checkpoint_step))
+
+
+def format_quality(models: Mapping[str, QualityModel], checkpoint_step: int) -> str:
+  """Returns the content of the file."""
   content = {
     "format": _FORMAT,
     "checkpoint_step": checkpoint_step,
@@ -26,7 +31,7 @@ def write_quality(workdir: Path, models: Mapping[str, QualityModel], checkpoint_
       for name, model in models.items()
     },
   }
-  write_text(workdir / _FILE, json.dumps(content, indent=2, allow_nan=False) + "\n")
+  return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
 def remove_quality(workdir: Path) -> None:

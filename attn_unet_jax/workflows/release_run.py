@@ -1,8 +1,8 @@
-"""Makes a release of a run: the folder that another installation predicts with, or ships."""
+"""Makes a release of one run or several: a folder that another installation predicts with."""
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +10,34 @@ import numpy as np
 
 from attn_unet_jax import __version__
 from attn_unet_jax.config.build import replace_keys
-from attn_unet_jax.config.schema import RunConfig
-from attn_unet_jax.config.stored import load_config, to_json
+from attn_unet_jax.config.schema import RunConfig, flatten
+from attn_unet_jax.config.stored import to_json
 from attn_unet_jax.inference.onnx_window import draw_windows
+from attn_unet_jax.inference.postprocess import UNCHANGED
 from attn_unet_jax.inference.sliding import SlidingWindow
 from attn_unet_jax.runs.release import (
   NOTICE,
-  PARAMETERS,
   RECORD,
   Release,
   digest_id,
   is_release,
+  name_parameters,
   require_no_release,
   write_release,
 )
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.runtime.files import check_writable, read_json_object, write_text
 from attn_unet_jax.weights.released import round_variables, save_variables
-from attn_unet_jax.workflows.load_run import BestCheckpoint, load_best
+from attn_unet_jax.workflows.load_run import BestCheckpoint, LoadedRun, load_best
 from attn_unet_jax.workflows.model_card import CARD, ReleaseFacts, describe_model, name_set
-from attn_unet_jax.workflows.other_dataset import list_seen_cases
-from attn_unet_jax.workflows.quality_record import read_quality
+from attn_unet_jax.workflows.open_ensemble import open_ensemble
+from attn_unet_jax.workflows.other_dataset import list_seen_in_runs
+from attn_unet_jax.workflows.quality_record import format_quality
 from attn_unet_jax.workflows.scored_network import explain_other_scores
-from attn_unet_jax.workflows.steps_record import read_record, read_steps
 
 LICENCE = "LICENCE.txt"
 _SCORES = "evaluation/summary.json"
-_LEARNT = ("postprocess.json", "quality.json")
+_STEPS, _QUALITY = "postprocess.json", "quality.json"
 # Without `worst`, the names of cases, and without what is of other releases of the program.
 _SCORE_KEYS = (
   *("part", "checkpoint_step", "cases", "empty_masks", "classes", "counts"),
@@ -44,46 +45,60 @@ _SCORE_KEYS = (
 )
 # Where the data lies on this machine is nobody else's concern.
 _PLACES = ("data.folder", "data.also", "data.folds", "data.also_folds", "data.boxes")
+# What runs of one recipe may differ in.
+_OWN = ("seed", "init.workdir", "data.fold", *_PLACES, "data.dir", "data.prepared")
 _WINDOWS = 4
 
 
-def release_run(workdir: Path, output: Path, licence: str, trained_on: str = "") -> list[Path]:
-  """Writes the release of a run, and returns its files; an earlier release there is replaced.
+def release_run(
+  workdirs: Sequence[Path],
+  output: Path,
+  licence: str,
+  trained_on: str = "",
+  scores: Path | None = None,
+) -> list[Path]:
+  """Writes the release of runs, and returns its files; an earlier release there is replaced.
 
   Args:
-    workdir: the run, of one network and tested.
+    workdirs: a run of one network, or several of one recipe, whose probabilities are averaged.
     output: the folder to write, whose name is the network's.
     licence: that of the network's values, which follows that of its data.
     trained_on: its data in words; '': the names of its data sets.
+    scores: of several runs the folder where `evaluate` has scored their mean; a run has its own.
 
   Raises:
     UserError: there is no such run, it was not tested with its best checkpoint as `predict` uses
-      it, or the folder holds something else or cannot be written.
+      it, several are not of one recipe, or the folder holds something else or cannot be written.
   """
   if not licence:
     raise UserError(
       "--format=release: name the licence of the network's values, which follows that of its data, "
       "such as --licence='CC BY-SA 4.0'"
     )
-  require_no_release(workdir, "copy it, or release the run that it was made of")
-  found = load_best(workdir)
+  for workdir in workdirs:
+    require_no_release(workdir, "copy it, or release the run that it was made of")
+  found = [load_best(workdir) for workdir in workdirs]
+  _check_recipe(workdirs, found)
+  # It checks whether runs fit together, and knows what all of them take.
+  trained = open_ensemble(workdirs)
   # Before anything is measured or written: a release says how good it is.
-  summary = _read_test(workdir, found)
+  summary = _read_test(workdirs, trained, scores)
   # Before the network runs for the rounding, which may take long.
   _check_output(output)
-  rounded = round_variables(found.variables)
-  rounding = measure_rounding(found, rounded)
+  rounding = _measure_all(found)
   facts = ReleaseFacts(
     name=output.resolve().name,
     licence=licence,
-    trained_on=trained_on or _name_data(found.config),
+    trained_on=trained_on or _name_data(trained.config),
     rounding=describe_rounding(rounding),
+    summary=summary,
+    seeds=tuple(one.config.seed for one in found),
   )
   # Of these the release has digests alone, since ids may be names of patients.
-  seen = list_seen_cases(load_config(workdir / "config.json"), workdir / "folds.json")
+  seen = list_seen_in_runs(workdirs)
   release = Release(
-    checkpoint_step=found.step,
-    classes=found.classes,
+    checkpoint_step=trained.step,
+    classes=trained.classes,
     trained_on=facts.trained_on,
     licence=licence,
     test_cases=summary["cases"],
@@ -91,13 +106,14 @@ def release_run(workdir: Path, output: Path, licence: str, trained_on: str = "")
     rounding=rounding,
     seen=None if seen is None else tuple(sorted(map(digest_id, seen))),
     program=f"attn_unet_jax {__version__}",
+    networks=len(found),
   )
   texts = {
-    "config.json": to_json(_hide_places(found.config)),
+    "config.json": to_json(_hide_places(trained.config)),
     _SCORES: json.dumps(summary, indent=2, allow_nan=False) + "\n",
-    CARD: describe_model(workdir, facts),
+    CARD: describe_model(workdirs[0], facts),
     LICENCE: _describe_licence(release),
-    **_read_learnt(workdir, found),
+    **_read_learnt(workdirs, trained),
   }
   try:
     return _write_files(output, found, release, texts)
@@ -135,19 +151,53 @@ def describe_rounding(rounding: Mapping[str, Any]) -> str:
   )
 
 
-def _read_test(workdir: Path, found: BestCheckpoint) -> dict[str, Any]:
-  """Reads the scores of the run's test cases.
+def _measure_all(found: Sequence[BestCheckpoint]) -> dict[str, Any]:
+  """Measures what rounding changes in each of several networks."""
+  each = [measure_rounding(one, round_variables(one.variables)) for one in found]
+  total = {key: sum(one[key] for one in each) for key in ("changed", "voxels")}
+  return {"largest_difference": max(one["largest_difference"] for one in each), **total}
+
+
+def _check_recipe(workdirs: Sequence[Path], found: Sequence[BestCheckpoint]) -> None:
+  """Refuses runs of several recipes: a release has one config.
+
+  Raises:
+    UserError: they differ in more than the seed, the fold and places on the disk.
+  """
+  ours = flatten(found[0].config)
+  for workdir, other in zip(workdirs[1:], found[1:], strict=True):
+    for key, value in flatten(other.config).items():
+      if key not in _OWN and value != ours.get(key):
+        raise UserError(
+          f"{workdir}: has {key}={value}, and {workdirs[0]} has {ours.get(key)}; a release of "
+          "several runs is of one recipe, with other seeds or folds"
+        )
+
+
+def _read_test(workdirs: Sequence[Path], trained: LoadedRun, scores: Path | None) -> dict[str, Any]:
+  """Reads the scores of the test cases: of a run its own, of several those of their mean.
 
   Raises:
     UserError: they are not those of what is released.
   """
-  summary = read_json_object(workdir / _SCORES, "remove it and evaluate again")
-  steps = read_steps(workdir, found.step, found.config.inference)
-  if problem := explain_other_scores(summary, found.step, steps):
+  several = len(workdirs) > 1
+  if several != bool(scores):
     raise UserError(
-      f"{workdir}: {problem}, and a release says how well it does; evaluate again without --tta, "
-      "--tta_scales and --no_postprocess: python -m attn_unet_jax.evaluate "
-      f"--workdir={workdir}"
+      "--scores: of several runs, the folder where their mean was scored, by evaluate --workdir="
+      f"{','.join(map(str, workdirs))} --output=FOLDER"
+      if several
+      else f"--scores={scores}: is for several runs; {workdirs[0]} has its own"
+    )
+  folder = scores or workdirs[0]
+  summary = read_json_object(folder / _SCORES, "remove it and evaluate again")
+  problem = explain_other_scores(summary, trained.step, trained.postprocessing)
+  if several and not problem and summary.get("digest") != trained.digest:
+    problem = "has the scores of other networks"
+  if problem:
+    asked = f"--workdir={','.join(map(str, workdirs))}" + (f" --output={scores}" if scores else "")
+    raise UserError(
+      f"{folder}: {problem}, and a release says how well it does; evaluate again without --tta, "
+      f"--tta_scales and --no_postprocess: python -m attn_unet_jax.evaluate {asked}"
     )
   return {key: summary[key] for key in _SCORE_KEYS if key in summary}
 
@@ -190,38 +240,45 @@ def _hide_places(config: RunConfig) -> RunConfig:
   return replace_keys(config, changes)
 
 
-def _read_learnt(workdir: Path, found: BestCheckpoint) -> dict[str, str]:
-  """Reads the files of what the run learnt for this checkpoint on its validation cases.
+def _read_learnt(workdirs: Sequence[Path], trained: LoadedRun) -> dict[str, str]:
+  """Reads the files of what the runs learnt for these checkpoints on their validation cases.
 
-  Raises:
-    UserError: one is damaged.
+  Several have the mean of their estimates of quality, and the steps that all of them chose.
   """
-  # Read only to be checked: a damaged file would be shipped under a digest that fits it.
-  read_record(workdir)
-  read_quality(workdir, found.classes, found.step)
-  names = (name for name in _LEARNT if (workdir / name).is_file())
-  return {name: (workdir / name).read_text(encoding="utf-8") for name in names}
+  first, *others = workdirs
+  # All were read when the runs were opened: a damaged file would not have come this far.
+  names = [name for name in (_STEPS, _QUALITY) if (first / name).is_file()]
+  texts = {name: (first / name).read_text(encoding="utf-8") for name in names}
+  if not others:
+    return texts
+  steps = {_STEPS: texts[_STEPS]} if trained.postprocessing != UNCHANGED else {}
+  return {**steps, _QUALITY: format_quality(trained.quality, trained.step)}
 
 
 def _write_files(
-  output: Path, found: BestCheckpoint, release: Release, texts: Mapping[str, str]
+  output: Path, found: Sequence[BestCheckpoint], release: Release, texts: Mapping[str, str]
 ) -> list[Path]:
   (output / _SCORES).parent.mkdir(parents=True, exist_ok=True)
   # Until the new one is written there is no release, rather than one of two networks.
-  for name in (RECORD, *_LEARNT):
-    (output / name).unlink(missing_ok=True)
-  save_variables(output / PARAMETERS, found.variables)
+  for path in (output / RECORD, *(output / name for name in (_STEPS, _QUALITY))):
+    path.unlink(missing_ok=True)
+  # An earlier one may have had more of them.
+  for path in output.glob("parameters*.npz"):
+    path.unlink()
+  parameters = name_parameters(len(found))
+  for name, one in zip(parameters, found, strict=True):
+    save_variables(output / name, one.variables)
   for name, text in texts.items():
     write_text(output / name, text)
   # Last, since it has the digests of all other files.
-  write_release(output, release, [PARAMETERS, *texts])
-  return [output / name for name in (PARAMETERS, *texts, RECORD)]
+  write_release(output, release, [*parameters, *texts])
+  return [output / name for name in (*parameters, *texts, RECORD)]
 
 
 def _describe_licence(release: Release) -> str:
   return (
-    f"The values of the network in {PARAMETERS} are licensed under {release.licence}.\n"
-    f"It learnt from {release.trained_on}.\n"
-    f"It is {NOTICE}: do not diagnose, plan, treat or measure a patient by its masks.\n"
+    f"The values in {', '.join(release.parameter_files)} are licensed under {release.licence}.\n"
+    f"They were learnt from {release.trained_on}.\n"
+    f"This is {NOTICE}: do not diagnose, plan, treat or measure a patient by its masks.\n"
     "The program that reads it is licensed under Apache-2.0.\n"
   )

@@ -6,7 +6,9 @@ from pathlib import Path
 from flax import linen as nn
 
 from attn_unet_jax.config.schema import RunConfig
-from attn_unet_jax.runs.builtin import announce_releases, find_run, split_runs
+from attn_unet_jax.runs.builtin import announce_releases, find_run, name_run, split_runs
+from attn_unet_jax.runs.release import is_release, read_release
+from attn_unet_jax.runtime.console import print_line
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.weights.from_run import OtherRun, StartingRun, check_starting_run
 from attn_unet_jax.workflows.load_run import load_best
@@ -26,7 +28,11 @@ def open_starting_run(config: RunConfig, module: nn.Module) -> StartingRun | Non
   for workdir, step in _read_starts(config.init.workdir):
     found = load_best(workdir, step)
     others.append(OtherRun(workdir, found.classes, found.variables, found.step))
-  announce_releases(dict.fromkeys(other.workdir for other in others))
+  releases = [one for one in dict.fromkeys(other.workdir for other in others) if is_release(one)]
+  announce_releases(releases)
+  for workdir in releases:
+    if (count := read_release(workdir).networks) > 1:
+      print_line(f"started from the first of the {count} networks of {name_run(workdir)}")
   _refuse_repeated(config.init.workdir, others)
   return check_starting_run(config, config.model, module, others)
 

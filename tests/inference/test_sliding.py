@@ -337,6 +337,14 @@ def test_how_long_a_scan_takes_is_said_after_its_first_windows(config, thin, mon
   assert took == "a window takes 1.5 s: the scan about 1m03s"
   sliding.predict(thin)  # the next scan's windows are known
   assert capsys.readouterr().out == ""
+  several = SlidingWindow(config, _Identity("borders"), announce=True).use({})
+  other = several.share({})
+  several.window = _Compiled(window.lower, take_seconds)
+  several.predict(thin)
+  took = "a window takes 1.5 s: the scan by 2 networks about 2m06s"
+  assert capsys.readouterr().out.splitlines()[1:] == [took]
+  other.predict(thin)  # whose windows are those of the first
+  assert capsys.readouterr().out == ""
 
 
 def test_a_window_takes_no_more_than_the_memory_that_is_free(config, thin, monkeypatch):

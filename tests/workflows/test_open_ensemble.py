@@ -9,11 +9,12 @@ from attn_unet_jax.config.build import replace_keys
 from attn_unet_jax.inference.postprocess import UNCHANGED, Postprocessing
 from attn_unet_jax.inference.quality import QualityModel
 from attn_unet_jax.inference.segment import ScanProbabilities
+from attn_unet_jax.runs.builtin import find_runs
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.volumes.volume import Grid, Volume
 from attn_unet_jax.workflows import open_ensemble as module
 from attn_unet_jax.workflows.load_run import LoadedRun
-from attn_unet_jax.workflows.open_ensemble import open_ensemble, split_workdirs
+from attn_unet_jax.workflows.open_ensemble import open_ensemble
 from tests.configs import small_config
 
 FILLED = Postprocessing(fill_holes=True)
@@ -58,7 +59,7 @@ def test_what_an_ensemble_expects_is_at_most_how_far_its_members_agree(open_runs
   joined = open_runs({"quality": {"pancreas": model}}, {"quality": {"pancreas": model}})
   grid = Grid((1, 1, 2), np.eye(4))
   answers = [np.array([[[[0.0, 1.0], [b, 1 - b]]]], np.float32) for b in (0.1, 0.8)]
-  for network, answer in zip(joined.system._members, answers, strict=True):
+  for network, answer in zip(joined.system.members, answers, strict=True):
     network.predict = lambda _, answer=answer: answer
   volume = Volume(np.zeros((1, 1, 2), np.int16), np.eye(4))
   for _ in range(2):  # the first scan is not counted in the second
@@ -109,13 +110,13 @@ def test_runs_inside_boxes_are_refused(open_runs):
 
 def test_workdirs_are_divided_by_commas(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  assert split_workdirs("a") == [Path("a")]
-  assert split_workdirs("a, b/c") == [Path("a"), Path("b/c")]
+  assert find_runs("a") == [Path("a")]
+  assert find_runs("a, b/c") == [Path("a"), Path("b/c")]
   Path("a,b").mkdir()
-  assert split_workdirs("a,b") == [Path("a,b")]
+  assert find_runs("a,b") == [Path("a,b")]
 
 
 @pytest.mark.parametrize(("text", "said"), [("a,,b", "an empty name"), ("a,b,a", "there twice")])
 def test_lists_that_make_no_sense_are_refused(text, said):
   with pytest.raises(UserError, match=said):
-    split_workdirs(text)
+    find_runs(text)

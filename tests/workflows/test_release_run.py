@@ -1,6 +1,7 @@
 """Releases: what is written, what is refused, and that one is a run to every command."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -20,6 +21,7 @@ from attn_unet_jax.evaluation.scoring import write_scores
 from attn_unet_jax.inference.postprocess import Postprocessing
 from attn_unet_jax.inference.quality import QualityModel
 from attn_unet_jax.runs import builtin
+from attn_unet_jax.runs.builtin import find_runs
 from attn_unet_jax.runs.release import RECORD, is_release, read_release
 from attn_unet_jax.runtime.arrays import save_arrays
 from attn_unet_jax.runtime.errors import UserError
@@ -31,9 +33,9 @@ from attn_unet_jax.workflows import release_run as workflow
 from attn_unet_jax.workflows.export_run import export_run
 from attn_unet_jax.workflows.load_run import load_best
 from attn_unet_jax.workflows.network import build_run_network
-from attn_unet_jax.workflows.open_ensemble import open_ensemble, split_workdirs
+from attn_unet_jax.workflows.open_ensemble import open_ensemble
 from attn_unet_jax.workflows.options import AnswerOptions, EngineOptions
-from attn_unet_jax.workflows.other_dataset import open_other_for_run
+from attn_unet_jax.workflows.other_dataset import open_other_for_runs
 from attn_unet_jax.workflows.quality_record import write_quality
 from attn_unet_jax.workflows.release_run import release_run
 from attn_unet_jax.workflows.run_folder import open_run_folder
@@ -76,7 +78,7 @@ def run(tmp_path_factory):
 def made(run, tmp_path_factory):
   """The folder of the program's networks, with a release of that run in it."""
   folder = tmp_path_factory.mktemp("builtin")
-  release_run(run, folder / "tiny", "CC BY-SA 4.0", "a drawn phantom")
+  release_run([run], folder / "tiny", "CC BY-SA 4.0", "a drawn phantom")
   return folder
 
 
@@ -125,7 +127,7 @@ def test_a_release_has_all_that_predicts_and_no_names_of_cases_or_places(made):
 
 
 def test_a_release_is_opened_like_its_run(run, shipped):
-  own, other = open_ensemble([run]), open_ensemble(split_workdirs("builtin:tiny"))
+  own, other = open_ensemble([run]), open_ensemble(find_runs("builtin:tiny"))
   assert (other.step, other.classes) == (own.step, own.classes)
   assert other.postprocessing == own.postprocessing == Postprocessing(largest=True)
   assert other.quality == own.quality
@@ -160,7 +162,7 @@ def test_predict_writes_nothing_into_the_release_and_calls_it_by_its_name(shippe
   before = _contents(shipped)
   scan, mask = _scan(tmp_path / "a.nii.gz"), tmp_path / "out" / "a.nii.gz"
   options = AnswerOptions(as_json=True, engine=EngineOptions("auto"))
-  segment_scans(split_workdirs("builtin:tiny"), scan, mask, options)
+  segment_scans(find_runs("builtin:tiny"), scan, mask, options)
   assert json.loads((tmp_path / "out" / "a.json").read_text())["run"] == "builtin:tiny"
   assert _contents(shipped) == before
 
@@ -185,7 +187,7 @@ def test_a_run_starts_from_a_release(run, shipped, capsys):
 def test_a_release_can_be_exported_with_its_licence_and_card(shipped, tmp_path):
   config = json.loads((shipped / "tiny" / "config.json").read_text())
   assert config["inference"]["window"] in ("patch", "plan")
-  export_run(split_workdirs("builtin:tiny"), tmp_path / "exported")
+  export_run(find_runs("builtin:tiny"), tmp_path / "exported")
   said = json.loads((tmp_path / "exported" / "network.json").read_text())
   assert said["licence"].endswith("the network's is CC BY-SA 4.0")
   assert said["runs"][0]["test_scores"]["cases"] == 1
@@ -200,7 +202,7 @@ def test_another_data_set_says_which_cases_a_release_has_seen(shipped, tmp_path)
       write_nifti(tmp_path / "DATA" / part / f"{name}.nii.gz", Volume(values, np.eye(4)))
   release = shipped / "tiny"
   config = load_config(release / "config.json")
-  other = open_other_for_run(release, config, {"folder": str(tmp_path / "DATA")}, None)
+  other = open_other_for_runs([release], config, {"folder": str(tmp_path / "DATA")}, None)
   assert other.about["seen_in_training"] == ["SECRET1"]
 
 
@@ -260,7 +262,7 @@ def test_parameters_of_another_network_are_refused_by_name(shipped, change, said
   change(arrays)
   save_arrays(path, **arrays)
   record = json.loads((shipped / "tiny" / RECORD).read_text())
-  del record["files"]["parameters.npz"]
+  record["files"]["parameters.npz"] = hashlib.sha256(path.read_bytes()).hexdigest()
   (shipped / "tiny" / RECORD).write_text(json.dumps(record))
   with pytest.raises(UserError, match=said):
     load_best(builtin.find_run("builtin:tiny"))
@@ -274,23 +276,23 @@ def test_a_run_without_test_scores_is_not_released(run, tmp_path):
   for changed in ({**scored, "part": "validation"}, {**scored, "checkpoint_step": 3}):
     summary.write_text(json.dumps(changed))
     with pytest.raises(UserError, match="was not tested with its best checkpoint, of step 7"):
-      release_run(workdir, tmp_path / "out", "CC0")
+      release_run([workdir], tmp_path / "out", "CC0")
   for changed in ({**scored, "tta": "xy"}, {**scored, "postprocessing": None}):
     summary.write_text(json.dumps(changed))
     with pytest.raises(UserError, match=r"was tested with .*; evaluate again without --tta"):
-      release_run(workdir, tmp_path / "out", "CC0")
+      release_run([workdir], tmp_path / "out", "CC0")
   assert not (tmp_path / "out").exists()
 
 
 def test_what_a_release_needs(run, shipped, tmp_path):
   with pytest.raises(UserError, match="name the licence of the network's values"):
-    release_run(run, tmp_path / "out", "")
+    release_run([run], tmp_path / "out", "")
   with pytest.raises(UserError, match="a release, into which nothing is written; copy it"):
-    release_run(shipped / "tiny", tmp_path / "out", "CC0")
+    release_run([shipped / "tiny"], tmp_path / "out", "CC0")
   (tmp_path / "out").mkdir()
   (tmp_path / "out" / "mine.txt").write_text("")
   with pytest.raises(UserError, match="holds something else than a release"):
-    release_run(run, tmp_path / "out", "CC0")
+    release_run([run], tmp_path / "out", "CC0")
   found = load_best(run)
   broken = dataclasses.replace(
     found, variables=jax.tree.map(lambda x: x * jnp.nan, found.variables)
@@ -300,7 +302,7 @@ def test_what_a_release_needs(run, shipped, tmp_path):
 
 
 def test_an_earlier_release_is_replaced(run, shipped):
-  release_run(run, shipped / "tiny", "CC0")
+  release_run([run], shipped / "tiny", "CC0")
   assert read_release(shipped / "tiny").licence == "CC0"
   load_best(shipped / "tiny")
 
@@ -317,7 +319,7 @@ def test_names_are_told(shipped, monkeypatch):
   with pytest.raises(
     UserError, match="builtin:tiny: no such network; none comes with this version"
   ):
-    split_workdirs("builtin:tiny")
+    find_runs("builtin:tiny")
 
 
 def test_what_would_be_written_into_a_release_is_refused(shipped):

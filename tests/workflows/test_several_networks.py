@@ -1,0 +1,250 @@
+"""Several runs of one recipe: scored as one, released as one, and opened as one."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attn_unet_jax.cases.fold import open_fold
+from attn_unet_jax.evaluation.overlap import count_voxels, dice_score
+from attn_unet_jax.inference.ensemble import EnsembleSystem
+from attn_unet_jax.inference.quality import QualityModel
+from attn_unet_jax.inference.sliding import SlidingWindow
+from attn_unet_jax.runs.release import RECORD, read_release
+from attn_unet_jax.runtime.errors import UserError
+from attn_unet_jax.training.checkpoint import open_checkpoints
+from attn_unet_jax.training.state import abstract_state
+from attn_unet_jax.weights.released import round_variables
+from attn_unet_jax.workflows.evaluate_run import evaluate_run
+from attn_unet_jax.workflows.export_run import export_run
+from attn_unet_jax.workflows.load_run import load_best, load_networks
+from attn_unet_jax.workflows.network import build_run_network
+from attn_unet_jax.workflows.open_ensemble import open_ensemble
+from attn_unet_jax.workflows.other_dataset import list_seen_in_runs
+from attn_unet_jax.workflows.quality_record import write_quality
+from attn_unet_jax.workflows.release_run import release_run
+from attn_unet_jax.workflows.run_folder import open_run_folder
+from attn_unet_jax.workflows.shared_fold import open_shared_fold
+from attn_unet_jax.workflows.starting_run import open_starting_run
+from tests.configs import SMALLEST, small_config, with_keys
+from tests.conftest import flip_a_bit
+from tests.drawn_ct import drawn_ct
+
+STEP = 7
+
+
+def _make_run(workdir, config, seed):
+  """Writes a run with drawn parameters, which has not been tested."""
+  rng = np.random.default_rng(seed)
+  state = jax.tree.map(
+    lambda a: jnp.asarray(np.abs(rng.normal(size=a.shape)), a.dtype),
+    abstract_state(config, build_run_network(config, 2)),
+  ).replace(step=jnp.array(STEP, jnp.int32))
+  open_run_folder(workdir, with_keys(config, {"seed": seed}))
+  with open_checkpoints(workdir / "checkpoints", 1) as store:
+    store.save(state, validation_dsc=0.5)
+  fold = open_fold(config.data)
+  (workdir / "folds.json").write_text(json.dumps(fold.listing))
+  write_quality(workdir, {"pancreas": QualityModel(intercept=float(seed))}, STEP)
+  return workdir
+
+
+@pytest.fixture(scope="module")
+def runs(phantoms, tmp_path_factory):
+  """Three runs of the smallest network, of seeds 2, 3 and 4."""
+  folder = tmp_path_factory.mktemp("runs")
+  config = small_config(**SMALLEST, **{"data.dir": str(phantoms)})
+  return [_make_run(folder / f"seed_{seed}", config, seed) for seed in (2, 3, 4)]
+
+
+@pytest.fixture(scope="module")
+def scores(runs, tmp_path_factory):
+  """The folder of the scores of their mean."""
+  folder = tmp_path_factory.mktemp("scores")
+  trained = open_ensemble(runs)
+  evaluate_run(trained, open_shared_fold(runs, trained.config, "test"), folder)
+  return folder
+
+
+@pytest.fixture(scope="module")
+def released(runs, scores, tmp_path_factory):
+  folder = tmp_path_factory.mktemp("released") / "three"
+  release_run(runs, folder, "CC0", "phantoms", scores)
+  return folder
+
+
+@pytest.fixture
+def copied(released, tmp_path):
+  shutil.copytree(released, tmp_path / "three")
+  return tmp_path / "three"
+
+
+def test_the_mean_of_several_runs_is_scored_with_the_networks_that_it_is_of(runs, scores):
+  summary = json.loads((scores / "evaluation" / "summary.json").read_text())
+  assert summary["digest"] == open_ensemble(runs).digest != open_ensemble(runs[:2]).digest
+  assert summary["part"] == "test"
+  test = json.loads((runs[0] / "folds.json").read_text())["folds"][0]["test"]
+  assert summary["cases"] == len(test)
+  assert {path.name for path in (scores / "predictions").iterdir()} == {
+    f"{case}.nii.gz" for case in test
+  }
+
+
+@pytest.fixture(scope="module")
+def answers(runs):
+  """What each network says of a scan with its parameters as they are after they were stored."""
+  found = [load_best(run) for run in runs]
+  return [
+    SlidingWindow(one.config, one.module).use(round_variables(one.variables)).predict(drawn_ct())
+    for one in found
+  ]
+
+
+def test_a_release_of_several_answers_with_their_mean(answers, released):
+  trained = open_ensemble([released])
+  assert isinstance(trained.system, EnsembleSystem)
+  assert len(trained.networks) == len(trained.members) == 3
+  mean = np.mean(answers, axis=0)
+  np.testing.assert_allclose(trained.system.predict(drawn_ct()), mean, atol=1e-6)
+  assert all(np.abs(one - mean).max() > 0.1 for one in answers)
+  likeliest = mean.argmax(-1) == 1
+  agreed = [dice_score(count_voxels(one.argmax(-1) == 1, likeliest)) for one in answers]
+  assert trained.agreement.measure() == pytest.approx([np.mean(agreed)])
+
+
+def test_a_release_of_several_says_so(runs, scores, released):
+  said = read_release(released)
+  assert said.networks == 3
+  assert said.parameter_files == ("parameters.npz", "parameters_2.npz", "parameters_3.npz")
+  assert "segments pancreas by the mean of 3 networks; trained on phantoms;" in said.describe()
+  card = (released / "MODEL_CARD.md").read_text()
+  assert "| networks | 3, of the seeds 2, 3, 4; their probabilities are averaged." in card
+  assert "test cases, by the mean of the networks, on the scans' own grids." in card
+  assert "parameters_3.npz are licensed under CC0" in (released / "LICENCE.txt").read_text()
+  quality = json.loads((released / "quality.json").read_text())
+  assert quality["classes"]["pancreas"]["intercept"] == 3.0
+  summary = json.loads((scores / "evaluation" / "summary.json").read_text())
+  assert said.test_dsc["pancreas"] == summary["classes"]["pancreas"]["dsc"]["mean"]
+  assert said.rounding["voxels"] == 3 * 4 * 16**3
+
+
+def test_its_networks_are_those_of_the_runs_in_their_order(runs, released):
+  for run, found in zip(runs, load_networks(released), strict=True):
+    own = load_best(run)
+    for ours, theirs in zip(
+      jax.tree.leaves(own.variables), jax.tree.leaves(found.variables), strict=True
+    ):
+      np.testing.assert_allclose(theirs, ours, rtol=2**-10, atol=1e-7)
+  first = load_best(released)
+  assert jax.tree.all(
+    jax.tree.map(np.array_equal, first.variables, load_networks(released)[0].variables)
+  )
+
+
+def test_beside_another_run_each_of_its_networks_counts_once(answers, released, tmp_path):
+  shutil.copytree(released, tmp_path / "copy")
+  mean = open_ensemble([released, _keep_first(tmp_path / "copy")])
+  expected = np.mean([*answers, answers[0]], axis=0)
+  np.testing.assert_allclose(mean.system.predict(drawn_ct()), expected, atol=1e-6)
+  assert len(mean.members) == len(mean.networks) == 4
+
+
+def _keep_first(folder):
+  """Makes a release of one network of the first of several."""
+  record = json.loads((folder / RECORD).read_text()) | {"format": 1, "networks": 1}
+  (folder / RECORD).write_text(json.dumps(record))
+  return folder
+
+
+def test_a_run_starts_from_the_first_of_them(runs, released, capsys):
+  config = with_keys(load_best(runs[0]).config, {"init.workdir": str(released)})
+  origin = open_starting_run(config, build_run_network(config, 2))
+  assert f"from the first of the 3 networks of {released}" in capsys.readouterr().out
+  first = load_networks(released)[0].variables
+  assert jax.tree.all(jax.tree.map(np.array_equal, origin.others[0].variables, first))
+
+
+def test_all_of_them_are_exported(released, tmp_path):
+  export_run([released], tmp_path / "exported")
+  (run,) = json.loads((tmp_path / "exported" / "network.json").read_text())["runs"]
+  assert run["networks"] == 3
+  assert run["digest"] == open_ensemble([released]).digest
+  assert run["test_scores"]["cases"] == 2
+  card = (tmp_path / "exported" / "MODEL_CARD.md").read_text()
+  assert card.count("# Model card: three") == 1
+
+
+def test_fewer_networks_leave_no_file_of_the_third(runs, copied, tmp_path):
+  trained = open_ensemble(runs[:2])
+  evaluate_run(trained, open_shared_fold(runs[:2], trained.config, "test"), tmp_path / "two")
+  release_run(runs[:2], copied, "CC0", scores=tmp_path / "two")
+  assert not (copied / "parameters_3.npz").exists()
+  assert len(load_networks(copied)) == 2
+
+
+def _lose_a_digest(record):
+  del record["files"]["parameters_2.npz"]
+
+
+@pytest.mark.parametrize(
+  ("change", "said"),
+  [
+    (_lose_a_digest, r"not a release \(no digest of parameters_2\.npz\)"),
+    (lambda record: record.update(networks=4), r"no digest of parameters_4\.npz"),
+    (lambda record: record.update(networks=1), r"1 networks in format 2"),
+    (lambda record: record.update(networks=0), r"0 networks in format 2"),
+    (lambda record: record.update(format=1), r"3 networks in format 1"),
+  ],
+)
+def test_a_record_that_does_not_fit_is_refused(copied, change, said):
+  record = json.loads((copied / RECORD).read_text())
+  change(record)
+  (copied / RECORD).write_text(json.dumps(record))
+  with pytest.raises(UserError, match=said):
+    open_ensemble([copied])
+
+
+def test_a_damaged_network_is_refused_even_where_the_first_alone_is_read(copied):
+  flip_a_bit(copied / "parameters_3.npz")
+  for load in (load_best, load_networks):
+    with pytest.raises(UserError, match=r"parameters_3\.npz: not what was released"):
+      load(copied)
+
+
+def test_what_a_release_of_several_needs(runs, scores, tmp_path):
+  with pytest.raises(UserError, match=r"^--scores: of several runs, the folder where their mean"):
+    release_run(runs, tmp_path / "out", "CC0")
+  with pytest.raises(UserError, match=r"^--scores=.*: is for several runs"):
+    release_run(runs[:1], tmp_path / "out", "CC0", scores=scores)
+  with pytest.raises(UserError, match=r"has the scores of other networks, .*evaluate --workdir="):
+    release_run(runs[:2], tmp_path / "out", "CC0", scores=scores)
+  other = _make_run(tmp_path / "wide", with_keys(load_best(runs[0]).config, {
+    "optimizer.learning_rate": 0.5}), 5)  # fmt: skip
+  with pytest.raises(UserError, match=r"wide: has optimizer.learning_rate=0.5, and .*one recipe"):
+    release_run([runs[0], other], tmp_path / "out", "CC0", scores=scores)
+  assert not (tmp_path / "out").exists()
+
+
+def test_runs_whose_test_cases_differ_are_not_scored_together(runs, tmp_path):
+  config = load_best(runs[0]).config
+  moved = tmp_path / "moved"
+  shutil.copytree(runs[1], moved)
+  listing = json.loads((moved / "folds.json").read_text())
+  fold = listing["folds"][0]
+  fold["test"], fold["training"] = fold["training"], fold["test"]
+  (moved / "folds.json").write_text(json.dumps(listing))
+  with pytest.raises(UserError, match=r"moved: has other test cases than .*seed_2, which one of"):
+    open_shared_fold([runs[0], moved], config, "test")
+  assert set(list_seen_in_runs([runs[0], moved])) >= {*fold["test"], *fold["training"]}
+  elsewhere = tmp_path / "elsewhere"
+  shutil.copytree(runs[1], elsewhere)
+  path = elsewhere / "config.json"
+  path.write_text(path.read_text().replace('"phantom_ct/tiny"', '"phantom_ct/demo"'))
+  with pytest.raises(UserError, match=r"elsewhere: its data is phantom_ct/demo in .*; name a data"):
+    open_shared_fold([runs[0], elsewhere], config, "test")
+  path.write_text((runs[1] / "config.json").read_text().replace('"fold": 0', '"fold": "all"'))
+  with pytest.raises(UserError, match="elsewhere: a run of all folds, each of which has its own"):
+    open_shared_fold([runs[0], elsewhere], config, "test")
