@@ -160,78 +160,29 @@ def _score_runs(workdirs: Sequence[Path], other: dict[str, str | int]) -> None:
   rules = _read_rules()
   # Before JAX is loaded, as all that flags alone can get wrong.
   _check_output(workdirs, other)
-  from attn_unet_jax.cases.fold import open_fold  # these load JAX
-  from attn_unet_jax.inference.mirrors import parse_mirrors
+  from attn_unet_jax.inference.mirrors import parse_mirrors  # these load JAX
   from attn_unet_jax.inference.scales import parse_scales
-  from attn_unet_jax.workflows.evaluate_run import (
-    WantedMaps,
-    accept_too,
-    evaluate_other,
-    evaluate_run,
-    leave_unprocessed,
-    score_by_rules,
-  )
-  from attn_unet_jax.workflows.fold_runs import expand_fold_runs, list_fold_runs
-  from attn_unet_jax.workflows.load_run import LoadedRun
-  from attn_unet_jax.workflows.measure_attention import open_attention
-  from attn_unet_jax.workflows.mirror_run import mirror_run, scale_run
-  from attn_unet_jax.workflows.model_card import write_model_card
-  from attn_unet_jax.workflows.open_ensemble import open_ensemble
-  from attn_unet_jax.workflows.other_dataset import open_other_for_runs
-  from attn_unet_jax.workflows.pool_scores import check_pooling, pool_scores, remove_pooled
-  from attn_unet_jax.workflows.shared_fold import open_shared_fold
+  from attn_unet_jax.workflows.options import ScoreOptions
+  from attn_unet_jax.workflows.score_runs import score_mean, score_other_set, score_own_cases
 
-  mirrors, scales = parse_mirrors(_TTA.value or ""), parse_scales(_TTA_SCALES.value or [])
+  options = ScoreOptions(
+    accept=accept,
+    rules=rules,
+    postprocess=not _NO_POSTPROCESS.value,
+    mirrors=parse_mirrors(_TTA.value or ""),
+    scales=parse_scales(_TTA_SCALES.value or []),
+    attention=bool(_ATTENTION.value),
+    uncertainty=bool(_SAVE_UNCERTAINTY.value),
+  )
   announce_releases(workdirs)
   print_line(f"device: {xla.describe_devices()}")
-
-  def open_as_asked(runs: Sequence[Path]) -> LoadedRun:
-    """Opens runs with what the flags say of their answers and scores."""
-    # Also of one: of a run of all folds it is their mean.
-    trained = accept_too(open_ensemble(runs), accept)
-    if _NO_POSTPROCESS.value:
-      trained = leave_unprocessed(trained)
-    trained = scale_run(mirror_run(trained, mirrors), scales)
-    return score_by_rules(trained, rules) if rules else trained
-
-  def want_maps(run: Path) -> WantedMaps:
-    """Returns which maps of a run the flags ask for."""
-    measure = open_attention(run) if _ATTENTION.value else None
-    return WantedMaps(measure, bool(_SAVE_UNCERTAINTY.value))
-
-  part = _PART.value or "test"
-  workdir, *more = workdirs
-  if more and not other:
-    trained = open_as_asked(workdirs)
-    fold = open_shared_fold(workdirs, trained.config, part)
-    evaluate_run(trained, fold, Path(_OUTPUT.value or ""), part, want_maps(workdir))
-    return
-  if not other:
-    is_pooled = bool(list_fold_runs(workdir))
-    if is_pooled:
-      # Now, since scoring all folds takes long.
-      check_pooling(workdir, part)
-    for run in expand_fold_runs([workdir]):
-      wanted = want_maps(run)
-      trained = open_as_asked([run])
-      # The list that the run wrote: what the config names may have changed since.
-      fold = open_fold(trained.config.data, run / "folds.json")
-      if is_pooled:
-        # Until all folds are scored there is no mean of theirs.
-        remove_pooled(workdir, part)
-      evaluate_run(trained, fold, run, part, wanted)
-      if part == "test":
-        # The card has the scores of the test cases, which are new.
-        write_model_card(run)
-    if is_pooled:
-      pool_scores(workdir, part)
-      if part == "test":
-        write_model_card(workdir)
-    return
-  wanted = want_maps(workdir)
-  trained = open_as_asked(workdirs)
-  others = open_other_for_runs(workdirs, trained.config, other, _PART.value)
-  evaluate_other(trained, others, Path(_OUTPUT.value) if _OUTPUT.value else workdir, wanted)
+  workdir, output = workdirs[0], Path(_OUTPUT.value) if _OUTPUT.value else workdirs[0]
+  if other:
+    score_other_set(workdirs, other, _PART.value, output, options)
+  elif len(workdirs) > 1:
+    score_mean(workdirs, _PART.value or "test", output, options)
+  else:
+    score_own_cases(workdir, _PART.value or "test", options)
 
 
 def _check_output(workdirs: Sequence[Path], other: dict[str, str | int]) -> None:

@@ -1,7 +1,8 @@
 """The options of the workflows that are flags of a command, and no keys of a run's config."""
 
-from dataclasses import asdict, dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from attn_unet_jax.runtime.acceptance import NOTHING, Acceptance
 from attn_unet_jax.workflows.write_mask import OutputFormat
@@ -71,3 +72,26 @@ class AnswerOptions:
     written = {name: value for name, value in asdict(self).items() if name not in others}
     # Engines give the same answer, but for voxels where two classes are as likely to 1e-5.
     return {**written, "precision": self.engine.precision}
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+  """How runs are scored: the flags of `evaluate` that are no cases.
+
+  Attributes:
+    accept: doubts about the scans that the user accepts.
+    rules: options of scoring by their names, in place of the run's own.
+    postprocess: whether the steps after the network that the run chose are taken.
+    mirrors: the axes of the working grid along which mirrored predictions are averaged.
+    scales: the scales of further copies whose predictions are averaged too.
+    attention: whether to measure where the network's gates look.
+    uncertainty: whether to write the entropy of each prediction.
+  """
+
+  accept: Acceptance = NOTHING
+  rules: Mapping[str, Any] = field(default_factory=dict)
+  postprocess: bool = True
+  mirrors: tuple[int, ...] = ()
+  scales: tuple[float, ...] = ()
+  attention: bool = False
+  uncertainty: bool = False

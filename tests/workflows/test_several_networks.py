@@ -17,16 +17,19 @@ from attn_unet_jax.runs.release import RECORD, read_release
 from attn_unet_jax.runtime.errors import UserError
 from attn_unet_jax.training.checkpoint import open_checkpoints
 from attn_unet_jax.training.state import abstract_state
+from attn_unet_jax.volumes.nifti import write_nifti
+from attn_unet_jax.volumes.volume import Volume
 from attn_unet_jax.weights.released import round_variables
-from attn_unet_jax.workflows.evaluate_run import evaluate_run
 from attn_unet_jax.workflows.export_run import export_run
 from attn_unet_jax.workflows.load_run import load_best, load_networks
 from attn_unet_jax.workflows.network import build_run_network
 from attn_unet_jax.workflows.open_ensemble import open_ensemble
+from attn_unet_jax.workflows.options import ScoreOptions
 from attn_unet_jax.workflows.other_dataset import list_seen_in_runs
 from attn_unet_jax.workflows.quality_record import write_quality
 from attn_unet_jax.workflows.release_run import release_run
 from attn_unet_jax.workflows.run_folder import open_run_folder
+from attn_unet_jax.workflows.score_runs import score_mean, score_other_set
 from attn_unet_jax.workflows.shared_fold import open_shared_fold
 from attn_unet_jax.workflows.starting_run import open_starting_run
 from tests.configs import SMALLEST, small_config, with_keys
@@ -64,8 +67,7 @@ def runs(phantoms, tmp_path_factory):
 def scores(runs, tmp_path_factory):
   """The folder of the scores of their mean."""
   folder = tmp_path_factory.mktemp("scores")
-  trained = open_ensemble(runs)
-  evaluate_run(trained, open_shared_fold(runs, trained.config, "test"), folder)
+  score_mean(runs, "test", folder, ScoreOptions())
   return folder
 
 
@@ -101,6 +103,24 @@ def answers(runs):
     SlidingWindow(one.config, one.module).use(round_variables(one.variables)).predict(drawn_ct())
     for one in found
   ]
+
+
+def test_another_data_set_is_scored_by_the_mean_of_runs_and_releases(runs, released, tmp_path):
+  """One that both have learnt from, in part: which cases, is said of all of them together."""
+  data = tmp_path / "DATA"
+  seen = json.loads((runs[0] / "folds.json").read_text())["folds"][0]["training"][0]
+  for name in (seen, "new"):
+    write_nifti(data / "imagesTr" / f"{name}.nii.gz", drawn_ct())
+    label = Volume((drawn_ct().array > 0).astype(np.uint8), drawn_ct().affine)
+    write_nifti(data / "labelsTr" / f"{name}.nii.gz", label)
+  changes = {"folder": str(data), "labels": "pancreas=1"}
+  for count, workdirs in enumerate(([released], [released, runs[0]])):
+    folder = tmp_path / str(count)
+    score_other_set(workdirs, changes, None, folder, ScoreOptions())
+    summary = json.loads((folder / "evaluation" / "DATA" / "summary.json").read_text())
+    assert summary["cases"] == 2
+    assert summary["seen_in_training"] == [seen]
+    assert summary["digest"] == open_ensemble(workdirs).digest
 
 
 def test_a_release_of_several_answers_with_their_mean(answers, released):
@@ -178,8 +198,7 @@ def test_all_of_them_are_exported(released, tmp_path):
 
 
 def test_fewer_networks_leave_no_file_of_the_third(runs, copied, tmp_path):
-  trained = open_ensemble(runs[:2])
-  evaluate_run(trained, open_shared_fold(runs[:2], trained.config, "test"), tmp_path / "two")
+  score_mean(runs[:2], "test", tmp_path / "two", ScoreOptions())
   release_run(runs[:2], copied, "CC0", scores=tmp_path / "two")
   assert not (copied / "parameters_3.npz").exists()
   assert len(load_networks(copied)) == 2
