@@ -76,9 +76,12 @@ def choose_steps(
 ) -> ChosenSteps:
   """Chooses the steps with the highest mean DSC over cases; the network runs once for each case.
 
-  A gain is real if it is at least 0.002 and more than its standard error over the cases. Where no
-  gain is, or there are fewer than `MIN_CASES` cases, nothing is chosen. So the score of the cases
-  that it was chosen on is never lower than without.
+  A gain is real if it is at least 0.002 and more than its standard error over the cases. That must
+  hold for the steps themselves, and for the choice, since the best of many candidates gains by
+  chance: the steps that are best on all cases but one are tried on that one, in turn (Stone 1974:
+  cross-validatory choice and assessment). Where no gain is real, or there are fewer than
+  `MIN_CASES` cases, nothing is chosen. So the score of the cases that it was chosen on is never
+  lower than without.
 
   Args:
     fold: the data set, its labels and boxes.
@@ -114,28 +117,48 @@ def pick_steps(rows: dict[Postprocessing, list[Scores]]) -> ChosenSteps:
   plain = rows[UNCHANGED]
   before = average_dsc(plain).mean
   best = ChosenSteps(UNCHANGED, before, before, len(plain), plain)
+  gains = {steps: _list_gains(plain, scores) for steps, scores in rows.items()}
+  if not _is_real(_try_choices(np.array([*gains.values()]))):
+    return best
   for steps, scores in rows.items():
     after = average_dsc(scores).mean
-    is_real = after - before >= max(_MIN_GAIN, _standard_error(plain, scores))
-    if is_real and after > best.after:
+    if _is_real(gains[steps]) and after - before >= _MIN_GAIN and after > best.after:
       best = best._replace(steps=steps, after=after, scores=scores)
   return best
 
 
-def _standard_error(before: Sequence[Scores], after: Sequence[Scores]) -> float:
-  """Returns the standard error of the mean difference of DSC over cases; infinite for one case."""
-  pairs = [
-    [(one[name]["dsc"], other[name]["dsc"]) for name in one]
-    for one, other in zip(before, after, strict=True)
-  ]
-  differences = [
-    np.mean(defined)
-    for case in pairs
-    if (defined := [b - a for a, b in case if not math.isnan(b - a)])
-  ]
-  if len(differences) < 2:
-    return math.inf
-  return float(np.std(differences, ddof=1) / math.sqrt(len(differences)))
+def _list_gains(before: Sequence[Scores], after: Sequence[Scores]) -> np.ndarray:
+  """Returns by how much each case gains, DSC `[N]`: the mean of its classes; NaN if it has none."""
+  gains = np.full(len(before), math.nan)
+  for index, (one, other) in enumerate(zip(before, after, strict=True)):
+    pairs = [other[name]["dsc"] - one[name]["dsc"] for name in one]
+    if defined := [gain for gain in pairs if not math.isnan(gain)]:
+      gains[index] = np.mean(defined)
+  return gains
+
+
+def _try_choices(gains: np.ndarray) -> np.ndarray:
+  """Returns what each case gains by the steps that are best on all others.
+
+  Args:
+    gains: by candidate and case, `[C, N]`.
+  """
+  known = gains[:, ~np.isnan(gains).any(axis=0)]
+  # The sum over the others has the same order as their mean.
+  others = known.sum(axis=1, keepdims=True) - known
+  # As far as sums are exact: of equal candidates the first, which does least.
+  chosen = np.argmax(np.round(others, 12), axis=0)
+  result: np.ndarray = known[chosen, np.arange(known.shape[1])]
+  return result
+
+
+def _is_real(gains: np.ndarray) -> bool:
+  """Returns whether the mean gain is at least 0.002, and at least its standard error."""
+  defined = gains[~np.isnan(gains)]
+  if defined.size < 2:
+    return False
+  error = float(np.std(defined, ddof=1) / math.sqrt(defined.size))
+  return float(np.mean(defined)) >= max(_MIN_GAIN, error)
 
 
 def _score_candidates(

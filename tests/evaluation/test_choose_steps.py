@@ -184,6 +184,30 @@ def test_a_gain_that_cases_do_not_share_is_none():
   assert pick_steps({UNCHANGED: plain, better: scores(0.4, 0.4, 0.4)}).steps == UNCHANGED
 
 
+def test_the_best_of_many_by_chance_is_not_chosen():
+  """50 candidates of noise: by its own gain one of them is chosen in all 200 of these draws."""
+  rng, taken = np.random.default_rng(0), 0
+  candidates = [UNCHANGED, *(Postprocessing(smallest_ml=ml) for ml in np.arange(0.1, 5, 0.1))]
+  for _ in range(200):
+    noise = rng.normal(0, 0.02, (len(candidates), 8)) * (np.arange(len(candidates)) > 0)[:, None]
+    rows = {one: scores(*(0.6 + change)) for one, change in zip(candidates, noise, strict=True)}
+    taken += pick_steps(rows).steps != UNCHANGED
+  assert 0 < taken < 60
+
+
+def test_a_gain_that_one_case_decides_is_none():
+  """Each is best by one case alone, and costs the others a little."""
+  first, second = Postprocessing(threshold=0.3), Postprocessing(threshold=0.7)
+  rows = {
+    UNCHANGED: scores(*[0.5] * 6),
+    first: scores(0.53, 0.53, 0.53, 0.499, 0.499, 0.499),
+    second: scores(0.499, 0.499, 0.499, 0.53, 0.53, 0.53),
+  }
+  assert pick_steps(rows).steps == UNCHANGED
+  del rows[second]
+  assert pick_steps(rows).steps == first
+
+
 def test_cases_without_a_score_decide_nothing():
   found = pick_steps(
     {UNCHANGED: scores(*[math.nan] * 3), Postprocessing(0.3): scores(*[math.nan] * 3)}
