@@ -66,7 +66,7 @@ def offer(config, monkeypatch, tmp_path):
       runs[folder] = BestCheckpoint(own, ("pancreas",), module or OneConv(), variables, 7)
     # Building the network for its size takes a second.
     monkeypatch.setattr("attn_unet_jax.workflows.run_facts.count_parameters", lambda _: 5)
-    monkeypatch.setattr(workflow, "load_best", runs.__getitem__)
+    monkeypatch.setattr(workflow, "load_networks", lambda folder: [runs[folder]])
     loaded = LoadedRun(config, ("pancreas",), None, 7, postprocessing=STEPS)
     monkeypatch.setattr(workflow, "open_ensemble", lambda _: loaded)
     return runs
@@ -162,7 +162,7 @@ def test_scores_of_something_else_are_not_told(offer, changes):
     scored = {"part": "test", "checkpoint_step": 7, "postprocessing": dataclasses.asdict(STEPS)}
     told = {**scored, "cases": 2, "classes": {"pancreas": {"dsc": {"mean": 0.5}}}, **changes}
     (workdir / "evaluation" / "summary.json").write_text(json.dumps(told))
-  assert workflow._describe_run(workdir, run, STEPS)["test_scores"] is None
+  assert workflow._describe_run(workdir, [run], STEPS)["test_scores"] is None
   card = describe_model(workdir, exported=ExportedAs(7, STEPS))
   assert "It has not been tested" in card
   assert "0.500" not in card

@@ -60,7 +60,7 @@ def chosen(config, tmp_path, monkeypatch):
   steps = Postprocessing(largest=True, smallest_ml=2.0)
   write_record(tmp_path, ChosenSteps(steps, before=0.5, after=0.6, cases=5), 7)
   found = BestCheckpoint(config, ("pancreas",), build_run_network(config, 2), {}, 7)
-  monkeypatch.setattr(module, "load_best", lambda _: found)
+  monkeypatch.setattr(module, "load_networks", lambda _: [found])
   return tmp_path, steps, found
 
 
@@ -71,7 +71,7 @@ def test_a_run_is_opened_with_the_steps_that_it_chose(chosen):
 
 def test_steps_of_another_checkpoint_are_not_taken(chosen, monkeypatch):
   workdir, _, found = chosen
-  monkeypatch.setattr(module, "load_best", lambda _: dataclasses.replace(found, step=8))
+  monkeypatch.setattr(module, "load_networks", lambda _: [dataclasses.replace(found, step=8)])
   assert open_run_or_stages(workdir).postprocessing == UNCHANGED
 
 
