@@ -1,5 +1,6 @@
 """Keeps the scans that clients send, in folders that only this process uses, until they expire."""
 
+import os
 import shutil
 import threading
 import time
@@ -128,6 +129,26 @@ class ScanFiles:
       held.used = time.monotonic()
       return held.scan
 
+  def lend(self, key: Hashable, folder: Path) -> SentScan | None:
+    """Returns a scan with files of its own in a folder; None if there is none.
+
+    They stay when the scan that is kept expires, is removed, or makes way for another one.
+    """
+    scan = self.find(key)
+    if scan is None:
+      return None
+    target = folder / scan.path.name
+    try:
+      if scan.path.is_dir():
+        shutil.copytree(scan.path, target, copy_function=_link)
+      else:
+        _link(scan.path, target)
+    except (FileNotFoundError, shutil.Error):
+      # It went just now. Of a series some files may be there already.
+      shutil.rmtree(target, ignore_errors=True)
+      return None
+    return SentScan(target, scan.name)
+
   def remove(self, key: Hashable) -> SentScan | None:
     """Removes a scan; returns it as it was, or None."""
     with self._lock:
@@ -153,6 +174,16 @@ class ScanFiles:
   def __len__(self) -> int:
     """Returns how many scans are kept."""
     return len(self._held)
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+  """Gives a file a second name, which takes no room; copies it where the disk has no such links."""
+  try:
+    os.link(source, target)
+  except FileNotFoundError:
+    raise
+  except OSError:
+    shutil.copyfile(source, target)
 
 
 def _remove(held: _HeldScan) -> None:

@@ -142,8 +142,10 @@ def _find_scan(
     raise RequestError(422, f"series={series}: no DICOM UID")
   if files:
     return save_scan(files, folder / SENT), series
-  held = state.scans.find(session) if session else None
-  held = held or state.scans.find(name_image(request, params, image))
+  # The job waits in a queue, and the viewer may send another scan by that name meanwhile.
+  own = folder / SENT
+  held = state.scans.lend(session, own) if session else None
+  held = held or state.scans.lend(name_image(request, params, image), own)
   if held:
     return held, series
   if is_uid(image) and state.options.archive:

@@ -3,8 +3,11 @@
 import email
 import gc
 import gzip
+import io
 import json
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,8 +16,10 @@ pytest.importorskip("starlette")
 pytest.importorskip("httpx2")
 
 from attn_unet_jax.runtime.deadline import check_deadline
+from attn_unet_jax.serving import scan_files
+from attn_unet_jax.serving.scan_files import SentFile
 from attn_unet_jax.volumes.nifti import read_label
-from tests.serving.services import SHAPE, open_service, pack_scan
+from tests.serving.services import SHAPE, open_service, pack_scan, predict_half, send, wait
 
 
 def read_parts(answer):
@@ -106,6 +111,65 @@ def test_two_viewers_that_use_one_name_get_their_own_masks(tmp_path):
       assert said["scan"] == f"{user}.nii.gz"
     other = {"params": json.dumps({"client_id": "c"})}
     assert client.post("/infer/a?image=CT&output=json", data=other).status_code == 404
+
+
+def test_a_scan_that_is_replaced_while_its_job_waits_is_the_one_that_is_segmented(tmp_path):
+  """Each waiting job has the scan that its viewer meant when it asked."""
+  begun, replaced, seen = threading.Event(), threading.Event(), []
+
+  def predict(volume):
+    if not begun.is_set():
+      begun.set()
+      assert replaced.wait(60)
+    seen.append(int(volume.array[-1, 0, 0]))  # the file stores X the other way
+    return predict_half(volume)
+
+  def put(client, value):
+    files = {"file": ("ct.nii.gz", pack_scan(tmp_path, value=value))}
+    assert client.put("/datastore/?image=CT", files=files).status_code == 200
+
+  with open_service(predict) as client, ThreadPoolExecutor(1) as pool:
+    job = send(client, pack_scan(tmp_path, value=11))
+    assert begun.wait(60)
+    put(client, 22)
+    waiting = pool.submit(client.post, "/infer/a?image=CT&output=json", data={"params": "{}"})
+    while client.get("/health").json()["waiting"] < 1:
+      time.sleep(0.01)
+    put(client, 33)
+    replaced.set()
+    assert waiting.result(60).status_code == 200
+    assert wait(client, job)["state"] == "done"
+  assert seen == [11, 22]
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("links", [True, False])
+def test_a_lent_scan_stays_when_the_one_that_is_kept_goes(tmp_path, monkeypatch, many, links):
+  def refuse(*_):
+    raise PermissionError("no links on this disk")
+
+  if not links:
+    monkeypatch.setattr(scan_files.os, "link", refuse)
+  (tmp_path / "held").mkdir()
+  (tmp_path / "job").mkdir()
+  files = [SentFile(f"{name}.nii", io.BytesIO(b"abc")) for name in ("a", "b")[: 1 + many]]
+  held = scan_files.ScanFiles(tmp_path / "held", 60)
+  held.add("CT", files)
+  lent = held.lend("CT", tmp_path / "job")
+  held.remove("CT")
+  assert not any((tmp_path / "held").rglob("*.*"))
+  read = sorted(lent.path.iterdir()) if many else [lent.path]
+  assert [path.read_bytes() for path in read] == [b"abc"] * len(files)
+  assert held.lend("CT", tmp_path / "job") is None
+
+
+def test_a_scan_that_goes_while_it_is_lent_is_none(tmp_path):
+  for name in ("held", "job"):
+    (tmp_path / name).mkdir()
+  held = scan_files.ScanFiles(tmp_path / "held", 60)
+  scan = held.add("CT", [SentFile("a.nii", io.BytesIO(b"abc"))])
+  scan.path.unlink()
+  assert held.lend("CT", tmp_path / "job") is None
 
 
 def test_viewers_cannot_fill_the_disk(tmp_path, monkeypatch):
