@@ -190,6 +190,8 @@ def _check_output(workdirs: Sequence[Path], other: dict[str, str | int]) -> None
   several = len(workdirs) > 1
   if several and not _OUTPUT.value:
     raise UserError("--output is missing: of several runs, the folder for the scores of their mean")
+  if _OUTPUT.value:
+    _refuse_run(Path(_OUTPUT.value))
   if several and _ATTENTION.value:
     raise UserError("--attention: is for one run; each of several has gates of its own")
   if _OUTPUT.value and not (other or several):
@@ -204,6 +206,14 @@ def _check_output(workdirs: Sequence[Path], other: dict[str, str | int]) -> None
       f"--workdir={name_run(workdir)}: a release has no cases of its own, and nothing is written "
       "into it; name a data set by --config.data.dataset or --config.data.folder, and "
       "--output=FOLDER"
+    )
+
+
+def _refuse_run(output: Path) -> None:
+  """Refuses to put the scores of something else into a run's folder, or into a release."""
+  if is_release(output) or (output / "config.json").exists():
+    raise UserError(
+      f"--output={output}: a run or a release, whose own scores lie there; name another folder"
     )
 
 

@@ -71,7 +71,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "--config.augment.low_resolution_probability=0.0",
     "--config.augment.gamma_probability=0.0",
   ),
-  # Last: the folder of a variant's runs is called after its place here.
+  # New ones come last: the folder of a variant's runs is called after its place here.
   "bowel, vessels and lesions that no map names": (
     *_REAL,
     "--config.painting.clutter=(0.1,0.9)",

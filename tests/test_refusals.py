@@ -26,6 +26,10 @@ def test_evaluate_changes_no_key_but_those_of_another_set(tmp_path):
   [
     (["--workdir=nowhere", "--labels=foo=9"], "--labels=foo=9: is for --prediction"),
     (["--workdir=a,b"], "--output is missing: of several runs, the folder for the scores of their"),
+    (
+      ["--workdir=a,b", "--output=attn_unet_jax/builtin/pancreas"],
+      "--output=attn_unet_jax/builtin/pancreas: a run or a release, whose own scores lie there",
+    ),
     (["--workdir=a,a", "--output=nowhere"], "--workdir=a,a: a run is there twice"),
     (["--workdir=a,b", "--output=nowhere", "--attention"], "--attention: is for one run"),
     (["--workdir=a", "--output=nowhere"], "--output=nowhere: is for several runs or another data"),

@@ -107,7 +107,8 @@ def read_release(folder: Path) -> Release:
       raise ValueError(f"format {content['format']!r} of another version")
     files = {str(name): str(digest) for name, digest in content["files"].items()}
     release = _parse(content)
-    if content["format"] != _choose_format(release.networks) or release.networks < 1:
+    fits = content["format"] == _choose_format(release.networks)
+    if not fits or not 1 <= release.networks <= len(files):
       raise ValueError(f"{release.networks} networks in format {content['format']}")
     # So that each is one of those whose digests are compared.
     if missing := set(release.parameter_files) - files.keys():

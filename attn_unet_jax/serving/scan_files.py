@@ -105,7 +105,7 @@ class ScanFiles:
     """
     # Before the scan is written, and again when its place is taken.
     self._check_room(key)
-    # A new one: the earlier scan of this key may be segmented just now.
+    # A new one: the earlier scan of this key may be lent just now.
     folder = self._folder / uuid.uuid4().hex
     folder.mkdir()
     try:
@@ -123,30 +123,32 @@ class ScanFiles:
   def find(self, key: Hashable) -> SentScan | None:
     """Returns a scan, which then is kept for as long again; None if there is none."""
     with self._lock:
-      held = self._held.get(key)
-      if held is None:
-        return None
-      held.used = time.monotonic()
-      return held.scan
+      return self._find(key)
+
+  def _find(self, key: Hashable) -> SentScan | None:
+    held = self._held.get(key)
+    if held is None:
+      return None
+    held.used = time.monotonic()
+    return held.scan
 
   def lend(self, key: Hashable, folder: Path) -> SentScan | None:
     """Returns a scan with files of its own in a folder; None if there is none.
 
     They stay when the scan that is kept expires, is removed, or makes way for another one.
     """
-    scan = self.find(key)
-    if scan is None:
-      return None
-    target = folder / scan.path.name
-    try:
+    # To the last link: what removes a scan has taken it out before, under the same lock.
+    with self._lock:
+      scan = self._find(key)
+      if scan is None:
+        return None
+      target = folder / scan.path.name
       if scan.path.is_dir():
-        shutil.copytree(scan.path, target, copy_function=_link)
+        target.mkdir()
+        for slice_file in scan.path.iterdir():
+          _link(slice_file, target / slice_file.name)
       else:
         _link(scan.path, target)
-    except (FileNotFoundError, shutil.Error):
-      # It went just now. Of a series some files may be there already.
-      shutil.rmtree(target, ignore_errors=True)
-      return None
     return SentScan(target, scan.name)
 
   def remove(self, key: Hashable) -> SentScan | None:
@@ -176,13 +178,12 @@ class ScanFiles:
     return len(self._held)
 
 
-def _link(source: str | Path, target: str | Path) -> None:
+def _link(source: Path, target: Path) -> None:
   """Gives a file a second name, which takes no room; copies it where the disk has no such links."""
   try:
     os.link(source, target)
-  except FileNotFoundError:
-    raise
   except OSError:
+    # On a full disk this one fails, and says so.
     shutil.copyfile(source, target)
 
 

@@ -68,7 +68,8 @@ def _require_averages(shape: Sequence[int], trained: LoadedRun, name: object) ->
   require_memory(
     int(math.prod(shape) * _count_averaged_bytes(trained)),
     f"{name}: the probabilities that are averaged",
-    "leave out axes of --tta or scales of --tta_scales, or name fewer runs",
+    "leave out axes of --tta or scales of --tta_scales, or name fewer runs, or one of fewer "
+    "networks",
   )
 
 

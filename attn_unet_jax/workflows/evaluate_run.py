@@ -112,9 +112,7 @@ def evaluate_other(
   print_line(other.describe())
   seen = other.about["seen_in_training"]
   if seen is None:
-    print_line(
-      f"{workdir} has no folds.json: it is unknown whether the run was trained on any of them"
-    )
+    print_line("without folds.json it is unknown whether the network was trained on any of them")
   elif seen:
     print_line(
       f"{len(seen)} of them have the id of a training or validation case of the run, such as "

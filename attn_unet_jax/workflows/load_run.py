@@ -1,4 +1,4 @@
-"""Opens a run of one network: its config, its classes and its best parameters."""
+"""Opens a run or a release: its config, its classes and its best parameters."""
 
 import dataclasses
 import hashlib

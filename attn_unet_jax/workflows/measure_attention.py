@@ -19,7 +19,7 @@ from attn_unet_jax.volumes.places import divide_places
 from attn_unet_jax.volumes.resample import resample_labels
 from attn_unet_jax.volumes.shear import straighten_image, straighten_labels
 from attn_unet_jax.volumes.volume import Volume
-from attn_unet_jax.workflows.load_run import load_best
+from attn_unet_jax.workflows.load_run import load_networks
 
 # From a scan, HU on its native grid, the box to look in or None for all of it, and its name: the
 # coefficients by the name of the gate, on the working grid.
@@ -48,7 +48,9 @@ def open_attention(workdir: Path) -> MeasureAttention:
   Raises:
     UserError: there is no run of one network, or its network has no gates.
   """
-  found = load_best(workdir)
+  found, *others = load_networks(workdir)
+  if others:
+    print_line(f"attention gates: those of the first of {1 + len(others)} networks")
   system = AttentionMaps(found.config, found.module, found.variables)
   if not system.names:
     raise UserError(f"{workdir}: its network, {found.config.model.name}, has no attention gates")

@@ -88,6 +88,7 @@ class ReleaseFacts:
     rounding: how its answers differ from the run's, in words.
     summary: the scores of its test cases.
     seeds: that of each network; of several the probabilities are averaged.
+    steps: the steps after the network that go with it.
   """
 
   name: str
@@ -96,6 +97,7 @@ class ReleaseFacts:
   rounding: str
   summary: Mapping[str, Any]
   seeds: Sequence[int]
+  steps: Postprocessing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +134,8 @@ def describe_model(
     else read_json_object(workdir / "evaluation" / "summary.json", WAY_OUT)
   )
   classes = ", ".join(class_names(config.data.labels))
-  steps = exported.steps if exported else _find_steps(workdir, config, summary)
+  handed_on = release or exported
+  steps = handed_on.steps if handed_on else _find_steps(workdir, config, summary)
   lines = [
     f"# Model card: {release.name if release else workdir.resolve().name}",
     "",

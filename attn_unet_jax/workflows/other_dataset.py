@@ -64,7 +64,16 @@ def open_other_for_runs(
   """
   # A release has digests alone of the cases that it has seen, and no data set of its own.
   own = [workdir for workdir in workdirs if not is_release(workdir)]
-  other = open_other_dataset(run, changes, part, list_seen_in_runs(own) if own else None)
+  known = [workdir for workdir in own if (workdir / "folds.json").exists()]
+  # Of a run without a list of cases, and of a release, no data set is its own.
+  sets = [load_config(workdir / "config.json").data for workdir in known]
+  other = open_other_dataset(
+    run,
+    changes,
+    part,
+    list_seen_in_runs(own) if own else None,
+    sets if len(sets) == len(workdirs) else (),
+  )
   seen = [other.about["seen_in_training"]] if own else []
   for workdir in workdirs:
     if workdir not in own:
@@ -74,7 +83,11 @@ def open_other_for_runs(
 
 
 def open_other_dataset(
-  run: RunConfig, changes: Mapping[str, Any], part: str | None, seen: Sequence[str] | None
+  run: RunConfig,
+  changes: Mapping[str, Any],
+  part: str | None,
+  seen: Sequence[str] | None,
+  own: Sequence[DataOptions] = (),
 ) -> OtherDataset:
   """Opens a data set that is not the run's own.
 
@@ -83,15 +96,14 @@ def open_other_dataset(
     changes: keys of its `data` section that name the other set: `dataset` or `folder`; perhaps
       `dir`, `labels` (the run's classes in the other set's values or names), `folds`, `fold`.
     part: `training`, `validation` or `test` of the other set's folds; None: all its cases.
-    seen: ids of the run's training and validation cases; None if they are unknown, and any data
-      set counts as another one.
+    seen: ids of the run's training and validation cases; None if they are unknown.
+    own: the data of the runs that are scored; one that is that of all of them is no other one.
 
   Raises:
     UserError: no other set is named, it is missing, or it lacks a class of the run.
   """
   data = _other_data(run, changes, part)
-  # A run whose cases are unknown has no data set of its own.
-  if seen is not None and describe_source(data) == describe_source(run.data):
+  if own and all(describe_source(one) == describe_source(data) for one in own):
     raise UserError(
       f"{format_source(run.data)}: this is the run's own data set; leave out --config.data... to "
       "score its test cases, or choose others by --part"

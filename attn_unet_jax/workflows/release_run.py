@@ -2,6 +2,7 @@
 
 import json
 import math
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from attn_unet_jax.config.build import replace_keys
 from attn_unet_jax.config.schema import RunConfig, flatten
 from attn_unet_jax.config.stored import to_json
 from attn_unet_jax.inference.onnx_window import draw_windows
-from attn_unet_jax.inference.postprocess import UNCHANGED
 from attn_unet_jax.inference.sliding import SlidingWindow
 from attn_unet_jax.runs.release import (
   NOTICE,
@@ -34,6 +34,7 @@ from attn_unet_jax.workflows.open_ensemble import open_ensemble
 from attn_unet_jax.workflows.other_dataset import list_seen_in_runs
 from attn_unet_jax.workflows.quality_record import format_quality
 from attn_unet_jax.workflows.scored_network import explain_other_scores
+from attn_unet_jax.workflows.steps_record import format_record
 
 LICENCE = "LICENCE.txt"
 _SCORES = "evaluation/summary.json"
@@ -45,8 +46,9 @@ _SCORE_KEYS = (
 )
 # Where the data lies on this machine is nobody else's concern.
 _PLACES = ("data.folder", "data.also", "data.folds", "data.also_folds", "data.boxes")
-# What runs of one recipe may differ in.
-_OWN = ("seed", "init.workdir", "data.fold", *_PLACES, "data.dir", "data.prepared")
+# What runs of one recipe may differ in: chance, cases, and where and how they were started.
+_OWN = ("seed", "init.workdir", "data.fold", "data.folds", "data.dir", "data.prepared")
+_OF_STARTS = ("data.accept", "data.accept_changes")
 _WINDOWS = 4
 
 
@@ -93,6 +95,7 @@ def release_run(
     rounding=describe_rounding(rounding),
     summary=summary,
     seeds=tuple(one.config.seed for one in found),
+    steps=trained.postprocessing,
   )
   # Of these the release has digests alone, since ids may be names of patients.
   seen = list_seen_in_runs(workdirs)
@@ -162,15 +165,15 @@ def _check_recipe(workdirs: Sequence[Path], found: Sequence[BestCheckpoint]) -> 
   """Refuses runs of several recipes: a release has one config.
 
   Raises:
-    UserError: they differ in more than the seed, the fold and places on the disk.
+    UserError: they differ in more than the seed, the cases and places on the disk.
   """
-  ours = flatten(found[0].config)
+  ours = flatten(_hide_places(found[0].config))
   for workdir, other in zip(workdirs[1:], found[1:], strict=True):
-    for key, value in flatten(other.config).items():
-      if key not in _OWN and value != ours.get(key):
+    for key, value in flatten(_hide_places(other.config)).items():
+      if key not in (*_OWN, *_OF_STARTS) and value != ours.get(key):
         raise UserError(
           f"{workdir}: has {key}={value}, and {workdirs[0]} has {ours.get(key)}; a release of "
-          "several runs is of one recipe, with other seeds or folds"
+          "several runs is of one recipe, with other seeds, or folds of the same test cases"
         )
 
 
@@ -189,10 +192,14 @@ def _read_test(workdirs: Sequence[Path], trained: LoadedRun, scores: Path | None
       else f"--scores={scores}: is for several runs; {workdirs[0]} has its own"
     )
   folder = scores or workdirs[0]
+  if scores and not (scores / _SCORES).is_file():
+    raise UserError(f"--scores={scores}: has no {_SCORES}; it is what evaluate wrote as --output")
   summary = read_json_object(folder / _SCORES, "remove it and evaluate again")
   problem = explain_other_scores(summary, trained.step, trained.postprocessing)
-  if several and not problem and summary.get("digest") != trained.digest:
-    problem = "has the scores of other networks"
+  # A run's own scores have no digest.
+  wanted = trained.digest if several else None
+  if not problem and summary.get("digest") != wanted:
+    problem = "has the scores of other networks, or of these in another order"
   if problem:
     asked = f"--workdir={','.join(map(str, workdirs))}" + (f" --output={scores}" if scores else "")
     raise UserError(
@@ -251,28 +258,41 @@ def _read_learnt(workdirs: Sequence[Path], trained: LoadedRun) -> dict[str, str]
   texts = {name: (first / name).read_text(encoding="utf-8") for name in names}
   if not others:
     return texts
-  steps = {_STEPS: texts[_STEPS]} if trained.postprocessing != UNCHANGED else {}
-  return {**steps, _QUALITY: format_quality(trained.quality, trained.step)}
+  # No cases have shown a gain of their mean.
+  steps = format_record(trained.postprocessing, trained.step)
+  return {_STEPS: steps, _QUALITY: format_quality(trained.quality, trained.step)}
 
 
 def _write_files(
   output: Path, found: Sequence[BestCheckpoint], release: Release, texts: Mapping[str, str]
 ) -> list[Path]:
-  (output / _SCORES).parent.mkdir(parents=True, exist_ok=True)
-  # Until the new one is written there is no release, rather than one of two networks.
-  for path in (output / RECORD, *(output / name for name in (_STEPS, _QUALITY))):
-    path.unlink(missing_ok=True)
-  # An earlier one may have had more of them.
-  for path in output.glob("parameters*.npz"):
-    path.unlink()
+  output.parent.mkdir(parents=True, exist_ok=True)
   parameters = name_parameters(len(found))
-  for name, one in zip(parameters, found, strict=True):
-    save_variables(output / name, one.variables)
-  for name, text in texts.items():
-    write_text(output / name, text)
-  # Last, since it has the digests of all other files.
-  write_release(output, release, [*parameters, *texts])
-  return [output / name for name in (*parameters, *texts, RECORD)]
+  # Beside it until all of it is there: what fails leaves an earlier release as it was.
+  with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as name:
+    made = Path(name)
+    (made / _SCORES).parent.mkdir(parents=True)
+    for file, one in zip(parameters, found, strict=True):
+      save_variables(made / file, one.variables)
+    for file, text in texts.items():
+      write_text(made / file, text)
+    write_release(made, release, [*parameters, *texts])
+    _remove_release(output)
+    (output / _SCORES).parent.mkdir(parents=True, exist_ok=True)
+    # The record last: until then there is no release, rather than one of two networks.
+    for file in (*parameters, *texts, RECORD):
+      (made / file).replace(output / file)
+  return [output / file for file in (*parameters, *texts, RECORD)]
+
+
+def _remove_release(output: Path) -> None:
+  """Removes the files of an earlier release, by its own list of them; its record first."""
+  listed = read_json_object(output / RECORD, "remove the folder").get("files")
+  (output / RECORD).unlink(missing_ok=True)
+  for name in listed if isinstance(listed, dict) else ():
+    # A name is a file of the folder, whatever a damaged record says.
+    if (output / name).resolve().is_relative_to(output.resolve()):
+      (output / name).unlink(missing_ok=True)
 
 
 def _describe_licence(release: Release) -> str:

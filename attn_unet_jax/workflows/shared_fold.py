@@ -5,7 +5,6 @@ from pathlib import Path
 
 from attn_unet_jax.cases.fold import DataFold, open_fold
 from attn_unet_jax.cases.folds import pick_fold, read_folds
-from attn_unet_jax.cases.options import DataOptions
 from attn_unet_jax.config.schema import RunConfig
 from attn_unet_jax.config.stored import load_config
 from attn_unet_jax.runtime.errors import UserError
@@ -15,7 +14,7 @@ from attn_unet_jax.workflows.other_dataset import describe_source, format_source
 def open_shared_fold(workdirs: Sequence[Path], run: RunConfig, part: str) -> DataFold:
   """Opens the fold of the first of several runs, if the others have the same cases in that part.
 
-  A case of this part is then in no other part of any of them, so that none has learnt from it.
+  A test case is then in no other part of any of them, so that none has learnt from it.
 
   Args:
     workdirs: the folders of the runs.
@@ -26,26 +25,34 @@ def open_shared_fold(workdirs: Sequence[Path], run: RunConfig, part: str) -> Dat
     UserError: their data or their cases differ, or a list of folds is missing or damaged.
   """
   first, *others = workdirs
-  own = frozenset(_list_cases(first, run.data, part))
+  # As they were trained: the config that is given is of one network, also where a run has folds.
+  own = _list_cases(first, part)
   for workdir in others:
     data = load_config(workdir / "config.json").data
+    if data.labels != run.data.labels:
+      raise UserError(
+        f"{workdir}: has config.data.labels={data.labels}, and {first} has {run.data.labels}; name "
+        "runs of the same labels"
+      )
     if describe_source(data) != describe_source(run.data):
       raise UserError(
         f"{workdir}: its data is {format_source(data)}, and that of {first} is "
-        f"{format_source(run.data)}; name a data set for both by --config.data.dataset"
+        f"{format_source(run.data)}; name the data set that is to be scored, by "
+        "--config.data.dataset or --config.data.folder"
       )
-    if own != frozenset(_list_cases(workdir, data, part)):
+    if own != _list_cases(workdir, part):
       raise UserError(
         f"{workdir}: has other {part} cases than {first}, which one of them may have learnt from; "
-        "runs whose mean is scored have the same"
+        "name runs that have the same, or another data set by --config.data.dataset"
       )
   return open_fold(run.data, first / "folds.json")
 
 
-def _list_cases(workdir: Path, data: DataOptions, part: str) -> Sequence[str]:
+def _list_cases(workdir: Path, part: str) -> frozenset[str]:
+  data = load_config(workdir / "config.json").data
   if data.fold == "all":
     raise UserError(
       f"{workdir}: a run of all folds, each of which has its own cases; name its folds, or it alone"
     )
   listing = read_folds(workdir / "folds.json") | {"name": str(workdir / "folds.json")}
-  return pick_fold(listing, data.fold)[part]
+  return frozenset(pick_fold(listing, data.fold)[part])

@@ -3,8 +3,9 @@
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from attn_unet_jax.evaluation.choose_steps import ChosenSteps
 from attn_unet_jax.inference.options import InferenceOptions
@@ -27,18 +28,26 @@ def write_record(workdir: Path, chosen: ChosenSteps, checkpoint_step: int) -> No
   """Writes what was chosen for a checkpoint, with the gain that it had."""
   # JSON has no NaN.
   before, after = (None if math.isnan(dsc) else dsc for dsc in (chosen.before, chosen.after))
+  validation = {
+    "cases": chosen.cases,
+    "dsc_without": before,
+    "dsc_with": after,
+    "gain": None if before is None or after is None else after - before,
+  }
+  write_text(workdir / _FILE, format_record(chosen.steps, checkpoint_step, validation))
+
+
+def format_record(
+  steps: Postprocessing, checkpoint_step: int, validation: Mapping[str, Any] | None = None
+) -> str:
+  """Returns the content of the file; `validation` is what the steps gained, if that is known."""
   content = {
     "format": _FORMAT,
     "checkpoint_step": checkpoint_step,
-    "steps": dataclasses.asdict(chosen.steps),
-    "validation": {
-      "cases": chosen.cases,
-      "dsc_without": before,
-      "dsc_with": after,
-      "gain": None if before is None or after is None else after - before,
-    },
+    "steps": dataclasses.asdict(steps),
+    **({"validation": validation} if validation else {}),
   }
-  write_text(workdir / _FILE, json.dumps(content, indent=2) + "\n")
+  return json.dumps(content, indent=2) + "\n"
 
 
 def remove_record(workdir: Path) -> None:

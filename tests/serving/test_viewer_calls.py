@@ -163,13 +163,32 @@ def test_a_lent_scan_stays_when_the_one_that_is_kept_goes(tmp_path, monkeypatch,
   assert held.lend("CT", tmp_path / "job") is None
 
 
-def test_a_scan_that_goes_while_it_is_lent_is_none(tmp_path):
-  for name in ("held", "job"):
+def test_a_series_is_lent_whole_while_it_is_replaced(tmp_path):
+  for name in ("held", "jobs"):
     (tmp_path / name).mkdir()
   held = scan_files.ScanFiles(tmp_path / "held", 60)
-  scan = held.add("CT", [SentFile("a.nii", io.BytesIO(b"abc"))])
-  scan.path.unlink()
-  assert held.lend("CT", tmp_path / "job") is None
+  ended = threading.Event()
+
+  def add():
+    held.add("CT", [SentFile(f"{n}.dcm", io.BytesIO(b"abc")) for n in range(40)])
+
+  def replace():
+    while not ended.is_set():
+      add()
+
+  add()
+
+  with ThreadPoolExecutor(1) as pool:
+    replacing = pool.submit(replace)
+    counts = set()
+    for number in range(200):
+      job = tmp_path / "jobs" / str(number)
+      job.mkdir()
+      lent = held.lend("CT", job)
+      counts.add(len([*lent.path.iterdir()]))
+    ended.set()
+    replacing.result(60)
+  assert counts == {40}
 
 
 def test_viewers_cannot_fill_the_disk(tmp_path, monkeypatch):

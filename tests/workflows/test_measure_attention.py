@@ -25,7 +25,7 @@ def opened(config, monkeypatch):
 
   def open_run(gated=True):
     found = SimpleNamespace(config=config, module=Gated(gated), variables={})
-    monkeypatch.setattr(workflow, "load_best", lambda _: found)
+    monkeypatch.setattr(workflow, "load_networks", lambda _: [found])
     return workflow.open_attention("run")
 
   return open_run

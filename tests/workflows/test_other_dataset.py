@@ -155,7 +155,7 @@ def test_what_does_not_fit_is_refused(run, tmp_path, changes, part, complaint):
   if "folder" in changes:
     changes = {**changes, "folder": str(tmp_path / changes["folder"])}
   with pytest.raises(UserError, match=complaint):
-    open_other_dataset(run, changes, part, [])
+    open_other_dataset(run, changes, part, [], (run.data,))
 
 
 def test_a_mapping_is_restricted_in_the_order_asked_for():
