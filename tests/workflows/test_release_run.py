@@ -335,6 +335,8 @@ def test_what_would_be_written_into_a_release_is_refused(shipped):
 def test_what_comes_with_the_program_is_whole_and_small(name):
   workdir = builtin.find_run(name)
   assert load_best(workdir).classes == read_release(workdir).classes
+  # In another type OpenVINO would be left out, where it is installed.
+  assert load_config(workdir / "config.json").model.dtype == "float32"
   assert sum(len(content) for content in _contents(workdir).values()) <= 8 * 2**20
 
 
