@@ -176,13 +176,13 @@ def _score_runs(workdirs: Sequence[Path], other: dict[str, str | int]) -> None:
   )
   announce_releases(workdirs)
   print_line(f"device: {xla.describe_devices()}")
-  workdir, output = workdirs[0], Path(_OUTPUT.value) if _OUTPUT.value else workdirs[0]
+  output = Path(_OUTPUT.value) if _OUTPUT.value else workdirs[0]
   if other:
     score_other_set(workdirs, other, _PART.value, output, options)
   elif len(workdirs) > 1:
     score_mean(workdirs, _PART.value or "test", output, options)
   else:
-    score_own_cases(workdir, _PART.value or "test", options)
+    score_own_cases(workdirs[0], _PART.value or "test", options)
 
 
 def _check_output(workdirs: Sequence[Path], other: dict[str, str | int]) -> None:
@@ -191,7 +191,7 @@ def _check_output(workdirs: Sequence[Path], other: dict[str, str | int]) -> None
   if several and not _OUTPUT.value:
     raise UserError("--output is missing: of several runs, the folder for the scores of their mean")
   if _OUTPUT.value:
-    _refuse_run(Path(_OUTPUT.value))
+    _check_taken(Path(_OUTPUT.value), is_mean=several and not other)
   if several and _ATTENTION.value:
     raise UserError("--attention: is for one run; each of several has gates of its own")
   if _OUTPUT.value and not (other or several):
@@ -209,9 +209,9 @@ def _check_output(workdirs: Sequence[Path], other: dict[str, str | int]) -> None
     )
 
 
-def _refuse_run(output: Path) -> None:
-  """Refuses to put the scores of something else into a run's folder, or into a release."""
-  if is_release(output) or (output / "config.json").exists():
+def _check_taken(output: Path, *, is_mean: bool) -> None:
+  """Refuses a release, and a run where the scores of a mean would replace its own."""
+  if is_release(output) or (is_mean and (output / "config.json").exists()):
     raise UserError(
       f"--output={output}: a run or a release, whose own scores lie there; name another folder"
     )

@@ -139,3 +139,15 @@ def test_a_broken_experiment_file_is_one_line(tmp_path, content, complaint):
   assert done.stderr.startswith("error: ")
   assert done.stderr.count("\n") == 1
   assert complaint in done.stderr
+
+
+def test_scores_of_a_mean_do_not_replace_those_of_a_run(tmp_path):
+  """Those of another data set lie beside them, in a folder of their own."""
+  (tmp_path / "config.json").write_text("{}")
+  flags = ("--workdir=a,b", f"--output={tmp_path}")
+  done = run_command("attn_unet_jax.evaluate", *flags)
+  assert done.returncode == 2
+  assert done.stderr.startswith(f"error: --output={tmp_path}: a run or a release, whose own scores")
+  done = run_command("attn_unet_jax.evaluate", *flags, "--config.data.folder=nowhere")
+  assert done.returncode == 2
+  assert done.stderr.startswith("error: a/config.json: not found")

@@ -46,9 +46,8 @@ _SCORE_KEYS = (
 )
 # Where the data lies on this machine is nobody else's concern.
 _PLACES = ("data.folder", "data.also", "data.folds", "data.also_folds", "data.boxes")
-# What runs of one recipe may differ in: chance, cases, and where and how they were started.
-_OWN = ("seed", "init.workdir", "data.fold", "data.folds", "data.dir", "data.prepared")
-_OF_STARTS = ("data.accept", "data.accept_changes")
+# What runs of one recipe may differ in, beside places: chance, cases, and what a start accepts.
+_OWN = ("seed", "data.fold", "data.folds", "data.accept", "data.accept_changes")
 _WINDOWS = 4
 
 
@@ -87,7 +86,7 @@ def release_run(
   summary = _read_test(workdirs, trained, scores)
   # Before the network runs for the rounding, which may take long.
   _check_output(output)
-  rounding = _measure_all(found)
+  rounding = _measure_roundings(found)
   facts = ReleaseFacts(
     name=output.resolve().name,
     licence=licence,
@@ -154,8 +153,8 @@ def describe_rounding(rounding: Mapping[str, Any]) -> str:
   )
 
 
-def _measure_all(found: Sequence[BestCheckpoint]) -> dict[str, Any]:
-  """Measures what rounding changes in each of several networks."""
+def _measure_roundings(found: Sequence[BestCheckpoint]) -> dict[str, Any]:
+  """Measures what rounding changes in each of several networks: the most, and all voxels."""
   each = [measure_rounding(one, round_variables(one.variables)) for one in found]
   total = {key: sum(one[key] for one in each) for key in ("changed", "voxels")}
   return {"largest_difference": max(one["largest_difference"] for one in each), **total}
@@ -170,7 +169,7 @@ def _check_recipe(workdirs: Sequence[Path], found: Sequence[BestCheckpoint]) -> 
   ours = flatten(_hide_places(found[0].config))
   for workdir, other in zip(workdirs[1:], found[1:], strict=True):
     for key, value in flatten(_hide_places(other.config)).items():
-      if key not in (*_OWN, *_OF_STARTS) and value != ours.get(key):
+      if key not in _OWN and value != ours.get(key):
         raise UserError(
           f"{workdir}: has {key}={value}, and {workdirs[0]} has {ours.get(key)}; a release of "
           "several runs is of one recipe, with other seeds, or folds of the same test cases"
